@@ -1,0 +1,233 @@
+//! What can go wrong, as one enum that a caller can match on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::id::UploadId;
+
+/// The result of the engine's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed.
+///
+/// An error of a write means that nothing of it is visible, unless the variant says otherwise.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation. The path and the operation say which; the source says why.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was tried, as a verb: `open`, `read`, `write`, `sync`, …
+        operation: &'static str,
+        /// The operating system's error.
+        source: Arc<io::Error>,
+    },
+    /// The disk (or the quota) is full. Nothing acknowledged is lost, reads and deletions still work, and the store goes
+    /// on by itself once there is space.
+    #[error("no space left for {}: free some space or remove content, then try again", path.display())]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// Bytes on disk are not what was written. Only what lies there is affected. Keep the file, restore it from a backup
+    /// if there is one, or push the content again.
+    #[error("{} is damaged at byte {offset}: {damage}", file.display())]
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in the file the damaged structure begins, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        damage: Damage,
+    },
+    /// A text is not a digest that the store knows: `sha256:`, `sha512:` or `blake3:` and lower-case hex of the full length.
+    #[error("invalid digest {text:?}: expected sha256:<64 hex>, sha512:<128 hex> or blake3:<64 hex>, in lower case")]
+    InvalidDigest {
+        /// The text, cut to 200 characters.
+        text: String,
+    },
+    /// Content does not have the digest it was said to have. Nothing was stored.
+    #[error("content has the digest {found}, not {expected}: nothing was stored")]
+    DigestMismatch {
+        /// The digest that the caller gave.
+        expected: Digest,
+        /// The digest that the content has.
+        found: Digest,
+    },
+    /// Another process, or another handle in this one, has the store open.
+    #[error("{} is in use by another process: a store has one writer at a time", path.display())]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// The directory holds no store.
+    #[error("{} holds no strongroom store: create one with Options::create", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory cannot become a store, since it holds something else.
+    #[error("{} is not empty and holds no store: choose an empty or a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The store was written by another version of the format.
+    #[error(
+        "{} has format version {version}, incompatible features {features:#x}; this program reads version {supported}: \
+         use the version of strongroom that wrote it, or export with that and import with this", path.display()
+    )]
+    UnsupportedFormat {
+        /// The file that says so.
+        path: PathBuf,
+        /// The version found.
+        version: u32,
+        /// The incompatible feature bits found that this program does not know.
+        features: u64,
+        /// The version this program reads and writes.
+        supported: u32,
+    },
+    /// The store knows nothing under this digest.
+    #[error("no blob {digest}")]
+    BlobNotFound {
+        /// The digest asked for.
+        digest: Digest,
+    },
+    /// The blob is held by pins and cannot be removed. Remove those first.
+    #[error("{digest} is held by {count} references: remove them first")]
+    BlobInUse {
+        /// The blob.
+        digest: Digest,
+        /// How many references hold it.
+        count: u32,
+    },
+    /// No pin has this name.
+    #[error("no pin {name:?}")]
+    PinNotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// A name is empty, too long, or holds control characters.
+    #[error("invalid name {name:?}: 1 to {max} bytes of UTF-8 without control characters")]
+    InvalidName {
+        /// The name, cut to 200 characters.
+        name: String,
+        /// The longest name allowed, in bytes.
+        max: usize,
+    },
+    /// No upload has this id: it was never begun, or it was committed, cancelled or has expired.
+    #[error("no upload {id}: begin a new one")]
+    UploadNotFound {
+        /// The id asked for.
+        id: UploadId,
+    },
+    /// An upload was continued at another place than where it stands.
+    #[error("the upload stands at byte {expected}, not {found}: continue from there")]
+    WrongOffset {
+        /// Where the upload stands, in bytes.
+        expected: u64,
+        /// The offset that the caller gave.
+        found: u64,
+    },
+    /// Another call is at work on the same upload.
+    #[error("upload {id} is in use by another call: wait for it to finish")]
+    UploadBusy {
+        /// The upload.
+        id: UploadId,
+    },
+    /// Something is larger than the format or the options allow.
+    #[error("{what} is {found}, more than the limit of {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The most that is allowed.
+        limit: u64,
+        /// What was asked for.
+        found: u64,
+    },
+    /// A range does not lie within the blob.
+    #[error("range {start}..{end} lies outside of the blob's {len} bytes")]
+    OutOfRange {
+        /// The range's first byte.
+        start: u64,
+        /// The byte after its last.
+        end: u64,
+        /// The blob's length in bytes.
+        len: u64,
+    },
+    /// An earlier write could not be made durable, so the store takes no more of them. Reads go on. Find out what is
+    /// wrong with the disk, then open the store again.
+    #[error("the store refuses writes since an earlier one failed: {cause}")]
+    Poisoned {
+        /// The failure that came first.
+        cause: Arc<Error>,
+    },
+    /// The source of content that the caller handed in failed. Nothing was stored.
+    #[error("cannot read the content to store: {source}")]
+    Source {
+        /// The reader's error.
+        source: Arc<io::Error>,
+    },
+}
+
+/// What is wrong with bytes on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// The bytes do not match their checksum.
+    #[error("checksum mismatch (expected {expected:#010x}, found {found:#010x})")]
+    Checksum {
+        /// The checksum on record.
+        expected: u32,
+        /// The checksum of what is there.
+        found: u32,
+    },
+    /// The content of a blob does not have the blob's digest.
+    #[error("content does not match its digest")]
+    Digest,
+    /// The magic number is another: this is not the kind of file or structure it should be.
+    #[error("wrong magic number")]
+    Magic,
+    /// The file ends before the structure does.
+    #[error("file is cut off")]
+    Truncated,
+    /// The file is missing although the store refers to it.
+    #[error("file is missing")]
+    Missing,
+    /// A field holds what no writer puts there.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+    /// Records that are known to be durable are gone from the log.
+    #[error("the log ends at LSN {found}, but LSN {expected} was durable")]
+    LogEndsEarly {
+        /// The LSN that was durable.
+        expected: u64,
+        /// The last LSN found.
+        found: u64,
+    },
+    /// Compressed content does not decompress, or not to its length.
+    #[error("compressed content does not decompress to its length")]
+    Compression,
+}
+
+impl Error {
+    /// Wraps an operating system error with the operation and the path. A full disk becomes [`Error::Full`].
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path: path.to_path_buf() },
+            io::ErrorKind::UnexpectedEof => {
+                Self::Corrupt { file: path.to_path_buf(), offset: 0, damage: Damage::Truncated }
+            }
+            _ => Self::Io { path: path.to_path_buf(), operation, source: Arc::new(source) },
+        }
+    }
+
+    /// Damage at a place.
+    pub(crate) fn corrupt(file: &Path, offset: u64, damage: Damage) -> Self {
+        Self::Corrupt { file: file.to_path_buf(), offset, damage }
+    }
+}

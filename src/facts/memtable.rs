@@ -1,0 +1,1 @@
+//! Facts that no run holds yet.

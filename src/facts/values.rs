@@ -1,0 +1,294 @@
+//! What the values of facts say, field by field. All numbers are little-endian.
+
+use crate::digest::{Algorithm, Digest};
+use crate::facts::Value;
+use crate::id::FileId;
+use crate::wire::{Fields, PutFields};
+
+/// How stored content is encoded. The numbers stand in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Codec {
+    /// As it is.
+    Plain = 0,
+    /// One zstd frame.
+    Zstd = 1,
+}
+
+impl Codec {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Plain),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Where a frame's content lies and how it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The log file or segment.
+    pub(crate) file: FileId,
+    /// Where in the file the content begins: behind the frame's descriptor.
+    pub(crate) offset: u64,
+    /// The content's length as stored.
+    pub(crate) stored_len: u64,
+    /// The block size is 2 to this power.
+    pub(crate) block_log2: u8,
+    /// CRC-32C of the stored content if that is one block, else of the table of block checksums behind it.
+    pub(crate) crc: u32,
+}
+
+impl Place {
+    /// How many bytes the whole frame takes in its file: descriptor, content, padding and table.
+    pub(crate) fn frame_len(&self) -> u64 {
+        crate::segment::frame_len(self.stored_len, self.block_log2)
+    }
+}
+
+/// What is known of a blob. 39 bytes:
+///
+/// ```text
+/// algorithm u8 | recipe and codec u8 | block_log2 u8 | flags u8 (0) | crc u32 | file u48 | offset u48 |
+/// stored_len u48 | len u48 | count u32 | reserved (0) 3 bytes
+/// ```
+///
+/// The recipe stands in the upper four bits of its byte: 0 is *whole*, one frame; 1 *chunked* and 2 *decomposed* are
+/// taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlobFact {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) codec: Codec,
+    pub(crate) place: Place,
+    /// The blob's own length in bytes.
+    pub(crate) len: u64,
+    /// How many pins (later: links, recipes) hold the blob.
+    pub(crate) count: u32,
+}
+
+impl BlobFact {
+    /// The length of an encoded fact in bytes.
+    pub(crate) const LEN: usize = 39;
+
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.put_u8(self.algorithm.code());
+        out.put_u8(self.codec as u8);
+        out.put_u8(self.place.block_log2);
+        out.put_u8(0);
+        out.put_u32(self.place.crc);
+        out.put_u48(self.place.file.0);
+        out.put_u48(self.place.offset);
+        out.put_u48(self.place.stored_len);
+        out.put_u48(self.len);
+        out.put_u32(self.count);
+        out.put(&[0; 3]);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let algorithm = Algorithm::from_code(fields.u8()?)?;
+        let codec = Codec::from_code(fields.u8()?)?;
+        let block_log2 = fields.u8().filter(|log2| crate::segment::BLOCK_LOG2.contains(log2))?;
+        let _flags = fields.u8()?;
+        let crc = fields.u32()?;
+        let file = FileId(fields.u48()?);
+        let offset = fields.u48()?;
+        let stored_len = fields.u48()?;
+        let len = fields.u48()?;
+        let count = fields.u32()?;
+        fields.bytes(3)?;
+        fields.end()?;
+        let place = Place { file, offset, stored_len, block_log2, crc };
+        Some(Self { algorithm, codec, place, len, count })
+    }
+}
+
+/// What a segment is. The numbers stand in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum SegmentKind {
+    /// A log file that holds frames.
+    Log = 1,
+    /// A segment file that is complete.
+    Sealed = 2,
+    /// A segment file that an upload still writes.
+    Upload = 3,
+}
+
+/// What is known of a segment. 32 bytes:
+///
+/// ```text
+/// kind u8 | reserved (0) 3 bytes | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 | reserved (0) 8 bytes
+/// ```
+///
+/// `frame_bytes - live_bytes` is what compaction would give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentFact {
+    pub(crate) kind: SegmentKind,
+    /// How many frames blobs refer to.
+    pub(crate) live_frames: u32,
+    /// How many bytes those frames take.
+    pub(crate) live_bytes: u64,
+    /// How many bytes all frames take that were ever published in it.
+    pub(crate) frame_bytes: u64,
+}
+
+impl SegmentFact {
+    /// The length of an encoded fact in bytes.
+    pub(crate) const LEN: usize = 32;
+
+    /// A segment without frames.
+    pub(crate) fn empty(kind: SegmentKind) -> Self {
+        Self { kind, live_frames: 0, live_bytes: 0, frame_bytes: 0 }
+    }
+
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.put_u8(self.kind as u8);
+        out.put(&[0; 3]);
+        out.put_u32(0);
+        out.put_u32(self.live_frames);
+        out.put_u48(self.live_bytes);
+        out.put_u48(self.frame_bytes);
+        out.put(&[0; 8]);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let kind = match fields.u8()? {
+            1 => SegmentKind::Log,
+            2 => SegmentKind::Sealed,
+            3 => SegmentKind::Upload,
+            _ => return None,
+        };
+        fields.bytes(3)?;
+        let _domain = fields.u32()?;
+        let live_frames = fields.u32()?;
+        let live_bytes = fields.u48()?;
+        let frame_bytes = fields.u48()?;
+        fields.bytes(8)?;
+        fields.end()?;
+        Some(Self { kind, live_frames, live_bytes, frame_bytes })
+    }
+}
+
+/// What a pin holds:
+///
+/// ```text
+/// created u64 (ms since 1970) | expires u64 (ms of open time, 0: never) | name length u16, name | count u32,
+/// then for each digest held: algorithm u8, bytes
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PinFact {
+    pub(crate) name: String,
+    /// The wall clock when the pin was set, in milliseconds since 1970.
+    pub(crate) created: u64,
+    /// The store's open time in milliseconds after which the pin no longer holds; 0 for never.
+    pub(crate) expires: u64,
+    /// The pinned blob, then what it references.
+    pub(crate) digests: Vec<Digest>,
+}
+
+impl PinFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(40 + self.name.len() + 33 * self.digests.len());
+        out.put_u64(self.created);
+        out.put_u64(self.expires);
+        out.put_u16(u16::try_from(self.name.len()).unwrap_or(u16::MAX));
+        out.put(self.name.as_bytes());
+        out.put_u32(u32::try_from(self.digests.len()).unwrap_or(u32::MAX));
+        self.digests.iter().for_each(|digest| put_digest(&mut out, digest));
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let created = fields.u64()?;
+        let expires = fields.u64()?;
+        let name = String::from_utf8(fields.bytes16()?.to_vec()).ok()?;
+        let count = usize::try_from(fields.u32()?).ok()?;
+        // The count is bounded by what is there before anything is allocated for it.
+        let mut digests = Vec::with_capacity(count.min(fields.0.len() / 33));
+        for _ in 0..count {
+            digests.push(take_digest(&mut fields)?);
+        }
+        fields.end()?;
+        Some(Self { name, created, expires, digests })
+    }
+}
+
+/// Where an upload stands, as of its last acknowledged piece:
+///
+/// ```text
+/// file u48 (0: none yet) | offset u48 | parts u64 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
+/// algorithm u8 | hash state length u16, hash state
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadFact {
+    /// The segment that the content goes to; none before the first piece.
+    pub(crate) file: Option<FileId>,
+    /// How many bytes are durable.
+    pub(crate) offset: u64,
+    /// How many [`UploadPart`](super::Family::UploadPart) facts there are.
+    pub(crate) parts: u64,
+    /// The checksum of the last, incomplete block.
+    pub(crate) block_crc: u32,
+    /// The wall clock when the upload was begun, in milliseconds since 1970.
+    pub(crate) created: u64,
+    /// The store's open time when the last piece came, in milliseconds.
+    pub(crate) touched: u64,
+    /// The digest algorithm declared.
+    pub(crate) algorithm: Algorithm,
+    /// The saved state of the hash over the bytes so far; empty where the algorithm has none to save.
+    pub(crate) hash_state: Vec<u8>,
+}
+
+impl UploadFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(256);
+        out.put_u48(self.file.map_or(0, |file| file.0));
+        out.put_u48(self.offset);
+        out.put_u64(self.parts);
+        out.put_u32(self.block_crc);
+        out.put_u64(self.created);
+        out.put_u64(self.touched);
+        out.put_u8(self.algorithm.code());
+        out.put_u16(u16::try_from(self.hash_state.len()).unwrap_or_default());
+        out.put(&self.hash_state);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let file = Some(FileId(fields.u48()?)).filter(|file| file.0 != 0);
+        let offset = fields.u48()?;
+        let parts = fields.u64()?;
+        let block_crc = fields.u32()?;
+        let created = fields.u64()?;
+        let touched = fields.u64()?;
+        let algorithm = Algorithm::from_code(fields.u8()?)?;
+        let hash_state = fields.bytes16()?.to_vec();
+        fields.end()?;
+        Some(Self { file, offset, parts, block_crc, created, touched, algorithm, hash_state })
+    }
+}
+
+/// Appends a digest: its algorithm's number and its bytes.
+pub(crate) fn put_digest(out: &mut Vec<u8>, digest: &Digest) {
+    out.put_u8(digest.algorithm().code());
+    out.put(digest.as_bytes());
+}
+
+/// Takes a digest that [`put_digest`] wrote.
+pub(crate) fn take_digest(fields: &mut Fields<'_>) -> Option<Digest> {
+    let algorithm = Algorithm::from_code(fields.u8()?)?;
+    Digest::from_bytes(algorithm, fields.bytes(algorithm.digest_len())?)
+}

@@ -1,0 +1,170 @@
+//! Reading and writing fields of on-disk structures: little-endian, bounded, without a panic.
+//!
+//! A [`Fields`] hands out fields from the front of a byte slice and answers `None` where the slice is too short, so that
+//! a parser is a chain of `?` and no length from disk is believed before it is compared with what is there.
+
+/// CRC-32C (Castagnoli) of `bytes`, in hardware where there is any.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
+}
+
+/// CRC-32C of content that comes in pieces. The state is the checksum of what was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RunningCrc {
+    crc: u32,
+}
+
+impl RunningCrc {
+    /// Goes on from content that has the checksum `crc`.
+    pub(crate) fn resume(crc: u32) -> Self {
+        Self { crc }
+    }
+
+    /// Takes in the next piece.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        let piece = u64::from(crc32c(bytes));
+        let length = bytes.len() as u64;
+        let whole = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc32Iscsi, u64::from(self.crc), piece, length);
+        self.crc = u32::try_from(whole).unwrap_or_default();
+    }
+
+    /// The checksum of all that was seen.
+    pub(crate) fn get(self) -> u32 {
+        self.crc
+    }
+}
+
+/// Takes fields from the front of a byte slice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// The next `n` bytes.
+    pub(crate) fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    /// The next `N` bytes as an array.
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    /// One byte.
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        let [byte] = self.array()?;
+        Some(byte)
+    }
+
+    /// Two bytes.
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// Four bytes.
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// Six bytes.
+    pub(crate) fn u48(&mut self) -> Option<u64> {
+        let [a, b, c, d, e, f] = self.array()?;
+        Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Eight bytes.
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// Bytes behind their 16-bit length.
+    pub(crate) fn bytes16(&mut self) -> Option<&'a [u8]> {
+        let length = self.u16()?;
+        self.bytes(usize::from(length))
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `Some` if nothing is left: the end of a structure that must have no more fields.
+    pub(crate) fn end(&self) -> Option<()> {
+        self.is_empty().then_some(())
+    }
+}
+
+/// Appends fields to a byte vector.
+pub(crate) trait PutFields {
+    /// Raw bytes.
+    fn put(&mut self, bytes: &[u8]);
+
+    /// One byte.
+    fn put_u8(&mut self, value: u8) {
+        self.put(&[value]);
+    }
+
+    /// Two bytes.
+    fn put_u16(&mut self, value: u16) {
+        self.put(&value.to_le_bytes());
+    }
+
+    /// Four bytes.
+    fn put_u32(&mut self, value: u32) {
+        self.put(&value.to_le_bytes());
+    }
+
+    /// Six bytes: the lower 48 bits.
+    fn put_u48(&mut self, value: u64) {
+        debug_assert!(value < 1 << 48, "a 48-bit field");
+        let [a, b, c, d, e, f, ..] = value.to_le_bytes();
+        self.put(&[a, b, c, d, e, f]);
+    }
+
+    /// Eight bytes.
+    fn put_u64(&mut self, value: u64) {
+        self.put(&value.to_le_bytes());
+    }
+}
+
+impl PutFields for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// A length in memory as the 64 bits that files hold.
+pub(crate) fn len64(bytes: &[u8]) -> u64 {
+    bytes.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_has_the_published_check_value() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_running_checksum_equals_that_of_the_whole() {
+        let content: Vec<u8> = (0..100_000u32).map(|i| i.to_le_bytes()[1]).collect();
+        let mut running = RunningCrc::default();
+        for piece in content.chunks(777) {
+            running = RunningCrc::resume(running.get());
+            running.update(piece);
+        }
+        assert_eq!(running.get(), crc32c(&content));
+    }
+
+    #[test]
+    fn fields_end_where_the_bytes_do() {
+        let mut bytes = Vec::new();
+        bytes.put_u48(0x0102_0304_0506);
+        bytes.put_u16(9);
+        let mut fields = Fields(&bytes);
+        assert_eq!((fields.u48(), fields.u16(), fields.u8(), fields.end()), (Some(0x0102_0304_0506), Some(9), None, Some(())));
+    }
+}
