@@ -1,1 +1,179 @@
 //! Facts that no run holds yet.
+//!
+//! A concurrent table that keeps every version of a fact, so that a reader sees what held at its LSN while commits go on.
+//! It is divided into shards with a lock each, held for a look-up or an insertion, never across I/O.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::facts::{Fact, Family, Key, Value};
+use crate::id::Lsn;
+use crate::sync::{read, write};
+
+const SHARDS: usize = 64;
+
+/// What a fact costs besides a long value: key, versions, the map's slack.
+const FACT_BYTES: usize = 160;
+
+/// A table of facts.
+#[derive(Debug)]
+pub(crate) struct Memtable {
+    shards: Vec<RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>>,
+    len: AtomicUsize,
+    bytes: AtomicUsize,
+    lsn_min: AtomicU64,
+    lsn_max: AtomicU64,
+}
+
+/// The versions of a fact: the newest, and those before it, oldest first.
+#[derive(Debug)]
+struct Versions {
+    lsn: Lsn,
+    value: Option<Value>,
+    older: Vec<(Lsn, Option<Value>)>,
+}
+
+impl Versions {
+    fn at(&self, lsn: Lsn) -> Option<&Option<Value>> {
+        if self.lsn <= lsn {
+            return Some(&self.value);
+        }
+        self.older.iter().rev().find(|(version, _)| *version <= lsn).map(|(_, value)| value)
+    }
+}
+
+/// Keys are digests, hashes and ids already: what is left is to mix them.
+#[derive(Debug, Default)]
+struct PrefixHasher(u64);
+
+impl Hasher for PrefixHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+}
+
+impl Memtable {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            len: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            lsn_min: AtomicU64::new(u64::MAX),
+            lsn_max: AtomicU64::new(0),
+        }
+    }
+
+    /// How many versions of facts there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// About how many bytes of memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The lowest and the highest LSN taken in.
+    pub(crate) fn lsn_range(&self) -> (Lsn, Lsn) {
+        (Lsn(self.lsn_min.load(Ordering::Relaxed)), Lsn(self.lsn_max.load(Ordering::Relaxed)))
+    }
+
+    fn shard(&self, key: &Key) -> Option<&RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>> {
+        let mixed = key.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+        self.shards.get(usize::try_from(mixed).unwrap_or_default())
+    }
+
+    /// Takes in a fact. Its LSN is not below that of any other version of it.
+    pub(crate) fn insert(&self, lsn: Lsn, (key, value): Fact) {
+        let Some(shard) = self.shard(&key) else { return };
+        let long = value.as_ref().map_or(0, |value| value.as_bytes().len().saturating_sub(46));
+        {
+            let mut shard = write(shard);
+            match shard.get_mut(&key) {
+                Some(versions) if versions.lsn == lsn => versions.value = value,
+                Some(versions) => {
+                    let older = (versions.lsn, std::mem::replace(&mut versions.value, value));
+                    versions.older.push(older);
+                    versions.lsn = lsn;
+                }
+                None => drop(shard.insert(key, Versions { lsn, value, older: Vec::new() })),
+            }
+        }
+        self.lsn_min.fetch_min(lsn.0, Ordering::Relaxed);
+        self.lsn_max.fetch_max(lsn.0, Ordering::Relaxed);
+        self.bytes.fetch_add(FACT_BYTES + long, Ordering::Relaxed);
+        self.len.fetch_add(1, Ordering::Release);
+    }
+
+    /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone.
+    pub(crate) fn get(&self, key: &Key, at: Lsn) -> Option<Option<Value>> {
+        if self.len() == 0 {
+            return None;
+        }
+        read(self.shard(key)?).get(key)?.at(at).cloned()
+    }
+
+    /// All facts as of an LSN, in the order of their keys.
+    pub(crate) fn sorted(&self, at: Lsn) -> Vec<Fact> {
+        self.collect(at, |_| true)
+    }
+
+    /// The facts of a family as of an LSN, in the order of their keys, from one on.
+    pub(crate) fn range(&self, family: Family, from: [u8; 32], at: Lsn) -> Vec<Fact> {
+        self.collect(at, |key| key.family == family && key.bytes >= from)
+    }
+
+    fn collect(&self, at: Lsn, wanted: impl Fn(&Key) -> bool) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for shard in &self.shards {
+            let shard = read(shard);
+            let versions = shard.iter().filter(|(key, _)| wanted(key));
+            facts.extend(versions.filter_map(|(key, versions)| Some((*key, versions.at(at)?.clone()))));
+        }
+        facts.sort_unstable_by_key(|(key, _)| *key);
+        facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_the_version_of_its_lsn() {
+        let table = Memtable::new();
+        let key = Key { family: Family::Pin, bytes: [1; 32] };
+        table.insert(Lsn(3), (key, Some(Value::new(b"a"))));
+        table.insert(Lsn(5), (key, None));
+        table.insert(Lsn(7), (key, Some(Value::new(b"b"))));
+        let at = |lsn| table.get(&key, Lsn(lsn)).map(|value| value.map(|value| value.as_bytes().to_vec()));
+        assert_eq!(at(2), None);
+        assert_eq!(at(4), Some(Some(b"a".to_vec())));
+        assert_eq!(at(6), Some(None));
+        assert_eq!(at(9), Some(Some(b"b".to_vec())));
+        assert_eq!(table.lsn_range(), (Lsn(3), Lsn(7)));
+    }
+
+    #[test]
+    fn facts_come_out_in_the_order_of_their_keys() {
+        let table = Memtable::new();
+        for n in (0..200u8).rev() {
+            let family = if n % 2 == 0 { Family::Blob } else { Family::Upload };
+            table.insert(Lsn(1), (Key { family, bytes: [n; 32] }, None));
+        }
+        let sorted = table.sorted(Lsn(1));
+        assert!(sorted.is_sorted_by_key(|(key, _)| *key));
+        assert_eq!(sorted.len(), 200);
+        assert_eq!(table.range(Family::Blob, [100; 32], Lsn(1)).len(), 50);
+    }
+}

@@ -96,7 +96,7 @@ impl BlobFact {
         let _flags = fields.u8()?;
         let crc = fields.u32()?;
         let file = FileId(fields.u48()?);
-        let offset = fields.u48()?;
+        let offset = fields.u48().filter(|offset| *offset >= crate::segment::DESCRIPTOR_LEN)?;
         let stored_len = fields.u48()?;
         let len = fields.u48()?;
         let count = fields.u32()?;

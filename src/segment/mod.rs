@@ -1,5 +1,21 @@
-//! Segments: files of frames.
+//! Segments: files of frames, never changed once sealed.
+//!
+//! ```text
+//! header, 512 bytes | zeros | frames from byte 3,968 on, so that the first content begins at a page | footer | trailer
+//!
+//! header: magic 8 | version u32 | domain u32 (0) | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
+//!         crc u32 at 508
+//! footer: count u32, then for each frame: offset u48 | length u48 | algorithm u8, digest
+//! trailer, 24 bytes: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
+//! ```
+//!
+//! The footer says what was put into the segment; what of that lives, only facts say. Small content does not come here: it
+//! rides in the [log](crate::log), whose sealed files serve as segments too.
 
 mod frame;
+mod writer;
 
-pub(crate) use frame::{BLOCK_LOG2, DESCRIPTOR_LEN, block_log2_for, blocks, frame_len, table_offset};
+pub(crate) use frame::{
+    BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, MAX_LEN, blocks, frame_len, table_offset,
+};
+pub(crate) use writer::{SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header};

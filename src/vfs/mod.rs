@@ -98,7 +98,7 @@ pub trait File: Debug + Send + Sync {
     fn map(&self) -> io::Result<Bytes>;
 }
 
-impl dyn File {
+impl dyn File + '_ {
     /// Whether the file holds nothing.
     pub fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -1,0 +1,64 @@
+//! Time: the wall clock, for what people read, and the store's open time, for what expires.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Where a store takes the time from.
+///
+/// What expires (uploads, pins) is counted in *open time*: the time during which the store was open, over all its
+/// openings. Neither a jump of the wall clock nor a restart shortens it.
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    System(Instant),
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The operating system's clocks.
+    pub fn system() -> Self {
+        Self(Kind::System(Instant::now()))
+    }
+
+    /// A clock that stands at 0 until [`advance`](Self::advance) moves it: for tests.
+    pub fn manual() -> Self {
+        Self(Kind::Manual(Arc::default()))
+    }
+
+    /// Moves a manual clock on. A system clock ignores it.
+    pub fn advance(&self, by: Duration) {
+        if let Kind::Manual(now) = &self.0 {
+            now.fetch_add(milliseconds(by), Ordering::Relaxed);
+        }
+    }
+
+    /// Milliseconds since this clock was made.
+    pub(crate) fn elapsed(&self) -> u64 {
+        match &self.0 {
+            Kind::System(start) => milliseconds(start.elapsed()),
+            Kind::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn wall(&self) -> u64 {
+        match &self.0 {
+            Kind::System(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, milliseconds),
+            Kind::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+/// A duration in milliseconds, bounded by what 48 bits hold (8,900 years).
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min((1 << 48) - 1)
+}

@@ -1,0 +1,211 @@
+//! A record: one commit in the log.
+//!
+//! ```text
+//! header, 64 bytes | frame, frame_len bytes (0: none) | operations, ops_len bytes | facts, facts_len bytes |
+//! zeros up to a multiple of 64
+//!
+//! header: magic u32 | kind u8 (1) | flags u8 (0) | reserved u16 (0) | lsn u64 | durable u64 | wall u48 (ms since 1970) |
+//!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 (0) | body_crc u32 | check u64
+//! ```
+//!
+//! `durable` is the highest LSN that was known durable when the record was written. `body_crc` covers operations and
+//! facts; the frame has checksums of its own. `check` is a keyed hash of the header under the log file's salt: content
+//! that somebody pushes rides in the log, and must not be able to pass for a record.
+//!
+//! Operations say what happened, facts what is known since. Each fact:
+//!
+//! ```text
+//! family u8 | key 32 bytes | present u8 (0: tombstone) | if present: length u32, value
+//! ```
+
+use crate::facts::{Fact, Family, Key, MAX_VALUE, Value};
+use crate::id::Lsn;
+use crate::wire::{Fields, PutFields, crc32c, len64};
+
+/// Records begin at multiples of this.
+pub(crate) const ALIGNMENT: u64 = 64;
+
+/// The length of a record's header in bytes.
+pub(crate) const HEADER_LEN: usize = 64;
+
+/// The longest operations or facts of one record in bytes.
+pub(crate) const MAX_BODY: usize = 16 << 20;
+
+/// The first bytes of a record.
+pub(crate) const MAGIC: [u8; 4] = *b"SRrc";
+const KIND_COMMIT: u8 = 1;
+
+/// The random key under which the headers of one log file are hashed.
+pub(crate) type Salt = [u8; 32];
+
+/// A record's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) lsn: Lsn,
+    pub(crate) durable: Lsn,
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) wall: u64,
+    /// The store's open time, in milliseconds.
+    pub(crate) open: u64,
+    pub(crate) ops_len: u32,
+    pub(crate) facts_len: u32,
+    pub(crate) frame_len: u32,
+    pub(crate) body_crc: u32,
+}
+
+impl Header {
+    pub(crate) fn encode(&self, salt: &Salt) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN);
+        out.put(&MAGIC);
+        out.put_u8(KIND_COMMIT);
+        out.put(&[0; 3]);
+        out.put_u64(self.lsn.0);
+        out.put_u64(self.durable.0);
+        out.put_u48(self.wall);
+        out.put_u48(self.open);
+        out.put_u32(self.ops_len);
+        out.put_u32(self.facts_len);
+        out.put_u32(self.frame_len);
+        out.put_u32(0);
+        out.put_u32(self.body_crc);
+        out.put_u64(check(salt, &out));
+        out
+    }
+
+    /// Parses a header; `None` where the bytes are none that was written under this salt.
+    pub(crate) fn parse(bytes: &[u8], salt: &Salt) -> Option<Self> {
+        let bytes = bytes.get(..HEADER_LEN)?;
+        let (body, stored_check) = bytes.split_at_checked(56)?;
+        let mut fields = Fields(body);
+        if fields.array::<4>()? != MAGIC
+            || fields.u8()? != KIND_COMMIT
+            || Fields(stored_check).u64()? != check(salt, body)
+        {
+            return None;
+        }
+        fields.bytes(3)?;
+        let lsn = Lsn(fields.u64()?);
+        let durable = Lsn(fields.u64()?);
+        let wall = fields.u48()?;
+        let open = fields.u48()?;
+        let ops_len = fields.u32()?;
+        let facts_len = fields.u32()?;
+        let frame_len = fields.u32()?;
+        let _domain = fields.u32()?;
+        let body_crc = fields.u32()?;
+        Some(Self { lsn, durable, wall, open, ops_len, facts_len, frame_len, body_crc })
+    }
+
+    /// The record's length in its file, a multiple of [`ALIGNMENT`].
+    pub(crate) fn record_len(&self) -> u64 {
+        record_len(self.frame_len.into(), u64::from(self.ops_len) + u64::from(self.facts_len))
+    }
+}
+
+/// The length in its file of a record with a frame and a body (operations and facts) of these lengths.
+pub(crate) fn record_len(frame_len: u64, body_len: u64) -> u64 {
+    (HEADER_LEN as u64 + frame_len + body_len).next_multiple_of(ALIGNMENT)
+}
+
+fn check(salt: &Salt, header: &[u8]) -> u64 {
+    Fields(blake3::keyed_hash(salt, header).as_bytes()).u64().unwrap_or_default()
+}
+
+/// What becomes a record once it has its place in the order.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) ops: Vec<u8>,
+    pub(crate) facts: Vec<Fact>,
+}
+
+impl Body {
+    /// Encodes the parts of a record around its frame: the header, and what follows the frame.
+    pub(crate) fn encode(&self, lsn: Lsn, durable: Lsn, times: Times, frame_len: u64, salt: &Salt) -> (Vec<u8>, Vec<u8>) {
+        let mut body = self.ops.clone();
+        self.facts.iter().for_each(|fact| put_fact(&mut body, fact));
+        let size = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);
+        let header = Header {
+            lsn,
+            durable,
+            wall: times.wall,
+            open: times.open,
+            ops_len: size(len64(&self.ops)),
+            facts_len: size(len64(&body) - len64(&self.ops)),
+            frame_len: size(frame_len),
+            body_crc: crc32c(&body),
+        };
+        let padding = header.record_len() - HEADER_LEN as u64 - frame_len - len64(&body);
+        body.resize(body.len() + usize::try_from(padding).unwrap_or_default(), 0);
+        (header.encode(salt), body)
+    }
+
+    /// An upper bound of the encoded body's length in bytes.
+    pub(crate) fn encoded_len(&self) -> u64 {
+        let fact_len = |(_, value): &Fact| 38 + value.as_ref().map_or(0, |value| len64(value.as_bytes()));
+        len64(&self.ops) + self.facts.iter().map(fact_len).sum::<u64>()
+    }
+}
+
+/// When a commit happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) wall: u64,
+    /// The store's open time, in milliseconds.
+    pub(crate) open: u64,
+}
+
+fn put_fact(out: &mut Vec<u8>, (key, value): &Fact) {
+    out.put_u8(key.family as u8);
+    out.put(&key.bytes);
+    out.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        out.put_u32(u32::try_from(value.as_bytes().len()).unwrap_or(u32::MAX));
+        out.put(value.as_bytes());
+    }
+}
+
+/// Parses the facts of a record; `None` where they hold what no writer puts there.
+pub(crate) fn parse_facts(bytes: &[u8]) -> Option<Vec<Fact>> {
+    let mut fields = Fields(bytes);
+    let mut facts = Vec::new();
+    while !fields.is_empty() {
+        let key = Key { family: Family::from_code(fields.u8()?)?, bytes: fields.array()? };
+        let value = match fields.u8()? {
+            0 => None,
+            1 => {
+                let len = usize::try_from(fields.u32()?).ok().filter(|len| *len <= MAX_VALUE)?;
+                Some(Value::new(fields.bytes(len)?))
+            }
+            _ => return None,
+        };
+        facts.push((key, value));
+    }
+    Some(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_round_trips_and_no_flipped_bit_does() {
+        let salt = [7; 32];
+        let key = Key { family: Family::Pin, bytes: [3; 32] };
+        let body = Body { ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] };
+        let (header, rest) = body.encode(Lsn(9), Lsn(8), Times { wall: 5, open: 6 }, 0, &salt);
+        let parsed = Header::parse(&header, &salt).unwrap();
+        assert_eq!((parsed.lsn, parsed.durable, parsed.wall, parsed.open), (Lsn(9), Lsn(8), 5, 6));
+        assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);
+        assert!(body.encoded_len() >= u64::from(parsed.ops_len + parsed.facts_len));
+        let facts = &rest[parsed.ops_len as usize..][..parsed.facts_len as usize];
+        assert_eq!(parse_facts(facts).unwrap(), body.facts);
+        for bit in 0..header.len() * 8 {
+            let mut flipped = header.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::parse(&flipped, &salt), None, "bit {bit}");
+        }
+        assert_eq!(Header::parse(&header, &[8; 32]), None);
+        assert_eq!(parse_facts(&facts[..facts.len() - 1]), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Reading a log file back.
+//!
+//! Records stand one behind the other, each with the LSN after its predecessor's. Where one is missing or invalid, the
+//! question is whether a power cut tore it (then nobody was told that it is durable, and the log ends before it) or
+//! whether it was durable and is damaged. A record behind the gap answers it: it says up to which LSN all was durable
+//! when it was written.
+
+use std::path::Path;
+
+use crate::error::{Damage, Error, Result};
+use crate::facts::Fact;
+use crate::id::Lsn;
+use crate::log::file::{HEADER_LEN, LogHeader};
+use crate::log::record::{self, ALIGNMENT, Header, MAX_BODY, parse_facts};
+use crate::segment::Frame;
+use crate::vfs::File;
+use crate::wire::crc32c;
+
+/// A record as read back.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) header: Header,
+    /// Where in the file the record begins.
+    pub(crate) offset: u64,
+    pub(crate) ops: Vec<u8>,
+    pub(crate) facts: Vec<Fact>,
+}
+
+impl Record {
+    /// Where in the file the record's frame begins.
+    pub(crate) fn frame_offset(&self) -> u64 {
+        self.offset + record::HEADER_LEN as u64
+    }
+
+    /// Where in the file the record ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.header.record_len()
+    }
+}
+
+/// How far a log file reaches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent {
+    /// To this length and this LSN, all of it durable.
+    Sealed { len: u64, last: Lsn },
+    /// Unknown: it was being written. All up to this LSN is durable.
+    Open { durable: Lsn },
+}
+
+/// Reads the records of a log file, in order.
+pub(crate) struct Replay<'a> {
+    path: &'a Path,
+    window: Window<'a>,
+    header: LogHeader,
+    /// Where the next record should begin, and its LSN.
+    position: u64,
+    expected: Lsn,
+    end: u64,
+    extent: Extent,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(path: &'a Path, file: &'a dyn File, header: LogHeader, extent: Extent) -> Result<Self> {
+        let len = file.len().map_err(Error::io("read the length of", path))?;
+        let end = match extent {
+            Extent::Sealed { len, .. } => len,
+            Extent::Open { .. } => header.capacity,
+        };
+        if len < end {
+            return Err(Error::corrupt(path, len, Damage::Truncated));
+        }
+        let window = Window { file, start: 0, bytes: Vec::new() };
+        Ok(Self { path, window, header, position: HEADER_LEN, expected: header.first_lsn, end, extent })
+    }
+
+    /// The next record, or `None` at the end of the log.
+    pub(crate) fn next(&mut self) -> Result<Option<Record>> {
+        if let Extent::Sealed { len, last } = self.extent
+            && self.position == len
+        {
+            return match self.expected == last.next() {
+                true => Ok(None),
+                false => Err(self.ends_early(last)),
+            };
+        }
+        match self.read_record()? {
+            Some(record) => {
+                self.position = record.end();
+                self.expected = self.expected.next();
+                Ok(Some(record))
+            }
+            None => self.torn_or_damaged().map(|()| None),
+        }
+    }
+
+    /// Whether a record's frame is whole and undamaged. Records that are not known durable need this; for the others it
+    /// is up to whoever reads the blob.
+    pub(crate) fn frame_is_whole(&mut self, record: &Record) -> Result<bool> {
+        if record.header.frame_len == 0 {
+            return Ok(true);
+        }
+        let len = usize::try_from(record.header.frame_len).unwrap_or(usize::MAX);
+        let frame = self.read(record.frame_offset(), len)?;
+        Ok(Frame::verify(frame).is_some())
+    }
+
+    /// Ends the log before `record`, unless that is known to have been durable.
+    pub(crate) fn end_before(&mut self, record: &Record) -> Result<()> {
+        self.position = record.offset;
+        self.expected = record.header.lsn;
+        self.torn_or_damaged()
+    }
+
+    /// The bytes of a record's frame.
+    pub(crate) fn frame(&mut self, record: &Record) -> Result<Vec<u8>> {
+        let len = usize::try_from(record.header.frame_len).unwrap_or(usize::MAX);
+        self.read(record.frame_offset(), len).map(<[u8]>::to_vec)
+    }
+
+    /// The record at the position, or `None` where there is no valid one.
+    fn read_record(&mut self) -> Result<Option<Record>> {
+        let offset = self.position;
+        if offset + record::HEADER_LEN as u64 > self.end {
+            return Ok(None);
+        }
+        let salt = self.header.salt;
+        let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt) else { return Ok(None) };
+        let [ops_len, facts_len] =
+            [header.ops_len, header.facts_len].map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        if header.lsn != self.expected
+            || ops_len > MAX_BODY
+            || facts_len > MAX_BODY
+            || header.record_len() > self.end - offset
+        {
+            return Ok(None);
+        }
+        let body = self.read(offset + record::HEADER_LEN as u64 + u64::from(header.frame_len), ops_len + facts_len)?;
+        if crc32c(body) != header.body_crc {
+            return Ok(None);
+        }
+        let Some((ops, facts)) = body.split_at_checked(ops_len) else { return Ok(None) };
+        let Some(facts) = parse_facts(facts) else { return Ok(None) };
+        Ok(Some(Record { header, offset, ops: ops.to_vec(), facts }))
+    }
+
+    /// `Ok` where the record that should begin at the position was torn, an error where it was durable.
+    fn torn_or_damaged(&mut self) -> Result<()> {
+        let durable = match self.extent {
+            Extent::Sealed { .. } => return Err(self.damaged()),
+            Extent::Open { durable } => durable,
+        };
+        if durable >= self.expected {
+            return Err(self.damaged());
+        }
+        let mut offset = self.position.saturating_add(ALIGNMENT);
+        let salt = self.header.salt;
+        let expected = self.expected;
+        while offset + record::HEADER_LEN as u64 <= self.end {
+            let later = self.read(offset, record::HEADER_LEN)?;
+            if later.starts_with(&record::MAGIC)
+                && Header::parse(later, &salt).is_some_and(|later| later.durable >= expected)
+            {
+                return Err(self.damaged());
+            }
+            offset += ALIGNMENT;
+        }
+        Ok(())
+    }
+
+    fn damaged(&self) -> Error {
+        Error::corrupt(self.path, self.position, Damage::Invalid("log record"))
+    }
+
+    fn ends_early(&self, expected: Lsn) -> Error {
+        let found = self.expected.0.saturating_sub(1);
+        Error::corrupt(self.path, self.position, Damage::LogEndsEarly { expected: expected.0, found })
+    }
+
+    fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        self.window.get(offset, len, self.end).map_err(Error::io("read", self.path))
+    }
+}
+
+/// A file read through a buffer that slides along it.
+struct Window<'a> {
+    file: &'a dyn File,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    const LEN: usize = 256 << 10;
+
+    fn get(&mut self, offset: u64, len: usize, end: u64) -> std::io::Result<&[u8]> {
+        let held = |start: u64, bytes: &[u8]| {
+            let from = usize::try_from(offset.checked_sub(start)?).ok()?;
+            let range = from..from.checked_add(len)?;
+            bytes.get(range.clone()).map(|_| range)
+        };
+        if held(self.start, &self.bytes).is_none() {
+            let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            if len > rest {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            self.bytes.resize(len.max(Self::LEN.min(rest)), 0);
+            self.start = offset;
+            self.file.read_exact_at(&mut self.bytes, offset)?;
+        }
+        let range = held(self.start, &self.bytes).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        self.bytes.get(range).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
+    }
+}

@@ -1,0 +1,410 @@
+//! Names in order: a derived view, on sled.
+//!
+//! Facts lie in the runs by the hashes of names, so they have no order of names. This view has: it answers which names of
+//! a kind come after one. Everything in it can be read from the facts again; its directory may be deleted, damaged,
+//! restored from an older moment or taken from another store, and no answer changes. (It is the one place where files are
+//! touched outside of [`crate::vfs`]: by sled, which no one relies on.)
+//!
+//! # When it is trusted
+//! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the machine
+//! and the LSN up to which commits are in it. After a restart it is trusted only if sled opens, the store and the boot are
+//! the same (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the last one
+//! that the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown
+//! away and rebuilt from the facts, and until that is done readers are told to ask those.
+//!
+//! # What holds while it runs
+//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches. An error or
+//! a panic in sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
+
+mod memory;
+mod sled;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::id::{Lsn, SessionId, StoreId};
+use crate::names::memory::MemoryBackend;
+use crate::names::sled::SledBackend;
+use crate::sync::lock;
+use crate::wire::{Fields, PutFields};
+
+/// What a name names. The numbers stand in sled's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum NameKind {
+    /// A pin.
+    Pin = 1,
+}
+
+/// What became of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Set,
+    Remove,
+}
+
+/// One boot of the machine; none where that can't be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BootId(Option<Vec<u8>>);
+
+impl BootId {
+    pub(crate) fn current() -> Self {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+        Self(id.map(|id| id.trim_ascii().to_vec()).filter(|id| !id.is_empty() && id.len() < 100))
+    }
+}
+
+/// What the store knows when it opens the view.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    pub(crate) store: StoreId,
+    /// The last session that wrote to the log.
+    pub(crate) session: SessionId,
+    /// The log can replay all commits behind this.
+    pub(crate) folded: Lsn,
+    /// The log's last commit.
+    pub(crate) last: Lsn,
+    pub(crate) boot: BootId,
+}
+
+/// How far the names in a backend reach, and whose they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Watermark {
+    store: StoreId,
+    session: SessionId,
+    lsn: Lsn,
+    boot: Vec<u8>,
+}
+
+impl Watermark {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u8(1);
+        out.put(&self.store.0);
+        out.put(&self.session.0);
+        out.put_u64(self.lsn.0);
+        out.put(&self.boot);
+        out
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        (fields.u8()? == 1).then_some(())?;
+        let store = StoreId(fields.array()?);
+        let session = SessionId(fields.array()?);
+        let lsn = Lsn(fields.u64()?);
+        Some(Self { store, session, lsn, boot: fields.0.to_vec() })
+    }
+
+    fn is_trusted(&self, trust: &Trust) -> bool {
+        self.store == trust.store
+            && self.session == trust.session
+            && trust.boot.0.as_ref() == Some(&self.boot)
+            && (trust.folded..=trust.last).contains(&self.lsn)
+    }
+}
+
+/// A failure of a backend. What it was matters to nobody: the answer to all is to rebuild.
+#[derive(Clone, Copy, Debug)]
+struct Failed;
+
+/// Keys in order.
+trait Backend: Send {
+    /// Sets and removes keys and sets the watermark, all or nothing.
+    fn write(&mut self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed>;
+
+    /// The keys behind `after` that begin with the same byte, at most `limit`.
+    fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed>;
+
+    /// The watermark written last.
+    fn watermark(&self) -> Result<Option<Vec<u8>>, Failed>;
+
+    /// Writes out what waits, as far as the backend can.
+    fn close(&mut self);
+}
+
+/// The view.
+pub(crate) struct Names {
+    state: Mutex<State>,
+    identity: Watermark,
+}
+
+struct State {
+    backend: Box<dyn Backend>,
+    /// Changes that the backend does not have, the newest for each key.
+    overlay: BTreeMap<Vec<u8>, Change>,
+    /// The LSN of the newest change.
+    lsn: Lsn,
+    /// Whether the backend has, with the overlay, all names.
+    ready: bool,
+    /// Whether a backend failed, so that a rebuild is due.
+    failed: bool,
+}
+
+/// So many changes wait at most before they go to the backend.
+const OVERLAY_MAX: usize = 4096;
+
+/// How many names are written in one batch of a rebuild.
+const BATCH: usize = 1000;
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Names")
+    }
+}
+
+fn key(kind: NameKind, name: &str) -> Vec<u8> {
+    let mut key = vec![kind as u8];
+    key.put(name.as_bytes());
+    key
+}
+
+impl Names {
+    /// Opens the view in a directory, or one in memory, and says whether it has to be rebuilt.
+    pub(crate) fn open(dir: Option<PathBuf>, session: SessionId, trust: &Trust) -> (Self, bool) {
+        let mut ready = false;
+        let mut lsn = trust.last;
+        let backend: Box<dyn Backend> = match dir {
+            None => Box::new(MemoryBackend::default()),
+            Some(dir) => match open_trusted(&dir, trust) {
+                Some((backend, watermark)) => {
+                    ready = true;
+                    lsn = watermark.lsn;
+                    Box::new(backend)
+                }
+                None => match SledBackend::create(&dir) {
+                    Ok(backend) => Box::new(backend),
+                    Err(Failed) => Box::new(MemoryBackend::default()),
+                },
+            },
+        };
+        let boot = trust.boot.0.clone().unwrap_or_default();
+        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
+        let state = State { backend, overlay: BTreeMap::new(), lsn, ready, failed: false };
+        (Self { state: Mutex::new(state), identity }, !ready)
+    }
+
+    /// Takes in what a commit did to names, in the order of commits.
+    pub(crate) fn apply<'a>(&self, lsn: Lsn, changes: impl IntoIterator<Item = (NameKind, &'a str, Change)>) {
+        let mut state = lock(&self.state);
+        for (kind, name, change) in changes {
+            state.overlay.insert(key(kind, name), change);
+        }
+        state.lsn = state.lsn.max(lsn);
+    }
+
+    /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
+    pub(crate) fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Option<Vec<String>> {
+        let mut state = lock(&self.state);
+        if !state.ready {
+            return None;
+        }
+        let listed = state.list(kind, after, limit);
+        if listed.is_err() {
+            state.fail();
+        }
+        listed.ok()
+    }
+
+    /// Whether enough waits to go to the backend.
+    pub(crate) fn due(&self) -> bool {
+        lock(&self.state).overlay.len() > OVERLAY_MAX
+    }
+
+    /// Whether the view lost its backend and has to be rebuilt.
+    pub(crate) fn needs_rebuild(&self) -> bool {
+        lock(&self.state).failed
+    }
+
+    /// Moves what waits to the backend.
+    pub(crate) fn maintain(&self) {
+        let mut state = lock(&self.state);
+        if state.ready && !state.overlay.is_empty() {
+            self.flush(&mut state);
+        }
+    }
+
+    /// Fills the view with all names there were at some moment. Changes applied since that moment win.
+    pub(crate) fn rebuild(&self, names: impl IntoIterator<Item = (NameKind, String)>) {
+        let mut names = names.into_iter();
+        loop {
+            let batch: Vec<_> =
+                names.by_ref().take(BATCH).map(|(kind, name)| (key(kind, &name), Change::Set)).collect();
+            let mut state = lock(&self.state);
+            if state.backend.write(&batch, None).is_err() {
+                // Again, in memory: the names already taken from the iterator are asked for again by the caller.
+                return state.fail();
+            }
+            if batch.len() < BATCH {
+                state.ready = true;
+                state.failed = false;
+                return self.flush(&mut state);
+            }
+        }
+    }
+
+    /// Moves what waits to the backend and lets it write it out.
+    pub(crate) fn close(&self) {
+        self.maintain();
+        lock(&self.state).backend.close();
+    }
+
+    fn flush(&self, state: &mut State) {
+        let watermark = Watermark { lsn: state.lsn, ..self.identity.clone() }.encode();
+        let changes: Vec<_> = std::mem::take(&mut state.overlay).into_iter().collect();
+        if state.backend.write(&changes, Some(&watermark)).is_err() {
+            state.overlay = changes.into_iter().collect();
+            state.fail();
+        }
+    }
+}
+
+impl State {
+    /// Goes on in memory, where a rebuild has to bring the names.
+    fn fail(&mut self) {
+        self.backend = Box::new(MemoryBackend::default());
+        self.ready = false;
+        self.failed = true;
+    }
+
+    fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Result<Vec<String>, Failed> {
+        let start = key(kind, after.unwrap_or_default());
+        let end = [kind as u8 + 1];
+        let mut merged = BTreeMap::new();
+        let range = (std::ops::Bound::Excluded(start.clone()), std::ops::Bound::Excluded(end.to_vec()));
+        // Each removal in the overlay may hide one of the backend's names, so those are asked for on top.
+        let changes: Vec<_> = self.overlay.range(range).collect();
+        let removed = changes.iter().filter(|(_, change)| **change == Change::Remove).count();
+        for key in self.backend.keys_after(&start, limit.saturating_add(removed))? {
+            merged.insert(key, Change::Set);
+        }
+        merged.extend(changes.into_iter().map(|(key, change)| (key.clone(), *change)));
+        let names = merged.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
+        names.map(|(key, _)| String::from_utf8(key.get(1..).unwrap_or_default().to_vec()).map_err(|_| Failed)).collect()
+    }
+}
+
+/// Opens what is there, if it can be trusted.
+fn open_trusted(dir: &Path, trust: &Trust) -> Option<(SledBackend, Watermark)> {
+    let backend = SledBackend::open(dir).ok()?;
+    let watermark = Watermark::parse(&backend.watermark().ok()??)?;
+    watermark.is_trusted(trust).then_some((backend, watermark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn trust(session: u8, folded: u64, last: u64) -> Trust {
+        Trust {
+            store: StoreId([1; 16]),
+            session: SessionId([session; 16]),
+            folded: Lsn(folded),
+            last: Lsn(last),
+            boot: BootId(Some(b"boot".to_vec())),
+        }
+    }
+
+    /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
+    fn written(dir: &Path) {
+        let (names, rebuild) = Names::open(Some(dir.to_path_buf()), SessionId([7; 16]), &trust(0, 0, 0));
+        assert!(rebuild);
+        names.rebuild([]);
+        for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
+            names.apply(Lsn(lsn), [(NameKind::Pin, name, Change::Set)]);
+        }
+        assert_eq!(names.list(NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
+        names.close();
+    }
+
+    fn is_trusted(dir: &Path, trust: &Trust) -> bool {
+        !Names::open(Some(dir.to_path_buf()), SessionId([8; 16]), trust).1
+    }
+
+    #[test]
+    fn a_view_is_trusted_where_session_lsn_store_and_boot_agree_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        written(&path);
+        let (names, rebuild) = Names::open(Some(path.clone()), SessionId([8; 16]), &trust(7, 2, 5));
+        assert!(!rebuild);
+        assert_eq!(names.list(NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
+        drop(names);
+        let other_boot = Trust { boot: BootId(Some(b"later".to_vec())), ..trust(7, 2, 5) };
+        let no_boot = Trust { boot: BootId(None), ..trust(7, 2, 5) };
+        let other_store = Trust { store: StoreId([2; 16]), ..trust(7, 2, 5) };
+        for wrong in [trust(6, 2, 5), trust(7, 4, 5), trust(7, 0, 2), other_boot, no_boot, other_store] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("names");
+            written(&path);
+            assert!(!is_trusted(&path, &wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_missing_view_is_rebuilt() {
+        let spoil: [&dyn Fn(&Path); 4] = [
+            &|path| std::fs::remove_dir_all(path).unwrap(),
+            &|path| std::fs::write(path.join("db"), b"garbage").unwrap(),
+            &|path| std::fs::write(path.join("conf"), b"garbage").unwrap(),
+            &|path| {
+                std::fs::remove_dir_all(path).unwrap();
+                std::fs::write(path, b"a file in its place").unwrap();
+            },
+        ];
+        for (number, spoil) in spoil.iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("names");
+            written(&path);
+            spoil(&path);
+            let (names, rebuild) = Names::open(Some(path), SessionId([8; 16]), &trust(7, 2, 5));
+            if rebuild {
+                assert_eq!(names.list(NameKind::Pin, None, 9), None, "spoilt in way {number}");
+                names.apply(Lsn(6), [(NameKind::Pin, "b", Change::Remove), (NameKind::Pin, "d", Change::Set)]);
+                names.rebuild(["a", "b", "c"].map(|name| (NameKind::Pin, name.to_string())));
+                assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
+            } else {
+                assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_a_kill_left_half_written_does_not_keep_the_view_from_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        written(&path);
+        std::fs::write(path.join("snap.00000000000FFFFF.generating"), b"half").unwrap();
+        assert!(is_trusted(&path, &trust(7, 2, 5)));
+    }
+
+    #[test]
+    fn pages_equal_those_of_a_sorted_set() {
+        let dir = tempfile::tempdir().unwrap();
+        for dir in [None, Some(dir.path().join("names"))] {
+            let (names, _) = Names::open(dir, SessionId([7; 16]), &trust(0, 0, 0));
+            names.rebuild([]);
+            let mut model = BTreeSet::new();
+            let mut random = 1u64;
+            for lsn in 1..3000 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let name = format!("team-{}/app", random >> 54);
+                let change = if random >> 40 & 3 == 0 { Change::Remove } else { Change::Set };
+                match change {
+                    Change::Set => model.insert(name.clone()),
+                    Change::Remove => model.remove(&name),
+                };
+                names.apply(Lsn(lsn), [(NameKind::Pin, name.as_str(), change)]);
+                if lsn % 100 == 0 {
+                    names.maintain();
+                }
+                if lsn % 37 == 0 {
+                    let expected: Vec<_> = model.range::<String, _>((std::ops::Bound::Excluded(&name), std::ops::Bound::Unbounded)).take(7).cloned().collect();
+                    assert_eq!(names.list(NameKind::Pin, Some(&name), 7).unwrap(), expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Header, footer and trailer of a run. The parsers take bytes and can be fuzzed.
+
+use crate::facts::Family;
+use crate::id::{FileId, Lsn, StoreId};
+use crate::runs::filter;
+use crate::wire::{Fields, PutFields, crc32c};
+
+pub(crate) const HEADER_LEN: u64 = 512;
+pub(crate) const TRAILER_LEN: u64 = 24;
+pub(crate) const PAGE_LOG2: u32 = 12;
+pub(crate) const PAGE: usize = 1 << PAGE_LOG2;
+/// How many pages one page of the checksum table covers.
+pub(crate) const CRCS_PER_PAGE: u64 = 1024;
+pub(crate) const KEY_LEN: usize = 32;
+pub(crate) const TOMBSTONE: u8 = 0;
+pub(crate) const INLINE: u8 = 1;
+pub(crate) const HEAP: u8 = 2;
+
+/// More bits of fan-out than this do not pay.
+pub(crate) const MAX_FANOUT_BITS: u8 = 20;
+
+const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
+const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
+const VERSION: u32 = 1;
+
+pub(crate) fn encode_header(id: FileId, store: StoreId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.put(&MAGIC);
+    out.put_u32(VERSION);
+    out.put_u32(0);
+    out.put_u64(id.0);
+    out.put(&store.0);
+    out.resize(508, 0);
+    out.put_u32(crc32c(&out));
+    out
+}
+
+/// Parses a header: the run's own id and the store's.
+pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId)> {
+    let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
+    let mut fields = Fields(body);
+    if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
+        return None;
+    }
+    let _domain = fields.u32()?;
+    Some((FileId(fields.u64()?), StoreId(fields.array()?)))
+}
+
+/// Where the facts of one family lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Section {
+    pub(crate) family: Family,
+    pub(crate) fanout_bits: u8,
+    pub(crate) slot_len: usize,
+    pub(crate) entries: u64,
+    pub(crate) entries_page: u64,
+    pub(crate) heap_page: u64,
+    pub(crate) heap_len: u64,
+    /// Equal to the filter's where there is no fan-out.
+    pub(crate) fanout_page: u64,
+    pub(crate) filter_page: u64,
+    /// 0 where there is no filter.
+    pub(crate) filter_lines: u64,
+}
+
+impl Section {
+    /// The length of an entry in bytes.
+    pub(crate) fn width(&self) -> usize {
+        KEY_LEN + self.slot_len
+    }
+
+    /// How many entries a page holds.
+    pub(crate) fn per_page(&self) -> u64 {
+        (PAGE / self.width()) as u64
+    }
+}
+
+/// The length of a slot of a family.
+pub(crate) fn slot_len(family: Family) -> usize {
+    1 + family.value_len().unwrap_or(10)
+}
+
+/// Whether a family's keys are spread evenly, so that a fan-out and a filter make sense.
+pub(crate) fn is_spread(family: Family) -> bool {
+    matches!(family, Family::Blob | Family::Pin | Family::Upload)
+}
+
+/// How many pages hold this many bytes.
+pub(crate) fn pages_of(bytes: u64) -> u64 {
+    bytes.div_ceil(PAGE as u64)
+}
+
+/// What stands at the end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) pages: u64,
+    pub(crate) lsn_min: Lsn,
+    pub(crate) lsn_max: Lsn,
+    pub(crate) sections: Vec<Section>,
+    /// The checksums of the pages of the checksum table.
+    pub(crate) table_crcs: Vec<u32>,
+}
+
+impl Footer {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u32(VERSION);
+        out.put_u32(PAGE_LOG2);
+        out.put_u64(self.pages);
+        out.put_u64(self.lsn_min.0);
+        out.put_u64(self.lsn_max.0);
+        out.put_u32(u32::try_from(self.sections.len()).unwrap_or(u32::MAX));
+        for section in &self.sections {
+            out.put_u8(section.family as u8);
+            out.put_u8(section.fanout_bits);
+            out.put_u16(u16::try_from(section.slot_len).unwrap_or(u16::MAX));
+            for number in [
+                section.entries,
+                section.entries_page,
+                section.heap_page,
+                section.heap_len,
+                section.fanout_page,
+                section.filter_page,
+                section.filter_lines,
+            ] {
+                out.put_u64(number);
+            }
+        }
+        self.table_crcs.iter().for_each(|crc| out.put_u32(*crc));
+        out
+    }
+
+    /// Parses a footer. All that it says fits into the pages that it says there are.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        if fields.u32()? != VERSION || fields.u32()? != PAGE_LOG2 {
+            return None;
+        }
+        let pages = fields.u64().filter(|pages| *pages < 1 << 36)?;
+        let (lsn_min, lsn_max) = (Lsn(fields.u64()?), Lsn(fields.u64()?));
+        let count = fields.u32()?;
+        let mut sections: Vec<Section> = Vec::new();
+        for _ in 0..count {
+            let section = Section {
+                family: Family::from_code(fields.u8()?)?,
+                fanout_bits: fields.u8().filter(|bits| *bits <= MAX_FANOUT_BITS)?,
+                slot_len: usize::from(fields.u16()?),
+                entries: fields.u64().filter(|entries| *entries <= u64::from(u32::MAX))?,
+                entries_page: fields.u64()?,
+                heap_page: fields.u64()?,
+                heap_len: fields.u64()?,
+                fanout_page: fields.u64()?,
+                filter_page: fields.u64()?,
+                filter_lines: fields.u64()?,
+            };
+            let fits = |first: u64, count: u64| first.checked_add(count).is_some_and(|end| end <= pages);
+            let fanout_len = if section.fanout_bits == 0 { 0 } else { 4 * ((1u64 << section.fanout_bits) + 1) };
+            let is_sane = section.slot_len == slot_len(section.family)
+                && sections.last().is_none_or(|before| before.family < section.family)
+                && fits(section.entries_page, section.entries.div_ceil(section.per_page()))
+                && fits(section.heap_page, pages_of(section.heap_len))
+                && fits(section.fanout_page, pages_of(fanout_len))
+                && section.filter_lines <= u64::from(u32::MAX)
+                && fits(section.filter_page, pages_of(section.filter_lines * filter::LINE as u64));
+            sections.push(Some(section).filter(|_| is_sane)?);
+        }
+        let crcs = usize::try_from(pages.div_ceil(CRCS_PER_PAGE)).ok()?;
+        let table_crcs: Vec<u32> =
+            fields.bytes(crcs.checked_mul(4)?)?.chunks_exact(4).filter_map(|crc| Fields(crc).u32()).collect();
+        fields.end()?;
+        Some(Self { pages, lsn_min, lsn_max, sections, table_crcs })
+    }
+}
+
+/// Encodes the trailer that leads to a footer.
+pub(crate) fn encode_trailer(footer_offset: u64, footer: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    out.put_u64(footer_offset);
+    out.put_u32(u32::try_from(footer.len()).unwrap_or(u32::MAX));
+    out.put_u32(crc32c(footer));
+    out.put(&TRAILER_MAGIC);
+    out.put_u32(crc32c(&out));
+    out
+}
+
+/// Parses a trailer: the footer's offset, length and checksum.
+pub(crate) fn parse_trailer(bytes: &[u8], file_len: u64) -> Option<(u64, usize, u32)> {
+    let (body, check) = bytes.split_at_checked(20)?;
+    let mut fields = Fields(body);
+    let offset = fields.u64()?;
+    let len = fields.u32()?;
+    let crc = fields.u32()?;
+    let whole = fields.array()? == TRAILER_MAGIC
+        && Fields(check).u32()? == crc32c(body)
+        && offset.checked_add(u64::from(len) + TRAILER_LEN)? == file_len;
+    whole.then_some((offset, usize::try_from(len).ok()?, crc))
+}

@@ -1,0 +1,263 @@
+//! `runs/LIST`: which runs and which log files make up the store.
+//!
+//! It is replaced as a whole: a new file is written and synced, renamed over the old one, and the directory is synced. That
+//! rename is the moment at which a fold, a merge, a new log file or a recovery takes effect.
+//!
+//! ```text
+//! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
+//! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
+//! | runs u32 | for each, newest first: file u64 | level u8 | domain u32 (0) | entries u64 | lsn_min u64 | lsn_max u64 | length u64
+//! | crc u32
+//! ```
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Damage, Error, Result};
+use crate::id::{FileId, Lsn, SessionId, StoreId};
+use crate::vfs::{OpenMode, Vfs};
+use crate::wire::{Fields, PutFields, crc32c};
+
+const MAGIC: [u8; 8] = *b"SRlist\0\0";
+const VERSION: u32 = 1;
+const NAME: &str = "LIST";
+const TEMPORARY: &str = "LIST.tmp";
+
+/// So many runs of a tier become one of the next.
+const FANOUT: usize = 8;
+
+/// A log file whose facts are not all in runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub(crate) id: FileId,
+    pub(crate) first_lsn: Lsn,
+    /// How far it reaches, in bytes and in LSNs; none while it is written.
+    pub(crate) sealed: Option<(u64, Lsn)>,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunMeta {
+    pub(crate) id: FileId,
+    pub(crate) level: u8,
+    pub(crate) entries: u64,
+    pub(crate) lsn_min: Lsn,
+    pub(crate) lsn_max: Lsn,
+    pub(crate) len: u64,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunList {
+    pub(crate) store: StoreId,
+    /// How often the list was replaced.
+    pub(crate) generation: u64,
+    /// All facts up to this LSN are in the runs.
+    pub(crate) folded: Lsn,
+    /// The log reaches at least this LSN.
+    pub(crate) durable: Lsn,
+    /// No file had this id, or a higher one, when the list was written.
+    pub(crate) next_file: FileId,
+    /// Only files from this id on may be such that nothing refers to them.
+    pub(crate) orphan_floor: FileId,
+    /// The session that wrote the list.
+    pub(crate) session: SessionId,
+    /// How long the store has been open in all, in milliseconds.
+    pub(crate) open_time_ms: u64,
+    /// Oldest first.
+    pub(crate) logs: Vec<LogEntry>,
+    /// Newest first.
+    pub(crate) runs: Vec<RunMeta>,
+}
+
+impl RunList {
+    /// The list of a store without content.
+    pub(crate) fn empty(store: StoreId) -> Self {
+        Self {
+            store,
+            generation: 0,
+            folded: Lsn::ZERO,
+            durable: Lsn::ZERO,
+            next_file: FileId(1),
+            orphan_floor: FileId(1),
+            session: SessionId([0; 16]),
+            open_time_ms: 0,
+            logs: Vec::new(),
+            runs: Vec::new(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put(&MAGIC);
+        out.put_u32(VERSION);
+        out.put_u32(0);
+        out.put(&self.store.0);
+        for number in
+            [self.generation, self.folded.0, self.durable.0, self.next_file.0, self.orphan_floor.0]
+        {
+            out.put_u64(number);
+        }
+        out.put(&self.session.0);
+        out.put_u64(self.open_time_ms);
+        out.put_u32(u32::try_from(self.logs.len()).unwrap_or(u32::MAX));
+        for log in &self.logs {
+            out.put_u64(log.id.0);
+            out.put_u64(log.first_lsn.0);
+            out.put_u8(u8::from(log.sealed.is_some()));
+            let (len, last) = log.sealed.unwrap_or_default();
+            out.put_u64(len);
+            out.put_u64(last.0);
+        }
+        out.put_u32(u32::try_from(self.runs.len()).unwrap_or(u32::MAX));
+        for run in &self.runs {
+            out.put_u64(run.id.0);
+            out.put_u8(run.level);
+            out.put_u32(0);
+            for number in [run.entries, run.lsn_min.0, run.lsn_max.0, run.len] {
+                out.put_u64(number);
+            }
+        }
+        out.put_u32(crc32c(&out));
+        out
+    }
+
+    /// Parses the file's content.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        let (body, check) =
+            bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at)).ok_or(Damage::Truncated)?;
+        if !body.starts_with(&MAGIC) {
+            return Err(Damage::Magic);
+        }
+        let (expected, found) = (Fields(check).u32().unwrap_or_default(), crc32c(body));
+        if expected != found {
+            return Err(Damage::Checksum { expected, found });
+        }
+        Self::parse_body(Fields(body)).ok_or(Damage::Invalid("list of runs"))
+    }
+
+    fn parse_body(mut fields: Fields<'_>) -> Option<Self> {
+        fields.bytes(MAGIC.len())?;
+        (fields.u32()? == VERSION).then_some(())?;
+        fields.u32()?;
+        let store = StoreId(fields.array()?);
+        let mut number = || fields.u64();
+        let (generation, folded, durable) = (number()?, Lsn(number()?), Lsn(number()?));
+        let (next_file, orphan_floor) = (FileId(number()?), FileId(number()?));
+        let session = SessionId(fields.array()?);
+        let open_time_ms = fields.u64()?;
+        let mut logs = Vec::new();
+        for _ in 0..fields.u32()? {
+            let (id, first_lsn) = (FileId(fields.u64()?), Lsn(fields.u64()?));
+            let is_sealed = fields.u8()? == 1;
+            let extent = (fields.u64()?, Lsn(fields.u64()?));
+            logs.push(LogEntry { id, first_lsn, sealed: is_sealed.then_some(extent) });
+        }
+        let mut runs = Vec::new();
+        for _ in 0..fields.u32()? {
+            let (id, level, _domain) = (FileId(fields.u64()?), fields.u8()?, fields.u32()?);
+            let mut number = || fields.u64();
+            let (entries, lsn_min, lsn_max, len) = (number()?, Lsn(number()?), Lsn(number()?), number()?);
+            runs.push(RunMeta { id, level, entries, lsn_min, lsn_max, len });
+        }
+        fields.end()?;
+        let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
+        (is_open_last && next_file.0 <= FileId::MAX).then_some(())?;
+        Some(Self { store, generation, folded, durable, next_file, orphan_floor, session, open_time_ms, logs, runs })
+    }
+
+    /// Reads the list in a directory.
+    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
+        let path = dir.join(NAME);
+        let file = vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
+            _ => Error::io("open", &path)(error),
+        })?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
+        Self::parse(&bytes).map_err(|damage| Error::corrupt(&path, 0, damage))
+    }
+
+    /// Writes the list beside the one that counts, durably.
+    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+        let temporary = dir.join(TEMPORARY);
+        match vfs.remove(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &temporary)(error));
+            }
+            _ => {}
+        }
+        let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
+        file.write_all_at(&self.encode(), 0).map_err(Error::io("write", &temporary))?;
+        file.sync().map_err(Error::io("sync", &temporary))
+    }
+
+    /// Makes the list that was written the one that counts, durably.
+    pub(crate) fn publish(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+        let (path, temporary) = (dir.join(NAME), dir.join(TEMPORARY));
+        vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+        vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+    }
+}
+
+/// The runs, by their positions in the list, that should become one.
+pub(crate) fn pick_merge(runs: &[RunMeta]) -> Option<Range<usize>> {
+    let mut start = 0;
+    for tier in runs.chunk_by(|newer, older| newer.level == older.level) {
+        if tier.len() >= FANOUT {
+            return Some(start..start + tier.len());
+        }
+        start += tier.len();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: u64, level: u8, entries: u64) -> RunMeta {
+        RunMeta { id: FileId(id), level, entries, lsn_min: Lsn(id), lsn_max: Lsn(id), len: 1 }
+    }
+
+    #[test]
+    fn the_list_round_trips_and_no_flipped_bit_does() {
+        let mut list = RunList::empty(StoreId([1; 16]));
+        list.logs = vec![
+            LogEntry { id: FileId(3), first_lsn: Lsn(7), sealed: Some((512, Lsn(9))) },
+            LogEntry { id: FileId(4), first_lsn: Lsn(10), sealed: None },
+        ];
+        list.runs = vec![run(9, 0, 5), run(2, 1, 50)];
+        let bytes = list.encode();
+        assert_eq!(RunList::parse(&bytes).unwrap(), list);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(RunList::parse(&flipped).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(RunList::parse(&bytes[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn ten_million_facts_are_written_less_than_five_times_and_lie_in_few_runs() {
+        let mut runs: Vec<RunMeta> = Vec::new();
+        let (mut written, mut most_runs) = (0, 0);
+        for id in 0..100 {
+            runs.insert(0, run(id, 0, 100_000));
+            written += 100_000;
+            most_runs = most_runs.max(runs.len());
+            while let Some(range) = pick_merge(&runs) {
+                let entries = runs[range.clone()].iter().map(|run| run.entries).sum();
+                let level = runs[range.start].level + 1;
+                written += entries;
+                runs.splice(range, [run(id, level, entries)]);
+            }
+        }
+        assert_eq!(runs.iter().map(|run| run.entries).sum::<u64>(), 10_000_000);
+        assert!(written <= 5 * 10_000_000, "{written} facts written");
+        assert!(most_runs <= 24, "{most_runs} runs");
+    }
+}

@@ -1,0 +1,277 @@
+//! Reading a run.
+
+use std::path::Path;
+
+use crate::error::{Damage, Error, Result};
+use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
+use crate::id::{FileId, StoreId};
+use crate::runs::filter::{LINE, line_of, may_contain};
+use crate::runs::format::{
+    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, TRAILER_LEN, parse_header,
+    parse_trailer,
+};
+use crate::sealed::{Block, MappingBudget, SealedFile};
+use crate::vfs::{OpenMode, Vfs};
+use crate::wire::{Fields, crc32c};
+use std::sync::Arc;
+
+/// An open run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    file: SealedFile,
+    footer: Footer,
+    table_offset: u64,
+}
+
+/// After so many guesses by interpolation a search goes on by halves, whatever the keys are.
+const GUESSES: u32 = 6;
+
+impl Run {
+    /// Opens a run: reads its header and footer, and nothing that grows with it.
+    pub(crate) fn open(
+        vfs: &dyn Vfs,
+        path: &Path,
+        id: FileId,
+        store: StoreId,
+        len: u64,
+        mappings: &Arc<MappingBudget>,
+    ) -> Result<Self> {
+        let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
+        let file = vfs.open(path, OpenMode::Read).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => corrupt(0, Damage::Missing),
+            _ => Error::io("open", path)(error),
+        })?;
+        let found = file.len().map_err(Error::io("read the length of", path))?;
+        if found != len {
+            return Err(corrupt(found.min(len), Damage::Truncated));
+        }
+        let file = SealedFile::new(path.to_path_buf(), file, len, mappings);
+        let header = parse_header(&file.bytes_unverified(0, 512)?);
+        if header != Some((id, store)) {
+            return Err(corrupt(0, Damage::Invalid("run header")));
+        }
+        let at = len.saturating_sub(TRAILER_LEN);
+        let trailer = parse_trailer(&file.bytes_unverified(at, 24)?, len);
+        let (offset, footer_len, expected) = trailer.ok_or_else(|| corrupt(at, Damage::Invalid("run trailer")))?;
+        let bytes = file.bytes_unverified(offset, footer_len)?;
+        if crc32c(&bytes) != expected {
+            return Err(corrupt(offset, Damage::Checksum { expected, found: crc32c(&bytes) }));
+        }
+        let footer = Footer::parse(&bytes).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
+        let table_offset = HEADER_LEN + footer.pages * PAGE as u64;
+        if table_offset + 4 * footer.pages != offset {
+            return Err(corrupt(offset, Damage::Invalid("run footer")));
+        }
+        Ok(Self { file, footer, table_offset })
+    }
+
+    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Option<Value>>> {
+        let Some(section) = self.section(key.family) else { return Ok(None) };
+        if !self.may_contain(section, &key.bytes) {
+            return Ok(None);
+        }
+        let (low, high) = self.bucket(section, &key.bytes);
+        let (index, found) = self.search(section, &key.bytes, low, high)?;
+        if !found {
+            return Ok(None);
+        }
+        self.entry(section, index).and_then(|(_, entry)| self.value(section, &entry)).map(Some)
+    }
+
+    /// The facts of a family, tombstones among them, in the order of their keys, from one on.
+    pub(crate) fn iter(&self, family: Family, from: [u8; 32]) -> RunIter<'_> {
+        RunIter { run: self, section: self.section(family), from: Some(from), index: 0, last: None }
+    }
+
+    fn section(&self, family: Family) -> Option<&Section> {
+        self.footer.sections.iter().find(|section| section.family == family)
+    }
+
+    /// How many facts of a family there are.
+    pub(crate) fn entries(&self, family: Family) -> u64 {
+        self.section(family).map_or(0, |section| section.entries)
+    }
+
+    /// Whether the filter lets a key through; a damaged filter lets all.
+    fn may_contain(&self, section: &Section, key: &[u8; 32]) -> bool {
+        if section.filter_lines == 0 {
+            return true;
+        }
+        let at = line_of(key, section.filter_lines) * LINE as u64;
+        let Ok(page) = self.page(section.filter_page + at / PAGE as u64) else { return true };
+        let at = usize::try_from(at % PAGE as u64).unwrap_or_default();
+        page.get(at..at + LINE).is_none_or(|line| may_contain(line, key))
+    }
+
+    /// The entries among which a key is, if anywhere; with a damaged fan-out, all.
+    fn bucket(&self, section: &Section, key: &[u8; 32]) -> (u64, u64) {
+        let all = (0, section.entries);
+        if section.fanout_bits == 0 {
+            return all;
+        }
+        let bucket = prefix(key) >> (64 - section.fanout_bits);
+        let number = |bucket: u64| {
+            let at = 4 * bucket;
+            let page = self.page(section.fanout_page + at / PAGE as u64).ok()?;
+            let at = usize::try_from(at % PAGE as u64).ok()?;
+            Fields(page.get(at..)?).u32().map(u64::from)
+        };
+        match (number(bucket), number(bucket + 1)) {
+            (Some(low), Some(high)) if low <= high && high <= section.entries => (low, high),
+            _ => all,
+        }
+    }
+
+    /// The first entry from `low` on, and before `high`, whose key is not below `key`, and whether it is that key.
+    fn search(&self, section: &Section, key: &[u8; 32], mut low: u64, mut high: u64) -> Result<(u64, bool)> {
+        let target = prefix(key);
+        // The keys' prefixes at the two ends, as far as they are known.
+        let shift = 64 - u32::from(section.fanout_bits);
+        let (mut low_prefix, mut high_prefix) = match section.fanout_bits {
+            0 => (0, u64::MAX),
+            _ => (target >> shift << shift, target | (1u64 << shift) - 1),
+        };
+        let mut guesses = 0;
+        while low < high {
+            let spread = u128::from(high_prefix.saturating_sub(low_prefix)) + 1;
+            let middle = if guesses < GUESSES {
+                let ahead = u128::from(target.saturating_sub(low_prefix)) * u128::from(high - low) / spread;
+                low + u64::try_from(ahead).unwrap_or(u64::MAX).min(high - low - 1)
+            } else {
+                low + (high - low) / 2
+            };
+            guesses += 1;
+            let (page, at) = self.locate(section, middle)?;
+            let found: &[u8; 32] =
+                page.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(|| self.invalid(section, middle))?;
+            match found.cmp(key) {
+                std::cmp::Ordering::Equal => return Ok((middle, true)),
+                std::cmp::Ordering::Less => {
+                    low = middle + 1;
+                    low_prefix = prefix(found);
+                }
+                std::cmp::Ordering::Greater => {
+                    high = middle;
+                    high_prefix = prefix(found);
+                }
+            }
+        }
+        Ok((low, false))
+    }
+
+    /// The page of an entry, and where in it the entry begins.
+    fn locate(&self, section: &Section, index: u64) -> Result<(Block<'_>, usize)> {
+        let per_page = section.per_page();
+        let page = self.page(section.entries_page + index / per_page)?;
+        let at = usize::try_from(index % per_page).unwrap_or_default() * section.width();
+        Ok((page, at))
+    }
+
+    /// An entry's key and slot.
+    fn entry(&self, section: &Section, index: u64) -> Result<([u8; KEY_LEN], Vec<u8>)> {
+        let (page, at) = self.locate(section, index)?;
+        let entry = page.get(at..at + section.width()).and_then(|entry| entry.split_first_chunk());
+        let (key, slot) = entry.ok_or_else(|| self.invalid(section, index))?;
+        Ok((*key, slot.to_vec()))
+    }
+
+    /// The value that a slot holds or leads to.
+    fn value(&self, section: &Section, slot: &[u8]) -> Result<Option<Value>> {
+        let invalid = || self.invalid(section, 0);
+        let (tag, rest) = slot.split_first().ok_or_else(invalid)?;
+        match (*tag, section.family.value_len()) {
+            (TOMBSTONE, _) => Ok(None),
+            (INLINE, Some(_)) => Ok(Some(Value::new(rest))),
+            (HEAP, None) => {
+                let mut fields = Fields(rest);
+                let place = fields.u48().zip(fields.u32());
+                let (offset, len) = place.ok_or_else(invalid)?;
+                let len = usize::try_from(len).ok().filter(|len| *len <= MAX_VALUE).ok_or_else(invalid)?;
+                let end = offset.checked_add(len as u64).filter(|end| *end <= section.heap_len).ok_or_else(invalid)?;
+                let mut value = Vec::with_capacity(len);
+                for page in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
+                    let bytes = self.page(section.heap_page + page)?;
+                    let start = page * PAGE as u64;
+                    let from = usize::try_from(offset.saturating_sub(start)).map_err(|_| invalid())?;
+                    let to = usize::try_from((end - start).min(PAGE as u64)).map_err(|_| invalid())?;
+                    value.extend_from_slice(bytes.get(from..to).ok_or_else(invalid)?);
+                }
+                Ok(Some(Value::new(&value)))
+            }
+            _ => Err(invalid()),
+        }
+    }
+
+    /// The verified bytes of a page.
+    fn page(&self, number: u64) -> Result<Block<'_>> {
+        let offset = HEADER_LEN + number * PAGE as u64;
+        self.file.block_with(offset, PAGE, || {
+            let part = number / CRCS_PER_PAGE;
+            let start = self.table_offset + part * 4 * CRCS_PER_PAGE;
+            let len = 4 * (self.footer.pages - part * CRCS_PER_PAGE).min(CRCS_PER_PAGE);
+            let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
+            let truncated = || Error::corrupt(self.file.path(), start, Damage::Truncated);
+            let table =
+                self.file.block(start, usize::try_from(len).unwrap_or_default(), *expected.ok_or_else(truncated)?)?;
+            let at = usize::try_from(4 * (number % CRCS_PER_PAGE)).unwrap_or_default();
+            Fields(table.get(at..).unwrap_or_default()).u32().ok_or_else(truncated)
+        })
+    }
+
+    fn invalid(&self, section: &Section, index: u64) -> Error {
+        let page = section.entries_page + index / section.per_page();
+        Error::corrupt(self.file.path(), HEADER_LEN + page * PAGE as u64, Damage::Invalid("run entry"))
+    }
+}
+
+/// Goes through the facts of one section.
+#[derive(Debug)]
+pub(crate) struct RunIter<'a> {
+    run: &'a Run,
+    section: Option<&'a Section>,
+    /// Where to begin; none once that was found.
+    from: Option<[u8; 32]>,
+    index: u64,
+    last: Option<[u8; 32]>,
+}
+
+impl RunIter<'_> {
+    fn fact(&mut self, section: &Section) -> Result<Fact> {
+        let (key, slot) = self.run.entry(section, self.index)?;
+        if self.last.is_some_and(|last| last >= key) {
+            return Err(self.run.invalid(section, self.index));
+        }
+        self.last = Some(key);
+        self.index += 1;
+        Ok((Key { family: section.family, bytes: key }, self.run.value(section, &slot)?))
+    }
+}
+
+impl Iterator for RunIter<'_> {
+    type Item = Result<Fact>;
+
+    fn next(&mut self) -> Option<Result<Fact>> {
+        let section = self.section?;
+        if let Some(from) = self.from.take()
+            && from != [0; 32]
+        {
+            let (low, high) = self.run.bucket(section, &from);
+            match self.run.search(section, &from, low, high) {
+                Ok((index, _)) => self.index = index,
+                Err(error) => {
+                    self.section = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        if self.index >= section.entries {
+            return None;
+        }
+        let fact = self.fact(section);
+        if fact.is_err() {
+            self.section = None; // what follows can't be told from what is missing
+        }
+        Some(fact)
+    }
+}

@@ -1,0 +1,249 @@
+//! Writing a run, front to back, from facts in the order of their keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, prefix};
+use crate::id::{FileId, Lsn, StoreId};
+use crate::runs::RunMeta;
+use crate::runs::filter::{FilterBuilder, LINE};
+use crate::runs::format::{
+    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAX_FANOUT_BITS, PAGE, Section, TOMBSTONE, encode_header,
+    encode_trailer, is_spread, slot_len,
+};
+use crate::vfs::{File, OpenMode, Vfs};
+use crate::wire::{PutFields, crc32c, len64};
+
+/// How much is gathered before it is written.
+const BUFFER: usize = 256 << 10;
+
+/// Writes a run.
+///
+/// In memory it holds the filter and the fan-out of the section that it is at (about 1.5 bytes a key) and, for families
+/// whose values differ in length, that section's entries (43 bytes each).
+#[derive(Debug)]
+pub(crate) struct RunWriter {
+    id: FileId,
+    path: PathBuf,
+    pages: PageWriter,
+    lsns: (Lsn, Lsn),
+    /// No section gets more entries than this.
+    most_entries: usize,
+    section: Option<Building>,
+    sections: Vec<Section>,
+    entries: u64,
+}
+
+/// The section that facts go to.
+#[derive(Debug)]
+struct Building {
+    section: Section,
+    /// The entries' page that is being filled, or all of their pages where the heap is written first.
+    entries: Vec<u8>,
+    /// How many bytes of the last page are in use.
+    last: Option<[u8; KEY_LEN]>,
+    fanout: Vec<u32>,
+    filter: Option<FilterBuilder>,
+}
+
+impl RunWriter {
+    /// Creates the file for at most `most_entries` facts. The caller syncs the directory.
+    pub(crate) fn create(
+        vfs: &dyn Vfs,
+        path: &Path,
+        id: FileId,
+        store: StoreId,
+        lsns: (Lsn, Lsn),
+        most_entries: usize,
+    ) -> Result<Self> {
+        let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
+        let mut pages = PageWriter { file, path: path.to_path_buf(), buffer: Vec::new(), written: 0, crcs: Vec::new() };
+        pages.buffer.put(&encode_header(id, store));
+        pages.flush_raw()?;
+        Ok(Self { id, path: path.to_path_buf(), pages, lsns, most_entries, section: None, sections: Vec::new(), entries: 0 })
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a fact, whose key is behind that of the fact before.
+    pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
+        if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
+            self.end_section()?;
+            self.section = Some(Building::new(key.family, self.pages.page(), self.most_entries));
+        }
+        let Some(building) = &mut self.section else { return Ok(()) };
+        debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
+        building.last = Some(key.bytes);
+        let section = &mut building.section;
+        let mut slot = Vec::with_capacity(section.slot_len);
+        match (value, key.family.value_len()) {
+            (None, _) => slot.put_u8(TOMBSTONE),
+            (Some(value), Some(_)) => {
+                slot.put_u8(INLINE);
+                slot.put(value);
+            }
+            (Some(value), None) => {
+                slot.put_u8(HEAP);
+                slot.put_u48(section.heap_len);
+                slot.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                section.heap_len += len64(value);
+                self.pages.write(value)?;
+            }
+        }
+        slot.resize(section.slot_len, 0);
+        if PAGE - building.entries.len() % PAGE < section.width() {
+            building.entries.resize(building.entries.len().next_multiple_of(PAGE), 0);
+            if key.family.value_len().is_some() {
+                self.pages.write(&building.entries)?;
+                building.entries.clear();
+            }
+        }
+        building.entries.put(&key.bytes);
+        building.entries.put(&slot);
+        let number = u32::try_from(section.entries).map_err(|_| Error::TooLarge {
+            what: "the number of facts in a run",
+            limit: u32::MAX.into(),
+            found: section.entries,
+        })?;
+        if section.fanout_bits > 0 {
+            let bucket = usize::try_from(prefix(&key.bytes) >> (64 - section.fanout_bits)).unwrap_or(usize::MAX);
+            while building.fanout.len() <= bucket {
+                building.fanout.push(number);
+            }
+        }
+        if let Some(filter) = &mut building.filter {
+            filter.insert(&key.bytes);
+        }
+        section.entries += 1;
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn end_section(&mut self) -> Result<()> {
+        let Some(Building { mut section, entries, mut fanout, filter, .. }) = self.section.take() else { return Ok(()) };
+        self.pages.pad()?;
+        if section.family.value_len().is_none() {
+            section.entries_page = self.pages.page();
+        }
+        self.pages.write(&entries)?;
+        self.pages.pad()?;
+        section.fanout_page = self.pages.page();
+        if section.fanout_bits > 0 {
+            fanout.resize((1 << section.fanout_bits) + 1, u32::try_from(section.entries).unwrap_or(u32::MAX));
+            let fanout: Vec<u8> = fanout.iter().flat_map(|number| number.to_le_bytes()).collect();
+            self.pages.write(&fanout)?;
+            self.pages.pad()?;
+        }
+        section.filter_page = self.pages.page();
+        if let Some(filter) = filter {
+            section.filter_lines = (filter.bytes.len() / LINE) as u64;
+            self.pages.write(&filter.bytes)?;
+            self.pages.pad()?;
+        }
+        self.sections.push(section);
+        Ok(())
+    }
+
+    /// Completes the file and makes its content durable.
+    pub(crate) fn finish(mut self, level: u8) -> Result<RunMeta> {
+        self.end_section()?;
+        self.pages.pad()?;
+        self.pages.flush_pages()?;
+        let crcs = std::mem::take(&mut self.pages.crcs);
+        let table: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        let per_page = usize::try_from(4 * CRCS_PER_PAGE).unwrap_or(PAGE);
+        let footer = Footer {
+            pages: crcs.len() as u64,
+            lsn_min: self.lsns.0,
+            lsn_max: self.lsns.1,
+            sections: self.sections,
+            table_crcs: table.chunks(per_page).map(crc32c).collect(),
+        }
+        .encode();
+        self.pages.buffer.put(&table);
+        let footer_offset = self.pages.written + len64(&self.pages.buffer);
+        self.pages.buffer.put(&footer);
+        self.pages.buffer.put(&encode_trailer(footer_offset, &footer));
+        self.pages.flush_raw()?;
+        self.pages.file.sync().map_err(Error::io("sync", &self.path))?;
+        Ok(RunMeta {
+            id: self.id,
+            level,
+            entries: self.entries,
+            lsn_min: self.lsns.0,
+            lsn_max: self.lsns.1,
+            len: self.pages.written,
+        })
+    }
+}
+
+impl Building {
+    fn new(family: Family, page: u64, most_entries: usize) -> Self {
+        let bits = u8::try_from((most_entries / 16).max(1).ilog2()).unwrap_or(MAX_FANOUT_BITS).min(MAX_FANOUT_BITS);
+        let section = Section {
+            family,
+            fanout_bits: if is_spread(family) { bits } else { 0 },
+            slot_len: slot_len(family),
+            entries: 0,
+            entries_page: page,
+            heap_page: page,
+            heap_len: 0,
+            fanout_page: page,
+            filter_page: page,
+            filter_lines: 0,
+        };
+        let filter = is_spread(family).then(|| FilterBuilder::new(most_entries));
+        Self { section, entries: Vec::new(), last: None, fanout: Vec::new(), filter }
+    }
+}
+
+/// Writes whole pages behind each other and takes their checksums.
+#[derive(Debug)]
+struct PageWriter {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    written: u64,
+    crcs: Vec<u32>,
+}
+
+impl PageWriter {
+    /// The number of the page that begins here. Only where the last one is full.
+    fn page(&self) -> u64 {
+        (self.written - HEADER_LEN + len64(&self.buffer)) / PAGE as u64
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.put(bytes);
+        if self.buffer.len() >= BUFFER { self.flush_pages() } else { Ok(()) }
+    }
+
+    /// Fills the last page with zeros.
+    fn pad(&mut self) -> Result<()> {
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
+        self.write(&[])
+    }
+
+    /// Writes out all whole pages.
+    fn flush_pages(&mut self) -> Result<()> {
+        let rest = self.buffer.split_off(self.buffer.len() / PAGE * PAGE);
+        self.crcs.extend(self.buffer.chunks(PAGE).map(crc32c));
+        self.flush_raw()?;
+        self.buffer = rest;
+        Ok(())
+    }
+
+    fn flush_raw(&mut self) -> Result<()> {
+        self.file.write_all_at(&self.buffer, self.written).map_err(Error::io("write", &self.path))?;
+        self.written += len64(&self.buffer);
+        self.buffer.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Sealed files: what is never written again, read block by block, each verified when it is first touched.
+//!
+//! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a bit
+//! is set, and further touches go to the mapping as it is. There is one bit for every 512 bytes of the file; a block has
+//! the bit of the slot in which it begins. Two blocks of 512 bytes or more can't begin in the same slot, so the bit is
+//! exact for them; shorter ones have none and are compared each time, which takes about as long.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::error::{Damage, Error, Result};
+use crate::vfs::File;
+use crate::wire::crc32c;
+
+/// How sealed files are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// By mapping them into memory: reads without a copy. Each block is read by position and verified when it is first
+    /// touched, so that damage and read errors are errors. A disk that fails later, when the system has dropped a page
+    /// and reads it again, ends the process with `SIGBUS`, as for every program that maps files.
+    #[default]
+    Mapped,
+    /// By position only. Every read copies, and is verified; nothing is mapped.
+    Positioned,
+}
+
+/// How many files may be mapped at a time: the system allows a process about 65,000 mappings.
+#[derive(Debug)]
+pub(crate) struct MappingBudget {
+    left: AtomicUsize,
+}
+
+impl MappingBudget {
+    /// A budget of `files` mappings, or of none where reads are positioned.
+    pub(crate) fn new(mode: ReadMode, files: usize) -> Arc<Self> {
+        let left = if mode == ReadMode::Mapped { files } else { 0 };
+        Arc::new(Self { left: AtomicUsize::new(left) })
+    }
+
+    fn take(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A mapping that gives its place in the budget back when the last who holds a part of it is gone.
+struct Counted {
+    bytes: Bytes,
+    budget: Arc<MappingBudget>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An open sealed file.
+#[derive(Debug)]
+pub(crate) struct SealedFile {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    len: u64,
+    map: Option<Bytes>,
+    verified: OnceLock<Vec<AtomicU64>>,
+}
+
+/// Verified bytes of a file: a part of its mapping, or a copy.
+pub(crate) enum Block<'a> {
+    Mapped(&'a [u8]),
+    Copied(Vec<u8>),
+}
+
+impl Deref for Block<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl SealedFile {
+    /// Takes an open file of `len` bytes and maps it, if the budget allows and the system does.
+    pub(crate) fn new(path: PathBuf, file: Arc<dyn File>, len: u64, mappings: &Arc<MappingBudget>) -> Self {
+        let map = (len > 0 && mappings.take()).then(|| {
+            let counted = |bytes| Bytes::from_owner(Counted { bytes, budget: Arc::clone(mappings) });
+            match file.map() {
+                Ok(bytes) => Some(counted(bytes)),
+                Err(_) => {
+                    drop(counted(Bytes::new())); // no mapping to be had: reads are positioned
+                    None
+                }
+            }
+        });
+        Self { path, file, len, map: map.flatten(), verified: OnceLock::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// The bytes of a block, whose checksum is `crc`.
+    pub(crate) fn block(&self, offset: u64, len: usize, crc: u32) -> Result<Block<'_>> {
+        self.block_with(offset, len, || Ok(crc))
+    }
+
+    /// [`block`](Self::block), with a checksum that has to be looked up: only where the block was not verified before.
+    pub(crate) fn block_with(&self, offset: u64, len: usize, crc: impl FnOnce() -> Result<u32>) -> Result<Block<'_>> {
+        let Some(mapped) = self.mapped(offset, len)? else { return self.checked(offset, len, crc()?).map(Block::Copied) };
+        match self.bit(offset, len) {
+            Some((word, bit)) => {
+                if word.load(Ordering::Relaxed) & bit == 0 {
+                    self.checked(offset, len, crc()?)?;
+                    word.fetch_or(bit, Ordering::Relaxed);
+                }
+            }
+            None => {
+                let crc = crc()?;
+                if crc32c(mapped) != crc {
+                    self.checked(offset, len, crc)?;
+                }
+            }
+        }
+        Ok(Block::Mapped(mapped))
+    }
+
+    /// [`block`](Self::block), as bytes that keep the mapping alive.
+    pub(crate) fn bytes(&self, offset: u64, len: usize, crc: u32) -> Result<Bytes> {
+        match self.block(offset, len, crc)? {
+            Block::Mapped(_) => self.bytes_unverified(offset, len),
+            Block::Copied(bytes) => Ok(bytes.into()),
+        }
+    }
+
+    /// Bytes of the file as they are.
+    pub(crate) fn bytes_unverified(&self, offset: u64, len: usize) -> Result<Bytes> {
+        if self.mapped(offset, len)?.is_some()
+            && let (Some(map), Ok(start)) = (&self.map, usize::try_from(offset))
+        {
+            return Ok(map.slice(start..start + len));
+        }
+        self.read(offset, len).map(Bytes::from)
+    }
+
+    /// A part of the mapping; an error where it lies outside of the file.
+    fn mapped(&self, offset: u64, len: usize) -> Result<Option<&[u8]>> {
+        let end = offset.checked_add(len as u64).filter(|end| *end <= self.len);
+        let end = end.ok_or_else(|| Error::corrupt(&self.path, self.len, Damage::Truncated))?;
+        let Some(map) = &self.map else { return Ok(None) };
+        let range = usize::try_from(offset).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+        map.get(range).map(Some).ok_or_else(|| Error::corrupt(&self.path, map.len() as u64, Damage::Truncated))
+    }
+
+    /// The word and the bit that remember a block as verified.
+    fn bit(&self, offset: u64, len: usize) -> Option<(&AtomicU64, u64)> {
+        if len < 512 {
+            return None;
+        }
+        let slot = offset / 512;
+        let words = self.verified.get_or_init(|| (0..=self.len / 512 / 64).map(|_| AtomicU64::new(0)).collect());
+        Some((words.get(usize::try_from(slot / 64).ok()?)?, 1 << (slot % 64)))
+    }
+
+    /// Reads by position and compares the checksum.
+    fn checked(&self, offset: u64, len: usize, crc: u32) -> Result<Vec<u8>> {
+        let bytes = self.read(offset, len)?;
+        let found = crc32c(&bytes);
+        if found != crc {
+            return Err(Error::corrupt(&self.path, offset, Damage::Checksum { expected: crc, found }));
+        }
+        Ok(bytes)
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.mapped(offset, len)?;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, offset, Damage::Truncated),
+            _ => Error::io("read", &self.path)(error),
+        })?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::{OpenMode, RealVfs, Vfs};
+
+    fn file(content: &[u8]) -> (tempfile::TempDir, PathBuf, Arc<dyn File>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, content).unwrap();
+        let file = RealVfs.open(&path, OpenMode::Write).unwrap();
+        (dir, path, file)
+    }
+
+    #[test]
+    fn damage_is_found_when_a_block_is_first_touched_in_either_mode() {
+        let content: Vec<u8> = (0..20_000u32).map(|i| i.to_le_bytes()[0]).collect();
+        for mode in [ReadMode::Mapped, ReadMode::Positioned] {
+            let (_dir, path, handle) = file(&content);
+            let budget = MappingBudget::new(mode, 1);
+            let sealed = SealedFile::new(path, Arc::clone(&handle), 20_000, &budget);
+            assert_eq!(sealed.is_mapped(), mode == ReadMode::Mapped);
+            let (block, short) = (&content[4096..8192], &content[10_000..10_100]);
+            assert_eq!(&*sealed.block(4096, 4096, crc32c(block)).unwrap(), block);
+            assert_eq!(&sealed.bytes(10_000, 100, crc32c(short)).unwrap()[..], short);
+            handle.write_all_at(b"!", 15_000).unwrap();
+            handle.write_all_at(b"!", 10_050).unwrap();
+            let untouched = crc32c(&content[12_288..16_384]);
+            let damaged = |result: Result<Block<'_>>| match result.map(|_| ()) {
+                Err(Error::Corrupt { offset, damage: Damage::Checksum { .. }, .. }) => offset,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(damaged(sealed.block(12_288, 4096, untouched)), 12_288);
+            assert_eq!(damaged(sealed.block(10_000, 100, crc32c(short))), 10_000);
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_of_the_file_is_cut_off() {
+        let (_dir, path, handle) = file(&[1; 1000]);
+        let sealed = SealedFile::new(path, handle, 1000, &MappingBudget::new(ReadMode::Mapped, 1));
+        for (offset, len) in [(999, 2), (1001, 0), (u64::MAX, 1), (0, usize::MAX)] {
+            let result = sealed.bytes_unverified(offset, len);
+            assert!(matches!(result, Err(Error::Corrupt { damage: Damage::Truncated, .. })), "{offset} {len}");
+        }
+    }
+
+    #[test]
+    fn past_the_budget_files_are_not_mapped_until_a_mapping_is_gone() {
+        let (_dir, path, handle) = file(&[1; 1000]);
+        let budget = MappingBudget::new(ReadMode::Mapped, 1);
+        let open = || SealedFile::new(path.clone(), Arc::clone(&handle), 1000, &budget);
+        let first = open();
+        assert!(first.is_mapped() && !open().is_mapped());
+        let held = first.bytes_unverified(0, 10).unwrap();
+        drop(first);
+        assert!(!open().is_mapped(), "a part of the mapping is still held");
+        drop(held);
+        assert!(open().is_mapped());
+    }
+}

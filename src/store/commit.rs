@@ -1,0 +1,423 @@
+//! Group commit: the order of all commits, and how they become durable.
+//!
+//! Callers queue their requests. Whoever finds no leader becomes one, and takes what is queued as a group: each request is
+//! [resolved](super::request) at its turn, the records are written with one call and synced with one fdatasync, then the
+//! facts become visible and the others are told. Who is alone leads himself and is handed to no other thread.
+//!
+//! # Invariants kept here
+//! - Facts enter the memtable only after the fdatasync that covers their record has returned. (With
+//!   [`Durability::Relaxed`], which the caller chooses, after the write.)
+//! - A record is written only when the segment it publishes was synced: the caller did that before it queued.
+//! - After a failed sync nothing is written any more ([`Error::Poisoned`]). After a failed write that was not a sync,
+//!   nothing more is appended to that file, whose content is unknown from there on: the next group opens a new one.
+//! - A log file takes records only after the list on disk names it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::error::{Error, Result};
+use crate::facts::memtable::Memtable;
+use crate::facts::{Fact, Key, Value};
+use crate::id::Lsn;
+use crate::log::record::record_len;
+use crate::log::{ActiveLog, Body, LogHeader, Op, Times};
+use crate::names::{Change, NameKind};
+use crate::runs::LogEntry;
+use crate::store::options::Durability;
+use crate::store::request::{Context, Outcome, Request, resolve};
+use crate::store::view::{Snapshot, View};
+use crate::store::{Inner, random};
+use crate::sync::{lock, write};
+
+/// The most content that one group takes in, in bytes: bounds the time that those in it wait for each other.
+const GROUP_BYTES: u64 = 8 << 20;
+
+/// A request that waits for its turn, and then its result.
+#[derive(Debug)]
+struct Waiter {
+    request: Mutex<Option<Request>>,
+    state: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Queued,
+    /// The former leader has left the lead to this one.
+    Lead,
+    Done(Result<Outcome>),
+}
+
+impl Waiter {
+    fn set(&self, progress: Progress) {
+        *lock(&self.state) = progress;
+        self.changed.notify_one();
+    }
+}
+
+/// Requests that wait, and whether somebody leads.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: VecDeque<Arc<Waiter>>,
+    led: bool,
+}
+
+/// Where the log stands. Only the leader touches it.
+#[derive(Debug)]
+pub(crate) struct Tip {
+    /// The file that records go to; none before the first commit of a session, and after a failed write.
+    pub(crate) active: Option<ActiveLog>,
+    /// The last LSN given out to a record that was written.
+    pub(crate) last: Lsn,
+    /// How far the file reaches that the list still has as open although nothing is appended to it any more.
+    pub(crate) unsealed: Option<(u64, Lsn)>,
+    /// The file before the active one, until the list has it as sealed.
+    pub(crate) retired: Option<ActiveLog>,
+}
+
+impl Inner {
+    /// Brings a request into the order of all commits, and returns when it is durable.
+    pub(crate) fn commit(&self, request: Request) -> Result<Outcome> {
+        self.wait_for_room()?;
+        let outcome = self.commit_now(request);
+        self.maintain_if_due();
+        let outcome = outcome?;
+        for file in &outcome.dropped {
+            self.files.remove(*file)?;
+        }
+        Ok(outcome)
+    }
+
+    /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any.
+    pub(crate) fn commit_now(&self, request: Request) -> Result<Outcome> {
+        self.check_writable()?;
+        let waiter =
+            Arc::new(Waiter { request: Mutex::new(Some(request)), state: Mutex::new(Progress::Queued), changed: Condvar::new() });
+        let must_wait = {
+            let mut queue = lock(&self.queue);
+            queue.waiting.push_back(Arc::clone(&waiter));
+            std::mem::replace(&mut queue.led, true)
+        };
+        if must_wait {
+            let mut state = lock(&waiter.state);
+            while matches!(*state, Progress::Queued) {
+                state = waiter.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+            if let Progress::Done(result) = &*state {
+                return result.clone();
+            }
+        }
+        self.lead(&waiter)
+    }
+
+    /// Commits one group, the leader's own request in it, and passes the lead on.
+    fn lead(&self, own: &Arc<Waiter>) -> Result<Outcome> {
+        let group = self.take_group();
+        let mut results = {
+            let requests: Vec<Request> = group.iter().filter_map(|waiter| lock(&waiter.request).take()).collect();
+            self.commit_group(&requests).into_iter()
+        };
+        let mut own_result = None;
+        for waiter in &group {
+            let result = results.next().unwrap_or_else(|| Ok(Outcome::default()));
+            if Arc::ptr_eq(waiter, own) {
+                own_result = Some(result);
+            } else {
+                waiter.set(Progress::Done(result));
+            }
+        }
+        {
+            let mut queue = lock(&self.queue);
+            match queue.waiting.front() {
+                Some(next) => next.set(Progress::Lead),
+                None => queue.led = false,
+            }
+        }
+        own_result.unwrap_or_else(|| Ok(Outcome::default()))
+    }
+
+    /// Takes what is queued, from the front, up to the most that a group holds.
+    fn take_group(&self) -> Vec<Arc<Waiter>> {
+        let mut queue = lock(&self.queue);
+        let mut bytes = 0;
+        let mut count = 0;
+        for waiter in &queue.waiting {
+            let frame = lock(&waiter.request).as_ref().and_then(Request::frame).map_or(0, |frame| frame.bytes.len() as u64);
+            if count > 0 && bytes + frame > GROUP_BYTES {
+                break;
+            }
+            bytes += frame;
+            count += 1;
+        }
+        queue.waiting.drain(..count).collect()
+    }
+
+    /// Commits requests in order, as one group or, where a log file ends between them, as several.
+    fn commit_group(&self, requests: &[Request]) -> Vec<Result<Outcome>> {
+        let mut tip = lock(&self.tip);
+        let mut results: Vec<Result<Outcome>> = Vec::with_capacity(requests.len());
+        while let Some(rest) = requests.get(results.len()..)
+            && !rest.is_empty()
+        {
+            let mut group = Group::new(self.snapshot(), self.now());
+            let done = match self.fill(&mut tip, &mut group, rest) {
+                Ok(()) => self.write(&mut tip, &group),
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => results.append(&mut group.results),
+                // Every request of the group fails with what failed the group, except those refused on their own account.
+                Err(error) => {
+                    let taken = group.results.len().max(1);
+                    let mut refused = group.results.into_iter();
+                    results.extend((0..taken).map(|_| match refused.next() {
+                        Some(Err(own)) => Err(own),
+                        _ => Err(error.clone()),
+                    }));
+                }
+            }
+        }
+        results
+    }
+
+    /// Resolves requests into records until the log file or the requests end.
+    fn fill<'r>(&self, tip: &mut MutexGuard<'_, Tip>, group: &mut Group<'r>, requests: &'r [Request]) -> Result<()> {
+        for request in requests {
+            let frame_len = request.frame().map_or(0, |frame| frame.bytes.len() as u64);
+            if tip.active.as_ref().is_none_or(|log| log.room() < group.len + record_len(frame_len, 0)) {
+                if !group.results.is_empty() {
+                    return Ok(());
+                }
+                self.rotate(tip, record_len(frame_len, 0))?;
+            }
+            let Some(log) = &tip.active else { return Ok(()) };
+            let begins = log.position + group.len;
+            let context = Context {
+                snapshot: &group.snapshot,
+                overlay: &group.overlay,
+                log: log.header.file,
+                frame_offset: begins + crate::log::record::HEADER_LEN as u64,
+                oldest_log: self.oldest_log(log.header.file),
+            };
+            let resolved = match resolve(request, &context) {
+                Ok(resolved) => resolved,
+                Err(error) => {
+                    group.results.push(Err(error));
+                    continue;
+                }
+            };
+            if resolved.ops.is_empty() && resolved.facts.is_empty() {
+                group.results.push(Ok(resolved.outcome));
+                continue;
+            }
+            let frame = request.frame().filter(|_| resolved.uses_frame);
+            let mut body = Body { ops: Vec::new(), facts: resolved.facts };
+            resolved.ops.iter().for_each(|op| op.encode(&mut body.ops));
+            let frame_len = frame.map_or(0, |frame| frame.bytes.len() as u64);
+            let len = record_len(frame_len, body.encoded_len());
+            if body.encoded_len() > crate::log::record::MAX_BODY as u64 || len > self.options.log_capacity() {
+                let limit = self.options.log_capacity().min(crate::log::record::MAX_BODY as u64);
+                group.results.push(Err(Error::TooLarge { what: "a commit's record", limit, found: len }));
+                continue;
+            }
+            if log.room() < group.len + len {
+                if group.results.is_empty() {
+                    // It fits no behind of what is there, but into a new file.
+                    self.rotate(tip, len)?;
+                    return self.fill(tip, group, requests);
+                }
+                return Ok(());
+            }
+            let lsn = Lsn(tip.last.0 + group.records.len() as u64).next();
+            let (head, rest) = body.encode(lsn, self.durable(), group.times, frame_len, &log.header.salt);
+            let exact = head.len() as u64 + frame_len + rest.len() as u64;
+            group.overlay.extend(body.facts.iter().cloned());
+            group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
+            group.records.push((head, frame.map_or(&[][..], |frame| &frame.bytes), rest));
+            group.names.extend(name_changes(&resolved.ops).map(|change| (lsn, change)));
+            group.len += exact;
+            group.results.push(Ok(resolved.outcome));
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs a group's records, then makes its facts visible.
+    fn write(&self, tip: &mut Tip, group: &Group<'_>) -> Result<()> {
+        if group.records.is_empty() {
+            return Ok(());
+        }
+        self.check_writable()?;
+        let Some(log) = &mut tip.active else { return Ok(()) };
+        let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(3 * group.records.len() + 1);
+        for (head, frame, rest) in &group.records {
+            pieces.extend([&head[..], frame, &rest[..]].map(IoSlice::new));
+        }
+        if let Err(error) = log.append(&mut pieces, group.len) {
+            tip.unsealed = Some((log.position, tip.last));
+            tip.retired = tip.active.take();
+            return Err(error);
+        }
+        if self.options.durability == Durability::Synced {
+            log.sync().map_err(|error| self.poison(error))?;
+        }
+        tip.last = Lsn(tip.last.0 + group.records.len() as u64);
+        if self.options.durability == Durability::Synced {
+            self.durable.store(tip.last.0, Ordering::Release);
+        }
+        let view = self.view();
+        for (lsn, fact) in &group.facts {
+            view.active.insert(*lsn, fact.clone());
+        }
+        self.visible.store(tip.last.0, Ordering::Release);
+        for (lsn, (name, change)) in &group.names {
+            self.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
+        }
+        Ok(())
+    }
+
+    /// Seals the log file and begins a new one that has room for at least `len` bytes of records.
+    pub(crate) fn rotate(&self, tip: &mut Tip, len: u64) -> Result<()> {
+        self.check_writable()?;
+        if let Some(log) = tip.active.take() {
+            // Where commits do not sync, this is what keeps the unsynced tail within one file.
+            if self.options.durability == Durability::Relaxed {
+                log.sync().map_err(|error| self.poison(error))?;
+                self.durable.store(tip.last.0, Ordering::Release);
+            }
+            tip.unsealed = Some((log.position, tip.last));
+            tip.retired = Some(log);
+        }
+        let log = self.create_log(tip.last.next(), len)?;
+        let id = log.header.file;
+        let unsealed = tip.unsealed;
+        self.update_list(|list| {
+            if let Some(entry) = list.logs.last_mut()
+                && entry.sealed.is_none()
+            {
+                entry.sealed = unsealed;
+            }
+            list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
+        })
+        .inspect_err(|_| {
+            let _ = self.files.remove(id); // unlisted: at worst the next opening removes it
+        })?;
+        self.files.published(id);
+        self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
+        tip.unsealed = None;
+        tip.active = Some(log);
+        if let Some(retired) = tip.retired.take() {
+            self.files.forget(retired.header.file); // from now on it is read as any sealed file
+            let _ = retired.file.set_len(retired.position); // gives back space; nobody relies on it
+        }
+        Ok(())
+    }
+
+    /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing of
+    /// it is damage.
+    pub(crate) fn seal(&self) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let active = tip.active.take();
+        let end = active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
+        self.update_list(|list| {
+            if let Some(entry) = list.logs.last_mut() {
+                entry.sealed = entry.sealed.or(end);
+            }
+        })?;
+        if let Some(log) = active {
+            let _ = log.file.set_len(log.position); // gives back space; nobody relies on it
+        }
+        Ok(())
+    }
+
+    /// Creates a log file, durably, that nothing names yet.
+    pub(crate) fn create_log(&self, first_lsn: Lsn, len: u64) -> Result<ActiveLog> {
+        let files = &self.files;
+        let id = files.new_id();
+        let dir = files.prepare_shard(&files.layout.logs(), id)?;
+        let header = LogHeader {
+            file: id,
+            store: files.store,
+            session: self.session,
+            first_lsn,
+            capacity: self.options.log_file_size.max(len + crate::log::file::HEADER_LEN).next_multiple_of(4096),
+            salt: random()?,
+        };
+        let create = || {
+            let log = ActiveLog::create(&*files.vfs, files.layout.log(id), header)?;
+            files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+            Ok(log)
+        };
+        create().inspect_err(|_| files.published(id))
+    }
+
+    /// The facts as of now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let view = self.view();
+        Snapshot { view, lsn: Lsn(self.visible.load(Ordering::Acquire)) }
+    }
+
+    /// Puts a new, empty table in front and leaves the one that took in facts so far to become a run.
+    pub(crate) fn freeze(&self) {
+        let _tip = lock(&self.tip); // between groups
+        let mut view = write(&self.view);
+        if view.active.len() == 0 {
+            return;
+        }
+        let mut frozen = view.frozen.clone();
+        frozen.insert(0, Arc::clone(&view.active));
+        *view = Arc::new(View { active: Arc::new(Memtable::new()), frozen, runs: view.runs.clone() });
+    }
+
+    /// Makes all commits so far durable: for [`Durability::Relaxed`].
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_writable()?;
+        let tip = lock(&self.tip);
+        if let Some(log) = &tip.active
+            && self.durable() < tip.last
+        {
+            log.sync().map_err(|error| self.poison(error))?;
+            self.durable.store(tip.last.0, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// Requests that become durable together.
+struct Group<'r> {
+    snapshot: Snapshot,
+    times: Times,
+    overlay: HashMap<Key, Option<Value>>,
+    facts: Vec<(Lsn, Fact)>,
+    names: Vec<(Lsn, (String, Change))>,
+    /// What stands before a record's frame, the frame, and what stands behind it.
+    records: Vec<(Vec<u8>, &'r [u8], Vec<u8>)>,
+    /// The records' length in bytes.
+    len: u64,
+    results: Vec<Result<Outcome>>,
+}
+
+impl Group<'_> {
+    fn new(snapshot: Snapshot, times: Times) -> Self {
+        Self {
+            snapshot,
+            times,
+            overlay: HashMap::new(),
+            facts: Vec::new(),
+            names: Vec::new(),
+            records: Vec::new(),
+            len: 0,
+            results: Vec::new(),
+        }
+    }
+}
+
+/// What operations do to names.
+pub(crate) fn name_changes(ops: &[Op]) -> impl Iterator<Item = (String, Change)> + '_ {
+    ops.iter().filter_map(|op| match op {
+        Op::Pin { name, .. } => Some((name.clone(), Change::Set)),
+        Op::Unpin { name } => Some((name.clone(), Change::Remove)),
+        _ => None,
+    })
+}

@@ -1,0 +1,405 @@
+//! Storing and reading blobs.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+
+use crate::blob::{Blob, frame_for};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Codec, Family, Key};
+use crate::id::FileId;
+use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
+use crate::store::options::Maintenance;
+use crate::store::request::Request;
+use crate::store::view::{Snapshot, decoded};
+use crate::store::{Inner, Store};
+
+/// How much of long content is hashed and written at a time.
+const PIECE: usize = 1 << 20;
+
+/// What the caller knows of content that is to be stored.
+///
+/// Made from a [`Digest`], which the content must then have, or from an [`Algorithm`], by which it is to be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The content has this digest.
+    Digest(Digest),
+    /// The content's digest is wanted by this algorithm.
+    Algorithm(Algorithm),
+}
+
+impl From<Digest> for Expect {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest)
+    }
+}
+
+impl From<&Digest> for Expect {
+    fn from(digest: &Digest) -> Self {
+        Self::Digest(*digest)
+    }
+}
+
+impl From<Algorithm> for Expect {
+    fn from(algorithm: Algorithm) -> Self {
+        Self::Algorithm(algorithm)
+    }
+}
+
+impl Expect {
+    pub(crate) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Digest(digest) => digest.algorithm(),
+            Self::Algorithm(algorithm) => algorithm,
+        }
+    }
+
+    /// Compares content's digest with the one expected.
+    pub(crate) fn check(self, found: Digest) -> Result<Digest> {
+        match self {
+            Self::Digest(expected) if expected != found => Err(Error::DigestMismatch { expected, found }),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// What the store knows of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stat {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub len: u64,
+    /// How many bytes its content takes on disk, without checksums.
+    pub stored_len: u64,
+    /// How many references hold it.
+    pub references: u32,
+}
+
+impl Stat {
+    fn new(digest: Digest, fact: &BlobFact) -> Self {
+        Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count }
+    }
+}
+
+impl Store {
+    /// Stores content and returns its digest. Content that the store has already is not stored again.
+    ///
+    /// A blob that nothing refers to stays at least until it is [removed](Self::remove); [pin](Self::pin) it to say that
+    /// it is needed.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let digest = store.put("content", Algorithm::Blake3)?;
+    /// store.put("content", digest)?;
+    /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
+    /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
+        let (content, expect) = (content.as_ref(), expect.into());
+        if content.len() as u64 <= self.inner.options.inline_max {
+            return self.inner.put_small(content, expect);
+        }
+        self.inner.put_large(content, None, expect)
+    }
+
+    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length: content
+    /// longer than [`Options::inline_max`](super::Options::inline_max) streams into a file.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
+        let expect = expect.into();
+        let mut head = Vec::new();
+        let inline_max = self.inner.options.inline_max;
+        (&mut reader).take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
+        if head.len() as u64 <= inline_max {
+            return self.inner.put_small(&head, expect);
+        }
+        self.inner.put_large(&head, Some(&mut reader), expect)
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is gone
+    /// or what is known of the blob is damaged.
+    pub fn get(&self, digest: &Digest) -> Result<Blob> {
+        let mut before = None;
+        loop {
+            let snapshot = self.inner.snapshot();
+            let fact = snapshot.blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            match self.inner.files.get(&fact.place) {
+                Ok(file) => return Ok(Blob::new(*digest, fact, file)),
+                // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
+                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
+                    before = Some(fact.place);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the store has a blob. This promises nothing about the next moment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the facts that would tell are damaged.
+    pub fn exists(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.inner.snapshot().blob_of(digest)?.is_some())
+    }
+
+    /// Whether the store has each of several blobs, all as of one moment.
+    ///
+    /// # Errors
+    /// As [`exists`](Self::exists).
+    pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
+        let snapshot = self.inner.snapshot();
+        digests.iter().map(|digest| Ok(snapshot.blob_of(digest)?.is_some())).collect()
+    }
+
+    /// What the store knows of a blob.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
+    pub fn stat(&self, digest: &Digest) -> Result<Stat> {
+        let fact = self.inner.snapshot().blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        Ok(Stat::new(*digest, &fact))
+    }
+
+    /// Removes a blob that nothing refers to. Handles on it stay readable.
+    ///
+    /// A file of its own is removed at once; the place in a shared file is given back when that is compacted.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
+    pub fn remove(&self, digest: &Digest) -> Result<()> {
+        self.inner.commit(Request::Remove(*digest)).map(drop)
+    }
+
+    /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
+    pub fn blobs(&self) -> Blobs<'_> {
+        Blobs { inner: &self.inner, snapshot: self.inner.snapshot(), from: Some([0; 32]), batch: Vec::new().into_iter() }
+    }
+}
+
+impl Snapshot {
+    /// What is known of the blob with a digest.
+    pub(crate) fn blob_of(&self, digest: &Digest) -> Result<Option<BlobFact>> {
+        let fact = self.blob(&Key::blob(digest))?;
+        Ok(fact.filter(|fact| fact.algorithm == digest.algorithm()))
+    }
+}
+
+impl Inner {
+    /// Stores content that rides in the log.
+    pub(crate) fn put_small(&self, content: &[u8], expect: Expect) -> Result<Digest> {
+        let digest = expect.check(Digest::of(expect.algorithm(), content))?;
+        if self.is_durable(&digest)? {
+            return Ok(digest);
+        }
+        self.commit(Request::PutFrame(frame_for(digest, content, self.options.compression)))?;
+        Ok(digest)
+    }
+
+    /// Stores content, first `head` and then what `rest` yields, in a segment of its own.
+    fn put_large(&self, head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<Digest> {
+        if let Expect::Digest(digest) = expect
+            && self.is_durable(&digest)?
+        {
+            return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
+        }
+        self.check_writable()?;
+        let file = self.files.new_id();
+        let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
+            let existed = self.commit(Request::PutSegment { descriptor, file })?.existed;
+            if existed {
+                self.files.remove(file)?;
+            }
+            Ok(descriptor.digest)
+        });
+        if stored.is_err() {
+            let _ = self.files.remove(file); // nothing refers to it: at worst the next opening removes it
+        }
+        self.files.published(file);
+        stored
+    }
+
+    /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.
+    fn write_segment(&self, id: FileId, head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<Descriptor> {
+        let algorithm = expect.algorithm();
+        let (writer, digest) = match self.options.maintenance {
+            Maintenance::Inline => {
+                let mut writer = self.create_segment(id)?;
+                let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
+                (writer, digest)
+            }
+            Maintenance::Thread => std::thread::scope(|scope| {
+                let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
+                let writing = scope.spawn(move || {
+                    let mut writer = self.create_segment(id)?;
+                    receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
+                    Ok(writer)
+                });
+                // A send fails once the writer has: its own error is the one to report.
+                let hashed = hash(head, rest, algorithm, |piece| {
+                    let gone = || Error::Source { source: std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
+                    sender.send(piece).map_err(|_| gone())
+                });
+                drop(sender);
+                let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                Ok::<_, Error>((writer, hashed?))
+            })?,
+        };
+        let descriptor = writer.seal(expect.check(digest)?)?;
+        writer.sync().map_err(|error| self.poison(error))?;
+        Ok(descriptor)
+    }
+
+    /// Creates a segment's file, and makes its name durable.
+    pub(crate) fn create_segment(&self, id: FileId) -> Result<SegmentWriter> {
+        let files = &self.files;
+        let dir = files.prepare_shard(&files.layout.segments(), id)?;
+        let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, files.store)?;
+        files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        Ok(writer)
+    }
+
+    /// Whether a blob is there, for who would otherwise store it. What is visible is durable, except where the caller
+    /// chose that it need not be.
+    fn is_durable(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.snapshot().blob_of(digest)?.is_some())
+    }
+}
+
+/// A piece of content on its way to the writer.
+enum Piece<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+impl std::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(piece) => piece,
+            Self::Owned(piece) => piece,
+        }
+    }
+}
+
+/// Hashes content piece by piece, after handing each piece on.
+fn hash<'a>(
+    head: &'a [u8],
+    rest: Option<&mut dyn Read>,
+    algorithm: Algorithm,
+    mut hand_on: impl FnMut(Piece<'a>) -> Result<()>,
+) -> Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    for piece in head.chunks(PIECE) {
+        hand_on(Piece::Borrowed(piece))?;
+        hasher.update(piece);
+    }
+    if let Some(rest) = rest {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            rest.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed)?;
+            if piece.is_empty() {
+                break;
+            }
+            let piece = Bytes::from(piece);
+            hand_on(Piece::Owned(piece.clone()))?;
+            hasher.update(&piece);
+        }
+    }
+    Ok(hasher.finish())
+}
+
+pub(crate) fn source_failed(error: std::io::Error) -> Error {
+    Error::Source { source: std::sync::Arc::new(error) }
+}
+
+/// Walks through all blobs. See [`Store::blobs`].
+#[derive(Debug)]
+pub struct Blobs<'a> {
+    inner: &'a Inner,
+    snapshot: Snapshot,
+    /// The key from which the next batch begins; none after the last.
+    from: Option<[u8; 32]>,
+    batch: std::vec::IntoIter<Result<Stat>>,
+}
+
+impl Blobs<'_> {
+    const BATCH: usize = 1024;
+
+    fn next_batch(&mut self, from: [u8; 32]) -> Result<Vec<Result<Stat>>> {
+        let mut batch = Vec::new();
+        let mut last = None;
+        for fact in self.snapshot.facts(Family::Blob, from)?.take(Self::BATCH) {
+            let (key, value) = fact?;
+            last = Some(key.bytes);
+            let stat = decoded(BlobFact::decode(value.as_bytes())).and_then(|fact| {
+                let digest = self.inner.digest_of(&key, &fact)?;
+                Ok(Stat::new(digest, &fact))
+            });
+            batch.push(stat);
+        }
+        self.from = last.filter(|_| batch.len() == Self::BATCH).and_then(successor);
+        Ok(batch)
+    }
+}
+
+impl Iterator for Blobs<'_> {
+    type Item = Result<Stat>;
+
+    fn next(&mut self) -> Option<Result<Stat>> {
+        loop {
+            if let Some(stat) = self.batch.next() {
+                return Some(stat);
+            }
+            match self.from.take().map(|from| self.next_batch(from))? {
+                Ok(batch) => self.batch = batch.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The key after this one; none after the last.
+pub(crate) fn successor(mut key: [u8; 32]) -> Option<[u8; 32]> {
+    for byte in key.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(key);
+        }
+    }
+    None
+}
+
+impl Inner {
+    /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only a
+    /// hash of the digest.
+    pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
+        if fact.algorithm != Algorithm::Sha512 {
+            let digest = Digest::from_bytes(fact.algorithm, &key.bytes);
+            return decoded(digest);
+        }
+        let file = self.files.get(&fact.place)?;
+        let at = fact.place.offset - DESCRIPTOR_LEN;
+        let bytes = file.bytes_unverified(at, 128)?;
+        let descriptor = Descriptor::parse(&bytes).filter(|descriptor| Key::blob(&descriptor.digest) == *key);
+        match descriptor {
+            Some(Descriptor { digest, codec, .. }) if matches!(codec, Codec::Plain | Codec::Zstd) => Ok(digest),
+            _ => Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor"))),
+        }
+    }
+}

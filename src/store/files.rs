@@ -1,0 +1,190 @@
+//! The store's files: ids are given out here, and open segments are kept here.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::error::{Damage, Error, Result};
+use crate::facts::Place;
+use crate::id::{FileId, StoreId};
+use crate::sealed::{MappingBudget, ReadMode, SealedFile};
+use crate::store::layout::{Layout, shard};
+use crate::sync::{lock, read, write};
+use crate::vfs::{File, OpenMode, Vfs};
+
+/// Opens, keeps and creates log files and segments.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) layout: Layout,
+    pub(crate) store: StoreId,
+    mappings: Arc<MappingBudget>,
+    /// Runs are few, and all of them are needed all the time: their budget is their own.
+    pub(crate) run_mappings: Arc<MappingBudget>,
+    next_id: AtomicU64,
+    /// Files that exist, or soon will, and that no durable fact names yet.
+    unpublished: Mutex<BTreeSet<FileId>>,
+    /// Shard directories known to be durable: one for every 256 files at most.
+    shards: Mutex<BTreeSet<PathBuf>>,
+    open: RwLock<HashMap<FileId, Arc<Entry>>>,
+    /// The ids of `open` in the order of opening, for eviction by second chance.
+    order: Mutex<VecDeque<FileId>>,
+    max_open: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    file: Arc<SealedFile>,
+    used: AtomicBool,
+}
+
+impl Files {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        layout: Layout,
+        store: StoreId,
+        read_mode: ReadMode,
+        max_open: usize,
+        next_id: FileId,
+    ) -> Self {
+        Self {
+            vfs,
+            layout,
+            store,
+            mappings: MappingBudget::new(read_mode, max_open),
+            run_mappings: MappingBudget::new(read_mode, 1024),
+            next_id: AtomicU64::new(next_id.0),
+            unpublished: Mutex::default(),
+            shards: Mutex::default(),
+            open: RwLock::default(),
+            order: Mutex::default(),
+            max_open: max_open.max(1),
+        }
+    }
+
+    /// An id that no file of this store has or had.
+    ///
+    /// It counts as unpublished until [`published`](Self::published): an opening after a crash looks for files from the
+    /// lowest such id on, and removes those that nothing refers to.
+    pub(crate) fn new_id(&self) -> FileId {
+        let mut unpublished = lock(&self.unpublished);
+        let id = FileId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        unpublished.insert(id);
+        id
+    }
+
+    /// A durable fact, or the list of runs, names the file, or it is gone.
+    pub(crate) fn published(&self, id: FileId) {
+        lock(&self.unpublished).remove(&id);
+    }
+
+    /// The id that the next file gets, and the lowest one that may be an orphan after a crash now.
+    pub(crate) fn horizon(&self) -> (FileId, FileId) {
+        let unpublished = lock(&self.unpublished);
+        let next = FileId(self.next_id.load(Ordering::Relaxed));
+        (next, unpublished.first().copied().unwrap_or(next))
+    }
+
+    /// No id up to this one is given out any more.
+    pub(crate) fn skip_past(&self, id: FileId) {
+        self.next_id.fetch_max(id.0 + 1, Ordering::Relaxed);
+    }
+
+    /// Makes sure that the directory of a new file's shard exists, durably.
+    pub(crate) fn prepare_shard(&self, parent: &Path, id: FileId) -> Result<PathBuf> {
+        let dir = parent.join(shard(id));
+        let mut shards = lock(&self.shards);
+        if !shards.contains(&dir) {
+            match self.vfs.create_dir(&dir) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", &dir)(error));
+                }
+                // Whoever created it, perhaps before a crash, may not have synced it.
+                _ => self.vfs.sync_dir(parent).map_err(Error::io("sync", parent))?,
+            }
+            shards.insert(dir.clone());
+        }
+        Ok(dir)
+    }
+
+    /// Registers a log file that is still written: it is read by position, up to its capacity.
+    pub(crate) fn insert_active(&self, id: FileId, path: PathBuf, file: Arc<dyn File>, capacity: u64) {
+        let file = SealedFile::new(path, file, capacity, &MappingBudget::new(ReadMode::Positioned, 0));
+        self.insert(id, Arc::new(file));
+    }
+
+    /// Forgets an open file, so that the next reader opens it anew (or not at all). Readers that have it go on.
+    pub(crate) fn forget(&self, id: FileId) {
+        write(&self.open).remove(&id);
+    }
+
+    /// The file that a frame lies in.
+    ///
+    /// # Errors
+    /// [`Damage::Missing`] if there is no such file: the caller decides whether it was removed meanwhile.
+    pub(crate) fn get(&self, place: &Place) -> Result<Arc<SealedFile>> {
+        if let Some(entry) = read(&self.open).get(&place.file) {
+            // A load first: a store by every reader would make them fight for the cache line.
+            if !entry.used.load(Ordering::Relaxed) {
+                entry.used.store(true, Ordering::Relaxed);
+            }
+            return Ok(Arc::clone(&entry.file));
+        }
+        let (path, file) = self.open_any(place.file)?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let file = Arc::new(SealedFile::new(path, file, len, &self.mappings));
+        self.insert(place.file, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Opens a segment, or the log file that became one.
+    fn open_any(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>)> {
+        let segment = self.layout.segment(id);
+        for path in [self.layout.log(id), segment.clone()] {
+            match self.vfs.open(&path, OpenMode::Read) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("open", &path)(error)),
+            }
+        }
+        Err(Error::corrupt(&segment, 0, Damage::Missing))
+    }
+
+    fn insert(&self, id: FileId, file: Arc<SealedFile>) {
+        let mut order = lock(&self.order);
+        let mut open = write(&self.open);
+        open.insert(id, Arc::new(Entry { file, used: AtomicBool::new(true) }));
+        order.push_back(id);
+        // Each round either evicts or takes a second chance away, so two rounds over all suffice.
+        for _ in 0..2 * order.len() {
+            if open.len() <= self.max_open {
+                break;
+            }
+            let Some(oldest) = order.pop_front() else { break };
+            match open.get(&oldest) {
+                Some(entry) if oldest == id || entry.used.swap(false, Ordering::Relaxed) => order.push_back(oldest),
+                Some(_) => drop(open.remove(&oldest)),
+                None => {}
+            }
+        }
+    }
+
+    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on.
+    pub(crate) fn remove(&self, id: FileId) -> Result<()> {
+        self.forget(id);
+        for path in [self.layout.segment(id), self.layout.log(id)] {
+            remove_if_there(&*self.vfs, &path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.remove(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,236 @@
+//! The store: commits, readers' views, recovery and maintenance, and the operations that users call.
+//!
+//! [`request`] decides what a commit does, [`commit`] makes it durable and visible, [`view`] is what readers see,
+//! [`maintenance`] turns facts into runs, [`open`] brings it all back after a restart or a crash.
+
+pub(crate) mod commit;
+mod content;
+pub(crate) mod files;
+pub(crate) mod format;
+pub(crate) mod layout;
+mod maintenance;
+mod open;
+pub(crate) mod options;
+mod pins;
+pub(crate) mod request;
+mod uploads;
+mod verify;
+pub(crate) mod view;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::thread::JoinHandle;
+
+pub use content::{Blobs, Expect, Stat};
+pub use options::{Compression, Durability, Maintenance, Options};
+pub use pins::{Pin, PinOptions};
+pub use uploads::UploadStatus;
+pub use verify::{Finding, Verification};
+
+use crate::error::{Error, Result};
+use crate::id::{FileId, Lsn, SessionId, UploadId};
+use crate::log::Times;
+use crate::names::Names;
+use crate::runs::RunList;
+use crate::store::commit::{Queue, Tip};
+use crate::store::files::Files;
+use crate::store::maintenance::Signal;
+use crate::store::uploads::Session;
+use crate::store::view::View;
+use crate::sync::{lock, read};
+
+/// An open store.
+///
+/// All methods take `&self` and may be called from any number of threads; an `Arc<Store>` is how a program shares it.
+/// Writes return when they are durable (see [`Durability`]). Dropping the store closes it; [`close`](Self::close) does
+/// that too, and says whether it went well.
+///
+/// ```
+/// use strongroom::{Algorithm, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let store = Options::new().create(true).open(dir.path().join("store"))?;
+/// let digest = store.put("hello", Algorithm::Sha256)?;
+/// assert_eq!(store.get(&digest)?.bytes()?, "hello");
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the store's methods, their leaders and the maintenance thread share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) files: Files,
+    /// This opening of the store.
+    pub(crate) session: SessionId,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) tip: Mutex<Tip>,
+    pub(crate) view: RwLock<Arc<View>>,
+    /// What `runs/LIST` says. Held while the file is replaced.
+    pub(crate) list: Mutex<RunList>,
+    /// The last LSN that readers see.
+    pub(crate) visible: AtomicU64,
+    /// The last LSN that is durable.
+    pub(crate) durable: AtomicU64,
+    /// The oldest log file that the list names; `u64::MAX` for none.
+    pub(crate) oldest_log: AtomicU64,
+    /// How many log files the list names.
+    pub(crate) unfolded_logs: AtomicU64,
+    pub(crate) names: Names,
+    /// Uploads that this opening has appended to, with what can be kept in memory only.
+    pub(crate) uploads: Mutex<HashMap<UploadId, Arc<Mutex<Session>>>>,
+    pub(crate) signal: Signal,
+    /// Held by who does maintenance.
+    pub(crate) maintenance: Mutex<()>,
+    /// The maintenance thread's last failure, for who waits for it.
+    pub(crate) maintenance_failure: Mutex<Option<Error>>,
+    /// A table became a run.
+    pub(crate) folded: Condvar,
+    /// The first failed sync.
+    pub(crate) poison: OnceLock<Arc<Error>>,
+    /// The open time that earlier openings have added up, in milliseconds.
+    pub(crate) earlier_open_time: u64,
+    /// Keeps other processes out. Last, so that it is given back last.
+    pub(crate) _lock: LockGuard,
+}
+
+/// The lock of the store's directory.
+pub(crate) struct LockGuard(#[expect(dead_code, reason = "held, not read")] pub(crate) Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LockGuard")
+    }
+}
+
+impl Inner {
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&read(&self.view))
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The open time in milliseconds, over all openings.
+    pub(crate) fn open_time(&self) -> u64 {
+        self.earlier_open_time + self.options.clock.elapsed()
+    }
+
+    pub(crate) fn now(&self) -> Times {
+        Times { wall: self.options.clock.wall(), open: self.open_time() }
+    }
+
+    /// The oldest log file that recovery needs, where `active` is the one being written.
+    pub(crate) fn oldest_log(&self, active: FileId) -> FileId {
+        FileId(self.oldest_log.load(Ordering::Acquire)).min(active)
+    }
+
+    /// Fails if an earlier sync did.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all writes because of a failed sync.
+    pub(crate) fn poison(&self, error: Error) -> Error {
+        let cause = self.poison.get_or_init(|| Arc::new(error));
+        Error::Poisoned { cause: Arc::clone(cause) }
+    }
+
+    /// Replaces `runs/LIST` by what `change` makes of it.
+    pub(crate) fn update_list(&self, change: impl FnOnce(&mut RunList)) -> Result<()> {
+        self.check_writable()?;
+        let mut list = lock(&self.list);
+        let mut new = list.clone();
+        (new.next_file, new.orphan_floor) = self.files.horizon();
+        new.durable = self.durable().max(new.durable);
+        new.session = self.session;
+        new.open_time_ms = self.open_time();
+        new.generation += 1;
+        change(&mut new);
+        let (vfs, runs) = (&*self.files.vfs, self.files.layout.runs());
+        new.write(vfs, &runs).map_err(|error| match error {
+            Error::Full { .. } => error,
+            other => self.poison(other),
+        })?;
+        // From here on the new list may be the one that counts, whatever comes back.
+        RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
+        self.oldest_log.store(new.logs.first().map_or(u64::MAX, |log| log.id.0), Ordering::Release);
+        self.unfolded_logs.store(new.logs.len() as u64, Ordering::Relaxed);
+        *list = new;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory with the default [`Options`].
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(dir)
+    }
+
+    /// Makes all writes so far durable: for [`Durability::Relaxed`], where they are not when they return.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if the sync fails, or an earlier one did.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.sync()
+    }
+
+    /// The LSN of the last commit that is visible.
+    pub fn last_lsn(&self) -> Lsn {
+        Lsn(self.inner.visible.load(Ordering::Acquire))
+    }
+
+    /// Closes the store: ends its thread, makes everything durable and leaves a seal, so that the next opening can tell
+    /// damage from a power cut.
+    ///
+    /// # Errors
+    /// What failed of that. The store is closed all the same, and nothing acknowledged is lost.
+    pub fn close(mut self) -> Result<()> {
+        self.shut()
+    }
+
+    /// What closing does; the second time, nothing.
+    fn shut(&mut self) -> Result<()> {
+        let inner = &self.inner;
+        inner.signal.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it holds nothing that needs its panic, had it had one
+        } else if inner.options.maintenance == Maintenance::Thread {
+            return Ok(());
+        }
+        inner.names.close();
+        if inner.poison.get().is_some() {
+            return inner.check_writable();
+        }
+        inner.sync()?;
+        inner.seal()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.shut(); // `close` is for who wants to know
+    }
+}
+
+/// Random bytes from the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::io("draw random bytes for", Path::new("ids"))(std::io::Error::other(error)))?;
+    Ok(bytes)
+}

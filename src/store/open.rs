@@ -1,0 +1,450 @@
+//! Creating and opening a store, and recovery.
+//!
+//! # Recovery, step by step
+//! 1. Take the lock; read `FORMAT` and `runs/LIST`; open the runs that the list names; remove those that it does not.
+//! 2. Replay the log files that the list names, oldest first: facts above the LSN that the runs reach go into a table. A
+//!    sealed file must reach exactly as far as the list says. The last one may end in a group that a power cut tore.
+//! 3. Find out what is known durable: the highest LSN that the list or any record says is. The records behind it, the
+//!    *tail*, were read from what may be only the page cache, so they are written to a new log file and synced, in which
+//!    their frames have new places. The new list, which names that file, makes it so; before it, nothing has changed,
+//!    and the next recovery does the same again.
+//! 4. Remove files that were given up in the facts replayed, and files that nothing refers to: those with ids from the
+//!    list's orphan floor on that no fact and no list names.
+//! 5. Open the names, or have them rebuilt. Start maintenance. Answer.
+//!
+//! After a restart nothing is appended to a file of an earlier session: the first commit begins a new log file.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use crate::error::{Damage, Error, Result};
+use crate::facts::memtable::Memtable;
+use crate::facts::{BlobFact, Fact, Family, Key, PinFact, SegmentFact, SegmentKind};
+use crate::id::{FileId, Lsn, SessionId, StoreId};
+use crate::log::replay::{Extent, Record, Replay};
+use crate::log::{Body, LogHeader, Op, Times};
+use crate::names::{BootId, NameKind, Names, Trust};
+use crate::runs::{LogEntry, RunList};
+use crate::segment::DESCRIPTOR_LEN;
+use crate::store::commit::{Tip, name_changes};
+use crate::store::files::{Files, remove_if_there};
+use crate::store::layout::{Layout, parse_id, shard};
+use crate::store::maintenance::{self, Signal};
+use crate::store::options::{Maintenance, Options};
+use crate::store::request::{Context, Facts};
+use crate::store::view::{View, decoded};
+use crate::store::{Inner, LockGuard, Store, format, random};
+use crate::sync::lock;
+use crate::vfs::{OpenMode, Vfs};
+
+impl Store {
+    pub(crate) fn open_with(options: Options, root: &Path) -> Result<Self> {
+        let layout = Layout::new(root);
+        let vfs = Arc::clone(&options.vfs);
+        if options.create {
+            create_dir(&*vfs, root)?;
+        }
+        let guard = take_lock(&*vfs, &layout, options.create)?;
+        if !exists(&*vfs, &layout.format())? {
+            if !options.create {
+                return Err(missing_format(&*vfs, &layout));
+            }
+            create(&*vfs, &layout)?;
+        }
+        let store = format::load(&*vfs, &layout.format())?;
+        let inner = Arc::new(recover(options, layout, store, guard)?);
+        let thread = match inner.options.maintenance {
+            Maintenance::Inline => None,
+            Maintenance::Thread => {
+                let shared = Arc::clone(&inner);
+                let spawned = std::thread::Builder::new()
+                    .name("strongroom".into())
+                    .spawn(move || maintenance::run_thread(&shared))
+                    .map_err(Error::io("start the maintenance thread of", inner.files.layout.root()))?;
+                Some(spawned)
+            }
+        };
+        Ok(Self { inner, thread })
+    }
+}
+
+/// Creates a directory, durably, unless it is there.
+fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io("create", path)(error)),
+        _ => {}
+    }
+    // Also where it was there: whoever created it may have lost power since.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    vfs.sync_dir(parent).map_err(Error::io("sync", parent))
+}
+
+fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> {
+    let root = layout.root();
+    if !create && !exists(vfs, &layout.format())? {
+        return Err(missing_format(vfs, layout));
+    }
+    match vfs.lock(&layout.lock()) {
+        Ok(guard) => Ok(LockGuard(guard)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Error::Locked { path: root.to_path_buf() }),
+        Err(error) => Err(Error::io("lock", &layout.lock())(error)),
+    }
+}
+
+/// Why there is no `FORMAT`: because there is no store, or because it was lost.
+fn missing_format(vfs: &dyn Vfs, layout: &Layout) -> Error {
+    match RunList::load(vfs, &layout.runs()) {
+        Ok(list) if list.generation > 0 => Error::corrupt(&layout.format(), 0, Damage::Missing),
+        _ => Error::NotAStore { path: layout.root().to_path_buf() },
+    }
+}
+
+fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+    match vfs.open(path, OpenMode::Read) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Error::io("open", path)(error)),
+    }
+}
+
+/// Makes an empty directory, or one in which this was begun before, a store. `FORMAT` comes last.
+fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
+    let root = layout.root();
+    let temporary = root.join("FORMAT.tmp");
+    for name in vfs.list(root).map_err(Error::io("list", root))? {
+        if !matches!(name.as_str(), "LOCK" | "FORMAT.tmp" | "log" | "runs" | "segments" | "names" | "lost+found") {
+            return Err(Error::NotEmpty { path: root.to_path_buf() });
+        }
+    }
+    if let Error::Corrupt { file, offset, damage } = missing_format(vfs, layout) {
+        return Err(Error::Corrupt { file, offset, damage });
+    }
+    for dir in [layout.logs(), layout.runs(), layout.segments()] {
+        create_dir(vfs, &dir)?;
+    }
+    let store = StoreId(random()?);
+    RunList::empty(store).write(vfs, &layout.runs())?;
+    RunList::publish(vfs, &layout.runs())?;
+    remove_if_there(vfs, &temporary)?;
+    let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
+    file.write_all_at(&format::encode(store), 0).map_err(Error::io("write", &temporary))?;
+    file.sync().map_err(Error::io("sync", &temporary))?;
+    vfs.rename(&temporary, &layout.format()).map_err(Error::io("rename", &temporary))?;
+    vfs.sync_dir(root).map_err(Error::io("sync", root))
+}
+
+/// Brings a store back from what is on disk.
+fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -> Result<Inner> {
+    let vfs = Arc::clone(&options.vfs);
+    let list = RunList::load(&*vfs, &layout.runs())?;
+    if list.store != store {
+        return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
+    }
+    let files =
+        Files::new(vfs, layout, store, options.read_mode, options.max_open_files, list.next_file.max(FileId(1)));
+    let session = SessionId(random()?);
+    let replayed = replay(&files, &list)?;
+    let table = Memtable::new();
+    let mut names = Vec::new();
+    let (durable, tail) = (replayed.durable, replayed.tail);
+    for record in replayed.records {
+        note_names(&mut names, &record);
+        for fact in record.facts {
+            table.insert(record.header.lsn, fact);
+        }
+    }
+    let trust = Trust {
+        store,
+        session: replayed.session.unwrap_or(list.session),
+        folded: list.folded,
+        last: tail.last().map_or(durable, |tail| tail.record.header.lsn),
+        boot: BootId::current(),
+    };
+    let names_dir = options.names_on_disk.then(|| files.layout.names());
+    let (view, rebuild_names) = Names::open(names_dir, session, &trust);
+    let inner = Inner {
+        session,
+        queue: Mutex::default(),
+        tip: Mutex::new(Tip { active: None, last: durable, unsealed: replayed.unsealed, retired: None }),
+        view: RwLock::new(Arc::new(View { active: Arc::new(table), frozen: Vec::new(), runs: Vec::new() })),
+        visible: AtomicU64::new(durable.0),
+        durable: AtomicU64::new(durable.0),
+        oldest_log: AtomicU64::new(list.logs.first().map_or(u64::MAX, |log| log.id.0)),
+        unfolded_logs: AtomicU64::new(list.logs.len() as u64),
+        names: view,
+        uploads: Mutex::default(),
+        signal: Signal::default(),
+        maintenance: Mutex::default(),
+        maintenance_failure: Mutex::default(),
+        folded: std::sync::Condvar::new(),
+        poison: OnceLock::new(),
+        earlier_open_time: replayed.open_time.max(list.open_time_ms),
+        list: Mutex::new(list),
+        _lock: guard,
+        files,
+        options,
+    };
+    inner.open_runs()?;
+    inner.remove_orphans()?;
+    inner.remove_stray_runs()?;
+    for tail in &tail {
+        note_names(&mut names, &tail.record);
+    }
+    inner.rewrite_tail(tail)?;
+    for (lsn, (name, change)) in &names {
+        inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
+    }
+    if rebuild_names {
+        inner.rebuild_names()?;
+    }
+    Ok(inner)
+}
+
+fn note_names(names: &mut Vec<(Lsn, (String, crate::names::Change))>, record: &Record) {
+    let ops = Op::parse_all(&record.ops).unwrap_or_default();
+    names.extend(name_changes(&ops).map(|change| (record.header.lsn, change)));
+}
+
+/// What the log holds.
+struct Replayed {
+    /// Records behind the folded LSN that are known durable.
+    records: Vec<Record>,
+    /// Whole records behind those, with their frames.
+    tail: Vec<Tail>,
+    durable: Lsn,
+    /// How far the last file reaches with what is durable, if the list has it as open.
+    unsealed: Option<(u64, Lsn)>,
+    /// The last session that wrote to the log.
+    session: Option<SessionId>,
+    open_time: u64,
+}
+
+/// A record that may be in the page cache only.
+struct Tail {
+    record: Record,
+    file: FileId,
+    frame: Vec<u8>,
+}
+
+/// Reads the log files that the list names.
+fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
+    let mut replayed = Replayed {
+        records: Vec::new(),
+        tail: Vec::new(),
+        durable: list.durable.max(list.folded),
+        unsealed: None,
+        session: None,
+        open_time: 0,
+    };
+    let mut next = list.folded.next();
+    for entry in &list.logs {
+        let path = files.layout.log(entry.id);
+        let file = match files.vfs.open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::corrupt(&path, 0, Damage::Missing));
+            }
+            other => other.map_err(Error::io("open", &path))?,
+        };
+        let header = LogHeader::read(&path, &*file, entry.id, files.store)?;
+        if header.first_lsn != entry.first_lsn || header.first_lsn > next {
+            return Err(Error::corrupt(&path, 0, Damage::Invalid("first LSN")));
+        }
+        let extent = match entry.sealed {
+            Some((len, last)) => Extent::Sealed { len, last },
+            None => Extent::Open { durable: list.durable },
+        };
+        let mut reader = Replay::new(&path, &*file, header, extent)?;
+        let mut records = Vec::new();
+        while let Some(record) = reader.next()? {
+            next = record.header.lsn.next().max(next);
+            replayed.durable = replayed.durable.max(record.header.durable);
+            replayed.open_time = replayed.open_time.max(record.header.open);
+            records.push(record);
+        }
+        replayed.session = Some(header.session);
+        if let Some((_, last)) = entry.sealed {
+            replayed.durable = replayed.durable.max(last);
+        }
+        let tail = records.split_off(records.partition_point(|record| record.header.lsn <= replayed.durable));
+        if entry.sealed.is_none() {
+            let len = records.last().map_or(crate::log::file::HEADER_LEN, Record::end);
+            replayed.unsealed = Some((len, replayed.durable));
+        }
+        for record in tail {
+            if !reader.frame_is_whole(&record)? {
+                reader.end_before(&record)?;
+                break;
+            }
+            let frame = reader.frame(&record)?;
+            replayed.tail.push(Tail { record, file: entry.id, frame });
+        }
+        replayed.records.extend(records.into_iter().filter(|record| record.header.lsn > list.folded));
+    }
+    Ok(replayed)
+}
+
+impl Inner {
+    fn open_runs(&self) -> Result<()> {
+        let metas = lock(&self.list).runs.clone();
+        let runs = metas.iter().map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let old = self.view();
+        *crate::sync::write(&self.view) = Arc::new(View { active: Arc::clone(&old.active), frozen: Vec::new(), runs });
+        Ok(())
+    }
+
+    /// Removes files that were given up, and those that no fact and no list names.
+    fn remove_orphans(&self) -> Result<()> {
+        let snapshot = self.snapshot();
+        for (key, value) in snapshot.view.active.sorted(snapshot.lsn) {
+            if key.family == Family::Segment && value.is_none() {
+                self.files.remove(FileId(key.prefix()))?;
+            }
+        }
+        let (floor, next_file, logs) = {
+            let list = lock(&self.list);
+            (list.orphan_floor, list.next_file, list.logs.iter().map(|log| log.id).collect::<Vec<_>>())
+        };
+        for parent in [self.files.layout.logs(), self.files.layout.segments()] {
+            for dir in self.shards_from(&parent, floor, next_file)? {
+                for name in self.files.vfs.list(&dir).map_err(Error::io("list", &dir))? {
+                    let Some(id) = parse_id(&name) else { continue };
+                    self.files.skip_past(id);
+                    if id >= floor && !logs.contains(&id) && snapshot.segment(id)?.is_none() {
+                        remove_if_there(&*self.files.vfs, &dir.join(&name))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The shard directories that may hold files with ids from `floor` on. Shards are created in order, but a crash may
+    /// have lost any that was not synced, so the search ends at two in a row that are missing beyond the known ids.
+    fn shards_from(&self, parent: &Path, floor: FileId, next: FileId) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut missing = 0;
+        let mut shard_number = floor.0 >> 8;
+        while missing < 2 || shard_number <= next.0 >> 8 {
+            let dir = parent.join(shard(FileId(shard_number << 8)));
+            match self.files.vfs.list(&dir) {
+                Ok(_) => {
+                    found.push(dir);
+                    missing = 0;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => missing += 1,
+                Err(error) => return Err(Error::io("list", &dir)(error)),
+            }
+            shard_number += 1;
+        }
+        Ok(found)
+    }
+
+    /// Writes the tail to a new log file, durably, and takes its facts in.
+    fn rewrite_tail(&self, tail: Vec<Tail>) -> Result<()> {
+        if tail.is_empty() {
+            return Ok(());
+        }
+        let mut tip = lock(&self.tip);
+        let len: u64 = tail.iter().map(|tail| tail.record.header.record_len() + REBASE_ROOM).sum();
+        let mut log = self.create_log(tip.last.next(), len)?;
+        let snapshot = self.snapshot();
+        let mut overlay: HashMap<Key, _> = HashMap::new();
+        let mut moved = HashMap::new();
+        let mut facts = Vec::new();
+        for Tail { record, file, frame } in tail {
+            let frame_offset = log.position + crate::log::record::HEADER_LEN as u64;
+            let context = Context {
+                snapshot: &snapshot,
+                overlay: &overlay,
+                log: log.header.file,
+                frame_offset,
+                oldest_log: self.oldest_log(file),
+            };
+            if !frame.is_empty() {
+                moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);
+            }
+            let rebased = rebase(&record, file, &moved, &context)?;
+            overlay.extend(rebased.iter().cloned());
+            let body = Body { ops: record.ops, facts: rebased };
+            let header = record.header;
+            let times = Times { wall: header.wall, open: header.open };
+            let frame_len = frame.len() as u64;
+            let (head, rest) = body.encode(header.lsn, self.durable(), times, frame_len, &log.header.salt);
+            let mut pieces = [&head[..], &frame, &rest].map(std::io::IoSlice::new).to_vec();
+            log.append(&mut pieces, (head.len() + frame.len() + rest.len()) as u64)?;
+            facts.extend(body.facts.into_iter().map(|fact| (header.lsn, fact)));
+            tip.last = header.lsn;
+        }
+        log.sync()?;
+        let sealed = tip.unsealed.take();
+        let id = log.header.file;
+        let durable = tip.last;
+        self.durable.store(durable.0, std::sync::atomic::Ordering::Release);
+        self.update_list(|list| {
+            if let Some(entry) = list.logs.last_mut() {
+                entry.sealed = entry.sealed.or(sealed);
+            }
+            list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
+        })?;
+        self.files.published(id);
+        self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
+        let view = self.view();
+        for (lsn, fact) in facts {
+            if fact.0.family == Family::Segment && fact.1.is_none() {
+                self.files.remove(FileId(fact.0.prefix()))?;
+            }
+            view.active.insert(lsn, fact);
+        }
+        self.visible.store(durable.0, std::sync::atomic::Ordering::Release);
+        tip.active = Some(log);
+        Ok(())
+    }
+
+    /// Has the names read from the facts again: by the caller, or by a thread of its own where the options have one.
+    fn rebuild_names(&self) -> Result<()> {
+        let snapshot = self.snapshot();
+        let mut names = Vec::new();
+        for fact in snapshot.facts(Family::Pin, [0; 32])? {
+            let (_, value) = fact?;
+            names.push((NameKind::Pin, decoded(PinFact::decode(value.as_bytes()))?.name));
+        }
+        self.names.rebuild(names);
+        Ok(())
+    }
+}
+
+/// How many bytes a record may grow when its facts are rebased: the facts of two segments.
+const REBASE_ROOM: u64 = 512;
+
+/// The facts of a record of the tail, where frames of `old_log` have moved: `moved` has the old and the new offsets of
+/// the frames' contents.
+///
+/// What the facts say of segments was true of the old places: it is taken from the changes of the blobs' places anew,
+/// except that an upload was begun in a segment, or that one was given up.
+fn rebase(record: &Record, old_log: FileId, moved: &HashMap<u64, u64>, context: &Context<'_>) -> Result<Vec<Fact>> {
+    let (blobs, others): (Vec<Fact>, Vec<Fact>) =
+        record.facts.iter().cloned().partition(|(key, _)| key.family == Family::Blob);
+    let stands = |(key, value): &Fact| match value {
+        Some(value) if key.family == Family::Segment => {
+            SegmentFact::decode(value.as_bytes()).is_some_and(|segment| segment.kind == SegmentKind::Upload)
+        }
+        _ => true,
+    };
+    let mut facts = Facts::new(context, others.into_iter().filter(stands).collect());
+    for (key, value) in blobs {
+        let old = facts.blob_by_key(&key)?;
+        let mut new = value.map(|value| decoded(BlobFact::decode(value.as_bytes()))).transpose()?;
+        if let Some(BlobFact { place, .. }) = &mut new
+            && place.file == old_log
+            && let Some(offset) = moved.get(&place.offset)
+        {
+            place.file = context.log;
+            place.offset = *offset;
+        }
+        facts.change(key, old.as_ref(), new.as_ref())?;
+    }
+    Ok(facts.into_facts())
+}

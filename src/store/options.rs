@@ -1,0 +1,178 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::sealed::ReadMode;
+use crate::store::Store;
+use crate::vfs::{RealVfs, Vfs};
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it survives a power cut. Commits that wait at the same time share one fdatasync.
+    #[default]
+    Synced,
+    /// When it is visible. It survives the death of the process, but a power cut takes back what came after the last
+    /// [`Store::sync`]: a suffix of the commits, each of them whole.
+    Relaxed,
+}
+
+/// Who folds facts into runs and merges those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maintenance {
+    /// A thread of the store's own, named `strongroom`.
+    #[default]
+    Thread,
+    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it.
+    Inline,
+}
+
+/// Whether small content is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// With zstd, where the content is at most [`Options::inline_max`] long, is not compressed already and becomes at
+    /// least an eighth smaller.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Options for opening or creating a store.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let store = strongroom::Options::new().create(true).open(dir.path().join("store"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) durability: Durability,
+    pub(crate) maintenance: Maintenance,
+    pub(crate) compression: Compression,
+    pub(crate) inline_max: u64,
+    pub(crate) log_file_size: u64,
+    pub(crate) memtable_size: usize,
+    pub(crate) max_open_files: usize,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) names_on_disk: bool,
+    pub(crate) clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: false,
+            read_mode: ReadMode::default(),
+            durability: Durability::default(),
+            maintenance: Maintenance::default(),
+            compression: Compression::default(),
+            inline_max: 4 << 20,
+            log_file_size: 64 << 20,
+            memtable_size: 32 << 20,
+            max_open_files: 512,
+            vfs: Arc::new(RealVfs),
+            names_on_disk: true,
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl Options {
+    /// The default options: an existing store, mapped reads, synced writes, a maintenance thread.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the store is created if there is none. Off by default.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// How sealed files are read.
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
+        self
+    }
+
+    /// When a write counts as done.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Who folds facts into runs.
+    pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// Whether small content is compressed.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Up to what length, in bytes, content rides in the log and is held in memory while it comes; 4 MiB by default, and
+    /// at most. Longer content goes to a file of its own.
+    pub fn inline_max(mut self, bytes: u64) -> Self {
+        self.inline_max = bytes.min(4 << 20);
+        self
+    }
+
+    /// The size of a log file in bytes; 64 MiB by default, at least 16 KiB. It is reserved when the file is begun.
+    pub fn log_file_size(mut self, bytes: u64) -> Self {
+        self.log_file_size = bytes.clamp(16 << 10, 1 << 40);
+        self
+    }
+
+    /// How many bytes of facts are held in memory before they become a run; 32 MiB by default. Up to four times as much
+    /// is held while runs are being written.
+    pub fn memtable_size(mut self, bytes: usize) -> Self {
+        self.memtable_size = bytes.max(1 << 10);
+        self
+    }
+
+    /// How many log files and segments are kept open, and mapped, at a time; 512 by default.
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = files.max(1);
+        self
+    }
+
+    /// The file system the store lies in, if not the operating system's. The view of names, which is derived and lies
+    /// outside of this seam, is then kept in memory.
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
+        self.vfs = vfs;
+        self.names_on_disk = false;
+        self
+    }
+
+    /// Where the store takes the time from.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store in a directory.
+    ///
+    /// # Errors
+    /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and
+    /// none can be created, [`Locked`](crate::Error::Locked) where somebody has it open,
+    /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it, and
+    /// [`Corrupt`](crate::Error::Corrupt) where facts that were durable are damaged.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(self, dir.as_ref())
+    }
+
+    /// How long a log file with nothing in it can be for one large record, in bytes.
+    pub(crate) fn log_capacity(&self) -> u64 {
+        self.log_file_size.max(64 << 20)
+    }
+}

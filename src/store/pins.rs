@@ -1,0 +1,188 @@
+//! Pins: names that keep blobs, for programs without manifests.
+
+use std::time::Duration;
+
+use crate::clock::milliseconds;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, PinFact};
+use crate::names::NameKind;
+use crate::store::request::Request;
+use crate::store::view::decoded;
+use crate::store::{Inner, Store};
+
+/// The longest name of a pin in bytes.
+const MAX_NAME: usize = 1024;
+
+/// The most blobs that one pin holds, so that its record stays of bounded size.
+const MAX_HELD: usize = 65_536;
+
+/// A pin as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pin {
+    /// The pin's name.
+    pub name: String,
+    /// The blob it names.
+    pub digest: Digest,
+    /// Other blobs that it holds.
+    pub references: Vec<Digest>,
+    /// When it was set, by the wall clock, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// After how much more of the store's open time it expires; `None` for never.
+    pub expires_in: Option<Duration>,
+}
+
+/// What a pin does besides holding its blob.
+///
+/// ```
+/// # use std::time::Duration;
+/// use strongroom::PinOptions;
+///
+/// let options = PinOptions::new().expires_after(Duration::from_secs(3600));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct PinOptions {
+    references: Vec<Digest>,
+    expires_after: Option<Duration>,
+}
+
+impl PinOptions {
+    /// A pin that holds its blob only and does not expire.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Blobs that the pin holds too: what the pinned document refers to. At most 65,535.
+    pub fn references(mut self, references: impl Into<Vec<Digest>>) -> Self {
+        self.references = references.into();
+        self
+    }
+
+    /// After how much of the store's open time the pin expires: it then no longer holds anything once
+    /// [`Store::expire`] has run.
+    pub fn expires_after(mut self, open_time: Duration) -> Self {
+        self.expires_after = Some(open_time);
+        self
+    }
+}
+
+impl Store {
+    /// Names a blob and thereby keeps it, and what the options say it refers to. A pin of that name is replaced, in the
+    /// same step.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the name
+    /// has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
+    pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: MAX_NAME });
+        }
+        let mut digests = vec![*digest];
+        digests.extend(options.references);
+        if digests.len() > MAX_HELD {
+            let found = digests.len() as u64;
+            return Err(Error::TooLarge { what: "the number of blobs of a pin", limit: MAX_HELD as u64, found });
+        }
+        let now = self.inner.now();
+        let expires = options.expires_after.map_or(0, |after| now.open + milliseconds(after).max(1));
+        let pin = PinFact { name: name.to_owned(), created: now.wall, expires, digests };
+        self.inner.commit(Request::Pin(pin)).map(drop)
+    }
+
+    /// Removes a pin. What it held stays until it is [removed](Self::remove).
+    ///
+    /// # Errors
+    /// [`Error::PinNotFound`] where there is none of that name.
+    pub fn unpin(&self, name: &str) -> Result<()> {
+        self.inner.commit(Request::Unpin(name.to_owned())).map(drop)
+    }
+
+    /// The pin of a name.
+    ///
+    /// # Errors
+    /// [`Error::PinNotFound`] where there is none of that name.
+    pub fn get_pin(&self, name: &str) -> Result<Pin> {
+        self.inner.pin_of(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
+    }
+
+    /// The names of pins in order, those behind `after`, at most `limit` of them.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options, PinOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let digest = store.put("content", Algorithm::Sha256)?;
+    /// for name in ["b", "a", "c"] {
+    ///     store.pin(name, &digest, PinOptions::new())?;
+    /// }
+    /// assert_eq!(store.pins(Some("a"), 10)?, ["b", "c"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        match self.inner.names.list(NameKind::Pin, after, limit) {
+            Some(names) => Ok(names),
+            None => self.inner.pins_from_facts(after, limit),
+        }
+    }
+
+    /// Ends pins and uploads that have expired: pins by what their options said, uploads that nothing was added to for
+    /// `upload_age` of open time. Returns how many of each.
+    ///
+    /// # Errors
+    /// What ending them meets; those already ended stay so.
+    pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
+        let now = self.inner.open_time();
+        let mut pins = 0;
+        let expired = self.inner.pin_facts()?.into_iter().filter(|pin| pin.expires != 0 && pin.expires <= now);
+        for pin in expired {
+            self.inner.commit(Request::ExpirePin { name: pin.name, now })?;
+            pins += 1;
+        }
+        Ok((pins, self.expire_uploads(upload_age)?))
+    }
+}
+
+impl Inner {
+    fn pin_of(&self, name: &str) -> Result<Option<Pin>> {
+        let Some(value) = self.snapshot().get(&Key::pin(name))? else { return Ok(None) };
+        let fact = decoded(PinFact::decode(value.as_bytes()))?;
+        let expires_in =
+            (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.open_time())));
+        let (digest, references) = decoded(fact.digests.split_first())?;
+        Ok(Some(Pin {
+            name: fact.name.clone(),
+            digest: *digest,
+            references: references.to_vec(),
+            created_ms: fact.created,
+            expires_in,
+        }))
+    }
+
+    /// All pins, in the order of their keys.
+    pub(crate) fn pin_facts(&self) -> Result<Vec<PinFact>> {
+        let snapshot = self.snapshot();
+        let facts = snapshot.facts(Family::Pin, [0; 32])?;
+        facts.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes()))).collect()
+    }
+
+    /// What the view of names would answer, while it is being rebuilt.
+    fn pins_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        let mut names = std::collections::BTreeSet::new();
+        let snapshot = self.snapshot();
+        for fact in snapshot.facts(Family::Pin, [0; 32])? {
+            let name = decoded(PinFact::decode(fact?.1.as_bytes()))?.name;
+            if after.is_none_or(|after| name.as_str() > after) {
+                names.insert(name);
+                if names.len() > limit {
+                    names.pop_last();
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+}

@@ -1,0 +1,331 @@
+//! What callers ask of the log, and what becomes of it at the ordering point.
+//!
+//! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its turn
+//! in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also those
+//! of the same group. So no check can be overtaken by another commit.
+//!
+//! # Invariants kept here
+//! - A blob's count is the number of (pin, digest) pairs that name it. Only [`Facts::hold`] and [`Facts::release`] change it.
+//! - A segment's live frames and bytes are those of the blobs placed in it. Only [`Facts::change`] changes them, and every
+//!   change of a blob's place goes through it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{BlobFact, Fact, Key, PinFact, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::id::{FileId, UploadId};
+use crate::log::Op;
+use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
+use crate::store::view::{Snapshot, decoded};
+
+/// What a caller asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Store content that rides in the log.
+    PutFrame(Frame),
+    /// Store content that lies in a segment of its own, already synced.
+    PutSegment { descriptor: Descriptor, file: FileId },
+    /// Remove a blob that nothing holds.
+    Remove(Digest),
+    /// Set a pin, replacing the one that has the name.
+    Pin(PinFact),
+    /// Remove a pin.
+    Unpin(String),
+    /// Remove a pin if it has expired by this open time.
+    ExpirePin { name: String, now: u64 },
+    /// Begin an upload.
+    BeginUpload { id: UploadId, fact: UploadFact },
+    /// Advance an upload from one state to the next. The checksums of its new whole blocks go into a part of their own.
+    AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, part: Vec<u8> },
+    /// Make an upload a blob, whose content lies in the upload's segment or, where there is a frame, in the log.
+    CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame> },
+    /// Give an upload up, whatever its state; or only if it was not touched since an open time.
+    CancelUpload { id: UploadId, untouched_since: Option<u64> },
+    /// Give up a log file in which nothing lives.
+    DropFile(FileId),
+}
+
+impl Request {
+    /// The content that rides in the request's record.
+    pub(crate) fn frame(&self) -> Option<&Frame> {
+        match self {
+            Self::PutFrame(frame) => Some(frame),
+            Self::CommitUpload { frame, .. } => frame.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// The content was there already: what the caller brought is not needed.
+    pub(crate) existed: bool,
+    /// Files that nothing refers to any more, to be removed.
+    pub(crate) dropped: Vec<FileId>,
+}
+
+/// A request resolved: its operations and facts. Without any, nothing is written.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) outcome: Outcome,
+    /// Whether the request's frame goes into the record.
+    pub(crate) uses_frame: bool,
+}
+
+/// Where things stand when a request's turn has come.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// All commits of earlier groups.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The facts of earlier commits of the same group.
+    pub(crate) overlay: &'a HashMap<Key, Option<Value>>,
+    /// The log file being written, and where a frame of this request would begin in it.
+    pub(crate) log: FileId,
+    pub(crate) frame_offset: u64,
+    /// Log files from this one on are needed for recovery.
+    pub(crate) oldest_log: FileId,
+}
+
+/// Decides what a request comes to.
+pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
+    let mut facts = Facts { context, changed: BTreeMap::new(), dropped: Vec::new() };
+    let mut existed = false;
+    let mut uses_frame = false;
+    let ops = match request {
+        Request::PutFrame(frame) => {
+            existed = facts.put(&frame.descriptor, context.log, context.frame_offset)?;
+            uses_frame = !existed;
+            put_op(existed, &frame.descriptor)
+        }
+        Request::PutSegment { descriptor, file } => {
+            existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
+            put_op(existed, descriptor)
+        }
+        Request::Remove(digest) => {
+            let blob = facts.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            if blob.count > 0 {
+                return Err(Error::BlobInUse { digest: *digest, count: blob.count });
+            }
+            facts.change(Key::blob(digest), Some(&blob), None)?;
+            vec![Op::Remove { digest: *digest }]
+        }
+        Request::Pin(pin) => {
+            let old = facts.pin(&pin.name)?;
+            for digest in &pin.digests {
+                facts.hold(digest)?;
+            }
+            for digest in old.iter().flat_map(|old| &old.digests) {
+                facts.release(digest)?;
+            }
+            facts.set(Key::pin(&pin.name), Some(pin.encode()));
+            vec![Op::Pin { name: pin.name.clone(), digests: pin.digests.clone() }]
+        }
+        Request::Unpin(name) => {
+            let pin = facts.pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.clone() })?;
+            facts.unpin(&pin)?
+        }
+        Request::ExpirePin { name, now } => match facts.pin(name)? {
+            Some(pin) if pin.expires != 0 && pin.expires <= *now => facts.unpin(&pin)?,
+            _ => Vec::new(),
+        },
+        Request::BeginUpload { id, fact } => {
+            facts.set(Key::upload(*id), Some(fact.encode()));
+            vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }]
+        }
+        Request::AppendUpload { id, from, to, part } => {
+            facts.expect_upload(*id, from)?;
+            facts.set(Key::upload(*id), Some(to.encode()));
+            facts.set(Key::upload_part(*id, from.parts), Some(Value::new(part)));
+            if let (None, Some(file)) = (from.file, to.file) {
+                facts.set(Key::segment(file), Some(SegmentFact::empty(SegmentKind::Upload).encode()));
+            }
+            vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
+        }
+        Request::CommitUpload { id, from, descriptor, frame } => {
+            facts.expect_upload(*id, from)?;
+            existed = match (frame, from.file) {
+                (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
+                _ => facts.put(descriptor, context.log, context.frame_offset)?,
+            };
+            uses_frame = frame.is_some() && !existed;
+            facts.end_upload(*id, from, existed || frame.is_some());
+            let mut ops = put_op(existed, descriptor);
+            ops.push(Op::CommitUpload { id: *id, digest: descriptor.digest, len: descriptor.len });
+            ops
+        }
+        Request::CancelUpload { id, untouched_since } => match facts.upload(*id)? {
+            Some(upload) if untouched_since.is_none_or(|since| upload.touched <= since) => {
+                facts.end_upload(*id, &upload, true);
+                vec![Op::CancelUpload { id: *id }]
+            }
+            Some(_) => Vec::new(),
+            None => return Err(Error::UploadNotFound { id: *id }),
+        },
+        Request::DropFile(file) => match facts.segment(*file)? {
+            Some(segment) if segment.live_frames == 0 && *file < context.oldest_log => {
+                facts.drop_file(*file);
+                vec![Op::DropFile { file: *file }]
+            }
+            _ => Vec::new(),
+        },
+    };
+    let Facts { changed, dropped, .. } = facts;
+    Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome: Outcome { existed, dropped }, uses_frame })
+}
+
+fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {
+    if existed { Vec::new() } else { vec![Op::Put { digest: descriptor.digest, len: descriptor.len }] }
+}
+
+/// The facts that a commit changes, over those of all earlier commits.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    context: &'a Context<'a>,
+    changed: BTreeMap<Key, Option<Value>>,
+    dropped: Vec<FileId>,
+}
+
+impl<'a> Facts<'a> {
+    /// Starts from facts that stand as they are.
+    pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
+        Self { context, changed: facts.into_iter().collect(), dropped: Vec::new() }
+    }
+
+    /// All facts changed.
+    pub(crate) fn into_facts(self) -> Vec<Fact> {
+        self.changed.into_iter().collect()
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        match self.changed.get(key).or_else(|| self.context.overlay.get(key)) {
+            Some(value) => Ok(value.clone()),
+            None => self.context.snapshot.get(key),
+        }
+    }
+
+    fn set(&mut self, key: Key, value: Option<Value>) {
+        self.changed.insert(key, value);
+    }
+
+    fn decode<T>(&self, key: &Key, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
+    }
+
+    /// What is known under a blob's key.
+    pub(crate) fn blob_by_key(&self, key: &Key) -> Result<Option<BlobFact>> {
+        self.decode(key, BlobFact::decode)
+    }
+
+    /// The blob's fact, if the store has the blob.
+    fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
+        let blob = self.blob_by_key(&Key::blob(digest))?;
+        Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
+    }
+
+    fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
+        self.decode(&Key::segment(id), SegmentFact::decode)
+    }
+
+    fn pin(&self, name: &str) -> Result<Option<PinFact>> {
+        self.decode(&Key::pin(name), PinFact::decode)
+    }
+
+    fn upload(&self, id: UploadId) -> Result<Option<UploadFact>> {
+        self.decode(&Key::upload(id), UploadFact::decode)
+    }
+
+    /// Makes sure that an upload stands where the caller left it.
+    fn expect_upload(&self, id: UploadId, expected: &UploadFact) -> Result<()> {
+        match self.upload(id)? {
+            Some(upload) if upload == *expected => Ok(()),
+            Some(upload) => Err(Error::WrongOffset { expected: upload.offset, found: expected.offset }),
+            None => Err(Error::UploadNotFound { id }),
+        }
+    }
+
+    /// Stores a blob unless it is there, and says whether it was.
+    fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
+        if self.blob(&descriptor.digest)?.is_some() {
+            return Ok(true);
+        }
+        self.change(Key::blob(&descriptor.digest), None, Some(&descriptor.fact(file, frame_offset)))?;
+        Ok(false)
+    }
+
+    fn hold(&mut self, digest: &Digest) -> Result<()> {
+        let mut blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        blob.count = blob.count.checked_add(1).ok_or(Error::TooLarge {
+            what: "the number of references to a blob",
+            limit: u32::MAX.into(),
+            found: u64::from(u32::MAX) + 1,
+        })?;
+        self.set(Key::blob(digest), Some(blob.encode()));
+        Ok(())
+    }
+
+    fn release(&mut self, digest: &Digest) -> Result<()> {
+        if let Some(mut blob) = self.blob(digest)? {
+            blob.count = blob.count.saturating_sub(1);
+            self.set(Key::blob(digest), Some(blob.encode()));
+        }
+        Ok(())
+    }
+
+    fn unpin(&mut self, pin: &PinFact) -> Result<Vec<Op>> {
+        for digest in &pin.digests {
+            self.release(digest)?;
+        }
+        self.set(Key::pin(&pin.name), None);
+        Ok(vec![Op::Unpin { name: pin.name.clone() }])
+    }
+
+    /// Removes all facts of an upload, and its file with them where no blob lies in it.
+    fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) {
+        self.set(Key::upload(id), None);
+        for part in 0..upload.parts {
+            self.set(Key::upload_part(id, part), None);
+        }
+        if let Some(file) = upload.file.filter(|_| drop_file) {
+            self.drop_file(file);
+        }
+    }
+
+    fn drop_file(&mut self, file: FileId) {
+        self.set(Key::segment(file), None);
+        self.dropped.push(file);
+    }
+
+    /// Changes a blob's fact, and carries its change of place, if that is one, over to the segments concerned.
+    pub(crate) fn change(&mut self, key: Key, old: Option<&BlobFact>, new: Option<&BlobFact>) -> Result<()> {
+        self.set(key, new.map(BlobFact::encode));
+        if old.map(|old| old.place) == new.map(|new| new.place) {
+            return Ok(());
+        }
+        if let Some(BlobFact { place, .. }) = old
+            && let Some(mut segment) = self.segment(place.file)?
+        {
+            segment.live_frames = segment.live_frames.saturating_sub(1);
+            segment.live_bytes = segment.live_bytes.saturating_sub(place.frame_len());
+            let needed = segment.kind == SegmentKind::Log && place.file >= self.context.oldest_log;
+            if segment.live_frames == 0 && !needed {
+                self.drop_file(place.file);
+            } else {
+                self.set(Key::segment(place.file), Some(segment.encode()));
+            }
+        }
+        if let Some(BlobFact { place, .. }) = new {
+            let kind = if place.file == self.context.log { SegmentKind::Log } else { SegmentKind::Sealed };
+            let mut segment = self.segment(place.file)?.unwrap_or(SegmentFact::empty(kind));
+            segment.kind = kind;
+            segment.live_frames += 1;
+            segment.live_bytes += place.frame_len();
+            segment.frame_bytes += place.frame_len();
+            self.set(Key::segment(place.file), Some(segment.encode()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,360 @@
+//! Resumable uploads.
+//!
+//! An upload is a fact and, from its first byte on, a segment that nothing refers to yet. Each appended piece is synced in
+//! the segment, then a commit moves the fact on: the new offset, the hash's state, the checksums of the blocks that
+//! became whole. So an upload survives a restart, a crash included, and goes on without reading again what it has.
+//! Committing it publishes the segment as a blob, or moves short content into the log like any other.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use crate::blob::frame_for;
+use crate::clock::milliseconds;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, UploadFact};
+use crate::id::{FileId, UploadId};
+use crate::segment::{Descriptor, SegmentWriter};
+use crate::store::content::{Expect, source_failed};
+use crate::store::request::Request;
+use crate::store::view::decoded;
+use crate::store::{Inner, Store, random};
+use crate::sync::lock;
+
+/// How much of a reader's content is written at a time.
+const PIECE: usize = 1 << 20;
+
+/// Where an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UploadStatus {
+    /// The upload's id.
+    pub id: UploadId,
+    /// How many bytes are durable: where the next piece has to begin.
+    pub offset: u64,
+    /// The digest algorithm declared.
+    pub algorithm: Algorithm,
+    /// When it was begun, by the wall clock, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// For how much of the store's open time nothing was added.
+    pub idle: Duration,
+}
+
+/// What is in memory of an upload that this opening has appended to.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The state on disk.
+    fact: UploadFact,
+    /// None before the first byte.
+    writer: Option<SegmentWriter>,
+    /// None where the state was lost in a restart and can't be saved: the content is read again in the end.
+    hasher: Option<Hasher>,
+}
+
+impl Store {
+    /// Begins an upload whose digest will be by this algorithm. (Another one at the end is possible, at the price of
+    /// reading the content again.)
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let id = store.begin_upload(Algorithm::Sha256)?;
+    /// assert_eq!(store.append_upload(id, 0, "two ")?, 4);
+    /// assert!(matches!(store.append_upload(id, 9, "pieces"), Err(Error::WrongOffset { expected: 4, .. })));
+    /// assert_eq!(store.append_upload(id, 4, "pieces")?, 10);
+    /// let digest = Digest::of(Algorithm::Sha256, b"two pieces");
+    /// store.commit_upload(id, &digest)?;
+    /// assert_eq!(store.get(&digest)?.bytes()?, "two pieces");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Full`] on a full disk, [`Error::Poisoned`] after a failed sync.
+    pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
+        let id = UploadId(random()?);
+        let now = self.inner.now();
+        let fact = UploadFact {
+            file: None,
+            offset: 0,
+            parts: 0,
+            block_crc: 0,
+            created: now.wall,
+            touched: now.open,
+            algorithm,
+            hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
+        };
+        self.inner.commit(Request::BeginUpload { id, fact })?;
+        Ok(id)
+    }
+
+    /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands. The
+    /// piece is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
+    /// call is at work on it; [`Error::Full`]. The upload then stands where it did.
+    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
+        self.append_upload_from(id, offset, content.as_ref())
+    }
+
+    /// Adds what a reader yields, to its end, as one piece.
+    ///
+    /// # Errors
+    /// As [`append_upload`](Self::append_upload); and [`Error::Source`] where the reader fails: what it yielded before
+    /// counts, and [`upload_status`](Self::upload_status) tells how much that was.
+    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
+        let inner = &self.inner;
+        let shared = inner.session(id)?;
+        let mut session = in_use(&shared, id)?;
+        let appended = inner.append(id, &mut session, offset, &mut content);
+        if !matches!(appended, Ok(_) | Err(Error::WrongOffset { .. })) {
+            // What the memory holds may be ahead of the facts: the next call starts from those.
+            lock(&inner.uploads).remove(&id);
+        }
+        appended
+    }
+
+    /// Where an upload stands.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`] where there is none of that id.
+    pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
+        let fact = self.inner.upload_fact(id)?;
+        Ok(self.inner.status(id, &fact))
+    }
+
+    /// Ends an upload as a blob, if its content has the digest.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] where it has not (the upload stays as it is: [cancel](Self::cancel_upload) it);
+    /// [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
+    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
+        let inner = &self.inner;
+        let shared = inner.session(id)?;
+        let mut session = in_use(&shared, id)?;
+        inner.finish_upload(id, &mut session, *digest)?;
+        lock(&inner.uploads).remove(&id);
+        Ok(())
+    }
+
+    /// Gives an upload up.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`] where there is none of that id.
+    pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
+        self.inner.commit(Request::CancelUpload { id, untouched_since: None })?;
+        lock(&self.inner.uploads).remove(&id);
+        Ok(())
+    }
+
+    /// All uploads that were begun and neither committed nor given up, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
+        let facts = self.inner.upload_facts()?;
+        Ok(facts.iter().map(|(id, fact)| self.inner.status(*id, fact)).collect())
+    }
+
+    /// Gives up uploads that nothing was added to for a time that the store was open, and returns how many.
+    ///
+    /// # Errors
+    /// What giving them up meets; those already given up stay so.
+    pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
+        let Some(since) = self.inner.open_time().checked_sub(milliseconds(idle)) else { return Ok(0) };
+        let mut count = 0;
+        for (id, _) in self.inner.upload_facts()?.into_iter().filter(|(_, fact)| fact.touched <= since) {
+            match self.inner.commit(Request::CancelUpload { id, untouched_since: Some(since) }) {
+                Ok(_) => count += 1,
+                Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
+                Err(error) => return Err(error),
+            }
+            lock(&self.inner.uploads).remove(&id);
+        }
+        Ok(count)
+    }
+}
+
+fn in_use(session: &Mutex<Session>, id: UploadId) -> Result<MutexGuard<'_, Session>> {
+    match session.try_lock() {
+        Ok(session) => Ok(session),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Error::UploadBusy { id }),
+    }
+}
+
+impl Inner {
+    fn upload_fact(&self, id: UploadId) -> Result<UploadFact> {
+        let value = self.snapshot().get(&Key::upload(id))?.ok_or(Error::UploadNotFound { id })?;
+        decoded(UploadFact::decode(value.as_bytes()))
+    }
+
+    fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {
+        let snapshot = self.snapshot();
+        let facts = snapshot.facts(Family::Upload, [0; 32])?;
+        facts
+            .map(|fact| {
+                let (key, value) = fact?;
+                let id = decoded(key.bytes.first_chunk().copied().map(UploadId))?;
+                Ok((id, decoded(UploadFact::decode(value.as_bytes()))?))
+            })
+            .collect()
+    }
+
+    fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
+        UploadStatus {
+            id,
+            offset: fact.offset,
+            algorithm: fact.algorithm,
+            created_ms: fact.created,
+            idle: Duration::from_millis(self.open_time().saturating_sub(fact.touched)),
+        }
+    }
+
+    /// What is in memory of an upload, or else what its facts say.
+    fn session(&self, id: UploadId) -> Result<Arc<Mutex<Session>>> {
+        if let Some(session) = lock(&self.uploads).get(&id) {
+            return Ok(Arc::clone(session));
+        }
+        let loaded = Arc::new(Mutex::new(self.load_session(id)?));
+        Ok(Arc::clone(lock(&self.uploads).entry(id).or_insert(loaded)))
+    }
+
+    fn load_session(&self, id: UploadId) -> Result<Session> {
+        let fact = self.upload_fact(id)?;
+        let hasher = match fact.offset {
+            0 => Some(Hasher::new(fact.algorithm)),
+            _ => Hasher::resume(fact.algorithm, &fact.hash_state),
+        };
+        let writer = match fact.file {
+            None => None,
+            Some(file) => {
+                let mut crcs = Vec::new();
+                for part in 0..fact.parts {
+                    let value = self.snapshot().get(&Key::upload_part(id, part))?.ok_or(Error::UploadNotFound { id })?;
+                    crcs.extend(value.as_bytes().chunks_exact(4).filter_map(|crc| crc.try_into().ok().map(u32::from_le_bytes)));
+                }
+                let path = self.files.layout.segment(file);
+                Some(SegmentWriter::resume(&*self.files.vfs, path, fact.offset, crcs, fact.block_crc)?)
+            }
+        };
+        Ok(Session { fact, writer, hasher })
+    }
+
+    fn append(&self, id: UploadId, session: &mut Session, offset: u64, content: &mut dyn Read) -> Result<u64> {
+        let from = session.fact.clone();
+        if offset != from.offset {
+            return Err(Error::WrongOffset { expected: from.offset, found: offset });
+        }
+        self.check_writable()?;
+        let mut source = Ok(());
+        let mut piece = Vec::new();
+        let mut new_file = None;
+        let written = loop {
+            piece.clear();
+            source = content.take(PIECE as u64).read_to_end(&mut piece).map(drop).map_err(source_failed);
+            if piece.is_empty() {
+                break Ok(());
+            }
+            if let Err(error) = self.append_piece(session, &piece, &mut new_file) {
+                break Err(error);
+            }
+            if source.is_err() {
+                break Ok(());
+            }
+        };
+        let committed = written.and_then(|()| self.advance(id, session, &from));
+        if let Some(file) = new_file {
+            if committed.is_err() && self.snapshot().segment(file)?.is_none() {
+                let _ = self.files.remove(file); // nothing refers to it: at worst the next opening removes it
+            }
+            self.files.published(file);
+        }
+        committed?;
+        source.map(|()| session.fact.offset)
+    }
+
+    /// Writes a piece into the upload's segment, which is created with the first.
+    fn append_piece(&self, session: &mut Session, piece: &[u8], new_file: &mut Option<FileId>) -> Result<()> {
+        let writer = match &mut session.writer {
+            Some(writer) => writer,
+            none => {
+                let file = *new_file.insert(self.files.new_id());
+                session.fact.file = Some(file);
+                none.insert(self.create_segment(file)?)
+            }
+        };
+        writer.append(piece)?;
+        if let Some(hasher) = &mut session.hasher {
+            hasher.update(piece);
+        }
+        Ok(())
+    }
+
+    /// Makes what was appended durable, and then the upload's new state.
+    fn advance(&self, id: UploadId, session: &mut Session, from: &UploadFact) -> Result<()> {
+        let Some(writer) = session.writer.as_ref().filter(|writer| writer.len() > from.offset) else { return Ok(()) };
+        writer.sync().map_err(|error| self.poison(error))?;
+        let whole_before = usize::try_from(from.offset >> 16).unwrap_or(usize::MAX);
+        let part = writer.crcs().get(whole_before..).unwrap_or_default().iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        let to = UploadFact {
+            file: session.fact.file,
+            offset: writer.len(),
+            parts: from.parts + 1,
+            block_crc: writer.block_crc(),
+            touched: self.open_time(),
+            hash_state: session.hasher.as_ref().and_then(Hasher::save).unwrap_or_default(),
+            ..from.clone()
+        };
+        self.commit(Request::AppendUpload { id, from: from.clone(), to: to.clone(), part })?;
+        session.fact = to;
+        Ok(())
+    }
+
+    fn finish_upload(&self, id: UploadId, session: &mut Session, expected: Digest) -> Result<()> {
+        let from = session.fact.clone();
+        let found = match &session.hasher {
+            Some(hasher) if hasher.algorithm() == expected.algorithm() => hasher.clone().finish(),
+            _ => self.hash_upload(session, expected.algorithm())?,
+        };
+        Expect::Digest(expected).check(found)?;
+        let in_segment = session.writer.as_ref().filter(|writer| writer.len() > self.options.inline_max);
+        let request = if let Some(writer) = in_segment {
+            let descriptor: Descriptor = writer.seal(expected)?;
+            writer.sync().map_err(|error| self.poison(error))?;
+            Request::CommitUpload { id, from, descriptor, frame: None }
+        } else {
+            let mut content = vec![0; usize::try_from(from.offset).unwrap_or_default()];
+            if let Some(writer) = &session.writer {
+                writer.read(0, &mut content)?;
+                // What the disk returns need not be what was hashed.
+                if Digest::of(expected.algorithm(), &content) != expected {
+                    let damage = crate::error::Damage::Digest;
+                    return Err(Error::corrupt(writer.path(), 0, damage));
+                }
+            }
+            let frame = frame_for(expected, &content, self.options.compression);
+            Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame) }
+        };
+        self.commit(request).map(drop)
+    }
+
+    /// The digest of an upload's content by another algorithm than was declared, or after its hash state was lost.
+    fn hash_upload(&self, session: &Session, algorithm: Algorithm) -> Result<Digest> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut at = 0;
+        let mut piece = vec![0; PIECE];
+        while let Some(writer) = &session.writer
+            && at < writer.len()
+        {
+            let len = usize::try_from(writer.len() - at).unwrap_or(PIECE).min(PIECE);
+            let piece = piece.get_mut(..len).unwrap_or_default();
+            writer.read(at, piece)?;
+            hasher.update(piece);
+            at += len as u64;
+        }
+        Ok(hasher.finish())
+    }
+}

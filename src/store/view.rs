@@ -1,0 +1,86 @@
+//! What a reader sees: the facts as of one LSN.
+
+use std::sync::Arc;
+
+use crate::error::{Damage, Error, Result};
+use crate::facts::memtable::Memtable;
+use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, Value};
+use crate::id::{FileId, Lsn};
+use crate::runs::{Merge, Run, Source};
+
+/// The tables and runs that hold all facts, newest first. Replaced as a whole when one of them is.
+///
+/// A table takes in a group of commits before the group's LSN becomes the visible one, and a table is frozen between
+/// groups, so a view together with an LSN that was read after it shows whole commits only: all of those up to the LSN,
+/// or, where the table was frozen meanwhile, all that it had taken in by then.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) active: Arc<Memtable>,
+    /// Tables that wait to become a run, newest first.
+    pub(crate) frozen: Vec<Arc<Memtable>>,
+    /// Newest first.
+    pub(crate) runs: Vec<Arc<Run>>,
+}
+
+/// A view at an LSN.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) view: Arc<View>,
+    pub(crate) lsn: Lsn,
+}
+
+impl Snapshot {
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
+        if let Some(value) = self.view.active.get(key, self.lsn) {
+            return Ok(value);
+        }
+        for table in &self.view.frozen {
+            if let Some(value) = table.get(key, self.lsn) {
+                return Ok(value);
+            }
+        }
+        for run in &self.view.runs {
+            if let Some(value) = run.get(key)? {
+                return Ok(value);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is known of a blob, by its key.
+    pub(crate) fn blob(&self, key: &Key) -> Result<Option<BlobFact>> {
+        self.get(key)?.map(|value| decoded(BlobFact::decode(value.as_bytes()))).transpose()
+    }
+
+    /// What is known of a segment.
+    pub(crate) fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
+        self.get(&Key::segment(id))?.map(|value| decoded(SegmentFact::decode(value.as_bytes()))).transpose()
+    }
+
+    /// The facts of a family in the order of their keys, from one on.
+    pub(crate) fn facts(&self, family: Family, from: [u8; 32]) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+        let tables = std::iter::once(&self.view.active).chain(&self.view.frozen);
+        let mut sources: Vec<Source<'_>> = Vec::new();
+        for table in tables {
+            sources.push(Box::new(table.range(family, from, self.lsn).into_iter().map(Ok)));
+        }
+        for run in &self.view.runs {
+            sources.push(Box::new(run.iter(family, from)));
+        }
+        let merged = Merge::new(sources);
+        Ok(merged.filter_map(|fact: Result<Fact>| match fact {
+            Ok((key, value)) => value.map(|value| Ok((key, value))),
+            Err(error) => Some(Err(error)),
+        }))
+    }
+}
+
+/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another format.
+pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| Error::Corrupt {
+        file: std::path::PathBuf::from("runs"),
+        offset: 0,
+        damage: Damage::Invalid("fact"),
+    })
+}
