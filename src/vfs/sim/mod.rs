@@ -1,0 +1,287 @@
+//! The simulated file system: in memory, with power cuts and faults at any operation.
+//!
+//! What is live and what is durable are kept apart, for each file and for each directory entry; see [`disk`] for what a
+//! power cut may keep. Operations that change or sync something are counted, and a [`Fault`] can be planned for any of
+//! them by its number.
+
+mod disk;
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::{File, OpenMode, Vfs};
+use crate::sync::lock;
+use disk::{Disk, Node};
+
+/// What happens at a planned operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Power goes off in the middle of the operation: it may have had its effect or not, and this and every later
+    /// operation fails. [`SimVfs::power_cut`] then shows what is left.
+    PowerCut,
+    /// The operation fails with an I/O error and has no effect.
+    Error,
+    /// From this operation on there is no space for anything more, until [`SimVfs::free_space`].
+    Full,
+    /// If the operation is a write of more than one byte, only a part is written, which it says.
+    ShortWrite,
+    /// If the operation is a sync, it fails, and, as on Linux, what it should have made durable counts as clean
+    /// afterwards: a later sync says nothing about it.
+    FailedSync,
+}
+
+/// A simulated file system. Clones share it.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+/// use strongroom::vfs::{Fault, SimVfs};
+/// use strongroom::{Algorithm, Digest, Options};
+///
+/// let disk = SimVfs::new();
+/// let open = |disk: &SimVfs| Options::new().create(true).vfs(Arc::new(disk.clone())).open("/store");
+/// let store = open(&disk)?;
+/// let digest = store.put("acknowledged", Algorithm::Sha256)?;
+/// disk.fault_at(disk.operations() + 1, Fault::PowerCut);
+/// assert!(store.put("not acknowledged", Algorithm::Sha256).is_err());
+///
+/// let after = disk.power_cut(1);
+/// assert_eq!(open(&after)?.get(&digest)?.bytes()?, "acknowledged");
+/// # Ok::<(), strongroom::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SimVfs {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl Default for SimVfs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimVfs {
+    /// A file system with nothing but its root, `/`.
+    pub fn new() -> Self {
+        Self::of(Disk::new())
+    }
+
+    fn of(disk: Disk) -> Self {
+        Self { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// What is left after a power cut now: all that is durable, and of the rest what the seed draws.
+    #[must_use]
+    pub fn power_cut(&self, seed: u64) -> Self {
+        Self::of(lock(&self.disk).power_cut(seed))
+    }
+
+    /// The file system as the next process finds it after this one was killed: everything is there, and what was not
+    /// durable still is not. Locks and planned faults are gone.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self::of(lock(&self.disk).restarted())
+    }
+
+    /// How many operations have changed or synced something, or tried to.
+    pub fn operations(&self) -> u64 {
+        lock(&self.disk).operations
+    }
+
+    /// Plans a fault for the operation with this number; the first is 1.
+    pub fn fault_at(&self, operation: u64, fault: Fault) {
+        lock(&self.disk).faults.insert(operation, fault);
+    }
+
+    /// Ends [`Fault::Full`].
+    pub fn free_space(&self) {
+        lock(&self.disk).full = false;
+    }
+
+    /// Limits how many bytes all files together may have.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        lock(&self.disk).capacity = bytes;
+    }
+
+    /// How many bytes all files have.
+    pub fn used(&self) -> u64 {
+        lock(&self.disk).used()
+    }
+
+    /// Whether everything that would change something is refused with `PermissionDenied`.
+    pub fn set_read_only(&self, read_only: bool) {
+        lock(&self.disk).read_only = read_only;
+    }
+
+    /// Makes reads that touch a range of a file fail.
+    pub fn fail_reads(&self, path: impl Into<PathBuf>, range: Range<u64>) {
+        lock(&self.disk).bad_reads.push((path.into(), range));
+    }
+
+    /// All files, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        lock(&self.disk).files()
+    }
+
+    /// A file's content.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn read_file(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let disk = lock(&self.disk);
+        let inode = disk.inode(path.as_ref())?;
+        Ok(disk.node(inode)?.live.to_vec())
+    }
+
+    /// Replaces a file's content behind everybody's back, durably: for damage.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn tamper(&self, path: impl AsRef<Path>, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut disk = lock(&self.disk);
+        let inode = disk.inode(path.as_ref())?;
+        let node = disk.node_mut(inode)?;
+        change(Arc::make_mut(&mut node.live));
+        node.settle();
+        Ok(())
+    }
+
+    /// Flips a bit of a file, durably.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn flip_bit(&self, path: impl AsRef<Path>, bit: u64) -> io::Result<()> {
+        self.tamper(path, |content| {
+            if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| content.get_mut(at)) {
+                *byte ^= 1 << (bit % 8);
+            }
+        })
+    }
+
+    /// Removes a directory with all that is in it, durably.
+    pub fn remove_tree(&self, dir: impl AsRef<Path>) {
+        lock(&self.disk).remove_tree(dir.as_ref());
+    }
+}
+
+impl Vfs for SimVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut disk = lock(&self.disk);
+        let inode = if mode == OpenMode::CreateNew { disk.create(path)? } else { disk.open(path)? };
+        let file = SimFile {
+            disk: Arc::clone(&self.disk),
+            path: path.to_path_buf(),
+            inode,
+            writable: mode != OpenMode::Read,
+        };
+        Ok(Arc::new(file))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        lock(&self.disk).create_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        lock(&self.disk).list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        lock(&self.disk).rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        lock(&self.disk).remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        lock(&self.disk).sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut disk = lock(&self.disk);
+        if disk.locks.contains(path) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        match disk.entry(path) {
+            Some(Node::File(_)) => {}
+            _ => drop(disk.create(path)?),
+        }
+        disk.locks.insert(path.to_path_buf());
+        Ok(Box::new(Held { disk: Arc::clone(&self.disk), path: path.to_path_buf() }))
+    }
+}
+
+/// A lock that is held.
+struct Held {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.disk).locks.remove(&self.path);
+    }
+}
+
+/// An open file: it goes on reading its inode when the name is gone.
+#[derive(Debug)]
+struct SimFile {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+    inode: u64,
+    writable: bool,
+}
+
+impl SimFile {
+    fn writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        lock(&self.disk).read(self.inode, &self.path, buf, offset)
+    }
+
+    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.writable()?;
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        lock(&self.disk).write(self.inode, &bytes, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let disk = lock(&self.disk);
+        disk.powered()?;
+        Ok(disk.node(self.inode)?.live.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        lock(&self.disk).set_len(self.inode, len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let now = self.len()?;
+        self.set_len(len.max(now))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        lock(&self.disk).sync(self.inode)
+    }
+
+    fn start_writeback(&self, _: u64, _: u64) {}
+
+    fn map(&self) -> io::Result<Bytes> {
+        let disk = lock(&self.disk);
+        disk.powered()?;
+        Ok(Bytes::copy_from_slice(&disk.node(self.inode)?.live))
+    }
+}
+
+#[cfg(test)]
+mod tests;
