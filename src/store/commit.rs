@@ -300,8 +300,12 @@ impl Inner {
             }
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })
-        .inspect_err(|_| {
-            let _ = self.files.remove(id); // unlisted: at worst the next opening removes it
+        .inspect_err(|error| {
+            // After any other error the list may name it.
+            if matches!(error, Error::Full { .. }) {
+                let _ = self.files.remove(id); // unlisted: at worst the next opening removes it
+                self.files.published(id);
+            }
         })?;
         self.files.published(id);
         self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);

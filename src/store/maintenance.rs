@@ -13,7 +13,6 @@ use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
 use crate::runs::{LogEntry, MergeJob, Run, RunMeta, RunWriter, pick_merge};
 use crate::store::files::remove_if_there;
-use crate::store::layout::parse_id;
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
 use crate::store::view::View;
@@ -272,21 +271,6 @@ impl Inner {
                 self.folded.wait_timeout(failure, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner);
             failure = guard;
             self.check_writable()?;
-        }
-        Ok(())
-    }
-
-    /// Removes runs that the list does not name: what a crash left.
-    pub(crate) fn remove_stray_runs(&self) -> Result<()> {
-        let dir = self.files.layout.runs();
-        let listed: Vec<FileId> = lock(&self.list).runs.iter().map(|run| run.id).collect();
-        for name in self.files.vfs.list(&dir).map_err(Error::io("list", &dir))? {
-            if let Some(id) = parse_id(&name)
-                && !listed.contains(&id)
-            {
-                remove_if_there(&*self.files.vfs, &dir.join(&name))?;
-                self.files.skip_past(id);
-            }
         }
         Ok(())
     }

@@ -188,12 +188,18 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         options,
     };
     inner.open_runs()?;
-    inner.remove_orphans()?;
-    inner.remove_stray_runs()?;
+    let candidates = inner.unlisted_files()?;
+    // A file that a fact gave up is gone, but its id must not come again: the fact would give up the new file too.
+    let replayed_facts = inner.view().active.sorted(Lsn(u64::MAX));
+    let tail_facts = tail.iter().flat_map(|tail| &tail.record.facts);
+    for (key, _) in replayed_facts.iter().chain(tail_facts).filter(|(key, _)| key.family == Family::Segment) {
+        inner.files.skip_past(FileId(key.prefix()));
+    }
     for tail in &tail {
         note_names(&mut names, &tail.record);
     }
     inner.rewrite_tail(tail)?;
+    inner.remove_orphans(&candidates)?;
     for (lsn, (name, change)) in &names {
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
@@ -295,27 +301,40 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes files that were given up, and those that no fact and no list names.
-    fn remove_orphans(&self) -> Result<()> {
+    /// The log files and segments from the orphan floor on, and the runs, that the list does not name. No id of theirs
+    /// is given out again.
+    fn unlisted_files(&self) -> Result<Vec<(FileId, PathBuf)>> {
+        let list = lock(&self.list).clone();
+        let layout = &self.files.layout;
+        let mut dirs = vec![layout.runs()];
+        for parent in [layout.logs(), layout.segments()] {
+            dirs.extend(self.shards_from(&parent, list.orphan_floor, list.next_file)?);
+        }
+        let mut unlisted = Vec::new();
+        for dir in dirs {
+            for name in self.files.vfs.list(&dir).map_err(Error::io("list", &dir))? {
+                let Some(id) = parse_id(&name) else { continue };
+                self.files.skip_past(id);
+                let is_listed = list.logs.iter().any(|log| log.id == id) || list.runs.iter().any(|run| run.id == id);
+                if !is_listed && (id >= list.orphan_floor || dir == layout.runs()) {
+                    unlisted.push((id, dir.join(name)));
+                }
+            }
+        }
+        Ok(unlisted)
+    }
+
+    /// Removes files that were given up, and those of the unlisted that no fact names.
+    fn remove_orphans(&self, unlisted: &[(FileId, PathBuf)]) -> Result<()> {
         let snapshot = self.snapshot();
         for (key, value) in snapshot.view.active.sorted(snapshot.lsn) {
             if key.family == Family::Segment && value.is_none() {
                 self.files.remove(FileId(key.prefix()))?;
             }
         }
-        let (floor, next_file, logs) = {
-            let list = lock(&self.list);
-            (list.orphan_floor, list.next_file, list.logs.iter().map(|log| log.id).collect::<Vec<_>>())
-        };
-        for parent in [self.files.layout.logs(), self.files.layout.segments()] {
-            for dir in self.shards_from(&parent, floor, next_file)? {
-                for name in self.files.vfs.list(&dir).map_err(Error::io("list", &dir))? {
-                    let Some(id) = parse_id(&name) else { continue };
-                    self.files.skip_past(id);
-                    if id >= floor && !logs.contains(&id) && snapshot.segment(id)?.is_none() {
-                        remove_if_there(&*self.files.vfs, &dir.join(&name))?;
-                    }
-                }
+        for (id, path) in unlisted {
+            if snapshot.segment(*id)?.is_none() {
+                remove_if_there(&*self.files.vfs, path)?;
             }
         }
         Ok(())
@@ -393,9 +412,6 @@ impl Inner {
         self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
         let view = self.view();
         for (lsn, fact) in facts {
-            if fact.0.family == Family::Segment && fact.1.is_none() {
-                self.files.remove(FileId(fact.0.prefix()))?;
-            }
             view.active.insert(lsn, fact);
         }
         self.visible.store(durable.0, std::sync::atomic::Ordering::Release);

@@ -249,7 +249,7 @@ impl Inner {
             return Err(Error::WrongOffset { expected: from.offset, found: offset });
         }
         self.check_writable()?;
-        let mut source = Ok(());
+        let mut source;
         let mut piece = Vec::new();
         let mut new_file = None;
         let written = loop {

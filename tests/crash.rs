@@ -1,0 +1,221 @@
+//! Power cuts and kills at every operation, and again at every operation of the recovery.
+//!
+//! A history runs on the simulated file system. For each operation of it the power is cut there, with the choice of lost
+//! and kept sectors and names drawn from the seed. After recovery the store holds what was acknowledged, and what was
+//! under way wholly or not at all; all counts equal a recount. Then the same with the power cut again at each operation of
+//! the recovery.
+
+mod common;
+
+use common::{Model, Pair, Random, finish_uploads, history, is_one_of, observe, options, outline, seed};
+use strongroom::vfs::{Fault, SimVfs};
+use strongroom::{Clock, Error, Store};
+
+const STEPS: usize = 24;
+
+/// What a run left behind when it ended.
+struct End {
+    before: Model,
+    after: Model,
+    may_begin: bool,
+}
+
+/// Runs a history until an operation fails.
+fn run(disk: &SimVfs, steps: &[common::Step]) -> (End, Option<Error>) {
+    let mut pair = match Pair::new(disk) {
+        Ok(pair) => pair,
+        Err(error) => {
+            let none = || Model::default();
+            return (End { before: none(), after: none(), may_begin: false }, Some(error));
+        }
+    };
+    for step in steps {
+        if let Err(error) = pair.run(step) {
+            let end = End { before: pair.model.clone(), after: pair.next.clone(), may_begin: pair.may_begin };
+            pair.kill();
+            return (end, Some(error));
+        }
+    }
+    let end = End { before: pair.model.clone(), after: pair.model.clone(), may_begin: false };
+    pair.kill();
+    (end, None)
+}
+
+fn open(disk: &SimVfs) -> Result<Store, Error> {
+    options(disk, &Clock::manual()).open("/store")
+}
+
+/// Opens what is left, compares it, and goes on with it.
+fn check(left: &SimVfs, end: &End, context: &str) {
+    let store = open(left).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let seen = observe(&store);
+    assert!(
+        is_one_of(&seen, &[&end.before, &end.after], end.may_begin),
+        "{context}\nseen {:#?}\nbefore {:#?}\nafter {:#?}",
+        summary(&seen),
+        summary(&outline(&end.before)),
+        summary(&outline(&end.after)),
+    );
+    // Whatever was answered is durable: the power may go off right after, however the store came to be open.
+    let later = observe(&open(&left.power_cut(7)).unwrap_or_else(|error| panic!("{context}, cut again: {error}")));
+    assert_eq!(summary(&later), summary(&seen), "{context}: what was answered was lost");
+    finish_uploads(&store, &[&end.before, &end.after]);
+    let digest = store.put(b"and on it goes", strongroom::Algorithm::Sha256).expect("a working store");
+    store.close().expect("a clean close");
+    let store = open(left).expect("a clean opening");
+    assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
+}
+
+fn summary(model: &Model) -> (Vec<String>, Vec<String>, Vec<String>) {
+    (
+        model.blobs.iter().map(|(digest, content)| format!("{digest} {}", content.len())).collect(),
+        model.pins.iter().map(|(name, pin)| format!("{name} {pin:?}")).collect(),
+        model.uploads.iter().map(|(id, content)| format!("{id} {}", content.len())).collect(),
+    )
+}
+
+/// How many operations a history takes.
+fn operations(steps: &[common::Step]) -> u64 {
+    let disk = SimVfs::new();
+    let (_, error) = run(&disk, steps);
+    assert!(error.is_none(), "{error:?}");
+    disk.operations()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_at_any_power_cut_nor_at_a_second_one_during_recovery() {
+    let seed = seed(0x5eed);
+    let mut covered = 0u64;
+    for round in 0..4 {
+        let steps = history(&mut Random(seed + round), STEPS);
+        let mut draws = Random(seed ^ round << 32);
+        for k in 1..=operations(&steps) {
+            let disk = SimVfs::new();
+            disk.fault_at(k, Fault::PowerCut);
+            let (end, error) = run(&disk, &steps);
+            let Some(error) = error else { continue };
+            let draw = draws.next();
+            let context = format!("seed {seed} round {round} cut at {k} draw {draw}: {error}");
+            check(&disk.power_cut(draw), &end, &context);
+            covered += 1;
+            let counting = disk.power_cut(draw);
+            drop(open(&counting));
+            for j in 1..=counting.operations() {
+                let again = disk.power_cut(draw);
+                again.fault_at(j, Fault::PowerCut);
+                drop(open(&again));
+                let second = draws.next();
+                check(&again.power_cut(second), &end, &format!("{context}, again at {j} of the recovery draw {second}"));
+                covered += 1;
+            }
+        }
+    }
+    println!("crash points covered: {covered}");
+    assert!(covered >= 5_000, "{covered} crash points");
+}
+
+#[test]
+fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered() {
+    let seed = seed(0xdead);
+    let mut covered = 0u64;
+    for round in 0..3 {
+        let steps = history(&mut Random(seed + round), STEPS);
+        for k in 1..=operations(&steps) {
+            let disk = SimVfs::new();
+            disk.fault_at(k, Fault::PowerCut);
+            let (end, error) = run(&disk, &steps);
+            let Some(error) = error else { continue };
+            // The kernel lives on: all that was written is there, and none of it is safe before it is synced.
+            check(&disk.restarted(), &end, &format!("seed {seed} round {round} killed at {k}: {error}"));
+            covered += 1;
+        }
+    }
+    println!("kill points covered: {covered}");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
+    let seed = seed(0xf011);
+    for round in 0..2 {
+        let steps = history(&mut Random(seed + round), STEPS);
+        for k in 1..=operations(&steps) {
+            let disk = SimVfs::new();
+            disk.fault_at(k, Fault::Full);
+            let mut pair = match Pair::new(&disk) {
+                Ok(pair) => pair,
+                Err(Error::Full { .. }) => {
+                    disk.free_space();
+                    Pair::new(&disk).unwrap_or_else(|error| panic!("full at {k}, then not: {error}"))
+                }
+                Err(error) => panic!("full at {k}: {error}"),
+            };
+            for step in &steps {
+                match pair.run(step) {
+                    Ok(()) => {}
+                    Err(Error::Full { .. }) => {
+                        disk.free_space();
+                        if pair.store.is_none() {
+                            pair.store = Some(options(&disk, &pair.clock).open("/store").expect("space again"));
+                        }
+                        let store = pair.store.as_ref().expect("open");
+                        let seen = observe(store);
+                        assert!(is_one_of(&seen, &[&pair.model, &pair.next], pair.may_begin), "full at {k} in {step:?}");
+                        pair.model.uploads = pair.model.uploads.into_iter().filter(|(id, _)| seen.uploads.contains_key(id)).collect();
+                        pair.model.pins.retain(|name, _| seen.pins.contains_key(name));
+                        pair.run(step).unwrap_or_else(|error| panic!("full at {k}, again {step:?}: {error}"));
+                    }
+                    Err(error) => panic!("seed {seed} round {round} full at {k} in {step:?}: {error}"),
+                }
+            }
+            assert_eq!(summary(&observe(pair.store.as_ref().expect("open"))), summary(&outline(&pair.model)));
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_writes_are_refused_reads_go_on_and_nothing_acknowledged_is_lost() {
+    let seed = seed(0xf5);
+    let mut poisoned = 0;
+    for fault in [Fault::FailedSync, Fault::Error] {
+        let steps = history(&mut Random(seed), STEPS);
+        for k in 1..=operations(&steps) {
+            let disk = SimVfs::new();
+            disk.fault_at(k, fault);
+            let Ok(mut pair) = Pair::new(&disk) else { continue };
+            let Some(error) = steps.iter().find_map(|step| pair.run(step).err()) else { continue };
+            let end = End { before: pair.model.clone(), after: pair.next.clone(), may_begin: pair.may_begin };
+            if let Some(store) = &pair.store {
+                for (digest, content) in &end.before.blobs {
+                    if let Ok(blob) = store.get(digest) {
+                        assert_eq!(blob.bytes().expect("content"), content);
+                    } else {
+                        assert!(!end.after.blobs.contains_key(digest), "{fault:?} at {k}: {digest} is gone");
+                    }
+                }
+                if matches!(error, Error::Poisoned { .. }) {
+                    poisoned += 1;
+                    let refused = store.put(format!("after {k}"), strongroom::Algorithm::Sha256);
+                    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+                }
+            }
+            let draw = seed ^ k;
+            let left = disk.power_cut(draw);
+            pair.kill();
+            check(&left, &end, &format!("seed {seed} {fault:?} at {k} draw {draw}: {error}"));
+        }
+    }
+    assert!(poisoned > 50, "{poisoned} failed syncs met");
+}
+
+#[test]
+fn short_writes_change_nothing() {
+    let seed = seed(0x5407);
+    let steps = history(&mut Random(seed), STEPS);
+    for k in 1..=operations(&steps) {
+        let disk = SimVfs::new();
+        disk.fault_at(k, Fault::ShortWrite);
+        let (end, error) = run(&disk, &steps);
+        assert!(error.is_none(), "short write at {k}: {error:?}");
+        check(&disk.restarted(), &end, &format!("short write at {k}"));
+    }
+}
