@@ -23,6 +23,6 @@ pub use error::{Damage, Error, Result};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{
-    Blobs, Compression, Durability, Expect, Finding, Maintenance, Options, Pin, PinOptions, Stat, Store, UploadStatus,
+    Blobs, Compression, Durability, Expect, Finding, Maintenance, Options, Pin, PinOptions, Stat, Store, UploadStatus, Usage,
     Verification,
 };

@@ -257,7 +257,7 @@ impl Inner {
         if let Err(error) = log.append(&mut pieces, group.len) {
             tip.unsealed = Some((log.position, tip.last));
             tip.retired = tip.active.take();
-            return Err(error);
+            return Err(unknown_outcome(error));
         }
         if self.options.durability == Durability::Synced {
             log.sync().map_err(|error| self.poison(error))?;
@@ -414,6 +414,18 @@ impl Group<'_> {
             len: 0,
             results: Vec::new(),
         }
+    }
+}
+
+/// After a write to the log that failed, its records may be found there after a restart. [`Error::Full`] says that nothing
+/// was written, so this is another error.
+fn unknown_outcome(error: Error) -> Error {
+    match error {
+        Error::Full { path } => {
+            let source = Arc::new(std::io::ErrorKind::StorageFull.into());
+            Error::Io { path, operation: "write", source }
+        }
+        other => other,
     }
 }
 

@@ -226,10 +226,10 @@ impl Inner {
             }
             Ok(descriptor.digest)
         });
-        if stored.is_err() {
-            let _ = self.files.remove(file); // nothing refers to it: at worst the next opening removes it
+        match &stored {
+            Ok(_) => self.files.published(file),
+            Err(error) => self.files.give_up(file, error),
         }
-        self.files.published(file);
         stored
     }
 

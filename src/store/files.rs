@@ -92,6 +92,15 @@ impl Files {
         self.next_id.fetch_max(id.0 + 1, Ordering::Relaxed);
     }
 
+    /// Removes a new file whose content could not be published, because of `error`. Where the log may have a record of it
+    /// all the same, it stays, unpublished: the next opening finds out.
+    pub(crate) fn give_up(&self, id: FileId, error: &Error) {
+        if !matches!(error, Error::Io { .. } | Error::Poisoned { .. }) {
+            let _ = self.remove(id); // unpublished: at worst the next opening removes it
+            self.published(id);
+        }
+    }
+
     /// Makes sure that the directory of a new file's shard exists, durably.
     pub(crate) fn prepare_shard(&self, parent: &Path, id: FileId) -> Result<PathBuf> {
         let dir = parent.join(shard(id));

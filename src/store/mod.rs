@@ -14,6 +14,7 @@ pub(crate) mod options;
 mod pins;
 pub(crate) mod request;
 mod uploads;
+mod usage;
 mod verify;
 pub(crate) mod view;
 
@@ -27,6 +28,7 @@ pub use content::{Blobs, Expect, Stat};
 pub use options::{Compression, Durability, Maintenance, Options};
 pub use pins::{Pin, PinOptions};
 pub use uploads::UploadStatus;
+pub use usage::Usage;
 pub use verify::{Finding, Verification};
 
 use crate::error::{Error, Result};

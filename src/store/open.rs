@@ -1,7 +1,7 @@
 //! Creating and opening a store, and recovery.
 //!
 //! # Recovery, step by step
-//! 1. Take the lock; read `FORMAT` and `runs/LIST`; open the runs that the list names; remove those that it does not.
+//! 1. Take the lock; read `FORMAT` and `runs/LIST`, and sync the directory of the latter; open the runs that it names.
 //! 2. Replay the log files that the list names, oldest first: facts above the LSN that the runs reach go into a table. A
 //!    sealed file must reach exactly as far as the list says. The last one may end in a group that a power cut tore.
 //! 3. Find out what is known durable: the highest LSN that the list or any record says is. The records behind it, the
@@ -140,6 +140,8 @@ fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
 fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -> Result<Inner> {
     let vfs = Arc::clone(&options.vfs);
     let list = RunList::load(&*vfs, &layout.runs())?;
+    // A process that was killed may have renamed the list and not synced that. What follows acts on what it says.
+    vfs.sync_dir(&layout.runs()).map_err(Error::io("sync", &layout.runs()))?;
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
     }

@@ -266,11 +266,10 @@ impl Inner {
             }
         };
         let committed = written.and_then(|()| self.advance(id, session, &from));
-        if let Some(file) = new_file {
-            if committed.is_err() && self.snapshot().segment(file)?.is_none() {
-                let _ = self.files.remove(file); // nothing refers to it: at worst the next opening removes it
-            }
-            self.files.published(file);
+        match (new_file, &committed) {
+            (Some(file), Ok(())) => self.files.published(file),
+            (Some(file), Err(error)) => self.files.give_up(file, error),
+            (None, _) => {}
         }
         committed?;
         source.map(|()| session.fact.offset)

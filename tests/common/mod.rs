@@ -142,8 +142,19 @@ pub struct Pair {
     pub model: Model,
     /// What the model would be, had the operation under way succeeded.
     pub next: Model,
-    /// Whether the operation under way may leave an upload whose id nobody was told.
-    pub may_begin: bool,
+    /// What else the operation under way may leave.
+    pub leeway: Leeway,
+}
+
+/// What an operation may leave besides the state before it and that after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leeway {
+    #[default]
+    None,
+    /// An upload whose id nobody was told.
+    Begun,
+    /// Some of several independent removals.
+    Between,
 }
 
 impl Pair {
@@ -155,7 +166,7 @@ impl Pair {
             store: None,
             model: Model::default(),
             next: Model::default(),
-            may_begin: false,
+            leeway: Leeway::None,
         };
         pair.store = Some(options(disk, &clock).open("/store")?);
         Ok(pair)
@@ -164,7 +175,7 @@ impl Pair {
     /// Does a step on both. An error is one of the store that the model does not have.
     pub fn run(&mut self, step: &Step) -> Result<()> {
         self.next = self.model.clone();
-        self.may_begin = false;
+        self.leeway = Leeway::None;
         self.clock.advance(Duration::from_millis(10));
         let store = self.store.as_ref().expect("open");
         match step {
@@ -208,7 +219,7 @@ impl Pair {
                 }
             }
             Step::Begin(algorithm) => {
-                self.may_begin = true;
+                self.leeway = Leeway::Begun;
                 let id = store.begin_upload(*algorithm)?;
                 self.next.uploads.insert(id, Vec::new());
             }
@@ -237,6 +248,7 @@ impl Pair {
                 store.cancel_upload(id)?;
             }
             Step::Expire => {
+                self.leeway = Leeway::Between;
                 // Uploads idle for 40 ms and expired pins, by what the store says of them.
                 let uploads = store.uploads()?;
                 let is_idle = |idle: Duration| idle >= Duration::from_millis(40);
@@ -309,21 +321,30 @@ pub fn outline(model: &Model) -> Model {
     Model { uploads, ..model.clone() }
 }
 
-/// Whether what was seen is one of the states allowed; `may_begin` allows one empty upload more.
-pub fn is_one_of(seen: &Model, allowed: &[&Model], may_begin: bool) -> bool {
-    allowed.iter().any(|model| {
-        let model = outline(model);
-        if *seen == model {
-            return true;
+/// Whether what was seen is the state before an operation or that after it, with the leeway the operation has.
+pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) -> bool {
+    let (before, after) = (outline(before), outline(after));
+    if *seen == before || *seen == after {
+        return true;
+    }
+    match leeway {
+        Leeway::None => false,
+        Leeway::Begun => {
+            let mut seen = seen.clone();
+            let begun = |id: &UploadId, content: &Vec<u8>| content.is_empty() && !before.uploads.contains_key(id);
+            seen.uploads.retain(|id, content| !begun(id, content));
+            seen == before
         }
-        let mut seen = seen.clone();
-        let extra = seen.uploads.iter().find(|(id, content)| content.is_empty() && !model.uploads.contains_key(*id));
-        let extra = extra.map(|(id, _)| *id).filter(|_| may_begin);
-        extra.is_some_and(|id| {
-            seen.uploads.remove(&id);
-            seen == model
-        })
-    })
+        Leeway::Between => {
+            let pins = |model: &Model| BTreeSet::from_iter(model.pins.keys().cloned());
+            let uploads = |model: &Model| BTreeSet::from_iter(model.uploads.keys().copied());
+            seen.blobs == before.blobs
+                && pins(&after).is_subset(&pins(seen))
+                && pins(seen).is_subset(&pins(&before))
+                && uploads(&after).is_subset(&uploads(seen))
+                && uploads(seen).is_subset(&uploads(&before))
+        }
+    }
 }
 
 /// Commits all uploads, and compares their contents with those that were appended.

@@ -1,0 +1,357 @@
+//! The commands and their arguments.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use strongroom::{Algorithm, Digest, Error, Finding, Options, PinOptions, Store};
+
+use crate::output::{Output, size};
+use crate::{folder, oci, transfer};
+
+/// A content-addressable store in a directory.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+pub struct Arguments {
+    /// The store's directory.
+    #[arg(long, global = true, env = "STRONGROOM_DATA", default_value = "strongroom-data")]
+    data: PathBuf,
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a store.
+    Init,
+    /// Store files (`-` for standard input) and print their digests.
+    Put {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The digest algorithm.
+        #[arg(long, value_enum, default_value_t = Named::Sha256)]
+        algorithm: Named,
+        /// Pin the one file under this name.
+        #[arg(long)]
+        pin: Option<String>,
+    },
+    /// Write a blob to a file.
+    Get {
+        /// A digest or the name of a pin.
+        blob: String,
+        /// The file, which must not exist.
+        output: PathBuf,
+    },
+    /// Write a blob to standard output.
+    Cat {
+        /// A digest or the name of a pin.
+        blob: String,
+    },
+    /// List pins, or all blobs.
+    Ls {
+        /// List blobs.
+        #[arg(long)]
+        blobs: bool,
+    },
+    /// Tell what is known of a blob, or, without one, of the store.
+    Stat {
+        /// A digest or the name of a pin.
+        blob: Option<String>,
+    },
+    /// Remove a blob that nothing holds, or a pin.
+    Rm {
+        /// A digest or the name of a pin.
+        blob: String,
+        /// With a pin: also remove what it held and nothing else holds.
+        #[arg(long)]
+        blobs: bool,
+    },
+    /// Name a blob, and so keep it.
+    Pin {
+        /// The name.
+        name: String,
+        /// The blob's digest.
+        digest: Digest,
+        /// For how many seconds of the store's open time.
+        #[arg(long)]
+        expires: Option<u64>,
+    },
+    /// Read everything, compare it with its digests, and recount what is counted.
+    Verify,
+    /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
+    Import {
+        /// The folder.
+        from: PathBuf,
+        /// The pin's name; the folder's by default.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Write what was imported under a name to a new folder.
+    Export {
+        /// The pin's name.
+        name: String,
+        /// The folder, which must not exist or be empty.
+        to: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Named {
+    Sha256,
+    Sha512,
+    Blake3,
+}
+
+impl From<Named> for Algorithm {
+    fn from(named: Named) -> Self {
+        match named {
+            Named::Sha256 => Self::Sha256,
+            Named::Sha512 => Self::Sha512,
+            Named::Blake3 => Self::Blake3,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The store says no.
+    Store(Error),
+    /// A file that is not the store's.
+    File(PathBuf, io::Error),
+    /// A document that is not what it should be.
+    Document(String),
+    /// Verification found so many things.
+    Damaged(usize),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "{error}"),
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Document(problem) => f.write_str(problem),
+            Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Adds the path to an error of a file that is not the store's.
+pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
+    move |error| Failure::File(path.to_path_buf(), error)
+}
+
+/// Runs a command.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = Output::new(arguments.json);
+    let create = matches!(arguments.command, Command::Init);
+    let store = Options::new().create(create).open(&arguments.data)?;
+    command(&store, arguments.command, &output)?;
+    store.close()?;
+    Ok(())
+}
+
+fn command(store: &Store, command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Init => output.print(&json!({ "initialized": true }), "a store is there"),
+        Command::Put { files, algorithm, pin } => put(store, &files, algorithm.into(), pin.as_deref(), output)?,
+        Command::Get { blob, output: to } => {
+            let blob = store.get(&resolve(store, &blob)?)?;
+            let mut file = fs::File::create_new(&to).map_err(at(&to))?;
+            let progress = output.bytes(blob.len());
+            let copied = io::copy(&mut progress.wrap_read(blob.reader()), &mut file);
+            if let Err(error) = copied {
+                let _ = fs::remove_file(&to); // half a blob is worse than none
+                return Err(unwrap_io(&to, error));
+            }
+            progress.finish_and_clear();
+            output.print(&json!({ "digest": blob.digest().to_string(), "bytes": blob.len() }), "");
+        }
+        Command::Cat { blob } => {
+            let blob = store.get(&resolve(store, &blob)?)?;
+            let mut stdout = io::stdout().lock();
+            io::copy(&mut blob.reader(), &mut stdout).and_then(|_| stdout.flush()).map_err(|error| unwrap_io(Path::new("standard output"), error))?;
+        }
+        Command::Ls { blobs: false } => ls_pins(store, output)?,
+        Command::Ls { blobs: true } => {
+            for stat in store.blobs() {
+                let stat = stat?;
+                output.row(&stat_json(&stat), || format!("{} {:>12} {:>4}", stat.digest, stat.len, stat.references));
+            }
+        }
+        Command::Stat { blob: Some(blob) } => {
+            let stat = store.stat(&resolve(store, &blob)?)?;
+            let text = format!(
+                "{}\nlength      {}\nstored      {}\nreferences  {}",
+                stat.digest, stat.len, stat.stored_len, stat.references
+            );
+            output.print(&stat_json(&stat), &text);
+        }
+        Command::Stat { blob: None } => {
+            let usage = store.usage()?;
+            let document = json!({
+                "blobs": usage.blobs, "live_bytes": usage.live_bytes, "dead_bytes": usage.dead_bytes,
+                "segments": usage.segments, "run_bytes": usage.run_bytes,
+            });
+            let text = format!(
+                "blobs     {}\nlive      {}\ndead      {}\nsegments  {}\nruns      {}",
+                usage.blobs, size(usage.live_bytes), size(usage.dead_bytes), usage.segments, size(usage.run_bytes)
+            );
+            output.print(&document, &text);
+        }
+        Command::Rm { blob, blobs } => rm(store, &blob, blobs, output)?,
+        Command::Pin { name, digest, expires } => {
+            let options = match expires {
+                Some(seconds) => PinOptions::new().expires_after(Duration::from_secs(seconds)),
+                None => PinOptions::new(),
+            };
+            store.pin(&name, &digest, options)?;
+            output.print(&json!({ "name": name, "digest": digest.to_string() }), "");
+        }
+        Command::Verify => verify(store, output)?,
+        Command::Import { from, name } => {
+            let name = match name {
+                Some(name) => name,
+                None => folder_name(&from)?,
+            };
+            let report = if oci::is_layout(&from) {
+                oci::import(store, &from, &name, output)?
+            } else {
+                folder::import(store, &from, &name, output)?
+            };
+            report.print(&name, output);
+        }
+        Command::Export { name, to } => transfer::export(store, &name, &to, output)?,
+    }
+    Ok(())
+}
+
+/// The digest that a text is, or the one that the pin of that name has.
+fn resolve(store: &Store, text: &str) -> Result<Digest, Failure> {
+    match text.parse() {
+        Ok(digest) => Ok(digest),
+        Err(invalid) => match store.get_pin(text) {
+            Ok(pin) => Ok(pin.digest),
+            Err(Error::PinNotFound { .. }) if text.contains(':') => Err(invalid.into()),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// What failed while content was copied: the store inside of the I/O error, or the file.
+fn unwrap_io(path: &Path, error: io::Error) -> Failure {
+    match error.downcast::<Error>() {
+        Ok(error) => Failure::Store(error),
+        Err(error) => Failure::File(path.to_path_buf(), error),
+    }
+}
+
+fn put(store: &Store, files: &[PathBuf], algorithm: Algorithm, pin: Option<&str>, output: &Output) -> Result<(), Failure> {
+    if pin.is_some() && files.len() > 1 {
+        return Err(Failure::Document("--pin takes one file".into()));
+    }
+    for path in files {
+        let digest = if path == Path::new("-") {
+            store.put_reader(io::stdin().lock(), algorithm)?
+        } else {
+            let file = fs::File::open(path).map_err(at(path))?;
+            let progress = output.bytes(file.metadata().map_err(at(path))?.len());
+            let digest = store.put_reader(progress.wrap_read(file).take(u64::MAX), algorithm)?;
+            progress.finish_and_clear();
+            digest
+        };
+        if let Some(name) = pin {
+            store.pin(name, &digest, PinOptions::new())?;
+        }
+        let document = json!({ "digest": digest.to_string(), "file": path.to_string_lossy() });
+        output.row(&document, || format!("{digest}  {}", path.display()));
+    }
+    Ok(())
+}
+
+fn stat_json(stat: &strongroom::Stat) -> serde_json::Value {
+    json!({
+        "digest": stat.digest.to_string(), "bytes": stat.len, "stored_bytes": stat.stored_len, "references": stat.references,
+    })
+}
+
+fn ls_pins(store: &Store, output: &Output) -> Result<(), Failure> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.pins(after.as_deref(), 1000)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for name in page {
+            // It may have been removed since the page was made.
+            let Ok(pin) = store.get_pin(&name) else { continue };
+            let document = json!({
+                "name": pin.name, "digest": pin.digest.to_string(), "references": pin.references.len(),
+                "expires_in_seconds": pin.expires_in.map(|left| left.as_secs()),
+            });
+            output.row(&document, || format!("{:<40} {} +{}", pin.name, pin.digest, pin.references.len()));
+        }
+    }
+}
+
+fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
+    if let Ok(digest) = text.parse() {
+        store.remove(&digest)?;
+        output.print(&json!({ "removed": digest.to_string() }), "");
+        return Ok(());
+    }
+    let mut removed = 0;
+    for name in transfer::parts(store, text)? {
+        let pin = store.get_pin(&name)?;
+        store.unpin(&name)?;
+        for digest in pin.references.iter().chain([&pin.digest]).filter(|_| blobs) {
+            match store.remove(digest) {
+                Ok(()) => removed += 1,
+                Err(Error::BlobInUse { .. } | Error::BlobNotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    output.print(&json!({ "unpinned": text, "removed_blobs": removed }), "");
+    Ok(())
+}
+
+fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
+    let progress = output.bytes(store.usage()?.live_bytes);
+    let report = store.verify(|so_far| progress.set_position(so_far.stored_bytes))?;
+    progress.finish_and_clear();
+    let findings: Vec<String> = report
+        .findings
+        .iter()
+        .map(|finding| match finding {
+            Finding::Blob { digest: Some(digest), error } => format!("{digest}: {error}"),
+            Finding::Blob { error, .. } => error.to_string(),
+            Finding::Count { what, stored, counted } => format!("{what}: {stored} on record, {counted} counted"),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    let document = json!({
+        "blobs": report.blobs, "bytes": report.bytes, "stored_bytes": report.stored_bytes, "findings": findings,
+    });
+    let mut text = format!("{} blobs, {}: ", report.blobs, size(report.bytes));
+    text.push_str(if findings.is_empty() { "all sound" } else { "damage found\n" });
+    output.print(&document, &(text + &findings.join("\n")));
+    if findings.is_empty() { Ok(()) } else { Err(Failure::Damaged(findings.len())) }
+}
+
+fn folder_name(path: &Path) -> Result<String, Failure> {
+    let whole = path.canonicalize().map_err(at(path))?;
+    Ok(whole.file_name().map_or_else(|| "root".into(), |name| name.to_string_lossy().into_owned()))
+}

@@ -1,0 +1,49 @@
+//! `strongroom`: a store from the command line.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+
+mod commands;
+mod folder;
+mod oci;
+mod output;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use strongroom::Error;
+
+use crate::commands::{Arguments, Failure};
+
+/// Exit codes: 1 for failures in general (2 is a wrong command line), then one for each that a script may want to tell.
+const FAILED: u8 = 1;
+const NOT_FOUND: u8 = 3;
+const DAMAGED: u8 = 4;
+const FULL: u8 = 5;
+const LOCKED: u8 = 6;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match commands::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = code_of(&failure);
+            if json {
+                println!("{}", serde_json::json!({ "error": failure.to_string(), "exit": code }));
+            }
+            eprintln!("strongroom: {failure}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn code_of(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Damaged(_) | Failure::Store(Error::Corrupt { .. } | Error::DigestMismatch { .. }) => DAMAGED,
+        Failure::Store(Error::BlobNotFound { .. } | Error::PinNotFound { .. } | Error::NotAStore { .. }) => NOT_FOUND,
+        Failure::Store(Error::Full { .. }) => FULL,
+        Failure::Store(Error::Locked { .. }) => LOCKED,
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,85 @@
+//! OCI image layouts: their blobs, and their index as a pinned document.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::Value;
+use strongroom::{Algorithm, Digest, Expect, PinOptions, Store};
+
+use crate::commands::{Failure, at};
+use crate::output::Output;
+use crate::transfer::{Job, Report, store_files, write_files};
+
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Whether a folder is an image layout.
+pub fn is_layout(path: &Path) -> bool {
+    path.join("oci-layout").is_file() && path.join("index.json").is_file()
+}
+
+/// Whether a document is an image index.
+pub fn is_index(document: &Value) -> bool {
+    document.get("manifests").is_some_and(Value::is_array)
+}
+
+/// Stores a layout's blobs, each verified against its name, and pins the index, which holds them.
+pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result<Report, Failure> {
+    let before = store.usage()?;
+    let jobs = blobs(from)?;
+    let mut bytes_in = 0;
+    for (path, _) in &jobs {
+        bytes_in += fs::metadata(path).map_err(at(path))?.len();
+    }
+    let index = from.join("index.json");
+    let document = fs::read(&index).map_err(at(&index))?;
+    bytes_in += document.len() as u64;
+    let progress = output.bytes(bytes_in);
+    let files = jobs.len();
+    let digests: Vec<Digest> = store_files(store, jobs, &progress)?.into_iter().map(|(digest, _)| digest).collect();
+    progress.finish_and_clear();
+    let digest = store.put(&document, Algorithm::Sha256)?;
+    store.pin(name, &digest, PinOptions::new().references(digests))?;
+    let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
+    Ok(Report { files: files + 1, bytes_in, bytes_stored })
+}
+
+/// The files below `blobs/`, with the digests that their names say they have.
+fn blobs(layout: &Path) -> Result<Vec<Job>, Failure> {
+    let mut jobs = Vec::new();
+    for algorithm in sorted(&layout.join("blobs"))? {
+        for path in sorted(&algorithm)? {
+            let [name, hex] = [&algorithm, &path].map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+            let digest: Digest = format!("{name}:{hex}").parse()?;
+            jobs.push((path.clone(), Expect::Digest(digest)));
+        }
+    }
+    Ok(jobs)
+}
+
+fn sorted(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(dir).map_err(at(dir))?;
+    let mut paths = entries.map(|entry| Ok(entry.map_err(at(dir))?.path())).collect::<Result<Vec<_>, Failure>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Writes a layout; returns the number of files.
+pub fn export(store: &Store, index: &Bytes, blobs: &[Digest], to: &Path, output: &Output) -> Result<usize, Failure> {
+    let mut jobs = Vec::new();
+    let mut total = 0;
+    for digest in blobs {
+        let dir = to.join("blobs").join(digest.algorithm().name());
+        fs::create_dir_all(&dir).map_err(at(&dir))?;
+        total += store.stat(digest)?.len;
+        jobs.push((*digest, dir.join(digest.hex())));
+    }
+    let progress = output.bytes(total);
+    write_files(store, &jobs, &progress)?;
+    progress.finish_and_clear();
+    for (name, content) in [("oci-layout", LAYOUT.as_bytes()), ("index.json", index)] {
+        let path = to.join(name);
+        fs::write(&path, content).map_err(at(&path))?;
+    }
+    Ok(jobs.len() + 2)
+}

@@ -1,0 +1,43 @@
+//! How much space the store takes, from what is counted anyway.
+
+use crate::error::Result;
+use crate::facts::{Family, SegmentFact};
+use crate::store::Store;
+use crate::store::view::decoded;
+use crate::sync::lock;
+
+/// Space taken, in bytes. See [`Store::usage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Frames of blobs: content as stored, with its checksums.
+    pub live_bytes: u64,
+    /// Frames that no blob has any more, in files that hold others too.
+    pub dead_bytes: u64,
+    /// How many frames live: as many as there are blobs.
+    pub blobs: u64,
+    /// How many log files and segments hold them.
+    pub segments: u64,
+    /// The runs, in which facts lie.
+    pub run_bytes: u64,
+}
+
+impl Store {
+    /// How much space the store takes. Costs what there are segments, not what there are blobs.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.
+    pub fn usage(&self) -> Result<Usage> {
+        let snapshot = self.inner.snapshot();
+        let run_bytes = lock(&self.inner.list).runs.iter().map(|run| run.len).sum();
+        let mut usage = Usage { run_bytes, ..Usage::default() };
+        for fact in snapshot.facts(Family::Segment, [0; 32])? {
+            let segment = decoded(SegmentFact::decode(fact?.1.as_bytes()))?;
+            usage.live_bytes += segment.live_bytes;
+            usage.dead_bytes += segment.frame_bytes.saturating_sub(segment.live_bytes);
+            usage.blobs += u64::from(segment.live_frames);
+            usage.segments += 1;
+        }
+        Ok(usage)
+    }
+}
