@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::facts::{Codec, put_digest, take_digest};
 use crate::id::{FileId, StoreId};
 use crate::segment::frame::{BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, MAX_LEN, blocks, encode_tail, frame_len};
@@ -48,7 +48,14 @@ impl SegmentWriter {
     /// Goes on with a segment that has `len` durable bytes of content with these checksums. What was written behind
     /// them is overwritten.
     pub(crate) fn resume(vfs: &dyn Vfs, path: PathBuf, len: u64, crcs: Vec<u32>, block_crc: u32) -> Result<Self> {
-        let file = vfs.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
+        let file = vfs.open(&path, OpenMode::Write).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
+            _ => Error::io("open", &path)(error),
+        })?;
+        let file_len = file.len().map_err(Error::io("read the length of", &path))?;
+        if file_len < CONTENT_OFFSET + len {
+            return Err(Error::corrupt(&path, file_len, Damage::Truncated));
+        }
         Ok(Self { path, file, len, crcs, block: RunningCrc::resume(block_crc) })
     }
 
