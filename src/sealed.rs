@@ -122,7 +122,9 @@ impl SealedFile {
 
     /// [`block`](Self::block), with a checksum that has to be looked up: only where the block was not verified before.
     pub(crate) fn block_with(&self, offset: u64, len: usize, crc: impl FnOnce() -> Result<u32>) -> Result<Block<'_>> {
-        let Some(mapped) = self.mapped(offset, len)? else { return self.checked(offset, len, crc()?).map(Block::Copied) };
+        let Some(mapped) = self.mapped(offset, len)? else {
+            return self.checked(offset, len, crc()?).map(Block::Copied);
+        };
         match self.bit(offset, len) {
             Some((word, bit)) => {
                 if word.load(Ordering::Relaxed) & bit == 0 {

@@ -165,6 +165,9 @@ mod tests {
         bytes.put_u48(0x0102_0304_0506);
         bytes.put_u16(9);
         let mut fields = Fields(&bytes);
-        assert_eq!((fields.u48(), fields.u16(), fields.u8(), fields.end()), (Some(0x0102_0304_0506), Some(9), None, Some(())));
+        assert_eq!(
+            (fields.u48(), fields.u16(), fields.u8(), fields.end()),
+            (Some(0x0102_0304_0506), Some(9), None, Some(()))
+        );
     }
 }

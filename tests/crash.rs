@@ -5,6 +5,16 @@
 //! under way wholly or not at all; all counts equal a recount. Then the same with the power cut again at each operation of
 //! the recovery.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
 mod common;
 
 use common::{Leeway, Model, Pair, Random, finish_uploads, history, is_one_of, observe, options, outline, seed};
@@ -105,7 +115,11 @@ fn nothing_acknowledged_is_lost_at_any_power_cut_nor_at_a_second_one_during_reco
                 again.fault_at(j, Fault::PowerCut);
                 drop(open(&again));
                 let second = draws.next();
-                check(&again.power_cut(second), &end, &format!("{context}, again at {j} of the recovery draw {second}"));
+                check(
+                    &again.power_cut(second),
+                    &end,
+                    &format!("{context}, again at {j} of the recovery draw {second}"),
+                );
                 covered += 1;
             }
         }
@@ -160,7 +174,8 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
                         let store = pair.store.as_ref().expect("open");
                         let seen = observe(store);
                         assert!(is_one_of(&seen, &pair.model, &pair.next, pair.leeway), "full at {k} in {step:?}");
-                        pair.model.uploads = pair.model.uploads.into_iter().filter(|(id, _)| seen.uploads.contains_key(id)).collect();
+                        pair.model.uploads =
+                            pair.model.uploads.into_iter().filter(|(id, _)| seen.uploads.contains_key(id)).collect();
                         pair.model.pins.retain(|name, _| seen.pins.contains_key(name));
                         pair.run(step).unwrap_or_else(|error| panic!("full at {k}, again {step:?}: {error}"));
                     }

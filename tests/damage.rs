@@ -2,6 +2,16 @@
 //!
 //! Never a wrong answer, a panic, or "not found" for what the store knows.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
 mod common;
 
 use std::time::Duration;
@@ -31,7 +41,13 @@ fn build() -> (SimVfs, Known) {
         let digest = store.put(&content, algorithm).unwrap();
         if n % 5 == 0 {
             let name = format!("pin-{n:02}");
-            store.pin(&name, &digest, PinOptions::new().references(known.blobs.iter().map(|(digest, _)| *digest).collect::<Vec<_>>())).unwrap();
+            store
+                .pin(
+                    &name,
+                    &digest,
+                    PinOptions::new().references(known.blobs.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()),
+                )
+                .unwrap();
             known.pins.push(name);
         }
         known.blobs.push((digest, content));

@@ -57,14 +57,14 @@ pub(crate) fn unpack(packed: &[u8], len: usize) -> Option<Vec<u8>> {
 /// are not spread as evenly as random ones.
 fn may_shrink(content: &[u8]) -> bool {
     const COMPRESSED: [&[u8]; 8] = [
-        b"\x1f\x8b",             // gzip
-        b"\x28\xb5\x2f\xfd",     // zstd
-        b"\xfd7zXZ\0",           // xz
-        b"BZh",                  // bzip2
-        b"PK\x03\x04",           // zip, jar, wheel
-        b"\x04\x22\x4d\x18",     // lz4
+        b"\x1f\x8b",         // gzip
+        b"\x28\xb5\x2f\xfd", // zstd
+        b"\xfd7zXZ\0",       // xz
+        b"BZh",              // bzip2
+        b"PK\x03\x04",       // zip, jar, wheel
+        b"\x04\x22\x4d\x18", // lz4
         b"\x89PNG",
-        b"\xff\xd8\xff",         // JPEG
+        b"\xff\xd8\xff", // JPEG
     ];
     if content.len() < MIN_LEN || COMPRESSED.iter().any(|magic| content.starts_with(magic)) {
         return false;

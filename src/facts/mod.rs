@@ -8,7 +8,9 @@
 pub(crate) mod memtable;
 mod values;
 
-pub(crate) use values::{BlobFact, Codec, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest};
+pub(crate) use values::{
+    BlobFact, Codec, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
+};
 
 use std::sync::Arc;
 

@@ -137,7 +137,8 @@ impl ActiveLog {
     pub(crate) fn append<'a>(&mut self, pieces: &mut Vec<IoSlice<'a>>, len: u64) -> Result<()> {
         let end = self.position + len;
         if end > self.written {
-            let ahead = if len < ZEROS_AHEAD / 4 { ZEROS_AHEAD.min(self.header.capacity.saturating_sub(end)) } else { 0 };
+            let ahead =
+                if len < ZEROS_AHEAD / 4 { ZEROS_AHEAD.min(self.header.capacity.saturating_sub(end)) } else { 0 };
             pieces.push(IoSlice::new(ZEROS.get(..usize::try_from(ahead).unwrap_or_default()).unwrap_or_default()));
             self.written = end + ahead;
         }

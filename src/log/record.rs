@@ -120,7 +120,14 @@ pub(crate) struct Body {
 
 impl Body {
     /// Encodes the parts of a record around its frame: the header, and what follows the frame.
-    pub(crate) fn encode(&self, lsn: Lsn, durable: Lsn, times: Times, frame_len: u64, salt: &Salt) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn encode(
+        &self,
+        lsn: Lsn,
+        durable: Lsn,
+        times: Times,
+        frame_len: u64,
+        salt: &Salt,
+    ) -> (Vec<u8>, Vec<u8>) {
         let mut body = self.ops.clone();
         self.facts.iter().for_each(|fact| put_fact(&mut body, fact));
         let size = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);

@@ -181,7 +181,7 @@ impl Names {
         };
         let boot = trust.boot.0.clone().unwrap_or_default();
         let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
-        let state = State { backend, overlay: BTreeMap::new(), lsn, ready, failed: false };
+        let state = State { backend, overlay: BTreeMap::new(), lsn, ready, failed: !ready };
         (Self { state: Mutex::new(state), identity }, !ready)
     }
 
@@ -207,12 +207,13 @@ impl Names {
         listed.ok()
     }
 
-    /// Whether enough waits to go to the backend.
+    /// Whether there is something to do: enough waits to go to the backend, or the view has to be rebuilt.
     pub(crate) fn due(&self) -> bool {
-        lock(&self.state).overlay.len() > OVERLAY_MAX
+        let state = lock(&self.state);
+        state.overlay.len() > OVERLAY_MAX || state.failed
     }
 
-    /// Whether the view lost its backend and has to be rebuilt.
+    /// Whether the view has to be rebuilt.
     pub(crate) fn needs_rebuild(&self) -> bool {
         lock(&self.state).failed
     }
@@ -401,7 +402,11 @@ mod tests {
                     names.maintain();
                 }
                 if lsn % 37 == 0 {
-                    let expected: Vec<_> = model.range::<String, _>((std::ops::Bound::Excluded(&name), std::ops::Bound::Unbounded)).take(7).cloned().collect();
+                    let expected: Vec<_> = model
+                        .range::<String, _>((std::ops::Bound::Excluded(&name), std::ops::Bound::Unbounded))
+                        .take(7)
+                        .cloned()
+                        .collect();
                     assert_eq!(names.list(NameKind::Pin, Some(&name), 7).unwrap(), expected);
                 }
             }

@@ -89,7 +89,8 @@ impl Backend for SledBackend {
     fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
         self.with(|db| {
             let keys = db.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).keys();
-            let same_kind = |key: &sled::Result<sled::IVec>| key.as_ref().map_or(true, |key| key.first() == after.first());
+            let same_kind =
+                |key: &sled::Result<sled::IVec>| key.as_ref().map_or(true, |key| key.first() == after.first());
             keys.take_while(same_kind).take(limit).map(|key| Ok(key?.to_vec())).collect()
         })
     }

@@ -93,9 +93,7 @@ impl RunList {
         out.put_u32(VERSION);
         out.put_u32(0);
         out.put(&self.store.0);
-        for number in
-            [self.generation, self.folded.0, self.durable.0, self.next_file.0, self.orphan_floor.0]
-        {
+        for number in [self.generation, self.folded.0, self.durable.0, self.next_file.0, self.orphan_floor.0] {
             out.put_u64(number);
         }
         out.put(&self.session.0);

@@ -32,9 +32,9 @@ mod merge;
 mod reader;
 mod writer;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use format::Footer;
 pub(crate) use list::{LogEntry, RunList, RunMeta, pick_merge};
 pub(crate) use merge::{Merge, MergeJob, Source};
 pub(crate) use reader::Run;
-pub(crate) use writer::RunWriter;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use format::Footer;
+pub(crate) use writer::{FamilyCounts, RunWriter};

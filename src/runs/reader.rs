@@ -130,7 +130,7 @@ impl Run {
         let shift = 64 - u32::from(section.fanout_bits);
         let (mut low_prefix, mut high_prefix) = match section.fanout_bits {
             0 => (0, u64::MAX),
-            _ => (target >> shift << shift, target | (1u64 << shift) - 1),
+            _ => (target >> shift << shift, target | ((1u64 << shift) - 1)),
         };
         let mut guesses = 0;
         while low < high {

@@ -18,6 +18,9 @@ use crate::wire::{PutFields, crc32c, len64};
 /// How much is gathered before it is written.
 const BUFFER: usize = 256 << 10;
 
+/// The most entries that each family can get, in the order of [`Family::ALL`].
+pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
+
 /// Writes a run.
 ///
 /// In memory it holds the filter and the fan-out of the section that it is at (about 1.5 bytes a key) and, for families
@@ -28,8 +31,7 @@ pub(crate) struct RunWriter {
     path: PathBuf,
     pages: PageWriter,
     lsns: (Lsn, Lsn),
-    /// No section gets more entries than this.
-    most_entries: usize,
+    most_entries: FamilyCounts,
     section: Option<Building>,
     sections: Vec<Section>,
     entries: u64,
@@ -48,20 +50,29 @@ struct Building {
 }
 
 impl RunWriter {
-    /// Creates the file for at most `most_entries` facts. The caller syncs the directory.
+    /// Creates the file for at most so many facts. The caller syncs the directory.
     pub(crate) fn create(
         vfs: &dyn Vfs,
         path: &Path,
         id: FileId,
         store: StoreId,
         lsns: (Lsn, Lsn),
-        most_entries: usize,
+        most_entries: FamilyCounts,
     ) -> Result<Self> {
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
         let mut pages = PageWriter { file, path: path.to_path_buf(), buffer: Vec::new(), written: 0, crcs: Vec::new() };
         pages.buffer.put(&encode_header(id, store));
         pages.flush_raw()?;
-        Ok(Self { id, path: path.to_path_buf(), pages, lsns, most_entries, section: None, sections: Vec::new(), entries: 0 })
+        Ok(Self {
+            id,
+            path: path.to_path_buf(),
+            pages,
+            lsns,
+            most_entries,
+            section: None,
+            sections: Vec::new(),
+            entries: 0,
+        })
     }
 
     pub(crate) fn id(&self) -> FileId {
@@ -76,7 +87,9 @@ impl RunWriter {
     pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
         if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
             self.end_section()?;
-            self.section = Some(Building::new(key.family, self.pages.page(), self.most_entries));
+            let counts = Family::ALL.iter().zip(self.most_entries);
+            let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
+            self.section = Some(Building::new(key.family, self.pages.page(), most));
         }
         let Some(building) = &mut self.section else { return Ok(()) };
         debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
@@ -127,7 +140,9 @@ impl RunWriter {
     }
 
     fn end_section(&mut self) -> Result<()> {
-        let Some(Building { mut section, entries, mut fanout, filter, .. }) = self.section.take() else { return Ok(()) };
+        let Some(Building { mut section, entries, mut fanout, filter, .. }) = self.section.take() else {
+            return Ok(());
+        };
         self.pages.pad()?;
         if section.family.value_len().is_none() {
             section.entries_page = self.pages.page();

@@ -180,7 +180,8 @@ impl Frame {
         let content = frame.get(128..)?.get(..usize::try_from(descriptor.stored_len).ok()?)?;
         let crcs: Vec<u32> = content.chunks(1 << descriptor.block_log2).map(crc32c).collect();
         let tail = frame.get(128 + content.len()..)?;
-        let same = Descriptor::new(descriptor.codec, descriptor.stored_len, descriptor.len, descriptor.digest, &crcs).crc
+        let same = Descriptor::new(descriptor.codec, descriptor.stored_len, descriptor.len, descriptor.digest, &crcs)
+            .crc
             == descriptor.crc;
         (same && tail == encode_tail(descriptor.stored_len, descriptor.block_log2, &crcs)).then_some(descriptor)
     }

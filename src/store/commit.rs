@@ -93,8 +93,11 @@ impl Inner {
     /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any.
     pub(crate) fn commit_now(&self, request: Request) -> Result<Outcome> {
         self.check_writable()?;
-        let waiter =
-            Arc::new(Waiter { request: Mutex::new(Some(request)), state: Mutex::new(Progress::Queued), changed: Condvar::new() });
+        let waiter = Arc::new(Waiter {
+            request: Mutex::new(Some(request)),
+            state: Mutex::new(Progress::Queued),
+            changed: Condvar::new(),
+        });
         let must_wait = {
             let mut queue = lock(&self.queue);
             queue.waiting.push_back(Arc::clone(&waiter));
@@ -144,7 +147,8 @@ impl Inner {
         let mut bytes = 0;
         let mut count = 0;
         for waiter in &queue.waiting {
-            let frame = lock(&waiter.request).as_ref().and_then(Request::frame).map_or(0, |frame| frame.bytes.len() as u64);
+            let frame =
+                lock(&waiter.request).as_ref().and_then(Request::frame).map_or(0, |frame| frame.bytes.len() as u64);
             if count > 0 && bytes + frame > GROUP_BYTES {
                 break;
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::blob::{Blob, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Codec, Family, Key};
+use crate::facts::{BlobFact, Family, Key};
 use crate::id::FileId;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::store::options::Maintenance;
@@ -187,7 +187,12 @@ impl Store {
 
     /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
     pub fn blobs(&self) -> Blobs<'_> {
-        Blobs { inner: &self.inner, snapshot: self.inner.snapshot(), from: Some([0; 32]), batch: Vec::new().into_iter() }
+        Blobs {
+            inner: &self.inner,
+            snapshot: self.inner.snapshot(),
+            from: Some([0; 32]),
+            batch: Vec::new().into_iter(),
+        }
     }
 }
 
@@ -234,7 +239,13 @@ impl Inner {
     }
 
     /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.
-    fn write_segment(&self, id: FileId, head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<Descriptor> {
+    fn write_segment(
+        &self,
+        id: FileId,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+    ) -> Result<Descriptor> {
         let algorithm = expect.algorithm();
         let (writer, digest) = match self.options.maintenance {
             Maintenance::Inline => {
@@ -398,8 +409,8 @@ impl Inner {
         let bytes = file.bytes_unverified(at, 128)?;
         let descriptor = Descriptor::parse(&bytes).filter(|descriptor| Key::blob(&descriptor.digest) == *key);
         match descriptor {
-            Some(Descriptor { digest, codec, .. }) if matches!(codec, Codec::Plain | Codec::Zstd) => Ok(digest),
-            _ => Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor"))),
+            Some(descriptor) => Ok(descriptor.digest),
+            None => Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor"))),
         }
     }
 }

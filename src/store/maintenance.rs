@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
-use crate::runs::{LogEntry, MergeJob, Run, RunMeta, RunWriter, pick_merge};
+use crate::runs::{FamilyCounts, LogEntry, MergeJob, Run, RunMeta, RunWriter, pick_merge};
 use crate::store::files::remove_if_there;
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
@@ -97,6 +97,9 @@ impl Inner {
         while self.merge_once()? {}
         drop(guard);
         self.drop_logs(&dead_logs)?;
+        if self.names.needs_rebuild() {
+            self.rebuild_names()?;
+        }
         self.names.maintain();
         Ok(())
     }
@@ -145,7 +148,8 @@ impl Inner {
         let facts = table.sorted(crate::id::Lsn(u64::MAX));
         let removed = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
         let removed = removed.map(|(key, _)| FileId(key.prefix())).collect();
-        let mut writer = self.run_writer(table.lsn_range(), facts.len())?;
+        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
+        let mut writer = self.run_writer(table.lsn_range(), Family::ALL.map(count))?;
         // Below the only run there is nothing that a tombstone could hide.
         let keep_tombstones = !self.view().runs.is_empty();
         let written = facts
@@ -169,8 +173,11 @@ impl Inner {
             merged.iter().map(|meta| meta.lsn_min).min().unwrap_or_default(),
             merged.iter().map(|meta| meta.lsn_max).max().unwrap_or_default(),
         );
-        let entries = merged.iter().map(|meta| usize::try_from(meta.entries).unwrap_or(usize::MAX)).sum();
-        let mut writer = self.run_writer(lsns, entries)?;
+        let count = |family| {
+            let entries: u64 = sources.iter().map(|run| run.entries(family)).sum();
+            usize::try_from(entries).unwrap_or(usize::MAX)
+        };
+        let mut writer = self.run_writer(lsns, Family::ALL.map(count))?;
         let drop_tombstones = range.end == metas.len();
         let mut job = MergeJob::new(sources, drop_tombstones);
         let merging = loop {
@@ -206,7 +213,7 @@ impl Inner {
         Ok(true)
     }
 
-    fn run_writer(&self, lsns: (crate::id::Lsn, crate::id::Lsn), entries: usize) -> Result<RunWriter> {
+    fn run_writer(&self, lsns: (crate::id::Lsn, crate::id::Lsn), entries: FamilyCounts) -> Result<RunWriter> {
         let id = self.files.new_id();
         let path = self.files.layout.run(id);
         RunWriter::create(&*self.files.vfs, &path, id, self.files.store, lsns, entries)
@@ -235,7 +242,14 @@ impl Inner {
     }
 
     pub(crate) fn open_run(&self, meta: &RunMeta) -> Result<Run> {
-        Run::open(&*self.files.vfs, &self.files.layout.run(meta.id), meta.id, self.files.store, meta.len, &self.files.run_mappings)
+        Run::open(
+            &*self.files.vfs,
+            &self.files.layout.run(meta.id),
+            meta.id,
+            self.files.store,
+            meta.len,
+            &self.files.run_mappings,
+        )
     }
 
     /// Removes log files that recovery no longer needs and in which no frame lives.

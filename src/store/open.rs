@@ -205,7 +205,8 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     for (lsn, (name, change)) in &names {
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
-    if rebuild_names {
+    // Else the maintenance thread does it, and until then the facts are asked.
+    if rebuild_names && inner.options.maintenance == Maintenance::Inline {
         inner.rebuild_names()?;
     }
     Ok(inner)
@@ -421,8 +422,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Has the names read from the facts again: by the caller, or by a thread of its own where the options have one.
-    fn rebuild_names(&self) -> Result<()> {
+    /// Reads the names from the facts again.
+    pub(crate) fn rebuild_names(&self) -> Result<()> {
         let snapshot = self.snapshot();
         let mut names = Vec::new();
         for fact in snapshot.facts(Family::Pin, [0; 32])? {

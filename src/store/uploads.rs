@@ -233,8 +233,11 @@ impl Inner {
             Some(file) => {
                 let mut crcs = Vec::new();
                 for part in 0..fact.parts {
-                    let value = self.snapshot().get(&Key::upload_part(id, part))?.ok_or(Error::UploadNotFound { id })?;
-                    crcs.extend(value.as_bytes().chunks_exact(4).filter_map(|crc| crc.try_into().ok().map(u32::from_le_bytes)));
+                    let value =
+                        self.snapshot().get(&Key::upload_part(id, part))?.ok_or(Error::UploadNotFound { id })?;
+                    crcs.extend(
+                        value.as_bytes().chunks_exact(4).filter_map(|crc| crc.try_into().ok().map(u32::from_le_bytes)),
+                    );
                 }
                 let path = self.files.layout.segment(file);
                 Some(SegmentWriter::resume(&*self.files.vfs, path, fact.offset, crcs, fact.block_crc)?)
@@ -297,7 +300,8 @@ impl Inner {
         let Some(writer) = session.writer.as_ref().filter(|writer| writer.len() > from.offset) else { return Ok(()) };
         writer.sync().map_err(|error| self.poison(error))?;
         let whole_before = usize::try_from(from.offset >> 16).unwrap_or(usize::MAX);
-        let part = writer.crcs().get(whole_before..).unwrap_or_default().iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        let part =
+            writer.crcs().get(whole_before..).unwrap_or_default().iter().flat_map(|crc| crc.to_le_bytes()).collect();
         let to = UploadFact {
             file: session.fact.file,
             offset: writer.len(),

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use crate::blob::Blob;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
 use crate::id::FileId;
-use crate::store::Store;
+use crate::segment::{parse_footer, parse_header};
 use crate::store::view::decoded;
+use crate::store::{Inner, Store};
+use crate::vfs::OpenMode;
 
 /// What [`Store::verify`] found.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,11 @@ pub enum Finding {
         /// The blob, where its digest is known.
         digest: Option<Digest>,
         /// Why.
+        error: Error,
+    },
+    /// A segment's header or footer is damaged. Its blobs may be sound all the same.
+    Segment {
+        /// Which, and where.
         error: Error,
     },
     /// A number that is kept differs from what a recount gives.
@@ -98,6 +105,12 @@ impl Store {
             let (frames, bytes) = segments.remove(&FileId(key.prefix())).unwrap_or_default();
             report.compare(|| format!("live frames of {key:?}"), segment.live_frames.into(), frames);
             report.compare(|| format!("live bytes of {key:?}"), segment.live_bytes, bytes);
+            if segment.kind == SegmentKind::Sealed
+                && let Err(error) = inner.check_segment(FileId(key.prefix()))
+                && inner.snapshot().segment(FileId(key.prefix()))?.is_some()
+            {
+                report.findings.push(Finding::Segment { error });
+            }
             let empty_segment = segment.kind == SegmentKind::Sealed && frames == 0;
             report.compare(|| format!("segment without a live frame: {key:?}"), u64::from(empty_segment), 0);
         }
@@ -105,6 +118,29 @@ impl Store {
             report.compare(|| format!("frames in the unknown segment {file}"), 0, frames);
         }
         Ok(report)
+    }
+}
+
+impl Inner {
+    /// Reads what surrounds the frames of a segment.
+    fn check_segment(&self, id: FileId) -> Result<()> {
+        let path = self.files.layout.segment(id);
+        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
+            _ => Error::io("open", &path)(error),
+        })?;
+        let read = |offset, len| {
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+        };
+        if read(0, 512).and_then(|header| parse_header(&header)) != Some((id, self.files.store)) {
+            return Err(Error::corrupt(&path, 0, Damage::Invalid("segment header")));
+        }
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        match parse_footer(len, read) {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
+        }
     }
 }
 

@@ -59,7 +59,11 @@ impl Snapshot {
     }
 
     /// The facts of a family in the order of their keys, from one on.
-    pub(crate) fn facts(&self, family: Family, from: [u8; 32]) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+    pub(crate) fn facts(
+        &self,
+        family: Family,
+        from: [u8; 32],
+    ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
         let tables = std::iter::once(&self.view.active).chain(&self.view.frozen);
         let mut sources: Vec<Source<'_>> = Vec::new();
         for table in tables {

@@ -69,6 +69,7 @@ pub trait Vfs: Debug + Send + Sync {
 }
 
 /// An open file. All positions are absolute; nothing has a cursor.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks a file that")]
 pub trait File: Debug + Send + Sync {
     /// Reads into `buf` from `offset` and returns how many bytes came: fewer than asked at the end of the file, or for
     /// no reason at all, as with `pread`.
@@ -99,11 +100,6 @@ pub trait File: Debug + Send + Sync {
 }
 
 impl dyn File + '_ {
-    /// Whether the file holds nothing.
-    pub fn is_empty(&self) -> io::Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
     /// Fills `buf` from `offset`, or fails with `UnexpectedEof`.
     pub fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {

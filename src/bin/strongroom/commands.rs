@@ -183,7 +183,9 @@ fn command(store: &Store, command: Command, output: &Output) -> Result<(), Failu
         Command::Cat { blob } => {
             let blob = store.get(&resolve(store, &blob)?)?;
             let mut stdout = io::stdout().lock();
-            io::copy(&mut blob.reader(), &mut stdout).and_then(|_| stdout.flush()).map_err(|error| unwrap_io(Path::new("standard output"), error))?;
+            io::copy(&mut blob.reader(), &mut stdout)
+                .and_then(|_| stdout.flush())
+                .map_err(|error| unwrap_io(Path::new("standard output"), error))?;
         }
         Command::Ls { blobs: false } => ls_pins(store, output)?,
         Command::Ls { blobs: true } => {
@@ -208,7 +210,11 @@ fn command(store: &Store, command: Command, output: &Output) -> Result<(), Failu
             });
             let text = format!(
                 "blobs     {}\nlive      {}\ndead      {}\nsegments  {}\nruns      {}",
-                usage.blobs, size(usage.live_bytes), size(usage.dead_bytes), usage.segments, size(usage.run_bytes)
+                usage.blobs,
+                size(usage.live_bytes),
+                size(usage.dead_bytes),
+                usage.segments,
+                size(usage.run_bytes)
             );
             output.print(&document, &text);
         }
@@ -259,7 +265,13 @@ fn unwrap_io(path: &Path, error: io::Error) -> Failure {
     }
 }
 
-fn put(store: &Store, files: &[PathBuf], algorithm: Algorithm, pin: Option<&str>, output: &Output) -> Result<(), Failure> {
+fn put(
+    store: &Store,
+    files: &[PathBuf],
+    algorithm: Algorithm,
+    pin: Option<&str>,
+    output: &Output,
+) -> Result<(), Failure> {
     if pin.is_some() && files.len() > 1 {
         return Err(Failure::Document("--pin takes one file".into()));
     }

@@ -74,7 +74,8 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
 fn walk(root: &Path, below: &Path, entries: &mut Vec<(PathBuf, u32, Entry)>) -> Result<(), Failure> {
     let dir = root.join(below);
     let listed = fs::read_dir(&dir).map_err(at(&dir))?;
-    let mut names = listed.map(|entry| Ok(entry.map_err(at(&dir))?.file_name())).collect::<Result<Vec<_>, Failure>>()?;
+    let mut names =
+        listed.map(|entry| Ok(entry.map_err(at(&dir))?.file_name())).collect::<Result<Vec<_>, Failure>>()?;
     names.sort();
     for name in names {
         let path = below.join(name);
@@ -122,7 +123,9 @@ pub fn export(store: &Store, document: &Value, to: &Path, output: &Output) -> Re
         // A document is content that anybody may have stored: it must not lead out of the folder, nor through a link.
         let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
         if !is_inside || path.ancestors().any(|part| links.contains(part)) {
-            return Err(Failure::Document(format!("the document has the path {path:?}, which leads out of the folder")));
+            return Err(Failure::Document(format!(
+                "the document has the path {path:?}, which leads out of the folder"
+            )));
         }
         let whole = to.join(&path);
         let mode = row["mode"].as_u64().and_then(|mode| u32::try_from(mode).ok()).ok_or_else(bad)?;

@@ -1,6 +1,7 @@
 //! `strongroom`: a store from the command line.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+#![allow(unreachable_pub, reason = "a program has no outside")]
+#![allow(clippy::indexing_slicing, reason = "of JSON values by key, which does not panic")]
 
 mod commands;
 mod folder;

@@ -31,7 +31,11 @@ impl Report {
         });
         let text = format!(
             "{name}: {} files, {} ({} bytes) in, {} ({} bytes) stored anew",
-            self.files, size(self.bytes_in), self.bytes_in, size(self.bytes_stored), self.bytes_stored
+            self.files,
+            size(self.bytes_in),
+            self.bytes_in,
+            size(self.bytes_stored),
+            self.bytes_stored
         );
         output.print(&document, &text);
     }
@@ -70,9 +74,11 @@ pub fn write_files(store: &Store, jobs: &[(Digest, PathBuf)], progress: &Progres
     for (digest, path) in jobs {
         let blob = store.get(digest)?;
         let mut file = fs::File::create_new(path).map_err(at(path))?;
-        io::copy(&mut progress.wrap_read(blob.reader()), &mut file).map_err(|error| match error.downcast::<Error>() {
-            Ok(error) => Failure::Store(error),
-            Err(error) => at(path)(error),
+        io::copy(&mut progress.wrap_read(blob.reader()), &mut file).map_err(|error| {
+            match error.downcast::<Error>() {
+                Ok(error) => Failure::Store(error),
+                Err(error) => at(path)(error),
+            }
         })?;
     }
     Ok(())

@@ -173,12 +173,8 @@ impl Vfs for SimVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut disk = lock(&self.disk);
         let inode = if mode == OpenMode::CreateNew { disk.create(path)? } else { disk.open(path)? };
-        let file = SimFile {
-            disk: Arc::clone(&self.disk),
-            path: path.to_path_buf(),
-            inode,
-            writable: mode != OpenMode::Read,
-        };
+        let file =
+            SimFile { disk: Arc::clone(&self.disk), path: path.to_path_buf(), inode, writable: mode != OpenMode::Read };
         Ok(Arc::new(file))
     }
 

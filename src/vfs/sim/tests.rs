@@ -117,7 +117,10 @@ fn live_behaviour_is_that_of_the_real_file_system() {
                 1 => vfs.rename(&a, &b).map(|()| Vec::new()),
                 2 => vfs.remove(&a).map(|()| Vec::new()),
                 3 => vfs.open(&a, OpenMode::Write).and_then(|file| file.set_len(size)).map(|()| Vec::new()),
-                4 => vfs.open(&a, OpenMode::Write).and_then(|file| file.write_all_at(&[7; 700], size)).map(|()| Vec::new()),
+                4 => vfs
+                    .open(&a, OpenMode::Write)
+                    .and_then(|file| file.write_all_at(&[7; 700], size))
+                    .map(|()| Vec::new()),
                 5 => vfs.open(&a, OpenMode::Read).and_then(|file| file.map()).map(|map| map.to_vec()),
                 _ => vfs.list(root).map(|mut names| {
                     names.sort();

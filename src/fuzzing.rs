@@ -1,0 +1,146 @@
+//! The parsers of all that lies on disk, each as a function of bytes: for fuzzing. Not part of the API.
+//!
+//! Each accepts anything. What it must not do is panic, hang, or allocate more than its input warrants.
+
+use std::path::{Path, PathBuf};
+
+use crate::facts::{BlobFact, Family, PinFact, SegmentFact, UploadFact};
+use crate::id::{FileId, StoreId};
+use crate::log::op::Op;
+use crate::log::record::{Header, parse_facts};
+use crate::log::replay::{Extent, Replay};
+use crate::log::{ActiveLog, Body, LogHeader, Times};
+use crate::runs::{Footer, Run, RunList};
+use crate::sealed::{MappingBudget, ReadMode};
+use crate::segment::{Frame, parse_footer, parse_header};
+use crate::vfs::{OpenMode, RealVfs, Vfs as _};
+
+/// A digest's text.
+pub fn digest(bytes: &[u8]) {
+    let _ = String::from_utf8_lossy(bytes).parse::<crate::Digest>();
+}
+
+/// A log record: header, operations, facts, and the values of facts.
+pub fn record(bytes: &[u8]) {
+    let _ = Header::parse(bytes, &[0; 32]);
+    let _ = Op::parse_all(bytes);
+    let _ = parse_facts(bytes);
+    let _ = BlobFact::decode(bytes);
+    let _ = SegmentFact::decode(bytes);
+    let _ = PinFact::decode(bytes);
+    let _ = UploadFact::decode(bytes);
+}
+
+/// A frame with its descriptor, table and content.
+pub fn frame(bytes: &[u8]) {
+    let _ = Frame::verify(bytes);
+    let _ = crate::blob::unpack(bytes, 4 << 20);
+}
+
+/// A segment's header, footer and trailer.
+pub fn segment(bytes: &[u8]) {
+    let _ = parse_header(bytes);
+    let _ = parse_footer(bytes.len() as u64, |offset, len| {
+        let offset = usize::try_from(offset).ok()?;
+        bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec)
+    });
+}
+
+/// The list of runs, the format file, a log file's header, and a run's footer.
+pub fn list(bytes: &[u8]) {
+    let _ = RunList::parse(bytes);
+    let _ = crate::store::format::parse(bytes, Path::new("FORMAT"));
+    let _ = LogHeader::parse(bytes);
+    let _ = Footer::parse(bytes);
+}
+
+/// A whole run, read in every way.
+pub fn run(bytes: &[u8]) {
+    let Some(path) = scratch(bytes) else { return };
+    let len = bytes.len() as u64;
+    let budget = MappingBudget::new(ReadMode::Positioned, 0);
+    if let Ok(run) = Run::open(&RealVfs, &path, FileId(1), StoreId([0; 16]), len, &budget) {
+        for family in Family::ALL {
+            for fact in run.iter(family, [0; 32]) {
+                let Ok((key, _)) = fact else { break };
+                let _ = run.get(&key);
+            }
+        }
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+/// A whole log file, replayed.
+pub fn log(bytes: &[u8]) {
+    let Some(path) = scratch(bytes) else { return };
+    if let Ok(file) = RealVfs.open(&path, OpenMode::Read)
+        && let Ok(header) = LogHeader::read(&path, &*file, FileId(1), StoreId([0; 16]))
+        && let Ok(mut replay) = Replay::new(&path, &*file, header, Extent::Open { durable: crate::Lsn(0) })
+    {
+        while let Ok(Some(record)) = replay.next() {
+            let _ = replay.frame_is_whole(&record);
+        }
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+/// Bytes as a file.
+fn scratch(bytes: &[u8]) -> Option<PathBuf> {
+    let name = blake3::hash(bytes).to_hex();
+    let path = std::env::temp_dir().join(format!("strongroom-fuzz-{}-{name}", std::process::id()));
+    std::fs::write(&path, bytes).ok()?;
+    Some(path)
+}
+
+/// A small valid run and log file, to begin from.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let sim = std::env::temp_dir().join(format!("strongroom-seeds-{}", std::process::id()));
+    let _ = std::fs::create_dir_all(&sim);
+    let path = sim.join("seed.log");
+    let header = LogHeader {
+        file: FileId(1),
+        store: StoreId([0; 16]),
+        session: crate::id::SessionId([0; 16]),
+        first_lsn: crate::Lsn(1),
+        capacity: 8192,
+        salt: [0; 32],
+    };
+    let _ = std::fs::remove_file(&path);
+    if let Ok(mut log) = ActiveLog::create(&RealVfs, path.clone(), header) {
+        let key = crate::facts::Key { family: Family::Pin, bytes: [1; 32] };
+        let body = Body { ops: Vec::new(), facts: vec![(key, None)] };
+        let (head, rest) = body.encode(crate::Lsn(1), crate::Lsn(0), Times::default(), 0, &header.salt);
+        let len = (head.len() + rest.len()) as u64;
+        let _ = log.append(&mut [&head, &rest].map(|piece| std::io::IoSlice::new(piece)).to_vec(), len);
+    }
+    let seeds = std::fs::read(&path).into_iter().collect();
+    let _ = std::fs::remove_dir_all(sim);
+    seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_parser_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            for parse in [super::digest, super::record, super::frame, super::segment, super::list, super::run, super::log] {
+                parse(&bytes);
+            }
+        }
+
+        #[test]
+        fn no_parser_panics_on_nearly_valid_bytes(
+            at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            for mut seed in super::seeds() {
+                let place = at.index(seed.len());
+                seed[place] = value;
+                super::log(&seed);
+                seed.truncate(cut.index(seed.len()));
+                super::log(&seed);
+            }
+        }
+    }
+}
