@@ -1,0 +1,97 @@
+//! What the store's operations cost: `cargo bench --bench store`. How that compares with peers and with what the hardware
+//! gives is for `benches/peers` to say.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
+
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use strongroom::{Algorithm, Digest, Durability, Options, Store};
+
+fn random(state: &mut u64, len: usize) -> Vec<u8> {
+    std::iter::repeat_with(|| {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state ^ *state >> 29).to_le_bytes()
+    })
+    .flatten()
+    .take(len)
+    .collect()
+}
+
+/// On the disk that the project is on, not on a file system in memory.
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A store of many tiny blobs, its facts in runs.
+fn filled(dir: &tempfile::TempDir, blobs: u64, len: usize) -> (Store, Vec<Digest>) {
+    let options = Options::new().create(true).durability(Durability::Relaxed);
+    let store = options.open(dir.path().join("store")).unwrap();
+    let mut state = 1;
+    let digests = (0..blobs).map(|_| store.put(random(&mut state, len), Algorithm::Blake3).unwrap()).collect();
+    store.checkpoint().unwrap();
+    (store, digests)
+}
+
+fn put(criterion: &mut Criterion) {
+    let dir = dir();
+    let store = Options::new().create(true).open(dir.path().join("store")).unwrap();
+    let mut state = 7;
+    for len in [4 << 10, 64 << 10, 1 << 20, 64 << 20] {
+        let mut group = criterion.benchmark_group("put, SHA-256, durable");
+        group.throughput(Throughput::Bytes(len as u64)).sample_size(20).measurement_time(Duration::from_secs(3));
+        group.bench_function(format!("{} KiB", len >> 10), |bencher| {
+            bencher.iter_batched(
+                || random(&mut state, len),
+                |content| store.put(content, Algorithm::Sha256).unwrap(),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
+fn read(criterion: &mut Criterion) {
+    let dir = dir();
+    let (store, digests) = filled(&dir, 50_000, 4096);
+    let mut n = 0;
+    let mut next = || {
+        n = (n + 7919) % digests.len();
+        digests[n]
+    };
+    let mut group = criterion.benchmark_group("read");
+    group.bench_function("get 4 KiB, verified", |bencher| {
+        bencher.iter(|| store.get(&next()).unwrap().bytes().unwrap());
+    });
+    group.finish();
+    let big = store.put(random(&mut 3, 256 << 20), Algorithm::Blake3).unwrap();
+    let mut group = criterion.benchmark_group("read 256 MiB");
+    group.throughput(Throughput::Bytes(256 << 20)).sample_size(10);
+    group.bench_function("verified again", |bencher| bencher.iter(|| store.get(&big).unwrap().bytes().unwrap()));
+    group.bench_function("unverified", |bencher| bencher.iter(|| store.get(&big).unwrap().bytes_unverified().unwrap()));
+}
+
+fn exists(criterion: &mut Criterion) {
+    let dir = dir();
+    let (store, digests) = filled(&dir, 1_000_000, 8);
+    let absent: Vec<_> = (0..1_000_000u32).map(|n| Digest::of(Algorithm::Blake3, &n.to_le_bytes())).collect();
+    let mut group = criterion.benchmark_group("exists, 1 M blobs");
+    for (name, digests) in [("hit", &digests), ("miss", &absent)] {
+        let mut n = 0;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                n = (n + 7919) % digests.len();
+                store.exists(&digests[n]).unwrap()
+            });
+        });
+    }
+    group.finish();
+    store.close().unwrap();
+    let mut group = criterion.benchmark_group("open, 1 M blobs");
+    group.sample_size(10);
+    group.bench_function("and close, clean", |bencher| {
+        bencher.iter(|| drop(Store::open(dir.path().join("store")).unwrap()));
+    });
+}
+
+criterion_group!(benches, put, read, exists);
+criterion_main!(benches);
