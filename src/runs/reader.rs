@@ -76,7 +76,9 @@ impl Run {
         if !found {
             return Ok(None);
         }
-        self.entry(section, index).and_then(|(_, entry)| self.value(section, &entry)).map(Some)
+        let (page, at) = self.locate(section, index)?;
+        let slot = page.get(at + KEY_LEN..at + section.width()).ok_or_else(|| self.invalid(section, index))?;
+        self.value(section, slot).map(Some)
     }
 
     /// The facts of a family, tombstones among them, in the order of their keys, from one on.
@@ -134,10 +136,12 @@ impl Run {
         };
         let mut guesses = 0;
         while low < high {
-            let spread = u128::from(high_prefix.saturating_sub(low_prefix)) + 1;
             let middle = if guesses < GUESSES {
-                let ahead = u128::from(target.saturating_sub(low_prefix)) * u128::from(high - low) / spread;
-                low + u64::try_from(ahead).unwrap_or(u64::MAX).min(high - low - 1)
+                // In 32 bits, so that the product fits into 64: there are fewer than 2^32 entries.
+                let spread = high_prefix.saturating_sub(low_prefix);
+                let shift = 32u32.saturating_sub(spread.leading_zeros());
+                let ahead = target.saturating_sub(low_prefix) >> shift;
+                low + (ahead.min(u64::from(u32::MAX)) * (high - low) / ((spread >> shift) + 1)).min(high - low - 1)
             } else {
                 low + (high - low) / 2
             };
