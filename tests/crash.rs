@@ -174,8 +174,7 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
                         let store = pair.store.as_ref().expect("open");
                         let seen = observe(store);
                         assert!(is_one_of(&seen, &pair.model, &pair.next, pair.leeway), "full at {k} in {step:?}");
-                        pair.model.uploads =
-                            pair.model.uploads.into_iter().filter(|(id, _)| seen.uploads.contains_key(id)).collect();
+                        pair.model.uploads.retain(|id, _| seen.uploads.contains_key(id));
                         pair.model.pins.retain(|name, _| seen.pins.contains_key(name));
                         pair.run(step).unwrap_or_else(|error| panic!("full at {k}, again {step:?}: {error}"));
                     }

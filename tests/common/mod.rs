@@ -350,8 +350,8 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
 /// Commits all uploads, and compares their contents with those that were appended.
 pub fn finish_uploads(store: &Store, models: &[&Model]) {
     for upload in store.uploads().expect("uploads") {
-        let contents = models.iter().filter_map(|model| model.uploads.get(&upload.id));
-        let content = contents.filter(|content| content.len() as u64 == upload.offset).last().cloned();
+        let mut contents = models.iter().filter_map(|model| model.uploads.get(&upload.id));
+        let content = contents.rfind(|content| content.len() as u64 == upload.offset).cloned();
         let Some(content) = content.or((upload.offset == 0).then(Vec::new)) else {
             panic!("an upload of {} bytes that nobody made", upload.offset);
         };
