@@ -29,7 +29,7 @@ fn filled(dir: &tempfile::TempDir, blobs: u64, len: usize) -> (Store, Vec<Digest
     let store = options.open(dir.path().join("store")).unwrap();
     let mut state = 1;
     let digests = (0..blobs).map(|_| store.put(random(&mut state, len), Algorithm::Blake3).unwrap()).collect();
-    store.checkpoint().unwrap();
+    store.merge_runs().unwrap();
     (store, digests)
 }
 

@@ -132,6 +132,8 @@ pub(crate) struct Names {
 
 struct State {
     backend: Box<dyn Backend>,
+    /// Where a backend may be, and when it would be trusted; none once that was looked at.
+    to_open: Option<(PathBuf, Trust)>,
     /// Changes that the backend does not have, the newest for each key.
     overlay: BTreeMap<Vec<u8>, Change>,
     /// The LSN of the newest change.
@@ -161,28 +163,36 @@ fn key(kind: NameKind, name: &str) -> Vec<u8> {
 }
 
 impl Names {
-    /// Opens the view in a directory, or one in memory, and says whether it has to be rebuilt.
-    pub(crate) fn open(dir: Option<PathBuf>, session: SessionId, trust: &Trust) -> (Self, bool) {
-        let mut ready = false;
-        let mut lsn = trust.last;
-        let backend: Box<dyn Backend> = match dir {
-            None => Box::new(MemoryBackend::default()),
-            Some(dir) => match open_trusted(&dir, trust) {
-                Some((backend, watermark)) => {
-                    ready = true;
-                    lsn = watermark.lsn;
-                    Box::new(backend)
-                }
-                None => match SledBackend::create(&dir) {
-                    Ok(backend) => Box::new(backend),
-                    Err(Failed) => Box::new(MemoryBackend::default()),
-                },
+    /// A view in a directory, or one in memory. Until it was [prepared](Self::prepare) it has no answers.
+    pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust) -> Self {
+        let boot = trust.boot.0.clone().unwrap_or_default();
+        let state = State {
+            backend: Box::new(MemoryBackend::default()),
+            to_open: dir.map(|dir| (dir, trust.clone())),
+            overlay: BTreeMap::new(),
+            lsn: trust.last,
+            ready: false,
+            failed: true,
+        };
+        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
+        Self { state: Mutex::new(state), identity }
+    }
+
+    /// Opens what is in the directory, if that was not done, and says whether the names have to be
+    /// [read from the facts](Self::rebuild) again. Opening sled takes tens of milliseconds, so this is not part of opening
+    /// the store where a thread can do it.
+    pub(crate) fn prepare(&self) -> bool {
+        let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
+        let (backend, trusted): (Box<dyn Backend>, bool) = match open_trusted(&dir, &trust) {
+            Some(backend) => (Box::new(backend), true),
+            None => match SledBackend::create(&dir) {
+                Ok(backend) => (Box::new(backend), false),
+                Err(Failed) => return true,
             },
         };
-        let boot = trust.boot.0.clone().unwrap_or_default();
-        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
-        let state = State { backend, overlay: BTreeMap::new(), lsn, ready, failed: !ready };
-        (Self { state: Mutex::new(state), identity }, !ready)
+        let mut state = lock(&self.state);
+        (state.backend, state.ready, state.failed) = (backend, trusted, !trusted);
+        !trusted
     }
 
     /// Takes in what a commit did to names, in the order of commits.
@@ -287,10 +297,10 @@ impl State {
 }
 
 /// Opens what is there, if it can be trusted.
-fn open_trusted(dir: &Path, trust: &Trust) -> Option<(SledBackend, Watermark)> {
+fn open_trusted(dir: &Path, trust: &Trust) -> Option<SledBackend> {
     let backend = SledBackend::open(dir).ok()?;
     let watermark = Watermark::parse(&backend.watermark().ok()??)?;
-    watermark.is_trusted(trust).then_some((backend, watermark))
+    watermark.is_trusted(trust).then_some(backend)
 }
 
 #[cfg(test)]
@@ -310,8 +320,8 @@ mod tests {
 
     /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
     fn written(dir: &Path) {
-        let (names, rebuild) = Names::open(Some(dir.to_path_buf()), SessionId([7; 16]), &trust(0, 0, 0));
-        assert!(rebuild);
+        let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0));
+        assert!(names.prepare());
         names.rebuild([]);
         for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
             names.apply(Lsn(lsn), [(NameKind::Pin, name, Change::Set)]);
@@ -321,7 +331,7 @@ mod tests {
     }
 
     fn is_trusted(dir: &Path, trust: &Trust) -> bool {
-        !Names::open(Some(dir.to_path_buf()), SessionId([8; 16]), trust).1
+        !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone()).prepare()
     }
 
     #[test]
@@ -329,8 +339,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
         written(&path);
-        let (names, rebuild) = Names::open(Some(path.clone()), SessionId([8; 16]), &trust(7, 2, 5));
-        assert!(!rebuild);
+        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5));
+        assert_eq!(names.list(NameKind::Pin, None, 10), None, "not open yet");
+        assert!(!names.prepare());
         assert_eq!(names.list(NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
         drop(names);
         let other_boot = Trust { boot: BootId(Some(b"later".to_vec())), ..trust(7, 2, 5) };
@@ -360,8 +371,8 @@ mod tests {
             let path = dir.path().join("names");
             written(&path);
             spoil(&path);
-            let (names, rebuild) = Names::open(Some(path), SessionId([8; 16]), &trust(7, 2, 5));
-            if rebuild {
+            let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5));
+            if names.prepare() {
                 assert_eq!(names.list(NameKind::Pin, None, 9), None, "spoilt in way {number}");
                 names.apply(Lsn(6), [(NameKind::Pin, "b", Change::Remove), (NameKind::Pin, "d", Change::Set)]);
                 names.rebuild(["a", "b", "c"].map(|name| (NameKind::Pin, name.to_string())));
@@ -385,7 +396,8 @@ mod tests {
     fn pages_equal_those_of_a_sorted_set() {
         let dir = tempfile::tempdir().unwrap();
         for dir in [None, Some(dir.path().join("names"))] {
-            let (names, _) = Names::open(dir, SessionId([7; 16]), &trust(0, 0, 0));
+            let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0));
+            assert!(names.prepare());
             names.rebuild([]);
             let mut model = BTreeSet::new();
             let mut random = 1u64;

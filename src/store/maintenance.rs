@@ -3,6 +3,7 @@
 //! One step at a time, under a lock of its own, beside commits and reads. Each step ends with a new list of runs, which
 //! replaces the old one atomically; a crash before that leaves files that the next opening removes.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -97,7 +98,7 @@ impl Inner {
         while self.merge_once()? {}
         drop(guard);
         self.drop_logs(&dead_logs)?;
-        if self.names.needs_rebuild() {
+        if self.names.needs_rebuild() && self.names.prepare() {
             self.rebuild_names()?;
         }
         self.names.maintain();
@@ -162,8 +163,13 @@ impl Inner {
 
     /// Merges runs if a tier is full; `false` where none is.
     fn merge_once(&self) -> Result<bool> {
+        let range = pick_merge(&lock(&self.list).runs);
+        range.map_or(Ok(false), |range| self.merge(range))
+    }
+
+    /// Merges the runs at these positions of the list; `false` where it was told to stop.
+    fn merge(&self, range: Range<usize>) -> Result<bool> {
         let metas = lock(&self.list).runs.clone();
-        let Some(range) = pick_merge(&metas) else { return Ok(false) };
         let view = self.view();
         let (Some(sources), Some(merged)) = (view.runs.get(range.clone()), metas.get(range.clone())) else {
             return Ok(false);
@@ -295,6 +301,7 @@ const MAX_UNFOLDED_LOGS: u64 = 8;
 
 /// The maintenance thread: works when told to, and looks after the names now and then.
 pub(crate) fn run_thread(inner: &Inner) {
+    inner.signal.raise(); // the names wait to be opened
     while inner.signal.wait(Duration::from_secs(1)) {
         if let Err(error) = inner.maintain() {
             *lock(&inner.maintenance_failure) = Some(error);
@@ -305,6 +312,19 @@ pub(crate) fn run_thread(inner: &Inner) {
 }
 
 impl Store {
+    /// Merges all runs into one, so that a look-up has one place to look. Maintenance keeps them few by itself; this is for
+    /// after a large import.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn merge_runs(&self) -> Result<()> {
+        self.checkpoint()?;
+        let inner = &self.inner;
+        let _guard = lock(&inner.maintenance);
+        let count = lock(&inner.list).runs.len();
+        if count > 1 { inner.merge(0..count).map(drop) } else { Ok(()) }
+    }
+
     /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself when
     /// enough has come together.
     ///

@@ -166,7 +166,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         boot: BootId::current(),
     };
     let names_dir = options.names_on_disk.then(|| files.layout.names());
-    let (view, rebuild_names) = Names::open(names_dir, session, &trust);
+    let view = Names::new(names_dir, session, trust);
     let inner = Inner {
         session,
         queue: Mutex::default(),
@@ -206,7 +206,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
     // Else the maintenance thread does it, and until then the facts are asked.
-    if rebuild_names && inner.options.maintenance == Maintenance::Inline {
+    if inner.options.maintenance == Maintenance::Inline && inner.names.prepare() {
         inner.rebuild_names()?;
     }
     Ok(inner)

@@ -62,7 +62,7 @@ impl Contender for Strongroom {
     }
 
     fn settle(&self) {
-        self.store.checkpoint().unwrap();
+        self.store.merge_runs().unwrap();
     }
 
     fn get(&self, key: &Key) -> usize {
