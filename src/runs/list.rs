@@ -87,6 +87,17 @@ impl RunList {
         }
     }
 
+    /// Drops the log files whose facts the runs all have, and says which.
+    pub(crate) fn drop_folded_logs(&mut self) -> Vec<FileId> {
+        let folded = self.folded;
+        let is_needed = |log: &LogEntry| log.sealed.is_none_or(|(_, last)| last > folded);
+        let dropped: Vec<FileId> = self.logs.iter().filter(|log| !is_needed(log)).map(|log| log.id).collect();
+        self.logs.retain(is_needed);
+        // Should a crash come before they are removed, the next opening has to find them.
+        self.orphan_floor = dropped.iter().copied().fold(self.orphan_floor, FileId::min);
+        dropped
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.put(&MAGIC);

@@ -336,13 +336,20 @@ impl Inner {
         let mut tip = lock(&self.tip);
         let active = tip.active.take();
         let end = active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
+        let mut folded = Vec::new();
         self.update_list(|list| {
             if let Some(entry) = list.logs.last_mut() {
                 entry.sealed = entry.sealed.or(end);
             }
+            folded = list.drop_folded_logs();
         })?;
         if let Some(log) = active {
             let _ = log.file.set_len(log.position); // gives back space; nobody relies on it
+        }
+        for id in folded {
+            if self.snapshot().segment(id)?.is_none() {
+                self.files.remove(id)?;
+            }
         }
         Ok(())
     }

@@ -166,6 +166,9 @@ impl Files {
         let mut open = write(&self.open);
         open.insert(id, Arc::new(Entry { file, used: AtomicBool::new(true) }));
         order.push_back(id);
+        if order.len() > 2 * self.max_open {
+            order.retain(|id| open.contains_key(id)); // those that were forgotten
+        }
         // Each round either evicts or takes a second chance away, so two rounds over all suffice.
         for _ in 0..2 * order.len() {
             if open.len() <= self.max_open {

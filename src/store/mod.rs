@@ -214,12 +214,19 @@ impl Store {
         } else if inner.options.maintenance == Maintenance::Thread {
             return Ok(());
         }
-        inner.names.close();
         if inner.poison.get().is_some() {
+            inner.names.close();
             return inner.check_writable();
         }
+        // On a full disk the facts stay in the log, which has them all the same.
+        let folded = inner.fold_for_close();
+        inner.names.close();
         inner.sync()?;
-        inner.seal()
+        inner.seal()?;
+        match folded {
+            Err(Error::Full { .. }) => Ok(()),
+            other => other,
+        }
     }
 }
 
