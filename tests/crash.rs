@@ -17,8 +17,10 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{Leeway, Model, Pair, Random, finish_uploads, history, is_one_of, observe, options, outline, seed};
-use strongroom::vfs::{Fault, SimVfs};
+use strongroom::vfs::{Fault, SimVfs, Vfs};
 use strongroom::{Clock, Error, Store};
 
 const STEPS: usize = 24;
@@ -74,6 +76,33 @@ fn check(left: &SimVfs, end: &End, context: &str) {
     store.close().expect("a clean close");
     let store = open(left).expect("a clean opening");
     assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
+    remove_everything(&store);
+    store.close().expect("a clean close");
+    // What the crash left half done is not left for ever either: of an empty store there is a last log file at most.
+    let files = files(left);
+    assert!(files.len() <= 1 && files.iter().all(|file| file.ends_with(".log")), "{context}: {files:?}");
+}
+
+fn remove_everything(store: &Store) {
+    for pin in store.pins(None, usize::MAX).expect("pins") {
+        store.unpin(&pin).expect("pinned");
+    }
+    for upload in store.uploads().expect("uploads") {
+        store.cancel_upload(upload.id).expect("begun");
+    }
+    for blob in store.blobs().collect::<Vec<_>>() {
+        store.remove(&blob.expect("a blob").digest).expect("stored");
+    }
+    store.checkpoint().expect("a checkpoint");
+}
+
+/// The log files and segments.
+fn files(disk: &SimVfs) -> Vec<String> {
+    let list = |dir: &str| disk.list(Path::new(dir)).expect("a directory");
+    let shards = ["/store/log", "/store/segments"]
+        .into_iter()
+        .flat_map(|parent| list(parent).into_iter().map(move |shard| format!("{parent}/{shard}")));
+    shards.flat_map(|shard| list(&shard).into_iter().map(move |name| format!("{shard}/{name}"))).collect()
 }
 
 fn summary(model: &Model) -> (Vec<String>, Vec<String>, Vec<String>) {

@@ -89,7 +89,7 @@ impl Inner {
         self.maintain_if_due();
         let outcome = outcome?;
         for file in &outcome.dropped {
-            self.files.remove(*file)?;
+            let _ = self.files.remove(*file); // it is committed: folding that fact removes the file again
         }
         Ok(outcome)
     }
@@ -315,8 +315,7 @@ impl Inner {
         .inspect_err(|error| {
             // After any other error the list may name it.
             if matches!(error, Error::Full { .. }) {
-                let _ = self.files.remove(id); // unlisted: at worst the next opening removes it
-                self.files.published(id);
+                self.files.discard(id);
             }
         })?;
         self.files.published(id);
@@ -346,12 +345,10 @@ impl Inner {
         if let Some(log) = active {
             let _ = log.file.set_len(log.position); // gives back space; nobody relies on it
         }
-        for id in folded {
-            if self.snapshot().segment(id)?.is_none() {
-                self.files.remove(id)?;
-            }
-        }
-        Ok(())
+        // What has no frames goes. An empty one that had some is given up by the next opening.
+        let snapshot = self.snapshot();
+        folded.retain(|id| matches!(snapshot.segment(*id), Ok(None)));
+        self.files.remove_durably(&folded)
     }
 
     /// Creates a log file, durably, that nothing names yet.

@@ -225,17 +225,14 @@ impl Inner {
         self.check_writable()?;
         let file = self.files.new_id();
         let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
-            let existed = self.commit(Request::PutSegment { descriptor, file })?.existed;
-            if existed {
-                self.files.remove(file)?;
-            }
-            Ok(descriptor.digest)
+            Ok((descriptor.digest, self.commit(Request::PutSegment { descriptor, file })?.existed))
         });
         match &stored {
-            Ok(_) => self.files.published(file),
+            Ok((_, true)) => self.files.discard(file),
+            Ok((_, false)) => self.files.published(file),
             Err(error) => self.files.give_up(file, error),
         }
-        stored
+        stored.map(|(digest, _)| digest)
     }
 
     /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.

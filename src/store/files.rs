@@ -75,6 +75,12 @@ impl Files {
         id
     }
 
+    /// A file that the list no longer names, and that is about to be removed if no fact names it: until
+    /// [`published`](Self::published), an opening after a crash looks for it.
+    pub(crate) fn unlisted(&self, id: FileId) {
+        lock(&self.unpublished).insert(id);
+    }
+
     /// A durable fact, or the list of runs, names the file, or it is gone.
     pub(crate) fn published(&self, id: FileId) {
         lock(&self.unpublished).remove(&id);
@@ -96,7 +102,13 @@ impl Files {
     /// all the same, it stays, unpublished: the next opening finds out.
     pub(crate) fn give_up(&self, id: FileId, error: &Error) {
         if !matches!(error, Error::Io { .. } | Error::Poisoned { .. }) {
-            let _ = self.remove(id); // unpublished: at worst the next opening removes it
+            self.discard(id);
+        }
+    }
+
+    /// Removes a file that nothing refers to nor will. Where that fails the next opening does it.
+    pub(crate) fn discard(&self, id: FileId) {
+        if self.remove_durably(&[id]).is_ok() {
             self.published(id);
         }
     }
@@ -183,7 +195,23 @@ impl Files {
         }
     }
 
-    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on.
+    /// Removes log files or segments so that no power cut brings them back.
+    pub(crate) fn remove_durably(&self, ids: &[FileId]) -> Result<()> {
+        let mut dirs = BTreeSet::new();
+        for id in ids {
+            self.remove(*id)?;
+            dirs.extend([self.layout.segments(), self.layout.logs()].map(|parent| parent.join(shard(*id))));
+        }
+        for dir in dirs {
+            match self.vfs.sync_dir(&dir) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("sync", &dir)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on. A power cut may bring it back.
     pub(crate) fn remove(&self, id: FileId) -> Result<()> {
         self.forget(id);
         for path in [self.layout.segment(id), self.layout.log(id)] {

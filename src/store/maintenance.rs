@@ -135,14 +135,13 @@ impl Inner {
         let Some(table) = self.view().frozen.last().cloned() else { return Ok(false) };
         let (info, removed) = self.write_run(&table)?;
         // A file that was given up must be gone before the record that says so is.
-        for file in removed {
-            self.files.remove(file)?;
-        }
+        self.files.remove_durably(&removed)?;
         let mut dropped = Vec::new();
         self.update_list(|list| {
             list.folded = info.lsn_max;
             list.runs.insert(0, info.clone());
             dropped = list.drop_folded_logs();
+            dropped.iter().for_each(|id| self.files.unlisted(*id));
         })?;
         self.files.published(info.id);
         let run = Arc::new(self.open_run(&info)?);
@@ -273,20 +272,21 @@ impl Inner {
     }
 
     /// Removes log files that recovery no longer needs and in which no frame lives.
-    fn drop_logs(&self, logs: &[FileId]) -> Result<()> {
+    pub(crate) fn drop_logs(&self, logs: &[FileId]) -> Result<()> {
+        let mut removed = Vec::new();
         for id in logs {
             // Readers map a sealed file; until now it was read by position.
             self.files.forget(*id);
             match self.snapshot().segment(*id)? {
-                None => self.files.remove(*id)?,
+                None => removed.push(*id),
                 Some(SegmentFact { live_frames: 0, .. }) => {
-                    for file in self.commit_now(Request::DropFile(*id))?.dropped {
-                        self.files.remove(file)?;
-                    }
+                    removed.extend(self.commit_now(Request::DropFile(*id))?.dropped);
                 }
                 Some(_) => {}
             }
         }
+        self.files.remove_durably(&removed)?;
+        logs.iter().for_each(|id| self.files.published(*id));
         Ok(())
     }
 

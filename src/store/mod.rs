@@ -63,6 +63,7 @@ use crate::sync::{lock, read};
 pub struct Store {
     inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
+    closed: bool,
 }
 
 /// What the store's methods, their leaders and the maintenance thread share.
@@ -207,12 +208,13 @@ impl Store {
 
     /// What closing does; the second time, nothing.
     fn shut(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
         let inner = &self.inner;
         inner.signal.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
-        } else if inner.options.maintenance == Maintenance::Thread {
-            return Ok(());
         }
         if inner.poison.get().is_some() {
             inner.names.close();

@@ -67,7 +67,7 @@ impl Store {
                 Some(spawned)
             }
         };
-        Ok(Self { inner, thread })
+        Ok(Self { inner, thread, closed: false })
     }
 }
 
@@ -320,6 +320,7 @@ impl Inner {
                 self.files.skip_past(id);
                 let is_listed = list.logs.iter().any(|log| log.id == id) || list.runs.iter().any(|run| run.id == id);
                 if !is_listed && (id >= list.orphan_floor || dir == layout.runs()) {
+                    self.files.unlisted(id); // until it is dealt with, lists tell the next opening to look for it
                     unlisted.push((id, dir.join(name)));
                 }
             }
@@ -335,12 +336,22 @@ impl Inner {
                 self.files.remove(FileId(key.prefix()))?;
             }
         }
+        let (mut orphans, mut empty_logs) = (Vec::new(), Vec::new());
         for (id, path) in unlisted {
-            if snapshot.segment(*id)?.is_none() {
-                remove_if_there(&*self.files.vfs, path)?;
+            match snapshot.segment(*id)? {
+                None if path.starts_with(self.files.layout.runs()) => remove_if_there(&*self.files.vfs, path)?,
+                None => orphans.push(*id),
+                Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) => empty_logs.push(*id),
+                Some(_) => {}
             }
         }
-        Ok(())
+        self.files.remove_durably(&orphans)?;
+        let dealt_with = unlisted.iter().map(|(id, _)| *id).filter(|id| !empty_logs.contains(id));
+        dealt_with.for_each(|id| self.files.published(id));
+        match self.drop_logs(&empty_logs) {
+            Err(Error::Full { .. }) => Ok(()), // the next opening looks for them again
+            other => other,
+        }
     }
 
     /// The shard directories that may hold files with ids from `floor` on. Shards are created in order, but a crash may

@@ -166,7 +166,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             None => return Err(Error::UploadNotFound { id: *id }),
         },
         Request::DropFile(file) => match facts.segment(*file)? {
-            Some(segment) if segment.live_frames == 0 && *file < context.oldest_log => {
+            Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if *file < context.oldest_log => {
                 facts.drop_file(*file);
                 vec![Op::DropFile { file: *file }]
             }
