@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn strongroom(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
@@ -106,4 +106,19 @@ fn damage_is_told_by_the_exit_code() {
     assert_eq!(code(&data, &["cat", &digest]), 4);
     assert_eq!(code(&data, &["get", &digest, dir.path().join("out").to_str().unwrap()]), 4);
     assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    ok(&data, &["init"]);
+    let files: Vec<String> = (0..2000).map(|n| dir.path().join(n.to_string()).to_str().unwrap().to_owned()).collect();
+    files.iter().for_each(|file| fs::write(file, file).unwrap());
+    let arguments: Vec<&str> = std::iter::once("put").chain(files.iter().map(String::as_str)).collect();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    let mut child = command.arg("--data").arg(&data).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(ok(&data, &["stat"]).contains("2000"), "all were stored");
 }

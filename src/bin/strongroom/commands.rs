@@ -1,7 +1,7 @@
 //! The commands and their arguments.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let store = Options::new().create(create).open(&arguments.data)?;
     command(&store, arguments.command, &output)?;
     store.close()?;
-    Ok(())
+    output.finish().map_err(at(Path::new("standard output")))
 }
 
 fn command(store: &Store, command: Command, output: &Output) -> Result<(), Failure> {
@@ -281,7 +281,7 @@ fn put(
         } else {
             let file = fs::File::open(path).map_err(at(path))?;
             let progress = output.bytes(file.metadata().map_err(at(path))?.len());
-            let digest = store.put_reader(progress.wrap_read(file).take(u64::MAX), algorithm)?;
+            let digest = store.put_reader(progress.wrap_read(file), algorithm)?;
             progress.finish_and_clear();
             digest
         };
@@ -349,7 +349,7 @@ fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
         .iter()
         .map(|finding| match finding {
             Finding::Blob { digest: Some(digest), error } => format!("{digest}: {error}"),
-            Finding::Blob { error, .. } => error.to_string(),
+            Finding::Blob { error, .. } | Finding::Segment { error } => error.to_string(),
             Finding::Count { what, stored, counted } => format!("{what}: {stored} on record, {counted} counted"),
             other => format!("{other:?}"),
         })

@@ -9,9 +9,11 @@ mod oci;
 mod output;
 mod transfer;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use serde_json::json;
 use strongroom::Error;
 
 use crate::commands::{Arguments, Failure};
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             let code = code_of(&failure);
             if json {
-                println!("{}", serde_json::json!({ "error": failure.to_string(), "exit": code }));
+                let _ = writeln!(std::io::stdout(), "{}", json!({ "error": failure.to_string(), "exit": code }));
             }
             eprintln!("strongroom: {failure}");
             ExitCode::from(code)

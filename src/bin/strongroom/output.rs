@@ -1,6 +1,7 @@
 //! What a command prints: text or JSON, and progress where somebody watches.
 
-use std::io::IsTerminal as _;
+use std::cell::RefCell;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,28 +11,41 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct Output {
     json: bool,
+    /// Why something could not be printed.
+    failure: RefCell<Option<io::Error>>,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, failure: RefCell::default() }
     }
 
     /// Prints the one answer of a command.
     pub fn print(&self, document: &Value, text: &str) {
         if self.json {
-            println!("{document}");
+            self.line(&document.to_string());
         } else if !text.is_empty() {
-            println!("{text}");
+            self.line(text);
         }
     }
 
     /// Prints one of many answers: in JSON, one document a line.
     pub fn row(&self, document: &Value, text: impl FnOnce() -> String) {
-        if self.json {
-            println!("{document}");
-        } else {
-            println!("{}", text());
+        self.line(&if self.json { document.to_string() } else { text() });
+    }
+
+    fn line(&self, text: &str) {
+        if let Err(error) = writeln!(io::stdout(), "{text}") {
+            self.failure.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// Says whether all was printed. A reader that has seen enough, as `head` has, is no failure.
+    pub fn finish(self) -> io::Result<()> {
+        let failure = self.failure.into_inner().or(io::stdout().flush().err());
+        match failure {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
         }
     }
 
