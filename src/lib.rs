@@ -1,4 +1,61 @@
 //! strongroom: an embedded content-addressable storage engine for container registries and build tools.
+//!
+//! A program links this crate and gets, in one directory: blobs named by their digests and stored once, uploads that
+//! survive a restart, and pins that keep blobs. There is no server and nothing to set up. When a write returns, it
+//! survives a power cut.
+//!
+//! # Overview
+//! - [`Options`] opens or creates a [`Store`], which any number of threads share.
+//! - [`Store::put`] and [`Store::put_reader`] store content under its [`Digest`], given or computed. [`Store::get`] returns
+//!   a [`Blob`]: [`bytes`](Blob::bytes), [`slice`](Blob::slice), [`reader`](Blob::reader), all verified. A blob stays
+//!   readable while it is removed.
+//! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content that
+//!   comes in pieces, perhaps over days.
+//! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
+//! - [`Store::verify`] reads everything again and recounts what is counted.
+//! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
+//!
+//! # Example
+//! ```
+//! use std::io::Read;
+//!
+//! use strongroom::{Algorithm, Digest, Error, Options, PinOptions};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("store");
+//! let store = Options::new().create(true).open(&dir)?;
+//!
+//! // A layer comes in pieces, as clients of registries send it.
+//! let upload = store.begin_upload(Algorithm::Sha256)?;
+//! let offset = store.append_upload(upload, 0, "first half, ")?;
+//! store.append_upload(upload, offset, "second half")?;
+//! let digest = Digest::of(Algorithm::Sha256, b"first half, second half");
+//! store.commit_upload(upload, &digest)?;
+//!
+//! // A document that refers to it is pinned: now nothing can remove the layer.
+//! let document = store.put(format!("{{\"layers\":[\"{digest}\"]}}"), Algorithm::Sha256)?;
+//! store.pin("app:1", &document, PinOptions::new().references([digest]))?;
+//! assert!(matches!(store.remove(&digest), Err(Error::BlobInUse { count: 1, .. })));
+//!
+//! // Any part can be read, and each byte is verified.
+//! let blob = store.get(&digest)?;
+//! assert_eq!(blob.slice(0..5)?, "first");
+//! let mut whole = String::new();
+//! blob.reader().read_to_string(&mut whole)?;
+//! assert_eq!(whole, "first half, second half");
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it works
+//! One log takes facts and small content, one `fdatasync` for all who wait; facts go on into sorted, immutable runs; long
+//! content goes to segment files of its own. `docs/design.md` in the repository describes the formats byte by byte, the
+//! invariants, the order of syncs and recovery.
+//!
+//! # Features
+//! - `cli`: the `strongroom` command.
+//! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
+//! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
 
@@ -20,6 +77,11 @@ mod store;
 mod sync;
 pub mod vfs;
 mod wire;
+
+/// The example of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use blob::{Blob, BlobReader};
 pub use clock::Clock;
