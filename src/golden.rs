@@ -1,0 +1,172 @@
+//! The formats, pinned: every structure with fixed content, byte for byte as `tests/golden/structures.txt` has it.
+//!
+//! A change here is a change of the format: it needs a new version, or a feature bit, and a line in the changelog. Then
+//! `STRONGROOM_BLESS=1 cargo test --lib golden` writes the file anew. `tests/golden.rs` opens a store that an earlier build wrote.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::digest::{Algorithm, Digest};
+use crate::facts::{BlobFact, Codec, Fact, Family, Key, PinFact, Place, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::id::{FileId, Lsn, SessionId, StoreId, UploadId};
+use crate::log::op::Op;
+use crate::log::{Body, LogHeader, Times};
+use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
+use crate::segment::{Frame, SegmentWriter};
+use crate::vfs::{OpenMode, SimVfs, Vfs};
+
+const STORE: StoreId = StoreId([0x5a; 16]);
+const UPLOAD: UploadId = UploadId([0xab; 16]);
+
+fn digest(algorithm: Algorithm) -> Digest {
+    Digest::of(algorithm, b"golden")
+}
+
+fn facts() -> Vec<Fact> {
+    let place = Place { file: FileId(3), offset: 4096, stored_len: 70_000, block_log2: 16, crc: 0x0102_0304 };
+    let blob = |algorithm| BlobFact { algorithm, codec: Codec::Zstd, place, len: 100_000, count: 2 };
+    let segment = SegmentFact { kind: SegmentKind::Sealed, live_frames: 1, live_bytes: 70_136, frame_bytes: 70_136 };
+    let pin = PinFact {
+        name: "a/b:c".into(),
+        created: 1_700_000_000_000,
+        expires: 60_000,
+        digests: vec![digest(Algorithm::Sha256), digest(Algorithm::Sha512)],
+    };
+    let upload = UploadFact {
+        file: Some(FileId(9)),
+        offset: 70_000,
+        parts: 2,
+        block_crc: 7,
+        created: 1_700_000_000_000,
+        touched: 5_000,
+        algorithm: Algorithm::Blake3,
+        hash_state: vec![1, 2, 3],
+    };
+    let mut facts = vec![
+        (Key::blob(&digest(Algorithm::Sha256)), Some(blob(Algorithm::Sha256).encode())),
+        (Key::blob(&digest(Algorithm::Sha512)), Some(blob(Algorithm::Sha512).encode())),
+        (Key::blob(&digest(Algorithm::Blake3)), None),
+        (Key::segment(FileId(3)), Some(segment.encode())),
+        (Key::pin(&pin.name), Some(pin.encode())),
+        (Key::upload(UPLOAD), Some(upload.encode())),
+        (Key::upload_part(UPLOAD, 1), Some(Value::new(&[9; 8]))),
+    ];
+    facts.sort_by_key(|(key, _)| *key);
+    facts
+}
+
+fn operations() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for op in [
+        Op::Put { digest: digest(Algorithm::Sha256), len: 6 },
+        Op::Remove { digest: digest(Algorithm::Sha512) },
+        Op::Pin { name: "a/b:c".into(), digests: vec![digest(Algorithm::Blake3)] },
+        Op::Unpin { name: "a/b:c".into() },
+        Op::BeginUpload { id: UPLOAD, algorithm: Algorithm::Sha512 },
+        Op::AppendUpload { id: UPLOAD, offset: 1, len: 2 },
+        Op::CommitUpload { id: UPLOAD, digest: digest(Algorithm::Sha256), len: 3 },
+        Op::CancelUpload { id: UPLOAD },
+        Op::DropFile { file: FileId(5) },
+    ] {
+        op.encode(&mut bytes);
+    }
+    bytes
+}
+
+fn list() -> RunList {
+    let mut list = RunList::empty(STORE);
+    (list.generation, list.folded, list.durable) = (8, Lsn(20), Lsn(30));
+    (list.next_file, list.orphan_floor) = (FileId(12), FileId(11));
+    (list.session, list.open_time_ms) = (SessionId([0xcd; 16]), 123_456);
+    list.logs = vec![
+        LogEntry { id: FileId(7), first_lsn: Lsn(15), sealed: Some((8192, Lsn(25))) },
+        LogEntry { id: FileId(10), first_lsn: Lsn(26), sealed: None },
+    ];
+    let run = |id, level| RunMeta { id: FileId(id), level, entries: 7, lsn_min: Lsn(1), lsn_max: Lsn(20), len: 20_000 };
+    list.runs = vec![run(8, 0), run(6, 1)];
+    list
+}
+
+/// What a writer puts into a file.
+fn file(write: impl FnOnce(&SimVfs, &Path)) -> Vec<u8> {
+    let (vfs, path) = (SimVfs::new(), Path::new("/file"));
+    write(&vfs, path);
+    let file = vfs.open(path, OpenMode::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn structures() -> Vec<(&'static str, Vec<u8>)> {
+    let salt = [0x11; 32];
+    let log = LogHeader {
+        file: FileId(7),
+        store: STORE,
+        session: SessionId([0xcd; 16]),
+        first_lsn: Lsn(15),
+        capacity: 1 << 20,
+        salt,
+    };
+    let frame = Frame::new(digest(Algorithm::Sha512), 6, Codec::Plain, b"golden").bytes;
+    let body = Body { ops: operations(), facts: facts() };
+    let (head, rest) =
+        body.encode(Lsn(15), Lsn(14), Times { wall: 1_700_000_000_000, open: 9 }, frame.len() as u64, &salt);
+    let run = file(|vfs, path| {
+        let facts = facts();
+        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
+        let lsns = (Lsn(1), Lsn(20));
+        let mut writer = RunWriter::create(vfs, path, FileId(8), STORE, lsns, Family::ALL.map(count)).unwrap();
+        facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
+        writer.finish(0).unwrap();
+    });
+    let segment = file(|vfs, path| {
+        let content = [5; 70_000];
+        let mut writer = SegmentWriter::create(vfs, path.into(), FileId(3), STORE).unwrap();
+        writer.append(&content).unwrap();
+        writer.seal(Digest::of(Algorithm::Sha256, &content)).unwrap();
+    });
+    vec![
+        ("FORMAT", crate::store::format::encode(STORE)),
+        ("log header", log.encode()),
+        ("log record", [head, frame, rest].concat()),
+        ("frame of several blocks", Frame::new(digest(Algorithm::Sha256), 9000, Codec::Plain, &[5; 9000]).bytes),
+        ("run", run),
+        ("list", list().encode()),
+        ("segment", segment),
+    ]
+}
+
+/// Sixteen bytes a line; of equal lines the first, then `*`, as `hexdump` does.
+fn dump(structures: &[(&str, Vec<u8>)]) -> String {
+    let mut text = String::new();
+    for (name, bytes) in structures {
+        writeln!(text, "{name}, {} bytes, blake3 {}", bytes.len(), blake3::hash(bytes)).unwrap();
+        let (mut last, mut skipped) = (None, false);
+        for (number, line) in bytes.chunks(16).enumerate() {
+            if last == Some(line) {
+                if !std::mem::replace(&mut skipped, true) {
+                    text.push_str("*\n");
+                }
+                continue;
+            }
+            (last, skipped) = (Some(line), false);
+            let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "{:06x}  {}", 16 * number, hex.join(" ")).unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn every_structure_is_written_as_the_golden_file_has_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/structures.txt");
+    let found = dump(&structures());
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    let differs = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
+    assert_eq!(differs, None, "the format has changed: see the head of this file");
+    assert_eq!(expected.len(), found.len());
+}

@@ -1,0 +1,114 @@
+//! A store that an earlier build wrote opens, holds what it held, and goes on.
+//!
+//! `tests/golden/store` was written by `STRONGROOM_BLESS=1 cargo test --test golden`, which is to be repeated when the format
+//! changes, and only then.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::Random;
+use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store")
+}
+
+fn options() -> Options {
+    Options::new()
+        .maintenance(Maintenance::Inline)
+        .inline_max(4096)
+        .log_file_size(16 << 10)
+        .compression(Compression::Auto)
+}
+
+/// Contents that take every way through the format: one of each algorithm, compressed or not, in the log and in segments, of
+/// one block and of several.
+fn contents() -> Vec<(Algorithm, Vec<u8>)> {
+    vec![
+        (Algorithm::Sha256, Vec::new()),
+        (Algorithm::Sha512, b"golden".to_vec()),
+        (Algorithm::Blake3, b"golden".to_vec()),
+        (Algorithm::Sha256, br#"{"layers":["sha256:","sha256:","sha256:"]}"#.repeat(40)),
+        (Algorithm::Sha256, Random(1).bytes(4000)),
+        (Algorithm::Sha256, Random(2).bytes(5000)),
+        (Algorithm::Sha512, Random(3).bytes(70_000)),
+    ]
+}
+
+const PIECE: &[u8] = b"an upload that goes on";
+
+fn write(dir: &Path) {
+    let store = options().create(true).open(dir).unwrap();
+    let digests: Vec<Digest> =
+        contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap()).collect();
+    store.pin("all", &digests[0], PinOptions::new().references(&digests[1..])).unwrap();
+    let removed = store.put("removed", Algorithm::Sha256).unwrap();
+    store.checkpoint().unwrap();
+    store.remove(&removed).unwrap();
+    let upload = store.begin_upload(Algorithm::Sha256).unwrap();
+    store.append_upload(upload, 0, PIECE).unwrap();
+    let later = store.put(Random(4).bytes(3000), Algorithm::Blake3).unwrap();
+    store.pin("later", &later, PinOptions::new()).unwrap();
+    store.close().unwrap();
+    fs::remove_dir_all(dir.join("names")).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_store_of_an_earlier_build_holds_what_it_held_and_goes_on() {
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        let _ = fs::remove_dir_all(golden());
+        write(&golden());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    copy(&golden(), dir.path());
+    let store = options().open(dir.path()).unwrap();
+    let mut digests = Vec::new();
+    for (algorithm, content) in contents() {
+        let digest = Digest::of(algorithm, &content);
+        assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), content);
+        assert_eq!(store.stat(&digest).unwrap().references, 1);
+        digests.push(digest);
+    }
+    assert_eq!(store.blobs().count(), digests.len() + 1);
+    let pin = store.get_pin("all").unwrap();
+    assert_eq!((pin.digest, &pin.references[..]), (digests[0], &digests[1..]));
+    assert_eq!(store.pins(None, 10).unwrap(), ["all", "later"]);
+    assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+    goes_on(&store);
+    store.close().unwrap();
+    assert!(Store::open(dir.path()).unwrap().verify(|_| {}).unwrap().findings.is_empty());
+}
+
+/// The upload is taken up where it was left, the state of its hash included.
+fn goes_on(store: &Store) {
+    let upload = store.uploads().unwrap()[0].id;
+    store.append_upload(upload, PIECE.len() as u64, ", after years").unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"an upload that goes on, after years");
+    store.commit_upload(upload, &digest).unwrap();
+    assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), "an upload that goes on, after years");
+}
