@@ -30,6 +30,8 @@ mod format;
 mod list;
 mod merge;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 #[cfg(feature = "fuzzing")]

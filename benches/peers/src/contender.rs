@@ -9,9 +9,6 @@ pub type Key = Vec<u8>;
 
 /// A store of blobs.
 pub trait Contender: Send + Sync {
-    /// Its name in the table.
-    fn name(&self) -> &'static str;
-
     /// Stores content, as durably as it can, and returns when that is done.
     fn put(&self, content: &[u8]) -> Key;
 

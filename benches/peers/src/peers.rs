@@ -37,10 +37,6 @@ fn digest(key: &Key) -> strongroom::Digest {
 }
 
 impl Contender for Strongroom {
-    fn name(&self) -> &'static str {
-        "strongroom"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         self.store.put(content, strongroom::Algorithm::Sha256).unwrap().as_bytes().to_vec()
     }
@@ -100,10 +96,6 @@ impl Redb {
 }
 
 impl Contender for Redb {
-    fn name(&self) -> &'static str {
-        "redb"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         self.write(&[content.to_vec()]).remove(0)
     }
@@ -155,10 +147,6 @@ impl Lmdb {
 }
 
 impl Contender for Lmdb {
-    fn name(&self) -> &'static str {
-        "lmdb"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         self.write(&[content.to_vec()]).remove(0)
     }
@@ -181,10 +169,6 @@ impl Contender for Lmdb {
 pub struct Sled(sled::Db);
 
 impl Contender for Sled {
-    fn name(&self) -> &'static str {
-        "sled"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         let key = sha256(content);
         self.0.insert(&key, content).unwrap();
@@ -215,10 +199,6 @@ impl Contender for Sled {
 pub struct Cacache(PathBuf);
 
 impl Contender for Cacache {
-    fn name(&self) -> &'static str {
-        "cacache"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         cacache::write_hash_sync(&self.0, content).unwrap().to_string().into_bytes()
     }
@@ -268,10 +248,6 @@ impl Drop for Iroh {
 }
 
 impl Contender for Iroh {
-    fn name(&self) -> &'static str {
-        "iroh-blobs"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         self.runtime.block_on(async {
             let tag = self.store.blobs().add_slice(content).await.unwrap();
@@ -337,10 +313,6 @@ impl Files {
 }
 
 impl Contender for Files {
-    fn name(&self) -> &'static str {
-        "files"
-    }
-
     fn put(&self, content: &[u8]) -> Key {
         self.write(content, true)
     }

@@ -212,8 +212,8 @@ pub fn get_large(setting: &Setting, mib: usize) {
     for _ in 0..setting.rounds {
         let store = strongroom::Store::open(&path).unwrap();
         unverified.push(seconds(|| drop(store.get(&digest).unwrap().bytes_unverified().unwrap())));
-        first.push(gigabytes / seconds(|| drop(touch(&store.get(&digest).unwrap().bytes().unwrap()))));
-        again.push(gigabytes / seconds(|| drop(touch(&store.get(&digest).unwrap().bytes().unwrap()))));
+        first.push(gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())));
+        again.push(gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())));
         store.close().unwrap();
         plain.push(gigabytes / seconds(|| {
             let file = fs::File::open(&raw).unwrap();
@@ -276,7 +276,8 @@ pub fn ingest(setting: &Setting, mib: u64) {
     let block = random.bytes(64 << 10);
     let before = proc_self("status", "VmRSS:");
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
-    let took = seconds(|| drop(store.put_reader(Endless { random, left: mib << 20, block }, strongroom::Algorithm::Sha256).unwrap()));
+    let reader = Endless { random, left: mib << 20, block };
+    let took = seconds(|| _ = store.put_reader(reader, strongroom::Algorithm::Sha256).unwrap());
     let peak = proc_self("status", "VmHWM:");
     println!("\n## ingest a blob of {mib} MiB from a reader\n");
     println!("{:.2} GB/s; memory grew by {} MiB at its peak{}", (mib << 20) as f64 / took / 1e9, peak.saturating_sub(before) >> 10,
