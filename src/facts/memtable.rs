@@ -115,12 +115,14 @@ impl Memtable {
         self.len.fetch_add(1, Ordering::Release);
     }
 
-    /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone.
-    pub(crate) fn get(&self, key: &Key, at: Lsn) -> Option<Option<Value>> {
+    /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone, else what `look`
+    /// makes of the value.
+    pub(crate) fn get<T>(&self, key: &Key, at: Lsn, look: impl FnOnce(&[u8]) -> T) -> Option<Option<T>> {
         if self.len() == 0 {
             return None;
         }
-        read(self.shard(key)?).get(key)?.at(at).cloned()
+        let shard = read(self.shard(key)?);
+        Some(shard.get(key)?.at(at)?.as_ref().map(|value| look(value.as_bytes())))
     }
 
     /// All facts as of an LSN, in the order of their keys.
@@ -156,7 +158,7 @@ mod tests {
         table.insert(Lsn(3), (key, Some(Value::new(b"a"))));
         table.insert(Lsn(5), (key, None));
         table.insert(Lsn(7), (key, Some(Value::new(b"b"))));
-        let at = |lsn| table.get(&key, Lsn(lsn)).map(|value| value.map(|value| value.as_bytes().to_vec()));
+        let at = |lsn| table.get(&key, Lsn(lsn), <[u8]>::to_vec);
         assert_eq!(at(2), None);
         assert_eq!(at(4), Some(Some(b"a".to_vec())));
         assert_eq!(at(6), Some(None));

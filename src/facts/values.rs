@@ -71,6 +71,11 @@ impl BlobFact {
     /// The length of an encoded fact in bytes.
     pub(crate) const LEN: usize = 39;
 
+    /// The algorithm in an encoded fact.
+    pub(crate) fn algorithm_of(bytes: &[u8]) -> Option<Algorithm> {
+        Algorithm::from_code(*bytes.first()?)
+    }
+
     pub(crate) fn encode(&self) -> Value {
         let mut out = Vec::with_capacity(Self::LEN);
         out.put_u8(self.algorithm.code());

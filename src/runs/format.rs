@@ -2,7 +2,7 @@
 
 use crate::facts::Family;
 use crate::id::{FileId, Lsn, StoreId};
-use crate::runs::filter;
+use crate::runs::guide;
 use crate::wire::{Fields, PutFields, crc32c};
 
 pub(crate) const HEADER_LEN: u64 = 512;
@@ -15,9 +15,6 @@ pub(crate) const KEY_LEN: usize = 32;
 pub(crate) const TOMBSTONE: u8 = 0;
 pub(crate) const INLINE: u8 = 1;
 pub(crate) const HEAP: u8 = 2;
-
-/// More bits of fan-out than this do not pay.
-pub(crate) const MAX_FANOUT_BITS: u8 = 20;
 
 const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
@@ -50,17 +47,14 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) family: Family,
-    pub(crate) fanout_bits: u8,
     pub(crate) slot_len: usize,
     pub(crate) entries: u64,
     pub(crate) entries_page: u64,
     pub(crate) heap_page: u64,
     pub(crate) heap_len: u64,
-    /// Equal to the filter's where there is no fan-out.
-    pub(crate) fanout_page: u64,
-    pub(crate) filter_page: u64,
-    /// 0 where there is no filter.
-    pub(crate) filter_lines: u64,
+    pub(crate) guide_page: u64,
+    /// 0 where there is no guide.
+    pub(crate) guide_lines: u64,
 }
 
 impl Section {
@@ -80,7 +74,7 @@ pub(crate) fn slot_len(family: Family) -> usize {
     1 + family.value_len().unwrap_or(10)
 }
 
-/// Whether a family's keys are spread evenly, so that a fan-out and a filter make sense.
+/// Whether a family's keys are spread evenly, so that a guide makes sense.
 pub(crate) fn is_spread(family: Family) -> bool {
     matches!(family, Family::Blob | Family::Pin | Family::Upload)
 }
@@ -112,16 +106,15 @@ impl Footer {
         out.put_u32(u32::try_from(self.sections.len()).unwrap_or(u32::MAX));
         for section in &self.sections {
             out.put_u8(section.family as u8);
-            out.put_u8(section.fanout_bits);
+            out.put_u8(0);
             out.put_u16(u16::try_from(section.slot_len).unwrap_or(u16::MAX));
             for number in [
                 section.entries,
                 section.entries_page,
                 section.heap_page,
                 section.heap_len,
-                section.fanout_page,
-                section.filter_page,
-                section.filter_lines,
+                section.guide_page,
+                section.guide_lines,
             ] {
                 out.put_u64(number);
             }
@@ -141,27 +134,25 @@ impl Footer {
         let count = fields.u32()?;
         let mut sections: Vec<Section> = Vec::new();
         for _ in 0..count {
+            let family = Family::from_code(fields.u8()?)?;
+            let _reserved = fields.u8()?;
             let section = Section {
-                family: Family::from_code(fields.u8()?)?,
-                fanout_bits: fields.u8().filter(|bits| *bits <= MAX_FANOUT_BITS)?,
+                family,
                 slot_len: usize::from(fields.u16()?),
                 entries: fields.u64().filter(|entries| *entries <= u64::from(u32::MAX))?,
                 entries_page: fields.u64()?,
                 heap_page: fields.u64()?,
                 heap_len: fields.u64()?,
-                fanout_page: fields.u64()?,
-                filter_page: fields.u64()?,
-                filter_lines: fields.u64()?,
+                guide_page: fields.u64()?,
+                guide_lines: fields.u64()?,
             };
             let fits = |first: u64, count: u64| first.checked_add(count).is_some_and(|end| end <= pages);
-            let fanout_len = if section.fanout_bits == 0 { 0 } else { 4 * ((1u64 << section.fanout_bits) + 1) };
             let is_sane = section.slot_len == slot_len(section.family)
                 && sections.last().is_none_or(|before| before.family < section.family)
                 && fits(section.entries_page, section.entries.div_ceil(section.per_page()))
                 && fits(section.heap_page, pages_of(section.heap_len))
-                && fits(section.fanout_page, pages_of(fanout_len))
-                && section.filter_lines <= u64::from(u32::MAX)
-                && fits(section.filter_page, pages_of(section.filter_lines * filter::LINE as u64));
+                && section.guide_lines <= u64::from(u32::MAX)
+                && fits(section.guide_page, pages_of(section.guide_lines * guide::LINE as u64));
             sections.push(Some(section).filter(|_| is_sane)?);
         }
         let crcs = usize::try_from(pages.div_ceil(CRCS_PER_PAGE)).ok()?;

@@ -5,28 +5,27 @@
 //! written a few times in its life however many there are.
 //!
 //! ```text
-//! header, 512 bytes | pages of 4 KiB: for each section its entries, heap, fan-out and filter | table of the pages'
+//! header, 512 bytes | pages of 4 KiB: for each section its entries, heap and guide | table of the pages'
 //! CRC-32Cs | footer | trailer, 24 bytes
 //!
 //! header:  magic 8 | version u32 | domain u32 (0) | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
 //!          crc u32 at 508
 //! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the heap), then the
 //!          value where all values of the family have one length, else heap offset u48, length u32
-//! fan-out: for each value of the key's upper bits, and one behind the last, the number of the first entry (u32) from there on
-//! filter:  a Bloom filter of 64-byte lines; a key's line follows from its first eight bytes, its six bits from the next
-//! footer:  version u32 | page_log2 u32 | pages u64 | lsn_min u64 | lsn_max u64 | sections u32 | for each: family u8 | fanout_bits u8 |
-//!          slot_len u16 | entries u64 | first page of entries u64 | of heap u64 | heap length u64 | of fan-out u64 |
-//!          of filter u64 | filter lines u64 || for each 1,024 pages the crc u32 of their part of the table
+//! guide:   lines of 64 bytes, each for an equal share of the range of keys: whether a key may be there, and where
+//! footer:  version u32 | page_log2 u32 | pages u64 | lsn_min u64 | lsn_max u64 | sections u32 | for each: family u8 | reserved (0) u8 |
+//!          slot_len u16 | entries u64 | first page of entries u64 | of heap u64 | heap length u64 | of guide u64 | guide lines u64
+//!          || for each 1,024 pages the crc u32 of their part of the table
 //! trailer: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
 //!
-//! Fan-out and filter are derived: where one of their pages is damaged, a look-up goes on without it. Damage in an entry
+//! The guide is derived: where one of its pages is damaged, a look-up goes on without it. Damage in an entry
 //! or a value is [`Error::Corrupt`](crate::Error::Corrupt) for those look-ups that need the page, and no others.
 //!
 //! Which runs there are, [`list`] says: a small file that is replaced as a whole.
 
-mod filter;
 mod format;
+mod guide;
 mod list;
 mod merge;
 mod reader;

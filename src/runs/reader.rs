@@ -1,19 +1,21 @@
 //! Reading a run.
 
+use std::cmp::Ordering;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
 use crate::id::{FileId, StoreId};
-use crate::runs::filter::{LINE, line_of, may_contain};
 use crate::runs::format::{
     CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, TRAILER_LEN, parse_header,
     parse_trailer,
 };
+use crate::runs::guide::{LINE, Line, place};
 use crate::sealed::{Block, MappingBudget, SealedFile};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c};
-use std::sync::Arc;
 
 /// An open run.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(crate) struct Run {
     footer: Footer,
     table_offset: u64,
 }
+
+/// Among so few entries a search goes by halves at once.
+const FEW: u64 = 16;
 
 /// After so many guesses by interpolation a search goes on by halves, whatever the keys are.
 const GUESSES: u32 = 6;
@@ -65,20 +70,17 @@ impl Run {
         Ok(Self { file, footer, table_offset })
     }
 
-    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<Option<Value>>> {
+    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
+    pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
         let Some(section) = self.section(key.family) else { return Ok(None) };
-        if !self.may_contain(section, &key.bytes) {
-            return Ok(None);
-        }
-        let (low, high) = self.bucket(section, &key.bytes);
-        let (index, found) = self.search(section, &key.bytes, low, high)?;
+        let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
+        let (index, found) = self.search(section, &key.bytes, range)?;
         if !found {
             return Ok(None);
         }
         let (page, at) = self.locate(section, index)?;
         let slot = page.get(at + KEY_LEN..at + section.width()).ok_or_else(|| self.invalid(section, index))?;
-        self.value(section, slot).map(Some)
+        self.value(section, slot, read).map(Some)
     }
 
     /// The facts of a family, tombstones among them, in the order of their keys, from one on.
@@ -95,50 +97,35 @@ impl Run {
         self.section(family).map_or(0, |section| section.entries)
     }
 
-    /// Whether the filter lets a key through; a damaged filter lets all.
-    fn may_contain(&self, section: &Section, key: &[u8; 32]) -> bool {
-        if section.filter_lines == 0 {
-            return true;
-        }
-        let at = line_of(key, section.filter_lines) * LINE as u64;
-        let Ok(page) = self.page(section.filter_page + at / PAGE as u64) else { return true };
+    /// The entries among which a key is, if anywhere; `None` where `wanted` says no to the key's line of the guide. All, where
+    /// there is no guide or it is damaged.
+    fn range(&self, section: &Section, key: &[u8; 32], wanted: impl FnOnce(Line<'_>) -> bool) -> Option<Range<u64>> {
+        let all = 0..section.entries;
+        let (number, part) = place(key, section.guide_lines);
+        let Some(at) = (section.guide_lines > 0).then_some(number * LINE as u64) else { return Some(all) };
+        let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Some(all) };
         let at = usize::try_from(at % PAGE as u64).unwrap_or_default();
-        page.get(at..at + LINE).is_none_or(|line| may_contain(line, key))
-    }
-
-    /// The entries among which a key is, if anywhere; with a damaged fan-out, all.
-    fn bucket(&self, section: &Section, key: &[u8; 32]) -> (u64, u64) {
-        let all = (0, section.entries);
-        if section.fanout_bits == 0 {
-            return all;
+        let Some(line) = page.get(at..).and_then(|rest| rest.first_chunk()).map(Line) else { return Some(all) };
+        if !wanted(line) {
+            return None;
         }
-        let bucket = prefix(key) >> (64 - section.fanout_bits);
-        let number = |bucket: u64| {
-            let at = 4 * bucket;
-            let page = self.page(section.fanout_page + at / PAGE as u64).ok()?;
-            let at = usize::try_from(at % PAGE as u64).ok()?;
-            Fields(page.get(at..)?).u32().map(u64::from)
-        };
-        match (number(bucket), number(bucket + 1)) {
-            (Some(low), Some(high)) if low <= high && high <= section.entries => (low, high),
-            _ => all,
+        match line.part(part) {
+            Some(range) if range.start <= range.end && range.end <= section.entries => Some(range),
+            _ => Some(line.first().min(section.entries)..section.entries),
         }
     }
 
-    /// The first entry from `low` on, and before `high`, whose key is not below `key`, and whether it is that key.
-    fn search(&self, section: &Section, key: &[u8; 32], mut low: u64, mut high: u64) -> Result<(u64, bool)> {
+    /// The first entry of a range whose key is not below `key`, and whether it is that key.
+    fn search(&self, section: &Section, key: &[u8; 32], range: Range<u64>) -> Result<(u64, bool)> {
         let target = prefix(key);
-        // The keys' prefixes at the two ends, as far as they are known.
-        let shift = 64 - u32::from(section.fanout_bits);
-        let (mut low_prefix, mut high_prefix) = match section.fanout_bits {
-            0 => (0, u64::MAX),
-            _ => (target >> shift << shift, target | ((1u64 << shift) - 1)),
-        };
+        let (mut low, mut high) = (range.start, range.end);
+        // Between these are the prefixes of the keys in the range, as far as is known.
+        let (mut low_prefix, mut high_prefix) = (0, u64::MAX);
         let mut guesses = 0;
         while low < high {
-            let middle = if guesses < GUESSES {
+            let middle = if high - low > FEW && guesses < GUESSES {
                 // In 32 bits, so that the product fits into 64: there are fewer than 2^32 entries.
-                let spread = high_prefix.saturating_sub(low_prefix);
+                let spread: u64 = high_prefix.saturating_sub(low_prefix);
                 let shift = 32u32.saturating_sub(spread.leading_zeros());
                 let ahead = target.saturating_sub(low_prefix) >> shift;
                 low + (ahead.min(u64::from(u32::MAX)) * (high - low) / ((spread >> shift) + 1)).min(high - low - 1)
@@ -149,16 +136,11 @@ impl Run {
             let (page, at) = self.locate(section, middle)?;
             let found: &[u8; 32] =
                 page.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(|| self.invalid(section, middle))?;
-            match found.cmp(key) {
-                std::cmp::Ordering::Equal => return Ok((middle, true)),
-                std::cmp::Ordering::Less => {
-                    low = middle + 1;
-                    low_prefix = prefix(found);
-                }
-                std::cmp::Ordering::Greater => {
-                    high = middle;
-                    high_prefix = prefix(found);
-                }
+            // The prefix first: the rest of the key may be in another cache line.
+            match prefix(found).cmp(&target).then_with(|| found.cmp(key)) {
+                Ordering::Equal => return Ok((middle, true)),
+                Ordering::Less => (low, low_prefix) = (middle + 1, prefix(found)),
+                Ordering::Greater => (high, high_prefix) = (middle, prefix(found)),
             }
         }
         Ok((low, false))
@@ -180,13 +162,13 @@ impl Run {
         Ok((*key, slot.to_vec()))
     }
 
-    /// The value that a slot holds or leads to.
-    fn value(&self, section: &Section, slot: &[u8]) -> Result<Option<Value>> {
+    /// What `read` makes of the value that a slot holds or leads to.
+    fn value<T>(&self, section: &Section, slot: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         let invalid = || self.invalid(section, 0);
         let (tag, rest) = slot.split_first().ok_or_else(invalid)?;
         match (*tag, section.family.value_len()) {
             (TOMBSTONE, _) => Ok(None),
-            (INLINE, Some(_)) => Ok(Some(Value::new(rest))),
+            (INLINE, Some(_)) => Ok(Some(read(rest))),
             (HEAP, None) => {
                 let mut fields = Fields(rest);
                 let place = fields.u48().zip(fields.u32());
@@ -201,7 +183,7 @@ impl Run {
                     let to = usize::try_from((end - start).min(PAGE as u64)).map_err(|_| invalid())?;
                     value.extend_from_slice(bytes.get(from..to).ok_or_else(invalid)?);
                 }
-                Ok(Some(Value::new(&value)))
+                Ok(Some(read(&value)))
             }
             _ => Err(invalid()),
         }
@@ -248,7 +230,7 @@ impl RunIter<'_> {
         }
         self.last = Some(key);
         self.index += 1;
-        Ok((Key { family: section.family, bytes: key }, self.run.value(section, &slot)?))
+        Ok((Key { family: section.family, bytes: key }, self.run.value(section, &slot, Value::new)?))
     }
 }
 
@@ -260,8 +242,8 @@ impl Iterator for RunIter<'_> {
         if let Some(from) = self.from.take()
             && from != [0; 32]
         {
-            let (low, high) = self.run.bucket(section, &from);
-            match self.run.search(section, &from, low, high) {
+            let range = self.run.range(section, &from, |_| true).unwrap_or(0..section.entries);
+            match self.run.search(section, &from, range) {
                 Ok((index, _)) => self.index = index,
                 Err(error) => {
                     self.section = None;

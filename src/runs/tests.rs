@@ -77,11 +77,11 @@ proptest! {
         let meta = write(&vfs, 1, &facts);
         let run = open(&vfs, &meta, if mapped { ReadMode::Mapped } else { ReadMode::Positioned }).unwrap();
         for (key, value) in &facts {
-            prop_assert_eq!(run.get(key).unwrap(), Some(value.clone()));
+            prop_assert_eq!(run.get(key, Value::new).unwrap(), Some(value.clone()));
         }
         for family in Family::ALL {
             let key = Key { family, bytes: absent };
-            prop_assert_eq!(run.get(&key).unwrap(), facts.get(&key).cloned());
+            prop_assert_eq!(run.get(&key, Value::new).unwrap(), facts.get(&key).cloned());
             let from: Facts = run.iter(family, absent).map(Result::unwrap).collect();
             let expected = facts.range(key..).take_while(|(key, _)| key.family == family);
             prop_assert!(from.iter().eq(expected));
@@ -116,7 +116,7 @@ proptest! {
         match open(&vfs, &meta, ReadMode::Mapped) {
             Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
             Ok(run) => for (key, value) in &facts {
-                match run.get(key) {
+                match run.get(key, Value::new) {
                     Ok(found) => prop_assert_eq!(found.as_ref(), Some(value)),
                     Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
                 }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, prefix};
+use crate::facts::{Family, Key};
 use crate::id::{FileId, Lsn, StoreId};
 use crate::runs::RunMeta;
-use crate::runs::filter::{FilterBuilder, LINE};
 use crate::runs::format::{
-    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAX_FANOUT_BITS, PAGE, Section, TOMBSTONE, encode_header,
-    encode_trailer, is_spread, slot_len,
+    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, encode_header, encode_trailer,
+    is_spread, slot_len,
 };
+use crate::runs::guide::GuideBuilder;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{PutFields, crc32c, len64};
 
@@ -23,8 +23,8 @@ pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
 
 /// Writes a run.
 ///
-/// In memory it holds the filter and the fan-out of the section that it is at (about 1.5 bytes a key) and, for families
-/// whose values differ in length, that section's entries (43 bytes each).
+/// In memory it holds the guide of the section that it is at (1.8 bytes a key) and, for families whose values differ in
+/// length, that section's entries (43 bytes each).
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     id: FileId,
@@ -43,10 +43,8 @@ struct Building {
     section: Section,
     /// The entries' page that is being filled, or all of their pages where the heap is written first.
     entries: Vec<u8>,
-    /// How many bytes of the last page are in use.
     last: Option<[u8; KEY_LEN]>,
-    fanout: Vec<u32>,
-    filter: Option<FilterBuilder>,
+    guide: Option<GuideBuilder>,
 }
 
 impl RunWriter {
@@ -120,19 +118,12 @@ impl RunWriter {
         }
         building.entries.put(&key.bytes);
         building.entries.put(&slot);
-        let number = u32::try_from(section.entries).map_err(|_| Error::TooLarge {
-            what: "the number of facts in a run",
-            limit: u32::MAX.into(),
-            found: section.entries,
-        })?;
-        if section.fanout_bits > 0 {
-            let bucket = usize::try_from(prefix(&key.bytes) >> (64 - section.fanout_bits)).unwrap_or(usize::MAX);
-            while building.fanout.len() <= bucket {
-                building.fanout.push(number);
-            }
+        if section.entries >= u64::from(u32::MAX) {
+            let limit = u32::MAX.into();
+            return Err(Error::TooLarge { what: "the number of facts in a run", limit, found: section.entries + 1 });
         }
-        if let Some(filter) = &mut building.filter {
-            filter.insert(&key.bytes);
+        if let Some(guide) = &mut building.guide {
+            guide.push(&key.bytes);
         }
         section.entries += 1;
         self.entries += 1;
@@ -140,26 +131,17 @@ impl RunWriter {
     }
 
     fn end_section(&mut self) -> Result<()> {
-        let Some(Building { mut section, entries, mut fanout, filter, .. }) = self.section.take() else {
-            return Ok(());
-        };
+        let Some(Building { mut section, entries, guide, .. }) = self.section.take() else { return Ok(()) };
         self.pages.pad()?;
         if section.family.value_len().is_none() {
             section.entries_page = self.pages.page();
         }
         self.pages.write(&entries)?;
         self.pages.pad()?;
-        section.fanout_page = self.pages.page();
-        if section.fanout_bits > 0 {
-            fanout.resize((1 << section.fanout_bits) + 1, u32::try_from(section.entries).unwrap_or(u32::MAX));
-            let fanout: Vec<u8> = fanout.iter().flat_map(|number| number.to_le_bytes()).collect();
-            self.pages.write(&fanout)?;
-            self.pages.pad()?;
-        }
-        section.filter_page = self.pages.page();
-        if let Some(filter) = filter {
-            section.filter_lines = (filter.bytes.len() / LINE) as u64;
-            self.pages.write(&filter.bytes)?;
+        section.guide_page = self.pages.page();
+        if let Some(guide) = guide {
+            section.guide_lines = guide.lines() as u64;
+            self.pages.write(&guide.finish())?;
             self.pages.pad()?;
         }
         self.sections.push(section);
@@ -201,21 +183,18 @@ impl RunWriter {
 
 impl Building {
     fn new(family: Family, page: u64, most_entries: usize) -> Self {
-        let bits = u8::try_from((most_entries / 16).max(1).ilog2()).unwrap_or(MAX_FANOUT_BITS).min(MAX_FANOUT_BITS);
         let section = Section {
             family,
-            fanout_bits: if is_spread(family) { bits } else { 0 },
             slot_len: slot_len(family),
             entries: 0,
             entries_page: page,
             heap_page: page,
             heap_len: 0,
-            fanout_page: page,
-            filter_page: page,
-            filter_lines: 0,
+            guide_page: page,
+            guide_lines: 0,
         };
-        let filter = is_spread(family).then(|| FilterBuilder::new(most_entries));
-        Self { section, entries: Vec::new(), last: None, fanout: Vec::new(), filter }
+        let guide = is_spread(family).then(|| GuideBuilder::new(most_entries));
+        Self { section, entries: Vec::new(), last: None, guide }
     }
 }
 

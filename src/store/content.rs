@@ -154,7 +154,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where the facts that would tell are damaged.
     pub fn exists(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.inner.snapshot().blob_of(digest)?.is_some())
+        self.inner.snapshot().has_blob(digest)
     }
 
     /// Whether the store has each of several blobs, all as of one moment.
@@ -163,7 +163,7 @@ impl Store {
     /// As [`exists`](Self::exists).
     pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
         let snapshot = self.inner.snapshot();
-        digests.iter().map(|digest| Ok(snapshot.blob_of(digest)?.is_some())).collect()
+        digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
     }
 
     /// What the store knows of a blob.
@@ -201,6 +201,12 @@ impl Snapshot {
     pub(crate) fn blob_of(&self, digest: &Digest) -> Result<Option<BlobFact>> {
         let fact = self.blob(&Key::blob(digest))?;
         Ok(fact.filter(|fact| fact.algorithm == digest.algorithm()))
+    }
+
+    /// Whether there is a blob with a digest.
+    fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let found = self.look(&Key::blob(digest), BlobFact::algorithm_of)?;
+        Ok(found == Some(Some(digest.algorithm())))
     }
 }
 
@@ -284,7 +290,7 @@ impl Inner {
     /// Whether a blob is there, for who would otherwise store it. What is visible is durable, except where the caller
     /// chose that it need not be.
     fn is_durable(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.snapshot().blob_of(digest)?.is_some())
+        self.snapshot().has_blob(digest)
     }
 }
 
@@ -347,7 +353,8 @@ pub struct Blobs<'a> {
 }
 
 impl Blobs<'_> {
-    const BATCH: usize = 1024;
+    /// Each batch begins with a look through all facts that no run has.
+    const BATCH: usize = 16 << 10;
 
     fn next_batch(&mut self, from: [u8; 32]) -> Result<Vec<Result<Stat>>> {
         let mut batch = Vec::new();

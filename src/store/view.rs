@@ -30,32 +30,34 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The value under a key.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
-        if let Some(value) = self.view.active.get(key, self.lsn) {
-            return Ok(value);
-        }
-        for table in &self.view.frozen {
-            if let Some(value) = table.get(key, self.lsn) {
-                return Ok(value);
+    /// What `look` makes of the value under a key.
+    pub(crate) fn look<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Result<Option<T>> {
+        for table in std::iter::once(&self.view.active).chain(&self.view.frozen) {
+            if let Some(found) = table.get(key, self.lsn, &look) {
+                return Ok(found);
             }
         }
         for run in &self.view.runs {
-            if let Some(value) = run.get(key)? {
-                return Ok(value);
+            if let Some(found) = run.get(key, &look)? {
+                return Ok(found);
             }
         }
         Ok(None)
     }
 
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
+        self.look(key, Value::new)
+    }
+
     /// What is known of a blob, by its key.
     pub(crate) fn blob(&self, key: &Key) -> Result<Option<BlobFact>> {
-        self.get(key)?.map(|value| decoded(BlobFact::decode(value.as_bytes()))).transpose()
+        self.look(key, BlobFact::decode)?.map(decoded).transpose()
     }
 
     /// What is known of a segment.
     pub(crate) fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.get(&Key::segment(id))?.map(|value| decoded(SegmentFact::decode(value.as_bytes()))).transpose()
+        self.look(&Key::segment(id), SegmentFact::decode)?.map(decoded).transpose()
     }
 
     /// The facts of a family in the order of their keys, from one on.
