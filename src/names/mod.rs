@@ -198,10 +198,13 @@ impl Names {
     /// Takes in what a commit did to names, in the order of commits.
     pub(crate) fn apply<'a>(&self, lsn: Lsn, changes: impl IntoIterator<Item = (NameKind, &'a str, Change)>) {
         let mut state = lock(&self.state);
+        state.lsn = state.lsn.max(lsn);
+        if !state.ready && !state.failed {
+            return; // given up for this opening: what waited would wait for ever
+        }
         for (kind, name, change) in changes {
             state.overlay.insert(key(kind, name), change);
         }
-        state.lsn = state.lsn.max(lsn);
     }
 
     /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
@@ -237,28 +240,42 @@ impl Names {
     }
 
     /// Fills the view with all names there were at some moment. Changes applied since that moment win.
-    pub(crate) fn rebuild(&self, names: impl IntoIterator<Item = (NameKind, String)>) {
+    ///
+    /// # Errors
+    /// The first of `names`: facts are damaged. The view then has no answers until the next opening tries again.
+    pub(crate) fn rebuild<E>(&self, names: impl IntoIterator<Item = Result<(NameKind, String), E>>) -> Result<(), E> {
         let mut names = names.into_iter();
         loop {
-            let batch: Vec<_> =
-                names.by_ref().take(BATCH).map(|(kind, name)| (key(kind, &name), Change::Set)).collect();
+            let batch = names.by_ref().take(BATCH).map(|name| name.map(|(kind, name)| (key(kind, &name), Change::Set)));
+            let batch = batch.collect::<Result<Vec<_>, E>>();
             let mut state = lock(&self.state);
+            let batch = batch.inspect_err(|_| {
+                state.failed = false;
+                state.overlay.clear();
+            })?;
             if state.backend.write(&batch, None).is_err() {
                 // Again, in memory: the names already taken from the iterator are asked for again by the caller.
-                return state.fail();
+                state.fail();
+                return Ok(());
             }
             if batch.len() < BATCH {
                 state.ready = true;
                 state.failed = false;
-                return self.flush(&mut state);
+                self.flush(&mut state);
+                return Ok(());
             }
         }
     }
 
-    /// Moves what waits to the backend and lets it write it out.
-    pub(crate) fn close(&self) {
-        self.maintain();
-        lock(&self.state).backend.close();
+    /// Moves what waits to the backend and lets it write it out. No commit comes any more; `last` was the last.
+    pub(crate) fn close(&self, last: Lsn) {
+        let mut state = lock(&self.state);
+        if state.ready {
+            // Also where no name changed: the view is trusted by what the last session wrote.
+            state.lsn = last;
+            self.flush(&mut state);
+        }
+        state.backend.close();
     }
 
     fn flush(&self, state: &mut State) {
@@ -318,16 +335,20 @@ mod tests {
         }
     }
 
+    fn rebuild(names: &Names, all: &[&str]) {
+        names.rebuild(all.iter().map(|name| Ok::<_, ()>((NameKind::Pin, (*name).to_owned())))).unwrap();
+    }
+
     /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
     fn written(dir: &Path) {
         let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0));
         assert!(names.prepare());
-        names.rebuild([]);
+        rebuild(&names, &[]);
         for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
             names.apply(Lsn(lsn), [(NameKind::Pin, name, Change::Set)]);
         }
         assert_eq!(names.list(NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
-        names.close();
+        names.close(Lsn(3));
     }
 
     fn is_trusted(dir: &Path, trust: &Trust) -> bool {
@@ -356,6 +377,27 @@ mod tests {
     }
 
     #[test]
+    fn a_view_stays_trusted_over_a_session_in_which_no_name_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names");
+        written(&path);
+        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5));
+        assert!(!names.prepare());
+        names.close(Lsn(90));
+        drop(names);
+        assert!(is_trusted(&path, &trust(8, 90, 90)), "all is folded, and another session wrote last");
+    }
+
+    #[test]
+    fn an_error_while_names_are_read_leaves_the_view_without_answers() {
+        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0));
+        let read = (0..5000).map(|n| if n < 3000 { Ok((NameKind::Pin, n.to_string())) } else { Err(n) });
+        assert_eq!(names.rebuild(read), Err(3000));
+        assert!(!names.needs_rebuild(), "not before the next opening");
+        assert_eq!(names.list(NameKind::Pin, None, 1), None);
+    }
+
+    #[test]
     fn a_damaged_or_missing_view_is_rebuilt() {
         let spoil: [&dyn Fn(&Path); 4] = [
             &|path| std::fs::remove_dir_all(path).unwrap(),
@@ -375,7 +417,7 @@ mod tests {
             if names.prepare() {
                 assert_eq!(names.list(NameKind::Pin, None, 9), None, "spoilt in way {number}");
                 names.apply(Lsn(6), [(NameKind::Pin, "b", Change::Remove), (NameKind::Pin, "d", Change::Set)]);
-                names.rebuild(["a", "b", "c"].map(|name| (NameKind::Pin, name.to_string())));
+                rebuild(&names, &["a", "b", "c"]);
                 assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
             } else {
                 assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
@@ -398,7 +440,7 @@ mod tests {
         for dir in [None, Some(dir.path().join("names"))] {
             let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0));
             assert!(names.prepare());
-            names.rebuild([]);
+            rebuild(&names, &[]);
             let mut model = BTreeSet::new();
             let mut random = 1u64;
             for lsn in 1..3000 {

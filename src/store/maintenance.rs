@@ -103,7 +103,7 @@ impl Inner {
         drop(guard);
         self.drop_logs(&dead_logs)?;
         if self.names.needs_rebuild() && self.names.prepare() {
-            self.rebuild_names()?;
+            self.rebuild_names();
         }
         self.names.maintain();
         Ok(())

@@ -217,12 +217,12 @@ impl Store {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
         }
         if inner.poison.get().is_some() {
-            inner.names.close();
+            inner.names.close(inner.snapshot().lsn);
             return inner.check_writable();
         }
         // On a full disk the facts stay in the log, which has them all the same.
         let folded = inner.fold_for_close();
-        inner.names.close();
+        inner.names.close(inner.snapshot().lsn);
         inner.sync()?;
         inner.seal()?;
         match folded {

@@ -207,7 +207,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     }
     // Else the maintenance thread does it, and until then the facts are asked.
     if inner.options.maintenance == Maintenance::Inline && inner.names.prepare() {
-        inner.rebuild_names()?;
+        inner.rebuild_names();
     }
     Ok(inner)
 }
@@ -433,16 +433,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads the names from the facts again.
-    pub(crate) fn rebuild_names(&self) -> Result<()> {
+    /// Reads the names from the facts again. Where those are damaged, whoever asks for names meets that.
+    pub(crate) fn rebuild_names(&self) {
         let snapshot = self.snapshot();
-        let mut names = Vec::new();
-        for fact in snapshot.facts(Family::Pin, [0; 32])? {
-            let (_, value) = fact?;
-            names.push((NameKind::Pin, decoded(PinFact::decode(value.as_bytes()))?.name));
-        }
-        self.names.rebuild(names);
-        Ok(())
+        let _ = snapshot.facts(Family::Pin, [0; 32]).and_then(|facts| {
+            self.names.rebuild(facts.map(|fact| {
+                let pin = decoded(PinFact::decode(fact?.1.as_bytes()))?;
+                Ok((NameKind::Pin, pin.name))
+            }))
+        });
     }
 }
 
