@@ -35,7 +35,6 @@ fn facts() -> Vec<Fact> {
     let upload = UploadFact {
         file: Some(FileId(9)),
         offset: 70_000,
-        parts: 2,
         block_crc: 7,
         created: 1_700_000_000_000,
         touched: 5_000,

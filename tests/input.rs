@@ -35,6 +35,16 @@ fn content_unlike_its_digest_is_refused_and_nothing_stored() {
 }
 
 #[test]
+fn content_that_is_the_digest_of_a_blob_does_not_take_its_place() {
+    let (_dir, store) = store();
+    let secret = store.put("somebody's", Algorithm::Sha512).unwrap();
+    let forged = store.put(secret.as_bytes(), Algorithm::Blake3).unwrap();
+    assert_eq!(store.get(&secret).unwrap().bytes().unwrap(), "somebody's");
+    assert_eq!(store.get(&forged).unwrap().bytes().unwrap(), secret.as_bytes());
+    assert_eq!(store.blobs().count(), 2);
+}
+
+#[test]
 fn a_reader_that_fails_leaves_nothing_of_a_put_and_what_came_of_an_upload() {
     struct Failing(u64);
     impl Read for Failing {

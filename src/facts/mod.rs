@@ -9,7 +9,7 @@ pub(crate) mod memtable;
 mod values;
 
 pub(crate) use values::{
-    BlobFact, Codec, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
+    BlobFact, Codec, PART_BLOCKS, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
 };
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) enum Family {
     Pin = 3,
     /// Where an upload stands, by its id.
     Upload = 4,
-    /// The block checksums of one appended piece of an upload, by the upload's id and the piece's number.
+    /// A part of the list of an upload's block checksums, by the upload's id and the part's number.
     UploadPart = 5,
 }
 
@@ -72,12 +72,13 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// The key of a blob: the digest's bytes where there are 32 of them, their BLAKE3 hash where there are more. The
-    /// algorithm is part of the fact, not of the key.
+    /// The key of a blob: the digest's bytes where there are 32 of them, else a hash of them. The algorithm is part of the
+    /// fact, not of the key, so no two digests may have the same key: that hash is under a context of its own, since
+    /// otherwise content that is a digest's bytes would have, as a blob named by BLAKE3, the key of that digest.
     pub(crate) fn blob(digest: &Digest) -> Self {
         let bytes = match digest.algorithm() {
             Algorithm::Sha256 | Algorithm::Blake3 => digest.as_bytes().try_into().unwrap_or_default(),
-            Algorithm::Sha512 => *blake3::hash(digest.as_bytes()).as_bytes(),
+            Algorithm::Sha512 => blake3::derive_key("strongroom 2026-11 key of a SHA-512 digest", digest.as_bytes()),
         };
         Self { family: Family::Blob, bytes }
     }
@@ -103,7 +104,7 @@ impl Key {
         Self { family: Family::Upload, bytes }
     }
 
-    /// The key of the `part`th appended piece of an upload.
+    /// The key of the `part`th part of an upload's list of block checksums.
     pub(crate) fn upload_part(id: UploadId, part: u64) -> Self {
         let mut bytes = Self::upload(id).bytes;
         let (_, tail) = bytes.split_at_mut(24);

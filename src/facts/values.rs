@@ -232,17 +232,18 @@ impl PinFact {
 /// Where an upload stands, as of its last acknowledged piece:
 ///
 /// ```text
-/// file u48 (0: none yet) | offset u48 | parts u64 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
+/// file u48 (0: none yet) | offset u48 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
 /// algorithm u8 | hash state length u16, hash state
 /// ```
+///
+/// The checksums of its whole blocks of 64 KiB stand in [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each:
+/// however small the pieces are in which it came, ending it changes few facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadFact {
     /// The segment that the content goes to; none before the first piece.
     pub(crate) file: Option<FileId>,
     /// How many bytes are durable.
     pub(crate) offset: u64,
-    /// How many [`UploadPart`](super::Family::UploadPart) facts there are.
-    pub(crate) parts: u64,
     /// The checksum of the last, incomplete block.
     pub(crate) block_crc: u32,
     /// The wall clock when the upload was begun, in milliseconds since 1970.
@@ -255,12 +256,24 @@ pub(crate) struct UploadFact {
     pub(crate) hash_state: Vec<u8>,
 }
 
+/// How many block checksums one part of an upload's list holds: 64 MiB of content, 4 KiB.
+pub(crate) const PART_BLOCKS: u64 = 1024;
+
 impl UploadFact {
+    /// How many whole blocks of content are durable.
+    pub(crate) fn whole_blocks(&self) -> u64 {
+        self.offset >> crate::segment::BLOCK_LOG2.end()
+    }
+
+    /// How many facts hold the checksums of those.
+    pub(crate) fn parts(&self) -> u64 {
+        self.whole_blocks().div_ceil(PART_BLOCKS)
+    }
+
     pub(crate) fn encode(&self) -> Value {
         let mut out = Vec::with_capacity(256);
         out.put_u48(self.file.map_or(0, |file| file.0));
         out.put_u48(self.offset);
-        out.put_u64(self.parts);
         out.put_u32(self.block_crc);
         out.put_u64(self.created);
         out.put_u64(self.touched);
@@ -275,14 +288,13 @@ impl UploadFact {
         let mut fields = Fields(bytes);
         let file = Some(FileId(fields.u48()?)).filter(|file| file.0 != 0);
         let offset = fields.u48()?;
-        let parts = fields.u64()?;
         let block_crc = fields.u32()?;
         let created = fields.u64()?;
         let touched = fields.u64()?;
         let algorithm = Algorithm::from_code(fields.u8()?)?;
         let hash_state = fields.bytes16()?.to_vec();
         fields.end()?;
-        Some(Self { file, offset, parts, block_crc, created, touched, algorithm, hash_state })
+        Some(Self { file, offset, block_crc, created, touched, algorithm, hash_state })
     }
 }
 

@@ -28,8 +28,8 @@ pub(crate) const ALIGNMENT: u64 = 64;
 /// The length of a record's header in bytes.
 pub(crate) const HEADER_LEN: usize = 64;
 
-/// The longest operations or facts of one record in bytes.
-pub(crate) const MAX_BODY: usize = 16 << 20;
+/// The longest operations and facts of one record in bytes: enough to replace the largest pin by another of that size.
+pub(crate) const MAX_BODY: usize = 32 << 20;
 
 /// The first bytes of a record.
 pub(crate) const MAGIC: [u8; 4] = *b"SRrc";

@@ -28,8 +28,9 @@ pub(crate) const DESCRIPTOR_LEN: u64 = 128;
 /// The block sizes that the format allows, as powers of two: 4 KiB to 64 KiB.
 pub(crate) const BLOCK_LOG2: RangeInclusive<u8> = 12..=16;
 
-/// The longest content, in bytes: what 48 bits can place in a file, with room to spare.
-pub(crate) const MAX_LEN: u64 = 1 << 46;
+/// The longest content, in bytes: 16 TiB, the longest file of ext4. 48 bits can place it in a file, with room to spare, and
+/// one record can end an upload of it.
+pub(crate) const MAX_LEN: u64 = 1 << 44;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SRfr");
 const VERSION: u8 = 1;

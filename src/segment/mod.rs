@@ -15,5 +15,5 @@
 mod frame;
 mod writer;
 
-pub(crate) use frame::{BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, frame_len, table_offset};
+pub(crate) use frame::{BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, encode_table, frame_len, table_offset};
 pub(crate) use writer::{SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header};

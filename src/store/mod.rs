@@ -18,7 +18,6 @@ mod usage;
 mod verify;
 pub(crate) mod view;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
@@ -32,14 +31,14 @@ pub use usage::Usage;
 pub use verify::{Finding, Verification};
 
 use crate::error::{Error, Result};
-use crate::id::{FileId, Lsn, SessionId, UploadId};
+use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
 use crate::runs::RunList;
 use crate::store::commit::{Queue, Tip};
 use crate::store::files::Files;
 use crate::store::maintenance::Signal;
-use crate::store::uploads::Session;
+use crate::store::uploads::Slots;
 use crate::store::view::View;
 use crate::sync::{lock, read};
 
@@ -87,8 +86,7 @@ pub(crate) struct Inner {
     /// How many log files the list names.
     pub(crate) unfolded_logs: AtomicU64,
     pub(crate) names: Names,
-    /// Uploads that this opening has appended to, with what can be kept in memory only.
-    pub(crate) uploads: Mutex<HashMap<UploadId, Arc<Mutex<Session>>>>,
+    pub(crate) uploads: Mutex<Slots>,
     pub(crate) signal: Signal,
     /// Held by who does maintenance.
     pub(crate) maintenance: Mutex<()>,

@@ -36,8 +36,8 @@ pub(crate) enum Request {
     ExpirePin { name: String, now: u64 },
     /// Begin an upload.
     BeginUpload { id: UploadId, fact: UploadFact },
-    /// Advance an upload from one state to the next. The checksums of its new whole blocks go into a part of their own.
-    AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, part: Vec<u8> },
+    /// Advance an upload from one state to the next, with the parts of its list of block checksums that changed.
+    AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
     /// Make an upload a blob, whose content lies in the upload's segment or, where there is a frame, in the log.
     CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame> },
     /// Give an upload up, whatever its state; or only if it was not touched since an open time.
@@ -136,10 +136,12 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.set(Key::upload(*id), Some(fact.encode()));
             vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }]
         }
-        Request::AppendUpload { id, from, to, part } => {
+        Request::AppendUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;
             facts.set(Key::upload(*id), Some(to.encode()));
-            facts.set(Key::upload_part(*id, from.parts), Some(Value::new(part)));
+            for (number, part) in parts {
+                facts.set(Key::upload_part(*id, *number), Some(Value::new(part)));
+            }
             if let (None, Some(file)) = (from.file, to.file) {
                 facts.set(Key::segment(file), Some(SegmentFact::empty(SegmentKind::Upload).encode()));
             }
@@ -286,7 +288,7 @@ impl<'a> Facts<'a> {
     /// Removes all facts of an upload, and its file with them where no blob lies in it.
     fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) {
         self.set(Key::upload(id), None);
-        for part in 0..upload.parts {
+        for part in 0..upload.parts() {
             self.set(Key::upload_part(id, part), None);
         }
         if let Some(file) = upload.file.filter(|_| drop_file) {

@@ -4,18 +4,24 @@
 //! the segment, then a commit moves the fact on: the new offset, the hash's state, the checksums of the blocks that
 //! became whole. So an upload survives a restart, a crash included, and goes on without reading again what it has.
 //! Committing it publishes the segment as a blob, or moves short content into the log like any other.
+//!
+//! # Invariant kept here
+//! One call at a time writes to an upload's segment: it takes the upload's [`Slot`], and its [`Lease`] gives that back.
+//! What a failed call wrote lies behind the offset of the fact, and the memory of it goes with the lease: the next call
+//! starts from the facts.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::blob::frame_for;
 use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, UploadFact};
+use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
 use crate::id::{FileId, UploadId};
-use crate::segment::{Descriptor, SegmentWriter};
+use crate::segment::{Descriptor, SegmentWriter, encode_table};
 use crate::store::content::{Expect, source_failed};
 use crate::store::request::Request;
 use crate::store::view::decoded;
@@ -24,6 +30,10 @@ use crate::sync::lock;
 
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
+
+/// A piece longer than this is committed in steps, so that a crash takes no more of it back, and no record holds more of its
+/// checksums.
+const COMMIT_EVERY: u64 = 256 << 20;
 
 /// Where an upload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +51,19 @@ pub struct UploadStatus {
     pub idle: Duration,
 }
 
-/// What is in memory of an upload that this opening has appended to.
+/// Uploads that this opening has appended to.
+pub(crate) type Slots = HashMap<UploadId, Slot>;
+
+/// What is in memory of an upload.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    /// A call is at work on it, and has what there was.
+    InUse,
+    /// What the next call goes on with.
+    Idle(Box<Session>),
+}
+
+/// An upload with its segment open, as its facts say it stands.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The state on disk.
@@ -50,6 +72,33 @@ pub(crate) struct Session {
     writer: Option<SegmentWriter>,
     /// None where the state was lost in a restart and can't be saved: the content is read again in the end.
     hasher: Option<Hasher>,
+    /// The segment, until a fact names it.
+    unpublished: Option<FileId>,
+}
+
+/// The right to work on an upload. Gives the slot back, also if the caller's reader panics.
+struct Lease<'a> {
+    inner: &'a Inner,
+    id: UploadId,
+    /// What the next call can go on with.
+    session: Option<Box<Session>>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut slots = lock(&self.inner.uploads);
+        match self.session.take() {
+            Some(session) => drop(slots.insert(self.id, Slot::Idle(session))),
+            None => drop(slots.remove(&self.id)),
+        }
+        // Each keeps a file open. One that is let go starts from its facts.
+        let idle = |(id, slot): (&UploadId, &Slot)| (matches!(slot, Slot::Idle(_)) && *id != self.id).then_some(*id);
+        if slots.len() > self.inner.options.max_open_files
+            && let Some(id) = slots.iter().find_map(idle)
+        {
+            slots.remove(&id);
+        }
+    }
 }
 
 impl Store {
@@ -78,7 +127,6 @@ impl Store {
         let fact = UploadFact {
             file: None,
             offset: 0,
-            parts: 0,
             block_crc: 0,
             created: now.wall,
             touched: now.open,
@@ -99,21 +147,14 @@ impl Store {
         self.append_upload_from(id, offset, content.as_ref())
     }
 
-    /// Adds what a reader yields, to its end, as one piece.
+    /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become durable
+    /// while the rest comes.
     ///
     /// # Errors
-    /// As [`append_upload`](Self::append_upload); and [`Error::Source`] where the reader fails: what it yielded before
-    /// counts, and [`upload_status`](Self::upload_status) tells how much that was.
+    /// As [`append_upload`](Self::append_upload), except that what became durable before counts; and [`Error::Source`]
+    /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much that was.
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        let inner = &self.inner;
-        let shared = inner.session(id)?;
-        let mut session = in_use(&shared, id)?;
-        let appended = inner.append(id, &mut session, offset, &mut content);
-        if !matches!(appended, Ok(_) | Err(Error::WrongOffset { .. })) {
-            // What the memory holds may be ahead of the facts: the next call starts from those.
-            lock(&inner.uploads).remove(&id);
-        }
-        appended
+        self.inner.with_upload(id, |inner, session| inner.append(id, session, offset, &mut content))
     }
 
     /// Where an upload stands.
@@ -131,12 +172,7 @@ impl Store {
     /// [`Error::DigestMismatch`] where it has not (the upload stays as it is: [cancel](Self::cancel_upload) it);
     /// [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        let inner = &self.inner;
-        let shared = inner.session(id)?;
-        let mut session = in_use(&shared, id)?;
-        inner.finish_upload(id, &mut session, *digest)?;
-        lock(&inner.uploads).remove(&id);
-        Ok(())
+        self.inner.with_upload(id, |inner, session| inner.finish_upload(id, session, *digest))
     }
 
     /// Gives an upload up.
@@ -145,7 +181,7 @@ impl Store {
     /// [`Error::UploadNotFound`] where there is none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
         self.inner.commit(Request::CancelUpload { id, untouched_since: None })?;
-        lock(&self.inner.uploads).remove(&id);
+        self.inner.forget_upload(id);
         Ok(())
     }
 
@@ -171,17 +207,9 @@ impl Store {
                 Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
                 Err(error) => return Err(error),
             }
-            lock(&self.inner.uploads).remove(&id);
+            self.inner.forget_upload(id);
         }
         Ok(count)
-    }
-}
-
-fn in_use(session: &Mutex<Session>, id: UploadId) -> Result<MutexGuard<'_, Session>> {
-    match session.try_lock() {
-        Ok(session) => Ok(session),
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => Err(Error::UploadBusy { id }),
     }
 }
 
@@ -213,13 +241,44 @@ impl Inner {
         }
     }
 
-    /// What is in memory of an upload, or else what its facts say.
-    fn session(&self, id: UploadId) -> Result<Arc<Mutex<Session>>> {
-        if let Some(session) = lock(&self.uploads).get(&id) {
-            return Ok(Arc::clone(session));
+    /// Does something with an upload that no other call is at work on, and keeps the session where it says that it can go on.
+    fn with_upload<T>(&self, id: UploadId, work: impl FnOnce(&Self, &mut Session) -> Result<(T, Next)>) -> Result<T> {
+        let held = match lock(&self.uploads).entry(id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot::InUse);
+                None
+            }
+            Entry::Occupied(mut slot) => match slot.insert(Slot::InUse) {
+                Slot::Idle(session) => Some(session),
+                Slot::InUse => return Err(Error::UploadBusy { id }),
+            },
+        };
+        let mut lease = Lease { inner: self, id, session: None };
+        let mut session = match held {
+            Some(session) => session,
+            None => Box::new(self.load_session(id)?),
+        };
+        let result = work(self, &mut session);
+        if let Err(error) = &result
+            && let Some(file) = session.unpublished.take()
+        {
+            self.files.give_up(file, error);
         }
-        let loaded = Arc::new(Mutex::new(self.load_session(id)?));
-        Ok(Arc::clone(lock(&self.uploads).entry(id).or_insert(loaded)))
+        // These are found out before anything is written.
+        let is_unchanged = matches!(&result, Err(Error::WrongOffset { .. } | Error::DigestMismatch { .. }));
+        if is_unchanged || matches!(&result, Ok((_, Next::GoesOn))) {
+            lease.session = Some(session);
+        }
+        result.map(|(value, _)| value)
+    }
+
+    /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
+    fn forget_upload(&self, id: UploadId) {
+        if let Entry::Occupied(slot) = lock(&self.uploads).entry(id)
+            && matches!(slot.get(), Slot::Idle(_))
+        {
+            slot.remove();
+        }
     }
 
     fn load_session(&self, id: UploadId) -> Result<Session> {
@@ -232,59 +291,49 @@ impl Inner {
             None => None,
             Some(file) => {
                 let mut crcs = Vec::new();
-                for part in 0..fact.parts {
+                for part in 0..fact.parts() {
                     let value =
                         self.snapshot().get(&Key::upload_part(id, part))?.ok_or(Error::UploadNotFound { id })?;
-                    crcs.extend(
-                        value.as_bytes().chunks_exact(4).filter_map(|crc| crc.try_into().ok().map(u32::from_le_bytes)),
-                    );
+                    crcs.extend(value.as_bytes().as_chunks().0.iter().copied().map(u32::from_le_bytes));
                 }
+                decoded((crcs.len() as u64 == fact.whole_blocks()).then_some(()))?;
                 let path = self.files.layout.segment(file);
                 Some(SegmentWriter::resume(&*self.files.vfs, path, fact.offset, crcs, fact.block_crc)?)
             }
         };
-        Ok(Session { fact, writer, hasher })
+        Ok(Session { fact, writer, hasher, unpublished: None })
     }
 
-    fn append(&self, id: UploadId, session: &mut Session, offset: u64, content: &mut dyn Read) -> Result<u64> {
-        let from = session.fact.clone();
-        if offset != from.offset {
-            return Err(Error::WrongOffset { expected: from.offset, found: offset });
+    fn append(&self, id: UploadId, session: &mut Session, offset: u64, content: &mut dyn Read) -> Result<(u64, Next)> {
+        if offset != session.fact.offset {
+            return Err(Error::WrongOffset { expected: session.fact.offset, found: offset });
         }
         self.check_writable()?;
-        let mut source;
         let mut piece = Vec::new();
-        let mut new_file = None;
-        let written = loop {
+        loop {
             piece.clear();
-            source = content.take(PIECE as u64).read_to_end(&mut piece).map(drop).map_err(source_failed);
-            if piece.is_empty() {
-                break Ok(());
+            let source = content.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed);
+            self.append_piece(session, &piece)?;
+            let is_last = piece.len() < PIECE;
+            if is_last || session.unsaved() >= COMMIT_EVERY {
+                self.advance(id, session)?;
             }
-            if let Err(error) = self.append_piece(session, &piece, &mut new_file) {
-                break Err(error);
+            source?;
+            if is_last {
+                return Ok((session.fact.offset, Next::GoesOn));
             }
-            if source.is_err() {
-                break Ok(());
-            }
-        };
-        let committed = written.and_then(|()| self.advance(id, session, &from));
-        match (new_file, &committed) {
-            (Some(file), Ok(())) => self.files.published(file),
-            (Some(file), Err(error)) => self.files.give_up(file, error),
-            (None, _) => {}
         }
-        committed?;
-        source.map(|()| session.fact.offset)
     }
 
     /// Writes a piece into the upload's segment, which is created with the first.
-    fn append_piece(&self, session: &mut Session, piece: &[u8], new_file: &mut Option<FileId>) -> Result<()> {
+    fn append_piece(&self, session: &mut Session, piece: &[u8]) -> Result<()> {
+        if piece.is_empty() {
+            return Ok(());
+        }
         let writer = match &mut session.writer {
             Some(writer) => writer,
             none => {
-                let file = *new_file.insert(self.files.new_id());
-                session.fact.file = Some(file);
+                let file = *session.unpublished.insert(self.files.new_id());
                 none.insert(self.create_segment(file)?)
             }
         };
@@ -296,27 +345,31 @@ impl Inner {
     }
 
     /// Makes what was appended durable, and then the upload's new state.
-    fn advance(&self, id: UploadId, session: &mut Session, from: &UploadFact) -> Result<()> {
-        let Some(writer) = session.writer.as_ref().filter(|writer| writer.len() > from.offset) else { return Ok(()) };
+    fn advance(&self, id: UploadId, session: &mut Session) -> Result<()> {
+        if session.unsaved() == 0 {
+            return Ok(());
+        }
+        let Some(writer) = &session.writer else { return Ok(()) };
         writer.sync().map_err(|error| self.poison(error))?;
-        let whole_before = usize::try_from(from.offset >> 16).unwrap_or(usize::MAX);
-        let part =
-            writer.crcs().get(whole_before..).unwrap_or_default().iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        let from = session.fact.clone();
         let to = UploadFact {
-            file: session.fact.file,
+            file: from.file.or(session.unpublished),
             offset: writer.len(),
-            parts: from.parts + 1,
             block_crc: writer.block_crc(),
             touched: self.open_time(),
             hash_state: session.hasher.as_ref().and_then(Hasher::save).unwrap_or_default(),
             ..from.clone()
         };
-        self.commit(Request::AppendUpload { id, from: from.clone(), to: to.clone(), part })?;
+        let parts = changed_parts(writer.crcs(), from.whole_blocks());
+        self.commit(Request::AppendUpload { id, from, to: to.clone(), parts })?;
+        if let Some(file) = session.unpublished.take() {
+            self.files.published(file);
+        }
         session.fact = to;
         Ok(())
     }
 
-    fn finish_upload(&self, id: UploadId, session: &mut Session, expected: Digest) -> Result<()> {
+    fn finish_upload(&self, id: UploadId, session: &mut Session, expected: Digest) -> Result<((), Next)> {
         let from = session.fact.clone();
         let found = match &session.hasher {
             Some(hasher) if hasher.algorithm() == expected.algorithm() => hasher.clone().finish(),
@@ -341,7 +394,8 @@ impl Inner {
             let frame = frame_for(expected, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame) }
         };
-        self.commit(request).map(drop)
+        self.commit(request)?;
+        Ok(((), Next::Ends))
     }
 
     /// The digest of an upload's content by another algorithm than was declared, or after its hash state was lost.
@@ -360,4 +414,30 @@ impl Inner {
         }
         Ok(hasher.finish())
     }
+}
+
+/// What becomes of an upload's session.
+enum Next {
+    GoesOn,
+    Ends,
+}
+
+impl Session {
+    /// How many bytes were written that the fact does not count yet.
+    fn unsaved(&self) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.len().saturating_sub(self.fact.offset))
+    }
+}
+
+/// The parts of a list of block checksums that differ from when there were `before` of them, as they are stored.
+fn changed_parts(crcs: &[u32], before: u64) -> Vec<(u64, Vec<u8>)> {
+    let first = before / PART_BLOCKS;
+    let is_new = |number: &u64| crcs.len() as u64 > before.max(number * PART_BLOCKS);
+    let parts = crcs.chunks(usize::try_from(PART_BLOCKS).unwrap_or(usize::MAX));
+    (0..)
+        .zip(parts)
+        .skip(usize::try_from(first).unwrap_or(usize::MAX))
+        .filter(|(number, _)| is_new(number))
+        .map(|(number, part)| (number, encode_table(part)))
+        .collect()
 }
