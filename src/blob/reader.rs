@@ -25,13 +25,14 @@ pub struct Blob {
     digest: Digest,
     fact: BlobFact,
     file: Arc<SealedFile>,
-    /// The content of a compressed blob, once it was asked for.
-    unpacked: Arc<OnceLock<Bytes>>,
+    /// What was read once and is needed again: the content of a compressed blob; of another, in a file that is not mapped, the
+    /// table of its block checksums.
+    kept: Arc<OnceLock<Bytes>>,
 }
 
 impl Blob {
     pub(crate) fn new(digest: Digest, fact: BlobFact, file: Arc<SealedFile>) -> Self {
-        Self { digest, fact, file, unpacked: Arc::default() }
+        Self { digest, fact, file, kept: Arc::default() }
     }
 
     /// The blob's digest.
@@ -124,7 +125,7 @@ impl Blob {
             return Ok(whole.slice(to_usize(start)?..to_usize(end)?));
         }
         let table_at = place.offset + table_offset(place.stored_len);
-        let table = self.file.block(table_at, to_usize(4 * count)?, place.crc)?;
+        let table = self.table(table_at, to_usize(4 * count)?)?;
         let (first, last) = (start / block_len, (end - 1) / block_len);
         let mut crcs = table.get(to_usize(4 * first)?..).unwrap_or_default().chunks_exact(4);
         let mut copied = Vec::new();
@@ -149,16 +150,26 @@ impl Blob {
         Ok(copied.into())
     }
 
+    /// The verified table of block checksums.
+    fn table(&self, at: u64, len: usize) -> Result<Bytes> {
+        let keeps = self.fact.codec == Codec::Plain && !self.file.is_mapped();
+        if keeps && let Some(table) = self.kept.get() {
+            return Ok(table.clone());
+        }
+        let table = self.file.bytes(at, len, self.fact.place.crc)?;
+        Ok(if keeps { self.kept.get_or_init(|| table).clone() } else { table })
+    }
+
     /// The content of a compressed blob. Compressed content is at most 4 MiB long, so it is unpacked whole, once.
     fn unpacked(&self) -> Result<Bytes> {
-        if let Some(content) = self.unpacked.get() {
+        if let Some(content) = self.kept.get() {
             return Ok(content.clone());
         }
         let damaged = || Error::corrupt(self.file.path(), self.fact.place.offset, Damage::Compression);
         let packed = self.stored(0, self.fact.place.stored_len)?;
         let len = usize::try_from(self.fact.len).ok().filter(|len| *len <= MAX_UNPACKED).ok_or_else(damaged)?;
         let content: Bytes = unpack(&packed, len).ok_or_else(damaged)?.into();
-        Ok(self.unpacked.get_or_init(|| content).clone())
+        Ok(self.kept.get_or_init(|| content).clone())
     }
 }
 

@@ -87,6 +87,13 @@ impl RunList {
         }
     }
 
+    /// Notes how far the last log file reaches, if it is open and that is known; says which it is and its length.
+    pub(crate) fn seal_last(&mut self, end: Option<(u64, Lsn)>) -> Option<(FileId, u64)> {
+        let entry = self.logs.last_mut().filter(|entry| entry.sealed.is_none())?;
+        entry.sealed = end;
+        end.map(|(len, _)| (entry.id, len))
+    }
+
     /// Drops the log files whose facts the runs all have, and says which.
     pub(crate) fn drop_folded_logs(&mut self) -> Vec<FileId> {
         let folded = self.folded;

@@ -77,10 +77,6 @@ impl RunWriter {
         self.id
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Adds a fact, whose key is behind that of the fact before.
     pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
         if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {

@@ -77,8 +77,6 @@ pub(crate) struct Tip {
     pub(crate) last: Lsn,
     /// How far the file reaches that the list still has as open although nothing is appended to it any more.
     pub(crate) unsealed: Option<(u64, Lsn)>,
-    /// The file before the active one, until the list has it as sealed.
-    pub(crate) retired: Option<ActiveLog>,
 }
 
 impl Inner {
@@ -88,8 +86,9 @@ impl Inner {
         let outcome = self.commit_now(request);
         self.maintain_if_due();
         let outcome = outcome?;
-        for file in &outcome.dropped {
-            let _ = self.files.remove(*file); // it is committed: folding that fact removes the file again
+        // It is durable, and folding that fact removes the file again. What is not durable yet is left to that.
+        if self.options.durability == Durability::Synced {
+            outcome.dropped.iter().for_each(|file| drop(self.files.remove(*file)));
         }
         Ok(outcome)
     }
@@ -268,7 +267,7 @@ impl Inner {
         }
         if let Err(error) = log.append(&mut pieces, group.len) {
             tip.unsealed = Some((log.position, tip.last));
-            tip.retired = tip.active.take();
+            tip.active = None;
             return Err(unknown_outcome(error));
         }
         if self.options.durability == Durability::Synced {
@@ -299,17 +298,12 @@ impl Inner {
                 self.durable.store(tip.last.0, Ordering::Release);
             }
             tip.unsealed = Some((log.position, tip.last));
-            tip.retired = Some(log);
         }
         let log = self.create_log(tip.last.next(), len)?;
         let id = log.header.file;
-        let unsealed = tip.unsealed;
+        let mut sealed = None;
         self.update_list(|list| {
-            if let Some(entry) = list.logs.last_mut()
-                && entry.sealed.is_none()
-            {
-                entry.sealed = unsealed;
-            }
+            sealed = list.seal_last(tip.unsealed);
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })
         .inspect_err(|error| {
@@ -322,10 +316,7 @@ impl Inner {
         self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
         tip.unsealed = None;
         tip.active = Some(log);
-        if let Some(retired) = tip.retired.take() {
-            self.files.forget(retired.header.file); // from now on it is read as any sealed file
-            let _ = retired.file.set_len(retired.position); // gives back space; nobody relies on it
-        }
+        sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
     }
 
@@ -333,18 +324,13 @@ impl Inner {
     /// it is damage.
     pub(crate) fn seal(&self) -> Result<()> {
         let mut tip = lock(&self.tip);
-        let active = tip.active.take();
-        let end = active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
-        let mut folded = Vec::new();
+        let end = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
+        let (mut sealed, mut folded) = (None, Vec::new());
         self.update_list(|list| {
-            if let Some(entry) = list.logs.last_mut() {
-                entry.sealed = entry.sealed.or(end);
-            }
+            sealed = list.seal_last(end);
             folded = list.drop_folded_logs();
         })?;
-        if let Some(log) = active {
-            let _ = log.file.set_len(log.position); // gives back space; nobody relies on it
-        }
+        sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         // What has no frames goes. An empty one that had some is given up by the next opening.
         let snapshot = self.snapshot();
         folded.retain(|id| matches!(snapshot.segment(*id), Ok(None)));

@@ -136,6 +136,17 @@ impl Files {
         self.insert(id, Arc::new(file));
     }
 
+    /// Gives back the space behind the records of a log file that takes no more of them; nobody relies on that. From now on it
+    /// is read as any sealed file.
+    pub(crate) fn cut_log(&self, id: FileId, len: u64) {
+        if let Ok(file) = self.vfs.open(&self.layout.log(id), OpenMode::Write)
+            && file.len().is_ok_and(|found| found > len)
+        {
+            let _ = file.set_len(len);
+        }
+        self.forget(id);
+    }
+
     /// Forgets an open file, so that the next reader opens it anew (or not at all). Readers that have it go on.
     pub(crate) fn forget(&self, id: FileId) {
         write(&self.open).remove(&id);

@@ -133,6 +133,8 @@ impl Inner {
     /// Writes the oldest frozen table as a run; `false` where there is none.
     fn fold_oldest(&self, dead_logs: &mut Vec<FileId>) -> Result<bool> {
         let Some(table) = self.view().frozen.last().cloned() else { return Ok(false) };
+        // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
+        self.sync()?;
         let (info, removed) = self.write_run(&table)?;
         // A file that was given up must be gone before the record that says so is.
         self.files.remove_durably(&removed)?;
@@ -142,7 +144,8 @@ impl Inner {
             list.runs.insert(0, info.clone());
             dropped = list.drop_folded_logs();
             dropped.iter().for_each(|id| self.files.unlisted(*id));
-        })?;
+        })
+        .inspect_err(|error| self.give_up_run(info.id, error))?;
         self.files.published(info.id);
         let run = Arc::new(self.open_run(&info)?);
         {
@@ -203,7 +206,7 @@ impl Inner {
             match job.step(&mut writer, MERGE_STEP) {
                 Ok(true) => break Ok(()),
                 Ok(false) if self.options.maintenance == Maintenance::Thread && self.signal.stopped() => {
-                    self.abandon_run(&writer);
+                    self.discard_run(writer.id());
                     return Ok(false);
                 }
                 Ok(false) => {}
@@ -213,12 +216,13 @@ impl Inner {
         drop(job);
         let meta = self.finish_run(writer, merging, level)?;
         let old: Vec<FileId> = merged.iter().map(|meta| meta.id).collect();
-        let run = Arc::new(self.open_run(&meta)?);
+        let run = Arc::new(self.open_run(&meta).inspect_err(|_| self.discard_run(meta.id))?);
         self.update_list(|list| {
             let at = list.runs.iter().position(|run| old.contains(&run.id)).unwrap_or_default();
             list.runs.retain(|run| !old.contains(&run.id));
             list.runs.insert(at, meta.clone());
-        })?;
+        })
+        .inspect_err(|error| self.give_up_run(meta.id, error))?;
         self.files.published(meta.id);
         {
             let mut view = write(&self.view);
@@ -241,7 +245,7 @@ impl Inner {
 
     /// Makes a run and its name durable, or removes it if writing it failed.
     fn finish_run(&self, writer: RunWriter, written: Result<()>, level: u8) -> Result<RunMeta> {
-        let (id, path) = (writer.id(), writer.path().to_path_buf());
+        let id = writer.id();
         let finish = || {
             written?;
             let meta = writer.finish(level)?;
@@ -249,15 +253,20 @@ impl Inner {
             self.files.vfs.sync_dir(&runs).map_err(Error::io("sync", &runs))?;
             Ok(meta)
         };
-        finish().inspect_err(|_| {
-            let _ = self.files.vfs.remove(&path); // unlisted: at worst the next opening removes it
-            self.files.published(id);
-        })
+        finish().inspect_err(|_| self.discard_run(id))
     }
 
-    fn abandon_run(&self, writer: &RunWriter) {
-        let _ = self.files.vfs.remove(writer.path()); // unlisted: at worst the next opening removes it
-        self.files.published(writer.id());
+    /// Removes a run that could not be published, unless the list on disk may name it all the same.
+    fn give_up_run(&self, id: FileId, error: &Error) {
+        if matches!(error, Error::Full { .. }) {
+            self.discard_run(id);
+        }
+    }
+
+    /// Removes a run that no list names.
+    fn discard_run(&self, id: FileId) {
+        let _ = self.files.vfs.remove(&self.files.layout.run(id)); // at worst the next opening removes it
+        self.files.published(id);
     }
 
     pub(crate) fn open_run(&self, meta: &RunMeta) -> Result<Run> {
@@ -285,6 +294,7 @@ impl Inner {
                 Some(_) => {}
             }
         }
+        self.sync()?; // see `fold_oldest`
         self.files.remove_durably(&removed)?;
         logs.iter().for_each(|id| self.files.published(*id));
         Ok(())

@@ -170,7 +170,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     let inner = Inner {
         session,
         queue: Mutex::default(),
-        tip: Mutex::new(Tip { active: None, last: durable, unsealed: replayed.unsealed, retired: None }),
+        tip: Mutex::new(Tip { active: None, last: durable, unsealed: replayed.unsealed }),
         view: RwLock::new(Arc::new(View { active: Arc::new(table), frozen: Vec::new(), runs: Vec::new() })),
         visible: AtomicU64::new(durable.0),
         durable: AtomicU64::new(durable.0),
@@ -202,6 +202,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     }
     inner.rewrite_tail(tail)?;
     inner.remove_orphans(&candidates)?;
+    inner.cut_logs();
     for (lsn, (name, change)) in &names {
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
@@ -354,6 +355,14 @@ impl Inner {
         }
     }
 
+    /// Gives back the space behind the records of log files, where a crash came before that was done.
+    fn cut_logs(&self) {
+        let logs = lock(&self.list).logs.clone();
+        for log in logs {
+            log.sealed.iter().for_each(|(len, _)| self.files.cut_log(log.id, *len));
+        }
+    }
+
     /// The shard directories that may hold files with ids from `floor` on. Shards are created in order, but a crash may
     /// have lost any that was not synced, so the search ends at two in a row that are missing beyond the known ids.
     fn shards_from(&self, parent: &Path, floor: FileId, next: FileId) -> Result<Vec<PathBuf>> {
@@ -417,9 +426,7 @@ impl Inner {
         let durable = tip.last;
         self.durable.store(durable.0, std::sync::atomic::Ordering::Release);
         self.update_list(|list| {
-            if let Some(entry) = list.logs.last_mut() {
-                entry.sealed = entry.sealed.or(sealed);
-            }
+            list.seal_last(sealed);
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })?;
         self.files.published(id);

@@ -137,11 +137,10 @@ impl Store {
     /// What ending them meets; those already ended stay so.
     pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
         let now = self.inner.open_time();
-        let mut pins = 0;
-        let expired = self.inner.pin_facts()?.into_iter().filter(|pin| pin.expires != 0 && pin.expires <= now);
-        for pin in expired {
-            self.inner.commit(Request::ExpirePin { name: pin.name, now })?;
-            pins += 1;
+        let expired = self.inner.expired_pins(now)?;
+        let pins = expired.len();
+        for name in expired {
+            self.inner.commit(Request::ExpirePin { name, now })?;
         }
         Ok((pins, self.expire_uploads(upload_age)?))
     }
@@ -163,11 +162,12 @@ impl Inner {
         }))
     }
 
-    /// All pins, in the order of their keys.
-    pub(crate) fn pin_facts(&self) -> Result<Vec<PinFact>> {
+    /// The names of the pins that have expired by this open time.
+    fn expired_pins(&self, now: u64) -> Result<Vec<String>> {
         let snapshot = self.snapshot();
-        let facts = snapshot.facts(Family::Pin, [0; 32])?;
-        facts.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes()))).collect()
+        let pins = snapshot.facts(Family::Pin, [0; 32])?.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes())));
+        let has_expired = |pin: &PinFact| pin.expires != 0 && pin.expires <= now;
+        pins.filter(|pin| pin.as_ref().map_or(true, has_expired)).map(|pin| Ok(pin?.name)).collect()
     }
 
     /// What the view of names would answer, while it is being rebuilt.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Algorithm, Clock, Digest, Error, Maintenance, Options, PinOptions, ReadMode, Result, Store, UploadId,
+    Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Result, Store, UploadId,
 };
 
 /// Random numbers from a seed (SplitMix64).
@@ -37,6 +37,12 @@ pub fn seed(default: u64) -> u64 {
     let seed = std::env::var("STRONGROOM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default);
     println!("seed {seed}: repeat with STRONGROOM_SEED={seed}");
     seed
+}
+
+/// Tells something that is to be seen also where the test passes.
+pub fn tell(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}"); // not captured, other than what `println` prints
 }
 
 /// One operation of a history. Numbers choose among what there is.
@@ -138,6 +144,7 @@ impl Model {
 pub struct Pair {
     pub disk: SimVfs,
     pub clock: Clock,
+    pub durability: Durability,
     pub store: Option<Store>,
     pub model: Model,
     /// What the model would be, had the operation under way succeeded.
@@ -159,17 +166,28 @@ pub enum Leeway {
 
 impl Pair {
     pub fn new(disk: &SimVfs) -> Result<Self> {
-        let clock = Clock::manual();
+        Self::with(disk, Durability::Synced)
+    }
+
+    pub fn with(disk: &SimVfs, durability: Durability) -> Result<Self> {
         let mut pair = Self {
             disk: disk.clone(),
-            clock: clock.clone(),
+            clock: Clock::manual(),
+            durability,
             store: None,
             model: Model::default(),
             next: Model::default(),
             leeway: Leeway::None,
         };
-        pair.store = Some(options(disk, &clock).open("/store")?);
+        pair.open()?;
         Ok(pair)
+    }
+
+    /// Opens the store, after it was closed or after that failed.
+    pub fn open(&mut self) -> Result<()> {
+        let options = options(&self.disk, &self.clock).durability(self.durability);
+        self.store = Some(options.open("/store")?);
+        Ok(())
     }
 
     /// Does a step on both. An error is one of the store that the model does not have.
@@ -266,7 +284,7 @@ impl Pair {
             Step::Checkpoint => store.checkpoint()?,
             Step::Reopen => {
                 self.store.take().expect("open").close()?;
-                self.store = Some(options(&self.disk, &self.clock).open("/store")?);
+                self.open()?;
             }
         }
         self.model = self.next.clone();
