@@ -75,7 +75,8 @@ pub fn log(bytes: &[u8]) {
     let Some(path) = scratch(bytes) else { return };
     if let Ok(file) = RealVfs.open(&path, OpenMode::Read)
         && let Ok(header) = LogHeader::read(&path, &*file, FileId(1), StoreId([0; 16]))
-        && let Ok(mut replay) = Replay::new(&path, &*file, header, Extent::Open { durable: crate::Lsn(0) })
+        && let Ok(mut replay) =
+            Replay::new(&path, &*file, header, Extent::Open { durable: crate::Lsn(0) }, crate::Lsn(2))
     {
         while let Ok(Some(record)) = replay.next() {
             let _ = replay.frame_is_whole(&record);

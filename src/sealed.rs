@@ -1,9 +1,9 @@
 //! Sealed files: what is never written again, read block by block, each verified when it is first touched.
 //!
 //! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a bit
-//! is set, and further touches go to the mapping as it is. There is one bit for every 512 bytes of the file; a block has
-//! the bit of the slot in which it begins. Two blocks of 512 bytes or more can't begin in the same slot, so the bit is
-//! exact for them; shorter ones have none and are compared each time, which takes about as long.
+//! is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a block has
+//! the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in the same one, so
+//! the bit is exact for them; shorter ones have none and are read by position each time.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -64,17 +64,31 @@ impl Drop for Counted {
     }
 }
 
+/// How long a block is at least that is remembered as verified, in bytes. What it takes to remember them grows with the file's
+/// length over this: 2 MiB for a segment of 1 TiB, 16 KiB for a log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// Small content, in log files.
+    Small = 512,
+    /// The pages of runs.
+    Page = 4096,
+    /// The blocks of segments.
+    Block = 65_536,
+}
+
 /// An open sealed file.
 #[derive(Debug)]
 pub(crate) struct SealedFile {
     path: PathBuf,
     file: Arc<dyn File>,
     len: u64,
+    grain: u64,
     map: Option<Bytes>,
     verified: OnceLock<Vec<AtomicU64>>,
 }
 
 /// Verified bytes of a file: a part of its mapping, or a copy.
+#[derive(Debug)]
 pub(crate) enum Block<'a> {
     Mapped(&'a [u8]),
     Copied(Vec<u8>),
@@ -93,7 +107,13 @@ impl Deref for Block<'_> {
 
 impl SealedFile {
     /// Takes an open file of `len` bytes and maps it, if the budget allows and the system does.
-    pub(crate) fn new(path: PathBuf, file: Arc<dyn File>, len: u64, mappings: &Arc<MappingBudget>) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        file: Arc<dyn File>,
+        len: u64,
+        grain: Grain,
+        mappings: &Arc<MappingBudget>,
+    ) -> Self {
         let map = (len > 0 && mappings.take()).then(|| {
             let counted = |bytes| Bytes::from_owner(Counted { bytes, budget: Arc::clone(mappings) });
             match file.map() {
@@ -104,11 +124,15 @@ impl SealedFile {
                 }
             }
         });
-        Self { path, file, len, map: map.flatten(), verified: OnceLock::new() }
+        Self { path, file, len, grain: grain as u64, map: map.flatten(), verified: OnceLock::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
     }
 
     pub(crate) fn is_mapped(&self) -> bool {
@@ -132,12 +156,7 @@ impl SealedFile {
                     word.fetch_or(bit, Ordering::Relaxed);
                 }
             }
-            None => {
-                let crc = crc()?;
-                if crc32c(mapped) != crc {
-                    self.checked(offset, len, crc)?;
-                }
-            }
+            None => return self.checked(offset, len, crc()?).map(Block::Copied),
         }
         Ok(Block::Mapped(mapped))
     }
@@ -171,12 +190,13 @@ impl SealedFile {
 
     /// The word and the bit that remember a block as verified.
     fn bit(&self, offset: u64, len: usize) -> Option<(&AtomicU64, u64)> {
-        if len < 512 {
+        if (len as u64) < self.grain {
             return None;
         }
-        let slot = offset / 512;
-        let words = self.verified.get_or_init(|| (0..=self.len / 512 / 64).map(|_| AtomicU64::new(0)).collect());
-        Some((words.get(usize::try_from(slot / 64).ok()?)?, 1 << (slot % 64)))
+        let grain = offset / self.grain;
+        let words = || (0..=self.len / self.grain / 64).map(|_| AtomicU64::new(0)).collect();
+        let word = self.verified.get_or_init(words).get(usize::try_from(grain / 64).ok()?)?;
+        Some((word, 1 << (grain % 64)))
     }
 
     /// Reads by position and compares the checksum.
@@ -189,7 +209,8 @@ impl SealedFile {
         Ok(bytes)
     }
 
-    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+    /// Reads by position, whatever is there.
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         self.mapped(offset, len)?;
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
@@ -219,7 +240,7 @@ mod tests {
         for mode in [ReadMode::Mapped, ReadMode::Positioned] {
             let (_dir, path, handle) = file(&content);
             let budget = MappingBudget::new(mode, 1);
-            let sealed = SealedFile::new(path, Arc::clone(&handle), 20_000, &budget);
+            let sealed = SealedFile::new(path, Arc::clone(&handle), 20_000, Grain::Small, &budget);
             assert_eq!(sealed.is_mapped(), mode == ReadMode::Mapped);
             let (block, short) = (&content[4096..8192], &content[10_000..10_100]);
             assert_eq!(&*sealed.block(4096, 4096, crc32c(block)).unwrap(), block);
@@ -239,7 +260,7 @@ mod tests {
     #[test]
     fn what_lies_outside_of_the_file_is_cut_off() {
         let (_dir, path, handle) = file(&[1; 1000]);
-        let sealed = SealedFile::new(path, handle, 1000, &MappingBudget::new(ReadMode::Mapped, 1));
+        let sealed = SealedFile::new(path, handle, 1000, Grain::Small, &MappingBudget::new(ReadMode::Mapped, 1));
         for (offset, len) in [(999, 2), (1001, 0), (u64::MAX, 1), (0, usize::MAX)] {
             let result = sealed.bytes_unverified(offset, len);
             assert!(matches!(result, Err(Error::Corrupt { damage: Damage::Truncated, .. })), "{offset} {len}");
@@ -250,7 +271,7 @@ mod tests {
     fn past_the_budget_files_are_not_mapped_until_a_mapping_is_gone() {
         let (_dir, path, handle) = file(&[1; 1000]);
         let budget = MappingBudget::new(ReadMode::Mapped, 1);
-        let open = || SealedFile::new(path.clone(), Arc::clone(&handle), 1000, &budget);
+        let open = || SealedFile::new(path.clone(), Arc::clone(&handle), 1000, Grain::Small, &budget);
         let first = open();
         assert!(first.is_mapped() && !open().is_mapped());
         let held = first.bytes_unverified(0, 10).unwrap();

@@ -126,9 +126,9 @@ fn list(store: &Store, known: &Known, context: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The store's files, without the lock.
+/// The store's files, without the lock and the reserve, which hold nothing.
 fn files(disk: &SimVfs) -> Vec<std::path::PathBuf> {
-    disk.files().into_iter().filter(|path| !path.ends_with("LOCK")).collect()
+    disk.files().into_iter().filter(|path| !path.ends_with("LOCK") && !path.ends_with("RESERVE")).collect()
 }
 
 #[test]

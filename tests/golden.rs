@@ -63,6 +63,7 @@ fn write(dir: &Path) {
     store.pin("later", &later, PinOptions::new()).unwrap();
     store.close().unwrap();
     fs::remove_dir_all(dir.join("names")).unwrap();
+    fs::remove_file(dir.join("RESERVE")).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

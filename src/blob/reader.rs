@@ -25,8 +25,7 @@ pub struct Blob {
     digest: Digest,
     fact: BlobFact,
     file: Arc<SealedFile>,
-    /// What was read once and is needed again: the content of a compressed blob; of another, in a file that is not mapped, the
-    /// table of its block checksums.
+    /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of another.
     kept: Arc<OnceLock<Bytes>>,
 }
 
@@ -152,7 +151,7 @@ impl Blob {
 
     /// The verified table of block checksums.
     fn table(&self, at: u64, len: usize) -> Result<Bytes> {
-        let keeps = self.fact.codec == Codec::Plain && !self.file.is_mapped();
+        let keeps = self.fact.codec == Codec::Plain;
         if keeps && let Some(table) = self.kept.get() {
             return Ok(table.clone());
         }

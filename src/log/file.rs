@@ -111,20 +111,11 @@ pub(crate) struct ActiveLog {
 impl ActiveLog {
     /// Creates the file with its header and its space, and makes both durable. The caller syncs the directory.
     pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, header: LogHeader) -> Result<Self> {
-        let create = || {
-            let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-            file.allocate(header.capacity).map_err(Error::io("allocate", &path))?;
-            file.write_all_at(&header.encode(), 0).map_err(Error::io("write", &path))?;
-            file.sync().map_err(Error::io("sync", &path))?;
-            Ok(file)
-        };
-        match create() {
-            Ok(file) => Ok(Self { header, path, file, position: HEADER_LEN, written: HEADER_LEN }),
-            Err(error) => {
-                let _ = vfs.remove(&path); // it is unlisted: at worst the next opening removes it
-                Err(error)
-            }
-        }
+        let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+        file.allocate(header.capacity).map_err(Error::io("allocate", &path))?;
+        file.write_all_at(&header.encode(), 0).map_err(Error::io("write", &path))?;
+        file.sync().map_err(Error::io("sync", &path))?;
+        Ok(Self { header, path, file, position: HEADER_LEN, written: HEADER_LEN })
     }
 
     /// How many bytes of records fit in.

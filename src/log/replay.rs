@@ -57,10 +57,18 @@ pub(crate) struct Replay<'a> {
     expected: Lsn,
     end: u64,
     extent: Extent,
+    folded: Lsn,
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(path: &'a Path, file: &'a dyn File, header: LogHeader, extent: Extent) -> Result<Self> {
+    /// Runs have the facts of all records up to `folded`: damage to one of those is passed over.
+    pub(crate) fn new(
+        path: &'a Path,
+        file: &'a dyn File,
+        header: LogHeader,
+        extent: Extent,
+        folded: Lsn,
+    ) -> Result<Self> {
         let len = file.len().map_err(Error::io("read the length of", path))?;
         let end = match extent {
             Extent::Sealed { len, .. } => len,
@@ -70,7 +78,7 @@ impl<'a> Replay<'a> {
             return Err(Error::corrupt(path, len, Damage::Truncated));
         }
         let window = Window { file, start: 0, bytes: Vec::new() };
-        Ok(Self { path, window, header, position: HEADER_LEN, expected: header.first_lsn, end, extent })
+        Ok(Self { path, window, header, position: HEADER_LEN, expected: header.first_lsn, end, extent, folded })
     }
 
     /// The next record, or `None` at the end of the log.
@@ -83,14 +91,38 @@ impl<'a> Replay<'a> {
                 false => Err(self.ends_early(last)),
             };
         }
-        match self.read_record()? {
+        let record = match self.read_record()? {
+            None if self.expected <= self.folded => self.after_damage()?,
+            found => found,
+        };
+        match record {
             Some(record) => {
                 self.position = record.end();
-                self.expected = self.expected.next();
+                self.expected = record.header.lsn.next();
                 Ok(Some(record))
             }
             None => self.torn_or_damaged().map(|()| None),
         }
+    }
+
+    /// The first whole record behind damage, if nothing is missing between that no run has.
+    fn after_damage(&mut self) -> Result<Option<Record>> {
+        let (position, expected) = (self.position, self.expected);
+        let (end, salt) = (self.end, self.header.salt);
+        for offset in (position..end).step_by(64).skip(1) {
+            if end - offset < record::HEADER_LEN as u64 {
+                break;
+            }
+            let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt) else { continue };
+            if header.lsn > expected && header.lsn <= self.folded.next() {
+                (self.position, self.expected) = (offset, header.lsn);
+                if let Some(record) = self.read_record()? {
+                    return Ok(Some(record));
+                }
+            }
+        }
+        (self.position, self.expected) = (position, expected);
+        Ok(None)
     }
 
     /// Whether a record's frame is whole and undamaged. Records that are not known durable need this; for the others it

@@ -67,6 +67,12 @@ impl Section {
     pub(crate) fn per_page(&self) -> u64 {
         (PAGE / self.width()) as u64
     }
+
+    /// The page of an entry, and where in it the entry begins.
+    pub(crate) fn place(&self, index: u64) -> (u64, usize) {
+        let at = usize::try_from(index % self.per_page()).unwrap_or_default() * self.width();
+        (self.entries_page + index / self.per_page(), at)
+    }
 }
 
 /// The length of a slot of a family.

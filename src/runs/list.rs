@@ -12,10 +12,11 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
 use crate::id::{FileId, Lsn, SessionId, StoreId};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
 const MAGIC: [u8; 8] = *b"SRlist\0\0";
@@ -195,8 +196,8 @@ impl RunList {
         Self::parse(&bytes).map_err(|damage| Error::corrupt(&path, 0, damage))
     }
 
-    /// Writes the list beside the one that counts, durably.
-    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    /// Writes the list beside the one that counts. The caller syncs the file.
+    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<Arc<dyn File>> {
         let temporary = dir.join(TEMPORARY);
         match vfs.remove(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -206,7 +207,7 @@ impl RunList {
         }
         let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
         file.write_all_at(&self.encode(), 0).map_err(Error::io("write", &temporary))?;
-        file.sync().map_err(Error::io("sync", &temporary))
+        Ok(file)
     }
 
     /// Makes the list that was written the one that counts, durably.
@@ -217,10 +218,11 @@ impl RunList {
     }
 }
 
-/// The runs, by their positions in the list, that should become one.
-pub(crate) fn pick_merge(runs: &[RunMeta]) -> Option<Range<usize>> {
+/// The runs, by their positions in the list, that should become one: a full tier, or as much of it as lies between damaged runs.
+pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Range<usize>> {
     let mut start = 0;
-    for tier in runs.chunk_by(|newer, older| newer.level == older.level) {
+    let is_border = |newer: &RunMeta, older: &RunMeta| is_damaged(newer.id) || is_damaged(older.id);
+    for tier in runs.chunk_by(|newer, older| newer.level == older.level && !is_border(newer, older)) {
         if tier.len() >= FANOUT {
             return Some(start..start + tier.len());
         }
@@ -265,7 +267,7 @@ mod tests {
             runs.insert(0, run(id, 0, 100_000));
             written += 100_000;
             most_runs = most_runs.max(runs.len());
-            while let Some(range) = pick_merge(&runs) {
+            while let Some(range) = pick_merge(&runs, |_| false) {
                 let entries = runs[range.clone()].iter().map(|run| run.entries).sum();
                 let level = runs[range.start].level + 1;
                 written += entries;

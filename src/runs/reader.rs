@@ -13,13 +13,14 @@ use crate::runs::format::{
     parse_trailer,
 };
 use crate::runs::guide::{LINE, Line, place};
-use crate::sealed::{Block, MappingBudget, SealedFile};
+use crate::sealed::{Block, Grain, MappingBudget, SealedFile};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c};
 
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
+    id: FileId,
     file: SealedFile,
     footer: Footer,
     table_offset: u64,
@@ -50,15 +51,15 @@ impl Run {
         if found != len {
             return Err(corrupt(found.min(len), Damage::Truncated));
         }
-        let file = SealedFile::new(path.to_path_buf(), file, len, mappings);
-        let header = parse_header(&file.bytes_unverified(0, 512)?);
+        let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
+        let header = parse_header(&file.read(0, 512)?);
         if header != Some((id, store)) {
             return Err(corrupt(0, Damage::Invalid("run header")));
         }
         let at = len.saturating_sub(TRAILER_LEN);
-        let trailer = parse_trailer(&file.bytes_unverified(at, 24)?, len);
+        let trailer = parse_trailer(&file.read(at, 24)?, len);
         let (offset, footer_len, expected) = trailer.ok_or_else(|| corrupt(at, Damage::Invalid("run trailer")))?;
-        let bytes = file.bytes_unverified(offset, footer_len)?;
+        let bytes = file.read(offset, footer_len)?;
         if crc32c(&bytes) != expected {
             return Err(corrupt(offset, Damage::Checksum { expected, found: crc32c(&bytes) }));
         }
@@ -67,7 +68,16 @@ impl Run {
         if table_offset + 4 * footer.pages != offset {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
-        Ok(Self { file, footer, table_offset })
+        Ok(Self { id, file, footer, table_offset })
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.file.len()
     }
 
     /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
@@ -85,7 +95,7 @@ impl Run {
 
     /// The facts of a family, tombstones among them, in the order of their keys, from one on.
     pub(crate) fn iter(&self, family: Family, from: [u8; 32]) -> RunIter<'_> {
-        RunIter { run: self, section: self.section(family), from: Some(from), index: 0, last: None }
+        RunIter { run: self, section: self.section(family), from: Some(from), index: 0, last: None, page: None }
     }
 
     fn section(&self, family: Family) -> Option<&Section> {
@@ -148,18 +158,8 @@ impl Run {
 
     /// The page of an entry, and where in it the entry begins.
     fn locate(&self, section: &Section, index: u64) -> Result<(Block<'_>, usize)> {
-        let per_page = section.per_page();
-        let page = self.page(section.entries_page + index / per_page)?;
-        let at = usize::try_from(index % per_page).unwrap_or_default() * section.width();
-        Ok((page, at))
-    }
-
-    /// An entry's key and slot.
-    fn entry(&self, section: &Section, index: u64) -> Result<([u8; KEY_LEN], Vec<u8>)> {
-        let (page, at) = self.locate(section, index)?;
-        let entry = page.get(at..at + section.width()).and_then(|entry| entry.split_first_chunk());
-        let (key, slot) = entry.ok_or_else(|| self.invalid(section, index))?;
-        Ok((*key, slot.to_vec()))
+        let (page, at) = section.place(index);
+        Ok((self.page(page)?, at))
     }
 
     /// What `read` makes of the value that a slot holds or leads to.
@@ -220,17 +220,27 @@ pub(crate) struct RunIter<'a> {
     from: Option<[u8; 32]>,
     index: u64,
     last: Option<[u8; 32]>,
+    /// The page that the last entry was in: where nothing is mapped, it is read once for all its entries.
+    page: Option<(u64, Block<'a>)>,
 }
 
 impl RunIter<'_> {
     fn fact(&mut self, section: &Section) -> Result<Fact> {
-        let (key, slot) = self.run.entry(section, self.index)?;
-        if self.last.is_some_and(|last| last >= key) {
-            return Err(self.run.invalid(section, self.index));
+        let run = self.run;
+        let invalid = || run.invalid(section, self.index);
+        let (number, at) = section.place(self.index);
+        if self.page.as_ref().is_none_or(|(held, _)| *held != number) {
+            self.page = Some((number, run.page(number)?));
         }
-        self.last = Some(key);
+        let entry = self.page.as_ref().and_then(|(_, page)| page.get(at..at + section.width()));
+        let (key, slot) = entry.and_then(|entry| entry.split_first_chunk()).ok_or_else(invalid)?;
+        if self.last.is_some_and(|last| last >= *key) {
+            return Err(invalid());
+        }
+        let value = run.value(section, slot, Value::new)?;
+        self.last = Some(*key);
         self.index += 1;
-        Ok((Key { family: section.family, bytes: key }, self.run.value(section, &slot, Value::new)?))
+        Ok((Key { family: section.family, bytes: *key }, value))
     }
 }
 

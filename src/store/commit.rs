@@ -61,6 +61,24 @@ impl Waiter {
     }
 }
 
+/// How small a log file may be on a full disk, in bytes.
+const SMALL_LOG: u64 = 64 << 10;
+
+/// What space a new log file may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// What is free.
+    Free,
+    /// That, and what is reserved for giving space back.
+    Reserve,
+}
+
+impl Space {
+    fn of(request: &Request) -> Self {
+        if request.frees_space() { Self::Reserve } else { Self::Free }
+    }
+}
+
 /// Requests that wait, and whether somebody leads.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -82,15 +100,25 @@ pub(crate) struct Tip {
 impl Inner {
     /// Brings a request into the order of all commits, and returns when it is durable.
     pub(crate) fn commit(&self, request: Request) -> Result<Outcome> {
-        self.wait_for_room()?;
+        if !request.frees_space() {
+            self.admit()?;
+        }
         let outcome = self.commit_now(request);
         self.maintain_if_due();
         let outcome = outcome?;
         // It is durable, and folding that fact removes the file again. What is not durable yet is left to that.
-        if self.options.durability == Durability::Synced {
+        if self.options.durability == Durability::Synced && !outcome.dropped.is_empty() {
             outcome.dropped.iter().for_each(|file| drop(self.files.remove(*file)));
+            let _ = self.files.restore_reserve(); // this may have been what it was used for
         }
         Ok(outcome)
+    }
+
+    /// What everything that takes space begins with.
+    pub(crate) fn admit(&self) -> Result<()> {
+        self.check_writable()?;
+        self.files.restore_reserve()?;
+        self.wait_for_room()
     }
 
     /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any.
@@ -201,7 +229,7 @@ impl Inner {
                 if !group.results.is_empty() {
                     return Ok(());
                 }
-                self.rotate(tip, record_len(frame_len, 0))?;
+                self.rotate(tip, record_len(frame_len, 0), Space::of(request))?;
             }
             let Some(log) = &tip.active else { return Ok(()) };
             let begins = log.position + group.len;
@@ -236,7 +264,7 @@ impl Inner {
             if log.room() < group.len + len {
                 if group.results.is_empty() {
                     // It fits no behind of what is there, but into a new file.
-                    self.rotate(tip, len)?;
+                    self.rotate(tip, len, Space::of(request))?;
                     return self.fill(tip, group, requests);
                 }
                 return Ok(());
@@ -266,8 +294,13 @@ impl Inner {
             pieces.extend([&head[..], frame, &rest[..]].map(IoSlice::new));
         }
         if let Err(error) = log.append(&mut pieces, group.len) {
-            tip.unsealed = Some((log.position, tip.last));
-            tip.active = None;
+            // Sealed before these records, the log does not have them, whatever reached the disk.
+            if self.rotate(tip, 0, Space::Reserve).is_ok() {
+                return Err(error);
+            }
+            self.sync_tip(tip)?;
+            tip.unsealed = tip.active.take().map(|log| (log.position, tip.last));
+            self.unsettled.store(true, Ordering::Release);
             return Err(unknown_outcome(error));
         }
         if self.options.durability == Durability::Synced {
@@ -288,27 +321,23 @@ impl Inner {
         Ok(())
     }
 
-    /// Seals the log file and begins a new one that has room for at least `len` bytes of records.
-    pub(crate) fn rotate(&self, tip: &mut Tip, len: u64) -> Result<()> {
+    /// Begins a new log file, which has room for at least `len` bytes of records, and seals the one before. Where that fails
+    /// nothing has changed.
+    pub(crate) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {
         self.check_writable()?;
-        if let Some(log) = tip.active.take() {
-            // Where commits do not sync, this is what keeps the unsynced tail within one file.
-            if self.options.durability == Durability::Relaxed {
-                log.sync().map_err(|error| self.poison(error))?;
-                self.durable.store(tip.last.0, Ordering::Release);
-            }
-            tip.unsealed = Some((log.position, tip.last));
-        }
-        let log = self.create_log(tip.last.next(), len)?;
+        let log = self.create_log(tip.last.next(), len, space)?;
         let id = log.header.file;
+        // Where commits do not sync, this is what keeps the unsynced tail within one file.
+        self.sync_tip(tip)?;
+        let end = tip.active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed);
         let mut sealed = None;
         self.update_list(|list| {
-            sealed = list.seal_last(tip.unsealed);
+            sealed = list.seal_last(end);
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })
         .inspect_err(|error| {
-            // After any other error the list may name it.
-            if matches!(error, Error::Full { .. }) {
+            // Else the list on disk may name it.
+            if !matches!(error, Error::Poisoned { .. }) {
                 self.files.discard(id);
             }
         })?;
@@ -316,8 +345,17 @@ impl Inner {
         self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
         tip.unsealed = None;
         tip.active = Some(log);
+        self.unsettled.store(false, Ordering::Release);
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
+    }
+
+    /// Makes sure that what an earlier group left of itself, when writing it failed, can't come back after a restart.
+    pub(crate) fn settle(&self) -> Result<()> {
+        if !self.unsettled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.rotate(&mut lock(&self.tip), 0, Space::Reserve)
     }
 
     /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing of
@@ -334,28 +372,38 @@ impl Inner {
         // What has no frames goes. An empty one that had some is given up by the next opening.
         let snapshot = self.snapshot();
         folded.retain(|id| matches!(snapshot.segment(*id), Ok(None)));
-        self.files.remove_durably(&folded)
+        self.files.remove_durably(&folded).map_err(|error| self.fail_stop(error))
     }
 
-    /// Creates a log file, durably, that nothing names yet.
-    pub(crate) fn create_log(&self, first_lsn: Lsn, len: u64) -> Result<ActiveLog> {
+    /// Creates a log file, durably, that nothing names yet: of the size that the options say, or, on a disk that is too full for
+    /// that, as small as will do.
+    pub(crate) fn create_log(&self, first_lsn: Lsn, len: u64, space: Space) -> Result<ActiveLog> {
+        let needed = len + crate::log::file::HEADER_LEN;
+        let usual = self.options.log_file_size.max(needed).next_multiple_of(4096);
+        let small = needed.max(SMALL_LOG).next_multiple_of(4096).min(usual);
+        let is_full = |result: &Result<ActiveLog>| matches!(result, Err(Error::Full { .. }));
+        let mut created = self.create_log_of(first_lsn, usual);
+        if is_full(&created) && small < usual {
+            created = self.create_log_of(first_lsn, small);
+        }
+        if is_full(&created) && space == Space::Reserve && self.files.release_reserve() {
+            created = self.create_log_of(first_lsn, small);
+        }
+        created
+    }
+
+    fn create_log_of(&self, first_lsn: Lsn, capacity: u64) -> Result<ActiveLog> {
         let files = &self.files;
         let id = files.new_id();
-        let dir = files.prepare_shard(&files.layout.logs(), id)?;
-        let header = LogHeader {
-            file: id,
-            store: files.store,
-            session: self.session,
-            first_lsn,
-            capacity: self.options.log_file_size.max(len + crate::log::file::HEADER_LEN).next_multiple_of(4096),
-            salt: random()?,
-        };
         let create = || {
+            let dir = files.prepare_shard(&files.layout.logs(), id)?;
+            let (file, store, session) = (id, files.store, self.session);
+            let header = LogHeader { file, store, session, first_lsn, capacity, salt: random()? };
             let log = ActiveLog::create(&*files.vfs, files.layout.log(id), header)?;
             files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
             Ok(log)
         };
-        create().inspect_err(|_| files.published(id))
+        create().inspect_err(|_| files.discard(id)).map_err(|error| self.fail_stop(error))
     }
 
     /// The facts as of now.
@@ -379,7 +427,10 @@ impl Inner {
     /// Makes all commits so far durable: for [`Durability::Relaxed`].
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_writable()?;
-        let tip = lock(&self.tip);
+        self.sync_tip(&lock(&self.tip))
+    }
+
+    fn sync_tip(&self, tip: &Tip) -> Result<()> {
         if let Some(log) = &tip.active
             && self.durable() < tip.last
         {

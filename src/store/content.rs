@@ -11,7 +11,7 @@ use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key};
 use crate::id::FileId;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
-use crate::store::options::Maintenance;
+use crate::store::options::{Durability, Maintenance};
 use crate::store::request::Request;
 use crate::store::view::{Snapshot, decoded};
 use crate::store::{Inner, Store};
@@ -228,14 +228,14 @@ impl Inner {
         {
             return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
         }
-        self.check_writable()?;
+        self.admit()?;
         let file = self.files.new_id();
         let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
             Ok((descriptor.digest, self.commit(Request::PutSegment { descriptor, file })?.existed))
         });
         match &stored {
             Ok((_, true)) => self.files.discard(file),
-            Ok((_, false)) => self.files.published(file),
+            Ok((_, false)) => self.publish(file)?,
             Err(error) => self.files.give_up(file, error),
         }
         stored.map(|(digest, _)| digest)
@@ -281,10 +281,23 @@ impl Inner {
     /// Creates a segment's file, and makes its name durable.
     pub(crate) fn create_segment(&self, id: FileId) -> Result<SegmentWriter> {
         let files = &self.files;
-        let dir = files.prepare_shard(&files.layout.segments(), id)?;
-        let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, files.store)?;
-        files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-        Ok(writer)
+        let create = || {
+            let dir = files.prepare_shard(&files.layout.segments(), id)?;
+            let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, files.store)?;
+            files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+            Ok(writer)
+        };
+        create().map_err(|error| self.fail_stop(error))
+    }
+
+    /// A file of content has its fact, which is made durable if that was left open: openings after a crash look no more
+    /// whether a fact names the file.
+    pub(crate) fn publish(&self, id: FileId) -> Result<()> {
+        if self.options.durability == Durability::Relaxed {
+            self.sync()?;
+        }
+        self.files.published(id);
+        Ok(())
     }
 
     /// Whether a blob is there, for who would otherwise store it. What is visible is durable, except where the caller
@@ -410,7 +423,7 @@ impl Inner {
         }
         let file = self.files.get(&fact.place)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
-        let bytes = file.bytes_unverified(at, 128)?;
+        let bytes = file.read(at, 128)?;
         let descriptor = Descriptor::parse(&bytes).filter(|descriptor| Key::blob(&descriptor.digest) == *key);
         match descriptor {
             Some(descriptor) => Ok(descriptor.digest),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Place;
 use crate::id::{FileId, StoreId};
-use crate::sealed::{MappingBudget, ReadMode, SealedFile};
+use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::store::layout::{Layout, shard};
 use crate::sync::{lock, read, write};
 use crate::vfs::{File, OpenMode, Vfs};
@@ -32,6 +32,11 @@ pub(crate) struct Files {
     /// The ids of `open` in the order of opening, for eviction by second chance.
     order: Mutex<VecDeque<FileId>>,
     max_open: usize,
+    /// How many files were removed.
+    removals: AtomicU64,
+    /// How long the reserve is, in bytes, and whether it is there.
+    reserve_len: u64,
+    reserved: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -48,6 +53,7 @@ impl Files {
         read_mode: ReadMode,
         max_open: usize,
         next_id: FileId,
+        reserve_len: u64,
     ) -> Self {
         Self {
             vfs,
@@ -61,6 +67,9 @@ impl Files {
             open: RwLock::default(),
             order: Mutex::default(),
             max_open: max_open.max(1),
+            removals: AtomicU64::new(0),
+            reserve_len,
+            reserved: AtomicBool::new(false),
         }
     }
 
@@ -132,8 +141,32 @@ impl Files {
 
     /// Registers a log file that is still written: it is read by position, up to its capacity.
     pub(crate) fn insert_active(&self, id: FileId, path: PathBuf, file: Arc<dyn File>, capacity: u64) {
-        let file = SealedFile::new(path, file, capacity, &MappingBudget::new(ReadMode::Positioned, 0));
+        let file = SealedFile::new(path, file, capacity, Grain::Small, &MappingBudget::new(ReadMode::Positioned, 0));
         self.insert(id, Arc::new(file));
+    }
+
+    /// Makes sure that the reserve is there. Nothing that takes space does so without it.
+    pub(crate) fn restore_reserve(&self) -> Result<()> {
+        if self.reserved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let path = self.layout.reserve();
+        let restore = || {
+            let file = match self.vfs.open(&path, OpenMode::Write) {
+                Err(error) if error.kind() == ErrorKind::NotFound => self.vfs.open(&path, OpenMode::CreateNew)?,
+                other => other?,
+            };
+            if file.len()? == self.reserve_len { Ok(()) } else { file.allocate(self.reserve_len) }
+        };
+        restore().map_err(Error::io("reserve", &path)).inspect_err(|_| drop(self.vfs.remove(&path)))?;
+        self.reserved.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives up the reserve; `false` where there is none.
+    pub(crate) fn release_reserve(&self) -> bool {
+        self.reserved.store(false, Ordering::Release);
+        self.vfs.remove(&self.layout.reserve()).is_ok()
     }
 
     /// Gives back the space behind the records of a log file that takes no more of them; nobody relies on that. From now on it
@@ -164,19 +197,23 @@ impl Files {
             }
             return Ok(Arc::clone(&entry.file));
         }
-        let (path, file) = self.open_any(place.file)?;
+        let removals = self.removals.load(Ordering::SeqCst);
+        let (path, file, grain) = self.open_any(place.file)?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
-        let file = Arc::new(SealedFile::new(path, file, len, &self.mappings));
+        let file = Arc::new(SealedFile::new(path, file, len, grain, &self.mappings));
         self.insert(place.file, Arc::clone(&file));
+        if self.removals.load(Ordering::SeqCst) != removals {
+            self.forget(place.file); // it may be this one that was removed: it must not be held for nobody
+        }
         Ok(file)
     }
 
     /// Opens a segment, or the log file that became one.
-    fn open_any(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>)> {
+    fn open_any(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>, Grain)> {
         let segment = self.layout.segment(id);
-        for path in [self.layout.log(id), segment.clone()] {
+        for (path, grain) in [(self.layout.log(id), Grain::Small), (segment.clone(), Grain::Block)] {
             match self.vfs.open(&path, OpenMode::Read) {
-                Ok(file) => return Ok((path, file)),
+                Ok(file) => return Ok((path, file, grain)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io("open", &path)(error)),
             }
@@ -224,10 +261,11 @@ impl Files {
 
     /// Removes a log file or segment; one that is not there is fine. Who reads it goes on. A power cut may bring it back.
     pub(crate) fn remove(&self, id: FileId) -> Result<()> {
-        self.forget(id);
         for path in [self.layout.segment(id), self.layout.log(id)] {
             remove_if_there(&*self.vfs, &path)?;
         }
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        self.forget(id);
         Ok(())
     }
 }

@@ -32,6 +32,11 @@ impl Layout {
         self.root.join("FORMAT")
     }
 
+    /// Space that is kept for giving space back when the disk is full.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("RESERVE")
+    }
+
     /// The directory of runs and their list.
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join("runs")

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
-use crate::runs::{FamilyCounts, MergeJob, Run, RunMeta, RunWriter, pick_merge};
+use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
 use crate::store::files::remove_if_there;
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
@@ -88,24 +88,33 @@ impl Inner {
         }
     }
 
-    /// Does all maintenance that is due.
+    /// Does all maintenance that is due. A step that fails does not keep the others from being done.
     pub(crate) fn maintain(&self) -> Result<()> {
-        let guard = lock(&self.maintenance);
-        let view = self.view();
-        if view.active.bytes() > self.options.memtable_size
-            || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
-        {
-            self.freeze();
-        }
-        let mut dead_logs = Vec::new();
-        while self.fold_oldest(&mut dead_logs)? {}
-        while self.merge_once()? {}
-        drop(guard);
-        self.drop_logs(&dead_logs)?;
+        let merged = self.fold_and_merge();
+        let dropped = self.drop_dead_logs();
         if self.names.needs_rebuild() && self.names.prepare() {
             self.rebuild_names();
         }
         self.names.maintain();
+        let reserved = self.files.restore_reserve();
+        merged.and(dropped).and(reserved)
+    }
+
+    fn fold_and_merge(&self) -> Result<()> {
+        let _guard = lock(&self.maintenance);
+        self.fold_if_due()?;
+        while self.merge_once()? {}
+        Ok(())
+    }
+
+    /// Folds what is frozen, and the table before that if it is large or opening would have to read many log files.
+    fn fold_if_due(&self) -> Result<()> {
+        if self.view().active.bytes() > self.options.memtable_size
+            || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
+        {
+            self.freeze();
+        }
+        while self.fold_oldest()? {}
         Ok(())
     }
 
@@ -125,39 +134,56 @@ impl Inner {
             return Ok(());
         }
         self.freeze();
-        let mut dead_logs = Vec::new();
-        while self.fold_oldest(&mut dead_logs)? {}
-        self.drop_logs(&dead_logs)
+        while self.fold_oldest()? {}
+        self.drop_dead_logs()
     }
 
     /// Writes the oldest frozen table as a run; `false` where there is none.
-    fn fold_oldest(&self, dead_logs: &mut Vec<FileId>) -> Result<bool> {
+    fn fold_oldest(&self) -> Result<bool> {
         let Some(table) = self.view().frozen.last().cloned() else { return Ok(false) };
         // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
         self.sync()?;
-        let (info, removed) = self.write_run(&table)?;
+        let (meta, removed) = self.write_run(&table)?;
         // A file that was given up must be gone before the record that says so is.
-        self.files.remove_durably(&removed)?;
+        let gone = self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error));
+        gone.inspect_err(|_| self.discard_run(meta.id))?;
         let mut dropped = Vec::new();
-        self.update_list(|list| {
-            list.folded = info.lsn_max;
-            list.runs.insert(0, info.clone());
+        let list = |list: &mut RunList| {
+            list.folded = meta.lsn_max;
+            list.runs.insert(0, meta.clone());
             dropped = list.drop_folded_logs();
             dropped.iter().for_each(|id| self.files.unlisted(*id));
-        })
-        .inspect_err(|error| self.give_up_run(info.id, error))?;
-        self.files.published(info.id);
-        let run = Arc::new(self.open_run(&info)?);
-        {
-            let mut view = write(&self.view);
-            let mut frozen = view.frozen.clone();
-            frozen.pop();
-            let runs = std::iter::once(run).chain(view.runs.iter().cloned()).collect();
-            *view = Arc::new(View { active: Arc::clone(&view.active), frozen, runs });
-        }
+        };
+        self.publish_run(&meta, list, |view, run| {
+            view.frozen.pop();
+            view.runs.insert(0, run);
+        })?;
+        lock(&self.dead_logs).append(&mut dropped);
         self.folded.notify_all();
-        dead_logs.extend(dropped);
         Ok(true)
+    }
+
+    /// Makes a run part of the list and of the view. The view's runs are those of the list, in its order: both change here and
+    /// nowhere else, and nothing can fail between.
+    fn publish_run(
+        &self,
+        meta: &RunMeta,
+        change_list: impl FnOnce(&mut RunList),
+        change_view: impl FnOnce(&mut View, Arc<Run>),
+    ) -> Result<()> {
+        let run = Arc::new(self.open_run(meta).inspect_err(|_| self.discard_run(meta.id))?);
+        self.update_list(change_list).inspect_err(|error| {
+            // Else the list on disk may name it.
+            if !matches!(error, Error::Poisoned { .. }) {
+                self.discard_run(meta.id);
+            }
+        })?;
+        self.files.published(meta.id);
+        let mut view = write(&self.view);
+        let mut new = View::clone(&view);
+        change_view(&mut new, run);
+        *view = Arc::new(new);
+        Ok(())
     }
 
     /// Writes a table's facts, and says which files they give up.
@@ -179,17 +205,20 @@ impl Inner {
 
     /// Merges runs if a tier is full; `false` where none is.
     fn merge_once(&self) -> Result<bool> {
-        let range = pick_merge(&lock(&self.list).runs);
+        let damaged = lock(&self.damaged_runs).clone();
+        let range = pick_merge(&lock(&self.list).runs, |id| damaged.contains(&id));
         range.map_or(Ok(false), |range| self.merge(range))
     }
 
-    /// Merges the runs at these positions of the list; `false` where it was told to stop.
+    /// Merges the runs at these positions of the list; `false` where it was told to stop. While it goes on, tables are folded
+    /// as they fill.
     fn merge(&self, range: Range<usize>) -> Result<bool> {
         let metas = lock(&self.list).runs.clone();
         let view = self.view();
         let (Some(sources), Some(merged)) = (view.runs.get(range.clone()), metas.get(range.clone())) else {
             return Ok(false);
         };
+        let old: Vec<FileId> = sources.iter().map(|run| run.id()).collect();
         let level = merged.iter().map(|meta| meta.level).max().unwrap_or_default().saturating_add(1);
         let lsns = (
             merged.iter().map(|meta| meta.lsn_min).min().unwrap_or_default(),
@@ -209,31 +238,38 @@ impl Inner {
                     self.discard_run(writer.id());
                     return Ok(false);
                 }
-                Ok(false) => {}
+                Ok(false) => {
+                    if let Err(error) = self.fold_if_due() {
+                        break Err(error);
+                    }
+                }
                 Err(error) => break Err(error),
             }
         };
         drop(job);
-        let meta = self.finish_run(writer, merging, level)?;
-        let old: Vec<FileId> = merged.iter().map(|meta| meta.id).collect();
-        let run = Arc::new(self.open_run(&meta).inspect_err(|_| self.discard_run(meta.id))?);
-        self.update_list(|list| {
+        let meta = self.finish_run(writer, merging, level).inspect_err(|error| self.note_damage(&old, error))?;
+        let list = |list: &mut RunList| {
             let at = list.runs.iter().position(|run| old.contains(&run.id)).unwrap_or_default();
             list.runs.retain(|run| !old.contains(&run.id));
             list.runs.insert(at, meta.clone());
-        })
-        .inspect_err(|error| self.give_up_run(meta.id, error))?;
-        self.files.published(meta.id);
-        {
-            let mut view = write(&self.view);
-            let mut runs = view.runs.clone();
-            runs.splice(range, [run]);
-            *view = Arc::new(View { active: Arc::clone(&view.active), frozen: view.frozen.clone(), runs });
-        }
+        };
+        self.publish_run(&meta, list, |view, run| {
+            let at = view.runs.iter().position(|run| old.contains(&run.id())).unwrap_or_default();
+            view.runs.retain(|run| !old.contains(&run.id()));
+            view.runs.insert(at, run);
+        })?;
         for id in old {
             remove_if_there(&*self.files.vfs, &self.files.layout.run(id))?;
         }
         Ok(true)
+    }
+
+    /// Remembers the run that a merge found damaged, so that the others are merged without it.
+    fn note_damage(&self, runs: &[FileId], error: &Error) {
+        if let Error::Corrupt { file, .. } = error {
+            let damaged = runs.iter().filter(|id| self.files.layout.run(**id) == *file);
+            lock(&self.damaged_runs).extend(damaged);
+        }
     }
 
     fn run_writer(&self, lsns: (crate::id::Lsn, crate::id::Lsn), entries: FamilyCounts) -> Result<RunWriter> {
@@ -250,17 +286,10 @@ impl Inner {
             written?;
             let meta = writer.finish(level)?;
             let runs = self.files.layout.runs();
-            self.files.vfs.sync_dir(&runs).map_err(Error::io("sync", &runs))?;
+            self.files.vfs.sync_dir(&runs).map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
             Ok(meta)
         };
         finish().inspect_err(|_| self.discard_run(id))
-    }
-
-    /// Removes a run that could not be published, unless the list on disk may name it all the same.
-    fn give_up_run(&self, id: FileId, error: &Error) {
-        if matches!(error, Error::Full { .. }) {
-            self.discard_run(id);
-        }
     }
 
     /// Removes a run that no list names.
@@ -280,12 +309,16 @@ impl Inner {
         )
     }
 
-    /// Removes log files that recovery no longer needs and in which no frame lives.
-    pub(crate) fn drop_logs(&self, logs: &[FileId]) -> Result<()> {
+    /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next time.
+    pub(crate) fn drop_dead_logs(&self) -> Result<()> {
+        let logs = lock(&self.dead_logs).clone();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        // A group that is under way may still take these to be needed, and leave one that it empties to be dropped here.
+        drop(lock(&self.tip));
         let mut removed = Vec::new();
-        for id in logs {
-            // Readers map a sealed file; until now it was read by position.
-            self.files.forget(*id);
+        for id in &logs {
             match self.snapshot().segment(*id)? {
                 None => removed.push(*id),
                 Some(SegmentFact { live_frames: 0, .. }) => {
@@ -295,19 +328,24 @@ impl Inner {
             }
         }
         self.sync()?; // see `fold_oldest`
-        self.files.remove_durably(&removed)?;
+        self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error))?;
         logs.iter().for_each(|id| self.files.published(*id));
+        lock(&self.dead_logs).retain(|id| !logs.contains(id));
         Ok(())
     }
 
     /// Waits while too many facts wait to become runs.
     pub(crate) fn wait_for_room(&self) -> Result<()> {
-        if self.options.maintenance == Maintenance::Inline || self.view().frozen.len() <= MAX_FROZEN {
+        let has_room = || {
+            let view = self.view();
+            view.frozen.len() <= MAX_FROZEN && view.active.bytes() <= self.options.memtable_size.saturating_mul(2)
+        };
+        if self.options.maintenance == Maintenance::Inline || has_room() {
             return Ok(());
         }
         self.signal.raise();
         let mut failure = lock(&self.maintenance_failure);
-        while self.view().frozen.len() > MAX_FROZEN {
+        while !has_room() {
             if let Some(error) = failure.take() {
                 return Err(error);
             }
@@ -327,11 +365,9 @@ const MAX_UNFOLDED_LOGS: u64 = 8;
 pub(crate) fn run_thread(inner: &Inner) {
     inner.signal.raise(); // the names wait to be opened
     while inner.signal.wait(Duration::from_secs(1)) {
-        if let Err(error) = inner.maintain() {
-            *lock(&inner.maintenance_failure) = Some(error);
-            inner.folded.notify_all();
-            // A full disk is the usual reason; the next commit that raises the signal tries again, or the next second.
-        }
+        // A full disk is the usual reason for a failure; the next commit that raises the signal tries again, or the next second.
+        *lock(&inner.maintenance_failure) = inner.maintain().err();
+        inner.folded.notify_all();
     }
 }
 

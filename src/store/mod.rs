@@ -18,8 +18,9 @@ mod usage;
 mod verify;
 pub(crate) mod view;
 
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 
@@ -90,14 +91,20 @@ pub(crate) struct Inner {
     pub(crate) signal: Signal,
     /// Held by who does maintenance.
     pub(crate) maintenance: Mutex<()>,
+    /// Log files that no list names any more, to be removed where nothing lives in them.
+    pub(crate) dead_logs: Mutex<Vec<FileId>>,
+    /// Runs that a merge has found damaged: it is not tried again.
+    pub(crate) damaged_runs: Mutex<HashSet<FileId>>,
+    /// Whether the log may hold records of a group that failed, since it could not be sealed before them.
+    pub(crate) unsettled: AtomicBool,
     /// The maintenance thread's last failure, for who waits for it.
     pub(crate) maintenance_failure: Mutex<Option<Error>>,
     /// A table became a run.
     pub(crate) folded: Condvar,
     /// The first failed sync.
     pub(crate) poison: OnceLock<Arc<Error>>,
-    /// The open time that earlier openings have added up, in milliseconds.
-    pub(crate) earlier_open_time: u64,
+    /// The open time that earlier openings have added up, less what the clock said when this one began, in milliseconds.
+    pub(crate) open_time_base: i64,
     /// Keeps other processes out. Last, so that it is given back last.
     pub(crate) _lock: LockGuard,
 }
@@ -122,7 +129,7 @@ impl Inner {
 
     /// The open time in milliseconds, over all openings.
     pub(crate) fn open_time(&self) -> u64 {
-        self.earlier_open_time + self.options.clock.elapsed()
+        self.options.clock.elapsed().saturating_add_signed(self.open_time_base)
     }
 
     pub(crate) fn now(&self) -> Times {
@@ -148,7 +155,18 @@ impl Inner {
         Error::Poisoned { cause: Arc::clone(cause) }
     }
 
+    /// Stops all writes if what failed was a sync, which says nothing of what reached the disk, as later ones then do.
+    pub(crate) fn fail_stop(&self, error: Error) -> Error {
+        match error {
+            Error::Io { operation: "sync", .. } => self.poison(error),
+            other => other,
+        }
+    }
+
     /// Replaces `runs/LIST` by what `change` makes of it.
+    ///
+    /// # Errors
+    /// After [`Error::Poisoned`] the one or the other list may count; after any other error it is the old one.
     pub(crate) fn update_list(&self, change: impl FnOnce(&mut RunList)) -> Result<()> {
         self.check_writable()?;
         let mut list = lock(&self.list);
@@ -160,10 +178,8 @@ impl Inner {
         new.generation += 1;
         change(&mut new);
         let (vfs, runs) = (&*self.files.vfs, self.files.layout.runs());
-        new.write(vfs, &runs).map_err(|error| match error {
-            Error::Full { .. } => error,
-            other => self.poison(other),
-        })?;
+        let file = new.write(vfs, &runs)?;
+        file.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
         // From here on the new list may be the one that counts, whatever comes back.
         RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
         self.oldest_log.store(new.logs.first().map_or(u64::MAX, |log| log.id.0), Ordering::Release);

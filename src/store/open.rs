@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::error::{Damage, Error, Result};
@@ -29,7 +29,7 @@ use crate::log::{Body, LogHeader, Op, Times};
 use crate::names::{BootId, NameKind, Names, Trust};
 use crate::runs::{LogEntry, RunList};
 use crate::segment::DESCRIPTOR_LEN;
-use crate::store::commit::{Tip, name_changes};
+use crate::store::commit::{Space, Tip, name_changes};
 use crate::store::files::{Files, remove_if_there};
 use crate::store::layout::{Layout, parse_id, shard};
 use crate::store::maintenance::{self, Signal};
@@ -115,7 +115,10 @@ fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
     let root = layout.root();
     let temporary = root.join("FORMAT.tmp");
     for name in vfs.list(root).map_err(Error::io("list", root))? {
-        if !matches!(name.as_str(), "LOCK" | "FORMAT.tmp" | "log" | "runs" | "segments" | "names" | "lost+found") {
+        if !matches!(
+            name.as_str(),
+            "LOCK" | "RESERVE" | "FORMAT.tmp" | "log" | "runs" | "segments" | "names" | "lost+found"
+        ) {
             return Err(Error::NotEmpty { path: root.to_path_buf() });
         }
     }
@@ -126,7 +129,8 @@ fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
         create_dir(vfs, &dir)?;
     }
     let store = StoreId(random()?);
-    RunList::empty(store).write(vfs, &layout.runs())?;
+    let list = RunList::empty(store).write(vfs, &layout.runs())?;
+    list.sync().map_err(Error::io("sync", &layout.runs()))?;
     RunList::publish(vfs, &layout.runs())?;
     remove_if_there(vfs, &temporary)?;
     let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
@@ -145,8 +149,9 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
     }
-    let files =
-        Files::new(vfs, layout, store, options.read_mode, options.max_open_files, list.next_file.max(FileId(1)));
+    let next_id = list.next_file.max(FileId(1));
+    let (read_mode, max_open, reserve) = (options.read_mode, options.max_open_files, options.reserve_len());
+    let files = Files::new(vfs, layout, store, read_mode, max_open, next_id, reserve);
     let session = SessionId(random()?);
     let replayed = replay(&files, &list)?;
     let table = Memtable::new();
@@ -183,7 +188,10 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         maintenance_failure: Mutex::default(),
         folded: std::sync::Condvar::new(),
         poison: OnceLock::new(),
-        earlier_open_time: replayed.open_time.max(list.open_time_ms),
+        open_time_base: replayed.open_time.max(list.open_time_ms).cast_signed() - options.clock.elapsed().cast_signed(),
+        dead_logs: Mutex::default(),
+        damaged_runs: Mutex::default(),
+        unsettled: AtomicBool::new(false),
         list: Mutex::new(list),
         _lock: guard,
         files,
@@ -203,6 +211,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     inner.rewrite_tail(tail)?;
     inner.remove_orphans(&candidates)?;
     inner.cut_logs();
+    let _ = inner.files.restore_reserve(); // on a full disk, later
     for (lsn, (name, change)) in &names {
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
@@ -266,7 +275,7 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
             Some((len, last)) => Extent::Sealed { len, last },
             None => Extent::Open { durable: list.durable },
         };
-        let mut reader = Replay::new(&path, &*file, header, extent)?;
+        let mut reader = Replay::new(&path, &*file, header, extent, list.folded)?;
         let mut records = Vec::new();
         while let Some(record) = reader.next()? {
             next = record.header.lsn.next().max(next);
@@ -349,8 +358,9 @@ impl Inner {
         self.files.remove_durably(&orphans)?;
         let dealt_with = unlisted.iter().map(|(id, _)| *id).filter(|id| !empty_logs.contains(id));
         dealt_with.for_each(|id| self.files.published(id));
-        match self.drop_logs(&empty_logs) {
-            Err(Error::Full { .. }) => Ok(()), // the next opening looks for them again
+        lock(&self.dead_logs).append(&mut empty_logs);
+        match self.drop_dead_logs() {
+            Err(Error::Full { .. }) => Ok(()), // maintenance tries again
             other => other,
         }
     }
@@ -391,7 +401,7 @@ impl Inner {
         }
         let mut tip = lock(&self.tip);
         let len: u64 = tail.iter().map(|tail| tail.record.header.record_len() + REBASE_ROOM).sum();
-        let mut log = self.create_log(tip.last.next(), len)?;
+        let mut log = self.create_log(tip.last.next(), len, Space::Reserve)?;
         let snapshot = self.snapshot();
         let mut overlay: HashMap<Key, _> = HashMap::new();
         let mut moved = HashMap::new();

@@ -171,6 +171,12 @@ impl Options {
         Store::open_with(self, dir.as_ref())
     }
 
+    /// How many bytes are kept for giving space back on a full disk: for a small log file, which in recovery has to take a
+    /// group of commits, and a new list.
+    pub(crate) fn reserve_len(&self) -> u64 {
+        self.log_file_size.clamp(64 << 10, 8 << 20) + (64 << 10)
+    }
+
     /// How long a log file with nothing in it can be for one large record, in bytes.
     pub(crate) fn log_capacity(&self) -> u64 {
         self.log_file_size.max(64 << 20)

@@ -47,6 +47,23 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Whether this leads to space being given back: then it may use the reserve.
+    pub(crate) fn frees_space(&self) -> bool {
+        match self {
+            Self::Remove(_)
+            | Self::Unpin(_)
+            | Self::ExpirePin { .. }
+            | Self::CancelUpload { .. }
+            | Self::DropFile(_) => true,
+            Self::PutFrame(_)
+            | Self::PutSegment { .. }
+            | Self::Pin(_)
+            | Self::BeginUpload { .. }
+            | Self::AppendUpload { .. }
+            | Self::CommitUpload { .. } => false,
+        }
+    }
+
     /// The content that rides in the request's record.
     pub(crate) fn frame(&self) -> Option<&Frame> {
         match self {

@@ -93,7 +93,7 @@ impl Drop for Lease<'_> {
         }
         // Each keeps a file open. One that is let go starts from its facts.
         let idle = |(id, slot): (&UploadId, &Slot)| (matches!(slot, Slot::Idle(_)) && *id != self.id).then_some(*id);
-        if slots.len() > self.inner.options.max_open_files
+        if slots.len() > self.inner.options.max_open_files / 8
             && let Some(id) = slots.iter().find_map(idle)
         {
             slots.remove(&id);
@@ -202,6 +202,9 @@ impl Store {
         let Some(since) = self.inner.open_time().checked_sub(milliseconds(idle)) else { return Ok(0) };
         let mut count = 0;
         for (id, _) in self.inner.upload_facts()?.into_iter().filter(|(_, fact)| fact.touched <= since) {
+            if matches!(lock(&self.inner.uploads).get(&id), Some(Slot::InUse)) {
+                continue; // its client is sending
+            }
             match self.inner.commit(Request::CancelUpload { id, untouched_since: Some(since) }) {
                 Ok(_) => count += 1,
                 Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
@@ -243,6 +246,7 @@ impl Inner {
 
     /// Does something with an upload that no other call is at work on, and keeps the session where it says that it can go on.
     fn with_upload<T>(&self, id: UploadId, work: impl FnOnce(&Self, &mut Session) -> Result<(T, Next)>) -> Result<T> {
+        self.settle()?;
         let held = match lock(&self.uploads).entry(id) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot::InUse);
@@ -308,7 +312,7 @@ impl Inner {
         if offset != session.fact.offset {
             return Err(Error::WrongOffset { expected: session.fact.offset, found: offset });
         }
-        self.check_writable()?;
+        self.admit()?;
         let mut piece = Vec::new();
         loop {
             piece.clear();
@@ -362,11 +366,8 @@ impl Inner {
         };
         let parts = changed_parts(writer.crcs(), from.whole_blocks());
         self.commit(Request::AppendUpload { id, from, to: to.clone(), parts })?;
-        if let Some(file) = session.unpublished.take() {
-            self.files.published(file);
-        }
         session.fact = to;
-        Ok(())
+        session.unpublished.take().map_or(Ok(()), |file| self.publish(file))
     }
 
     fn finish_upload(&self, id: UploadId, session: &mut Session, expected: Digest) -> Result<((), Next)> {

@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::facts::{Family, SegmentFact};
 use crate::store::Store;
 use crate::store::view::decoded;
-use crate::sync::lock;
 
 /// Space taken, in bytes. See [`Store::usage`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +28,7 @@ impl Store {
     /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.
     pub fn usage(&self) -> Result<Usage> {
         let snapshot = self.inner.snapshot();
-        let run_bytes = lock(&self.inner.list).runs.iter().map(|run| run.len).sum();
+        let run_bytes = snapshot.view.runs.iter().map(|run| run.len()).sum();
         let mut usage = Usage { run_bytes, ..Usage::default() };
         for fact in snapshot.facts(Family::Segment, [0; 32])? {
             let segment = decoded(SegmentFact::decode(fact?.1.as_bytes()))?;
