@@ -2,35 +2,37 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::Mutex;
 
-use crate::names::{Backend, Change, Failed};
+use crate::names::{Backend, Change, Changes, Failed};
+use crate::sync::lock;
 
 #[derive(Debug, Default)]
 pub(super) struct MemoryBackend {
-    keys: BTreeSet<Vec<u8>>,
-    watermark: Option<Vec<u8>>,
+    keys: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Backend for MemoryBackend {
-    fn write(&mut self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed> {
+    fn write(&self, changes: &Changes, _: Option<&[u8]>) -> Result<(), Failed> {
+        let mut keys = lock(&self.keys);
         for (key, change) in changes {
             match change {
-                Change::Set => self.keys.insert(key.clone()),
-                Change::Remove => self.keys.remove(key),
+                Change::Set => keys.insert(key.clone()),
+                Change::Remove => keys.remove(key),
             };
         }
-        self.watermark = watermark.map(<[u8]>::to_vec).or(self.watermark.take());
         Ok(())
     }
 
     fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
-        let keys = self.keys.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
+        let keys = lock(&self.keys);
+        let keys = keys.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
         Ok(keys.take_while(|key| key.first() == after.first()).take(limit).cloned().collect())
     }
 
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed> {
-        Ok(self.watermark.clone())
+        Ok(None) // it ends with the process, and so does what it is for
     }
 
-    fn close(&mut self) {}
+    fn close(&self) {}
 }

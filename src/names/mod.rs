@@ -13,15 +13,18 @@
 //! away and rebuilt from the facts, and until that is done readers are told to ask those.
 //!
 //! # What holds while it runs
-//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches. An error or
-//! a panic in sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
+//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches. Neither
+//! commits nor readers wait for that: while a batch is written it stays in sight beside the overlay. An error or a panic in
+//! sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
 
 mod memory;
 mod sled;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::id::{Lsn, SessionId, StoreId};
 use crate::names::memory::MemoryBackend;
@@ -68,6 +71,9 @@ pub(crate) struct Trust {
     pub(crate) boot: BootId,
 }
 
+/// How names are laid out in sled. A view of another layout is not trusted.
+const LAYOUT: u8 = 2;
+
 /// How far the names in a backend reach, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Watermark {
@@ -80,7 +86,7 @@ struct Watermark {
 impl Watermark {
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.put_u8(1);
+        out.put_u8(LAYOUT);
         out.put(&self.store.0);
         out.put(&self.session.0);
         out.put_u64(self.lsn.0);
@@ -90,7 +96,7 @@ impl Watermark {
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        (fields.u8()? == 1).then_some(())?;
+        (fields.u8()? == LAYOUT).then_some(())?;
         let store = StoreId(fields.array()?);
         let session = SessionId(fields.array()?);
         let lsn = Lsn(fields.u64()?);
@@ -109,10 +115,13 @@ impl Watermark {
 #[derive(Clone, Copy, Debug)]
 struct Failed;
 
+/// Changes of names, the newest for each.
+type Changes = BTreeMap<Vec<u8>, Change>;
+
 /// Keys in order.
-trait Backend: Send {
-    /// Sets and removes keys and sets the watermark, all or nothing.
-    fn write(&mut self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed>;
+trait Backend: Send + Sync {
+    /// Sets and removes keys, then sets the watermark. Of the keys, any may be left undone where this fails.
+    fn write(&self, changes: &Changes, watermark: Option<&[u8]>) -> Result<(), Failed>;
 
     /// The keys behind `after` that begin with the same byte, at most `limit`.
     fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed>;
@@ -121,24 +130,30 @@ trait Backend: Send {
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed>;
 
     /// Writes out what waits, as far as the backend can.
-    fn close(&mut self);
+    fn close(&self);
 }
 
 /// The view.
 pub(crate) struct Names {
     state: Mutex<State>,
+    /// Held by who writes to the backend.
+    writer: Mutex<()>,
     identity: Watermark,
 }
 
 struct State {
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     /// Where a backend may be, and when it would be trusted; none once that was looked at.
     to_open: Option<(PathBuf, Trust)>,
-    /// Changes that the backend does not have, the newest for each key.
-    overlay: BTreeMap<Vec<u8>, Change>,
-    /// The LSN of the newest change.
+    /// Changes that the backend does not have.
+    overlay: Changes,
+    /// Those, older than the overlay, that are being written to it.
+    in_flight: Arc<Changes>,
+    /// All commits up to this LSN are in the overlay or older.
     lsn: Lsn,
-    /// Whether the backend has, with the overlay, all names.
+    /// The LSN of the backend's watermark.
+    written: Lsn,
+    /// Whether the backend has, with what is in flight and the overlay, all names.
     ready: bool,
     /// Whether a backend failed, so that a rebuild is due.
     failed: bool,
@@ -147,8 +162,8 @@ struct State {
 /// So many changes wait at most before they go to the backend.
 const OVERLAY_MAX: usize = 4096;
 
-/// How many names are written in one batch of a rebuild.
-const BATCH: usize = 1000;
+/// How many bytes of names a rebuild sorts at a time before it writes them.
+const BATCH: usize = 16 << 20;
 
 impl std::fmt::Debug for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -167,15 +182,17 @@ impl Names {
     pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust) -> Self {
         let boot = trust.boot.0.clone().unwrap_or_default();
         let state = State {
-            backend: Box::new(MemoryBackend::default()),
+            backend: Arc::new(MemoryBackend::default()),
             to_open: dir.map(|dir| (dir, trust.clone())),
-            overlay: BTreeMap::new(),
+            overlay: Changes::new(),
+            in_flight: Arc::default(),
             lsn: trust.last,
+            written: Lsn::ZERO,
             ready: false,
             failed: true,
         };
         let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
-        Self { state: Mutex::new(state), identity }
+        Self { state: Mutex::new(state), writer: Mutex::default(), identity }
     }
 
     /// Opens what is in the directory, if that was not done, and says whether the names have to be
@@ -183,10 +200,10 @@ impl Names {
     /// the store where a thread can do it.
     pub(crate) fn prepare(&self) -> bool {
         let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
-        let (backend, trusted): (Box<dyn Backend>, bool) = match open_trusted(&dir, &trust) {
-            Some(backend) => (Box::new(backend), true),
+        let (backend, trusted): (Arc<dyn Backend>, bool) = match open_trusted(&dir, &trust) {
+            Some(backend) => (Arc::new(backend), true),
             None => match SledBackend::create(&dir) {
-                Ok(backend) => (Box::new(backend), false),
+                Ok(backend) => (Arc::new(backend), false),
                 Err(Failed) => return true,
             },
         };
@@ -209,13 +226,17 @@ impl Names {
 
     /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
     pub(crate) fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Option<Vec<String>> {
-        let mut state = lock(&self.state);
-        if !state.ready {
-            return None;
-        }
-        let listed = state.list(kind, after, limit);
+        let start = key(kind, after.unwrap_or_default());
+        let (backend, changes) = {
+            let state = lock(&self.state);
+            if !state.ready {
+                return None;
+            }
+            (Arc::clone(&state.backend), state.changes_after(&start, limit))
+        };
+        let listed = merged(&*backend, changes, &start, limit);
         if listed.is_err() {
-            state.fail();
+            self.fail(&backend);
         }
         listed.ok()
     }
@@ -233,9 +254,21 @@ impl Names {
 
     /// Moves what waits to the backend.
     pub(crate) fn maintain(&self) {
-        let mut state = lock(&self.state);
-        if state.ready && !state.overlay.is_empty() {
-            self.flush(&mut state);
+        if !lock(&self.state).overlay.is_empty() {
+            self.flush_unless_busy();
+        }
+    }
+
+    /// Makes the backend, and its watermark, reach an LSN up to which all commits were [applied](Self::apply): before the log
+    /// can no longer replay those.
+    pub(crate) fn reach(&self, lsn: Lsn) {
+        let is_behind = {
+            let mut state = lock(&self.state);
+            state.lsn = state.lsn.max(lsn);
+            state.written < lsn
+        };
+        if is_behind {
+            self.flush_unless_busy();
         }
     }
 
@@ -244,73 +277,118 @@ impl Names {
     /// # Errors
     /// The first of `names`: facts are damaged. The view then has no answers until the next opening tries again.
     pub(crate) fn rebuild<E>(&self, names: impl IntoIterator<Item = Result<(NameKind, String), E>>) -> Result<(), E> {
-        let mut names = names.into_iter();
-        loop {
-            let batch = names.by_ref().take(BATCH).map(|name| name.map(|(kind, name)| (key(kind, &name), Change::Set)));
-            let batch = batch.collect::<Result<Vec<_>, E>>();
-            let mut state = lock(&self.state);
-            let batch = batch.inspect_err(|_| {
-                state.failed = false;
-                state.overlay.clear();
-            })?;
-            if state.backend.write(&batch, None).is_err() {
-                // Again, in memory: the names already taken from the iterator are asked for again by the caller.
-                state.fail();
-                return Ok(());
+        let writer = lock(&self.writer);
+        let backend = Arc::clone(&lock(&self.state).backend);
+        let mut names = names.into_iter().peekable();
+        while names.peek().is_some() {
+            let (mut batch, mut bytes) = (Changes::new(), 0);
+            while bytes < BATCH
+                && let Some(name) = names.next()
+            {
+                let (kind, name) = name.inspect_err(|_| {
+                    let mut state = lock(&self.state);
+                    state.failed = false;
+                    state.overlay.clear();
+                })?;
+                bytes += name.len() + 64;
+                batch.insert(key(kind, &name), Change::Set);
             }
-            if batch.len() < BATCH {
-                state.ready = true;
-                state.failed = false;
-                self.flush(&mut state);
+            if backend.write(&batch, None).is_err() {
+                // Again, in memory: the names already taken from the iterator are asked for again by the caller.
+                self.fail(&backend);
                 return Ok(());
             }
         }
+        {
+            let mut state = lock(&self.state);
+            state.ready = true;
+            state.failed = false;
+        }
+        self.flush(&writer);
+        Ok(())
     }
 
     /// Moves what waits to the backend and lets it write it out. No commit comes any more; `last` was the last.
     pub(crate) fn close(&self, last: Lsn) {
-        let mut state = lock(&self.state);
-        if state.ready {
-            // Also where no name changed: the view is trusted by what the last session wrote.
-            state.lsn = last;
-            self.flush(&mut state);
-        }
-        state.backend.close();
+        self.reach(last); // also where no name changed: the view is trusted by what the last session wrote
+        let backend = Arc::clone(&lock(&self.state).backend);
+        backend.close();
     }
 
-    fn flush(&self, state: &mut State) {
-        let watermark = Watermark { lsn: state.lsn, ..self.identity.clone() }.encode();
-        let changes: Vec<_> = std::mem::take(&mut state.overlay).into_iter().collect();
-        if state.backend.write(&changes, Some(&watermark)).is_err() {
-            state.overlay = changes.into_iter().collect();
-            state.fail();
+    /// Nobody waits for a rebuild, or for a batch that somebody else writes.
+    fn flush_unless_busy(&self) {
+        if let Ok(writer) = self.writer.try_lock() {
+            self.flush(&writer);
+        }
+    }
+
+    /// Writes what waits, and how far that reaches.
+    fn flush(&self, _writer: &MutexGuard<'_, ()>) {
+        let (backend, changes, lsn) = {
+            let mut state = lock(&self.state);
+            if !state.ready {
+                return;
+            }
+            state.in_flight = Arc::new(std::mem::take(&mut state.overlay));
+            (Arc::clone(&state.backend), Arc::clone(&state.in_flight), state.lsn)
+        };
+        let watermark = Watermark { lsn, ..self.identity.clone() }.encode();
+        if backend.write(&changes, Some(&watermark)).is_err() {
+            return self.fail(&backend);
+        }
+        let mut state = lock(&self.state);
+        state.in_flight = Arc::default();
+        state.written = lsn;
+    }
+
+    /// Goes on in memory, where a rebuild has to bring the names, unless that was done since `backend` was in use.
+    fn fail(&self, backend: &Arc<dyn Backend>) {
+        let mut state = lock(&self.state);
+        if Arc::ptr_eq(&state.backend, backend) {
+            state.backend = Arc::new(MemoryBackend::default());
+            state.in_flight = Arc::default(); // the facts have them
+            state.ready = false;
+            state.failed = true;
         }
     }
 }
 
 impl State {
-    /// Goes on in memory, where a rebuild has to bring the names.
-    fn fail(&mut self) {
-        self.backend = Box::new(MemoryBackend::default());
-        self.ready = false;
-        self.failed = true;
-    }
-
-    fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Result<Vec<String>, Failed> {
-        let start = key(kind, after.unwrap_or_default());
-        let end = [kind as u8 + 1];
-        let mut merged = BTreeMap::new();
-        let range = (std::ops::Bound::Excluded(start.clone()), std::ops::Bound::Excluded(end.to_vec()));
-        // Each removal in the overlay may hide one of the backend's names, so those are asked for on top.
-        let changes: Vec<_> = self.overlay.range(range).collect();
-        let removed = changes.iter().filter(|(_, change)| **change == Change::Remove).count();
-        for key in self.backend.keys_after(&start, limit.saturating_add(removed))? {
-            merged.insert(key, Change::Set);
+    /// What waits, from a key on, as far as it can count for so many names.
+    fn changes_after(&self, start: &[u8], limit: usize) -> Changes {
+        let kind = start.first().copied().unwrap_or_default();
+        let range = (Bound::Excluded(start.to_vec()), Bound::Excluded(vec![kind + 1]));
+        let mut overlay = self.overlay.range(range.clone()).peekable();
+        let mut in_flight = self.in_flight.range(range).peekable();
+        let mut changes = Changes::new();
+        let mut set = 0;
+        while set < limit {
+            let next = match (overlay.peek(), in_flight.peek()) {
+                (Some((newer, _)), Some((older, _))) => match newer.cmp(older) {
+                    Ordering::Less => overlay.next(),
+                    Ordering::Equal => in_flight.next().and_then(|_| overlay.next()),
+                    Ordering::Greater => in_flight.next(),
+                },
+                (Some(_), None) => overlay.next(),
+                (None, _) => in_flight.next(),
+            };
+            let Some((key, change)) = next else { break };
+            set += usize::from(*change == Change::Set);
+            changes.insert(key.clone(), *change);
         }
-        merged.extend(changes.into_iter().map(|(key, change)| (key.clone(), *change)));
-        let names = merged.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
-        names.map(|(key, _)| String::from_utf8(key.get(1..).unwrap_or_default().to_vec()).map_err(|_| Failed)).collect()
+        changes
     }
+}
+
+/// The names behind a key, at most `limit`: those of the backend, with changes over them.
+fn merged(backend: &dyn Backend, changes: Changes, start: &[u8], limit: usize) -> Result<Vec<String>, Failed> {
+    // Each removal may hide one of the backend's names, so those are asked for on top.
+    let removed = changes.values().filter(|change| **change == Change::Remove).count();
+    let known = backend.keys_after(start, limit.saturating_add(removed))?;
+    let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
+    all.extend(changes);
+    let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
+    names.map(|(key, _)| String::from_utf8(key.get(1..).unwrap_or_default().to_vec()).map_err(|_| Failed)).collect()
 }
 
 /// Opens what is there, if it can be trusted.

@@ -143,6 +143,7 @@ impl Inner {
         let Some(table) = self.view().frozen.last().cloned() else { return Ok(false) };
         // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
         self.sync()?;
+        self.names.reach(table.lsn_range().1);
         let (meta, removed) = self.write_run(&table)?;
         // A file that was given up must be gone before the record that says so is.
         let gone = self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error));
