@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::measure::{Random, proc_self};
+use crate::measure::{Random, proc_self, written_to_disks};
 use crate::rows::Setting;
 
 #[derive(Parser)]
@@ -70,7 +70,7 @@ fn main() {
 fn child(name: &str, arguments: &Arguments, dir: &std::path::Path) {
     let (_, open) = peers::ALL.into_iter().find(|(known, _)| *known == name).unwrap();
     let contender = open(dir);
-    let written = proc_self("io", "write_bytes:");
+    let written = written_to_disks();
     let count = arguments.child_operations;
     match arguments.child_work.as_str() {
         "put-forever" => {
@@ -94,5 +94,6 @@ fn child(name: &str, arguments: &Arguments, dir: &std::path::Path) {
             }
         }),
     }
-    println!("{} {}", proc_self("io", "write_bytes:").saturating_sub(written), proc_self("status", "VmHWM:"));
+    drop(contender);
+    println!("{} {}", written_to_disks().saturating_sub(written), proc_self("status", "VmHWM:"));
 }

@@ -38,7 +38,7 @@ impl Row {
         for (name, rates) in &self.lines {
             let (median, least, most) = spread(rates);
             let scaled = |rate: f64| format!("{:.*}", if rate / self.scale < 10.0 { 2 } else { 0 }, rate / self.scale);
-            let counted = self.work.filter(|_| !name.starts_with("limit")).and_then(|(work, n)| cost(name, work, n));
+            let counted = self.work.filter(|_| !name.starts_with("limit") && !name.starts_with("beside")).and_then(|(work, n)| cost(name, work, n));
             let counted = counted.map_or("n/a | n/a | n/a | n/a".into(), |cost| {
                 let Cost { calls, syncs, bytes_written, peak_kib } = cost;
                 format!("{calls:.1} | {syncs:.2} | {bytes_written:.0} | {}", peak_kib >> 10)
@@ -104,27 +104,31 @@ fn write_synced(path: &Path, content: &[u8]) {
     file.sync_data().unwrap();
 }
 
-/// The rate of overwriting 4 KiB in a file full of zeros, with a sync each.
-fn raw_overwrite(path: &Path, count: usize) -> f64 {
+/// The rate, in pieces of 4 KiB, of overwriting so many at a time in a file full of zeros, with a sync each time.
+fn raw_overwrite(path: &Path, count: usize, at_a_time: usize) -> f64 {
     let file = fs::File::create(path).unwrap();
-    file.write_all_at(&vec![0; count * 4096], 0).unwrap();
+    file.write_all_at(&vec![0; count * at_a_time * 4096], 0).unwrap();
     file.sync_all().unwrap();
-    let content = Random(9).bytes(4096);
+    let content = Random(9).bytes(at_a_time * 4096);
     let took = seconds(|| {
         for n in 0..count {
-            file.write_all_at(&content, n as u64 * 4096).unwrap();
+            file.write_all_at(&content, (n * content.len()) as u64).unwrap();
             file.sync_data().unwrap();
         }
     });
-    count as f64 / took
+    (count * at_a_time) as f64 / took
 }
 
 pub fn put_small(setting: &Setting, writers: usize) -> Row {
-    let each = if setting.quick { 20 } else { 300 } / if writers > 1 { 3 } else { 1 };
+    let each = if setting.quick { 20 } else { 300 };
     let opened: Vec<_> = chosen(&SMALL).map(|(name, how)| (name, open(setting, name, how))).collect();
     let file = setting.dir.join("raw");
     let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
-    turns.push(("limit: overwrite + fdatasync, 1 writer".into(), Box::new(|_| raw_overwrite(&file, each))));
+    turns.push(("limit: overwrite + fdatasync, 1 writer".into(), Box::new(|_| raw_overwrite(&file, each, 1))));
+    if writers > 1 {
+        let line = format!("beside it: overwrite of {writers} × 4 KiB + fdatasync");
+        turns.push((line, Box::new(|_| raw_overwrite(&file, each, writers))));
+    }
     for (number, (name, (_dir, contender))) in opened.iter().enumerate() {
         turns.push((name.to_string(), Box::new(move |round| {
             let contents: Vec<Vec<Vec<u8>>> = (0..writers).map(|writer| {
