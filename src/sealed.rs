@@ -5,6 +5,7 @@
 //! the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in the same one, so
 //! the bit is exact for them; shorter ones have none and are read by position each time.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -74,6 +75,11 @@ pub(crate) enum Grain {
     Page = 4096,
     /// The blocks of segments.
     Block = 65_536,
+}
+
+thread_local! {
+    /// Where blocks are read to that are only compared.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An open sealed file.
@@ -152,7 +158,7 @@ impl SealedFile {
         match self.bit(offset, len) {
             Some((word, bit)) => {
                 if word.load(Ordering::Relaxed) & bit == 0 {
-                    self.checked(offset, len, crc()?)?;
+                    self.check(offset, len, crc()?)?;
                     word.fetch_or(bit, Ordering::Relaxed);
                 }
             }
@@ -202,22 +208,46 @@ impl SealedFile {
     /// Reads by position and compares the checksum.
     fn checked(&self, offset: u64, len: usize, crc: u32) -> Result<Vec<u8>> {
         let bytes = self.read(offset, len)?;
-        let found = crc32c(&bytes);
-        if found != crc {
-            return Err(Error::corrupt(&self.path, offset, Damage::Checksum { expected: crc, found }));
-        }
+        self.compare(offset, &bytes, crc)?;
         Ok(bytes)
+    }
+
+    /// [`checked`](Self::checked) for who does not need the copy: it is made where the last one was, so that it stays in the
+    /// processor's cache.
+    fn check(&self, offset: u64, len: usize, crc: u32) -> Result<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < len {
+                scratch.resize(len, 0);
+            }
+            let bytes = scratch.get_mut(..len).unwrap_or_default();
+            self.read_into(offset, bytes)?;
+            self.compare(offset, bytes, crc)?;
+            scratch.truncate(Grain::Block as usize); // a table may be long
+            Ok(())
+        })
+    }
+
+    fn compare(&self, offset: u64, bytes: &[u8], crc: u32) -> Result<()> {
+        let found = crc32c(bytes);
+        if found == crc {
+            return Ok(());
+        }
+        Err(Error::corrupt(&self.path, offset, Damage::Checksum { expected: crc, found }))
     }
 
     /// Reads by position, whatever is there.
     pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.mapped(offset, len)?;
+        self.mapped(offset, len)?; // before anything is allocated
         let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset).map_err(|error| match error.kind() {
+        self.read_into(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, offset, Damage::Truncated),
             _ => Error::io("read", &self.path)(error),
-        })?;
-        Ok(bytes)
+        })
     }
 }
 

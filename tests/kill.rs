@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,17 +30,27 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ mixed >> 29
 }
 
+/// A folder of random files, or the one that `STRONGROOM_KILL_FOLDER` names.
+fn folder(dir: &Path, random: &mut u64) -> PathBuf {
+    if let Some(named) = std::env::var_os("STRONGROOM_KILL_FOLDER") {
+        return named.into();
+    }
+    let from = dir.join("from");
+    fs::create_dir(&from).unwrap();
+    for n in 0..600 {
+        let len = [200, 5_000, 60_000, 300_000, 5_000_000][usize::try_from((n % 50) / 12).unwrap()];
+        let content: Vec<u8> = std::iter::repeat_with(|| next(random).to_le_bytes()).flatten().take(len).collect();
+        fs::write(from.join(format!("{n}")), content).unwrap();
+    }
+    from
+}
+
 #[test]
 fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
     let mut random = 42;
     let dir = tempfile::tempdir().unwrap();
-    let (data, from, to) = (dir.path().join("data"), dir.path().join("from"), dir.path().join("to"));
-    fs::create_dir(&from).unwrap();
-    for n in 0..600 {
-        let len = [200, 5_000, 60_000, 300_000, 5_000_000][usize::try_from((n % 50) / 12).unwrap()];
-        let content: Vec<u8> = std::iter::repeat_with(|| next(&mut random).to_le_bytes()).flatten().take(len).collect();
-        fs::write(from.join(format!("{n}")), content).unwrap();
-    }
+    let (data, to) = (dir.path().join("data"), dir.path().join("to"));
+    let from = folder(dir.path(), &mut random);
     ok(&data, &["init"]);
     let import = ["import", from.to_str().unwrap(), "--name", "f"];
     let start = Instant::now();
@@ -65,10 +76,74 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
         }
         known = now;
     }
-    println!("{kills} imports killed");
-    ok(&data, &import);
+    let told = format!("{kills} imports killed; {}", ok(&data, &import).trim());
+    let _ = writeln!(std::io::stderr(), "{told}"); // not captured
     assert!(ok(&data, &["verify"]).contains("all sound"));
     ok(&data, &["export", "f", to.to_str().unwrap()]);
-    let diff = Command::new("diff").arg("-r").arg(&from).arg(&to).output().unwrap();
+    let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(&from).arg(&to).output().unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_older_moment() {
+    let mut random = 7;
+    let dir = tempfile::tempdir().unwrap();
+    let (data, names, old) = (dir.path().join("data"), dir.path().join("data/names"), dir.path().join("old"));
+    ok(&data, &["init"]);
+    let file = dir.path().join("file");
+    let (mut pinned, mut perhaps) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..120u64 {
+        fs::write(&file, round.to_le_bytes()).unwrap();
+        let name = format!("name-{:03}", next(&mut random) % 60);
+        let arguments = match pinned.contains(&name) {
+            true => ["rm", &name].map(str::to_owned).to_vec(),
+            false => ["put", file.to_str().unwrap(), "--pin", &name].map(str::to_owned).to_vec(),
+        };
+        let mut child = strongroom(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+        if next(&mut random).is_multiple_of(2) {
+            std::thread::sleep(Duration::from_micros(next(&mut random) % 12_000));
+            let _ = child.kill();
+        }
+        let done = child.wait().unwrap().success();
+        match (done, arguments.len()) {
+            (true, 2) => drop(pinned.remove(&name)),
+            (true, _) => drop(pinned.insert(name)),
+            (false, _) => drop(perhaps.insert(name)),
+        }
+        match next(&mut random) % 8 {
+            0 => drop(fs::remove_dir_all(&names)),
+            1 => {
+                let _ = fs::remove_dir_all(&old);
+                if names.exists() {
+                    copy(&names, &old);
+                }
+            }
+            2 if old.exists() => {
+                let _ = fs::remove_dir_all(&names);
+                copy(&old, &names);
+            }
+            _ => {}
+        }
+        if round % 3 == 0 {
+            let store = Store::open(&data).unwrap();
+            let listed: BTreeSet<_> = store.pins(None, 1000).unwrap().into_iter().collect();
+            for name in &listed ^ &pinned {
+                assert!(perhaps.contains(&name), "round {round}: {name}");
+                assert_eq!(store.get_pin(&name).is_ok(), listed.contains(&name), "round {round}: {name}");
+            }
+            (pinned, perhaps) = (listed, BTreeSet::new());
+        }
+    }
 }

@@ -26,12 +26,12 @@ pub struct Blob {
     fact: BlobFact,
     file: Arc<SealedFile>,
     /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of another.
-    kept: Arc<OnceLock<Bytes>>,
+    kept: OnceLock<Bytes>,
 }
 
 impl Blob {
     pub(crate) fn new(digest: Digest, fact: BlobFact, file: Arc<SealedFile>) -> Self {
-        Self { digest, fact, file, kept: Arc::default() }
+        Self { digest, fact, file, kept: OnceLock::new() }
     }
 
     /// The blob's digest.

@@ -1,6 +1,7 @@
 //! The store's files: ids are given out here, and open segments are kept here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +29,7 @@ pub(crate) struct Files {
     unpublished: Mutex<BTreeSet<FileId>>,
     /// Shard directories known to be durable: one for every 256 files at most.
     shards: Mutex<BTreeSet<PathBuf>>,
-    open: RwLock<HashMap<FileId, Arc<Entry>>>,
+    open: RwLock<HashMap<FileId, Arc<Entry>, BuildHasherDefault<IdHasher>>>,
     /// The ids of `open` in the order of opening, for eviction by second chance.
     order: Mutex<VecDeque<FileId>>,
     max_open: usize,
@@ -37,6 +38,24 @@ pub(crate) struct Files {
     /// How long the reserve is, in bytes, and whether it is there.
     reserve_len: u64,
     reserved: AtomicBool,
+}
+
+/// Ids count up: their last bits, spread over all, are as good a hash as any.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 #[derive(Debug)]

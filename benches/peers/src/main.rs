@@ -1,4 +1,4 @@
-//! The same work on strongroom, its peers and the raw limits, side by side, in one run. See README.md.
+//! The same work on strongroom, its peers and the raw limits, side by side, in one run. `docs/performance.md` says what came out.
 
 mod contender;
 mod measure;

@@ -164,7 +164,16 @@ fn loaded(setting: &Setting, len: usize, many: u64, few: u64) -> Vec<(String, te
 pub fn get_small(setting: &Setting) -> Row {
     let (count, reads) = if setting.quick { (2_000, 2_000) } else { (100_000, 100_000) };
     let opened = loaded(setting, 4096, count, 20_000);
+    let mut raw = RawTable::of(&opened[0].3);
+    raw.add_contents(&setting.dir.join("raw-contents"));
     let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
+    turns.push(("limit: a hash table in memory, a page of a mapped file".into(), Box::new(|round| {
+        let mut random = Random(round as u64);
+        let order: Vec<&Key> = (0..reads).map(|_| &opened[0].3[(random.next() % count) as usize]).collect();
+        reads as f64 / seconds(|| order.into_iter().for_each(|key| assert_eq!(raw.get(key), 4096)))
+    })));
+    // Warm is what was read before, mapped and verified.
+    opened.iter().for_each(|(_, _dir, contender, keys)| keys.iter().for_each(|key| assert_eq!(contender.get(key), 4096)));
     for (label, _dir, contender, keys) in &opened {
         turns.push((label.clone(), Box::new(move |round| {
             let reads = if keys.len() as u64 == count { reads } else { reads / 10 };
@@ -181,8 +190,17 @@ pub fn exists(setting: &Setting, count: u64) -> [Row; 2] {
     let opened = loaded(setting, 16, count, 20_000);
     let probes = 200_000;
     let mut rows = Vec::new();
+    let raw = RawTable::of(&opened[0].3);
     for hit in [true, false] {
         let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
+        turns.push(("limit: a hash table in memory".into(), Box::new(|round| {
+            let mut random = Random(round as u64);
+            let order: Vec<Key> = (0..probes).map(|_| match hit {
+                true => opened[0].3[(random.next() % count) as usize].clone(),
+                false => crate::contender::sha256(&random.next().to_le_bytes()),
+            }).collect();
+            probes as f64 / seconds(|| order.iter().for_each(|key| assert_eq!(raw.place(key).is_some(), hit)))
+        })));
         for (label, _dir, contender, keys) in &opened {
             turns.push((label.clone(), Box::new(move |round| {
                 let probes = if keys.len() as u64 == count { probes } else { probes / 10 };
@@ -201,11 +219,58 @@ pub fn exists(setting: &Setting, count: u64) -> [Row; 2] {
     rows.try_into().unwrap_or_else(|_| unreachable!("two rows"))
 }
 
+/// What a look-up costs at the least: keys in a hash table in memory that takes their first bytes for the hash.
+struct RawTable {
+    places: std::collections::HashMap<[u8; 32], u64, std::hash::BuildHasherDefault<FirstBytes>>,
+    contents: Option<memmap2::Mmap>,
+}
+
+#[derive(Default)]
+struct FirstBytes(u64);
+
+impl std::hash::Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
+
+impl RawTable {
+    fn of(keys: &[Key]) -> Self {
+        let places = keys.iter().zip(0..).map(|(key, place)| (key[..].try_into().unwrap(), place)).collect();
+        Self { places, contents: None }
+    }
+
+    /// A page of content for each key.
+    fn add_contents(&mut self, path: &Path) {
+        fs::write(path, Random(1).bytes(self.places.len() * 4096)).unwrap();
+        // SAFETY: nobody changes the file, whose name is gone.
+        self.contents = Some(unsafe { memmap2::Mmap::map(&fs::File::open(path).unwrap()).unwrap() });
+        fs::remove_file(path).unwrap();
+        touch(self.contents.as_ref().unwrap());
+    }
+
+    fn place(&self, key: &Key) -> Option<usize> {
+        self.places.get::<[u8; 32]>(key[..].try_into().unwrap()).map(|place| *place as usize)
+    }
+
+    fn get(&self, key: &Key) -> usize {
+        let at = self.place(key).unwrap() * 4096;
+        touch(&self.contents.as_ref().unwrap()[at..at + 4096])
+    }
+}
+
 pub fn get_large(setting: &Setting, mib: usize) {
     let content = Random(3).bytes(mib << 20);
     println!("\n## get a blob of {mib} MiB\n\n| what | GB/s, or time |\n|---|---|");
     let gigabytes = content.len() as f64 / 1e9;
-    let (mut first, mut again, mut unverified, mut plain) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut again, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut read) = (Vec::new(), Vec::new());
     let dir = tempfile::tempdir_in(&setting.dir).unwrap();
     let raw = dir.path().join("raw");
     fs::write(&raw, &content).unwrap();
@@ -224,8 +289,14 @@ pub fn get_large(setting: &Setting, mib: usize) {
             // SAFETY: nobody changes the file.
             touch(&unsafe { memmap2::Mmap::map(&file).unwrap() });
         }));
+        read.push(gigabytes / seconds(|| {
+            let file = fs::File::open(&raw).unwrap();
+            let mut block = vec![0; 64 << 10];
+            (0..content.len()).step_by(block.len()).for_each(|at| file.read_exact_at(&mut block, at as u64).unwrap());
+        }));
     }
     println!("| mmap of a plain file, each page touched | {:.1} |", spread(&plain).0);
+    println!("| read of a plain file, 64 KiB at a time | {:.1} |", spread(&read).0);
     println!("| first verified read, each page touched | {:.1} |", spread(&first).0);
     println!("| verified read again, each page touched | {:.1} |", spread(&again).0);
     println!("| bytes_unverified | {:.1} µs |", spread(&unverified).0 * 1e6);
