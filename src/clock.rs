@@ -58,7 +58,10 @@ impl Default for Clock {
     }
 }
 
-/// A duration in milliseconds, bounded by what 48 bits hold (8,900 years).
+/// The longest time in milliseconds: what 48 bits hold, 8,900 years.
+pub(crate) const MAX: u64 = (1 << 48) - 1;
+
+/// A duration in milliseconds, at most [`MAX`].
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min((1 << 48) - 1)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(MAX)
 }

@@ -66,11 +66,11 @@ impl Drop for Counted {
 }
 
 /// How long a block is at least that is remembered as verified, in bytes. What it takes to remember them grows with the file's
-/// length over this: 2 MiB for a segment of 1 TiB, 16 KiB for a log file.
+/// length over this: 2 MiB for a segment of 1 TiB, 64 KiB for a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grain {
     /// Small content, in log files.
-    Small = 512,
+    Small = 128,
     /// The pages of runs.
     Page = 4096,
     /// The blocks of segments.

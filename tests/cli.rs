@@ -74,6 +74,27 @@ fn a_folder_comes_back_as_it_was() {
 }
 
 #[test]
+fn an_image_layout_comes_back_as_it_was_and_a_blob_unlike_its_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, from, to) = (dir.path().join("data"), dir.path().join("from"), dir.path().join("to"));
+    let blobs = from.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(from.join("oci-layout"), "{\"imageLayoutVersion\": \"1.0.0\"}\n").unwrap();
+    fs::write(from.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    for content in ["config", "layer"] {
+        let digest = strongroom::Digest::of(strongroom::Algorithm::Sha256, content.as_bytes());
+        fs::write(blobs.join(digest.hex()), content).unwrap();
+    }
+    ok(&data, &["init"]);
+    ok(&data, &["import", from.to_str().unwrap(), "--name", "image"]);
+    ok(&data, &["export", "image", to.to_str().unwrap()]);
+    let diff = Command::new("diff").arg("-r").arg(&from).arg(&to).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    fs::write(blobs.join("ab".repeat(32)), "another").unwrap();
+    assert_eq!(code(&data, &["import", from.to_str().unwrap(), "--name", "image"]), 4);
+}
+
+#[test]
 fn a_document_that_leads_out_of_the_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (data, file, to) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("to"));

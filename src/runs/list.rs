@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::error::{Damage, Error, Result};
 use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::vfs::{File, OpenMode, Vfs};
@@ -162,7 +163,7 @@ impl RunList {
         let (generation, folded, durable) = (number()?, Lsn(number()?), Lsn(number()?));
         let (next_file, orphan_floor) = (FileId(number()?), FileId(number()?));
         let session = SessionId(fields.array()?);
-        let open_time_ms = fields.u64()?;
+        let open_time_ms = fields.u64().filter(|time| *time <= clock::MAX)?;
         let mut logs = Vec::new();
         for _ in 0..fields.u32()? {
             let (id, first_lsn) = (FileId(fields.u64()?), Lsn(fields.u64()?));

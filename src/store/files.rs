@@ -123,7 +123,7 @@ impl Files {
 
     /// No id up to this one is given out any more.
     pub(crate) fn skip_past(&self, id: FileId) {
-        self.next_id.fetch_max(id.0 + 1, Ordering::Relaxed);
+        self.next_id.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Removes a new file whose content could not be published, because of `error`. Where the log may have a record of it

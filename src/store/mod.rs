@@ -31,6 +31,7 @@ pub use uploads::UploadStatus;
 pub use usage::Usage;
 pub use verify::{Finding, Verification};
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
@@ -129,7 +130,7 @@ impl Inner {
 
     /// The open time in milliseconds, over all openings.
     pub(crate) fn open_time(&self) -> u64 {
-        self.options.clock.elapsed().saturating_add_signed(self.open_time_base)
+        self.options.clock.elapsed().saturating_add_signed(self.open_time_base).min(clock::MAX)
     }
 
     pub(crate) fn now(&self) -> Times {
@@ -175,7 +176,7 @@ impl Inner {
         new.durable = self.durable().max(new.durable);
         new.session = self.session;
         new.open_time_ms = self.open_time();
-        new.generation += 1;
+        new.generation = new.generation.saturating_add(1);
         change(&mut new);
         let (vfs, runs) = (&*self.files.vfs, self.files.layout.runs());
         let file = new.write(vfs, &runs)?;

@@ -11,11 +11,13 @@ use crate::commands::{Failure, at};
 use crate::output::Output;
 use crate::transfer::{Job, Report, store_files, write_files};
 
-const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The file that makes a folder an image layout, and the most bytes it may have.
+const MARKER: &str = "oci-layout";
+const MARKER_MAX: u64 = 4096;
 
 /// Whether a folder is an image layout.
 pub fn is_layout(path: &Path) -> bool {
-    path.join("oci-layout").is_file() && path.join("index.json").is_file()
+    path.join(MARKER).is_file() && path.join("index.json").is_file()
 }
 
 /// Whether a document is an image index.
@@ -23,7 +25,7 @@ pub fn is_index(document: &Value) -> bool {
     document.get("manifests").is_some_and(Value::is_array)
 }
 
-/// Stores a layout's blobs, each verified against its name, and pins the index, which holds them.
+/// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
 pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result<Report, Failure> {
     let before = store.usage()?;
     let jobs = blobs(from)?;
@@ -36,12 +38,16 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
     bytes_in += document.len() as u64;
     let progress = output.bytes(bytes_in);
     let files = jobs.len();
-    let digests: Vec<Digest> = store_files(store, jobs, &progress)?.into_iter().map(|(digest, _)| digest).collect();
+    let mut digests: Vec<Digest> = store_files(store, jobs, &progress)?.into_iter().map(|(digest, _)| digest).collect();
     progress.finish_and_clear();
+    let marker = from.join(MARKER);
+    let marker = fs::read(&marker).map_err(at(&marker))?;
+    bytes_in += marker.len() as u64;
+    digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&document, Algorithm::Sha256)?;
     store.pin(name, &digest, PinOptions::new().references(digests))?;
     let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
-    Ok(Report { files: files + 1, bytes_in, bytes_stored })
+    Ok(Report { files: files + 2, bytes_in, bytes_stored })
 }
 
 /// The files below `blobs/`, with the digests that their names say they have.
@@ -68,6 +74,8 @@ fn sorted(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 pub fn export(store: &Store, index: &Bytes, blobs: &[Digest], to: &Path, output: &Output) -> Result<usize, Failure> {
     let mut jobs = Vec::new();
     let mut total = 0;
+    let Some((marker, blobs)) = blobs.split_last() else { return Err(not_a_layout()) };
+    let marker = marker_of(store, marker)?;
     for digest in blobs {
         let dir = to.join("blobs").join(digest.algorithm().name());
         fs::create_dir_all(&dir).map_err(at(&dir))?;
@@ -77,9 +85,24 @@ pub fn export(store: &Store, index: &Bytes, blobs: &[Digest], to: &Path, output:
     let progress = output.bytes(total);
     write_files(store, &jobs, &progress)?;
     progress.finish_and_clear();
-    for (name, content) in [("oci-layout", LAYOUT.as_bytes()), ("index.json", index)] {
+    for (name, content) in [(MARKER, &marker), ("index.json", index)] {
         let path = to.join(name);
         fs::write(&path, content).map_err(at(&path))?;
     }
     Ok(jobs.len() + 2)
+}
+
+/// The content of the marker, which an import stores behind all other blobs.
+fn marker_of(store: &Store, digest: &Digest) -> Result<Bytes, Failure> {
+    if store.stat(digest)?.len > MARKER_MAX {
+        return Err(not_a_layout());
+    }
+    let content = store.get(digest)?.bytes()?;
+    let is_marker =
+        serde_json::from_slice(&content).is_ok_and(|document: Value| document.get("imageLayoutVersion").is_some());
+    if is_marker { Ok(content) } else { Err(not_a_layout()) }
+}
+
+fn not_a_layout() -> Failure {
+    Failure::Document("this index was not stored by import: use get or cat".into())
 }
