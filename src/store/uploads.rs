@@ -269,8 +269,8 @@ impl Inner {
             self.files.give_up(file, error);
         }
         // These are found out before anything is written.
-        let is_unchanged = matches!(&result, Err(Error::WrongOffset { .. } | Error::DigestMismatch { .. }));
-        if is_unchanged || matches!(&result, Ok((_, Next::GoesOn))) {
+        let is_refused = matches!(&result, Err(Error::WrongOffset { .. } | Error::DigestMismatch { .. }));
+        if is_refused && session.unsaved() == 0 || matches!(&result, Ok((_, Next::GoesOn))) {
             lease.session = Some(session);
         }
         result.map(|(value, _)| value)
