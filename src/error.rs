@@ -218,7 +218,10 @@ impl Error {
     /// Wraps an operating system error with the operation and the path. A full disk becomes [`Error::Full`].
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path: path.to_path_buf() },
+            // A failed sync stops all writes, whatever made it fail.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if operation != "sync" => {
+                Self::Full { path: path.to_path_buf() }
+            }
             io::ErrorKind::UnexpectedEof => {
                 Self::Corrupt { file: path.to_path_buf(), offset: 0, damage: Damage::Truncated }
             }

@@ -108,6 +108,7 @@ impl BlobFact {
         fields.bytes(3)?;
         fields.end()?;
         let place = Place { file, offset, stored_len, block_log2, crc };
+        (codec != Codec::Plain || len == stored_len).then_some(())?;
         Some(Self { algorithm, codec, place, len, count })
     }
 }

@@ -301,6 +301,9 @@ impl Names {
         }
         {
             let mut state = lock(&self.state);
+            if !Arc::ptr_eq(&state.backend, &backend) {
+                return Ok(()); // it failed meanwhile
+            }
             state.ready = true;
             state.failed = false;
         }

@@ -25,6 +25,9 @@ const VERSION: u32 = 1;
 const NAME: &str = "LIST";
 const TEMPORARY: &str = "LIST.tmp";
 
+/// So many ids at most lie between the orphan floor and the next id.
+const MAX_SEARCHED: u64 = 1 << 28;
+
 /// So many runs of a tier become one of the next.
 const FANOUT: usize = 8;
 
@@ -180,7 +183,11 @@ impl RunList {
         }
         fields.end()?;
         let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
-        (is_open_last && next_file.0 <= FileId::MAX).then_some(())?;
+        // What a counter can't have reached would make others overflow, or a search for orphans never end.
+        let is_sane = [generation, folded.0, durable.0].iter().all(|number| *number < 1 << 60)
+            && next_file.0 <= FileId::MAX
+            && next_file.0.checked_sub(orphan_floor.0)? <= MAX_SEARCHED;
+        (is_open_last && is_sane).then_some(())?;
         Some(Self { store, generation, folded, durable, next_file, orphan_floor, session, open_time_ms, logs, runs })
     }
 

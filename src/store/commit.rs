@@ -331,7 +331,7 @@ impl Inner {
         self.sync_tip(tip)?;
         let end = tip.active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed);
         let mut sealed = None;
-        self.update_list(|list| {
+        self.update_list(space, |list| {
             sealed = list.seal_last(end);
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })
@@ -352,10 +352,12 @@ impl Inner {
 
     /// Makes sure that what an earlier group left of itself, when writing it failed, can't come back after a restart.
     pub(crate) fn settle(&self) -> Result<()> {
+        self.check_writable()?;
         if !self.unsettled.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.rotate(&mut lock(&self.tip), 0, Space::Reserve)
+        let mut tip = lock(&self.tip);
+        if self.unsettled.load(Ordering::Acquire) { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
     }
 
     /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing of
@@ -364,7 +366,7 @@ impl Inner {
         let mut tip = lock(&self.tip);
         let end = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
         let (mut sealed, mut folded) = (None, Vec::new());
-        self.update_list(|list| {
+        self.update_list(Space::Reserve, |list| {
             sealed = list.seal_last(end);
             folded = list.drop_folded_logs();
         })?;
@@ -386,7 +388,8 @@ impl Inner {
         if is_full(&created) && small < usual {
             created = self.create_log_of(first_lsn, small);
         }
-        if is_full(&created) && space == Space::Reserve && self.files.release_reserve() {
+        if is_full(&created) && space == Space::Reserve {
+            self.files.release_reserve(); // or somebody just did, or it was about to be made
             created = self.create_log_of(first_lsn, small);
         }
         created

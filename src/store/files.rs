@@ -38,6 +38,8 @@ pub(crate) struct Files {
     /// How long the reserve is, in bytes, and whether it is there.
     reserve_len: u64,
     reserved: AtomicBool,
+    /// Held by who makes the reserve or gives it up.
+    reserve: Mutex<()>,
 }
 
 /// Ids count up: their last bits, spread over all, are as good a hash as any.
@@ -62,6 +64,8 @@ impl Hasher for IdHasher {
 struct Entry {
     file: Arc<SealedFile>,
     used: AtomicBool,
+    /// A log file that is still written stays: opened anew it would be taken for a sealed one, and mapped.
+    stays: bool,
 }
 
 impl Files {
@@ -89,6 +93,7 @@ impl Files {
             removals: AtomicU64::new(0),
             reserve_len,
             reserved: AtomicBool::new(false),
+            reserve: Mutex::default(),
         }
     }
 
@@ -161,11 +166,15 @@ impl Files {
     /// Registers a log file that is still written: it is read by position, up to its capacity.
     pub(crate) fn insert_active(&self, id: FileId, path: PathBuf, file: Arc<dyn File>, capacity: u64) {
         let file = SealedFile::new(path, file, capacity, Grain::Small, &MappingBudget::new(ReadMode::Positioned, 0));
-        self.insert(id, Arc::new(file));
+        self.insert(id, Arc::new(file), true);
     }
 
     /// Makes sure that the reserve is there. Nothing that takes space does so without it.
     pub(crate) fn restore_reserve(&self) -> Result<()> {
+        if self.reserved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = lock(&self.reserve);
         if self.reserved.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -184,6 +193,7 @@ impl Files {
 
     /// Gives up the reserve; `false` where there is none.
     pub(crate) fn release_reserve(&self) -> bool {
+        let _one = lock(&self.reserve);
         self.reserved.store(false, Ordering::Release);
         self.vfs.remove(&self.layout.reserve()).is_ok()
     }
@@ -220,7 +230,7 @@ impl Files {
         let (path, file, grain) = self.open_any(place.file)?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         let file = Arc::new(SealedFile::new(path, file, len, grain, &self.mappings));
-        self.insert(place.file, Arc::clone(&file));
+        self.insert(place.file, Arc::clone(&file), false);
         if self.removals.load(Ordering::SeqCst) != removals {
             self.forget(place.file); // it may be this one that was removed: it must not be held for nobody
         }
@@ -240,10 +250,10 @@ impl Files {
         Err(Error::corrupt(&segment, 0, Damage::Missing))
     }
 
-    fn insert(&self, id: FileId, file: Arc<SealedFile>) {
+    fn insert(&self, id: FileId, file: Arc<SealedFile>, stays: bool) {
         let mut order = lock(&self.order);
         let mut open = write(&self.open);
-        open.insert(id, Arc::new(Entry { file, used: AtomicBool::new(true) }));
+        open.insert(id, Arc::new(Entry { file, used: AtomicBool::new(true), stays }));
         order.push_back(id);
         if order.len() > 2 * self.max_open {
             order.retain(|id| open.contains_key(id)); // those that were forgotten
@@ -255,7 +265,9 @@ impl Files {
             }
             let Some(oldest) = order.pop_front() else { break };
             match open.get(&oldest) {
-                Some(entry) if oldest == id || entry.used.swap(false, Ordering::Relaxed) => order.push_back(oldest),
+                Some(entry) if oldest == id || entry.stays || entry.used.swap(false, Ordering::Relaxed) => {
+                    order.push_back(oldest);
+                }
                 Some(_) => drop(open.remove(&oldest)),
                 None => {}
             }

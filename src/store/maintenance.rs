@@ -13,6 +13,7 @@ use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
+use crate::store::commit::Space;
 use crate::store::files::remove_if_there;
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
@@ -92,9 +93,7 @@ impl Inner {
     pub(crate) fn maintain(&self) -> Result<()> {
         let merged = self.fold_and_merge();
         let dropped = self.drop_dead_logs();
-        if self.names.needs_rebuild() && self.names.prepare() {
-            self.rebuild_names();
-        }
+        self.refresh_names();
         self.names.maintain();
         let reserved = self.files.restore_reserve();
         merged.and(dropped).and(reserved)
@@ -144,7 +143,13 @@ impl Inner {
         // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
         self.sync()?;
         self.names.reach(table.lsn_range().1);
-        let (meta, removed) = self.write_run(&table)?;
+        let frees_space = self.fold_frees_space()?;
+        let (meta, removed) = match self.write_run(&table) {
+            Err(Error::Full { .. }) if frees_space == Space::Reserve && self.files.release_reserve() => {
+                self.write_run(&table)?
+            }
+            other => other?,
+        };
         // A file that was given up must be gone before the record that says so is.
         let gone = self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error));
         gone.inspect_err(|_| self.discard_run(meta.id))?;
@@ -155,7 +160,7 @@ impl Inner {
             dropped = list.drop_folded_logs();
             dropped.iter().for_each(|id| self.files.unlisted(*id));
         };
-        self.publish_run(&meta, list, |view, run| {
+        self.publish_run(&meta, frees_space, list, |view, run| {
             view.frozen.pop();
             view.runs.insert(0, run);
         })?;
@@ -164,16 +169,28 @@ impl Inner {
         Ok(true)
     }
 
+    /// Whether a fold lets log files go in which nothing lives: then it may use the reserve.
+    fn fold_frees_space(&self) -> Result<Space> {
+        let snapshot = self.snapshot();
+        for log in lock(&self.list).logs.iter().filter(|log| log.sealed.is_some()) {
+            if snapshot.segment(log.id)?.is_none_or(|segment| segment.live_frames == 0) {
+                return Ok(Space::Reserve);
+            }
+        }
+        Ok(Space::Free)
+    }
+
     /// Makes a run part of the list and of the view. The view's runs are those of the list, in its order: both change here and
     /// nowhere else, and nothing can fail between.
     fn publish_run(
         &self,
         meta: &RunMeta,
-        change_list: impl FnOnce(&mut RunList),
+        space: Space,
+        change_list: impl FnMut(&mut RunList),
         change_view: impl FnOnce(&mut View, Arc<Run>),
     ) -> Result<()> {
         let run = Arc::new(self.open_run(meta).inspect_err(|_| self.discard_run(meta.id))?);
-        self.update_list(change_list).inspect_err(|error| {
+        self.update_list(space, change_list).inspect_err(|error| {
             // Else the list on disk may name it.
             if !matches!(error, Error::Poisoned { .. }) {
                 self.discard_run(meta.id);
@@ -254,7 +271,7 @@ impl Inner {
             list.runs.retain(|run| !old.contains(&run.id));
             list.runs.insert(at, meta.clone());
         };
-        self.publish_run(&meta, list, |view, run| {
+        self.publish_run(&meta, Space::Free, list, |view, run| {
             let at = view.runs.iter().position(|run| old.contains(&run.id())).unwrap_or_default();
             view.runs.retain(|run| !old.contains(&run.id()));
             view.runs.insert(at, run);

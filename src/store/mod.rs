@@ -37,7 +37,7 @@ use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
 use crate::runs::RunList;
-use crate::store::commit::{Queue, Tip};
+use crate::store::commit::{Queue, Space, Tip};
 use crate::store::files::Files;
 use crate::store::maintenance::Signal;
 use crate::store::uploads::Slots;
@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     /// How many log files the list names.
     pub(crate) unfolded_logs: AtomicU64,
     pub(crate) names: Names,
+    /// Held by who opens the view of names or rebuilds it.
+    pub(crate) names_refresh: Mutex<()>,
     pub(crate) uploads: Mutex<Slots>,
     pub(crate) signal: Signal,
     /// Held by who does maintenance.
@@ -168,7 +170,16 @@ impl Inner {
     ///
     /// # Errors
     /// After [`Error::Poisoned`] the one or the other list may count; after any other error it is the old one.
-    pub(crate) fn update_list(&self, change: impl FnOnce(&mut RunList)) -> Result<()> {
+    pub(crate) fn update_list(&self, space: Space, mut change: impl FnMut(&mut RunList)) -> Result<()> {
+        match self.replace_list(&mut change) {
+            Err(Error::Full { .. }) if space == Space::Reserve && self.files.release_reserve() => {
+                self.replace_list(&mut change)
+            }
+            other => other,
+        }
+    }
+
+    fn replace_list(&self, change: &mut dyn FnMut(&mut RunList)) -> Result<()> {
         self.check_writable()?;
         let mut list = lock(&self.list);
         let mut new = list.clone();

@@ -189,6 +189,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         folded: std::sync::Condvar::new(),
         poison: OnceLock::new(),
         open_time_base: replayed.open_time.max(list.open_time_ms).cast_signed() - options.clock.elapsed().cast_signed(),
+        names_refresh: Mutex::default(),
         dead_logs: Mutex::default(),
         damaged_runs: Mutex::default(),
         unsettled: AtomicBool::new(false),
@@ -216,8 +217,8 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
     }
     // Else the maintenance thread does it, and until then the facts are asked.
-    if inner.options.maintenance == Maintenance::Inline && inner.names.prepare() {
-        inner.rebuild_names();
+    if inner.options.maintenance == Maintenance::Inline {
+        inner.refresh_names();
     }
     Ok(inner)
 }
@@ -435,7 +436,7 @@ impl Inner {
         let id = log.header.file;
         let durable = tip.last;
         self.durable.store(durable.0, std::sync::atomic::Ordering::Release);
-        self.update_list(|list| {
+        self.update_list(Space::Reserve, |list| {
             list.seal_last(sealed);
             list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
         })?;
@@ -450,8 +451,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads the names from the facts again. Where those are damaged, whoever asks for names meets that.
-    pub(crate) fn rebuild_names(&self) {
+    /// Opens the view of names or reads them from the facts again, if that is due. Where those are damaged, whoever asks for
+    /// names meets that.
+    pub(crate) fn refresh_names(&self) {
+        // One at a time: a second one would bring the names of an older moment, or to a view that the first is about to replace.
+        let Ok(_one) = self.names_refresh.try_lock() else { return };
+        if !self.names.needs_rebuild() || !self.names.prepare() {
+            return;
+        }
         let snapshot = self.snapshot();
         let _ = snapshot.facts(Family::Pin, [0; 32]).and_then(|facts| {
             self.names.rebuild(facts.map(|fact| {

@@ -42,6 +42,9 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
     progress.finish_and_clear();
     let marker = from.join(MARKER);
     let marker = fs::read(&marker).map_err(at(&marker))?;
+    if !is_marker(&marker) {
+        return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
+    }
     bytes_in += marker.len() as u64;
     digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&document, Algorithm::Sha256)?;
@@ -94,13 +97,14 @@ pub fn export(store: &Store, index: &Bytes, blobs: &[Digest], to: &Path, output:
 
 /// The content of the marker, which an import stores behind all other blobs.
 fn marker_of(store: &Store, digest: &Digest) -> Result<Bytes, Failure> {
-    if store.stat(digest)?.len > MARKER_MAX {
-        return Err(not_a_layout());
-    }
-    let content = store.get(digest)?.bytes()?;
-    let is_marker =
-        serde_json::from_slice(&content).is_ok_and(|document: Value| document.get("imageLayoutVersion").is_some());
-    if is_marker { Ok(content) } else { Err(not_a_layout()) }
+    let blob = store.get(digest)?;
+    let content = if blob.len() > MARKER_MAX { return Err(not_a_layout()) } else { blob.bytes()? };
+    if is_marker(&content) { Ok(content) } else { Err(not_a_layout()) }
+}
+
+fn is_marker(content: &[u8]) -> bool {
+    let has_version = |document: Value| document.get("imageLayoutVersion").is_some();
+    content.len() as u64 <= MARKER_MAX && serde_json::from_slice(content).is_ok_and(has_version)
 }
 
 fn not_a_layout() -> Failure {
