@@ -108,20 +108,30 @@ impl<'a> Replay<'a> {
     /// The first whole record behind damage, if nothing is missing between that no run has.
     fn after_damage(&mut self) -> Result<Option<Record>> {
         let (position, expected) = (self.position, self.expected);
-        let (end, salt) = (self.end, self.header.salt);
-        for offset in (position..end).step_by(64).skip(1) {
-            if end - offset < record::HEADER_LEN as u64 {
-                break;
+        let known = expected.next()..=self.folded.next();
+        let mut from = position + ALIGNMENT;
+        while let Some((offset, header)) = self.find_header(from, |header| known.contains(&header.lsn))? {
+            (self.position, self.expected) = (offset, header.lsn);
+            if let Some(record) = self.read_record()? {
+                return Ok(Some(record));
             }
-            let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt) else { continue };
-            if header.lsn > expected && header.lsn <= self.folded.next() {
-                (self.position, self.expected) = (offset, header.lsn);
-                if let Some(record) = self.read_record()? {
-                    return Ok(Some(record));
-                }
-            }
+            from = offset + ALIGNMENT;
         }
         (self.position, self.expected) = (position, expected);
+        Ok(None)
+    }
+
+    /// The first valid record header of a kind from an offset on, and where it stands.
+    fn find_header(&mut self, from: u64, is_wanted: impl Fn(&Header) -> bool) -> Result<Option<(u64, Header)>> {
+        let salt = self.header.salt;
+        let mut offset = from;
+        while offset + record::HEADER_LEN as u64 <= self.end {
+            let header = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt);
+            if let Some(header) = header.filter(&is_wanted) {
+                return Ok(Some((offset, header)));
+            }
+            offset += ALIGNMENT;
+        }
         Ok(None)
     }
 
@@ -184,19 +194,11 @@ impl<'a> Replay<'a> {
         if durable >= self.expected {
             return Err(self.damaged());
         }
-        let mut offset = self.position.saturating_add(ALIGNMENT);
-        let salt = self.header.salt;
         let expected = self.expected;
-        while offset + record::HEADER_LEN as u64 <= self.end {
-            let later = self.read(offset, record::HEADER_LEN)?;
-            if later.starts_with(&record::MAGIC)
-                && Header::parse(later, &salt).is_some_and(|later| later.durable >= expected)
-            {
-                return Err(self.damaged());
-            }
-            offset += ALIGNMENT;
+        match self.find_header(self.position + ALIGNMENT, |later| later.durable >= expected)? {
+            Some(_) => Err(self.damaged()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn damaged(&self) -> Error {
