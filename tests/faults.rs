@@ -178,8 +178,7 @@ fn remove_on_a_full_disk(left: u64) {
     store.remove(&large[0]).unwrap();
     fill(&disk);
     // Killed, with a tail to write again. What follows has the reserve only.
-    std::mem::forget(store);
-    disk.unlock();
+    let disk = disk.restarted();
     let store = open(&disk);
     assert_eq!(store.get(&small).unwrap().bytes().unwrap(), "small");
     store.unpin("pin").unwrap();

@@ -25,6 +25,7 @@ use crate::log::record::record_len;
 use crate::log::{ActiveLog, Body, LogHeader, Op, Times};
 use crate::names::{Change, NameKind};
 use crate::runs::LogEntry;
+use crate::store::files::Space;
 use crate::store::options::Durability;
 use crate::store::request::{Context, Outcome, Request, resolve};
 use crate::store::view::{Snapshot, View};
@@ -64,21 +65,6 @@ impl Waiter {
 /// How small a log file may be on a full disk, in bytes.
 const SMALL_LOG: u64 = 64 << 10;
 
-/// What space a new log file may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Space {
-    /// What is free.
-    Free,
-    /// That, and what is reserved for giving space back.
-    Reserve,
-}
-
-impl Space {
-    fn of(request: &Request) -> Self {
-        if request.frees_space() { Self::Reserve } else { Self::Free }
-    }
-}
-
 /// Requests that wait, and whether somebody leads.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -100,7 +86,7 @@ pub(crate) struct Tip {
 impl Inner {
     /// Brings a request into the order of all commits, and returns when it is durable.
     pub(crate) fn commit(&self, request: Request) -> Result<Outcome> {
-        if !request.frees_space() {
+        if request.space() == Space::Free {
             self.admit()?;
         }
         let outcome = self.commit_now(request);
@@ -229,7 +215,7 @@ impl Inner {
                 if !group.results.is_empty() {
                     return Ok(());
                 }
-                self.rotate(tip, record_len(frame_len, 0), Space::of(request))?;
+                self.rotate(tip, record_len(frame_len, 0), request.space())?;
             }
             let Some(log) = &tip.active else { return Ok(()) };
             let begins = log.position + group.len;
@@ -264,7 +250,7 @@ impl Inner {
             if log.room() < group.len + len {
                 if group.results.is_empty() {
                     // It fits no behind of what is there, but into a new file.
-                    self.rotate(tip, len, Space::of(request))?;
+                    self.rotate(tip, len, request.space())?;
                     return self.fill(tip, group, requests);
                 }
                 return Ok(());
@@ -326,14 +312,24 @@ impl Inner {
     pub(crate) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {
         self.check_writable()?;
         let log = self.create_log(tip.last.next(), len, space)?;
-        let id = log.header.file;
         // Where commits do not sync, this is what keeps the unsynced tail within one file.
         self.sync_tip(tip)?;
         let end = tip.active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed);
+        self.list_log(&log, end, space)?;
+        tip.unsealed = None;
+        tip.active = Some(log);
+        self.unsettled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes a log file part of the store, and with that seals the one before, which reaches so far. Where that fails the new file is
+    /// gone and nothing has changed.
+    pub(crate) fn list_log(&self, log: &ActiveLog, end: Option<(u64, Lsn)>, space: Space) -> Result<()> {
+        let (id, first_lsn) = (log.header.file, log.header.first_lsn);
         let mut sealed = None;
         self.update_list(space, |list| {
             sealed = list.seal_last(end);
-            list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
+            list.logs.push(LogEntry { id, first_lsn, sealed: None });
         })
         .inspect_err(|error| {
             // Else the list on disk may name it.
@@ -343,9 +339,6 @@ impl Inner {
         })?;
         self.files.published(id);
         self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
-        tip.unsealed = None;
-        tip.active = Some(log);
-        self.unsettled.store(false, Ordering::Release);
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
     }
@@ -383,16 +376,10 @@ impl Inner {
         let needed = len + crate::log::file::HEADER_LEN;
         let usual = self.options.log_file_size.max(needed).next_multiple_of(4096);
         let small = needed.max(SMALL_LOG).next_multiple_of(4096).min(usual);
-        let is_full = |result: &Result<ActiveLog>| matches!(result, Err(Error::Full { .. }));
-        let mut created = self.create_log_of(first_lsn, usual);
-        if is_full(&created) && small < usual {
-            created = self.create_log_of(first_lsn, small);
+        match self.create_log_of(first_lsn, usual) {
+            Err(Error::Full { .. }) => self.files.within(space, || self.create_log_of(first_lsn, small)),
+            other => other,
         }
-        if is_full(&created) && space == Space::Reserve {
-            self.files.release_reserve(); // or somebody just did, or it was about to be made
-            created = self.create_log_of(first_lsn, small);
-        }
-        created
     }
 
     fn create_log_of(&self, first_lsn: Lsn, capacity: u64) -> Result<ActiveLog> {

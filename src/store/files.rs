@@ -42,6 +42,15 @@ pub(crate) struct Files {
     reserve: Mutex<()>,
 }
 
+/// What space may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// What is free.
+    Free,
+    /// That, and what is reserved for giving space back.
+    Reserve,
+}
+
 /// Ids count up: their last bits, spread over all, are as good a hash as any.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
@@ -191,11 +200,22 @@ impl Files {
         Ok(())
     }
 
-    /// Gives up the reserve; `false` where there is none.
-    pub(crate) fn release_reserve(&self) -> bool {
+    /// Does something that takes space, and does it again without the reserve where that is needed and allowed.
+    pub(crate) fn within<T>(&self, space: Space, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Error::Full { .. }) if space == Space::Reserve => {
+                self.release_reserve();
+                work()
+            }
+            other => other,
+        }
+    }
+
+    /// Gives up the reserve. It may be gone: somebody else just did this, or was about to make it.
+    fn release_reserve(&self) {
         let _one = lock(&self.reserve);
         self.reserved.store(false, Ordering::Release);
-        self.vfs.remove(&self.layout.reserve()).is_ok()
+        let _ = self.vfs.remove(&self.layout.reserve());
     }
 
     /// Gives back the space behind the records of a log file that takes no more of them; nobody relies on that. From now on it

@@ -13,8 +13,7 @@ use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
-use crate::store::commit::Space;
-use crate::store::files::remove_if_there;
+use crate::store::files::{Space, remove_if_there};
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
 use crate::store::view::View;
@@ -143,13 +142,8 @@ impl Inner {
         // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
         self.sync()?;
         self.names.reach(table.lsn_range().1);
-        let frees_space = self.fold_frees_space()?;
-        let (meta, removed) = match self.write_run(&table) {
-            Err(Error::Full { .. }) if frees_space == Space::Reserve && self.files.release_reserve() => {
-                self.write_run(&table)?
-            }
-            other => other?,
-        };
+        let space = self.space_for_fold()?;
+        let (meta, removed) = self.files.within(space, || self.write_run(&table))?;
         // A file that was given up must be gone before the record that says so is.
         let gone = self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error));
         gone.inspect_err(|_| self.discard_run(meta.id))?;
@@ -160,7 +154,7 @@ impl Inner {
             dropped = list.drop_folded_logs();
             dropped.iter().for_each(|id| self.files.unlisted(*id));
         };
-        self.publish_run(&meta, frees_space, list, |view, run| {
+        self.publish_run(&meta, space, list, |view, run| {
             view.frozen.pop();
             view.runs.insert(0, run);
         })?;
@@ -169,8 +163,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Whether a fold lets log files go in which nothing lives: then it may use the reserve.
-    fn fold_frees_space(&self) -> Result<Space> {
+    /// A fold may use the reserve if it lets log files go in which nothing lives.
+    fn space_for_fold(&self) -> Result<Space> {
         let snapshot = self.snapshot();
         for log in lock(&self.list).logs.iter().filter(|log| log.sealed.is_some()) {
             if snapshot.segment(log.id)?.is_none_or(|segment| segment.live_frames == 0) {

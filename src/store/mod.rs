@@ -37,8 +37,8 @@ use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
 use crate::runs::RunList;
-use crate::store::commit::{Queue, Space, Tip};
-use crate::store::files::Files;
+use crate::store::commit::{Queue, Tip};
+use crate::store::files::{Files, Space};
 use crate::store::maintenance::Signal;
 use crate::store::uploads::Slots;
 use crate::store::view::View;
@@ -171,12 +171,7 @@ impl Inner {
     /// # Errors
     /// After [`Error::Poisoned`] the one or the other list may count; after any other error it is the old one.
     pub(crate) fn update_list(&self, space: Space, mut change: impl FnMut(&mut RunList)) -> Result<()> {
-        match self.replace_list(&mut change) {
-            Err(Error::Full { .. }) if space == Space::Reserve && self.files.release_reserve() => {
-                self.replace_list(&mut change)
-            }
-            other => other,
-        }
+        self.files.within(space, || self.replace_list(&mut change))
     }
 
     fn replace_list(&self, change: &mut dyn FnMut(&mut RunList)) -> Result<()> {

@@ -27,10 +27,10 @@ use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, LogHeader, Op, Times};
 use crate::names::{BootId, NameKind, Names, Trust};
-use crate::runs::{LogEntry, RunList};
+use crate::runs::RunList;
 use crate::segment::DESCRIPTOR_LEN;
-use crate::store::commit::{Space, Tip, name_changes};
-use crate::store::files::{Files, remove_if_there};
+use crate::store::commit::{Tip, name_changes};
+use crate::store::files::{Files, Space, remove_if_there};
 use crate::store::layout::{Layout, parse_id, shard};
 use crate::store::maintenance::{self, Signal};
 use crate::store::options::{Maintenance, Options};
@@ -432,16 +432,9 @@ impl Inner {
             tip.last = header.lsn;
         }
         log.sync()?;
-        let sealed = tip.unsealed.take();
-        let id = log.header.file;
         let durable = tip.last;
         self.durable.store(durable.0, std::sync::atomic::Ordering::Release);
-        self.update_list(Space::Reserve, |list| {
-            list.seal_last(sealed);
-            list.logs.push(LogEntry { id, first_lsn: log.header.first_lsn, sealed: None });
-        })?;
-        self.files.published(id);
-        self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
+        self.list_log(&log, tip.unsealed.take(), Space::Reserve)?;
         let view = self.view();
         for (lsn, fact) in facts {
             view.active.insert(lsn, fact);

@@ -17,6 +17,7 @@ use crate::facts::{BlobFact, Fact, Key, PinFact, SegmentFact, SegmentKind, Uploa
 use crate::id::{FileId, UploadId};
 use crate::log::Op;
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
+use crate::store::files::Space;
 use crate::store::view::{Snapshot, decoded};
 
 /// What a caller asks for.
@@ -47,20 +48,20 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// Whether this leads to space being given back: then it may use the reserve.
-    pub(crate) fn frees_space(&self) -> bool {
+    /// What leads to space being given back may use the reserve.
+    pub(crate) fn space(&self) -> Space {
         match self {
             Self::Remove(_)
             | Self::Unpin(_)
             | Self::ExpirePin { .. }
             | Self::CancelUpload { .. }
-            | Self::DropFile(_) => true,
+            | Self::DropFile(_) => Space::Reserve,
             Self::PutFrame(_)
             | Self::PutSegment { .. }
             | Self::Pin(_)
             | Self::BeginUpload { .. }
             | Self::AppendUpload { .. }
-            | Self::CommitUpload { .. } => false,
+            | Self::CommitUpload { .. } => Space::Free,
         }
     }
 

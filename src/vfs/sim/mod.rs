@@ -88,11 +88,6 @@ impl SimVfs {
         Self::of(lock(&self.disk).restarted())
     }
 
-    /// Takes all locks away, as when the process that holds them dies.
-    pub fn unlock(&self) {
-        lock(&self.disk).locks.clear();
-    }
-
     /// How many operations have changed or synced something, or tried to.
     pub fn operations(&self) -> u64 {
         lock(&self.disk).operations
