@@ -18,7 +18,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::Random;
+use common::{Random, copy};
 use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
 
 fn golden() -> PathBuf {
@@ -64,19 +64,6 @@ fn write(dir: &Path) {
     store.close().unwrap();
     fs::remove_dir_all(dir.join("names")).unwrap();
     fs::remove_file(dir.join("RESERVE")).unwrap();
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -1,11 +1,22 @@
 //! Bad input and bad surroundings: each is a clear error, and loses nothing.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod common;
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::copy;
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Store};
 
@@ -297,15 +308,5 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
         let store = open();
         assert_eq!(store.pins(None, 9).unwrap(), ["first", "second"], "spoilt in way {number}");
         store.close().unwrap();
-    }
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        match entry.path() {
-            path if path.is_dir() => copy(&path, &to.join(entry.file_name())),
-            path => drop(std::fs::copy(path, to.join(entry.file_name())).unwrap()),
-        }
     }
 }

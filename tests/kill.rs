@@ -1,14 +1,24 @@
 //! `kill -9` of an import at random moments, again and again, until one gets through: then everything is there, once.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{Random, copy, tell};
 use strongroom::Store;
 
 fn strongroom(data: &Path, arguments: &[&str]) -> Command {
@@ -23,15 +33,8 @@ fn ok(data: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Numbers from a seed, as in `tests/common`.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ mixed >> 29
-}
-
 /// A folder of random files, or the one that `STRONGROOM_KILL_FOLDER` names.
-fn folder(dir: &Path, random: &mut u64) -> PathBuf {
+fn folder(dir: &Path, random: &mut Random) -> PathBuf {
     if let Some(named) = std::env::var_os("STRONGROOM_KILL_FOLDER") {
         return named.into();
     }
@@ -39,15 +42,14 @@ fn folder(dir: &Path, random: &mut u64) -> PathBuf {
     fs::create_dir(&from).unwrap();
     for n in 0..600 {
         let len = [200, 5_000, 60_000, 300_000, 5_000_000][usize::try_from((n % 50) / 12).unwrap()];
-        let content: Vec<u8> = std::iter::repeat_with(|| next(random).to_le_bytes()).flatten().take(len).collect();
-        fs::write(from.join(format!("{n}")), content).unwrap();
+        fs::write(from.join(format!("{n}")), random.bytes(len)).unwrap();
     }
     from
 }
 
 #[test]
 fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
-    let mut random = 42;
+    let mut random = Random(42);
     let dir = tempfile::tempdir().unwrap();
     let (data, to) = (dir.path().join("data"), dir.path().join("to"));
     let from = folder(dir.path(), &mut random);
@@ -62,7 +64,7 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
     let mut known: BTreeMap<_, _> = BTreeMap::new();
     for round in 0..25 {
         let mut child = strongroom(&data, &import).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(next(&mut random) % (whole + 1)));
+        std::thread::sleep(Duration::from_micros(random.below(whole + 1)));
         child.kill().unwrap();
         if !child.wait().unwrap().success() {
             kills += 1;
@@ -77,28 +79,16 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
         known = now;
     }
     let told = format!("{kills} imports killed; {}", ok(&data, &import).trim());
-    let _ = writeln!(std::io::stderr(), "{told}"); // not captured
+    tell(&told);
     assert!(ok(&data, &["verify"]).contains("all sound"));
     ok(&data, &["export", "f", to.to_str().unwrap()]);
     let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(&from).arg(&to).output().unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_older_moment() {
-    let mut random = 7;
+    let mut random = Random(7);
     let dir = tempfile::tempdir().unwrap();
     let (data, names, old) = (dir.path().join("data"), dir.path().join("data/names"), dir.path().join("old"));
     ok(&data, &["init"]);
@@ -106,14 +96,14 @@ fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_old
     let (mut pinned, mut perhaps) = (BTreeSet::new(), BTreeSet::new());
     for round in 0..120u64 {
         fs::write(&file, round.to_le_bytes()).unwrap();
-        let name = format!("name-{:03}", next(&mut random) % 60);
+        let name = format!("name-{:03}", random.below(60));
         let arguments = match pinned.contains(&name) {
             true => ["rm", &name].map(str::to_owned).to_vec(),
             false => ["put", file.to_str().unwrap(), "--pin", &name].map(str::to_owned).to_vec(),
         };
         let mut child = strongroom(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
-        if next(&mut random).is_multiple_of(2) {
-            std::thread::sleep(Duration::from_micros(next(&mut random) % 12_000));
+        if random.below(2) == 0 {
+            std::thread::sleep(Duration::from_micros(random.below(12_000)));
             let _ = child.kill();
         }
         let done = child.wait().unwrap().success();
@@ -122,7 +112,7 @@ fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_old
             (true, _) => drop(pinned.insert(name)),
             (false, _) => drop(perhaps.insert(name)),
         }
-        match next(&mut random) % 8 {
+        match random.below(8) {
             0 => drop(fs::remove_dir_all(&names)),
             1 => {
                 let _ = fs::remove_dir_all(&old);

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,19 @@ pub fn seed(default: u64) -> u64 {
 pub fn tell(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{text}"); // not captured, other than what `println` prints
+}
+
+/// Copies a folder and what is in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a new folder");
+    for entry in fs::read_dir(from).expect("a folder").flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).expect("a copy");
+        }
+    }
 }
 
 /// One operation of a history. Numbers choose among what there is.

@@ -28,8 +28,13 @@ pub fn is_index(document: &Value) -> bool {
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
 pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result<Report, Failure> {
     let before = store.usage()?;
+    let marker = from.join(MARKER);
+    let marker = fs::read(&marker).map_err(at(&marker))?;
+    if !is_marker(&marker) {
+        return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
+    }
     let jobs = blobs(from)?;
-    let mut bytes_in = 0;
+    let mut bytes_in = marker.len() as u64;
     for (path, _) in &jobs {
         bytes_in += fs::metadata(path).map_err(at(path))?.len();
     }
@@ -40,12 +45,6 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
     let files = jobs.len();
     let mut digests: Vec<Digest> = store_files(store, jobs, &progress)?.into_iter().map(|(digest, _)| digest).collect();
     progress.finish_and_clear();
-    let marker = from.join(MARKER);
-    let marker = fs::read(&marker).map_err(at(&marker))?;
-    if !is_marker(&marker) {
-        return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
-    }
-    bytes_in += marker.len() as u64;
     digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&document, Algorithm::Sha256)?;
     store.pin(name, &digest, PinOptions::new().references(digests))?;
