@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::id::UploadId;
+use crate::id::{Lsn, UploadId};
 
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -166,11 +166,141 @@ pub enum Error {
         /// The failure that came first.
         cause: Arc<Error>,
     },
+    /// No repository has this name, or the one that had it when it was opened is gone.
+    #[error("no repository {name:?}: create it first")]
+    RepositoryNotFound {
+        /// The name.
+        name: String,
+    },
+    /// A repository has this name already.
+    #[error("repository {name:?} exists already: open it")]
+    RepositoryExists {
+        /// The name.
+        name: String,
+    },
+    /// The repository holds manifests, and was to be deleted only if it holds none.
+    #[error("repository {name:?} holds manifests: delete them first, or delete it with its contents")]
+    RepositoryNotEmpty {
+        /// The name.
+        name: String,
+    },
+    /// A text is not a repository's name.
+    #[error(
+        "invalid repository name {name:?}: expected 2 to 256 characters, lower-case letters and digits, with single \
+         separators (. _ __ -) inside the parts between slashes"
+    )]
+    InvalidRepositoryName {
+        /// The text, cut to 300 characters.
+        name: String,
+    },
+    /// A text is not a tag.
+    #[error("invalid tag {tag:?}: expected 1 to 128 letters, digits, _ . and -, not beginning with . or -")]
+    InvalidTag {
+        /// The text, cut to 300 characters.
+        tag: String,
+    },
+    /// A text is not a filter of tags.
+    #[error("invalid tag filter {filter:?}: expected 1 to 128 letters, digits, _ . - and *")]
+    InvalidTagFilter {
+        /// The text, cut to 300 characters.
+        filter: String,
+    },
+    /// The repository has no manifest, or no tag, of this name.
+    #[error("no manifest {reference}")]
+    ManifestNotFound {
+        /// The tag or the digest asked for.
+        reference: String,
+    },
+    /// The manifest is part of an index and can't be deleted. Delete the index first.
+    #[error("{digest} is part of {count} indexes: delete them first")]
+    ManifestInUse {
+        /// The manifest.
+        digest: Digest,
+        /// How many manifests of the repository hold it.
+        count: u32,
+    },
+    /// A document is not a manifest of the media type it was said to have. Nothing was stored.
+    #[error("invalid manifest: {problem}")]
+    InvalidManifest {
+        /// What is wrong with it.
+        problem: ManifestProblem,
+    },
+    /// A manifest references what its repository does not have. Nothing was stored: push those first.
+    #[error("the manifest references {} blobs and {} manifests that the repository does not have", blobs.len(), manifests.len())]
+    ReferencesMissing {
+        /// The blobs that are missing.
+        blobs: Vec<Digest>,
+        /// The manifests that are missing.
+        manifests: Vec<Digest>,
+    },
+    /// The tag names another manifest and may not be moved, by the settings of its repository. Nothing was stored.
+    #[error("tag {tag} is immutable and names {digest}: use another tag")]
+    TagImmutable {
+        /// The tag.
+        tag: String,
+        /// The manifest it names.
+        digest: Digest,
+    },
+    /// The tag does not name what the caller expected it to. Nothing was stored.
+    #[error("tag {tag} names {}, not what was expected", found.map_or_else(|| "nothing".to_owned(), |found| found.to_string()))]
+    TagMoved {
+        /// The tag.
+        tag: String,
+        /// The manifest it names; none where there is no such tag.
+        found: Option<Digest>,
+    },
+    /// The log no longer has what happened right behind this position. Take stock of the store anew, then go on from
+    /// `oldest`.
+    #[error("what happened before LSN {oldest} was given up: take stock anew and go on from there")]
+    Gap {
+        /// The position from which on everything is known.
+        oldest: Lsn,
+    },
     /// The source of content that the caller handed in failed. Nothing was stored.
     #[error("cannot read the content to store: {source}")]
     Source {
         /// The reader's error.
         source: Arc<io::Error>,
+    },
+}
+
+/// What is wrong with a document that was to be a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestProblem {
+    /// It is not JSON, or a field has another type than manifests have.
+    #[error("unexpected content at line {line}, column {column}")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// It was pushed as another media type than it says it has, or than it was pushed as before.
+    #[error("its media type is {expected:?}, not {found:?}")]
+    MediaType {
+        /// What the document says, or was pushed as.
+        expected: String,
+        /// What it was pushed as now.
+        found: String,
+    },
+    /// The media type is none that can be parsed, and no references were given.
+    #[error("media type {media_type:?} is none whose references are known: give them explicitly")]
+    UnknownMediaType {
+        /// The media type.
+        media_type: String,
+    },
+    /// A field that its media type requires is missing or has a value that it may not have.
+    #[error("field {field:?} is missing or not as it has to be")]
+    Field {
+        /// The field.
+        field: &'static str,
+    },
+    /// A digest is not well-formed, or of an algorithm that is not known.
+    #[error("invalid digest {digest:?}")]
+    Digest {
+        /// The text, cut to 200 characters.
+        digest: String,
     },
 }
 

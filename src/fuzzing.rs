@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::facts::{BlobFact, Family, PinFact, SegmentFact, UploadFact};
+use crate::facts::{
+    BlobFact, Family, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, TagFact,
+    UploadFact,
+};
 use crate::id::{FileId, StoreId};
 use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
@@ -29,6 +32,12 @@ pub fn record(bytes: &[u8]) {
     let _ = SegmentFact::decode(bytes);
     let _ = PinFact::decode(bytes);
     let _ = UploadFact::decode(bytes);
+    let _ = RepositoryFact::decode(bytes);
+    let _ = LinkFact::decode(bytes);
+    let _ = ManifestFact::decode(bytes);
+    let _ = TagFact::decode(bytes);
+    let _ = ReferrerFact::decode(bytes);
+    let _ = PullFact::decode(bytes);
 }
 
 /// A frame with its descriptor, table and content.

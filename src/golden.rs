@@ -7,16 +7,23 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::digest::{Algorithm, Digest};
-use crate::facts::{BlobFact, Codec, Fact, Family, Key, PinFact, Place, SegmentFact, SegmentKind, UploadFact, Value};
-use crate::id::{FileId, Lsn, SessionId, StoreId, UploadId};
+use crate::facts::{
+    BlobFact, Codec, Fact, Family, Held, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
+    RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+};
+use crate::id::{FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
-use crate::log::{Body, LogHeader, Times};
+use crate::log::{Body, LogHeader, Named, Times};
 use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
 use crate::segment::{Frame, SegmentWriter};
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
 const UPLOAD: UploadId = UploadId([0xab; 16]);
+
+fn repository() -> Named {
+    Named { id: RepositoryId(12), name: "team/app".into() }
+}
 
 fn digest(algorithm: Algorithm) -> Digest {
     Digest::of(algorithm, b"golden")
@@ -39,6 +46,7 @@ fn facts() -> Vec<Fact> {
         created: 1_700_000_000_000,
         touched: 5_000,
         algorithm: Algorithm::Blake3,
+        repository: None,
         hash_state: vec![1, 2, 3],
     };
     let mut facts = vec![
@@ -50,8 +58,43 @@ fn facts() -> Vec<Fact> {
         (Key::upload(UPLOAD), Some(upload.encode())),
         (Key::upload_part(UPLOAD, 1), Some(Value::new(&[9; 8]))),
     ];
+    facts.extend(repository_facts());
     facts.sort_by_key(|(key, _)| *key);
     facts
+}
+
+fn repository_facts() -> Vec<Fact> {
+    let id = RepositoryId(12);
+    let (manifest, blob) = (digest(Algorithm::Sha256), digest(Algorithm::Sha512));
+    let repository = RepositoryFact {
+        id,
+        created: 1_700_000_000_000,
+        immutable: true,
+        name: "team/app".into(),
+        exclusions: vec!["dev-*".into(), "latest".into()],
+    };
+    let link = LinkFact { count: 3, ..LinkFact::new(&Key::blob(&blob), 77_000) };
+    let fact = ManifestFact {
+        digest: manifest,
+        len: 700,
+        pushed: 1_700_000_000_001,
+        count: 1,
+        media_type: "application/vnd.oci.image.manifest.v1+json".into(),
+        artifact_type: Some("a/b".into()),
+        subject: Some(blob),
+        held: vec![Held::Blob(blob), Held::Manifest(manifest)],
+    };
+    let tag = TagFact { updated: 1_700_000_000_002, digest: manifest, tag: "v1".into() };
+    vec![
+        (Key::repository("team/app"), Some(repository.encode())),
+        (Key::deleted(RepositoryId(11)), Some(Value::new(&[]))),
+        (Key::of_digest(Family::Link, id, &blob), Some(link.encode())),
+        (Key::of_digest(Family::Manifest, id, &manifest), Some(fact.encode())),
+        (Key::of_digest(Family::Pull, id, &manifest), Some(PullFact { pulled: 1_700_000_000_003 }.encode())),
+        (Key::referrer(id, &blob, &manifest), Some(ReferrerFact { subject: blob, digest: manifest }.encode())),
+        (Key::tag(id, "v1"), Some(tag.encode())),
+        (Key::tag_of(id, &manifest, "v1"), Some(Value::new(b"v1"))),
+    ]
 }
 
 fn operations() -> Vec<u8> {
@@ -66,6 +109,22 @@ fn operations() -> Vec<u8> {
         Op::CommitUpload { id: UPLOAD, digest: digest(Algorithm::Sha256), len: 3 },
         Op::CancelUpload { id: UPLOAD },
         Op::DropFile { file: FileId(5) },
+        Op::Link { repository: repository(), digest: digest(Algorithm::Sha256) },
+        Op::Unlink { repository: repository(), digest: digest(Algorithm::Sha256) },
+        Op::CreateRepository { repository: repository() },
+        Op::DeleteRepository { repository: repository() },
+        Op::SetRepository { repository: repository() },
+        Op::PutManifest {
+            repository: repository(),
+            digest: digest(Algorithm::Sha256),
+            media_type: "a/b".into(),
+            subject: Some(digest(Algorithm::Sha512)),
+        },
+        Op::DeleteManifest { repository: repository(), digest: digest(Algorithm::Sha256) },
+        Op::Tag { repository: repository(), tag: "v1".into(), digest: digest(Algorithm::Sha256), old: None },
+        Op::Untag { repository: repository(), tag: "v1".into(), digest: digest(Algorithm::Sha256) },
+        Op::Pull { repository: repository(), digest: digest(Algorithm::Sha256), time: 1_700_000_000_003 },
+        Op::Purge { repository: RepositoryId(11), tags: vec!["v1".into()] },
     ] {
         op.encode(&mut bytes);
     }

@@ -44,6 +44,10 @@ impl fmt::Display for FileId {
     }
 }
 
+/// Names a repository for ever, also once its name is another's: the LSN of the commit that created it. At most 48 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RepositoryId(pub(crate) u64);
+
 /// Sixteen random bytes, shown as hex.
 macro_rules! random_id {
     ($(#[$doc:meta])* $visibility:vis $name:ident) => {

@@ -72,6 +72,7 @@ mod golden;
 mod id;
 mod log;
 mod names;
+pub mod registry;
 mod runs;
 mod sealed;
 mod segment;
@@ -88,7 +89,7 @@ struct Readme;
 pub use blob::{Blob, BlobReader};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
-pub use error::{Damage, Error, Result};
+pub use error::{Damage, Error, ManifestProblem, Result};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{

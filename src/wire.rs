@@ -84,6 +84,11 @@ impl<'a> Fields<'a> {
         self.bytes(usize::from(length))
     }
 
+    /// UTF-8 behind its 16-bit length.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes16()?.to_vec()).ok()
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -125,6 +130,12 @@ pub(crate) trait PutFields {
     /// Eight bytes.
     fn put_u64(&mut self, value: u64) {
         self.put(&value.to_le_bytes());
+    }
+
+    /// A text behind its 16-bit length.
+    fn put_text(&mut self, text: &str) {
+        self.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+        self.put(text.as_bytes());
     }
 }
 

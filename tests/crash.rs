@@ -74,7 +74,7 @@ fn check(left: &SimVfs, end: &End, context: &str) {
     finish_uploads(&store, &[&end.before, &end.after]);
     let digest = store.put(b"and on it goes", strongroom::Algorithm::Sha256).expect("a working store");
     store.close().expect("a clean close");
-    let store = open(left).expect("a clean opening");
+    let store = options(left, &Clock::manual()).history(0).open("/store").expect("a clean opening");
     assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
     remove_everything(&store);
     store.close().expect("a clean close");

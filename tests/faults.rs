@@ -211,7 +211,7 @@ fn on_a_disk_full_of_small_blobs_removing_them_gives_the_space_back() {
 #[test]
 fn a_damaged_run_keeps_neither_the_others_from_being_merged_nor_log_files_from_going() {
     let disk = SimVfs::new();
-    let open = || options(&disk).memtable_size(1 << 10).open("/store").unwrap();
+    let open = || options(&disk).memtable_size(1 << 10).history(0).open("/store").unwrap();
     let put = |store: &Store, n: u32| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap();
     let store = open();
     for n in 0..3 {

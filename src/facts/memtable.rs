@@ -3,12 +3,12 @@
 //! A concurrent table that keeps every version of a fact, so that a reader sees what held at its LSN while commits go on.
 //! It is divided into shards with a lock each, held for a look-up or an insertion, never across I/O.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::facts::{Fact, Family, Key, Value};
+use crate::facts::{Fact, Family, Key, Value, successor};
 use crate::id::Lsn;
 use crate::sync::{read, write};
 
@@ -17,10 +17,18 @@ const SHARDS: usize = 64;
 /// What a fact costs besides a long value: key, versions, the map's slack.
 const FACT_BYTES: usize = 160;
 
+/// What a key costs among those in order.
+const ORDERED_BYTES: usize = 50;
+
+/// So many keys are taken at a time where they are gone through in order.
+const BATCH: usize = 64;
+
 /// A table of facts.
 #[derive(Debug)]
 pub(crate) struct Memtable {
     shards: Vec<RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>>,
+    /// The keys of the families that are asked for [in order](Family::is_ordered).
+    ordered: RwLock<BTreeSet<Key>>,
     len: AtomicUsize,
     bytes: AtomicUsize,
     lsn_min: AtomicU64,
@@ -66,6 +74,7 @@ impl Memtable {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            ordered: RwLock::default(),
             len: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             lsn_min: AtomicU64::new(u64::MAX),
@@ -97,6 +106,10 @@ impl Memtable {
     pub(crate) fn insert(&self, lsn: Lsn, (key, value): Fact) {
         let Some(shard) = self.shard(&key) else { return };
         let long = value.as_ref().map_or(0, |value| value.as_bytes().len().saturating_sub(46));
+        let mut ordered = 0;
+        if key.family.is_ordered() && write(&self.ordered).insert(key) {
+            ordered = ORDERED_BYTES;
+        }
         {
             let mut shard = write(shard);
             match shard.get_mut(&key) {
@@ -111,7 +124,7 @@ impl Memtable {
         }
         self.lsn_min.fetch_min(lsn.0, Ordering::Relaxed);
         self.lsn_max.fetch_max(lsn.0, Ordering::Relaxed);
-        self.bytes.fetch_add(FACT_BYTES + long, Ordering::Relaxed);
+        self.bytes.fetch_add(FACT_BYTES + ordered + long, Ordering::Relaxed);
         self.len.fetch_add(1, Ordering::Release);
     }
 
@@ -130,9 +143,25 @@ impl Memtable {
         self.collect(at, |_| true)
     }
 
-    /// The facts of a family as of an LSN, in the order of their keys, from one on.
-    pub(crate) fn range(&self, family: Family, from: [u8; 32], at: Lsn) -> Vec<Fact> {
-        self.collect(at, |key| key.family == family && key.bytes >= from)
+    /// The facts of a family as of an LSN, in the order of their keys, from one on. For families that are not
+    /// [ordered](Family::is_ordered) this looks through the whole table.
+    pub(crate) fn range(&self, family: Family, from: [u8; 32], at: Lsn) -> Box<dyn Iterator<Item = Fact> + '_> {
+        if !family.is_ordered() {
+            return Box::new(self.collect(at, |key| key.family == family && key.bytes >= from).into_iter());
+        }
+        let mut next = Some(from);
+        let batches = std::iter::from_fn(move || {
+            let first = Key { family, bytes: next? };
+            let last = Key { family, bytes: [u8::MAX; 32] };
+            let batch: Vec<Key> = read(&self.ordered).range(first..=last).take(BATCH).copied().collect();
+            next = batch.last().filter(|_| batch.len() == BATCH).and_then(|last| successor(last.bytes));
+            Some(batch)
+        });
+        Box::new(batches.flatten().filter_map(move |key| {
+            let shard = read(self.shard(&key)?);
+            let value = shard.get(&key)?.at(at)?.clone();
+            Some((key, value))
+        }))
     }
 
     fn collect(&self, at: Lsn, wanted: impl Fn(&Key) -> bool) -> Vec<Fact> {
@@ -176,6 +205,21 @@ mod tests {
         let sorted = table.sorted(Lsn(1));
         assert!(sorted.is_sorted_by_key(|(key, _)| *key));
         assert_eq!(sorted.len(), 200);
-        assert_eq!(table.range(Family::Blob, [100; 32], Lsn(1)).len(), 50);
+        assert_eq!(table.range(Family::Blob, [100; 32], Lsn(1)).count(), 50);
+    }
+
+    #[test]
+    fn an_ordered_family_is_gone_through_in_order_as_of_an_lsn() {
+        let table = Memtable::new();
+        let key = |family, n: u16| Key { family, bytes: [n.to_be_bytes(); 16].concat().try_into().unwrap() };
+        for n in (0..500).rev() {
+            table.insert(Lsn(1 + u64::from(n % 2)), (key(Family::Tag, n), Some(Value::new(&n.to_be_bytes()))));
+            table.insert(Lsn(1), (key(Family::Link, n), None));
+        }
+        for (lsn, expected) in [(1, 200), (2, 400)] {
+            let facts: Vec<Fact> = table.range(Family::Tag, key(Family::Tag, 100).bytes, Lsn(lsn)).collect();
+            assert_eq!(facts.len(), expected);
+            assert!(facts.is_sorted_by_key(|(key, _)| *key) && facts.iter().all(|(key, _)| key.family == Family::Tag));
+        }
     }
 }

@@ -6,7 +6,10 @@
 //! enough of them, and are then kept in [runs](crate::runs).
 
 pub(crate) mod memtable;
+mod repository;
 mod values;
+
+pub(crate) use repository::{Held, LinkFact, ManifestFact, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
 pub(crate) use values::{
     BlobFact, Codec, PART_BLOCKS, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
@@ -15,11 +18,11 @@ pub(crate) use values::{
 use std::sync::Arc;
 
 use crate::digest::{Algorithm, Digest};
-use crate::id::{FileId, UploadId};
+use crate::id::{FileId, RepositoryId, UploadId};
 
-/// The kinds of facts. The numbers stand in files.
+/// The kinds of facts. The numbers stand in files; 6 is kept for chunks.
 ///
-/// 6 to 12 are kept for chunks, links, manifests, referrers, tags, repositories and the dead list.
+/// The keys of what belongs to a repository begin with its id, so that all of it lies together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub(crate) enum Family {
@@ -33,11 +36,41 @@ pub(crate) enum Family {
     Upload = 4,
     /// A part of the list of an upload's block checksums, by the upload's id and the part's number.
     UploadPart = 5,
+    /// That a repository has a blob, and how many of its manifests reference it, by repository and digest.
+    Link = 7,
+    /// A manifest of a repository, by repository and digest.
+    Manifest = 8,
+    /// That a manifest refers to a subject, by repository, subject and digest.
+    Referrer = 9,
+    /// What a tag points to, by repository and the hash of the tag.
+    Tag = 10,
+    /// A repository's id and settings, by the hash of its name.
+    Repository = 11,
+    /// A repository that was deleted and of which something is left, by its id.
+    Deleted = 12,
+    /// When a manifest was pulled last, by repository and digest.
+    Pull = 13,
+    /// That a tag points to a manifest, by repository, digest and the hash of the tag.
+    TagOf = 14,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 5] = [Self::Blob, Self::Segment, Self::Pin, Self::Upload, Self::UploadPart];
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Blob,
+        Self::Segment,
+        Self::Pin,
+        Self::Upload,
+        Self::UploadPart,
+        Self::Link,
+        Self::Manifest,
+        Self::Referrer,
+        Self::Tag,
+        Self::Repository,
+        Self::Deleted,
+        Self::Pull,
+        Self::TagOf,
+    ];
 
     /// The family of a number in a file.
     pub(crate) fn from_code(code: u8) -> Option<Self> {
@@ -49,7 +82,25 @@ impl Family {
         match self {
             Self::Blob => Some(BlobFact::LEN),
             Self::Segment => Some(SegmentFact::LEN),
-            Self::Pin | Self::Upload | Self::UploadPart => None,
+            Self::Link => Some(LinkFact::LEN),
+            Self::Pull => Some(PullFact::LEN),
+            Self::Deleted => Some(0),
+            Self::Pin
+            | Self::Upload
+            | Self::UploadPart
+            | Self::Manifest
+            | Self::Referrer
+            | Self::Tag
+            | Self::Repository
+            | Self::TagOf => None,
+        }
+    }
+
+    /// Whether keys of this family are often asked for in order, from some key on.
+    pub(crate) fn is_ordered(self) -> bool {
+        match self {
+            Self::Link | Self::Manifest | Self::Referrer | Self::Tag | Self::Pull | Self::TagOf | Self::Deleted => true,
+            Self::Blob | Self::Segment | Self::Pin | Self::Upload | Self::UploadPart | Self::Repository => false,
         }
     }
 }
@@ -112,10 +163,104 @@ impl Key {
         Self { family: Family::UploadPart, bytes }
     }
 
+    /// The key of a repository: the BLAKE3 hash of its name.
+    pub(crate) fn repository(name: &str) -> Self {
+        Self { family: Family::Repository, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
+    }
+
+    /// The key of a deleted repository.
+    pub(crate) fn deleted(repository: RepositoryId) -> Self {
+        Self { family: Family::Deleted, bytes: scoped(repository, &[]) }
+    }
+
+    /// The key of what a repository has under a digest.
+    pub(crate) fn of_digest(family: Family, repository: RepositoryId, digest: &Digest) -> Self {
+        Self { family, bytes: scoped(repository, &[&Self::blob(digest).bytes]) }
+    }
+
+    /// The key of a tag.
+    pub(crate) fn tag(repository: RepositoryId, tag: &str) -> Self {
+        Self { family: Family::Tag, bytes: scoped(repository, &[blake3::hash(tag.as_bytes()).as_bytes()]) }
+    }
+
+    /// The key of the fact that a tag points to a manifest.
+    pub(crate) fn tag_of(repository: RepositoryId, digest: &Digest, tag: &str) -> Self {
+        let (digest, tag) = (Self::blob(digest).bytes, *blake3::hash(tag.as_bytes()).as_bytes());
+        Self { family: Family::TagOf, bytes: scoped(repository, &[head(&digest), &tag]) }
+    }
+
+    /// The key of the fact that a manifest refers to a subject.
+    pub(crate) fn referrer(repository: RepositoryId, subject: &Digest, digest: &Digest) -> Self {
+        let (subject, digest) = (Self::blob(subject).bytes, Self::blob(digest).bytes);
+        Self { family: Family::Referrer, bytes: scoped(repository, &[head(&subject), &digest]) }
+    }
+
+    /// The repository in the key of what belongs to one.
+    pub(crate) fn repository_id(&self) -> RepositoryId {
+        RepositoryId(self.prefix() >> 16)
+    }
+
     /// The key's first eight bytes as a number that sorts as keys do.
     pub(crate) fn prefix(&self) -> u64 {
         prefix(&self.bytes)
     }
+}
+
+/// Bytes of a repository's id in keys, then of a digest that others sort below.
+const ID_LEN: usize = 6;
+const HEAD_LEN: usize = 10;
+
+/// The repository's id, big-endian, then as much as fits in. What is cut off is not needed to tell keys apart: 26 bytes of a
+/// digest are left, or ten of one and sixteen of another hash.
+fn scoped(repository: RepositoryId, parts: &[&[u8]]) -> [u8; 32] {
+    let id = repository.0.to_be_bytes();
+    let (_, id) = id.split_at(8 - ID_LEN);
+    let mut bytes = [0; 32];
+    let parts = id.iter().chain(parts.iter().copied().flatten());
+    bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+fn head(digest: &[u8; 32]) -> &[u8] {
+    digest.split_at(HEAD_LEN).0
+}
+
+/// The keys of a family that begin alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prefix {
+    pub(crate) family: Family,
+    /// The first key that begins so.
+    pub(crate) from: [u8; 32],
+    len: usize,
+}
+
+impl Prefix {
+    /// All of a family that belongs to a repository.
+    pub(crate) fn of(family: Family, repository: RepositoryId) -> Self {
+        Self { family, from: scoped(repository, &[]), len: ID_LEN }
+    }
+
+    /// The tags of a manifest, or the referrers of a subject (and of whatever other digest begins with the same ten bytes).
+    pub(crate) fn under(family: Family, repository: RepositoryId, digest: &Digest) -> Self {
+        let from = scoped(repository, &[head(&Key::blob(digest).bytes)]);
+        Self { family, from, len: ID_LEN + HEAD_LEN }
+    }
+
+    /// Whether a key begins so.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        key.family == self.family && key.bytes.get(..self.len) == self.from.get(..self.len)
+    }
+}
+
+/// The key after this one; none after the last.
+pub(crate) fn successor(mut key: [u8; 32]) -> Option<[u8; 32]> {
+    for byte in key.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(key);
+        }
+    }
+    None
 }
 
 /// The first eight of a key's bytes as a number that sorts as keys do.

@@ -2,7 +2,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::facts::Value;
-use crate::id::FileId;
+use crate::id::{FileId, RepositoryId};
 use crate::wire::{Fields, PutFields};
 
 /// How stored content is encoded. The numbers stand in files.
@@ -234,7 +234,7 @@ impl PinFact {
 ///
 /// ```text
 /// file u48 (0: none yet) | offset u48 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
-/// algorithm u8 | hash state length u16, hash state
+/// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state
 /// ```
 ///
 /// The checksums of its whole blocks of 64 KiB stand in [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each:
@@ -253,6 +253,8 @@ pub(crate) struct UploadFact {
     pub(crate) touched: u64,
     /// The digest algorithm declared.
     pub(crate) algorithm: Algorithm,
+    /// The repository that it was begun in.
+    pub(crate) repository: Option<RepositoryId>,
     /// The saved state of the hash over the bytes so far; empty where the algorithm has none to save.
     pub(crate) hash_state: Vec<u8>,
 }
@@ -279,6 +281,7 @@ impl UploadFact {
         out.put_u64(self.created);
         out.put_u64(self.touched);
         out.put_u8(self.algorithm.code());
+        out.put_u48(self.repository.map_or(0, |repository| repository.0));
         out.put_u16(u16::try_from(self.hash_state.len()).unwrap_or_default());
         out.put(&self.hash_state);
         Value::new(&out)
@@ -293,9 +296,10 @@ impl UploadFact {
         let created = fields.u64()?;
         let touched = fields.u64()?;
         let algorithm = Algorithm::from_code(fields.u8()?)?;
+        let repository = Some(RepositoryId(fields.u48()?)).filter(|repository| repository.0 != 0);
         let hash_state = fields.bytes16()?.to_vec();
         fields.end()?;
-        Some(Self { file, offset, block_crc, created, touched, algorithm, hash_state })
+        Some(Self { file, offset, block_crc, created, touched, algorithm, repository, hash_state })
     }
 }
 

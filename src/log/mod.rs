@@ -11,5 +11,5 @@ pub(crate) mod record;
 pub(crate) mod replay;
 
 pub(crate) use file::{ActiveLog, LogHeader};
-pub(crate) use op::Op;
+pub(crate) use op::{Named, Op};
 pub(crate) use record::{Body, Times};

@@ -4,7 +4,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::facts::{put_digest, take_digest};
-use crate::id::{FileId, UploadId};
+use crate::id::{FileId, RepositoryId, UploadId};
 use crate::wire::{Fields, PutFields};
 
 /// One thing that happened to the store.
@@ -28,6 +28,58 @@ pub(crate) enum Op {
     CancelUpload { id: UploadId },
     /// A file that holds nothing alive was given up.
     DropFile { file: FileId },
+    /// A repository got a blob: pushed or mounted.
+    Link { repository: Named, digest: Digest },
+    /// A repository no longer has a blob.
+    Unlink { repository: Named, digest: Digest },
+    /// A repository was created.
+    CreateRepository { repository: Named },
+    /// A repository was deleted.
+    DeleteRepository { repository: Named },
+    /// The settings of a repository changed.
+    SetRepository { repository: Named },
+    /// A manifest was pushed.
+    PutManifest { repository: Named, digest: Digest, media_type: String, subject: Option<Digest> },
+    /// A manifest was deleted.
+    DeleteManifest { repository: Named, digest: Digest },
+    /// A tag was set.
+    Tag { repository: Named, tag: String, digest: Digest, old: Option<Digest> },
+    /// A tag was removed.
+    Untag { repository: Named, tag: String, digest: Digest },
+    /// Manifests were pulled: when the last time was, in milliseconds since 1970.
+    Pull { repository: Named, digest: Digest, time: u64 },
+    /// Tags went with their repository, which was deleted before.
+    Purge { repository: RepositoryId, tags: Vec<String> },
+}
+
+/// A repository in an operation: its id, and what it was called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Named {
+    pub(crate) id: RepositoryId,
+    pub(crate) name: String,
+}
+
+impl Named {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u48(self.id.0);
+        out.put_text(&self.name);
+    }
+
+    fn take(fields: &mut Fields<'_>) -> Option<Self> {
+        Some(Self { id: RepositoryId(fields.u48()?), name: fields.text()? })
+    }
+}
+
+fn put_option(out: &mut Vec<u8>, digest: Option<&Digest>) {
+    out.put_u8(u8::from(digest.is_some()));
+    digest.iter().for_each(|digest| put_digest(out, digest));
+}
+
+fn take_option(fields: &mut Fields<'_>) -> Option<Option<Digest>> {
+    match fields.u8()? {
+        0 => Some(None),
+        _ => take_digest(fields).map(Some),
+    }
 }
 
 impl Op {
@@ -46,12 +98,12 @@ impl Op {
                 2
             }
             Self::Pin { name, digests } => {
-                put_text(out, name);
+                out.put_text(name);
                 digests.iter().for_each(|digest| put_digest(out, digest));
                 3
             }
             Self::Unpin { name } => {
-                put_text(out, name);
+                out.put_text(name);
                 4
             }
             Self::BeginUpload { id, algorithm } => {
@@ -79,6 +131,64 @@ impl Op {
                 out.put_u48(file.0);
                 9
             }
+            Self::Link { repository, digest } => {
+                repository.put(out);
+                put_digest(out, digest);
+                10
+            }
+            Self::Unlink { repository, digest } => {
+                repository.put(out);
+                put_digest(out, digest);
+                11
+            }
+            Self::CreateRepository { repository } => {
+                repository.put(out);
+                12
+            }
+            Self::DeleteRepository { repository } => {
+                repository.put(out);
+                13
+            }
+            Self::SetRepository { repository } => {
+                repository.put(out);
+                14
+            }
+            Self::PutManifest { repository, digest, media_type, subject } => {
+                repository.put(out);
+                put_digest(out, digest);
+                out.put_text(media_type);
+                put_option(out, subject.as_ref());
+                15
+            }
+            Self::DeleteManifest { repository, digest } => {
+                repository.put(out);
+                put_digest(out, digest);
+                16
+            }
+            Self::Tag { repository, tag, digest, old } => {
+                repository.put(out);
+                out.put_text(tag);
+                put_digest(out, digest);
+                put_option(out, old.as_ref());
+                17
+            }
+            Self::Untag { repository, tag, digest } => {
+                repository.put(out);
+                out.put_text(tag);
+                put_digest(out, digest);
+                18
+            }
+            Self::Pull { repository, digest, time } => {
+                repository.put(out);
+                put_digest(out, digest);
+                out.put_u64(*time);
+                19
+            }
+            Self::Purge { repository, tags } => {
+                out.put_u48(repository.0);
+                tags.iter().for_each(|tag| out.put_text(tag));
+                20
+            }
         };
         let len = u32::try_from(out.len() - start - 5).unwrap_or(u32::MAX);
         if let Some((code_at, len_at)) = out.get_mut(start..start + 5).and_then(<[u8]>::split_first_mut) {
@@ -105,14 +215,14 @@ impl Op {
             1 => Self::Put { digest: take_digest(&mut fields)?, len: fields.u64()? },
             2 => Self::Remove { digest: take_digest(&mut fields)? },
             3 => {
-                let name = take_text(&mut fields)?;
+                let name = fields.text()?;
                 let mut digests = Vec::new();
                 while !fields.is_empty() {
                     digests.push(take_digest(&mut fields)?);
                 }
                 Self::Pin { name, digests }
             }
-            4 => Self::Unpin { name: take_text(&mut fields)? },
+            4 => Self::Unpin { name: fields.text()? },
             5 => Self::BeginUpload { id: UploadId(fields.array()?), algorithm: Algorithm::from_code(fields.u8()?)? },
             6 => Self::AppendUpload { id: UploadId(fields.array()?), offset: fields.u64()?, len: fields.u64()? },
             7 => {
@@ -121,6 +231,42 @@ impl Op {
             }
             8 => Self::CancelUpload { id: UploadId(fields.array()?) },
             9 => Self::DropFile { file: FileId(fields.u48()?) },
+            10 => Self::Link { repository: Named::take(&mut fields)?, digest: take_digest(&mut fields)? },
+            11 => Self::Unlink { repository: Named::take(&mut fields)?, digest: take_digest(&mut fields)? },
+            12 => Self::CreateRepository { repository: Named::take(&mut fields)? },
+            13 => Self::DeleteRepository { repository: Named::take(&mut fields)? },
+            14 => Self::SetRepository { repository: Named::take(&mut fields)? },
+            15 => Self::PutManifest {
+                repository: Named::take(&mut fields)?,
+                digest: take_digest(&mut fields)?,
+                media_type: fields.text()?,
+                subject: take_option(&mut fields)?,
+            },
+            16 => Self::DeleteManifest { repository: Named::take(&mut fields)?, digest: take_digest(&mut fields)? },
+            17 => Self::Tag {
+                repository: Named::take(&mut fields)?,
+                tag: fields.text()?,
+                digest: take_digest(&mut fields)?,
+                old: take_option(&mut fields)?,
+            },
+            18 => Self::Untag {
+                repository: Named::take(&mut fields)?,
+                tag: fields.text()?,
+                digest: take_digest(&mut fields)?,
+            },
+            19 => Self::Pull {
+                repository: Named::take(&mut fields)?,
+                digest: take_digest(&mut fields)?,
+                time: fields.u64()?,
+            },
+            20 => {
+                let repository = RepositoryId(fields.u48()?);
+                let mut tags = Vec::new();
+                while !fields.is_empty() {
+                    tags.push(fields.text()?);
+                }
+                Self::Purge { repository, tags }
+            }
             _ => return Some(None),
         };
         fields.end()?;
@@ -128,18 +274,13 @@ impl Op {
     }
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-    out.put(text.as_bytes());
-}
-
-fn take_text(fields: &mut Fields<'_>) -> Option<String> {
-    String::from_utf8(fields.bytes16()?.to_vec()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn repository() -> Named {
+        Named { id: RepositoryId(7), name: "a/b".into() }
+    }
 
     #[test]
     fn operations_round_trip_and_unknown_ones_are_skipped() {
@@ -155,6 +296,17 @@ mod tests {
             Op::CommitUpload { id, digest, len: 9 },
             Op::CancelUpload { id },
             Op::DropFile { file: FileId(77) },
+            Op::Link { repository: repository(), digest },
+            Op::Unlink { repository: repository(), digest },
+            Op::CreateRepository { repository: repository() },
+            Op::DeleteRepository { repository: repository() },
+            Op::SetRepository { repository: repository() },
+            Op::PutManifest { repository: repository(), digest, media_type: "a/b".into(), subject: Some(digest) },
+            Op::DeleteManifest { repository: repository(), digest },
+            Op::Tag { repository: repository(), tag: "v1".into(), digest, old: None },
+            Op::Untag { repository: repository(), tag: "v1".into(), digest },
+            Op::Pull { repository: repository(), digest, time: 8 },
+            Op::Purge { repository: RepositoryId(7), tags: vec!["v1".into(), "v2".into()] },
         ];
         let mut bytes = Vec::new();
         ops.iter().for_each(|op| op.encode(&mut bytes));

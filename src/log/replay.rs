@@ -81,6 +81,11 @@ impl<'a> Replay<'a> {
         Ok(Self { path, window, header, position: HEADER_LEN, expected: header.first_lsn, end, extent, folded })
     }
 
+    /// Goes on where a record with this LSN begins, or will.
+    pub(crate) fn skip_to(&mut self, position: u64, expected: Lsn) {
+        (self.position, self.expected) = (position, expected);
+    }
+
     /// The next record, or `None` at the end of the log.
     pub(crate) fn next(&mut self) -> Result<Option<Record>> {
         if let Extent::Sealed { len, last } = self.extent

@@ -26,7 +26,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::id::{Lsn, SessionId, StoreId};
+use crate::id::{Lsn, RepositoryId, SessionId, StoreId};
 use crate::names::memory::MemoryBackend;
 use crate::names::sled::SledBackend;
 use crate::sync::lock;
@@ -38,6 +38,23 @@ use crate::wire::{Fields, PutFields};
 pub(crate) enum NameKind {
     /// A pin.
     Pin = 1,
+    /// A repository.
+    Repository = 2,
+    /// A tag, as [`tag_name`] has it.
+    Tag = 3,
+}
+
+/// What a commit did to a name.
+#[derive(Clone, Debug)]
+pub(crate) struct NameChange {
+    pub(crate) kind: NameKind,
+    pub(crate) name: String,
+    pub(crate) change: Change,
+}
+
+/// A tag behind its repository's id, in hex digits of one length: so all tags of a repository lie together, in order.
+pub(crate) fn tag_name(repository: RepositoryId, tag: &str) -> String {
+    format!("{:012x}{tag}", repository.0)
 }
 
 /// What became of a name.
@@ -213,15 +230,13 @@ impl Names {
     }
 
     /// Takes in what a commit did to names, in the order of commits.
-    pub(crate) fn apply<'a>(&self, lsn: Lsn, changes: impl IntoIterator<Item = (NameKind, &'a str, Change)>) {
+    pub(crate) fn apply(&self, lsn: Lsn, change: &NameChange) {
         let mut state = lock(&self.state);
         state.lsn = state.lsn.max(lsn);
         if !state.ready && !state.failed {
             return; // given up for this opening: what waited would wait for ever
         }
-        for (kind, name, change) in changes {
-            state.overlay.insert(key(kind, name), change);
-        }
+        state.overlay.insert(key(change.kind, &change.name), change.change);
     }
 
     /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
@@ -416,6 +431,10 @@ mod tests {
         }
     }
 
+    fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
+        names.apply(Lsn(lsn), &NameChange { kind: NameKind::Pin, name: name.to_owned(), change });
+    }
+
     fn rebuild(names: &Names, all: &[&str]) {
         names.rebuild(all.iter().map(|name| Ok::<_, ()>((NameKind::Pin, (*name).to_owned())))).unwrap();
     }
@@ -426,7 +445,7 @@ mod tests {
         assert!(names.prepare());
         rebuild(&names, &[]);
         for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
-            names.apply(Lsn(lsn), [(NameKind::Pin, name, Change::Set)]);
+            apply(&names, lsn, name, Change::Set);
         }
         assert_eq!(names.list(NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
         names.close(Lsn(3));
@@ -497,7 +516,8 @@ mod tests {
             let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5));
             if names.prepare() {
                 assert_eq!(names.list(NameKind::Pin, None, 9), None, "spoilt in way {number}");
-                names.apply(Lsn(6), [(NameKind::Pin, "b", Change::Remove), (NameKind::Pin, "d", Change::Set)]);
+                apply(&names, 6, "b", Change::Remove);
+                apply(&names, 6, "d", Change::Set);
                 rebuild(&names, &["a", "b", "c"]);
                 assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
             } else {
@@ -532,7 +552,7 @@ mod tests {
                     Change::Set => model.insert(name.clone()),
                     Change::Remove => model.remove(&name),
                 };
-                names.apply(Lsn(lsn), [(NameKind::Pin, name.as_str(), change)]);
+                apply(&names, lsn, &name, change);
                 if lsn % 100 == 0 {
                     names.maintain();
                 }

@@ -28,16 +28,26 @@ const TEMPORARY: &str = "LIST.tmp";
 /// So many ids at most lie between the orphan floor and the next id.
 const MAX_SEARCHED: u64 = 1 << 28;
 
+/// So many log files are kept at most for who reads events: each process that writes begins one.
+const MAX_HISTORY: usize = 64;
+
 /// So many runs of a tier become one of the next.
 const FANOUT: usize = 8;
 
-/// A log file whose facts are not all in runs.
+/// A log file whose facts are not all in runs, or that is kept for who reads events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     pub(crate) id: FileId,
     pub(crate) first_lsn: Lsn,
     /// How far it reaches, in bytes and in LSNs; none while it is written.
     pub(crate) sealed: Option<(u64, Lsn)>,
+}
+
+impl LogEntry {
+    /// Whether it has facts that runs do not have, which reach up to `folded`.
+    pub(crate) fn is_needed(&self, folded: Lsn) -> bool {
+        self.sealed.is_none_or(|(_, last)| last > folded)
+    }
 }
 
 /// A run.
@@ -99,12 +109,24 @@ impl RunList {
         end.map(|(len, _)| (entry.id, len))
     }
 
-    /// Drops the log files whose facts the runs all have, and says which.
-    pub(crate) fn drop_folded_logs(&mut self) -> Vec<FileId> {
-        let folded = self.folded;
-        let is_needed = |log: &LogEntry| log.sealed.is_none_or(|(_, last)| last > folded);
-        let dropped: Vec<FileId> = self.logs.iter().filter(|log| !is_needed(log)).map(|log| log.id).collect();
-        self.logs.retain(is_needed);
+    /// How many log files have facts that runs do not have.
+    pub(crate) fn unfolded_logs(&self) -> u64 {
+        self.logs.iter().filter(|log| log.is_needed(self.folded)).count() as u64
+    }
+
+    /// Drops the log files whose facts the runs all have, except for the newest of those, up to `history` bytes, and says which.
+    pub(crate) fn drop_folded_logs(&mut self, history: u64) -> Vec<FileId> {
+        let (mut files, mut bytes) = (0, 0u64);
+        let is_kept = |log: &&LogEntry| {
+            if log.is_needed(self.folded) {
+                return true;
+            }
+            files += 1;
+            bytes = bytes.saturating_add(log.sealed.map_or(0, |(len, _)| len));
+            files <= MAX_HISTORY && bytes <= history
+        };
+        let keep = self.logs.iter().rev().take_while(is_kept).count();
+        let dropped: Vec<FileId> = self.logs.drain(..self.logs.len() - keep).map(|log| log.id).collect();
         // Should a crash come before they are removed, the next opening has to find them.
         self.orphan_floor = dropped.iter().copied().fold(self.orphan_floor, FileId::min);
         dropped
@@ -265,6 +287,23 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(RunList::parse(&bytes[..len]).is_err());
         }
+    }
+
+    #[test]
+    fn the_newest_folded_log_files_are_kept_as_history() {
+        let mut list = RunList::empty(StoreId([1; 16]));
+        list.folded = Lsn(100);
+        let sealed = |n: u64| LogEntry { id: FileId(n), first_lsn: Lsn(n), sealed: Some((1000, Lsn(n))) };
+        list.logs = (1..=100).map(sealed).collect();
+        list.logs.push(LogEntry { id: FileId(101), first_lsn: Lsn(101), sealed: None });
+        let ids = |list: &RunList| list.logs.iter().map(|log| log.id.0).collect::<Vec<_>>();
+        assert_eq!(list.drop_folded_logs(1 << 30).len(), 100 - MAX_HISTORY);
+        assert_eq!(ids(&list).len(), MAX_HISTORY + 1);
+        list.drop_folded_logs(2999);
+        assert_eq!(ids(&list), [99, 100, 101]);
+        list.drop_folded_logs(0);
+        assert_eq!(ids(&list), [101]);
+        assert_eq!(list.orphan_floor, FileId(1));
     }
 
     #[test]

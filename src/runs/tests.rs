@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{MergeJob, Run, RunMeta, RunWriter};
 use crate::error::Error;
-use crate::facts::{BlobFact, Family, Key, SegmentFact, Value};
+use crate::facts::{Family, Key, Value};
 use crate::id::{FileId, Lsn, StoreId};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::vfs::SimVfs;
@@ -29,11 +29,7 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
                 bytes[30..].copy_from_slice(&seed);
             }
             let value = len.map(|len| {
-                let len = match family {
-                    Family::Blob => BlobFact::LEN,
-                    Family::Segment => SegmentFact::LEN,
-                    _ => len,
-                };
+                let len = family.value_len().unwrap_or(len);
                 Value::new(&vec![seed[0]; len])
             });
             (Key { family, bytes }, value)
@@ -44,7 +40,7 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
 
 fn create(vfs: &SimVfs, id: u64, facts: usize) -> RunWriter {
     let path = format!("/{id}");
-    RunWriter::create(vfs, Path::new(&path), FileId(id), STORE, (Lsn(1), Lsn(2)), [facts; 5]).unwrap()
+    RunWriter::create(vfs, Path::new(&path), FileId(id), STORE, (Lsn(1), Lsn(2)), [facts; Family::ALL.len()]).unwrap()
 }
 
 fn write(vfs: &SimVfs, id: u64, facts: &Facts) -> RunMeta {

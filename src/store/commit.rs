@@ -23,7 +23,7 @@ use crate::facts::{Fact, Key, Value};
 use crate::id::Lsn;
 use crate::log::record::record_len;
 use crate::log::{ActiveLog, Body, LogHeader, Op, Times};
-use crate::names::{Change, NameKind};
+use crate::names::{Change, NameChange, NameKind, tag_name};
 use crate::runs::LogEntry;
 use crate::store::files::Space;
 use crate::store::options::Durability;
@@ -225,6 +225,8 @@ impl Inner {
                 log: log.header.file,
                 frame_offset: begins + crate::log::record::HEADER_LEN as u64,
                 oldest_log: self.oldest_log(log.header.file),
+                lsn: Lsn(tip.last.0 + group.records.len() as u64).next(),
+                now: group.times,
             };
             let resolved = match resolve(request, &context) {
                 Ok(resolved) => resolved,
@@ -255,13 +257,13 @@ impl Inner {
                 }
                 return Ok(());
             }
-            let lsn = Lsn(tip.last.0 + group.records.len() as u64).next();
+            let lsn = context.lsn;
             let (head, rest) = body.encode(lsn, self.durable(), group.times, frame_len, &log.header.salt);
             let exact = head.len() as u64 + frame_len + rest.len() as u64;
             group.overlay.extend(body.facts.iter().cloned());
             group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
             group.records.push((head, frame.map_or(&[][..], |frame| &frame.bytes), rest));
-            group.names.extend(name_changes(&resolved.ops).map(|change| (lsn, change)));
+            group.names.extend(name_changes(&resolved.ops).into_iter().map(|change| (lsn, change)));
             group.len += exact;
             group.results.push(Ok(resolved.outcome));
         }
@@ -301,8 +303,8 @@ impl Inner {
             view.active.insert(*lsn, fact.clone());
         }
         self.visible.store(tip.last.0, Ordering::Release);
-        for (lsn, (name, change)) in &group.names {
-            self.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
+        for (lsn, change) in &group.names {
+            self.names.apply(*lsn, change);
         }
         Ok(())
     }
@@ -361,7 +363,7 @@ impl Inner {
         let (mut sealed, mut folded) = (None, Vec::new());
         self.update_list(Space::Reserve, |list| {
             sealed = list.seal_last(end);
-            folded = list.drop_folded_logs();
+            folded = list.drop_folded_logs(self.history());
         })?;
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         // What has no frames goes. An empty one that had some is given up by the next opening.
@@ -437,7 +439,7 @@ struct Group<'r> {
     times: Times,
     overlay: HashMap<Key, Option<Value>>,
     facts: Vec<(Lsn, Fact)>,
-    names: Vec<(Lsn, (String, Change))>,
+    names: Vec<(Lsn, NameChange)>,
     /// What stands before a record's frame, the frame, and what stands behind it.
     records: Vec<(Vec<u8>, &'r [u8], Vec<u8>)>,
     /// The records' length in bytes.
@@ -473,10 +475,22 @@ fn unknown_outcome(error: Error) -> Error {
 }
 
 /// What operations do to names.
-pub(crate) fn name_changes(ops: &[Op]) -> impl Iterator<Item = (String, Change)> + '_ {
-    ops.iter().filter_map(|op| match op {
-        Op::Pin { name, .. } => Some((name.clone(), Change::Set)),
-        Op::Unpin { name } => Some((name.clone(), Change::Remove)),
-        _ => None,
-    })
+pub(crate) fn name_changes(ops: &[Op]) -> Vec<NameChange> {
+    let mut changes = Vec::new();
+    let mut note = |kind, name: &str, change| changes.push(NameChange { kind, name: name.to_owned(), change });
+    for op in ops {
+        match op {
+            Op::Pin { name, .. } => note(NameKind::Pin, name, Change::Set),
+            Op::Unpin { name } => note(NameKind::Pin, name, Change::Remove),
+            Op::CreateRepository { repository } => note(NameKind::Repository, &repository.name, Change::Set),
+            Op::DeleteRepository { repository } => note(NameKind::Repository, &repository.name, Change::Remove),
+            Op::Tag { repository, tag, .. } => note(NameKind::Tag, &tag_name(repository.id, tag), Change::Set),
+            Op::Untag { repository, tag, .. } => note(NameKind::Tag, &tag_name(repository.id, tag), Change::Remove),
+            Op::Purge { repository, tags } => {
+                tags.iter().for_each(|tag| note(NameKind::Tag, &tag_name(*repository, tag), Change::Remove));
+            }
+            _ => {}
+        }
+    }
+    changes
 }

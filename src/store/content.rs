@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crate::blob::{Blob, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key};
-use crate::id::FileId;
+use crate::facts::{BlobFact, Family, Key, successor};
+use crate::id::{FileId, RepositoryId};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::store::options::{Durability, Maintenance};
-use crate::store::request::Request;
+use crate::store::request::{Request, Then};
 use crate::store::view::{Snapshot, decoded};
 use crate::store::{Inner, Store};
 
@@ -65,6 +65,33 @@ impl Expect {
     }
 }
 
+/// Where content goes: into the store, or into a repository of it.
+pub(crate) trait Destination: Sync {
+    /// Whether the blob is there, so that nothing has to be done. What is visible is durable, except where the caller chose
+    /// that it need not be.
+    fn has(&self, digest: &Digest) -> Result<bool>;
+
+    /// What follows from a blob being stored.
+    fn then(&self, digest: &Digest) -> Then;
+
+    /// The repository whose uploads are meant; none: those of the store.
+    fn repository(&self) -> Option<RepositoryId>;
+}
+
+impl Destination for Inner {
+    fn has(&self, digest: &Digest) -> Result<bool> {
+        self.snapshot().has_blob(digest)
+    }
+
+    fn then(&self, _: &Digest) -> Then {
+        None
+    }
+
+    fn repository(&self) -> Option<RepositoryId> {
+        None
+    }
+}
+
 /// What the store knows of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,11 +132,7 @@ impl Store {
     /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
     /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
     pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
-        let (content, expect) = (content.as_ref(), expect.into());
-        if content.len() as u64 <= self.inner.options.inline_max {
-            return self.inner.put_small(content, expect);
-        }
-        self.inner.put_large(content, None, expect)
+        self.inner.put(content.as_ref(), expect.into(), &*self.inner)
     }
 
     /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length: content
@@ -118,14 +141,7 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
     pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
-        let expect = expect.into();
-        let mut head = Vec::new();
-        let inline_max = self.inner.options.inline_max;
-        (&mut reader).take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
-        if head.len() as u64 <= inline_max {
-            return self.inner.put_small(&head, expect);
-        }
-        self.inner.put_large(&head, Some(&mut reader), expect)
+        self.inner.put_reader(&mut reader, expect.into(), &*self.inner)
     }
 
     /// Opens a blob for reading.
@@ -134,19 +150,7 @@ impl Store {
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is gone
     /// or what is known of the blob is damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
-        let mut before = None;
-        loop {
-            let snapshot = self.inner.snapshot();
-            let fact = snapshot.blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-            match self.inner.files.get(&fact.place) {
-                Ok(file) => return Ok(Blob::new(*digest, fact, file)),
-                // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
-                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
-                    before = Some(fact.place);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.inner.get(digest)
     }
 
     /// Whether the store has a blob. This promises nothing about the next moment.
@@ -204,34 +208,77 @@ impl Snapshot {
     }
 
     /// Whether there is a blob with a digest.
-    fn has_blob(&self, digest: &Digest) -> Result<bool> {
+    pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let found = self.look(&Key::blob(digest), BlobFact::algorithm_of)?;
         Ok(found == Some(Some(digest.algorithm())))
     }
 }
 
 impl Inner {
-    /// Stores content that rides in the log.
-    pub(crate) fn put_small(&self, content: &[u8], expect: Expect) -> Result<Digest> {
-        let digest = expect.check(Digest::of(expect.algorithm(), content))?;
-        if self.is_durable(&digest)? {
-            return Ok(digest);
+    /// Stores content in memory.
+    pub(crate) fn put(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        if content.len() as u64 <= self.options.inline_max {
+            return self.put_small(content, expect, into);
         }
-        self.commit(Request::PutFrame(frame_for(digest, content, self.options.compression)))?;
+        self.put_large(content, None, expect, into)
+    }
+
+    /// Stores what a reader yields.
+    pub(crate) fn put_reader(&self, reader: &mut dyn Read, expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        let mut head = Vec::new();
+        let inline_max = self.options.inline_max;
+        reader.take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
+        if head.len() as u64 <= inline_max {
+            return self.put_small(&head, expect, into);
+        }
+        self.put_large(&head, Some(reader), expect, into)
+    }
+
+    /// Opens a blob.
+    pub(crate) fn get(&self, digest: &Digest) -> Result<Blob> {
+        let mut before = None;
+        loop {
+            let snapshot = self.snapshot();
+            let fact = snapshot.blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            match self.files.get(&fact.place) {
+                Ok(file) => return Ok(Blob::new(*digest, fact, file)),
+                // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
+                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
+                    before = Some(fact.place);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Stores content that rides in the log.
+    fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        let digest = expect.check(Digest::of(expect.algorithm(), content))?;
+        if !into.has(&digest)? {
+            let frame = frame_for(digest, content, self.options.compression);
+            self.commit(Request::PutFrame { frame, then: into.then(&digest) })?;
+        }
         Ok(digest)
     }
 
     /// Stores content, first `head` and then what `rest` yields, in a segment of its own.
-    fn put_large(&self, head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<Digest> {
+    fn put_large(
+        &self,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+        into: &dyn Destination,
+    ) -> Result<Digest> {
         if let Expect::Digest(digest) = expect
-            && self.is_durable(&digest)?
+            && into.has(&digest)?
         {
             return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
         }
         self.admit()?;
         let file = self.files.new_id();
         let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
-            Ok((descriptor.digest, self.commit(Request::PutSegment { descriptor, file })?.existed))
+            let then = into.then(&descriptor.digest);
+            Ok((descriptor.digest, self.commit(Request::PutSegment { descriptor, file, then })?.existed))
         });
         match &stored {
             Ok((_, true)) => self.files.discard(file),
@@ -298,12 +345,6 @@ impl Inner {
         }
         self.files.published(id);
         Ok(())
-    }
-
-    /// Whether a blob is there, for who would otherwise store it. What is visible is durable, except where the caller
-    /// chose that it need not be.
-    fn is_durable(&self, digest: &Digest) -> Result<bool> {
-        self.snapshot().has_blob(digest)
     }
 }
 
@@ -400,17 +441,6 @@ impl Iterator for Blobs<'_> {
             }
         }
     }
-}
-
-/// The key after this one; none after the last.
-pub(crate) fn successor(mut key: [u8; 32]) -> Option<[u8; 32]> {
-    for byte in key.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            return Some(key);
-        }
-    }
-    None
 }
 
 impl Inner {

@@ -178,6 +178,11 @@ impl Files {
         self.insert(id, Arc::new(file), true);
     }
 
+    /// Whether the reserve is there.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.reserved.load(Ordering::Acquire)
+    }
+
     /// Makes sure that the reserve is there. Nothing that takes space does so without it.
     pub(crate) fn restore_reserve(&self) -> Result<()> {
         if self.reserved.load(Ordering::Acquire) {

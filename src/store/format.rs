@@ -19,7 +19,7 @@ use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
 const MAGIC: [u8; 16] = *b"strongroom store";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const FIXED: usize = 128;
 
 /// Encodes the file.
@@ -99,7 +99,7 @@ mod tests {
             bytes[FIXED - 4..FIXED].copy_from_slice(&crc);
             parse(&bytes, path)
         };
-        assert!(matches!(with(16), Err(Error::UnsupportedFormat { version: 3, .. })));
+        assert!(matches!(with(16), Err(Error::UnsupportedFormat { version: 4, .. })));
         assert!(matches!(with(41), Err(Error::UnsupportedFormat { features: 256, .. })));
         assert!(with(25).is_ok(), "a compatible feature");
         for bit in 0..good.len() * 8 {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
+use crate::registry::housekeep;
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
 use crate::store::files::{Space, remove_if_there};
 use crate::store::options::Maintenance;
@@ -77,7 +78,8 @@ impl Inner {
         let due = view.active.bytes() > self.options.memtable_size
             || !view.frozen.is_empty()
             || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
-            || self.names.due();
+            || self.names.due()
+            || self.pulls.due(self.open_time());
         if due {
             match self.options.maintenance {
                 Maintenance::Thread => self.signal.raise(),
@@ -90,12 +92,23 @@ impl Inner {
 
     /// Does all maintenance that is due. A step that fails does not keep the others from being done.
     pub(crate) fn maintain(&self) -> Result<()> {
+        let kept = housekeep(self);
         let merged = self.fold_and_merge();
         let dropped = self.drop_dead_logs();
         self.refresh_names();
         self.names.maintain();
         let reserved = self.files.restore_reserve();
-        merged.and(dropped).and(reserved)
+        merged.and(dropped).and(reserved).and(kept)
+    }
+
+    /// Whether maintenance should leave what it is at to the next opening.
+    pub(crate) fn maintenance_stops(&self) -> bool {
+        self.options.maintenance == Maintenance::Thread && self.signal.stopped()
+    }
+
+    /// How many bytes of log files are kept for who reads events: none where space has to be given back.
+    pub(crate) fn history(&self) -> u64 {
+        if self.files.has_reserve() { self.options.history } else { 0 }
     }
 
     fn fold_and_merge(&self) -> Result<()> {
@@ -151,7 +164,7 @@ impl Inner {
         let list = |list: &mut RunList| {
             list.folded = meta.lsn_max;
             list.runs.insert(0, meta.clone());
-            dropped = list.drop_folded_logs();
+            dropped = list.drop_folded_logs(self.history());
             dropped.iter().for_each(|id| self.files.unlisted(*id));
         };
         self.publish_run(&meta, space, list, |view, run| {
@@ -246,7 +259,7 @@ impl Inner {
         let merging = loop {
             match job.step(&mut writer, MERGE_STEP) {
                 Ok(true) => break Ok(()),
-                Ok(false) if self.options.maintenance == Maintenance::Thread && self.signal.stopped() => {
+                Ok(false) if self.maintenance_stops() => {
                     self.discard_run(writer.id());
                     return Ok(false);
                 }

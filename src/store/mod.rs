@@ -4,7 +4,7 @@
 //! [`maintenance`] turns facts into runs, [`open`] brings it all back after a restart or a crash.
 
 pub(crate) mod commit;
-mod content;
+pub(crate) mod content;
 pub(crate) mod files;
 pub(crate) mod format;
 pub(crate) mod layout;
@@ -13,7 +13,7 @@ mod open;
 pub(crate) mod options;
 mod pins;
 pub(crate) mod request;
-mod uploads;
+pub(crate) mod uploads;
 mod usage;
 mod verify;
 pub(crate) mod view;
@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
+use crate::registry::{EventPositions, Pulls, keep_house_at_close};
 use crate::runs::RunList;
 use crate::store::commit::{Queue, Tip};
 use crate::store::files::{Files, Space};
@@ -62,7 +63,7 @@ use crate::sync::{lock, read};
 /// ```
 #[derive(Debug)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
     closed: bool,
 }
@@ -85,7 +86,7 @@ pub(crate) struct Inner {
     pub(crate) durable: AtomicU64,
     /// The oldest log file that the list names; `u64::MAX` for none.
     pub(crate) oldest_log: AtomicU64,
-    /// How many log files the list names.
+    /// How many of the log files that the list names have facts that no run has.
     pub(crate) unfolded_logs: AtomicU64,
     pub(crate) names: Names,
     /// Held by who opens the view of names or rebuilds it.
@@ -102,6 +103,10 @@ pub(crate) struct Inner {
     pub(crate) unsettled: AtomicBool,
     /// The maintenance thread's last failure, for who waits for it.
     pub(crate) maintenance_failure: Mutex<Option<Error>>,
+    /// What is known of pulls and deletions and not yet done about.
+    pub(crate) pulls: Pulls,
+    /// Where readings of events ended.
+    pub(crate) event_positions: Mutex<EventPositions>,
     /// A table became a run.
     pub(crate) folded: Condvar,
     /// The first failed sync.
@@ -124,6 +129,11 @@ impl std::fmt::Debug for LockGuard {
 impl Inner {
     pub(crate) fn view(&self) -> Arc<View> {
         Arc::clone(&read(&self.view))
+    }
+
+    /// The last LSN that readers see.
+    pub(crate) fn visible(&self) -> Lsn {
+        Lsn(self.visible.load(Ordering::Acquire))
     }
 
     pub(crate) fn durable(&self) -> Lsn {
@@ -190,7 +200,7 @@ impl Inner {
         // From here on the new list may be the one that counts, whatever comes back.
         RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
         self.oldest_log.store(new.logs.first().map_or(u64::MAX, |log| log.id.0), Ordering::Release);
-        self.unfolded_logs.store(new.logs.len() as u64, Ordering::Relaxed);
+        self.unfolded_logs.store(new.unfolded_logs(), Ordering::Relaxed);
         *list = new;
         Ok(())
     }
@@ -215,7 +225,7 @@ impl Store {
 
     /// The LSN of the last commit that is visible.
     pub fn last_lsn(&self) -> Lsn {
-        Lsn(self.inner.visible.load(Ordering::Acquire))
+        self.inner.visible()
     }
 
     /// Closes the store: ends its thread, makes everything durable and leaves a seal, so that the next opening can tell
@@ -241,12 +251,13 @@ impl Store {
             inner.names.close(inner.snapshot().lsn);
             return inner.check_writable();
         }
+        let noted = keep_house_at_close(inner);
         // On a full disk the facts stay in the log, which has them all the same.
         let folded = inner.fold_for_close();
         inner.names.close(inner.snapshot().lsn);
         inner.sync()?;
         inner.seal()?;
-        match folded {
+        match noted.and(folded) {
             Err(Error::Full { .. }) => Ok(()),
             other => other,
         }

@@ -22,11 +22,12 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
-use crate::facts::{BlobFact, Fact, Family, Key, PinFact, SegmentFact, SegmentKind};
+use crate::facts::{BlobFact, Fact, Family, Key, PinFact, RepositoryFact, SegmentFact, SegmentKind, TagFact};
 use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, LogHeader, Op, Times};
-use crate::names::{BootId, NameKind, Names, Trust};
+use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
+use crate::registry::Pulls;
 use crate::runs::RunList;
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::commit::{Tip, name_changes};
@@ -35,7 +36,7 @@ use crate::store::layout::{Layout, parse_id, shard};
 use crate::store::maintenance::{self, Signal};
 use crate::store::options::{Maintenance, Options};
 use crate::store::request::{Context, Facts};
-use crate::store::view::{View, decoded};
+use crate::store::view::{Snapshot, View, decoded};
 use crate::store::{Inner, LockGuard, Store, format, random};
 use crate::sync::lock;
 use crate::vfs::{OpenMode, Vfs};
@@ -180,9 +181,11 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         visible: AtomicU64::new(durable.0),
         durable: AtomicU64::new(durable.0),
         oldest_log: AtomicU64::new(list.logs.first().map_or(u64::MAX, |log| log.id.0)),
-        unfolded_logs: AtomicU64::new(list.logs.len() as u64),
+        unfolded_logs: AtomicU64::new(list.unfolded_logs()),
         names: view,
         uploads: Mutex::default(),
+        pulls: Pulls::default(),
+        event_positions: Mutex::default(),
         signal: Signal::default(),
         maintenance: Mutex::default(),
         maintenance_failure: Mutex::default(),
@@ -213,8 +216,8 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     inner.remove_orphans(&candidates)?;
     inner.cut_logs();
     let _ = inner.files.restore_reserve(); // on a full disk, later
-    for (lsn, (name, change)) in &names {
-        inner.names.apply(*lsn, [(NameKind::Pin, name.as_str(), *change)]);
+    for (lsn, change) in &names {
+        inner.names.apply(*lsn, change);
     }
     // Else the maintenance thread does it, and until then the facts are asked.
     if inner.options.maintenance == Maintenance::Inline {
@@ -223,9 +226,9 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     Ok(inner)
 }
 
-fn note_names(names: &mut Vec<(Lsn, (String, crate::names::Change))>, record: &Record) {
+fn note_names(names: &mut Vec<(Lsn, NameChange)>, record: &Record) {
     let ops = Op::parse_all(&record.ops).unwrap_or_default();
-    names.extend(name_changes(&ops).map(|change| (record.header.lsn, change)));
+    names.extend(name_changes(&ops).into_iter().map(|change| (record.header.lsn, change)));
 }
 
 /// What the log holds.
@@ -260,7 +263,8 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
         open_time: 0,
     };
     let mut next = list.folded.next();
-    for entry in &list.logs {
+    // What the runs have is not needed any more: those files are kept for who reads events.
+    for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
         let path = files.layout.log(entry.id);
         let file = match files.vfs.open(&path, OpenMode::Read) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -415,15 +419,17 @@ impl Inner {
                 log: log.header.file,
                 frame_offset,
                 oldest_log: self.oldest_log(file),
+                lsn: record.header.lsn,
+                now: Times { wall: record.header.wall, open: record.header.open },
             };
             if !frame.is_empty() {
                 moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);
             }
+            let times = context.now;
             let rebased = rebase(&record, file, &moved, &context)?;
             overlay.extend(rebased.iter().cloned());
             let body = Body { ops: record.ops, facts: rebased };
             let header = record.header;
-            let times = Times { wall: header.wall, open: header.open };
             let frame_len = frame.len() as u64;
             let (head, rest) = body.encode(header.lsn, self.durable(), times, frame_len, &log.header.salt);
             let mut pieces = [&head[..], &frame, &rest].map(std::io::IoSlice::new).to_vec();
@@ -453,13 +459,27 @@ impl Inner {
             return;
         }
         let snapshot = self.snapshot();
-        let _ = snapshot.facts(Family::Pin, [0; 32]).and_then(|facts| {
-            self.names.rebuild(facts.map(|fact| {
-                let pin = decoded(PinFact::decode(fact?.1.as_bytes()))?;
-                Ok((NameKind::Pin, pin.name))
-            }))
-        });
+        let _ = names_of(&snapshot).and_then(|names| self.names.rebuild(names));
     }
+}
+
+/// All names that facts have.
+fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(NameKind, String)>> + '_> {
+    let of = |family| snapshot.facts(family, [0; 32]);
+    let pins = of(Family::Pin)?.map(|fact| {
+        let pin = decoded(PinFact::decode(fact?.1.as_bytes()))?;
+        Ok((NameKind::Pin, pin.name))
+    });
+    let repositories = of(Family::Repository)?.map(|fact| {
+        let repository = decoded(RepositoryFact::decode(fact?.1.as_bytes()))?;
+        Ok((NameKind::Repository, repository.name))
+    });
+    let tags = of(Family::Tag)?.map(|fact| {
+        let (key, value) = fact?;
+        let tag = decoded(TagFact::decode(value.as_bytes()))?.tag;
+        Ok((NameKind::Tag, tag_name(key.repository_id(), &tag)))
+    });
+    Ok(pins.chain(repositories).chain(tags))
 }
 
 /// How many bytes a record may grow when its facts are rebased: the facts of two segments.

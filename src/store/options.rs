@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Result;
@@ -63,6 +64,8 @@ pub struct Options {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) names_on_disk: bool,
     pub(crate) clock: Clock,
+    pub(crate) retention: Duration,
+    pub(crate) history: u64,
 }
 
 impl Default for Options {
@@ -80,6 +83,8 @@ impl Default for Options {
             vfs: Arc::new(RealVfs),
             names_on_disk: true,
             clock: Clock::system(),
+            retention: Duration::from_secs(24 * 60 * 60),
+            history: 64 << 20,
         }
     }
 }
@@ -157,6 +162,21 @@ impl Options {
     /// Where the store takes the time from.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// For how much of the store's open time a blob stays in a repository that was pushed, mounted or
+    /// [claimed](crate::registry::Repository::claim) there and that no manifest references; 24 hours by default. It has to be longer than the longest
+    /// push takes, from its first blob to its manifest.
+    pub fn retention(mut self, open_time: Duration) -> Self {
+        self.retention = open_time;
+        self
+    }
+
+    /// How many bytes of log files are kept for [`Store::events`] although nothing else needs them; 64 MiB by default. What lies
+    /// in them still as content does not count against anything, since it would be kept anyway.
+    pub fn history(mut self, bytes: u64) -> Self {
+        self.history = bytes;
         self
     }
 

@@ -5,7 +5,8 @@
 //! of the same group. So no check can be overtaken by another commit.
 //!
 //! # Invariants kept here
-//! - A blob's count is the number of (pin, digest) pairs that name it. Only [`Facts::hold`] and [`Facts::release`] change it.
+//! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests under its
+//!   digest. Only [`Facts::hold`] and [`Facts::release`] change it.
 //! - A segment's live frames and bytes are those of the blobs placed in it. Only [`Facts::change`] changes them, and every
 //!   change of a blob's place goes through it.
 
@@ -13,20 +14,34 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Fact, Key, PinFact, SegmentFact, SegmentKind, UploadFact, Value};
-use crate::id::{FileId, UploadId};
-use crate::log::Op;
+use crate::facts::{BlobFact, Fact, Key, PinFact, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::id::{FileId, Lsn, UploadId};
+use crate::log::{Op, Times};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 use crate::store::files::Space;
 use crate::store::view::{Snapshot, decoded};
+
+/// What a module above the store asks for: decided, as all requests are, with every earlier commit in sight.
+pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
+    /// Changes the facts, and says what happened. Where it fails, nothing of the request takes place.
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>>;
+
+    /// What space it may take.
+    fn space(&self) -> Space {
+        Space::Free
+    }
+}
+
+/// What follows, in the same step, from content being stored.
+pub(crate) type Then = Option<Box<dyn Apply>>;
 
 /// What a caller asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Store content that rides in the log.
-    PutFrame(Frame),
+    PutFrame { frame: Frame, then: Then },
     /// Store content that lies in a segment of its own, already synced.
-    PutSegment { descriptor: Descriptor, file: FileId },
+    PutSegment { descriptor: Descriptor, file: FileId, then: Then },
     /// Remove a blob that nothing holds.
     Remove(Digest),
     /// Set a pin, replacing the one that has the name.
@@ -40,11 +55,13 @@ pub(crate) enum Request {
     /// Advance an upload from one state to the next, with the parts of its list of block checksums that changed.
     AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
     /// Make an upload a blob, whose content lies in the upload's segment or, where there is a frame, in the log.
-    CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame> },
+    CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame>, then: Then },
     /// Give an upload up, whatever its state; or only if it was not touched since an open time.
     CancelUpload { id: UploadId, untouched_since: Option<u64> },
     /// Give up a log file in which nothing lives.
     DropFile(FileId),
+    /// What a module above asks for.
+    Apply(Box<dyn Apply>),
 }
 
 impl Request {
@@ -56,7 +73,8 @@ impl Request {
             | Self::ExpirePin { .. }
             | Self::CancelUpload { .. }
             | Self::DropFile(_) => Space::Reserve,
-            Self::PutFrame(_)
+            Self::Apply(apply) => apply.space(),
+            Self::PutFrame { .. }
             | Self::PutSegment { .. }
             | Self::Pin(_)
             | Self::BeginUpload { .. }
@@ -68,7 +86,7 @@ impl Request {
     /// The content that rides in the request's record.
     pub(crate) fn frame(&self) -> Option<&Frame> {
         match self {
-            Self::PutFrame(frame) => Some(frame),
+            Self::PutFrame { frame, .. } => Some(frame),
             Self::CommitUpload { frame, .. } => frame.as_ref(),
             _ => None,
         }
@@ -82,6 +100,10 @@ pub(crate) struct Outcome {
     pub(crate) existed: bool,
     /// Files that nothing refers to any more, to be removed.
     pub(crate) dropped: Vec<FileId>,
+    /// How many operations it came to.
+    pub(crate) applied: usize,
+    /// Parts of the request that were not done, by their numbers, and why.
+    pub(crate) refused: Vec<(usize, Error)>,
 }
 
 /// A request resolved: its operations and facts. Without any, nothing is written.
@@ -104,24 +126,27 @@ pub(crate) struct Context<'a> {
     /// The log file being written, and where a frame of this request would begin in it.
     pub(crate) log: FileId,
     pub(crate) frame_offset: u64,
-    /// Log files from this one on are needed for recovery.
+    /// Log files from this one on are listed.
     pub(crate) oldest_log: FileId,
+    /// The LSN that the request gets if there is something to write.
+    pub(crate) lsn: Lsn,
+    pub(crate) now: Times,
 }
 
 /// Decides what a request comes to.
 pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
-    let mut facts = Facts { context, changed: BTreeMap::new(), dropped: Vec::new() };
+    let mut facts = Facts { context, changed: BTreeMap::new(), dropped: Vec::new(), refused: Vec::new() };
     let mut existed = false;
     let mut uses_frame = false;
     let ops = match request {
-        Request::PutFrame(frame) => {
+        Request::PutFrame { frame, then } => {
             existed = facts.put(&frame.descriptor, context.log, context.frame_offset)?;
             uses_frame = !existed;
-            put_op(existed, &frame.descriptor)
+            facts.follow(put_op(existed, &frame.descriptor), then)?
         }
-        Request::PutSegment { descriptor, file } => {
+        Request::PutSegment { descriptor, file, then } => {
             existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
-            put_op(existed, descriptor)
+            facts.follow(put_op(existed, descriptor), then)?
         }
         Request::Remove(digest) => {
             let blob = facts.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
@@ -165,7 +190,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             }
             vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
         }
-        Request::CommitUpload { id, from, descriptor, frame } => {
+        Request::CommitUpload { id, from, descriptor, frame, then } => {
             facts.expect_upload(*id, from)?;
             existed = match (frame, from.file) {
                 (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
@@ -175,7 +200,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.end_upload(*id, from, existed || frame.is_some());
             let mut ops = put_op(existed, descriptor);
             ops.push(Op::CommitUpload { id: *id, digest: descriptor.digest, len: descriptor.len });
-            ops
+            facts.follow(ops, then)?
         }
         Request::CancelUpload { id, untouched_since } => match facts.upload(*id)? {
             Some(upload) if untouched_since.is_none_or(|since| upload.touched <= since) => {
@@ -192,9 +217,20 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             }
             _ => Vec::new(),
         },
+        Request::Apply(apply) => apply.apply(&mut facts)?,
     };
-    let Facts { changed, dropped, .. } = facts;
-    Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome: Outcome { existed, dropped }, uses_frame })
+    let Facts { changed, dropped, refused, .. } = facts;
+    let outcome = Outcome { existed, dropped, applied: ops.len(), refused };
+    Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
+}
+
+/// A count of references that grows by one.
+pub(crate) fn one_more(count: u32) -> Result<u32> {
+    count.checked_add(1).ok_or(Error::TooLarge {
+        what: "the number of references",
+        limit: u32::MAX.into(),
+        found: u64::from(u32::MAX) + 1,
+    })
 }
 
 fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {
@@ -207,12 +243,13 @@ pub(crate) struct Facts<'a> {
     context: &'a Context<'a>,
     changed: BTreeMap<Key, Option<Value>>,
     dropped: Vec<FileId>,
+    refused: Vec<(usize, Error)>,
 }
 
 impl<'a> Facts<'a> {
     /// Starts from facts that stand as they are.
     pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
-        Self { context, changed: facts.into_iter().collect(), dropped: Vec::new() }
+        Self { context, changed: facts.into_iter().collect(), dropped: Vec::new(), refused: Vec::new() }
     }
 
     /// All facts changed.
@@ -220,18 +257,53 @@ impl<'a> Facts<'a> {
         self.changed.into_iter().collect()
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Value>> {
+    /// Does what follows from content having been stored.
+    fn follow(&mut self, mut ops: Vec<Op>, then: &Then) -> Result<Vec<Op>> {
+        if let Some(then) = then {
+            ops.extend(then.apply(self)?);
+        }
+        Ok(ops)
+    }
+
+    /// The LSN that this commit gets.
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.context.lsn
+    }
+
+    /// When this commit takes place.
+    pub(crate) fn now(&self) -> Times {
+        self.context.now
+    }
+
+    /// The first facts with a prefix, at most `limit`, in the order of their keys.
+    pub(crate) fn scan(&self, prefix: Prefix, limit: usize) -> Result<Vec<(Key, Value)>> {
+        let newer = self.context.overlay.iter().chain(&self.changed).filter(|(key, _)| prefix.contains(key));
+        let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
+        // Each of the newer ones may hide one of these.
+        let most = limit.saturating_add(facts.len());
+        for fact in self.context.snapshot.scan(prefix)?.take(most) {
+            let (key, value) = fact?;
+            facts.entry(key).or_insert(Some(value));
+        }
+        let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+        Ok(present.take(limit).collect())
+    }
+
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
         match self.changed.get(key).or_else(|| self.context.overlay.get(key)) {
             Some(value) => Ok(value.clone()),
             None => self.context.snapshot.get(key),
         }
     }
 
-    fn set(&mut self, key: Key, value: Option<Value>) {
+    /// Sets the value under a key. Not for the places of blobs: those [change](Self::change).
+    pub(crate) fn set(&mut self, key: Key, value: Option<Value>) {
         self.changed.insert(key, value);
     }
 
-    fn decode<T>(&self, key: &Key, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
+    /// The value under a key, decoded.
+    pub(crate) fn decode<T>(&self, key: &Key, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
         self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
     }
 
@@ -241,7 +313,7 @@ impl<'a> Facts<'a> {
     }
 
     /// The blob's fact, if the store has the blob.
-    fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
+    pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
         let blob = self.blob_by_key(&Key::blob(digest))?;
         Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
     }
@@ -276,23 +348,31 @@ impl<'a> Facts<'a> {
         Ok(false)
     }
 
-    fn hold(&mut self, digest: &Digest) -> Result<()> {
+    /// Counts one more that holds a blob.
+    pub(crate) fn hold(&mut self, digest: &Digest) -> Result<()> {
         let mut blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        blob.count = blob.count.checked_add(1).ok_or(Error::TooLarge {
-            what: "the number of references to a blob",
-            limit: u32::MAX.into(),
-            found: u64::from(u32::MAX) + 1,
-        })?;
+        blob.count = one_more(blob.count)?;
         self.set(Key::blob(digest), Some(blob.encode()));
         Ok(())
     }
 
-    fn release(&mut self, digest: &Digest) -> Result<()> {
-        if let Some(mut blob) = self.blob(digest)? {
+    /// Counts one less that holds a blob.
+    pub(crate) fn release(&mut self, digest: &Digest) -> Result<()> {
+        if self.blob(digest)?.is_some() { self.release_key(Key::blob(digest)) } else { Ok(()) }
+    }
+
+    /// Counts one less that holds the blob with this key.
+    pub(crate) fn release_key(&mut self, key: Key) -> Result<()> {
+        if let Some(mut blob) = self.blob_by_key(&key)? {
             blob.count = blob.count.saturating_sub(1);
-            self.set(Key::blob(digest), Some(blob.encode()));
+            self.set(key, Some(blob.encode()));
         }
         Ok(())
+    }
+
+    /// Notes that a part of a request was not done, while the others are.
+    pub(crate) fn refuse(&mut self, part: usize, error: Error) {
+        self.refused.push((part, error));
     }
 
     fn unpin(&mut self, pin: &PinFact) -> Result<Vec<Op>> {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
 use crate::id::{FileId, UploadId};
 use crate::segment::{Descriptor, SegmentWriter, encode_table};
-use crate::store::content::{Expect, source_failed};
+use crate::store::content::{Destination, Expect, source_failed};
 use crate::store::request::Request;
 use crate::store::view::decoded;
 use crate::store::{Inner, Store, random};
@@ -122,19 +122,7 @@ impl Store {
     /// # Errors
     /// [`Error::Full`] on a full disk, [`Error::Poisoned`] after a failed sync.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
-        let id = UploadId(random()?);
-        let now = self.inner.now();
-        let fact = UploadFact {
-            file: None,
-            offset: 0,
-            block_crc: 0,
-            created: now.wall,
-            touched: now.open,
-            algorithm,
-            hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
-        };
-        self.inner.commit(Request::BeginUpload { id, fact })?;
-        Ok(id)
+        self.inner.begin_upload(algorithm, &*self.inner)
     }
 
     /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands. The
@@ -144,7 +132,7 @@ impl Store {
     /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
     /// call is at work on it; [`Error::Full`]. The upload then stands where it did.
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.append_upload_from(id, offset, content.as_ref())
+        self.inner.append_upload(id, offset, &mut content.as_ref(), &*self.inner)
     }
 
     /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become durable
@@ -154,7 +142,7 @@ impl Store {
     /// As [`append_upload`](Self::append_upload), except that what became durable before counts; and [`Error::Source`]
     /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much that was.
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.inner.with_upload(id, |inner, session| inner.append(id, session, offset, &mut content))
+        self.inner.append_upload(id, offset, &mut content, &*self.inner)
     }
 
     /// Where an upload stands.
@@ -162,8 +150,7 @@ impl Store {
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
     pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
-        let fact = self.inner.upload_fact(id)?;
-        Ok(self.inner.status(id, &fact))
+        self.inner.upload_status(id, &*self.inner)
     }
 
     /// Ends an upload as a blob, if its content has the digest.
@@ -172,7 +159,7 @@ impl Store {
     /// [`Error::DigestMismatch`] where it has not (the upload stays as it is: [cancel](Self::cancel_upload) it);
     /// [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        self.inner.with_upload(id, |inner, session| inner.finish_upload(id, session, *digest))
+        self.inner.commit_upload(id, digest, &*self.inner)
     }
 
     /// Gives an upload up.
@@ -180,21 +167,22 @@ impl Store {
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
-        self.inner.commit(Request::CancelUpload { id, untouched_since: None })?;
-        self.inner.forget_upload(id);
-        Ok(())
+        self.inner.cancel_upload(id, &*self.inner)
     }
 
-    /// All uploads that were begun and neither committed nor given up, in the order of their ids.
+    /// All uploads that were begun and neither committed nor given up, in the order of their ids. Those of
+    /// [repositories](crate::registry) are not among them.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
         let facts = self.inner.upload_facts()?;
-        Ok(facts.iter().map(|(id, fact)| self.inner.status(*id, fact)).collect())
+        let own = facts.iter().filter(|(_, fact)| fact.repository.is_none());
+        Ok(own.map(|(id, fact)| self.inner.status(*id, fact)).collect())
     }
 
-    /// Gives up uploads that nothing was added to for a time that the store was open, and returns how many.
+    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and returns
+    /// how many.
     ///
     /// # Errors
     /// What giving them up meets; those already given up stay so.
@@ -217,12 +205,56 @@ impl Store {
 }
 
 impl Inner {
+    pub(crate) fn begin_upload(&self, algorithm: Algorithm, into: &dyn Destination) -> Result<UploadId> {
+        let id = UploadId(random()?);
+        let now = self.now();
+        let fact = UploadFact {
+            file: None,
+            offset: 0,
+            block_crc: 0,
+            created: now.wall,
+            touched: now.open,
+            algorithm,
+            repository: into.repository(),
+            hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
+        };
+        self.commit(Request::BeginUpload { id, fact })?;
+        Ok(id)
+    }
+
+    pub(crate) fn append_upload(
+        &self,
+        id: UploadId,
+        offset: u64,
+        content: &mut dyn Read,
+        into: &dyn Destination,
+    ) -> Result<u64> {
+        self.with_upload(id, into, |session| self.append(id, session, offset, content))
+    }
+
+    pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<()> {
+        self.with_upload(id, into, |session| self.finish_upload(id, session, *digest, into))
+    }
+
+    pub(crate) fn upload_status(&self, id: UploadId, of: &dyn Destination) -> Result<UploadStatus> {
+        let fact = self.upload_fact(id)?;
+        expect_upload_of(id, &fact, of)?;
+        Ok(self.status(id, &fact))
+    }
+
+    pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {
+        expect_upload_of(id, &self.upload_fact(id)?, of)?;
+        self.commit(Request::CancelUpload { id, untouched_since: None })?;
+        self.forget_upload(id);
+        Ok(())
+    }
+
     fn upload_fact(&self, id: UploadId) -> Result<UploadFact> {
         let value = self.snapshot().get(&Key::upload(id))?.ok_or(Error::UploadNotFound { id })?;
         decoded(UploadFact::decode(value.as_bytes()))
     }
 
-    fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {
+    pub(crate) fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {
         let snapshot = self.snapshot();
         let facts = snapshot.facts(Family::Upload, [0; 32])?;
         facts
@@ -234,7 +266,7 @@ impl Inner {
             .collect()
     }
 
-    fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
+    pub(crate) fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
         UploadStatus {
             id,
             offset: fact.offset,
@@ -245,7 +277,12 @@ impl Inner {
     }
 
     /// Does something with an upload that no other call is at work on, and keeps the session where it says that it can go on.
-    fn with_upload<T>(&self, id: UploadId, work: impl FnOnce(&Self, &mut Session) -> Result<(T, Next)>) -> Result<T> {
+    fn with_upload<T>(
+        &self,
+        id: UploadId,
+        of: &dyn Destination,
+        work: impl FnOnce(&mut Session) -> Result<(T, Next)>,
+    ) -> Result<T> {
         self.settle()?;
         let held = match lock(&self.uploads).entry(id) {
             Entry::Vacant(vacant) => {
@@ -262,7 +299,11 @@ impl Inner {
             Some(session) => session,
             None => Box::new(self.load_session(id)?),
         };
-        let result = work(self, &mut session);
+        if let Err(error) = expect_upload_of(id, &session.fact, of) {
+            lease.session = Some(session);
+            return Err(error);
+        }
+        let result = work(&mut session);
         if let Err(error) = &result
             && let Some(file) = session.unpublished.take()
         {
@@ -370,7 +411,14 @@ impl Inner {
         session.unpublished.take().map_or(Ok(()), |file| self.publish(file))
     }
 
-    fn finish_upload(&self, id: UploadId, session: &mut Session, expected: Digest) -> Result<((), Next)> {
+    fn finish_upload(
+        &self,
+        id: UploadId,
+        session: &mut Session,
+        expected: Digest,
+        into: &dyn Destination,
+    ) -> Result<((), Next)> {
+        let then = into.then(&expected);
         let from = session.fact.clone();
         let found = match &session.hasher {
             Some(hasher) if hasher.algorithm() == expected.algorithm() => hasher.clone().finish(),
@@ -381,7 +429,7 @@ impl Inner {
         let request = if let Some(writer) = in_segment {
             let descriptor: Descriptor = writer.seal(expected)?;
             writer.sync().map_err(|error| self.poison(error))?;
-            Request::CommitUpload { id, from, descriptor, frame: None }
+            Request::CommitUpload { id, from, descriptor, frame: None, then }
         } else {
             let mut content = vec![0; usize::try_from(from.offset).unwrap_or_default()];
             if let Some(writer) = &session.writer {
@@ -393,7 +441,7 @@ impl Inner {
                 }
             }
             let frame = frame_for(expected, &content, self.options.compression);
-            Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame) }
+            Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
         };
         self.commit(request)?;
         Ok(((), Next::Ends))
@@ -415,6 +463,11 @@ impl Inner {
         }
         Ok(hasher.finish())
     }
+}
+
+/// Whose upload it is, nobody else is told.
+fn expect_upload_of(id: UploadId, fact: &UploadFact, of: &dyn Destination) -> Result<()> {
+    if fact.repository == of.repository() { Ok(()) } else { Err(Error::UploadNotFound { id }) }
 }
 
 /// What becomes of an upload's session.

@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
 use crate::id::FileId;
+use crate::registry::recount;
 use crate::segment::{parse_footer, parse_header};
 use crate::store::view::decoded;
 use crate::store::{Inner, Store};
@@ -70,6 +71,7 @@ impl Store {
                 *held.entry(Key::blob(digest).bytes).or_default() += 1;
             }
         }
+        recount(&snapshot, &mut held, &mut |what, stored, counted| report.compare(|| what, stored, counted))?;
         let mut segments: HashMap<FileId, (u64, u64)> = HashMap::new();
         for fact in snapshot.facts(Family::Blob, [0; 32])? {
             let (key, value) = fact?;

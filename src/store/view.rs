@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
-use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, Value};
+use crate::facts::{BlobFact, Fact, Family, Key, Prefix, SegmentFact, Value, successor};
 use crate::id::{FileId, Lsn};
 use crate::runs::{Merge, Run, Source};
 
@@ -52,12 +52,12 @@ impl Snapshot {
 
     /// What is known of a blob, by its key.
     pub(crate) fn blob(&self, key: &Key) -> Result<Option<BlobFact>> {
-        self.look(key, BlobFact::decode)?.map(decoded).transpose()
+        self.decode(key, BlobFact::decode)
     }
 
     /// What is known of a segment.
     pub(crate) fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.look(&Key::segment(id), SegmentFact::decode)?.map(decoded).transpose()
+        self.decode(&Key::segment(id), SegmentFact::decode)
     }
 
     /// The facts of a family in the order of their keys, from one on.
@@ -69,7 +69,7 @@ impl Snapshot {
         let tables = std::iter::once(&self.view.active).chain(&self.view.frozen);
         let mut sources: Vec<Source<'_>> = Vec::new();
         for table in tables {
-            sources.push(Box::new(table.range(family, from, self.lsn).into_iter().map(Ok)));
+            sources.push(Box::new(table.range(family, from, self.lsn).map(Ok)));
         }
         for run in &self.view.runs {
             sources.push(Box::new(run.iter(family, from)));
@@ -79,6 +79,27 @@ impl Snapshot {
             Ok((key, value)) => value.map(|value| Ok((key, value))),
             Err(error) => Some(Err(error)),
         }))
+    }
+
+    /// The facts with a prefix, in the order of their keys.
+    pub(crate) fn scan(&self, prefix: Prefix) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+        self.scan_after(prefix, None)
+    }
+
+    /// The facts with a prefix, in the order of their keys, those behind a key.
+    pub(crate) fn scan_after(
+        &self,
+        prefix: Prefix,
+        after: Option<Key>,
+    ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+        let from = after.map_or(Some(prefix.from), |after| successor(after.bytes)).unwrap_or([u8::MAX; 32]);
+        let facts = self.facts(prefix.family, from.max(prefix.from))?;
+        Ok(facts.take_while(move |fact| fact.as_ref().map_or(true, |(key, _)| prefix.contains(key))))
+    }
+
+    /// The value under a key, decoded.
+    pub(crate) fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        self.look(key, decode)?.map(decoded).transpose()
     }
 }
 

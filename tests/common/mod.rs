@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod registry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -122,6 +124,7 @@ pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
         .inline_max(2048)
         .log_file_size(16 << 10)
         .memtable_size(2 << 10)
+        .history(24 << 10)
         .read_mode(ReadMode::Mapped)
 }
 

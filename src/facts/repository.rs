@@ -1,0 +1,254 @@
+//! What the values of facts about repositories say, field by field. All numbers are little-endian.
+
+use crate::digest::Digest;
+use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
+use crate::id::RepositoryId;
+use crate::log::Named;
+use crate::wire::{Fields, PutFields};
+
+/// What is known of a repository:
+///
+/// ```text
+/// id u48 | created u64 (ms since 1970) | domain u32 (0) | quota u64 (0) | immutable u8 | name text |
+/// exclusions u8, then each: text
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RepositoryFact {
+    pub(crate) id: RepositoryId,
+    pub(crate) created: u64,
+    pub(crate) immutable: bool,
+    pub(crate) name: String,
+    pub(crate) exclusions: Vec<String>,
+}
+
+impl RepositoryFact {
+    /// The repository as operations name it.
+    pub(crate) fn named(&self) -> Named {
+        Named { id: self.id, name: self.name.clone() }
+    }
+
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::new();
+        out.put_u48(self.id.0);
+        out.put_u64(self.created);
+        out.put_u32(0);
+        out.put_u64(0);
+        out.put_u8(u8::from(self.immutable));
+        out.put_text(&self.name);
+        out.put_u8(u8::try_from(self.exclusions.len()).unwrap_or(u8::MAX));
+        self.exclusions.iter().for_each(|filter| out.put_text(filter));
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let id = RepositoryId(fields.u48()?);
+        let created = fields.u64()?;
+        let (_domain, _quota) = (fields.u32()?, fields.u64()?);
+        let immutable = fields.u8()? == 1;
+        let name = fields.text()?;
+        let exclusions = (0..fields.u8()?).map(|_| fields.text()).collect::<Option<_>>()?;
+        fields.end()?;
+        Some(Self { id, created, immutable, name, exclusions })
+    }
+}
+
+/// That a repository has a blob. 16 bytes:
+///
+/// ```text
+/// count u32 | touched u48 (ms of open time) | the last 6 bytes of the blob's key, of which the link's key has the others
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkFact {
+    /// How many of the repository's manifests reference the blob.
+    pub(crate) count: u32,
+    /// The store's open time when somebody last relied on the blob without a manifest: pushed, mounted or claimed it, or
+    /// deleted the last manifest that referenced it.
+    pub(crate) touched: u64,
+    /// The end of the blob's key.
+    pub(crate) rest: [u8; 6],
+}
+
+impl LinkFact {
+    /// The length of an encoded fact in bytes.
+    pub(crate) const LEN: usize = 16;
+
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.put_u32(self.count);
+        out.put_u48(self.touched);
+        out.put(&self.rest);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let fact = Self { count: fields.u32()?, touched: fields.u48()?, rest: fields.array()? };
+        fields.end()?;
+        Some(fact)
+    }
+
+    /// A new link to a blob with this key.
+    pub(crate) fn new(blob: &Key, touched: u64) -> Self {
+        Self { count: 0, touched, rest: blob.bytes.last_chunk().copied().unwrap_or_default() }
+    }
+
+    /// The key of the blob that the link with this key leads to.
+    pub(crate) fn blob(&self, link: &Key) -> Key {
+        let (_, digest) = link.bytes.split_at(ID_LEN);
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(digest.iter().chain(&self.rest)).for_each(|(to, from)| *to = *from);
+        Key { family: Family::Blob, bytes }
+    }
+}
+
+/// What a manifest references, and whether it holds that: what was missing and allowed to be is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Held {
+    Blob(Digest),
+    Manifest(Digest),
+}
+
+/// A manifest of a repository:
+///
+/// ```text
+/// length u48 | pushed u64 (ms since 1970) | count u32 | digest | media type text | artifact type text (empty: none) |
+/// subject u8 (0 none, 1), digest | held u32, then for each: kind u8 (0 blob, 1 manifest), digest
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ManifestFact {
+    pub(crate) digest: Digest,
+    pub(crate) len: u64,
+    pub(crate) pushed: u64,
+    /// How many of the repository's manifests hold this one.
+    pub(crate) count: u32,
+    pub(crate) media_type: String,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) subject: Option<Digest>,
+    /// What it holds, each once.
+    pub(crate) held: Vec<Held>,
+}
+
+impl ManifestFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(200 + 34 * self.held.len());
+        out.put_u48(self.len);
+        out.put_u64(self.pushed);
+        out.put_u32(self.count);
+        put_digest(&mut out, &self.digest);
+        out.put_text(&self.media_type);
+        out.put_text(self.artifact_type.as_deref().unwrap_or_default());
+        out.put_u8(u8::from(self.subject.is_some()));
+        self.subject.iter().for_each(|subject| put_digest(&mut out, subject));
+        out.put_u32(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
+        for held in &self.held {
+            let (kind, digest) = match held {
+                Held::Blob(digest) => (0, digest),
+                Held::Manifest(digest) => (1, digest),
+            };
+            out.put_u8(kind);
+            put_digest(&mut out, digest);
+        }
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (len, pushed, count) = (fields.u48()?, fields.u64()?, fields.u32()?);
+        let digest = take_digest(&mut fields)?;
+        let media_type = fields.text()?;
+        let artifact_type = Some(fields.text()?).filter(|kind| !kind.is_empty());
+        let subject = match fields.u8()? {
+            0 => None,
+            _ => Some(take_digest(&mut fields)?),
+        };
+        let number = usize::try_from(fields.u32()?).ok()?;
+        // Bounded by what is there before anything is allocated.
+        let mut held = Vec::with_capacity(number.min(fields.0.len() / 34));
+        for _ in 0..number {
+            let kind = fields.u8()?;
+            let digest = take_digest(&mut fields)?;
+            held.push(if kind == 0 { Held::Blob(digest) } else { Held::Manifest(digest) });
+        }
+        fields.end()?;
+        Some(Self { digest, len, pushed, count, media_type, artifact_type, subject, held })
+    }
+}
+
+/// What a tag points to:
+///
+/// ```text
+/// updated u64 (ms since 1970) | digest | tag text
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TagFact {
+    pub(crate) updated: u64,
+    pub(crate) digest: Digest,
+    pub(crate) tag: String,
+}
+
+impl TagFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::new();
+        out.put_u64(self.updated);
+        put_digest(&mut out, &self.digest);
+        out.put_text(&self.tag);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (updated, digest) = (fields.u64()?, take_digest(&mut fields)?);
+        let tag = fields.text()?;
+        fields.end()?;
+        Some(Self { updated, digest, tag })
+    }
+}
+
+/// That a manifest refers to a subject: `subject digest | digest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReferrerFact {
+    pub(crate) subject: Digest,
+    pub(crate) digest: Digest,
+}
+
+impl ReferrerFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::new();
+        put_digest(&mut out, &self.subject);
+        put_digest(&mut out, &self.digest);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let fact = Self { subject: take_digest(&mut fields)?, digest: take_digest(&mut fields)? };
+        fields.end()?;
+        Some(fact)
+    }
+}
+
+/// When a manifest was pulled last: `pulled u64 (ms since 1970)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PullFact {
+    pub(crate) pulled: u64,
+}
+
+impl PullFact {
+    /// The length of an encoded fact in bytes.
+    pub(crate) const LEN: usize = 8;
+
+    pub(crate) fn encode(self) -> Value {
+        Value::new(&self.pulled.to_le_bytes())
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self { pulled: u64::from_le_bytes(bytes.try_into().ok()?) })
+    }
+}

@@ -1,0 +1,277 @@
+//! The blobs of a repository: pushing, claiming, mounting, reading.
+
+use std::io::Read;
+
+use crate::blob::Blob;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix};
+use crate::id::{RepositoryId, UploadId};
+use crate::registry::changes::{Expire, Link, Touch, Unlink};
+use crate::registry::{Repository, RepositoryName};
+use crate::store::content::{Destination, Expect};
+use crate::store::request::{Request, Then};
+use crate::store::uploads::UploadStatus;
+use crate::store::view::{Snapshot, decoded};
+use crate::store::{Inner, Store};
+
+/// What is known of a blob in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobInfo {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub len: u64,
+    /// How many manifests of the repository hold it.
+    pub references: u32,
+}
+
+/// A blob that goes into a repository is linked there in the step that stores it.
+impl Destination for Repository<'_> {
+    fn has(&self, digest: &Digest) -> Result<bool> {
+        // Whoever pushes relies on the blob: where that has to be noted, there is something to do.
+        let link = self.snapshot()?.link(self.id, digest)?;
+        Ok(link.is_some_and(|(link, _)| !self.retention().is_stale(&link, self.inner.open_time())))
+    }
+
+    fn then(&self, digest: &Digest) -> Then {
+        let (repository, retention) = (self.named(), self.retention());
+        Some(Box::new(Link { repository, digest: *digest, retention, from: None }))
+    }
+
+    fn repository(&self) -> Option<RepositoryId> {
+        Some(self.id)
+    }
+}
+
+impl Repository<'_> {
+    /// Pushes a blob, as [`Store::put`]. It is visible in this repository, and stays there for at least
+    /// [`Options::retention`](crate::Options::retention) while no manifest references it.
+    ///
+    /// # Errors
+    /// As [`Store::put`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.put(content.as_ref(), expect.into(), self)
+    }
+
+    /// Pushes a blob that a reader yields, as [`Store::put_reader`].
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.put_reader(&mut reader, expect.into(), self)
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the repository does not have it, also if others do.
+    pub fn get(&self, digest: &Digest) -> Result<Blob> {
+        self.stat(digest)?;
+        self.inner.get(digest)
+    }
+
+    /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is for.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the repository does not have it.
+    pub fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
+        Ok(self.find(digest)?.1)
+    }
+
+    /// Tells whether the repository has a blob so that the caller may rely on it: it stays for at least
+    /// [`Options::retention`](crate::Options::retention), unless somebody [removes](Self::remove_blob) it. This is what `HEAD` uses.
+    ///
+    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the repository does not have it.
+    pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
+        let (link, info) = self.find(digest)?;
+        let retention = self.retention();
+        if retention.is_stale(&link, self.inner.open_time()) {
+            self.commit(Touch { repository: self.named(), digest: *digest, retention })?;
+        }
+        Ok(info)
+    }
+
+    /// Makes a blob of another repository visible in this one, without its content being sent. `allow` is asked, with the other
+    /// repository's name, whether the caller may read there.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository, and where `allow` says no:
+    /// the caller is not told which.
+    pub fn mount(
+        &self,
+        digest: &Digest,
+        from: &RepositoryName,
+        allow: impl FnOnce(&RepositoryName) -> bool,
+    ) -> Result<()> {
+        let not_found = || Error::BlobNotFound { digest: *digest };
+        if !allow(from) {
+            return Err(not_found());
+        }
+        let from = match self.inner.snapshot().repository(from) {
+            Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
+            other => other?.named(),
+        };
+        let (repository, retention) = (self.named(), self.retention());
+        self.commit(Link { repository, digest: *digest, retention, from: Some(from) }).map(drop)
+    }
+
+    /// Takes a blob from the repository at once, whoever claimed it. Other repositories keep it, and handles stay readable.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the repository does not have it, [`Error::BlobInUse`] where a manifest of it references it.
+    pub fn remove_blob(&self, digest: &Digest) -> Result<()> {
+        self.commit(Unlink { repository: self.named(), digest: *digest }).map(drop)
+    }
+
+    /// The repository's blobs, those behind `after`, at most `limit` of them. Their order is that of the store's keys.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
+        let snapshot = self.snapshot()?;
+        let after = after.map(|after| Key::of_digest(Family::Link, self.id, after));
+        let links = snapshot.scan_after(Prefix::of(Family::Link, self.id), after)?;
+        links
+            .take(limit)
+            .map(|fact| {
+                let (digest, blob, link) = self.inner.linked(&snapshot, fact?)?;
+                Ok(BlobInfo { digest, len: blob.len, references: link.count })
+            })
+            .collect()
+    }
+
+    /// Begins an upload into this repository, as [`Store::begin_upload`]. Its id means nothing elsewhere.
+    ///
+    /// # Errors
+    /// As [`Store::begin_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
+        self.snapshot()?;
+        self.inner.begin_upload(algorithm, self)
+    }
+
+    /// Adds a piece of content to an upload of this repository, as [`Store::append_upload`].
+    ///
+    /// # Errors
+    /// As [`Store::append_upload`].
+    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
+        self.inner.append_upload(id, offset, &mut content.as_ref(), self)
+    }
+
+    /// Adds what a reader yields to an upload of this repository, as [`Store::append_upload_from`].
+    ///
+    /// # Errors
+    /// As [`Store::append_upload_from`].
+    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
+        self.inner.append_upload(id, offset, &mut content, self)
+    }
+
+    /// Where an upload of this repository stands.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`] where this repository has none of that id.
+    pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
+        self.inner.upload_status(id, self)
+    }
+
+    /// Ends an upload as a blob of this repository, as [`Store::commit_upload`].
+    ///
+    /// # Errors
+    /// As [`Store::commit_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
+        self.inner.commit_upload(id, digest, self)
+    }
+
+    /// Gives an upload of this repository up.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`] where this repository has none of that id.
+    pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
+        self.inner.cancel_upload(id, self)
+    }
+
+    /// The uploads of this repository that were begun and neither committed nor given up.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
+        let facts = self.inner.upload_facts()?;
+        let own = facts.iter().filter(|(_, fact)| fact.repository == Some(self.id));
+        Ok(own.map(|(id, fact)| self.inner.status(*id, fact)).collect())
+    }
+
+    fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobInfo)> {
+        let (link, blob) = self.snapshot()?.link(self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        Ok((link, BlobInfo { digest: *digest, len: blob.len, references: link.count }))
+    }
+}
+
+impl Snapshot {
+    /// A repository's link to a blob, and the blob.
+    fn link(&self, repository: RepositoryId, digest: &Digest) -> Result<Option<(LinkFact, BlobFact)>> {
+        let key = Key::of_digest(Family::Link, repository, digest);
+        let link = self.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(digest));
+        let Some(link) = link else { return Ok(None) };
+        Ok(self.blob_of(digest)?.map(|blob| (link, blob)))
+    }
+}
+
+impl Inner {
+    /// What a link leads to.
+    fn linked(
+        &self,
+        snapshot: &Snapshot,
+        (key, value): (Key, crate::facts::Value),
+    ) -> Result<(Digest, BlobFact, LinkFact)> {
+        let link = decoded(LinkFact::decode(value.as_bytes()))?;
+        let key = link.blob(&key);
+        let blob = decoded(snapshot.blob(&key)?)?;
+        Ok((self.digest_of(&key, &blob)?, blob, link))
+    }
+}
+
+/// So many links are taken away in one commit.
+const EXPIRED_AT_ONCE: usize = 256;
+
+impl Store {
+    /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
+    /// [`Options::retention`](crate::Options::retention), and returns how many. It looks at all links; to be called now and then.
+    ///
+    /// # Errors
+    /// What taking them away meets; those already taken stay so.
+    pub fn expire_blobs(&self) -> Result<usize> {
+        let inner = &self.inner;
+        let (snapshot, retention, now) = (inner.snapshot(), inner.retention(), inner.open_time());
+        let mut count = 0;
+        for repository in snapshot.repositories()? {
+            let named = repository?.named();
+            let mut digests = Vec::new();
+            for fact in snapshot.scan(Prefix::of(Family::Link, named.id))? {
+                let (key, value) = fact?;
+                let link = decoded(LinkFact::decode(value.as_bytes()))?;
+                if retention.has_expired(&link, now) {
+                    digests.push(inner.linked(&snapshot, (key, value))?.0);
+                }
+                if digests.len() == EXPIRED_AT_ONCE {
+                    count += inner.expire_links(&named, std::mem::take(&mut digests))?;
+                }
+            }
+            count += inner.expire_links(&named, digests)?;
+        }
+        Ok(count)
+    }
+}
+
+impl Inner {
+    fn expire_links(&self, repository: &crate::log::Named, digests: Vec<Digest>) -> Result<usize> {
+        if digests.is_empty() {
+            return Ok(0);
+        }
+        let expire = Expire { repository: repository.clone(), digests, retention: self.retention() };
+        Ok(self.commit(Request::Apply(Box::new(expire)))?.applied)
+    }
+}

@@ -1,0 +1,598 @@
+//! What happens to repositories at the ordering point.
+//!
+//! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and takes place
+//! in one record or not at all. So nothing that was checked can be overtaken: a manifest whose blob was deleted a moment
+//! ago is refused, and its client pushes the blob again.
+//!
+//! # Invariants kept here
+//! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a link whose
+//!   count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A repository's
+//!   contents go only after the repository itself is gone ([`Purge`]).
+//! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those that hold
+//!   it.** [`hold`] and [`release`] change them.
+//! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
+//!   [`delete_manifest`].
+//! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
+//!   [`set_tag`] and [`remove_tag`].
+//! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
+//!   [released](release). No clock but the store's open time is asked.
+
+use std::collections::HashSet;
+
+use crate::digest::Digest;
+use crate::error::{Error, ManifestProblem, Result};
+use crate::facts::{
+    Family, Held, Key, LinkFact, ManifestFact, Prefix, PullFact, ReferrerFact, RepositoryFact, TagFact, Value,
+};
+use crate::id::RepositoryId;
+use crate::log::{Named, Op};
+use crate::registry::document::Document;
+use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag};
+use crate::store::files::Space;
+use crate::store::request::{Apply, Facts, one_more};
+
+/// So many facts of a deleted repository go in one commit.
+const PURGED_AT_ONCE: usize = 256;
+
+/// For how long blobs stay that no manifest holds, in milliseconds of open time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention(pub(crate) u64);
+
+impl Retention {
+    /// When a link was last relied on is noted with this precision, so that claiming it again and again costs nothing.
+    fn precision(self) -> u64 {
+        self.0 / 8
+    }
+
+    /// Whether it is time to note that somebody relies on a link.
+    pub(crate) fn is_stale(self, link: &LinkFact, now: u64) -> bool {
+        link.count == 0 && link.touched.saturating_add(self.precision()) <= now
+    }
+
+    /// Whether nobody relies on a link any more.
+    pub(crate) fn has_expired(self, link: &LinkFact, now: u64) -> bool {
+        link.count == 0 && link.touched.saturating_add(self.0).saturating_add(self.precision()) <= now
+    }
+}
+
+/// The repository, if it is still the one that was opened.
+fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
+    let found = facts.decode(&Key::repository(&named.name), RepositoryFact::decode)?;
+    let not_found = || Error::RepositoryNotFound { name: named.name.clone() };
+    found.filter(|found| found.id == named.id).ok_or_else(not_found)
+}
+
+fn link_key(repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(Family::Link, repository, digest)
+}
+
+fn manifest_key(repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(Family::Manifest, repository, digest)
+}
+
+/// The link to a blob. Digests of different algorithms may have one key: which of them it is, the blob says.
+fn link_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
+    let key = link_key(repository, digest);
+    let link = facts.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(digest));
+    if link.is_some() && facts.blob(digest)?.is_none() { Ok(None) } else { Ok(link) }
+}
+
+fn manifest_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<ManifestFact>> {
+    let found = facts.decode(&manifest_key(repository, digest), ManifestFact::decode)?;
+    Ok(found.filter(|manifest| manifest.digest == *digest))
+}
+
+fn tag_of(facts: &Facts<'_>, repository: RepositoryId, tag: &str) -> Result<Option<TagFact>> {
+    facts.decode(&Key::tag(repository, tag), TagFact::decode)
+}
+
+fn manifest_not_found(reference: impl Into<Reference>) -> Error {
+    Error::ManifestNotFound { reference: reference.into().to_string() }
+}
+
+/// Gives a repository a blob that the store has, or notes that somebody relies on it again.
+fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest, retention: Retention) -> Result<Vec<Op>> {
+    let now = facts.now().open;
+    if let Some(mut link) = link_of(facts, named.id, digest)? {
+        touch(facts, named.id, digest, &mut link, retention);
+        return Ok(Vec::new());
+    }
+    facts.hold(digest)?;
+    facts.set(link_key(named.id, digest), Some(LinkFact::new(&Key::blob(digest), now).encode()));
+    Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
+}
+
+/// Notes that somebody relies on a link, unless that was noted a moment ago.
+fn touch(facts: &mut Facts<'_>, id: RepositoryId, digest: &Digest, link: &mut LinkFact, retention: Retention) {
+    let now = facts.now().open;
+    if retention.is_stale(link, now) {
+        link.touched = now;
+        facts.set(link_key(id, digest), Some(link.encode()));
+    }
+}
+
+fn unlink(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Op> {
+    facts.release(digest)?;
+    facts.set(link_key(named.id, digest), None);
+    Ok(Op::Unlink { repository: named.clone(), digest: *digest })
+}
+
+/// Counts one more manifest that holds something; `false` where that is not there.
+fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
+    match held {
+        Held::Blob(digest) => {
+            let Some(mut link) = link_of(facts, id, digest)? else { return Ok(false) };
+            link.count = one_more(link.count)?;
+            facts.set(link_key(id, digest), Some(link.encode()));
+        }
+        Held::Manifest(digest) => {
+            let Some(mut manifest) = manifest_of(facts, id, digest)? else { return Ok(false) };
+            manifest.count = one_more(manifest.count)?;
+            facts.set(manifest_key(id, digest), Some(manifest.encode()));
+        }
+    }
+    Ok(true)
+}
+
+/// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from now on.
+fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+    match held {
+        Held::Blob(digest) => {
+            if let Some(mut link) = link_of(facts, id, digest)? {
+                link.count = link.count.saturating_sub(1);
+                link.touched = facts.now().open;
+                facts.set(link_key(id, digest), Some(link.encode()));
+            }
+        }
+        Held::Manifest(digest) => {
+            if let Some(mut manifest) = manifest_of(facts, id, digest)? {
+                manifest.count = manifest.count.saturating_sub(1);
+                facts.set(manifest_key(id, digest), Some(manifest.encode()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets a tag name a manifest that is there.
+fn set_tag(
+    facts: &mut Facts<'_>,
+    repository: &RepositoryFact,
+    named: &Named,
+    tag: &Tag,
+    digest: &Digest,
+    expect: &ExpectTag,
+) -> Result<Option<Op>> {
+    let old = tag_of(facts, named.id, tag.as_str())?.map(|tag| tag.digest);
+    let is_expected = match expect {
+        ExpectTag::Any => true,
+        ExpectTag::Absent => old.is_none(),
+        ExpectTag::Is(expected) => old == Some(*expected),
+    };
+    if !is_expected {
+        return Err(Error::TagMoved { tag: tag.to_string(), found: old });
+    }
+    if old == Some(*digest) {
+        return Ok(None);
+    }
+    if let Some(old) = old {
+        if RepositoryInfo::from_fact(repository)?.settings.is_immutable(tag) {
+            return Err(Error::TagImmutable { tag: tag.to_string(), digest: old });
+        }
+        facts.set(Key::tag_of(named.id, &old, tag.as_str()), None);
+    }
+    let fact = TagFact { updated: facts.now().wall, digest: *digest, tag: tag.to_string() };
+    facts.set(Key::tag(named.id, tag.as_str()), Some(fact.encode()));
+    facts.set(Key::tag_of(named.id, digest, tag.as_str()), Some(Value::new(tag.as_str().as_bytes())));
+    Ok(Some(Op::Tag { repository: named.clone(), tag: tag.to_string(), digest: *digest, old }))
+}
+
+fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
+    let Some(TagFact { digest, tag, .. }) = tag_of(facts, named.id, tag)? else { return Ok(None) };
+    facts.set(Key::tag(named.id, &tag), None);
+    facts.set(Key::tag_of(named.id, &digest, &tag), None);
+    Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
+}
+
+/// Deletes a manifest and its tags, and lets go of what it holds. Its referrers stay. Refuses before it changes anything.
+fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
+    let id = named.id;
+    let manifest = manifest_of(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
+    if manifest.count > 0 {
+        return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
+    }
+    let mut ops = Vec::new();
+    for (_, tag) in facts.scan(Prefix::under(Family::TagOf, id, digest), usize::MAX)? {
+        let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
+        // Another digest may begin with the same bytes.
+        if tag_of(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
+            ops.extend(remove_tag(facts, named, &tag)?);
+        }
+    }
+    for held in &manifest.held {
+        release(facts, id, held)?;
+    }
+    if let Some(subject) = &manifest.subject {
+        facts.set(Key::referrer(id, subject, digest), None);
+    }
+    let pulled = Key::of_digest(Family::Pull, id, digest);
+    if facts.get(&pulled)?.is_some() {
+        facts.set(pulled, None);
+    }
+    facts.release(digest)?;
+    facts.set(manifest_key(id, digest), None);
+    ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
+    Ok(ops)
+}
+
+/// Creates a repository.
+#[derive(Debug)]
+pub(crate) struct Create {
+    pub(crate) name: String,
+    pub(crate) settings: RepositorySettings,
+}
+
+impl Apply for Create {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let key = Key::repository(&self.name);
+        if facts.get(&key)?.is_some() {
+            return Err(Error::RepositoryExists { name: self.name.clone() });
+        }
+        let id = RepositoryId(facts.lsn().0);
+        let fact = self.settings.to_fact(id, &self.name, facts.now().wall);
+        facts.set(key, Some(fact.encode()));
+        Ok(vec![Op::CreateRepository { repository: Named { id, name: self.name.clone() } }])
+    }
+}
+
+/// Changes a repository's settings.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) repository: Named,
+    pub(crate) settings: RepositorySettings,
+}
+
+impl Apply for Set {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let old = repository(facts, &self.repository)?;
+        let fact = self.settings.to_fact(old.id, &old.name, old.created);
+        if fact == old {
+            return Ok(Vec::new());
+        }
+        facts.set(Key::repository(&old.name), Some(fact.encode()));
+        Ok(vec![Op::SetRepository { repository: self.repository.clone() }])
+    }
+}
+
+/// Deletes a repository: its name is free at once, its contents go in later commits.
+#[derive(Debug)]
+pub(crate) struct Delete {
+    pub(crate) name: String,
+    pub(crate) with_contents: bool,
+}
+
+impl Apply for Delete {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let key = Key::repository(&self.name);
+        let name = || self.name.clone();
+        let found = facts.decode(&key, RepositoryFact::decode)?;
+        let id = found.ok_or_else(|| Error::RepositoryNotFound { name: name() })?.id;
+        if !self.with_contents && !facts.scan(Prefix::of(Family::Manifest, id), 1)?.is_empty() {
+            return Err(Error::RepositoryNotEmpty { name: name() });
+        }
+        facts.set(key, None);
+        facts.set(Key::deleted(id), Some(Value::new(&[])));
+        Ok(vec![Op::DeleteRepository { repository: Named { id, name: name() } }])
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Removes some of what is left of a deleted repository, and in the end that it is known as such.
+#[derive(Debug)]
+pub(crate) struct Purge(pub(crate) RepositoryId);
+
+impl Apply for Purge {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let id = self.0;
+        let mut tags = Vec::new();
+        let mut left = PURGED_AT_ONCE;
+        // Tags first: each names a manifest that is there, until none does.
+        for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
+            for (key, value) in facts.scan(Prefix::of(family, id), left)? {
+                left -= 1;
+                match family {
+                    Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
+                    Family::Manifest => {
+                        if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
+                            facts.release(&manifest.digest)?;
+                        }
+                    }
+                    Family::Link => {
+                        if let Some(link) = LinkFact::decode(value.as_bytes()) {
+                            facts.release_key(link.blob(&key))?;
+                        }
+                    }
+                    _ => {}
+                }
+                facts.set(key, None);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        if left > 0 && facts.get(&Key::deleted(id))?.is_some() {
+            facts.set(Key::deleted(id), None);
+        }
+        Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: id, tags }] })
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Gives a repository a blob that was just stored, or that it may have by another right.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    pub(crate) retention: Retention,
+    /// The repository that must have the blob.
+    pub(crate) from: Option<Named>,
+}
+
+impl Apply for Link {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        repository(facts, &self.repository)?;
+        if let Some(from) = &self.from {
+            let is_there = match repository(facts, from) {
+                Ok(from) => link_of(facts, from.id, &self.digest)?.is_some(),
+                Err(Error::RepositoryNotFound { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if !is_there {
+                return Err(Error::BlobNotFound { digest: self.digest });
+            }
+        }
+        link(facts, &self.repository, &self.digest, self.retention)
+    }
+}
+
+/// Notes that somebody relies on a blob.
+#[derive(Debug)]
+pub(crate) struct Touch {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    pub(crate) retention: Retention,
+}
+
+impl Apply for Touch {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let Self { repository: named, digest, retention } = self;
+        repository(facts, named)?;
+        let mut link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        touch(facts, named.id, digest, &mut link, *retention);
+        Ok(Vec::new())
+    }
+}
+
+/// Takes a blob from a repository, unless a manifest holds it.
+#[derive(Debug)]
+pub(crate) struct Unlink {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+}
+
+impl Apply for Unlink {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, digest) = (&self.repository, self.digest);
+        repository(facts, named)?;
+        match link_of(facts, named.id, &digest)? {
+            None => Err(Error::BlobNotFound { digest }),
+            Some(LinkFact { count: 0, .. }) => Ok(vec![unlink(facts, named, &digest)?]),
+            Some(LinkFact { count, .. }) => Err(Error::BlobInUse { digest, count }),
+        }
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Takes blobs from a repository that nobody relies on any more.
+#[derive(Debug)]
+pub(crate) struct Expire {
+    pub(crate) repository: Named,
+    pub(crate) digests: Vec<Digest>,
+    pub(crate) retention: Retention,
+}
+
+impl Apply for Expire {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, now) = (&self.repository, facts.now().open);
+        let mut ops = Vec::new();
+        for digest in &self.digests {
+            if link_of(facts, named.id, digest)?.is_some_and(|link| self.retention.has_expired(&link, now)) {
+                ops.push(unlink(facts, named, digest)?);
+            }
+        }
+        Ok(ops)
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Makes a document that was just stored a manifest: takes over what it references, its subject and its tags.
+#[derive(Debug)]
+pub(crate) struct PutManifest {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    pub(crate) len: u64,
+    pub(crate) media_type: String,
+    pub(crate) document: Document,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) expect_tag: ExpectTag,
+    /// Whether manifests that it references may be absent.
+    pub(crate) sparse: bool,
+}
+
+impl PutManifest {
+    fn references(&self) -> impl Iterator<Item = (Held, bool)> + '_ {
+        let blobs = self.document.blobs.iter().map(|blob| (Held::Blob(blob.digest), blob.optional));
+        blobs.chain(self.document.manifests.iter().map(|digest| (Held::Manifest(*digest), self.sparse)))
+    }
+
+    /// Holds what is referenced and not held yet, and says what that is.
+    fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
+        let known: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
+        let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for (held, optional) in self.references().filter(|(held, _)| !known.contains(held)) {
+            if hold(facts, self.repository.id, &held)? {
+                new.push(held);
+            } else if !optional {
+                match held {
+                    Held::Blob(digest) => blobs.push(digest),
+                    Held::Manifest(digest) => manifests.push(digest),
+                }
+            }
+        }
+        if blobs.is_empty() && manifests.is_empty() {
+            Ok(new)
+        } else {
+            Err(Error::ReferencesMissing { blobs, manifests })
+        }
+    }
+}
+
+impl Apply for PutManifest {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, id) = (&self.repository, self.repository.id);
+        let repository = repository(facts, named)?;
+        let known = manifest_of(facts, id, &self.digest)?;
+        if let Some(known) = known.as_ref().filter(|known| known.media_type != self.media_type) {
+            let (expected, found) = (known.media_type.clone(), self.media_type.clone());
+            return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });
+        }
+        let new = self.hold_new(facts, known.as_ref())?;
+        let mut ops = Vec::new();
+        match known {
+            Some(_) if new.is_empty() => {}
+            Some(mut known) => {
+                known.held.extend(new);
+                facts.set(manifest_key(id, &self.digest), Some(known.encode()));
+            }
+            None => {
+                facts.hold(&self.digest)?;
+                let subject = self.document.subject;
+                let fact = ManifestFact {
+                    digest: self.digest,
+                    len: self.len,
+                    pushed: facts.now().wall,
+                    count: 0,
+                    media_type: self.media_type.clone(),
+                    artifact_type: self.document.artifact_type.clone(),
+                    subject,
+                    held: new,
+                };
+                facts.set(manifest_key(id, &self.digest), Some(fact.encode()));
+                if let Some(subject) = subject {
+                    let referrer = ReferrerFact { subject, digest: self.digest };
+                    facts.set(Key::referrer(id, &subject, &self.digest), Some(referrer.encode()));
+                }
+                let (digest, media_type) = (self.digest, self.media_type.clone());
+                ops.push(Op::PutManifest { repository: named.clone(), digest, media_type, subject });
+            }
+        }
+        for tag in &self.tags {
+            ops.extend(set_tag(facts, &repository, named, tag, &self.digest, &self.expect_tag)?);
+        }
+        Ok(ops)
+    }
+}
+
+/// Lets a tag name a manifest of the repository.
+#[derive(Debug)]
+pub(crate) struct SetTag {
+    pub(crate) repository: Named,
+    pub(crate) tag: Tag,
+    pub(crate) digest: Digest,
+    pub(crate) expect: ExpectTag,
+}
+
+impl Apply for SetTag {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let repository = repository(facts, &self.repository)?;
+        if manifest_of(facts, self.repository.id, &self.digest)?.is_none() {
+            return Err(manifest_not_found(self.digest));
+        }
+        let op = set_tag(facts, &repository, &self.repository, &self.tag, &self.digest, &self.expect)?;
+        Ok(op.into_iter().collect())
+    }
+}
+
+/// Removes tags and deletes manifests, each if it can be: the others are [refused](Facts::refuse).
+#[derive(Debug)]
+pub(crate) struct DeleteReferences {
+    pub(crate) repository: Named,
+    pub(crate) references: Vec<Reference>,
+}
+
+impl Apply for DeleteReferences {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        repository(facts, &self.repository)?;
+        let mut ops = Vec::new();
+        let mut open: Vec<usize> = (0..self.references.len()).collect();
+        // An index may come behind what it holds: as long as one goes, others may follow.
+        loop {
+            let (mut in_use, before) = (Vec::new(), open.len());
+            for index in std::mem::take(&mut open) {
+                let deleted = match self.references.get(index) {
+                    Some(Reference::Tag(tag)) => remove_tag(facts, &self.repository, tag.as_str())
+                        .and_then(|op| op.map(|op| vec![op]).ok_or_else(|| manifest_not_found(tag))),
+                    Some(Reference::Digest(digest)) => delete_manifest(facts, &self.repository, digest),
+                    None => Ok(Vec::new()),
+                };
+                match deleted {
+                    Ok(done) => ops.extend(done),
+                    Err(error @ Error::ManifestInUse { .. }) => in_use.push((index, error)),
+                    Err(error @ Error::ManifestNotFound { .. }) => facts.refuse(index, error),
+                    Err(error) => return Err(error),
+                }
+            }
+            if in_use.is_empty() || in_use.len() == before {
+                in_use.into_iter().for_each(|(index, error)| facts.refuse(index, error));
+                return Ok(ops);
+            }
+            open = in_use.into_iter().map(|(index, _)| index).collect();
+        }
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Notes when manifests were pulled last.
+#[derive(Debug)]
+pub(crate) struct NotePulls(pub(crate) Vec<(Named, Digest, u64)>);
+
+impl Apply for NotePulls {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        for (named, digest, time) in &self.0 {
+            let key = Key::of_digest(Family::Pull, named.id, digest);
+            let known = facts.decode(&key, PullFact::decode)?;
+            let is_newer = known.is_none_or(|known| known.pulled < *time);
+            if is_newer && manifest_of(facts, named.id, digest)?.is_some() {
+                facts.set(key, Some(PullFact { pulled: *time }.encode()));
+                ops.push(Op::Pull { repository: named.clone(), digest: *digest, time: *time });
+            }
+        }
+        Ok(ops)
+    }
+}

@@ -1,0 +1,257 @@
+//! What a manifest references: parsed from the documents that registries know.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::error::{Error, ManifestProblem, Result};
+
+/// An OCI image manifest.
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index.
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// A Docker image manifest, version 2, schema 2.
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// A Docker manifest list.
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The beginnings of the media types of layers that registries need not have.
+const NOT_DISTRIBUTED: [&str; 2] =
+    ["application/vnd.oci.image.layer.nondistributable.", "application/vnd.docker.image.rootfs.foreign."];
+
+/// The longest media type, in bytes: RFC 6838 allows 127 and 127.
+const MAX_MEDIA_TYPE: usize = 255;
+
+/// A blob that a manifest references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlobReference {
+    pub(crate) digest: Digest,
+    /// Whether it may be absent: a layer that registries need not have.
+    pub(crate) optional: bool,
+}
+
+/// What a manifest says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Document {
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) subject: Option<Digest>,
+    /// The blobs that it references, each once.
+    pub(crate) blobs: Vec<BlobReference>,
+    /// The manifests that it references, each once.
+    pub(crate) manifests: Vec<Digest>,
+}
+
+/// The fields that matter here. All others are left as they are: the document is stored byte for byte.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: Option<String>,
+    digest: String,
+}
+
+impl Descriptor {
+    fn digest(&self) -> Result<Digest> {
+        let digest = || self.digest.chars().take(200).collect();
+        self.digest.parse().map_err(|_| invalid(ManifestProblem::Digest { digest: digest() }))
+    }
+}
+
+fn invalid(problem: ManifestProblem) -> Error {
+    Error::InvalidManifest { problem }
+}
+
+fn syntax(error: &serde_json::Error) -> Error {
+    invalid(ManifestProblem::Syntax { line: error.line(), column: error.column() })
+}
+
+/// Checks that a media type is one as to its form.
+pub(crate) fn check_media_type(media_type: &str) -> Result<()> {
+    let is_valid = media_type.len() <= MAX_MEDIA_TYPE
+        && media_type.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty())
+        && media_type.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_valid {
+        return Ok(());
+    }
+    let media_type = media_type.chars().take(MAX_MEDIA_TYPE).collect();
+    Err(invalid(ManifestProblem::UnknownMediaType { media_type }))
+}
+
+impl Document {
+    /// Parses a manifest of one of the known media types.
+    pub(crate) fn parse(media_type: &str, content: &[u8]) -> Result<Self> {
+        let is_index = match media_type {
+            OCI_MANIFEST | DOCKER_MANIFEST => false,
+            OCI_INDEX | DOCKER_LIST => true,
+            _ => return Err(invalid(ManifestProblem::UnknownMediaType { media_type: media_type.to_owned() })),
+        };
+        if content.trim_ascii_start().first() != Some(&b'{') {
+            return Err(invalid(ManifestProblem::Syntax { line: 1, column: 1 })); // serde takes a list for an object too
+        }
+        let fields: Fields = serde_json::from_slice(content).map_err(|error| syntax(&error))?;
+        let field = |field| invalid(ManifestProblem::Field { field });
+        if fields.schema_version != Some(2) {
+            return Err(field("schemaVersion"));
+        }
+        if let Some(expected) = fields.media_type.filter(|said| said != media_type) {
+            return Err(invalid(ManifestProblem::MediaType { expected, found: media_type.to_owned() }));
+        }
+        // What could be read as the one and as the other is neither (CVE-2021-41190).
+        if is_index && (fields.config.is_some() || fields.layers.is_some()) {
+            return Err(field(if fields.config.is_some() { "config" } else { "layers" }));
+        }
+        if !is_index && fields.manifests.is_some() {
+            return Err(field("manifests"));
+        }
+        let mut document = Self {
+            artifact_type: fields.artifact_type.filter(|kind| !kind.is_empty()),
+            subject: fields.subject.as_ref().map(Descriptor::digest).transpose()?,
+            ..Self::default()
+        };
+        if is_index {
+            for manifest in fields.manifests.iter().flatten() {
+                document.manifests.push(manifest.digest()?);
+            }
+        } else {
+            let config = fields.config.ok_or_else(|| field("config"))?;
+            document.blobs.push(BlobReference { digest: config.digest()?, optional: false });
+            for layer in fields.layers.iter().flatten() {
+                let kind = layer.media_type.as_deref().unwrap_or_default();
+                let optional = NOT_DISTRIBUTED.iter().any(|beginning| kind.starts_with(beginning));
+                document.blobs.push(BlobReference { digest: layer.digest()?, optional });
+            }
+            document.artifact_type = document.artifact_type.or(config.media_type.filter(|kind| !kind.is_empty()));
+        }
+        if let Some(kind) = &document.artifact_type {
+            check_media_type(kind).map_err(|_| field("artifactType"))?;
+        }
+        Ok(document.without_repetitions())
+    }
+
+    /// A document whose references are given.
+    pub(crate) fn of_references(blobs: &[Digest], manifests: &[Digest]) -> Self {
+        let blobs = blobs.iter().map(|digest| BlobReference { digest: *digest, optional: false }).collect();
+        let document = Self { blobs, manifests: manifests.to_vec(), ..Self::default() };
+        document.without_repetitions()
+    }
+
+    /// Each reference once: a blob that is referenced as one that must be there must be there.
+    fn without_repetitions(mut self) -> Self {
+        self.blobs.sort_unstable_by_key(|blob| (blob.digest, blob.optional));
+        self.blobs.dedup_by_key(|blob| blob.digest);
+        self.manifests.sort_unstable();
+        self.manifests.dedup();
+        self
+    }
+}
+
+/// The annotations of a manifest; none where it has none, or is no JSON document.
+pub(crate) fn annotations(content: &[u8]) -> BTreeMap<String, String> {
+    #[derive(Deserialize)]
+    struct Annotated {
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let parsed = serde_json::from_slice::<Annotated>(content).ok();
+    parsed.and_then(|parsed| parsed.annotations).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Algorithm;
+
+    fn digest(n: u8) -> Digest {
+        Digest::of(Algorithm::Sha256, &[n])
+    }
+
+    fn descriptor(kind: &str, n: u8) -> String {
+        format!(r#"{{"mediaType":"{kind}","digest":"{}","size":1}}"#, digest(n))
+    }
+
+    fn problem(media_type: &str, content: &str) -> ManifestProblem {
+        match Document::parse(media_type, content.as_bytes()) {
+            Err(Error::InvalidManifest { problem }) => problem,
+            other => panic!("{content}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_image_references_its_config_and_its_layers_each_once() {
+        let content = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{},{},{}],"subject":{},"annotations":{{"a":"b"}},"x":[1]}}"#,
+            descriptor("a/config", 1),
+            descriptor("application/vnd.oci.image.layer.v1.tar+gzip", 2),
+            descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", 3),
+            descriptor("application/vnd.oci.image.layer.v1.tar+gzip", 2),
+            descriptor(OCI_MANIFEST, 4),
+        );
+        for media_type in [OCI_MANIFEST, DOCKER_MANIFEST] {
+            let document = Document::parse(media_type, content.as_bytes()).unwrap();
+            let mut blobs: Vec<_> = document.blobs.iter().map(|blob| (blob.digest, blob.optional)).collect();
+            blobs.sort();
+            let mut expected = vec![(digest(1), false), (digest(2), false), (digest(3), true)];
+            expected.sort();
+            assert_eq!(blobs, expected);
+            assert_eq!(document.subject, Some(digest(4)));
+            assert_eq!(document.artifact_type.as_deref(), Some("a/config"));
+            assert!(document.manifests.is_empty());
+        }
+        assert_eq!(annotations(content.as_bytes())["a"], "b");
+    }
+
+    #[test]
+    fn a_blob_that_is_referenced_twice_must_be_there_if_one_of_the_two_says_so() {
+        let content = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{},{}]}}"#,
+            descriptor("a/b", 1),
+            descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 2),
+            descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", 2),
+        );
+        let document = Document::parse(DOCKER_MANIFEST, content.as_bytes()).unwrap();
+        assert!(document.blobs.iter().all(|blob| !blob.optional));
+    }
+
+    #[test]
+    fn an_index_references_manifests() {
+        let content =
+            format!(r#"{{"schemaVersion":2,"artifactType":"x/y","manifests":[{}]}}"#, descriptor(OCI_MANIFEST, 1));
+        let document = Document::parse(OCI_INDEX, content.as_bytes()).unwrap();
+        assert_eq!((document.manifests, document.blobs), (vec![digest(1)], vec![]));
+        assert_eq!(document.artifact_type.as_deref(), Some("x/y"));
+        assert!(Document::parse(DOCKER_LIST, br#"{"schemaVersion":2,"manifests":[]}"#).unwrap().manifests.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_the_reason() {
+        let config = descriptor("a/b", 1);
+        assert!(matches!(problem(OCI_MANIFEST, "{"), ManifestProblem::Syntax { line: 1, .. }));
+        assert!(matches!(problem(OCI_MANIFEST, "[]"), ManifestProblem::Syntax { .. }));
+        assert!(matches!(problem(OCI_MANIFEST, &"[".repeat(100_000)), ManifestProblem::Syntax { .. }));
+        assert!(matches!(problem("text/plain", "{}"), ManifestProblem::UnknownMediaType { .. }));
+        let field = |content: &str, expected: &str| {
+            assert!(matches!(problem(OCI_MANIFEST, content), ManifestProblem::Field { field } if field == expected));
+        };
+        field("{}", "schemaVersion");
+        field(r#"{"schemaVersion":1}"#, "schemaVersion");
+        field(r#"{"schemaVersion":2}"#, "config");
+        field(&format!(r#"{{"schemaVersion":2,"config":{config},"manifests":[]}}"#), "manifests");
+        let both = format!(r#"{{"schemaVersion":2,"config":{config},"manifests":[]}}"#);
+        assert!(matches!(problem(OCI_INDEX, &both), ManifestProblem::Field { field: "config" }));
+        let other = format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_MANIFEST}","config":{config}}}"#);
+        assert!(matches!(problem(OCI_MANIFEST, &other), ManifestProblem::MediaType { .. }));
+        let md5 = r#"{"schemaVersion":2,"config":{"digest":"md5:00"}}"#;
+        assert!(matches!(problem(OCI_MANIFEST, md5), ManifestProblem::Digest { .. }));
+    }
+}

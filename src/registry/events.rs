@@ -1,0 +1,212 @@
+//! What happened: read from the log, from any position on that it still has.
+
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
+use crate::error::{Damage, Error, Result};
+use crate::id::{FileId, Lsn};
+use crate::log::replay::{Extent, Replay};
+use crate::log::{LogHeader, Named, Op};
+use crate::registry::{RepositoryName, Tag};
+use crate::runs::LogEntry;
+use crate::store::{Inner, Store};
+use crate::sync::lock;
+use crate::vfs::OpenMode;
+
+/// Something that happened to a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The commit's position in the order of all commits. What happened in one step has one position.
+    pub lsn: Lsn,
+    /// When it happened, by the wall clock, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The repository. It may be gone by now, or its name another's.
+    pub repository: RepositoryName,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// It was created.
+    Created,
+    /// It was deleted, with what was in it.
+    Deleted,
+    /// Its settings changed.
+    SettingsChanged,
+    /// A blob was pushed or mounted.
+    BlobAdded(Digest),
+    /// A blob was removed, or expired.
+    BlobRemoved(Digest),
+    /// A manifest was pushed that was not there.
+    ManifestPushed {
+        /// The manifest.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+        /// The manifest that it refers to.
+        subject: Option<Digest>,
+    },
+    /// A manifest was pulled, for the last time before this was noted.
+    ManifestPulled {
+        /// The manifest.
+        digest: Digest,
+        /// When, by the wall clock, in milliseconds since 1970.
+        time_ms: u64,
+    },
+    /// A manifest was deleted.
+    ManifestDeleted(Digest),
+    /// A tag was set.
+    Tagged {
+        /// The tag.
+        tag: Tag,
+        /// The manifest that it names.
+        digest: Digest,
+        /// The manifest that it named before.
+        before: Option<Digest>,
+    },
+    /// A tag was removed.
+    Untagged {
+        /// The tag.
+        tag: Tag,
+        /// The manifest that it named.
+        digest: Digest,
+    },
+}
+
+/// A page of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Events {
+    /// What happened, in order.
+    pub events: Vec<Event>,
+    /// The position to go on from: up to here all was looked at, whether there were events or not.
+    pub next: Lsn,
+}
+
+/// Where the reading of events ended, so that whoever asks for those behind need not begin with the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventPosition {
+    file: FileId,
+    /// Where the next record begins.
+    offset: u64,
+}
+
+/// So many positions are remembered: as many subscribers are served well.
+const POSITIONS: usize = 16;
+
+/// The positions where readings ended, by the LSN up to which they went.
+pub(crate) type EventPositions = BTreeMap<Lsn, EventPosition>;
+
+impl Store {
+    /// What happened to repositories behind a position, in order, as whole commits: so many that there are at least `limit` events, or
+    /// all there are. [`Events::next`] is the position to go on from; to be kept with what was done about them. [`Lsn::default`] is the beginning,
+    /// [`last_lsn`](Self::last_lsn) is now.
+    ///
+    /// Events are read from the log, so they survive restarts, are complete, and none is told before it is durable. How far back they
+    /// go, [`Options::history`](crate::Options::history) says.
+    ///
+    /// ```
+    /// # use strongroom::registry::{EventKind, RepositorySettings};
+    /// # use strongroom::{Lsn, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
+    /// let page = store.events(Lsn::default(), 100)?;
+    /// assert_eq!(page.events[0].repository.as_str(), "team/app");
+    /// assert_eq!(page.events[0].kind, EventKind::Created);
+    /// assert!(store.events(page.next, 100)?.events.is_empty());
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Gap`] where the log no longer goes back so far; [`Error::Corrupt`] where it is damaged.
+    pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
+        let inner = &self.inner;
+        loop {
+            let until = inner.visible();
+            if after >= until {
+                return Ok(Events { events: Vec::new(), next: after });
+            }
+            let logs = lock(&inner.list).logs.clone();
+            let oldest = logs.first().map_or(until, |log| Lsn(log.first_lsn.0.saturating_sub(1)));
+            if after < oldest {
+                return Err(Error::Gap { oldest });
+            }
+            match inner.read_events(&logs, after, until, limit) {
+                // It was given up meanwhile: then the list says so by now.
+                Err(Error::Corrupt { damage: Damage::Missing, .. }) if lock(&inner.list).logs != logs => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn read_events(&self, logs: &[LogEntry], after: Lsn, until: Lsn, limit: usize) -> Result<Events> {
+        let mut events = Vec::new();
+        let known = lock(&self.event_positions).get(&after).copied();
+        let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
+        for log in logs.iter().filter(is_behind) {
+            let path = self.files.layout.log(log.id);
+            let file = self.files.vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
+                _ => Error::io("open", &path)(error),
+            })?;
+            let header = LogHeader::read(&path, &*file, log.id, self.files.store)?;
+            let extent = match log.sealed {
+                Some((len, last)) => Extent::Sealed { len, last },
+                None => Extent::Open { durable: until },
+            };
+            let mut reader = Replay::new(&path, &*file, header, extent, Lsn::ZERO)?;
+            if let Some(known) = known.filter(|known| known.file == log.id) {
+                reader.skip_to(known.offset, after.next());
+            }
+            while let Some(record) = reader.next()? {
+                let lsn = record.header.lsn;
+                if lsn <= after {
+                    continue;
+                }
+                let ops = Op::parse_all(&record.ops).unwrap_or_default();
+                events.extend(ops.into_iter().filter_map(|op| event(lsn, record.header.wall, op)));
+                if events.len() >= limit || lsn == until {
+                    self.remember_position(lsn, EventPosition { file: log.id, offset: record.end() });
+                    return Ok(Events { events, next: lsn });
+                }
+            }
+        }
+        Ok(Events { events, next: until })
+    }
+
+    fn remember_position(&self, after: Lsn, position: EventPosition) {
+        let mut positions = lock(&self.event_positions);
+        positions.insert(after, position);
+        if positions.len() > POSITIONS {
+            positions.pop_first();
+        }
+    }
+}
+
+fn event(lsn: Lsn, time_ms: u64, op: Op) -> Option<Event> {
+    let (Named { name, .. }, kind) = match op {
+        Op::CreateRepository { repository } => (repository, EventKind::Created),
+        Op::DeleteRepository { repository } => (repository, EventKind::Deleted),
+        Op::SetRepository { repository } => (repository, EventKind::SettingsChanged),
+        Op::Link { repository, digest } => (repository, EventKind::BlobAdded(digest)),
+        Op::Unlink { repository, digest } => (repository, EventKind::BlobRemoved(digest)),
+        Op::PutManifest { repository, digest, media_type, subject } => {
+            (repository, EventKind::ManifestPushed { digest, media_type, subject })
+        }
+        Op::DeleteManifest { repository, digest } => (repository, EventKind::ManifestDeleted(digest)),
+        Op::Tag { repository, tag, digest, old } => {
+            (repository, EventKind::Tagged { tag: tag.parse().ok()?, digest, before: old })
+        }
+        Op::Untag { repository, tag, digest } => (repository, EventKind::Untagged { tag: tag.parse().ok()?, digest }),
+        Op::Pull { repository, digest, time } => (repository, EventKind::ManifestPulled { digest, time_ms: time }),
+        _ => return None,
+    };
+    Some(Event { lsn, time_ms, repository: name.parse().ok()?, kind })
+}

@@ -1,0 +1,147 @@
+//! What is done for repositories in the background: noting pulls, and removing what deleted repositories have left.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key};
+use crate::id::RepositoryId;
+use crate::log::Named;
+use crate::registry::Repository;
+use crate::registry::changes::{NotePulls, Purge};
+use crate::store::Inner;
+use crate::store::request::Request;
+use crate::sync::lock;
+
+/// So many pulls are held in memory at most before they are noted durably.
+const PULLS_HELD: usize = 4096;
+
+/// For so long they are held at most, in milliseconds of open time.
+const PULLS_HELD_FOR: u64 = 10_000;
+
+/// What waits to be done.
+#[derive(Debug)]
+pub(crate) struct Pulls {
+    /// When manifests were pulled last, as far as that is not durable yet.
+    waiting: Mutex<HashMap<(RepositoryId, Digest), (String, u64)>>,
+    /// Since when the oldest of them waits, in open time.
+    since: AtomicU64,
+    /// Whether something may be left of a deleted repository.
+    purge: AtomicBool,
+}
+
+impl Default for Pulls {
+    fn default() -> Self {
+        // A crash may have come between a deletion and its end.
+        Self { waiting: Mutex::default(), since: AtomicU64::new(u64::MAX), purge: AtomicBool::new(true) }
+    }
+}
+
+impl Pulls {
+    /// When a manifest was pulled last, if that is not durable yet.
+    pub(crate) fn last(&self, repository: RepositoryId, digest: &Digest) -> Option<u64> {
+        lock(&self.waiting).get(&(repository, *digest)).map(|(_, time)| *time)
+    }
+
+    /// Whether there is something to do.
+    pub(crate) fn due(&self, open_time: u64) -> bool {
+        self.purge.load(Ordering::Acquire)
+            || self.since.load(Ordering::Relaxed).saturating_add(PULLS_HELD_FOR) <= open_time
+    }
+}
+
+impl Inner {
+    /// Remembers that a manifest was pulled now.
+    pub(crate) fn note_pull(&self, repository: &Repository<'_>, digest: &Digest) {
+        let now = self.now();
+        let mut waiting = lock(&self.pulls.waiting);
+        if waiting.is_empty() {
+            self.pulls.since.store(now.open, Ordering::Relaxed);
+        }
+        // When nothing can be written (a full disk), the newest are not worth more memory.
+        if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&(repository.id, *digest)) {
+            waiting.insert((repository.id, *digest), (repository.name.to_string(), now.wall));
+        }
+        if waiting.len() >= PULLS_HELD {
+            self.pulls.since.store(0, Ordering::Relaxed);
+        }
+        drop(waiting);
+        self.maintain_if_due();
+    }
+
+    /// A repository was deleted: what was in it is to go.
+    pub(crate) fn purge_later(&self) {
+        self.pulls.purge.store(true, Ordering::Release);
+        self.maintain_if_due();
+    }
+
+    fn write_pulls(&self) -> Result<()> {
+        let taken = std::mem::take(&mut *lock(&self.pulls.waiting));
+        self.pulls.since.store(u64::MAX, Ordering::Relaxed);
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let named = |(id, digest): &(RepositoryId, Digest), (name, time): &(String, u64)| {
+            (Named { id: *id, name: name.clone() }, *digest, *time)
+        };
+        let pulls = taken.iter().map(|(key, value)| named(key, value)).collect();
+        let written = self.commit_now(Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
+        if written.is_err() {
+            let mut waiting = lock(&self.pulls.waiting);
+            for (key, value) in taken {
+                waiting.entry(key).or_insert(value);
+            }
+            self.pulls.since.store(self.open_time(), Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// Removes what is left of deleted repositories.
+    fn purge(&self) -> Result<()> {
+        if !self.pulls.purge.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let purged = self.purge_all();
+        if purged.is_err() {
+            self.pulls.purge.store(true, Ordering::Release);
+        }
+        purged
+    }
+
+    fn purge_all(&self) -> Result<()> {
+        let snapshot = self.snapshot();
+        for fact in snapshot.facts(Family::Deleted, [0; 32])? {
+            let id = fact?.0.repository_id();
+            for (upload, _) in self.upload_facts()?.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
+                match self.commit_now(Request::CancelUpload { id: upload, untouched_since: None }) {
+                    Err(Error::UploadNotFound { .. }) => {}
+                    other => other?.dropped.iter().for_each(|file| drop(self.files.remove(*file))),
+                }
+            }
+            while self.snapshot().get(&Key::deleted(id))?.is_some() {
+                self.commit_now(Request::Apply(Box::new(Purge(id))))?;
+                if self.maintenance_stops() {
+                    self.pulls.purge.store(true, Ordering::Release);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does what is due.
+pub(crate) fn housekeep(inner: &Inner) -> Result<()> {
+    if !inner.pulls.due(inner.open_time()) {
+        return Ok(());
+    }
+    let written = inner.write_pulls();
+    inner.purge().and(written)
+}
+
+/// Notes durably what is only in memory, before the store is closed.
+pub(crate) fn keep_house_at_close(inner: &Inner) -> Result<()> {
+    inner.write_pulls()
+}

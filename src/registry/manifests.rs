@@ -1,0 +1,322 @@
+//! Manifests: pushing, pulling, deleting, listing.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::blob::frame_for;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact, TagFact};
+use crate::registry::document::{Document, check_media_type};
+use crate::registry::{Reference, Repository, Tag, changes};
+use crate::store::content::Expect;
+use crate::store::request::Request;
+use crate::store::view::{Snapshot, decoded};
+
+/// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
+const MAX_MANIFEST: u64 = 4 << 20;
+
+/// The most references that can be given for one manifest.
+const MAX_REFERENCES: usize = 65_536;
+
+/// The most tags that one push sets, and the most references that one call deletes.
+const MAX_AT_ONCE: usize = 1000;
+
+/// What a tag has to name for it to be moved: compare-and-set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpectTag {
+    /// Whatever it names, or nothing.
+    #[default]
+    Any,
+    /// Nothing: the tag must not exist.
+    Absent,
+    /// This manifest.
+    Is(Digest),
+}
+
+/// How a manifest is pushed.
+///
+/// ```
+/// use strongroom::registry::{ExpectTag, PutManifest};
+///
+/// // Moves `latest` only if nobody else did since it was looked up.
+/// # let seen: strongroom::Digest = strongroom::Digest::of(strongroom::Algorithm::Sha256, b"");
+/// let put = PutManifest::new("application/vnd.oci.image.manifest.v1+json")
+///     .tag("latest".parse()?)
+///     .expect_tag(ExpectTag::Is(seen));
+/// # Ok::<(), strongroom::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PutManifest {
+    media_type: String,
+    expect: Expect,
+    tags: Vec<Tag>,
+    expect_tag: ExpectTag,
+    sparse: bool,
+    references: Option<(Vec<Digest>, Vec<Digest>)>,
+}
+
+impl PutManifest {
+    /// A manifest of a media type. OCI image manifests and indexes, Docker manifests (version 2, schema 2) and manifest lists are parsed; for documents of
+    /// other types [`references`](Self::references) says what they reference.
+    pub fn new(media_type: impl Into<String>) -> Self {
+        Self {
+            media_type: media_type.into(),
+            expect: Expect::Algorithm(Algorithm::Sha256),
+            tags: Vec::new(),
+            expect_tag: ExpectTag::Any,
+            sparse: false,
+            references: None,
+        }
+    }
+
+    /// The digest that the document has, or the algorithm by which it is to be named; SHA-256 by default.
+    pub fn expect(mut self, expect: impl Into<Expect>) -> Self {
+        self.expect = expect.into();
+        self
+    }
+
+    /// A tag that is to name the manifest, in the same step. Several tags: called several times, up to 1,000.
+    pub fn tag(mut self, tag: Tag) -> Self {
+        if !self.tags.contains(&tag) {
+            self.tags.push(tag);
+        }
+        self
+    }
+
+    /// What each of the tags has to name now for the push to take place.
+    pub fn expect_tag(mut self, expect: ExpectTag) -> Self {
+        self.expect_tag = expect;
+        self
+    }
+
+    /// Manifests that an index references may be absent: a sparse index. It holds those that are there; the others when it is pushed
+    /// again once they are.
+    pub fn allow_missing_manifests(mut self) -> Self {
+        self.sparse = true;
+        self
+    }
+
+    /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not parsed.
+    /// At most 65,536 in all.
+    pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
+        self.references = Some((blobs.into(), manifests.into()));
+        self
+    }
+
+    fn document(&self, content: &[u8]) -> Result<Document> {
+        check_media_type(&self.media_type)?;
+        match &self.references {
+            None => Document::parse(&self.media_type, content),
+            Some((blobs, manifests)) => {
+                limit("the number of references", blobs.len() + manifests.len(), MAX_REFERENCES)?;
+                Ok(Document::of_references(blobs, manifests))
+            }
+        }
+    }
+}
+
+fn limit(what: &'static str, found: usize, limit: usize) -> Result<()> {
+    if found <= limit { Ok(()) } else { Err(Error::TooLarge { what, limit: limit as u64, found: found as u64 }) }
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest that it says it refers to.
+    pub subject: Option<Digest>,
+}
+
+/// A manifest with its content.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Manifest {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The media type that it was pushed as.
+    pub media_type: String,
+    /// The document, byte for byte as it was pushed.
+    pub content: Bytes,
+}
+
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Manifest({} {}, {} bytes)", self.media_type, self.digest, self.content.len())
+    }
+}
+
+/// What is known of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManifestInfo {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The media type that it was pushed as.
+    pub media_type: String,
+    /// What kind of artifact it is: its `artifactType`, or the media type of its config.
+    pub artifact_type: Option<String>,
+    /// The manifest that it refers to.
+    pub subject: Option<Digest>,
+    /// The document's length in bytes.
+    pub len: u64,
+    /// When it was pushed, by the wall clock, in milliseconds since 1970.
+    pub pushed_ms: u64,
+    /// When it was [pulled](Repository::pull_manifest) last, likewise; after a crash perhaps an earlier time, by up to ten seconds.
+    pub pulled_ms: Option<u64>,
+    /// How many manifests of the repository hold it.
+    pub references: u32,
+}
+
+impl Repository<'_> {
+    /// Pushes a manifest: in one step it is stored, holds what it references, is listed under its subject and is named by its tags.
+    /// Pushing what is there already is fine.
+    ///
+    /// # Errors
+    /// Nothing has changed after any of them. [`Error::ReferencesMissing`] where the repository does not have what it references;
+    /// [`Error::InvalidManifest`]; [`Error::DigestMismatch`]; [`Error::TagImmutable`]; [`Error::TagMoved`]; [`Error::TooLarge`] for more than
+    /// 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
+    pub fn put_manifest(&self, content: impl AsRef<[u8]>, put: PutManifest) -> Result<Pushed> {
+        let content = content.as_ref();
+        if content.len() as u64 > MAX_MANIFEST {
+            return Err(Error::TooLarge { what: "a manifest", limit: MAX_MANIFEST, found: content.len() as u64 });
+        }
+        limit("the number of tags", put.tags.len(), MAX_AT_ONCE)?;
+        let digest = put.expect.check(Digest::of(put.expect.algorithm(), content))?;
+        let document = put.document(content)?;
+        let subject = document.subject;
+        let change = changes::PutManifest {
+            repository: self.named(),
+            digest,
+            len: content.len() as u64,
+            media_type: put.media_type,
+            document,
+            tags: put.tags,
+            expect_tag: put.expect_tag,
+            sparse: put.sparse,
+        };
+        let frame = frame_for(digest, content, self.inner.options.compression);
+        self.inner.commit(Request::PutFrame { frame, then: Some(Box::new(change)) })?;
+        Ok(Pushed { digest, subject })
+    }
+
+    /// A manifest by its tag or digest. (For a pull that is to count as one there is [`pull_manifest`](Self::pull_manifest).)
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`] where the repository has none such; [`Error::Corrupt`] where it is damaged.
+    pub fn get_manifest(&self, reference: &Reference) -> Result<Manifest> {
+        // It may be deleted between the look-up and the reading: then it is not found, unless the tag names another one by now.
+        loop {
+            let fact = self.find_manifest(&self.snapshot()?, reference)?;
+            match self.inner.get(&fact.digest) {
+                Err(Error::BlobNotFound { .. }) => continue,
+                blob => {
+                    let content = blob?.bytes()?;
+                    return Ok(Manifest { digest: fact.digest, media_type: fact.media_type, content });
+                }
+            }
+        }
+    }
+
+    /// A manifest by its tag or digest, for somebody who pulls it: the time is noted, in memory at first and durably within ten
+    /// seconds, so that a pull costs no sync.
+    ///
+    /// # Errors
+    /// As [`get_manifest`](Self::get_manifest).
+    pub fn pull_manifest(&self, reference: &Reference) -> Result<Manifest> {
+        let manifest = self.get_manifest(reference)?;
+        self.inner.note_pull(self, &manifest.digest);
+        Ok(manifest)
+    }
+
+    /// What is known of a manifest, by its tag or digest.
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`] where the repository has none such.
+    pub fn manifest_info(&self, reference: &Reference) -> Result<ManifestInfo> {
+        let snapshot = self.snapshot()?;
+        let fact = self.find_manifest(&snapshot, reference)?;
+        self.info_of(&snapshot, fact)
+    }
+
+    /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its referrers.
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
+    pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
+        self.delete_batch(&[Reference::Digest(*digest)])?.pop().unwrap_or(Ok(()))
+    }
+
+    /// Removes tags and deletes manifests, all in one step, and says for each whether that was done. A tag is removed, and the manifest
+    /// stays; a digest is deleted with all its tags. An index and what it holds may be given in any order. At most 1,000 at once.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For each: as
+    /// [`delete_manifest`](Self::delete_manifest).
+    pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
+        limit("the number of references", references.len(), MAX_AT_ONCE)?;
+        let delete = changes::DeleteReferences { repository: self.named(), references: references.to_vec() };
+        let refused = self.commit(delete)?.refused;
+        let mut results: Vec<Result<()>> = references.iter().map(|_| Ok(())).collect();
+        for (part, error) in refused {
+            if let Some(result) = results.get_mut(part) {
+                *result = Err(error);
+            }
+        }
+        Ok(results)
+    }
+
+    /// The repository's manifests, those behind `after`, at most `limit` of them. Their order is that of the store's keys: for SHA-256
+    /// that of the digests.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
+        let snapshot = self.snapshot()?;
+        let after = after.map(|after| Key::of_digest(Family::Manifest, self.id, after));
+        let manifests = snapshot.scan_after(Prefix::of(Family::Manifest, self.id), after)?;
+        manifests
+            .take(limit)
+            .map(|fact| self.info_of(&snapshot, decoded(ManifestFact::decode(fact?.1.as_bytes()))?))
+            .collect()
+    }
+
+    fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => {
+                let key = Key::tag(self.id, tag.as_str());
+                snapshot.decode(&key, TagFact::decode)?.map(|tag| tag.digest)
+            }
+        };
+        let manifest = match digest {
+            Some(digest) => self.manifest_of(snapshot, &digest)?,
+            None => None,
+        };
+        manifest.ok_or_else(|| Error::ManifestNotFound { reference: reference.to_string() })
+    }
+
+    pub(crate) fn manifest_of(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Option<ManifestFact>> {
+        let found = snapshot.decode(&Key::of_digest(Family::Manifest, self.id, digest), ManifestFact::decode)?;
+        Ok(found.filter(|manifest| manifest.digest == *digest))
+    }
+
+    fn info_of(&self, snapshot: &Snapshot, fact: ManifestFact) -> Result<ManifestInfo> {
+        let noted = self.inner.pulls.last(self.id, &fact.digest);
+        let stored = snapshot.decode(&Key::of_digest(Family::Pull, self.id, &fact.digest), PullFact::decode)?;
+        Ok(ManifestInfo {
+            digest: fact.digest,
+            media_type: fact.media_type,
+            artifact_type: fact.artifact_type,
+            subject: fact.subject,
+            len: fact.len,
+            pushed_ms: fact.pushed,
+            pulled_ms: noted.max(stored.map(|stored| stored.pulled)),
+            references: fact.count,
+        })
+    }
+}

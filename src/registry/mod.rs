@@ -1,0 +1,78 @@
+//! Repositories: what a registry keeps on the store.
+//!
+//! A [repository](Repository) has blobs, manifests and tags. A blob is visible in a repository only if it was pushed or
+//! mounted there, however often the store has it elsewhere; its content is stored once. A manifest holds the blobs and manifests
+//! that it references, so none of them can be deleted from under it. A tag names a manifest.
+//!
+//! ```
+//! use strongroom::registry::{PutManifest, RepositorySettings};
+//! use strongroom::{Algorithm, Error, Options};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let store = Options::new().create(true).open(dir.path().join("store"))?;
+//! let app = store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
+//!
+//! // First the blobs, then the manifest that references them, under a tag.
+//! let config = app.put("{}", Algorithm::Sha256)?;
+//! let layer = app.put("a layer", Algorithm::Sha256)?;
+//! let media_type = "application/vnd.oci.image.manifest.v1+json";
+//! let manifest = format!(
+//!     r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},
+//!     "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{layer}","size":7}}]}}"#
+//! );
+//! let pushed = app.put_manifest(&manifest, PutManifest::new(media_type).tag("v1".parse()?))?;
+//!
+//! // It comes back byte for byte, and what it references stays.
+//! let pulled = app.pull_manifest(&"v1".parse()?)?;
+//! assert_eq!((pulled.digest, &pulled.content[..]), (pushed.digest, manifest.as_bytes()));
+//! assert!(matches!(app.remove_blob(&layer), Err(Error::BlobInUse { count: 1, .. })));
+//!
+//! // Another repository does not see the layer unless it is mounted there.
+//! let other = store.create_repository(&"team/other".parse()?, RepositorySettings::new())?;
+//! assert!(matches!(other.get(&layer), Err(Error::BlobNotFound { .. })));
+//! other.mount(&layer, app.name(), |_from| true)?;
+//! assert_eq!(other.get(&layer)?.bytes()?, "a layer");
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # What holds
+//! - **All or nothing.** A manifest, what it references, its tags and its subject take effect together, in one record of the log, or not
+//!   at all. What it references is checked at that moment, so no deletion can come between.
+//! - **A race costs a push, never an image.** Whoever pushes a blob, mounts it or [claims](Repository::claim) it finds it there for
+//!   [`Options::retention`](crate::Options::retention), counted in the time that the store was open, which no clock's jump and no restart shortens. Whatever happens after that: a
+//!   manifest that references a blob that is gone is refused with [`ReferencesMissing`](crate::Error::ReferencesMissing).
+//! - **Tags** move in one step, by compare-and-set where [asked](PutManifest::expect_tag). Of two clients that push one tag, one is the
+//!   later.
+//! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed, also if the subject comes later, and until
+//!   it is deleted itself, also if the subject goes before. It neither keeps its subject nor goes with it.
+//! - **A repository that is deleted** is gone at once, and its name is free. What was in it goes in small steps in the background, also
+//!   after a crash.
+//!
+//! # Who sees what
+//! A repository's user is told of nothing outside of it: a blob that only others have is [not found](crate::Error::BlobNotFound), mounting from where one
+//! may not read fails as if nothing was there, pushing content that is stored already takes its whole content, and an upload's id is
+//! worth nothing in another repository.
+
+mod blobs;
+mod changes;
+mod document;
+mod events;
+mod housekeeping;
+mod manifests;
+mod name;
+mod repository;
+mod settings;
+mod tags;
+mod verify;
+
+pub use blobs::BlobInfo;
+pub use events::{Event, EventKind, Events};
+pub use manifests::{ExpectTag, Manifest, ManifestInfo, Pushed, PutManifest};
+pub use name::{Reference, RepositoryName, Tag, TagFilter};
+pub use repository::{Repository, RepositoryDeletion};
+pub use settings::{RepositoryInfo, RepositorySettings, TagMutability};
+pub use tags::{Referrer, TagInfo};
+
+pub(crate) use events::EventPositions;
+pub(crate) use housekeeping::{Pulls, housekeep, keep_house_at_close};
+pub(crate) use verify::recount;

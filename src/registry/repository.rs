@@ -1,0 +1,182 @@
+//! Creating, opening, deleting and listing repositories.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, RepositoryFact};
+use crate::id::RepositoryId;
+use crate::log::Named;
+use crate::names::NameKind;
+use crate::registry::changes::{Create, Delete, Retention, Set};
+use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings};
+use crate::store::request::{Apply, Outcome, Request};
+use crate::store::view::{Snapshot, decoded};
+use crate::store::{Inner, Store};
+
+/// Whether a repository may be deleted that holds manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryDeletion {
+    /// Only one without manifests is deleted. (Blobs that no manifest references do not count.)
+    IfEmpty,
+    /// It is deleted with all that is in it.
+    WithContents,
+}
+
+/// A repository of an open store.
+///
+/// It means the repository that had the name when it was opened: once that is deleted, all calls fail with
+/// [`Error::RepositoryNotFound`], also if there is a new one of that name.
+#[derive(Clone, Debug)]
+pub struct Repository<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) id: RepositoryId,
+    pub(crate) name: RepositoryName,
+}
+
+impl Store {
+    /// Creates a repository.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryExists`] where the name is taken.
+    pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+        let create = Create { name: name.to_string(), settings };
+        self.inner.commit(Request::Apply(Box::new(create)))?;
+        self.repository(name)
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where there is none of that name.
+    pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
+        let id = self.inner.snapshot().repository(name)?.id;
+        Ok(Repository { inner: &self.inner, id, name: name.clone() })
+    }
+
+    /// Opens a repository, or creates it with these settings where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and the like, where it has to be created.
+    pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+        match self.repository(name) {
+            Err(Error::RepositoryNotFound { .. }) => {}
+            other => return other,
+        }
+        match self.create_repository(name, settings) {
+            Err(Error::RepositoryExists { .. }) => self.repository(name),
+            other => other,
+        }
+    }
+
+    /// Deletes a repository. It is gone when this returns; what was in it goes in the background.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`]; [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
+    pub fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<()> {
+        let delete = Delete { name: name.to_string(), with_contents: how == RepositoryDeletion::WithContents };
+        self.inner.commit(Request::Apply(Box::new(delete)))?;
+        self.inner.purge_later();
+        Ok(())
+    }
+
+    /// The names of repositories in order, those behind `after`, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
+        let names = match self.inner.names.list(NameKind::Repository, after, limit) {
+            Some(names) => names,
+            None => self.inner.repositories_from_facts(after, limit)?,
+        };
+        names.iter().map(|name| name.parse()).collect()
+    }
+}
+
+impl Repository<'_> {
+    /// The repository's name.
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
+    /// What is known of the repository.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where it was deleted.
+    pub fn info(&self) -> Result<RepositoryInfo> {
+        RepositoryInfo::from_fact(&self.inner.snapshot().repository(&self.name)?)
+    }
+
+    /// Changes the repository's settings. Tags that are there stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where it was deleted.
+    pub fn set_settings(&self, settings: RepositorySettings) -> Result<()> {
+        self.commit(Set { repository: self.named(), settings }).map(drop)
+    }
+
+    pub(crate) fn named(&self) -> Named {
+        Named { id: self.id, name: self.name.to_string() }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.inner.retention()
+    }
+
+    /// The facts as of now, in which the repository is still there.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        let snapshot = self.inner.snapshot();
+        if snapshot.repository(&self.name)?.id == self.id {
+            return Ok(snapshot);
+        }
+        Err(Error::RepositoryNotFound { name: self.name.to_string() })
+    }
+
+    pub(crate) fn commit(&self, change: impl Apply + 'static) -> Result<Outcome> {
+        self.inner.commit(Request::Apply(Box::new(change)))
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn repository(&self, name: &RepositoryName) -> Result<RepositoryFact> {
+        let found = self.decode(&Key::repository(name.as_str()), RepositoryFact::decode)?;
+        found.ok_or_else(|| Error::RepositoryNotFound { name: name.to_string() })
+    }
+
+    /// All repositories, in no order that means anything.
+    pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
+        let facts = self.facts(Family::Repository, [0; 32])?;
+        Ok(facts.map(|fact| decoded(RepositoryFact::decode(fact?.1.as_bytes()))))
+    }
+}
+
+impl Inner {
+    pub(crate) fn retention(&self) -> Retention {
+        Retention(crate::clock::milliseconds(self.options.retention))
+    }
+
+    /// What the view of names would answer, while it is being rebuilt.
+    fn repositories_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        let snapshot = self.snapshot();
+        let names = snapshot.repositories()?.map(|repository| Ok(repository?.name));
+        first_names(names, after, limit)
+    }
+}
+
+/// The first names in order, those behind `after`.
+pub(crate) fn first_names(
+    names: impl Iterator<Item = Result<String>>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<String>> {
+    let mut first = BTreeSet::new();
+    for name in names {
+        let name = name?;
+        if after.is_none_or(|after| name.as_str() > after) {
+            first.insert(name);
+            if first.len() > limit {
+                first.pop_last();
+            }
+        }
+    }
+    Ok(first.into_iter().collect())
+}

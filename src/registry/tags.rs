@@ -1,0 +1,148 @@
+//! Tags, and what refers to a manifest.
+
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key, Prefix, ReferrerFact, TagFact};
+use crate::names::{NameKind, tag_name};
+use crate::registry::changes::SetTag;
+use crate::registry::document::annotations;
+use crate::registry::repository::first_names;
+use crate::registry::{ExpectTag, Reference, Repository, Tag};
+use crate::store::view::decoded;
+
+/// What a tag names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TagInfo {
+    /// The tag.
+    pub tag: Tag,
+    /// The manifest that it names.
+    pub digest: Digest,
+    /// Since when, by the wall clock, in milliseconds since 1970.
+    pub updated_ms: u64,
+}
+
+/// A manifest that refers to a subject: what its descriptor says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Referrer {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its artifact type: its `artifactType`, or the media type of its config.
+    pub artifact_type: Option<String>,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Repository<'_> {
+    /// Lets a tag name a manifest that the repository has.
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`]; [`Error::TagMoved`] where the tag does not name what was expected; [`Error::TagImmutable`].
+    pub fn tag(&self, tag: &Tag, digest: &Digest, expect: ExpectTag) -> Result<()> {
+        self.commit(SetTag { repository: self.named(), tag: tag.clone(), digest: *digest, expect }).map(drop)
+    }
+
+    /// Removes a tag. The manifest stays.
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`] where there is no such tag.
+    pub fn untag(&self, tag: &Tag) -> Result<()> {
+        self.delete_batch(&[Reference::Tag(tag.clone())])?.pop().unwrap_or(Ok(()))
+    }
+
+    /// What a tag names.
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`] where there is no such tag.
+    pub fn resolve(&self, tag: &Tag) -> Result<TagInfo> {
+        let fact = self.snapshot()?.decode(&Key::tag(self.id, tag.as_str()), TagFact::decode)?;
+        let fact = fact.ok_or_else(|| Error::ManifestNotFound { reference: tag.to_string() })?;
+        Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
+    }
+
+    /// The repository's tags in order, those behind `after`, at most `limit` of them. Costs what the page holds, however many tags there are.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
+        let snapshot = self.snapshot()?;
+        let prefix = tag_name(self.id, "");
+        let from = tag_name(self.id, after.unwrap_or_default());
+        let names = match self.inner.names.list(NameKind::Tag, Some(&from), limit) {
+            Some(names) => names.iter().map_while(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect(),
+            None => {
+                let facts = snapshot.scan(Prefix::of(Family::Tag, self.id))?;
+                let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));
+                first_names(names, after, limit)?
+            }
+        };
+        names.iter().map(|name| name.parse()).collect()
+    }
+
+    /// The tags that name a manifest, in order.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
+        let snapshot = self.snapshot()?;
+        let mut tags = Vec::new();
+        for fact in snapshot.scan(Prefix::under(Family::TagOf, self.id, digest))? {
+            let tag: Tag = String::from_utf8_lossy(fact?.1.as_bytes()).parse()?;
+            let named = snapshot.decode(&Key::tag(self.id, tag.as_str()), TagFact::decode)?;
+            if named.is_some_and(|named| named.digest == *digest) {
+                tags.push(tag);
+            }
+        }
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
+    /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type if one is
+    /// given, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts, or one of the manifests, are damaged.
+    pub fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<Referrer>> {
+        let snapshot = self.snapshot()?;
+        let after = after.map(|after| Key::referrer(self.id, subject, after));
+        let mut referrers = Vec::new();
+        for fact in snapshot.scan_after(Prefix::under(Family::Referrer, self.id, subject), after)? {
+            if referrers.len() == limit {
+                break;
+            }
+            let fact = decoded(ReferrerFact::decode(fact?.1.as_bytes()))?;
+            if fact.subject != *subject {
+                continue; // it begins with the same bytes
+            }
+            let manifest = decoded(self.manifest_of(&snapshot, &fact.digest)?)?;
+            if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
+                continue;
+            }
+            let content = match self.inner.get(&fact.digest) {
+                Err(Error::BlobNotFound { .. }) => continue, // deleted since
+                blob => blob?.bytes()?,
+            };
+            referrers.push(Referrer {
+                digest: fact.digest,
+                media_type: manifest.media_type,
+                artifact_type: manifest.artifact_type,
+                len: manifest.len,
+                annotations: annotations(&content),
+            });
+        }
+        Ok(referrers)
+    }
+}

@@ -1,0 +1,56 @@
+//! Repositories, manifests, tags and referrers: what their users rely on, and the races that have hurt users of others.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod common;
+
+use common::registry::{image, index, name, options, tag};
+use strongroom::registry::{EventKind, PutManifest, Reference, RepositorySettings};
+use strongroom::vfs::SimVfs;
+use strongroom::{Algorithm, Clock, Error, Lsn};
+
+#[test]
+fn a_push_comes_back_byte_for_byte_by_tag_and_by_digest_also_after_a_restart() {
+    let (disk, clock) = (SimVfs::new(), Clock::manual());
+    let store = options(&disk, &clock).open("/store").unwrap();
+    let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
+    let config = repository.put("{}", Algorithm::Sha256).unwrap();
+    let layer = repository.put("layer", Algorithm::Sha512).unwrap();
+    let (media_type, document) = image(&[config, layer], None);
+    let put = PutManifest::new(media_type).tag(tag("v1")).tag(tag("latest"));
+    let pushed = repository.put_manifest(&document, put).unwrap();
+    let (list_type, list) = index(&[pushed.digest], None);
+    let listed = repository.put_manifest(&list, PutManifest::new(list_type).tag(tag("all"))).unwrap();
+    store.close().unwrap();
+
+    let store = options(&disk, &clock).open("/store").unwrap();
+    let repository = store.repository(&name("team/app")).unwrap();
+    for reference in ["v1".parse().unwrap(), Reference::from(pushed.digest)] {
+        let manifest = repository.get_manifest(&reference).unwrap();
+        assert_eq!((manifest.digest, manifest.media_type.as_str()), (pushed.digest, media_type));
+        assert_eq!(manifest.content, document);
+    }
+    assert_eq!(repository.tags(None, 10).unwrap(), [tag("all"), tag("latest"), tag("v1")]);
+    assert_eq!(repository.tags_of(&pushed.digest).unwrap(), [tag("latest"), tag("v1")]);
+    assert_eq!(repository.manifest_info(&pushed.digest.into()).unwrap().references, 1);
+    assert!(matches!(repository.delete_manifest(&pushed.digest), Err(Error::ManifestInUse { count: 1, .. })));
+    assert!(matches!(repository.remove_blob(&layer), Err(Error::BlobInUse { count: 1, .. })));
+    repository.delete_manifest(&listed.digest).unwrap();
+    repository.delete_manifest(&pushed.digest).unwrap();
+    assert!(repository.tags(None, 10).unwrap().is_empty());
+    repository.remove_blob(&layer).unwrap();
+    assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+    let kinds: Vec<_> =
+        store.events(Lsn::default(), 1000).unwrap().events.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.first(), Some(&EventKind::Created));
+    assert_eq!(kinds.last(), Some(&EventKind::BlobRemoved(layer)));
+    assert!(kinds.contains(&EventKind::ManifestDeleted(listed.digest)));
+}
