@@ -1,0 +1,181 @@
+//! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it:
+//! `cargo bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete and an opening take, and memory and
+//! space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is not measured.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use strongroom::registry::{PutManifest, Reference, RepositoryDeletion, RepositoryName, RepositorySettings, Tag};
+use strongroom::{Algorithm, Digest, Durability, Options, Store};
+
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const REPOSITORIES: u64 = 1000;
+
+/// Resident memory that is not the page cache's, in MiB.
+fn anonymous_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or_default() >> 10
+}
+
+fn size(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
+}
+
+/// The median time of doing something, in µs, with the first and the last of ten parts of the times.
+fn median(times: u64, mut work: impl FnMut(u64)) -> String {
+    let mut taken: Vec<Duration> = (0..times)
+        .map(|n| {
+            let start = Instant::now();
+            work(n);
+            start.elapsed()
+        })
+        .collect();
+    taken.sort();
+    let at = |part: usize| taken.get(taken.len() * part / 10).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+    format!("{:8.1} µs ({:.1} to {:.1})", at(5), at(1), at(9))
+}
+
+fn name(n: u64) -> RepositoryName {
+    format!("team-{:02}/service-{n:04}", n % 40).parse().unwrap()
+}
+
+fn tag(n: u64) -> Tag {
+    format!("build-{n:07}").parse().unwrap()
+}
+
+/// An image of a layer that all share and one of its own, with a subject for every second one.
+fn manifest(config: &Digest, layers: &[Digest], subject: Option<&Digest>, n: u64) -> String {
+    let descriptor =
+        |digest: &Digest| format!(r#"{{"mediaType":"application/octet-stream","digest":"{digest}","size":9}}"#);
+    let layers: Vec<String> = layers.iter().map(descriptor).collect();
+    let subject = subject.map_or_else(String::new, |subject| format!(r#","subject":{}"#, descriptor(subject)));
+    let (config, layers) = (descriptor(config), layers.join(","));
+    format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}],"annotations":{{"build":"{n}"}}{subject}}}"#)
+}
+
+/// Pushes an image: a layer, then the manifest under a tag.
+fn push(store: &Store, repository: &RepositoryName, shared: &Digest, subject: Option<&Digest>, n: u64) -> Digest {
+    let repository = store.repository(repository).unwrap();
+    let layer = repository.put(n.to_le_bytes(), Algorithm::Sha256).unwrap();
+    let document = manifest(shared, &[*shared, layer], subject, n);
+    repository.put_manifest(&document, PutManifest::new(IMAGE).tag(tag(n))).unwrap().digest
+}
+
+/// What one overwrite and fdatasync of 4 KiB takes here.
+fn raw_sync(dir: &Path) -> String {
+    let file = File::create(dir.join("raw")).unwrap();
+    file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    median(200, |n| {
+        file.write_all_at(&[2; 4096], n % 256 * 4096).unwrap();
+        file.sync_data().unwrap();
+    })
+}
+
+fn measure(manifests: u64) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("store");
+    let big = name(7);
+    let store = Options::new().create(true).durability(Durability::Relaxed).open(&path).unwrap();
+    for n in 0..REPOSITORIES {
+        store.create_repository(&name(n), RepositorySettings::new()).unwrap();
+    }
+    let shared = store.repository(&big).unwrap().put("shared", Algorithm::Sha256).unwrap();
+    let start = Instant::now();
+    let mut subject = None;
+    for n in 0..manifests {
+        let digest = push(&store, &big, &shared, subject.as_ref().filter(|_| n < 200), n);
+        subject.get_or_insert(digest);
+    }
+    let subject = subject.unwrap();
+    let loaded = start.elapsed().as_secs_f64();
+    println!(
+        "\n{manifests} manifests and tags in one of {REPOSITORIES} repositories, loaded without syncs at {:.0} a second",
+        manifests as f64 / loaded
+    );
+    println!("memory: {} MiB", anonymous_mib());
+    let start = Instant::now();
+    store.close().unwrap();
+    println!("close: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    let (names, runs) = (size(&path.join("names")), size(&path.join("runs")));
+    println!(
+        "on disk: runs/ {} MiB, names/ {} MiB, {} bytes of facts a manifest",
+        runs >> 20,
+        names >> 20,
+        runs / manifests
+    );
+
+    println!("raw 4 KiB + fdatasync {}", raw_sync(dir.path()));
+    let start = Instant::now();
+    let store = Store::open(&path).unwrap();
+    println!("open, clean: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    // The view of names is opened beside.
+    while store.repository(&big).unwrap().tags(None, 1).is_ok_and(|tags| tags.is_empty()) {}
+    std::thread::sleep(Duration::from_millis(1500));
+    let repository = store.repository(&big).unwrap();
+    let spread = |n: u64| n * 7919 % manifests;
+    println!(
+        "push of an image    {}",
+        median(200, |n| assert!(push(&store, &big, &shared, None, manifests + n) != shared))
+    );
+    println!("HEAD of a blob      {}", median(2000, |_| assert!(repository.claim(&shared).is_ok())));
+    println!(
+        "pull by tag         {}",
+        median(2000, |n| drop(repository.pull_manifest(&tag(spread(n)).into()).unwrap()))
+    );
+    println!(
+        "page of 100 tags    {}",
+        median(200, |n| {
+            let after = tag(spread(n));
+            assert!(!repository.tags(Some(after.as_str()), 100).unwrap().is_empty() || n == manifests - 1);
+        })
+    );
+    println!(
+        "page of 100 manif.  {}",
+        median(200, |n| {
+            let after = Digest::of(Algorithm::Sha256, &n.to_le_bytes());
+            assert!(repository.manifests(Some(&after), 100).unwrap().len() <= 100);
+        })
+    );
+    println!(
+        "page of 100 referr. {}",
+        median(200, |_| {
+            assert_eq!(repository.referrers(&subject, None, None, 100).unwrap().len(), 100);
+        })
+    );
+    println!(
+        "page of 100 reposi. {}",
+        median(200, |n| {
+            assert_eq!(store.repositories(Some(name(n % 30).as_str()), 100).unwrap().len(), 100);
+        })
+    );
+    println!("untag               {}", median(200, |n| repository.untag(&tag(spread(n))).unwrap()));
+    let doomed: Vec<Digest> = repository.manifests(None, 200).unwrap().into_iter().map(|info| info.digest).collect();
+    println!(
+        "delete of a manif.  {}",
+        median(200, |n| {
+            let doomed = doomed.get(usize::try_from(n).unwrap_or_default()).unwrap();
+            repository.delete_manifest(doomed).unwrap();
+        })
+    );
+    println!("memory: {} MiB", anonymous_mib());
+    let gone = repository.manifest_info(&Reference::Digest(*doomed.first().unwrap())).is_err();
+    assert!(gone);
+    let start = Instant::now();
+    store.delete_repository(&big, RepositoryDeletion::WithContents).unwrap();
+    println!("delete of the repository: {:.2} ms until it is gone", start.elapsed().as_secs_f64() * 1e3);
+    drop(store);
+}
+
+fn main() {
+    let most = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    for manifests in [1000, most] {
+        measure(manifests);
+    }
+}
