@@ -256,6 +256,11 @@ pub enum Error {
         /// The position from which on everything is known.
         oldest: Lsn,
     },
+    /// The store was closed by [`AsyncStore::close`](crate::tokio::AsyncStore::close), or the tokio runtime is shutting
+    /// down, or there is none. Nothing was done.
+    #[cfg(feature = "tokio")]
+    #[error("the store was closed, or no tokio runtime is there to call it: nothing was done")]
+    Closed,
     /// The source of content that the caller handed in failed. Nothing was stored.
     #[error("cannot read the content to store: {source}")]
     Source {

@@ -55,6 +55,7 @@
 //! # Features
 //! - `cli`: the `strongroom` command.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
+//! - `tokio`: [`tokio`](crate::tokio), adapters for async programs.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
@@ -78,6 +79,8 @@ mod sealed;
 mod segment;
 mod store;
 mod sync;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 pub mod vfs;
 mod wire;
 

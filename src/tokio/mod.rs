@@ -1,0 +1,203 @@
+//! Adapters for async programs: calls off the runtime, blobs as streams, uploads as sinks. Feature `tokio`.
+//!
+//! The store is blocking and owns no runtime. An [`AsyncStore`] lets programs on tokio use it without ever blocking theirs:
+//!
+//! ```text
+//!   async tasks                                        tokio's blocking threads
+//!   call(work) ──────────── permit of `calls` ───────► work(&Store)             one result back
+//!   BlobStream ──────────── permit of `calls` ───────► Blob::slice, a piece     one piece ahead of who reads
+//!   ContentSink ─ 8 pieces ─ permit of `writes` ─────► append_upload_from, …    reads the pieces as they come
+//! ```
+//!
+//! What holds for all three:
+//! - **Memory is bounded.** A stream holds two pieces of 256 KiB (with mapped reads none of its own), a sink at most eight on
+//!   their way; whoever produces faster waits.
+//! - **Threads are bounded** by [`Limits`]. Calls are short. A write lasts as long as its source takes, and so has permits of
+//!   its own: slow clients never make calls wait. Both kinds together should stay below the runtime's `max_blocking_threads`
+//!   (512 by default).
+//! - **Dropping a future leaves nothing half done.** A call that began runs to its end. A sink that is dropped before
+//!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload, what came
+//!   before counts, and it can be continued.
+//! - After [`AsyncStore::close`], on a runtime that shuts down, or without one: [`Error::Closed`].
+//!
+//! ```
+//! use futures_util::{SinkExt, TryStreamExt};
+//! use strongroom::tokio::AsyncStore;
+//! use strongroom::{Algorithm, Digest, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+//! let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+//! # runtime.block_on(async {
+//! let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await?;
+//! let mut sink = store.append_upload(None, id, 0);
+//! sink.send("two ".into()).await?;
+//! sink.send("pieces".into()).await?;
+//! assert_eq!(sink.finish().await?, 10);
+//!
+//! let digest = Digest::of(Algorithm::Sha256, b"two pieces");
+//! store.call(move |store| store.commit_upload(id, &digest)).await?;
+//! let stream = store.open(move |store| store.get(&digest).map(|blob| (blob, 4..10))).await?;
+//! assert_eq!(stream.remaining(), 6);
+//! assert_eq!(stream.try_collect::<Vec<_>>().await?, ["pieces"]);
+//! store.close().await?;
+//! # Ok(()) })
+//! # }
+//! ```
+
+mod sink;
+mod stream;
+
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex};
+
+use ::tokio::runtime::Handle;
+use ::tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use ::tokio::task::JoinError;
+
+pub use sink::{ContentReader, ContentSink, StreamError};
+pub use stream::BlobStream;
+
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::sync::lock;
+
+/// The most content that is read or handed over at a time, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// How much runs at once. See the [module](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Limits {
+    calls: u16,
+    writes: u16,
+}
+
+impl Default for Limits {
+    /// 64 calls and 256 writes.
+    fn default() -> Self {
+        Self { calls: 64, writes: 256 }
+    }
+}
+
+impl Limits {
+    /// The default limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many calls and reads run at once; at least 1. Commits that wait at the same time share a sync, so more than there
+    /// are cores help.
+    pub fn calls(mut self, calls: u16) -> Self {
+        self.calls = calls.max(1);
+        self
+    }
+
+    /// How many [sinks](ContentSink) are written from at once; at least 1. Each holds a thread from its first piece to its end.
+    pub fn writes(mut self, writes: u16) -> Self {
+        self.writes = writes.max(1);
+        self
+    }
+}
+
+/// A [`Store`] for async programs. Cheap to clone; see the [module](self).
+#[derive(Clone, Debug)]
+pub struct AsyncStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// None once closed.
+    store: Mutex<Option<Arc<Store>>>,
+    limits: Limits,
+    calls: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+}
+
+impl AsyncStore {
+    /// A store with the default [`Limits`]. Takes a [`Store`], or an `Arc` of one that the program uses otherwise too.
+    pub fn new(store: impl Into<Arc<Store>>) -> Self {
+        Self::with_limits(store, Limits::new())
+    }
+
+    /// A store with limits.
+    pub fn with_limits(store: impl Into<Arc<Store>>, limits: Limits) -> Self {
+        let shared = Shared {
+            store: Mutex::new(Some(store.into())),
+            limits,
+            calls: Arc::new(Semaphore::new(limits.calls.into())),
+            writes: Arc::new(Semaphore::new(limits.writes.into())),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs a blocking operation off the runtime, once fewer than [`Limits::calls`] run.
+    ///
+    /// Dropping the future before the operation began leaves it undone; once it began, it runs to its end. A panic of `work`
+    /// comes out here.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Error::Closed`].
+    pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
+        let permit = permit(&self.shared.calls).await?;
+        self.run(permit, work).await
+    }
+
+    /// Runs blocking work that has its permit.
+    async fn run<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = lock(&self.shared.store).clone().ok_or(Error::Closed)?;
+        let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
+        let task = runtime.spawn_blocking(move || {
+            let result = work(&store);
+            // In this order: who has all permits knows that nobody has the store.
+            drop(store);
+            drop(permit);
+            result
+        });
+        joined(task.await)
+    }
+
+    /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait, and
+    /// fail with [`Error::Closed`] in the end. Streams and sinks that are not at work need not be dropped before.
+    ///
+    /// Sinks whose source goes on are waited for: drop those, where that may be long. If the program holds the store in an
+    /// `Arc` elsewhere too, it is [synced](Store::sync) only, and closes when the last of them is dropped.
+    ///
+    /// # Errors
+    /// As [`Store::close`]; [`Error::Closed`] the second time.
+    pub async fn close(&self) -> Result<()> {
+        let Shared { store, limits, calls, writes } = &*self.shared;
+        let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
+        let gone = |_| Error::Closed;
+        let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
+        let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
+        calls.close();
+        writes.close();
+        let store = lock(store).take().ok_or(Error::Closed)?;
+        let close = move || {
+            let _permits = permits;
+            Arc::try_unwrap(store).map_or_else(|shared| shared.sync(), Store::close)
+        };
+        joined(runtime.spawn_blocking(close).await)
+    }
+}
+
+/// A permit, or the news that the store was closed.
+async fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(of).acquire_owned().await.map_err(|_| Error::Closed)
+}
+
+/// The result of a task. Only a runtime that shuts down cancels one, and blocking ones before they begin only.
+fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T> {
+    match result.map_err(JoinError::try_into_panic) {
+        Ok(result) => result,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_cancelled)) => Err(Error::Closed),
+    }
+}
