@@ -1,0 +1,60 @@
+//! Pulling and deleting blobs.
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use strongroom::Digest;
+use strongroom::registry::RepositoryName;
+
+use super::failure::Failure;
+use super::range::Wanted;
+use super::{DOCKER_CONTENT_DIGEST, Registry, empty};
+
+/// Streams a blob, or a part of it. Damage that is found after the first piece cuts the answer off.
+pub async fn get(
+    registry: &Registry,
+    name: RepositoryName,
+    digest: Digest,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    let wanted = Wanted::of(headers, &digest);
+    let open = move |store: &strongroom::Store| {
+        let blob = store.repository(&name)?.get(&digest)?;
+        let range = wanted.within(blob.len())?;
+        Ok((blob, range))
+    };
+    let content = registry.store.open(open).await?;
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, content.remaining().to_string()),
+        (DOCKER_CONTENT_DIGEST, digest.to_string()),
+        (ETAG, format!("\"{digest}\"")),
+        (ACCEPT_RANGES, "bytes".to_owned()),
+    ];
+    let (range, len) = (content.range(), content.blob_len());
+    let body = Body::from_stream(content);
+    if wanted == Wanted::All {
+        return Ok((headers, body).into_response());
+    }
+    let range = format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1));
+    Ok((StatusCode::PARTIAL_CONTENT, headers, [(CONTENT_RANGE, range)], body).into_response())
+}
+
+/// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time.
+pub async fn head(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
+    let blob = registry.store.call(move |store| store.repository(&name)?.claim(&digest)).await?;
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, blob.len.to_string()),
+        (DOCKER_CONTENT_DIGEST, digest.to_string()),
+        (ETAG, format!("\"{digest}\"")),
+        (ACCEPT_RANGES, "bytes".to_owned()),
+    ];
+    Ok(empty(StatusCode::OK, headers))
+}
+
+pub async fn delete(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
+    registry.store.call(move |store| store.repository(&name)?.remove_blob(&digest)).await?;
+    Ok(empty(StatusCode::ACCEPTED, []))
+}

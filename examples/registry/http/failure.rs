@@ -1,0 +1,187 @@
+//! Errors as the distribution specification writes them.
+//!
+//! | what | answer |
+//! |---|---|
+//! | not there | 404 `NAME_UNKNOWN`, `BLOB_UNKNOWN`, `BLOB_UPLOAD_UNKNOWN`, `MANIFEST_UNKNOWN` |
+//! | malformed | 400 `NAME_INVALID`, `DIGEST_INVALID`, `MANIFEST_INVALID`, `BLOB_UPLOAD_INVALID`, `SIZE_INVALID` |
+//! | content has another digest | 400 `DIGEST_INVALID` |
+//! | a manifest refers to what is not there | 400, one `MANIFEST_BLOB_UNKNOWN` for each, the digest in `detail` |
+//! | a manifest is too large | 413 `SIZE_INVALID` |
+//! | a chunk out of order, a range outside of the blob | 416 `BLOB_UPLOAD_INVALID`, `SIZE_INVALID` |
+//! | deleting what manifests refer to | 405 `DENIED`: with 400, all that the specification has for a deletion refused |
+//! | an immutable tag would move | 409 `DENIED`, which docker shows with the message |
+//! | `If-Match`, `If-None-Match` do not hold | 412 `DENIED` |
+//! | an upload is in use by another request | 429 `TOOMANYREQUESTS` and `Retry-After`: clients try again |
+//! | the disk is full | 507 `UNAVAILABLE` |
+//! | an earlier sync failed, or the registry stops | 503 `UNAVAILABLE` |
+//! | damage, I/O errors | 500 `UNKNOWN`, and an error in the log |
+
+use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use serde_json::{Value, json};
+use strongroom::tokio::StreamError;
+use strongroom::{Digest, Error};
+
+/// The codes of the specification, and two for errors of the server, for which it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    Denied,
+    Unsupported,
+    TooManyRequests,
+    Unavailable,
+    Unknown,
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    errors: Vec<Value>,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl Failure {
+    pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        let error = json!({ "code": code.name(), "message": message.into() });
+        Self { status, errors: vec![error], headers: Vec::new() }
+    }
+
+    pub fn bad_request(code: Code, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub fn bad_query(message: String) -> Self {
+        Self::bad_request(Code::Unsupported, message)
+    }
+
+    pub fn no_such_endpoint() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::Unsupported, "no such endpoint")
+    }
+
+    pub fn upload_unknown(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::BlobUploadUnknown, format!("no upload {id:?}: begin a new one"))
+    }
+
+    pub fn method_not_allowed(methods: &'static str) -> Self {
+        let message = format!("the methods of this endpoint are {methods}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, methods.to_owned())
+    }
+
+    pub fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// One error for each blob and manifest missing. A manifest can name tens of thousands; the first hundred will do.
+    fn references_missing(blobs: &[Digest], manifests: &[Digest]) -> Self {
+        let missing = |kind: &'static str| {
+            move |digest: &Digest| {
+                json!({
+                    "code": Code::ManifestBlobUnknown.name(),
+                    "message": format!("the manifest refers to {kind} {digest}, which the repository does not have: push it first"),
+                    "detail": { "digest": digest.to_string(), "kind": kind },
+                })
+            }
+        };
+        let errors = blobs.iter().map(missing("blob")).chain(manifests.iter().map(missing("manifest")));
+        Self { status: StatusCode::BAD_REQUEST, errors: errors.take(100).collect(), headers: Vec::new() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (status, code) = match &error {
+            Error::RepositoryNotFound { .. } => (StatusCode::NOT_FOUND, Code::NameUnknown),
+            Error::BlobNotFound { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
+            Error::UploadNotFound { .. } => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+            Error::ManifestNotFound { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
+            Error::InvalidRepositoryName { .. } => (StatusCode::BAD_REQUEST, Code::NameInvalid),
+            Error::InvalidTag { .. } | Error::InvalidManifest { .. } => {
+                (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+            }
+            Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => {
+                (StatusCode::BAD_REQUEST, Code::DigestInvalid)
+            }
+            Error::Source { .. } => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
+            Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
+            Error::WrongOffset { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
+            Error::OutOfRange { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+            Error::BlobInUse { .. } | Error::ManifestInUse { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Denied),
+            Error::TagImmutable { .. } => (StatusCode::CONFLICT, Code::Denied),
+            Error::TagMoved { .. } => (StatusCode::PRECONDITION_FAILED, Code::Denied),
+            Error::UploadBusy { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
+            Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
+            Error::Poisoned { .. } | Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
+        };
+        if status.is_server_error() {
+            tracing::error!(%error, "the store has failed");
+        }
+        let failure = Self::new(status, code, error.to_string());
+        match error {
+            Error::ReferencesMissing { blobs, manifests } => Self::references_missing(&blobs, &manifests),
+            Error::OutOfRange { len, .. } => failure.header(CONTENT_RANGE, format!("bytes */{len}")),
+            Error::BlobInUse { .. } | Error::ManifestInUse { .. } => failure.header(ALLOW, "GET, HEAD".to_owned()),
+            Error::UploadBusy { .. } => failure.header(RETRY_AFTER, "1".to_owned()),
+            // Where things lie on the server is for its log.
+            _ if status == StatusCode::INTERNAL_SERVER_ERROR => {
+                Self::new(status, code, "the registry has failed: its log says how")
+            }
+            Error::Full { .. } => Self::new(status, code, "no space left in the registry"),
+            Error::Poisoned { .. } => Self::new(status, code, "the registry takes no writes: its log says why"),
+            _ => failure,
+        }
+    }
+}
+
+/// A body that was cut off is the client's doing; nobody may be there to read this.
+impl From<StreamError<axum::BoxError>> for Failure {
+    fn from(error: StreamError<axum::BoxError>) -> Self {
+        match error {
+            StreamError::Source(error) => {
+                Self::bad_request(Code::BlobUploadInvalid, format!("the body was cut off: {error}"))
+            }
+            StreamError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = json!({ "errors": self.errors }).to_string();
+        (self.status, [(CONTENT_TYPE, "application/json")], AppendHeaders(self.headers), body).into_response()
+    }
+}

@@ -1,0 +1,145 @@
+//! Lists, a page at a time: repositories, tags, referrers.
+
+use axum::body::Body;
+use axum::http::HeaderName;
+use axum::http::header::{CONTENT_TYPE, LINK};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use strongroom::registry::{Referrer, RepositoryName};
+use strongroom::{Digest, Error, Result, Store};
+
+use super::failure::{Code, Failure};
+use super::query::Query;
+use super::{Registry, json};
+
+const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The most entries of a page.
+const MAX_ENTRIES: usize = 1000;
+
+/// A page of referrers ends behind the one with which it becomes longer than this, in bytes: annotations may be long.
+const MAX_REFERRERS_LEN: usize = 1 << 20;
+
+/// How many referrers are read at a time.
+const BATCH: usize = 16;
+
+/// What stays as it is in a query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
+
+/// Which page is wanted.
+struct Page {
+    len: usize,
+    /// The entry before it.
+    after: Option<String>,
+}
+
+impl Page {
+    fn of(query: &Query) -> Result<Self, Failure> {
+        let len = query.parsed::<usize>("n", Code::Unsupported)?.unwrap_or(MAX_ENTRIES).min(MAX_ENTRIES);
+        Ok(Self { len, after: query.get("last").filter(|last| !last.is_empty()).map(str::to_owned) })
+    }
+
+    /// A list that was read with one entry more than the page has, as the page and perhaps the way to the next.
+    fn cut(&self, path: &str, mut entries: Vec<String>) -> (Vec<String>, Option<(HeaderName, String)>) {
+        let is_last = entries.len() <= self.len;
+        entries.truncate(self.len);
+        let last = entries.last().filter(|_| !is_last);
+        let link = last.map(|last| next(path, &[("n", &self.len.to_string()), ("last", last)]));
+        (entries, link)
+    }
+}
+
+/// The header that leads to the next page.
+fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
+    let encoded = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, PLAIN));
+    let query: Vec<String> = query.iter().map(encoded).collect();
+    (LINK, format!("<{path}?{}>; rel=\"next\"", query.join("&")))
+}
+
+pub async fn catalog(registry: &Registry, query: &Query) -> Result<Response, Failure> {
+    let page = Page::of(query)?;
+    let (after, limit) = (page.after.clone(), page.len + 1);
+    let names = registry.store.call(move |store| store.repositories(after.as_deref(), limit)).await?;
+    let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
+    Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
+}
+
+pub async fn tags(registry: &Registry, name: RepositoryName, query: &Query) -> Result<Response, Failure> {
+    let page = Page::of(query)?;
+    let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
+    let tags = registry.store.call(move |store| store.repository(&of)?.tags(after.as_deref(), limit)).await?;
+    let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
+    let document = json!({ "name": name.as_str(), "tags": tags });
+    Ok((AppendHeaders(link), json(document.to_string())).into_response())
+}
+
+/// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell clients
+/// that there is no such endpoint, so there is none for an unknown repository either.
+pub async fn referrers(
+    registry: &Registry,
+    name: RepositoryName,
+    subject: Digest,
+    query: &Query,
+) -> Result<Response, Failure> {
+    // A `+` that was not encoded has become a space, which no media type has.
+    let filter = query.get("artifactType").filter(|kind| !kind.is_empty()).map(|kind| kind.replace(' ', "+"));
+    let after = query.parsed::<Digest>("last", Code::DigestInvalid)?;
+    let (of, artifact_type) = (name.clone(), filter.clone());
+    let read = move |store: &Store| referrers_page(store, &of, &subject, artifact_type.as_deref(), after);
+    let (referrers, last) = registry.store.call(read).await?;
+    let link = last.map(|last| {
+        let path = format!("/v2/{name}/referrers/{subject}");
+        let kind = filter.as_deref().map(|kind| ("artifactType", kind));
+        next(&path, &kind.into_iter().chain([("last", last.to_string().as_str())]).collect::<Vec<_>>())
+    });
+    let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
+    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": referrers });
+    let more = AppendHeaders(link.into_iter().chain(applied).collect::<Vec<_>>());
+    Ok(([(CONTENT_TYPE, INDEX)], more, Body::from(document.to_string())).into_response())
+}
+
+/// The descriptors of a page, and the last of them where there are more.
+fn referrers_page(
+    store: &Store,
+    name: &RepositoryName,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    mut after: Option<Digest>,
+) -> Result<(Vec<Value>, Option<Digest>)> {
+    let repository = match store.repository(name) {
+        Err(Error::RepositoryNotFound { .. }) => return Ok((Vec::new(), None)),
+        other => other?,
+    };
+    let mut page = Vec::new();
+    let mut len = 0;
+    loop {
+        let batch = repository.referrers(subject, artifact_type, after.as_ref(), BATCH)?;
+        let is_last = batch.len() < BATCH;
+        for referrer in batch {
+            if page.len() == MAX_ENTRIES || len > MAX_REFERRERS_LEN {
+                return Ok((page, after));
+            }
+            after = Some(referrer.digest);
+            let texts = referrer.annotations.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            len += 300 + texts;
+            page.push(descriptor(referrer));
+        }
+        if is_last {
+            return Ok((page, None));
+        }
+    }
+}
+
+fn descriptor(referrer: Referrer) -> Value {
+    let mut fields = serde_json::Map::new();
+    fields.insert("mediaType".to_owned(), referrer.media_type.into());
+    fields.insert("digest".to_owned(), referrer.digest.to_string().into());
+    fields.insert("size".to_owned(), referrer.len.into());
+    fields.extend(referrer.artifact_type.map(|kind| ("artifactType".to_owned(), kind.into())));
+    if !referrer.annotations.is_empty() {
+        fields.insert("annotations".to_owned(), json!(referrer.annotations));
+    }
+    fields.into()
+}

@@ -1,0 +1,136 @@
+//! Pulling, pushing and deleting manifests and tags.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use futures_util::TryStreamExt as _;
+use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
+
+use super::failure::{Code, Failure};
+use super::query::Query;
+use super::{DOCKER_CONTENT_DIGEST, Indexes, Registry, empty};
+
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// The longest manifest, in bytes: what the specification wants registries to take at least.
+const MAX_LEN: usize = 4 << 20;
+
+/// More tags than that in one request are refused.
+const MAX_TAGS: usize = 100;
+
+pub async fn get(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
+    let manifest = registry.store.call(move |store| store.repository(&name)?.pull_manifest(&reference)).await?;
+    let digest = manifest.digest;
+    let headers = [
+        (CONTENT_TYPE, manifest.media_type),
+        (DOCKER_CONTENT_DIGEST, digest.to_string()),
+        (ETAG, format!("\"{digest}\"")),
+    ];
+    Ok((headers, Body::from(manifest.content)).into_response())
+}
+
+/// Does not count as a pull.
+pub async fn head(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
+    let manifest = registry.store.call(move |store| store.repository(&name)?.manifest_info(&reference)).await?;
+    let headers = [
+        (CONTENT_TYPE, manifest.media_type),
+        (CONTENT_LENGTH, manifest.len.to_string()),
+        (DOCKER_CONTENT_DIGEST, manifest.digest.to_string()),
+        (ETAG, format!("\"{}\"", manifest.digest)),
+    ];
+    Ok(empty(StatusCode::OK, headers))
+}
+
+/// Pushes by tag, or by digest and perhaps with tags: `?tag=` for each. `If-Match` with the digest of what a tag points to, and
+/// `If-None-Match: *`, make moving it depend on that.
+pub async fn put(
+    registry: &Registry,
+    name: RepositoryName,
+    reference: Reference,
+    query: &Query,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let mut put = PutManifest::new(media_type(headers)?).expect_tag(expected_tag(headers)?);
+    if registry.indexes == Indexes::Sparse {
+        put = put.allow_missing_manifests();
+    }
+    let mut tags = Vec::new();
+    match reference {
+        Reference::Tag(tag) => tags.push(tag),
+        Reference::Digest(digest) => {
+            put = put.expect(digest);
+            for tag in query.all("tag") {
+                tags.push(tag.parse::<Tag>()?);
+            }
+        }
+    }
+    if tags.len() > MAX_TAGS {
+        let message = format!("{} tags, more than the limit of {MAX_TAGS}", tags.len());
+        return Err(Failure::new(StatusCode::URI_TOO_LONG, Code::Unsupported, message));
+    }
+    for tag in &tags {
+        put = put.tag(tag.clone());
+    }
+    let content = read(body).await?;
+    let (creation, to) = (registry.creation, name.clone());
+    let pushed = registry.store.call(move |store| creation.repository(store, &to)?.put_manifest(&content, put)).await?;
+    let headers = [
+        (LOCATION, format!("/v2/{name}/manifests/{}", pushed.digest)),
+        (DOCKER_CONTENT_DIGEST, pushed.digest.to_string()),
+    ];
+    let subject = pushed.subject.map(|subject| (OCI_SUBJECT, subject.to_string()));
+    let tags = tags.into_iter().map(|tag| (OCI_TAG, tag.to_string()));
+    let more = AppendHeaders(subject.into_iter().chain(tags).collect::<Vec<_>>());
+    Ok((StatusCode::CREATED, headers, more).into_response())
+}
+
+/// By tag, the tag is removed; by digest, the manifest with all its tags.
+pub async fn delete(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
+    let delete = move |store: &strongroom::Store| {
+        let repository = store.repository(&name)?;
+        match &reference {
+            Reference::Tag(tag) => repository.untag(tag),
+            Reference::Digest(digest) => repository.delete_manifest(digest),
+        }
+    };
+    registry.store.call(delete).await?;
+    Ok(empty(StatusCode::ACCEPTED, []))
+}
+
+/// The body, in memory: a manifest is short.
+async fn read(body: Body) -> Result<Vec<u8>, Failure> {
+    let mut pieces = body.into_data_stream();
+    let mut content = Vec::new();
+    let cut_off = |error| Failure::bad_request(Code::ManifestInvalid, format!("the body was cut off: {error}"));
+    while let Some(piece) = pieces.try_next().await.map_err(cut_off)? {
+        if content.len() + piece.len() > MAX_LEN {
+            let message = format!("a manifest has at most {MAX_LEN} bytes");
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message));
+        }
+        content.extend_from_slice(&piece);
+    }
+    Ok(content)
+}
+
+/// The media type, without parameters.
+fn media_type(headers: &HeaderMap) -> Result<String, Failure> {
+    let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
+    match given.split(';').next().unwrap_or_default().trim() {
+        "" => Err(Failure::bad_request(Code::ManifestInvalid, "Content-Type must be the manifest's media type")),
+        media_type => Ok(media_type.to_owned()),
+    }
+}
+
+/// What the headers say that a tag must point to.
+fn expected_tag(headers: &HeaderMap) -> Result<ExpectTag, Failure> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    match (text(IF_MATCH), text(IF_NONE_MATCH)) {
+        (None, None) => Ok(ExpectTag::Any),
+        (None, Some("*")) => Ok(ExpectTag::Absent),
+        (Some(tag), None) => Ok(ExpectTag::Is(tag.trim_matches('"').parse()?)),
+        _ => Err(Failure::bad_request(Code::Unsupported, "either If-Match with one digest, or If-None-Match with *")),
+    }
+}

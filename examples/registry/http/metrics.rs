@@ -1,0 +1,115 @@
+//! Numbers for Prometheus.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+
+use super::Registry;
+use super::failure::Failure;
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "other"];
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "cut off"];
+
+/// The upper ends of the histogram's buckets, in milliseconds.
+const BUCKETS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 1000, 5000, 30_000, 120_000];
+
+/// What is counted of requests.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: [[AtomicU64; CLASSES.len()]; METHODS.len()],
+    /// How many requests took no longer than a bucket says, and longer than the one before.
+    buckets: [AtomicU64; BUCKETS.len()],
+    microseconds: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    pub under_way: AtomicU64,
+}
+
+impl Metrics {
+    /// Counts a request that has ended, with the status that was sent, if any was.
+    pub fn count(&self, method: &Method, status: Option<StatusCode>, took: Duration, bytes_in: u64, bytes_out: u64) {
+        let class = match status.map(|status| status.as_u16()) {
+            Some(..300) => 0,
+            Some(300..400) => 1,
+            Some(400..500) => 2,
+            Some(500..) => 3,
+            None => 4,
+        };
+        let is_it = |name: &&str| *name == method.as_str();
+        let requests = self.requests.get(METHODS.iter().position(is_it).unwrap_or(METHODS.len() - 1));
+        if let Some(requests) = requests.and_then(|classes| classes.get(class)) {
+            requests.fetch_add(1, Relaxed);
+        }
+        let bucket = BUCKETS.iter().position(|end| took <= Duration::from_millis(*end));
+        if let Some(bucket) = bucket.and_then(|bucket| self.buckets.get(bucket)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.microseconds.fetch_add(took.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
+        self.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    fn write(&self, text: &mut String) -> fmt::Result {
+        head(text, "registry_requests_total", "counter", "Requests that have ended.")?;
+        let mut total = 0;
+        for (method, classes) in METHODS.iter().zip(&self.requests) {
+            for (class, count) in CLASSES.iter().zip(classes).map(|(class, count)| (class, count.load(Relaxed))) {
+                total += count;
+                if count > 0 {
+                    writeln!(text, "registry_requests_total{{method=\"{method}\",status=\"{class}\"}} {count}")?;
+                }
+            }
+        }
+        let name = "registry_request_duration_seconds";
+        head(text, name, "histogram", "From a request's head to the end of its answer.")?;
+        let mut below = 0;
+        for (end, count) in BUCKETS.iter().zip(&self.buckets) {
+            below += count.load(Relaxed);
+            writeln!(text, "{name}_bucket{{le=\"{}\"}} {below}", Duration::from_millis(*end).as_secs_f64())?;
+        }
+        writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {total}")?;
+        let sum = Duration::from_micros(self.microseconds.load(Relaxed)).as_secs_f64();
+        writeln!(text, "{name}_sum {sum}\n{name}_count {total}")?;
+        let bytes = self.bytes_in.load(Relaxed);
+        value(text, "registry_received_bytes_total", "counter", "Bytes of requests' bodies.", bytes)?;
+        let bytes = self.bytes_out.load(Relaxed);
+        value(text, "registry_sent_bytes_total", "counter", "Bytes of answers' bodies.", bytes)?;
+        let under_way = self.under_way.load(Relaxed);
+        value(text, "registry_requests_under_way", "gauge", "Requests that have not ended.", under_way)
+    }
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> fmt::Result {
+    head(text, name, kind, help)?;
+    writeln!(text, "{name} {value}")
+}
+
+/// `GET /metrics`
+pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
+    let (usage, uploads) = registry.store.call(|store| Ok((store.usage()?, store.uploads()?.len() as u64))).await?;
+    let mut text = String::new();
+    let gauges = [
+        ("strongroom_blobs", "Blobs stored.", usage.blobs),
+        ("strongroom_live_bytes", "Bytes of blobs as stored.", usage.live_bytes),
+        ("strongroom_dead_bytes", "Bytes that no blob has any more, in files that hold others too.", usage.dead_bytes),
+        ("strongroom_run_bytes", "Bytes of what is known of blobs, repositories and uploads.", usage.run_bytes),
+        ("strongroom_files", "Files that hold blobs.", usage.segments),
+        ("strongroom_uploads", "Uploads that were begun and not ended.", uploads),
+    ];
+    // Writing to a string does not fail.
+    let _ = registry.metrics.write(&mut text);
+    for (name, help, gauge) in gauges {
+        let _ = value(&mut text, name, "gauge", help, gauge);
+    }
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

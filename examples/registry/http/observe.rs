@@ -1,0 +1,86 @@
+//! One log line and one count for each request, when its answer has ended or is given up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+
+use super::Registry;
+
+pub async fn observe(State(registry): State<Arc<Registry>>, request: Request, next: Next) -> Response {
+    registry.metrics.under_way.fetch_add(1, Relaxed);
+    let (received, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut record = Record {
+        registry,
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        status: None,
+        begun: Instant::now(),
+        received: Arc::clone(&received),
+        sent: Arc::clone(&sent),
+    };
+    let request = request.map(|body| Body::new(Counted { body, bytes: received, _record: None }));
+    let response = next.run(request).await;
+    record.status = Some(response.status());
+    response.map(|body| Body::new(Counted { body, bytes: sent, _record: Some(record) }))
+}
+
+/// A request. It is told of when this is dropped: with the body of the answer, or where the client went away before.
+struct Record {
+    registry: Arc<Registry>,
+    method: Method,
+    uri: Uri,
+    status: Option<StatusCode>,
+    begun: Instant,
+    received: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let (took, received, sent) = (self.begun.elapsed(), self.received.load(Relaxed), self.sent.load(Relaxed));
+        let metrics = &self.registry.metrics;
+        metrics.under_way.fetch_sub(1, Relaxed);
+        metrics.count(&self.method, self.status, took, received, sent);
+        // 0 where no answer was sent.
+        let status = self.status.map_or(0, |status| status.as_u16());
+        tracing::info!(method = %self.method, path = %self.uri, status, received, sent, ?took, "request");
+    }
+}
+
+/// A body whose bytes are counted.
+struct Counted {
+    body: Body,
+    bytes: Arc<AtomicU64>,
+    /// Dropped with the body.
+    _record: Option<Record>,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.bytes.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

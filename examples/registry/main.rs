@@ -1,0 +1,85 @@
+//! An OCI registry over one store: `cargo run --release --example registry`, then `docker push 127.0.0.1:5000/name`.
+//!
+//! It speaks the whole of the OCI distribution specification 1.1. All rules are the crate's: what is here turns requests into
+//! calls, and results into answers. [`http`] is the door; `docs/embedding.md` explains the calls.
+
+#![allow(unreachable_pub, reason = "a program has no outside")]
+
+mod config;
+mod http;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use strongroom::tokio::AsyncStore;
+use strongroom::{Error, Options};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Arguments;
+use crate::http::{Registry, connections, router};
+
+/// How often expired uploads and blobs are let go.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// An upload that nothing was added to for so long is given up.
+const UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the registry has failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let store = AsyncStore::new(Options::new().create(true).open(&arguments.data)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(arguments.listen).await?;
+        tracing::info!(data = %arguments.data.display(), address = %listener.local_addr()?, "listening");
+        let stop = stop_signal()?;
+        let expiry = tokio::spawn(expire(store.clone()));
+        let registry = Arc::new(Registry::new(store.clone(), arguments.creation(), arguments.indexes()));
+        connections::serve(listener, router(registry), arguments.limits(), stop).await;
+        expiry.abort();
+        store.close().await?;
+        tracing::info!("the store is closed");
+        Ok(())
+    })
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Lets go of what nobody came back for, again and again.
+async fn expire(store: AsyncStore) {
+    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        ticks.tick().await;
+        let expired = store.call(|store| Ok((store.expire(UPLOAD_AGE)?, store.expire_blobs()?))).await;
+        match expired {
+            Ok(((_, 0), 0)) => {}
+            Ok(((_, uploads), blobs)) => tracing::info!(uploads, blobs, "expired"),
+            Err(Error::Closed) => return,
+            Err(error) => tracing::error!(%error, "cannot expire uploads and blobs"),
+        }
+    }
+}
