@@ -13,6 +13,7 @@ use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
 use crate::log::{ActiveLog, Body, LogHeader, Times};
+use crate::registry::{Document, Reference, RepositoryName, TagFilter, annotations};
 use crate::runs::{Footer, Run, RunList};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
@@ -21,6 +22,20 @@ use crate::vfs::{OpenMode, RealVfs, Vfs as _};
 /// A digest's text.
 pub fn digest(bytes: &[u8]) {
     let _ = String::from_utf8_lossy(bytes).parse::<crate::Digest>();
+}
+
+/// A manifest of each kind, its annotations, and the text as the names and references of repositories.
+pub fn manifest(bytes: &[u8]) {
+    for media_type in ["application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"] {
+        let _ = Document::parse(media_type, bytes);
+    }
+    let _ = annotations(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let _ = text.parse::<RepositoryName>();
+    let _ = text.parse::<Reference>();
+    if let (Ok(filter), Ok(tag)) = (text.parse::<TagFilter>(), text.replace('*', "x").parse()) {
+        assert!(filter.matches(&tag), "a filter matches what its stars can stand for");
+    }
 }
 
 /// A log record: header, operations, facts, and the values of facts.
@@ -135,7 +150,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_parser_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            for parse in [super::digest, super::record, super::frame, super::segment, super::list, super::run, super::log] {
+            let small = [super::digest, super::manifest, super::record, super::frame, super::segment, super::list];
+            for parse in small.into_iter().chain([super::run, super::log]) {
                 parse(&bytes);
             }
         }

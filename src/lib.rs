@@ -1,7 +1,8 @@
 //! strongroom: an embedded content-addressable storage engine for container registries and build tools.
 //!
 //! A program links this crate and gets, in one directory: blobs named by their digests and stored once, uploads that
-//! survive a restart, and pins that keep blobs. There is no server and nothing to set up. When a write returns, it
+//! survive a restart, repositories with manifests and tags that keep what they reference, and pins for programs that have no
+//! manifests. There is no server and nothing to set up. When a write returns, it
 //! survives a power cut.
 //!
 //! # Overview
@@ -11,6 +12,9 @@
 //!   readable while it is removed.
 //! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content that
 //!   comes in pieces, perhaps over days.
+//! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that were
+//!   pushed to it, and whose [manifests](registry::Repository::put_manifest) hold what they reference. [`Store::events`] tells what
+//!   happened.
 //! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
 //! - [`Store::verify`] reads everything again and recounts what is counted.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.

@@ -73,6 +73,8 @@ pub use repository::{Repository, RepositoryDeletion};
 pub use settings::{RepositoryInfo, RepositorySettings, TagMutability};
 pub use tags::{Referrer, TagInfo};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use document::{Document, annotations};
 pub(crate) use events::EventPositions;
 pub(crate) use housekeeping::{Pulls, housekeep, keep_house_at_close};
 pub(crate) use verify::recount;
