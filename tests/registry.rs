@@ -15,7 +15,20 @@ mod common;
 use common::registry::{image, index, name, options, tag};
 use strongroom::registry::{EventKind, PutManifest, Reference, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, Error, Lsn};
+use strongroom::{Algorithm, Clock, Digest, Error, Lsn};
+
+#[test]
+fn a_document_that_references_itself_does_not_hold_itself() {
+    let store = options(&SimVfs::new(), &Clock::manual()).open("/store").unwrap();
+    let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
+    let own = Digest::of(Algorithm::Sha256, b"document");
+    for _ in 0..2 {
+        repository.put_manifest("document", PutManifest::new("a/b").references([], [own])).unwrap();
+        assert_eq!(repository.manifest_info(&own.into()).unwrap().references, 0);
+        assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+    }
+    repository.delete_manifest(&own).unwrap();
+}
 
 #[test]
 fn a_push_comes_back_byte_for_byte_by_tag_and_by_digest_also_after_a_restart() {

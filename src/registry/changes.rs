@@ -442,9 +442,12 @@ pub(crate) struct PutManifest {
 }
 
 impl PutManifest {
+    /// What it references, and whether that may be absent. Not itself, which references that are given with a document can name:
+    /// it is there when it is there, and if it held itself it could never be deleted.
     fn references(&self) -> impl Iterator<Item = (Held, bool)> + '_ {
         let blobs = self.document.blobs.iter().map(|blob| (Held::Blob(blob.digest), blob.optional));
-        blobs.chain(self.document.manifests.iter().map(|digest| (Held::Manifest(*digest), self.sparse)))
+        let others = self.document.manifests.iter().filter(|digest| **digest != self.digest);
+        blobs.chain(others.map(|digest| (Held::Manifest(*digest), self.sparse)))
     }
 
     /// Holds what is referenced and not held yet, and says what that is.
