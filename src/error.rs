@@ -301,6 +301,9 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
+    /// It is there already, and was pushed with other references.
+    #[error("it was pushed with other references before, which do not change")]
+    References,
     /// A digest is not well-formed, or of an algorithm that is not known.
     #[error("invalid digest {digest:?}")]
     Digest {

@@ -22,6 +22,13 @@ impl Lsn {
     }
 }
 
+/// For positions that were kept as numbers, such as those of who follows [events](crate::Store::events).
+impl From<u64> for Lsn {
+    fn from(position: u64) -> Self {
+        Self(position)
+    }
+}
+
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -59,7 +59,7 @@
 //! # Features
 //! - `cli`: the `strongroom` command.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
-//! - `tokio`: [`tokio`](crate::tokio), adapters for async programs.
+//! - `tokio`: the module `tokio`, adapters for async programs: blobs as streams, uploads as sinks.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
@@ -92,6 +92,11 @@ mod wire;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the walk-through.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;
 
 pub use blob::{Blob, BlobReader};
 pub use clock::Clock;

@@ -31,6 +31,23 @@ fn a_document_that_references_itself_does_not_hold_itself() {
 }
 
 #[test]
+fn documents_with_given_references_never_hold_each_other_in_a_circle() {
+    let store = options(&SimVfs::new(), &Clock::manual()).open("/store").unwrap();
+    let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
+    let put = |document: &str, manifests: &[Digest]| {
+        repository.put_manifest(document, PutManifest::new("a/b").references([], manifests)).map(|pushed| pushed.digest)
+    };
+    let first = put("first", &[]).unwrap();
+    let second = put("second", &[first]).unwrap();
+    assert!(matches!(put("first", &[second]), Err(Error::InvalidManifest { .. })));
+    let sparse = PutManifest::new("a/b").references([], [second]).allow_missing_manifests();
+    repository.put_manifest("first", sparse).unwrap();
+    assert_eq!(put("second", &[first]).unwrap(), second, "the same again is fine");
+    repository.delete_manifest(&second).unwrap();
+    repository.delete_manifest(&first).unwrap();
+}
+
+#[test]
 fn a_push_comes_back_byte_for_byte_by_tag_and_by_digest_also_after_a_restart() {
     let (disk, clock) = (SimVfs::new(), Clock::manual());
     let store = options(&disk, &clock).open("/store").unwrap();

@@ -8,6 +8,7 @@
 mod config;
 mod http;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Arguments;
 use crate::http::{Registry, connections, router};
 
-/// How often expired uploads and blobs are let go.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How often what has expired is let go. Looking for blobs costs what there are in all repositories.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// An upload that nothing was added to for so long is given up.
 const UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,7 +32,8 @@ const UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

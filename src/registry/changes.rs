@@ -12,6 +12,8 @@
 //!   it.** [`hold`] and [`release`] change them.
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
 //!   [`delete_manifest`].
+//! - **No manifest holds itself, also not through others.** What a document says it references has a digest that was known before
+//!   the document's was. What is given with a document is held when that is pushed first, and is there by then; later pushes add nothing.
 //! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
@@ -452,9 +454,18 @@ impl PutManifest {
 
     /// Holds what is referenced and not held yet, and says what that is.
     fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
-        let known: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
+        let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
+        if self.document.given && known.is_some() {
+            let is_new = |(held, optional): (Held, bool)| !optional && !already.contains(&held);
+            let problem = ManifestProblem::References;
+            return if self.references().any(is_new) {
+                Err(Error::InvalidManifest { problem })
+            } else {
+                Ok(Vec::new())
+            };
+        }
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for (held, optional) in self.references().filter(|(held, _)| !known.contains(held)) {
+        for (held, optional) in self.references().filter(|(held, _)| !already.contains(held)) {
             if hold(facts, self.repository.id, &held)? {
                 new.push(held);
             } else if !optional {

@@ -40,6 +40,8 @@ pub(crate) struct Document {
     pub(crate) blobs: Vec<BlobReference>,
     /// The manifests that it references, each once.
     pub(crate) manifests: Vec<Digest>,
+    /// Whether the references were given with the document, and do not follow from it.
+    pub(crate) given: bool,
 }
 
 /// The fields that matter here. All others are left as they are: the document is stored byte for byte.
@@ -143,7 +145,7 @@ impl Document {
     /// A document whose references are given.
     pub(crate) fn of_references(blobs: &[Digest], manifests: &[Digest]) -> Self {
         let blobs = blobs.iter().map(|digest| BlobReference { digest: *digest, optional: false }).collect();
-        let document = Self { blobs, manifests: manifests.to_vec(), ..Self::default() };
+        let document = Self { blobs, manifests: manifests.to_vec(), given: true, ..Self::default() };
         document.without_repetitions()
     }
 

@@ -100,7 +100,7 @@ impl PutManifest {
     }
 
     /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not parsed.
-    /// At most 65,536 in all.
+    /// At most 65,536 in all. They stay as they were when the document was pushed first.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
         self

@@ -29,6 +29,16 @@ pub struct Metrics {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     pub under_way: AtomicU64,
+    receiving: AtomicU64,
+}
+
+/// A blob's content is being received for as long as this lives.
+pub struct Receiving<'a>(&'a Metrics);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Metrics {
@@ -53,6 +63,12 @@ impl Metrics {
         self.microseconds.fetch_add(took.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
         self.bytes_in.fetch_add(bytes_in, Relaxed);
         self.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// Counts content that is being received.
+    pub fn receiving(&self) -> Receiving<'_> {
+        self.receiving.fetch_add(1, Relaxed);
+        Receiving(self)
     }
 
     fn write(&self, text: &mut String) -> fmt::Result {
@@ -81,7 +97,9 @@ impl Metrics {
         let bytes = self.bytes_out.load(Relaxed);
         value(text, "registry_sent_bytes_total", "counter", "Bytes of answers' bodies.", bytes)?;
         let under_way = self.under_way.load(Relaxed);
-        value(text, "registry_requests_under_way", "gauge", "Requests that have not ended.", under_way)
+        value(text, "registry_requests_under_way", "gauge", "Requests that have not ended.", under_way)?;
+        let receiving = self.receiving.load(Relaxed);
+        value(text, "registry_uploads_under_way", "gauge", "Requests that bring content of blobs just now.", receiving)
     }
 }
 
@@ -96,7 +114,7 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let (usage, uploads) = registry.store.call(|store| Ok((store.usage()?, store.uploads()?.len() as u64))).await?;
+    let usage = registry.store.call(strongroom::Store::usage).await?;
     let mut text = String::new();
     let gauges = [
         ("strongroom_blobs", "Blobs stored.", usage.blobs),
@@ -104,7 +122,6 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Fai
         ("strongroom_dead_bytes", "Bytes that no blob has any more, in files that hold others too.", usage.dead_bytes),
         ("strongroom_run_bytes", "Bytes of what is known of blobs, repositories and uploads.", usage.run_bytes),
         ("strongroom_files", "Files that hold blobs.", usage.segments),
-        ("strongroom_uploads", "Uploads that were begun and not ended.", uploads),
     ];
     // Writing to a string does not fail.
     let _ = registry.metrics.write(&mut text);

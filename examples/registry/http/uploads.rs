@@ -31,6 +31,7 @@ pub async fn begin(registry: &Registry, name: RepositoryName, query: &Query, bod
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = query.parsed::<Digest>("digest", Code::DigestInvalid)? {
+        let _receiving = registry.metrics.receiving();
         let (creation, to) = (registry.creation, name.clone());
         let sink =
             registry.store.write(move |store, content| creation.repository(store, &to)?.put_reader(content, digest));
@@ -131,6 +132,7 @@ async fn receive(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<u64, Failure> {
+    let _receiving = registry.metrics.receiving();
     let offset = match headers.get(CONTENT_RANGE) {
         Some(range) => {
             let chunk = range.to_str().ok().and_then(chunk).ok_or_else(|| {
