@@ -12,6 +12,23 @@
 
 mod common;
 
+#[path = "registry/claims.rs"]
+mod claims;
+#[path = "registry/documents.rs"]
+mod documents;
+#[path = "registry/events.rs"]
+mod events;
+#[path = "registry/indexes.rs"]
+mod indexes;
+#[path = "registry/referrers.rs"]
+mod referrers;
+#[path = "registry/repositories.rs"]
+mod repositories;
+#[path = "registry/tags.rs"]
+mod tags;
+#[path = "registry/visibility.rs"]
+mod visibility;
+
 use common::registry::{image, index, name, options, tag};
 use strongroom::registry::{EventKind, PutManifest, Reference, RepositorySettings};
 use strongroom::vfs::SimVfs;

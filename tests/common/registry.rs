@@ -1,8 +1,10 @@
 //! Manifests and names for tests of repositories.
 
-use strongroom::registry::{RepositoryName, Tag};
+use std::time::Duration;
+
+use strongroom::registry::{Pushed, PutManifest, Reference, Repository, RepositoryName, RepositorySettings, Tag};
 use strongroom::vfs::SimVfs;
-use strongroom::{Clock, Digest, Options};
+use strongroom::{Algorithm, Clock, Digest, Error, Options, Result, Store};
 
 pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -43,4 +45,89 @@ pub fn index(manifests: &[Digest], of: Option<&Digest>) -> (&'static str, String
     let manifests: Vec<_> = manifests.iter().map(|manifest| descriptor(IMAGE, manifest)).collect();
     let (manifests, subject) = (manifests.join(","), subject(of));
     (INDEX, format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{manifests}]{subject}}}"#))
+}
+
+/// For how many seconds of open time blobs stay that no manifest references. That somebody relies on one is noted every 100.
+pub const RETENTION: u64 = 800;
+
+/// A disk and a clock, on which stores are opened.
+pub struct Lab {
+    pub disk: SimVfs,
+    pub clock: Clock,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self { disk: SimVfs::new(), clock: Clock::manual() }
+    }
+
+    pub fn options(&self) -> Options {
+        options(&self.disk, &self.clock).retention(Duration::from_secs(RETENTION)).history(1 << 40)
+    }
+
+    pub fn open(&self) -> Store {
+        self.options().open("/store").expect("a store")
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+pub fn create<'a>(store: &'a Store, repository: &str) -> Repository<'a> {
+    store.create_repository(&name(repository), RepositorySettings::new()).expect("a new repository")
+}
+
+pub fn blob(repository: &Repository<'_>, content: &str) -> Digest {
+    repository.put(content, Algorithm::Sha256).expect("a blob")
+}
+
+pub fn try_push(repository: &Repository<'_>, (media_type, document): (&str, String), tags: &[&str]) -> Result<Pushed> {
+    let put = tags.iter().fold(PutManifest::new(media_type), |put, name| put.tag(tag(name)));
+    repository.put_manifest(document, put)
+}
+
+pub fn push(repository: &Repository<'_>, document: (&str, String), tags: &[&str]) -> Digest {
+    try_push(repository, document, tags).expect("a push").digest
+}
+
+/// An image that has nothing in common with others.
+pub fn push_image(repository: &Repository<'_>, content: &str, tags: &[&str]) -> Digest {
+    push(repository, image(&[blob(repository, content)], None), tags)
+}
+
+/// A document of no known type that references nothing.
+pub fn push_document(repository: &Repository<'_>, content: &str, tags: &[&str]) -> Digest {
+    let put = PutManifest::new("text/plain").references([], []);
+    let put = tags.iter().fold(put, |put, name| put.tag(tag(name)));
+    repository.put_manifest(content, put).expect("a push").digest
+}
+
+pub fn at(text: &str) -> Reference {
+    text.parse().expect("a tag or a digest")
+}
+
+/// What a refused manifest lacks: blobs and manifests.
+pub fn missing<T: std::fmt::Debug>(refused: Result<T>) -> (Vec<Digest>, Vec<Digest>) {
+    match refused {
+        Err(Error::ReferencesMissing { mut blobs, mut manifests }) => {
+            blobs.sort_unstable();
+            manifests.sort_unstable();
+            (blobs, manifests)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn assert_sound(store: &Store) {
+    let report = store.verify(|_| {}).expect("verification");
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+}
+
+pub fn is_gone<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error::BlobNotFound { .. }))
+}
+
+pub fn is_unknown<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error::ManifestNotFound { .. }))
 }

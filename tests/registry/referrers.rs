@@ -1,0 +1,154 @@
+//! Referrers: listed under their subject, whichever comes first, and no burden to it.
+
+use strongroom::registry::{PutManifest, Repository};
+use strongroom::{Algorithm, Digest};
+
+use crate::common::registry::{
+    IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, push, push_image, try_push,
+};
+
+fn referrers(repository: &Repository<'_>, subject: &Digest) -> Vec<Digest> {
+    let mut digests: Vec<_> =
+        repository.referrers(subject, None, None, 99).unwrap().iter().map(|referrer| referrer.digest).collect();
+    digests.sort_unstable();
+    digests
+}
+
+fn sorted<const N: usize>(mut digests: [Digest; N]) -> [Digest; N] {
+    digests.sort_unstable();
+    digests
+}
+
+/// An artifact of a type with an annotation.
+fn artifact(config: &Digest, of: &Digest, kind: &str, note: &str) -> (&'static str, String) {
+    let (media_type, document) = image(&[*config], Some(of));
+    let fields = format!(r#"{{"artifactType":"{kind}","annotations":{{"note":"{note}"}},"#);
+    (media_type, document.replacen('{', &fields, 1))
+}
+
+#[test]
+fn a_referrer_is_listed_whether_its_subject_comes_before_it_or_after_or_never() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let config = blob(&ours, "config");
+    let subject = Digest::of(Algorithm::Sha256, image(&[config], None).1.as_bytes());
+    let pushed = try_push(&ours, image(&[config], Some(&subject)), &[]).unwrap();
+    assert_eq!(pushed.subject, Some(subject), "what the OCI-Subject header says");
+    let before = pushed.digest;
+    assert_eq!(referrers(&ours, &subject), [before]);
+    assert_eq!(push(&ours, image(&[config], None), &[]), subject);
+    let after = push(&ours, artifact(&config, &subject, "a/b", "x"), &[]);
+    assert_eq!(referrers(&ours, &subject), sorted([before, after]));
+    assert_eq!(ours.manifest_info(&after.into()).unwrap().subject, Some(subject));
+    assert!(referrers(&ours, &after).is_empty());
+    assert_sound(&store);
+}
+
+#[test]
+fn a_subject_that_goes_leaves_its_referrers_and_finds_them_when_it_comes_back() {
+    // harbor#18014: a signature kept the image from being deleted.
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let subject = push_image(&ours, "subject", &["v1"]);
+    let config = blob(&ours, "config");
+    let signature = push(&ours, image(&[config], Some(&subject)), &[]);
+    assert_eq!(ours.manifest_info(&subject.into()).unwrap().references, 0);
+    ours.delete_manifest(&subject).unwrap();
+    assert_eq!(referrers(&ours, &subject), [signature]);
+    store.checkpoint().unwrap();
+    lab.advance(1 << 20);
+    store.expire_blobs().unwrap();
+    assert!(
+        ours.get_manifest(&signature.into()).is_ok() && ours.get(&config).is_ok(),
+        "a referrer holds its own blobs"
+    );
+    assert_eq!(push_image(&ours, "subject", &[]), subject);
+    assert_eq!(referrers(&ours, &subject), [signature]);
+    ours.delete_manifest(&signature).unwrap();
+    assert!(referrers(&ours, &subject).is_empty());
+    assert_sound(&store);
+}
+
+#[test]
+fn a_referrer_may_have_referrers_and_be_held_by_an_index() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let config = blob(&ours, "config");
+    let subject = push_image(&ours, "subject", &[]);
+    let report = push(&ours, image(&[config], Some(&subject)), &[]);
+    let signature = push(&ours, image(&[config], Some(&report)), &[]);
+    let list = push(&ours, index(&[report], Some(&subject)), &[]);
+    assert_eq!(referrers(&ours, &subject), sorted([report, list]));
+    assert_eq!(referrers(&ours, &report), [signature]);
+    ours.delete_manifest(&list).unwrap();
+    ours.delete_manifest(&report).unwrap();
+    assert!(referrers(&ours, &subject).is_empty());
+    assert_eq!(referrers(&ours, &report), [signature]);
+    assert_sound(&store);
+}
+
+#[test]
+fn referrers_are_listed_by_type_in_pages_with_what_their_descriptors_say() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let (ours, theirs) = (create(&store, "a/ours"), create(&store, "a/theirs"));
+    let subject = push_image(&ours, "subject", &[]);
+    let kinds = ["application/spdx+json", "application/vnd.dev.cosign"];
+    for repository in [&ours, &theirs] {
+        let config = blob(repository, "config");
+        for n in 0..25 {
+            push(repository, artifact(&config, &subject, kinds[usize::from(n % 5 == 0)], &n.to_string()), &[]);
+        }
+    }
+    // Those of an untyped image are of its config's type.
+    push(&ours, image(&[blob(&ours, "config")], Some(&subject)), &[]);
+    let config_type = "application/vnd.oci.image.config.v1+json";
+    let paged = |kind: Option<&str>, limit: usize| {
+        let mut all: Vec<strongroom::registry::Referrer> = Vec::new();
+        loop {
+            let page = ours.referrers(&subject, kind, all.last().map(|last| &last.digest), limit).unwrap();
+            all.extend(page.clone());
+            if page.len() < limit {
+                return all;
+            }
+        }
+    };
+    for limit in [1, 4, 100] {
+        let counts =
+            [Some(kinds[0]), Some(kinds[1]), Some(config_type), Some("a/b"), None].map(|kind| paged(kind, limit).len());
+        assert_eq!(counts, [20, 5, 1, 0, 26]);
+    }
+    let mut notes: Vec<usize> = Vec::new();
+    for referrer in paged(Some(kinds[1]), 2) {
+        assert_eq!((referrer.media_type.as_str(), referrer.artifact_type.as_deref()), (IMAGE, Some(kinds[1])));
+        assert_eq!(referrer.len, ours.get_manifest(&referrer.digest.into()).unwrap().content.len() as u64);
+        notes.push(referrer.annotations["note"].parse().unwrap());
+    }
+    notes.sort_unstable();
+    assert_eq!(notes, [0, 5, 10, 15, 20]);
+    assert!(ours.referrers(&subject, None, None, 0).unwrap().is_empty());
+}
+
+#[test]
+fn a_manifest_pushed_again_is_listed_once_and_in_its_own_repository() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let (ours, theirs) = (create(&store, "a/ours"), create(&store, "a/theirs"));
+    let subject = push_image(&ours, "subject", &[]);
+    push_image(&theirs, "subject", &[]);
+    let config = blob(&ours, "config");
+    let signature = push(&ours, image(&[config], Some(&subject)), &[]);
+    assert_eq!(push(&ours, image(&[config], Some(&subject)), &["sig"]), signature);
+    assert_eq!(referrers(&ours, &subject), [signature]);
+    assert!(referrers(&theirs, &subject).is_empty());
+    // A document of explicit references has no subject.
+    let put = PutManifest::new("a/b").references([config], []);
+    let other = ours.put_manifest(format!(r#"{{"subject":{{"digest":"{subject}"}}}}"#), put).unwrap();
+    assert_eq!(other.subject, None);
+    assert_eq!(referrers(&ours, &subject), [signature]);
+    assert!(is_unknown(&theirs.get_manifest(&signature.into())));
+    assert_sound(&store);
+}
