@@ -95,8 +95,8 @@ pub(crate) struct EventPosition {
     offset: u64,
 }
 
-/// So many positions are remembered: as many subscribers are served well.
-const POSITIONS: usize = 16;
+/// So many positions are remembered. Whoever goes on from elsewhere begins at the nearest before that.
+const POSITIONS: usize = 64;
 
 /// The positions where readings ended, by the LSN up to which they went.
 pub(crate) type EventPositions = BTreeMap<Lsn, EventPosition>;
@@ -127,7 +127,7 @@ impl Store {
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         let inner = &self.inner;
         loop {
-            let until = inner.visible();
+            let until = inner.visible().min(inner.durable());
             if after >= until {
                 return Ok(Events { events: Vec::new(), next: after });
             }
@@ -137,8 +137,8 @@ impl Store {
                 return Err(Error::Gap { oldest });
             }
             match inner.read_events(&logs, after, until, limit) {
-                // It was given up meanwhile: then the list says so by now.
-                Err(Error::Corrupt { damage: Damage::Missing, .. }) if lock(&inner.list).logs != logs => {}
+                // A file was given up, or cut to its length, meanwhile: then the list says so by now.
+                Err(Error::Corrupt { .. }) if lock(&inner.list).logs != logs => {}
                 other => return other,
             }
         }
@@ -148,7 +148,7 @@ impl Store {
 impl Inner {
     fn read_events(&self, logs: &[LogEntry], after: Lsn, until: Lsn, limit: usize) -> Result<Events> {
         let mut events = Vec::new();
-        let known = lock(&self.event_positions).get(&after).copied();
+        let known = lock(&self.event_positions).range(..=after).next_back().map(|(lsn, known)| (*lsn, *known));
         let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
         for log in logs.iter().filter(is_behind) {
             let path = self.files.layout.log(log.id);
@@ -162,15 +162,16 @@ impl Inner {
                 None => Extent::Open { durable: until },
             };
             let mut reader = Replay::new(&path, &*file, header, extent, Lsn::ZERO)?;
-            if let Some(known) = known.filter(|known| known.file == log.id) {
-                reader.skip_to(known.offset, after.next());
+            if let Some((lsn, known)) = known.filter(|(_, known)| known.file == log.id) {
+                reader.skip_to(known.offset, lsn.next());
             }
             while let Some(record) = reader.next()? {
                 let lsn = record.header.lsn;
                 if lsn <= after {
                     continue;
                 }
-                let ops = Op::parse_all(&record.ops).unwrap_or_default();
+                let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
+                let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
                 events.extend(ops.into_iter().filter_map(|op| event(lsn, record.header.wall, op)));
                 if events.len() >= limit || lsn == until {
                     self.remember_position(lsn, EventPosition { file: log.id, offset: record.end() });
@@ -185,7 +186,15 @@ impl Inner {
         let mut positions = lock(&self.event_positions);
         positions.insert(after, position);
         if positions.len() > POSITIONS {
-            positions.pop_first();
+            // The one that costs least to find again from the one before it: so they spread over what is read.
+            let mut before = None;
+            let costs = positions.iter().map(|(lsn, position)| {
+                let from = before.replace(*position).filter(|before| before.file == position.file);
+                (position.offset.saturating_sub(from.map_or(0, |before| before.offset)), *lsn)
+            });
+            if let Some((_, lsn)) = costs.min() {
+                positions.remove(&lsn);
+            }
         }
     }
 }
