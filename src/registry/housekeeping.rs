@@ -21,13 +21,15 @@ const PULLS_HELD: usize = 4096;
 /// For so long they are held at most, in milliseconds of open time.
 const PULLS_HELD_FOR: u64 = 10_000;
 
+const NEVER: u64 = u64::MAX;
+
 /// What waits to be done.
 #[derive(Debug)]
 pub(crate) struct Pulls {
     /// When manifests were pulled last, as far as that is not durable yet.
     waiting: Mutex<HashMap<(RepositoryId, Digest), (String, u64)>>,
-    /// Since when the oldest of them waits, in open time.
-    since: AtomicU64,
+    /// When they are to be made durable, in open time: [`NEVER`] where none waits.
+    due_at: AtomicU64,
     /// Whether something may be left of a deleted repository.
     purge: AtomicBool,
 }
@@ -35,7 +37,7 @@ pub(crate) struct Pulls {
 impl Default for Pulls {
     fn default() -> Self {
         // A crash may have come between a deletion and its end.
-        Self { waiting: Mutex::default(), since: AtomicU64::new(u64::MAX), purge: AtomicBool::new(true) }
+        Self { waiting: Mutex::default(), due_at: AtomicU64::new(NEVER), purge: AtomicBool::new(true) }
     }
 }
 
@@ -47,8 +49,7 @@ impl Pulls {
 
     /// Whether there is something to do.
     pub(crate) fn due(&self, open_time: u64) -> bool {
-        self.purge.load(Ordering::Acquire)
-            || self.since.load(Ordering::Relaxed).saturating_add(PULLS_HELD_FOR) <= open_time
+        self.purge.load(Ordering::Acquire) || self.due_at.load(Ordering::Relaxed) <= open_time
     }
 }
 
@@ -58,14 +59,14 @@ impl Inner {
         let now = self.now();
         let mut waiting = lock(&self.pulls.waiting);
         if waiting.is_empty() {
-            self.pulls.since.store(now.open, Ordering::Relaxed);
+            self.pulls.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
         }
         // When nothing can be written (a full disk), the newest are not worth more memory.
         if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&(repository.id, *digest)) {
             waiting.insert((repository.id, *digest), (repository.name.to_string(), now.wall));
         }
         if waiting.len() >= PULLS_HELD {
-            self.pulls.since.store(0, Ordering::Relaxed);
+            self.pulls.due_at.store(0, Ordering::Relaxed);
         }
         drop(waiting);
         self.maintain_if_due();
@@ -78,8 +79,8 @@ impl Inner {
     }
 
     fn write_pulls(&self) -> Result<()> {
-        let taken = std::mem::take(&mut *lock(&self.pulls.waiting));
-        self.pulls.since.store(u64::MAX, Ordering::Relaxed);
+        // They stay in sight until they are durable: whoever expires what was not pulled for long must not miss any.
+        let taken = lock(&self.pulls.waiting).clone();
         if taken.is_empty() {
             return Ok(());
         }
@@ -88,13 +89,12 @@ impl Inner {
         };
         let pulls = taken.iter().map(|(key, value)| named(key, value)).collect();
         let written = self.commit_now(Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
-        if written.is_err() {
-            let mut waiting = lock(&self.pulls.waiting);
-            for (key, value) in taken {
-                waiting.entry(key).or_insert(value);
-            }
-            self.pulls.since.store(self.open_time(), Ordering::Relaxed);
+        let mut waiting = lock(&self.pulls.waiting);
+        if written.is_ok() {
+            waiting.retain(|key, value| taken.get(key) != Some(value));
         }
+        let next = if waiting.is_empty() { NEVER } else { self.open_time().saturating_add(PULLS_HELD_FOR) };
+        self.pulls.due_at.store(next, Ordering::Relaxed);
         written
     }
 

@@ -240,7 +240,7 @@ impl Repository<'_> {
     pub fn manifest_info(&self, reference: &Reference) -> Result<ManifestInfo> {
         let snapshot = self.snapshot()?;
         let fact = self.find_manifest(&snapshot, reference)?;
-        self.info_of(&snapshot, fact)
+        self.info_of(fact)
     }
 
     /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its referrers.
@@ -279,10 +279,7 @@ impl Repository<'_> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(Family::Manifest, self.id, after));
         let manifests = snapshot.scan_after(Prefix::of(Family::Manifest, self.id), after)?;
-        manifests
-            .take(limit)
-            .map(|fact| self.info_of(&snapshot, decoded(ManifestFact::decode(fact?.1.as_bytes()))?))
-            .collect()
+        manifests.take(limit).map(|fact| self.info_of(decoded(ManifestFact::decode(fact?.1.as_bytes()))?)).collect()
     }
 
     fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {
@@ -305,9 +302,11 @@ impl Repository<'_> {
         Ok(found.filter(|manifest| manifest.digest == *digest))
     }
 
-    fn info_of(&self, snapshot: &Snapshot, fact: ManifestFact) -> Result<ManifestInfo> {
+    fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {
+        // In this order, and as of now: what does not wait any more is stored.
         let noted = self.inner.pulls.last(self.id, &fact.digest);
-        let stored = snapshot.decode(&Key::of_digest(Family::Pull, self.id, &fact.digest), PullFact::decode)?;
+        let pulled = Key::of_digest(Family::Pull, self.id, &fact.digest);
+        let stored = self.inner.snapshot().decode(&pulled, PullFact::decode)?;
         Ok(ManifestInfo {
             digest: fact.digest,
             media_type: fact.media_type,
