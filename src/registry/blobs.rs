@@ -7,7 +7,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix};
 use crate::id::{RepositoryId, UploadId};
-use crate::registry::changes::{Expire, Link, Touch, Unlink};
+use crate::registry::changes::{Exists, Expire, Link, Touch, Unlink};
 use crate::registry::{Repository, RepositoryName};
 use crate::store::content::{Destination, Expect};
 use crate::store::request::{Request, Then};
@@ -33,6 +33,10 @@ impl Destination for Repository<'_> {
         // Whoever pushes relies on the blob: where that has to be noted, there is something to do.
         let link = self.snapshot()?.link(self.id, digest)?;
         Ok(link.is_some_and(|(link, _)| !self.retention().is_stale(&link, self.inner.open_time())))
+    }
+
+    fn exists(&self) -> Then {
+        Some(Box::new(Exists(self.named())))
     }
 
     fn then(&self, digest: &Digest) -> Then {
@@ -108,11 +112,12 @@ impl Repository<'_> {
         from: &RepositoryName,
         allow: impl FnOnce(&RepositoryName) -> bool,
     ) -> Result<()> {
+        let snapshot = self.snapshot()?;
         let not_found = || Error::BlobNotFound { digest: *digest };
         if !allow(from) {
             return Err(not_found());
         }
-        let from = match self.inner.snapshot().repository(from) {
+        let from = match snapshot.repository(from) {
             Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
             other => other?.named(),
         };
@@ -150,7 +155,6 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::begin_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
-        self.snapshot()?;
         self.inner.begin_upload(algorithm, self)
     }
 
@@ -159,6 +163,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload`].
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
+        self.snapshot()?;
         self.inner.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
@@ -167,6 +172,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload_from`].
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
+        self.snapshot()?;
         self.inner.append_upload(id, offset, &mut content, self)
     }
 
@@ -175,6 +181,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
+        self.snapshot()?;
         self.inner.upload_status(id, self)
     }
 
@@ -183,6 +190,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::commit_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
+        self.snapshot()?;
         self.inner.commit_upload(id, digest, self)
     }
 
@@ -191,6 +199,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
+        self.snapshot()?;
         self.inner.cancel_upload(id, self)
     }
 
@@ -199,6 +208,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
+        self.snapshot()?;
         let facts = self.inner.upload_facts()?;
         let own = facts.iter().filter(|(_, fact)| fact.repository == Some(self.id));
         Ok(own.map(|(id, fact)| self.inner.status(*id, fact)).collect())

@@ -336,6 +336,16 @@ impl Apply for Purge {
     }
 }
 
+/// Goes with what may only take place in a repository that is there.
+#[derive(Debug)]
+pub(crate) struct Exists(pub(crate) Named);
+
+impl Apply for Exists {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        repository(facts, &self.0).map(|_| Vec::new())
+    }
+}
+
 /// Gives a repository a blob that was just stored, or that it may have by another right.
 #[derive(Debug)]
 pub(crate) struct Link {

@@ -103,7 +103,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
-        RepositoryInfo::from_fact(&self.inner.snapshot().repository(&self.name)?)
+        RepositoryInfo::from_fact(&self.snapshot()?.repository(&self.name)?)
     }
 
     /// Changes the repository's settings. Tags that are there stay as they are.

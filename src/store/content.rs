@@ -71,6 +71,9 @@ pub(crate) trait Destination: Sync {
     /// that it need not be.
     fn has(&self, digest: &Digest) -> Result<bool>;
 
+    /// Fails where it is not there any more.
+    fn exists(&self) -> Then;
+
     /// What follows from a blob being stored.
     fn then(&self, digest: &Digest) -> Then;
 
@@ -81,6 +84,10 @@ pub(crate) trait Destination: Sync {
 impl Destination for Inner {
     fn has(&self, digest: &Digest) -> Result<bool> {
         self.snapshot().has_blob(digest)
+    }
+
+    fn exists(&self) -> Then {
+        None
     }
 
     fn then(&self, _: &Digest) -> Then {

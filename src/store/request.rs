@@ -32,7 +32,7 @@ pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// What follows, in the same step, from content being stored.
+/// What follows, in the same step, from content being stored or an upload being begun.
 pub(crate) type Then = Option<Box<dyn Apply>>;
 
 /// What a caller asks for.
@@ -51,7 +51,7 @@ pub(crate) enum Request {
     /// Remove a pin if it has expired by this open time.
     ExpirePin { name: String, now: u64 },
     /// Begin an upload.
-    BeginUpload { id: UploadId, fact: UploadFact },
+    BeginUpload { id: UploadId, fact: UploadFact, then: Then },
     /// Advance an upload from one state to the next, with the parts of its list of block checksums that changed.
     AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
     /// Make an upload a blob, whose content lies in the upload's segment or, where there is a frame, in the log.
@@ -175,9 +175,9 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             Some(pin) if pin.expires != 0 && pin.expires <= *now => facts.unpin(&pin)?,
             _ => Vec::new(),
         },
-        Request::BeginUpload { id, fact } => {
+        Request::BeginUpload { id, fact, then } => {
             facts.set(Key::upload(*id), Some(fact.encode()));
-            vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }]
+            facts.follow(vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }], then)?
         }
         Request::AppendUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;

@@ -218,7 +218,7 @@ impl Inner {
             repository: into.repository(),
             hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
         };
-        self.commit(Request::BeginUpload { id, fact })?;
+        self.commit(Request::BeginUpload { id, fact, then: into.exists() })?;
         Ok(id)
     }
 
