@@ -252,11 +252,12 @@ impl Store {
     /// [`Options::retention`](crate::Options::retention), and returns how many. It looks at all links; to be called now and then.
     ///
     /// # Errors
-    /// What taking them away meets; those already taken stay so.
+    /// What taking them away meets; those already taken stay so. Where single blobs are damaged, the first of them, after all
+    /// others were taken.
     pub fn expire_blobs(&self) -> Result<usize> {
         let inner = &self.inner;
         let (snapshot, retention, now) = (inner.snapshot(), inner.retention(), inner.open_time());
-        let mut count = 0;
+        let (mut count, mut damaged) = (0, None);
         for repository in snapshot.repositories()? {
             let named = repository?.named();
             let mut digests = Vec::new();
@@ -264,7 +265,10 @@ impl Store {
                 let (key, value) = fact?;
                 let link = decoded(LinkFact::decode(value.as_bytes()))?;
                 if retention.has_expired(&link, now) {
-                    digests.push(inner.linked(&snapshot, (key, value))?.0);
+                    match inner.linked(&snapshot, (key, value)) {
+                        Ok((digest, ..)) => digests.push(digest),
+                        Err(error) => drop(damaged.get_or_insert(error)),
+                    }
                 }
                 if digests.len() == EXPIRED_AT_ONCE {
                     count += inner.expire_links(&named, std::mem::take(&mut digests))?;
@@ -272,7 +276,7 @@ impl Store {
             }
             count += inner.expire_links(&named, digests)?;
         }
-        Ok(count)
+        damaged.map_or(Ok(count), Err)
     }
 }
 
