@@ -7,7 +7,8 @@
 //! # Invariants kept here
 //! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a link whose
 //!   count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A repository's
-//!   contents go only after the repository itself is gone ([`Purge`]).
+//!   contents go only after the repository itself is gone ([`Purge`]), and then nothing is added to them: every change
+//!   but that begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those that hold
 //!   it.** [`hold`] and [`release`] change them.
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
@@ -32,9 +33,6 @@ use crate::registry::document::Document;
 use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
-
-/// So many facts of a deleted repository go in one commit.
-const PURGED_AT_ONCE: usize = 256;
 
 /// For how long blobs stay that no manifest holds, in milliseconds of open time.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +60,14 @@ fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
     let found = facts.decode(&Key::repository(&named.name), RepositoryFact::decode)?;
     let not_found = || Error::RepositoryNotFound { name: named.name.clone() };
     found.filter(|found| found.id == named.id).ok_or_else(not_found)
+}
+
+fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
+    match repository(facts, named) {
+        Ok(_) => Ok(true),
+        Err(Error::RepositoryNotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn link_key(repository: RepositoryId, digest: &Digest) -> Key {
@@ -292,43 +298,35 @@ impl Apply for Delete {
     }
 }
 
-/// Removes some of what is left of a deleted repository, and in the end that it is known as such.
+/// Removes facts that are left of a deleted repository.
 #[derive(Debug)]
-pub(crate) struct Purge(pub(crate) RepositoryId);
+pub(crate) struct Purge {
+    pub(crate) repository: RepositoryId,
+    pub(crate) keys: Vec<Key>,
+}
 
 impl Apply for Purge {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let id = self.0;
         let mut tags = Vec::new();
-        let mut left = PURGED_AT_ONCE;
-        // Tags first: each names a manifest that is there, until none does.
-        for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
-            for (key, value) in facts.scan(Prefix::of(family, id), left)? {
-                left -= 1;
-                match family {
-                    Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
-                    Family::Manifest => {
-                        if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
-                            facts.release(&manifest.digest)?;
-                        }
+        for key in &self.keys {
+            let Some(value) = facts.get(key)? else { continue };
+            match key.family {
+                Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
+                Family::Manifest => {
+                    if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
+                        facts.release(&manifest.digest)?;
                     }
-                    Family::Link => {
-                        if let Some(link) = LinkFact::decode(value.as_bytes()) {
-                            facts.release_key(link.blob(&key))?;
-                        }
-                    }
-                    _ => {}
                 }
-                facts.set(key, None);
+                Family::Link => {
+                    if let Some(link) = LinkFact::decode(value.as_bytes()) {
+                        facts.release_key(link.blob(key))?;
+                    }
+                }
+                _ => {}
             }
-            if left == 0 {
-                break;
-            }
+            facts.set(*key, None);
         }
-        if left > 0 && facts.get(&Key::deleted(id))?.is_some() {
-            facts.set(Key::deleted(id), None);
-        }
-        Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: id, tags }] })
+        Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: self.repository, tags }] })
     }
 
     fn space(&self) -> Space {
@@ -360,12 +358,7 @@ impl Apply for Link {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
         if let Some(from) = &self.from {
-            let is_there = match repository(facts, from) {
-                Ok(from) => link_of(facts, from.id, &self.digest)?.is_some(),
-                Err(Error::RepositoryNotFound { .. }) => false,
-                Err(error) => return Err(error),
-            };
-            if !is_there {
+            if !is_there(facts, from)? || link_of(facts, from.id, &self.digest)?.is_none() {
                 return Err(Error::BlobNotFound { digest: self.digest });
             }
         }
@@ -426,6 +419,9 @@ impl Apply for Expire {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let (named, now) = (&self.repository, facts.now().open);
         let mut ops = Vec::new();
+        if !is_there(facts, named)? {
+            return Ok(ops); // deleted meanwhile, with its links
+        }
         for digest in &self.digests {
             if link_of(facts, named.id, digest)?.is_some_and(|link| self.retention.has_expired(&link, now)) {
                 ops.push(unlink(facts, named, digest)?);
@@ -612,7 +608,7 @@ impl Apply for NotePulls {
             let key = Key::of_digest(Family::Pull, named.id, digest);
             let known = facts.decode(&key, PullFact::decode)?;
             let is_newer = known.is_none_or(|known| known.pulled < *time);
-            if is_newer && manifest_of(facts, named.id, digest)?.is_some() {
+            if is_newer && is_there(facts, named)? && manifest_of(facts, named.id, digest)?.is_some() {
                 facts.set(key, Some(PullFact { pulled: *time }.encode()));
                 ops.push(Op::Pull { repository: named.clone(), digest: *digest, time: *time });
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key};
+use crate::facts::{Family, Key, Prefix};
 use crate::id::RepositoryId;
 use crate::log::Named;
 use crate::registry::Repository;
@@ -20,6 +20,9 @@ const PULLS_HELD: usize = 4096;
 
 /// For so long they are held at most, in milliseconds of open time.
 const PULLS_HELD_FOR: u64 = 10_000;
+
+/// So many facts of a deleted repository go in one commit.
+const PURGED_AT_ONCE: usize = 256;
 
 const NEVER: u64 = u64::MAX;
 
@@ -111,24 +114,52 @@ impl Inner {
     }
 
     fn purge_all(&self) -> Result<()> {
-        let snapshot = self.snapshot();
-        for fact in snapshot.facts(Family::Deleted, [0; 32])? {
-            let id = fact?.0.repository_id();
-            for (upload, _) in self.upload_facts()?.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
-                match self.commit_now(Request::CancelUpload { id: upload, untouched_since: None }) {
-                    Err(Error::UploadNotFound { .. }) => {}
-                    other => other?.dropped.iter().for_each(|file| drop(self.files.remove(*file))),
-                }
-            }
-            while self.snapshot().get(&Key::deleted(id))?.is_some() {
-                self.commit_now(Request::Apply(Box::new(Purge(id))))?;
-                if self.maintenance_stops() {
+        let deleted =
+            self.snapshot().facts(Family::Deleted, [0; 32])?.map(|fact| Ok(fact?.0)).collect::<Result<Vec<Key>>>();
+        for key in deleted? {
+            let id = key.repository_id();
+            self.purge_uploads(id)?;
+            // Tags first: each names a manifest that is there, until none does.
+            for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
+                if !self.purge_family(family, id)? {
                     self.pulls.purge.store(true, Ordering::Release);
                     return Ok(());
                 }
             }
+            self.commit_now(Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
         }
         Ok(())
+    }
+
+    fn purge_uploads(&self, id: RepositoryId) -> Result<()> {
+        for (upload, _) in self.upload_facts()?.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
+            match self.commit_now(Request::CancelUpload { id: upload, untouched_since: None }) {
+                Err(Error::UploadNotFound { .. }) => {}
+                other => self.remove_dropped(&other?),
+            }
+            self.forget_upload(upload);
+        }
+        Ok(())
+    }
+
+    /// Removes facts of a family step by step; `false` where it was told to stop. Each step goes on behind the one before: what
+    /// that has removed would else be gone through again and again.
+    fn purge_family(&self, family: Family, id: RepositoryId) -> Result<bool> {
+        let mut after = None;
+        loop {
+            let facts = self.snapshot();
+            let facts = facts.scan_after(Prefix::of(family, id), after)?.take(PURGED_AT_ONCE);
+            let keys = facts.map(|fact| Ok(fact?.0)).collect::<Result<Vec<Key>>>()?;
+            after = keys.last().copied();
+            if keys.is_empty() {
+                return Ok(true);
+            }
+            self.commit_now(Request::Apply(Box::new(Purge { repository: id, keys })))?;
+            self.keep_up()?;
+            if self.maintenance_stops() {
+                return Ok(false);
+            }
+        }
     }
 }
 

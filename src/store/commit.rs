@@ -92,12 +92,17 @@ impl Inner {
         let outcome = self.commit_now(request);
         self.maintain_if_due();
         let outcome = outcome?;
+        self.remove_dropped(&outcome);
+        Ok(outcome)
+    }
+
+    /// Removes the files that a commit gave up.
+    pub(crate) fn remove_dropped(&self, outcome: &Outcome) {
         // It is durable, and folding that fact removes the file again. What is not durable yet is left to that.
         if self.options.durability == Durability::Synced && !outcome.dropped.is_empty() {
             outcome.dropped.iter().for_each(|file| drop(self.files.remove(*file)));
             let _ = self.files.restore_reserve(); // this may have been what it was used for
         }
-        Ok(outcome)
     }
 
     /// What everything that takes space begins with.

@@ -74,13 +74,7 @@ impl Signal {
 impl Inner {
     /// Starts or does what has become due: called after each group of commits.
     pub(crate) fn maintain_if_due(&self) {
-        let view = self.view();
-        let due = view.active.bytes() > self.options.memtable_size
-            || !view.frozen.is_empty()
-            || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
-            || self.names.due()
-            || self.pulls.due(self.open_time());
-        if due {
+        if self.is_fold_due() || self.names.due() || self.pulls.due(self.open_time()) {
             match self.options.maintenance {
                 Maintenance::Thread => self.signal.raise(),
                 Maintenance::Inline => {
@@ -99,6 +93,26 @@ impl Inner {
         self.names.maintain();
         let reserved = self.files.restore_reserve();
         merged.and(dropped).and(reserved).and(kept)
+    }
+
+    /// Does what has become due by what maintenance itself commits: nobody else does meanwhile, and others wait for it.
+    pub(crate) fn keep_up(&self) -> Result<()> {
+        if self.is_fold_due() {
+            self.fold_and_merge()?;
+            self.drop_dead_logs()?;
+        }
+        if self.names.due() {
+            self.refresh_names();
+            self.names.maintain();
+        }
+        Ok(())
+    }
+
+    fn is_fold_due(&self) -> bool {
+        let view = self.view();
+        view.active.bytes() > self.options.memtable_size
+            || !view.frozen.is_empty()
+            || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
     }
 
     /// Whether maintenance should leave what it is at to the next opening.

@@ -318,7 +318,7 @@ impl Inner {
     }
 
     /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
-    fn forget_upload(&self, id: UploadId) {
+    pub(crate) fn forget_upload(&self, id: UploadId) {
         if let Entry::Occupied(slot) = lock(&self.uploads).entry(id)
             && matches!(slot.get(), Slot::Idle(_))
         {
