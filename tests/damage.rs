@@ -16,7 +16,9 @@ mod common;
 
 use std::time::Duration;
 
+use common::registry::{image, name, tag};
 use common::{Random, options, seed};
+use strongroom::registry::{PutManifest, Repository, RepositorySettings, Tag};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, Digest, Error, PinOptions, ReadMode, Store};
 
@@ -25,6 +27,8 @@ struct Known {
     blobs: Vec<(Digest, Vec<u8>)>,
     pins: Vec<String>,
     uploads: usize,
+    /// The manifests that the tags of a repository name, in the order of the tags. Each refers to the first.
+    images: Vec<(Tag, Digest, String)>,
 }
 
 /// A store with several runs, log files and segments, and facts in the log that no run has. Closed.
@@ -33,7 +37,8 @@ fn build() -> (SimVfs, Known) {
     let clock = Clock::manual();
     let store = options(&disk, &clock).open("/store").unwrap();
     let mut random = Random(1);
-    let mut known = Known { blobs: Vec::new(), pins: Vec::new(), uploads: 1 };
+    let mut known = Known { blobs: Vec::new(), pins: Vec::new(), uploads: 1, images: Vec::new() };
+    let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
     for n in 0..60usize {
         let len = [10, 400, 1500, 3000, 9000, 140_000][n % 6];
         let content = if n % 4 == 0 { vec![n as u8; len] } else { random.bytes(len) };
@@ -49,6 +54,15 @@ fn build() -> (SimVfs, Known) {
                 )
                 .unwrap();
             known.pins.push(name);
+        }
+        if n % 6 == 1 {
+            let layer = repository.put(&content, digest).unwrap();
+            let subject = known.images.first().map(|(_, digest, _)| *digest);
+            let (media_type, document) = image(&[layer], subject.as_ref());
+            let tag = tag(&format!("v{n:02}"));
+            let image = repository.put_manifest(&document, PutManifest::new(media_type).tag(tag.clone())).unwrap();
+            known.blobs.push((image.digest, document.clone().into_bytes()));
+            known.images.push((tag, image.digest, document));
         }
         known.blobs.push((digest, content));
         if n == 40 {
@@ -113,10 +127,48 @@ fn interrogate(disk: &SimVfs, known: &Known, mode: ReadMode, context: &str) -> u
     if let Err(error) = list(&store, known, context) {
         fails(error, "blobs");
     }
+    match store.repository(&name("team/app")) {
+        Ok(repository) => interrogate_repository(&repository, known, context, &mut fails),
+        Err(error) => fails(error, "repository"),
+    }
     if let Err(error) = store.expire(Duration::from_secs(1 << 30)) {
         fails(error, "expire");
     }
     errors
+}
+
+fn interrogate_repository(
+    repository: &Repository<'_>,
+    known: &Known,
+    context: &str,
+    fails: &mut dyn FnMut(Error, &str),
+) {
+    for (tag, digest, document) in &known.images {
+        match repository.get_manifest(&tag.into()) {
+            Ok(manifest) => assert!(manifest.digest == *digest && manifest.content == *document, "{context}: {tag}"),
+            Err(error) => fails(error, "manifest"),
+        }
+        match repository.tags_of(digest) {
+            Ok(tags) => assert_eq!(tags, std::slice::from_ref(tag), "{context}"),
+            Err(error) => fails(error, "tags of a manifest"),
+        }
+    }
+    match repository.tags(None, 100) {
+        Ok(tags) => assert!(tags.iter().eq(known.images.iter().map(|(tag, ..)| tag)), "{context}: {tags:?}"),
+        Err(error) => fails(error, "tags"),
+    }
+    match repository.manifests(None, 100) {
+        Ok(manifests) => assert_eq!(manifests.len(), known.images.len(), "{context}"),
+        Err(error) => fails(error, "manifests"),
+    }
+    match repository.blobs(None, 100) {
+        Ok(blobs) => assert_eq!(blobs.len(), known.images.len(), "{context}"),
+        Err(error) => fails(error, "blobs of a repository"),
+    }
+    match repository.referrers(&known.images[0].1, None, None, 100) {
+        Ok(referrers) => assert_eq!(referrers.len(), known.images.len() - 1, "{context}"),
+        Err(error) => fails(error, "referrers"),
+    }
 }
 
 /// Lists the blobs: all of them, or an error.

@@ -209,11 +209,15 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::ManifestNotFound`] where the repository has none such; [`Error::Corrupt`] where it is damaged.
     pub fn get_manifest(&self, reference: &Reference) -> Result<Manifest> {
-        // It may be deleted between the look-up and the reading: then it is not found, unless the tag names another one by now.
+        let mut before = None;
         loop {
-            let fact = self.find_manifest(&self.snapshot()?, reference)?;
+            let snapshot = self.snapshot()?;
+            let fact = self.find_manifest(&snapshot, reference)?;
             match self.inner.get(&fact.digest) {
-                Err(Error::BlobNotFound { .. }) => continue,
+                // It was deleted between the look-up and the reading, and the tag may name another one by now. If nothing has
+                // happened since, the facts contradict each other.
+                Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
+                Err(Error::BlobNotFound { .. }) => return decoded(None),
                 blob => {
                     let content = blob?.bytes()?;
                     return Ok(Manifest { digest: fact.digest, media_type: fact.media_type, content });
