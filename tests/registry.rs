@@ -29,8 +29,10 @@ mod tags;
 #[path = "registry/visibility.rs"]
 mod visibility;
 
+use std::time::Duration;
+
 use common::registry::{image, index, name, options, tag};
-use strongroom::registry::{EventKind, PutManifest, Reference, RepositorySettings};
+use strongroom::registry::{EventKind, PutManifest, Reference, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, Digest, Error, Lsn};
 
@@ -62,6 +64,22 @@ fn documents_with_given_references_never_hold_each_other_in_a_circle() {
     assert_eq!(put("second", &[first]).unwrap(), second, "the same again is fine");
     repository.delete_manifest(&second).unwrap();
     repository.delete_manifest(&first).unwrap();
+fn a_pull_that_was_not_noted_yet_is_not_told_of_a_deleted_repository_nor_of_a_manifest_pushed_again() {
+    let clock = Clock::manual();
+    let store = options(&SimVfs::new(), &clock).open("/store").unwrap();
+    let app = name("team/app");
+    let repository = store.create_repository(&app, RepositorySettings::new()).unwrap();
+    let push = || repository.put_manifest("document", PutManifest::new("a/b").references([], [])).unwrap().digest;
+    let digest = push();
+    clock.advance(Duration::from_millis(10));
+    repository.pull_manifest(&digest.into()).unwrap();
+    repository.delete_manifest(&digest).unwrap();
+    push();
+    assert_eq!(repository.manifest_info(&digest.into()).unwrap().pulled_ms, None);
+    repository.pull_manifest(&digest.into()).unwrap();
+    store.delete_repository(&app, RepositoryDeletion::WithContents).unwrap();
+    let last = store.events(Lsn::default(), 100).unwrap().events.pop().unwrap();
+    assert_eq!(last.kind, EventKind::Deleted);
 }
 
 #[test]

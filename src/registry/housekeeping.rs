@@ -50,6 +50,11 @@ impl Pulls {
         lock(&self.waiting).get(&(repository, *digest)).map(|(_, time)| *time)
     }
 
+    /// A manifest was deleted: should it be pushed again, it was not pulled yet.
+    pub(crate) fn forget(&self, repository: RepositoryId, digest: &Digest) {
+        lock(&self.waiting).remove(&(repository, *digest));
+    }
+
     /// Whether there is something to do.
     pub(crate) fn due(&self, open_time: u64) -> bool {
         self.purge.load(Ordering::Acquire) || self.due_at.load(Ordering::Relaxed) <= open_time

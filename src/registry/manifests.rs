@@ -271,6 +271,11 @@ impl Repository<'_> {
                 *result = Err(error);
             }
         }
+        for (reference, result) in references.iter().zip(&results) {
+            if let (Reference::Digest(digest), Ok(())) = (reference, result) {
+                self.inner.pulls.forget(self.id, digest);
+            }
+        }
         Ok(results)
     }
 
