@@ -18,11 +18,18 @@
 mod common;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Leeway, Model, Pair, Random, finish_uploads, history, is_one_of, observe, options, outline, seed, tell};
+use common::events::{Stock, record};
+use common::tour::tour;
+use common::{
+    Leeway, Model, Pair, Random, Step, finish_uploads, history, is_one_of, observe, options, outline, seed, tell,
+};
+use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs, Vfs};
-use strongroom::{Clock, Durability, Error, Store};
+use strongroom::{Clock, Durability, Error, Lsn, Store};
 
+/// So many operations has a history that is drawn.
 const STEPS: usize = 24;
 
 /// What a run left behind when it ended.
@@ -30,27 +37,30 @@ struct End {
     before: Model,
     after: Model,
     leeway: Leeway,
+    stock: Stock,
+}
+
+impl End {
+    fn of(pair: &Pair) -> Self {
+        let (before, after) = (pair.model.clone(), pair.next.clone());
+        Self { before, after, leeway: pair.leeway, stock: pair.stock.clone() }
+    }
 }
 
 /// Runs a history until an operation fails.
-fn run(disk: &SimVfs, steps: &[common::Step]) -> (End, Option<Error>) {
+fn run(disk: &SimVfs, steps: &[Step]) -> (End, Option<Error>) {
     let mut pair = match Pair::new(disk) {
         Ok(pair) => pair,
         Err(error) => {
             let none = || Model::default();
-            return (End { before: none(), after: none(), leeway: Leeway::None }, Some(error));
-        }
-    };
-    for step in steps {
-        if let Err(error) = pair.run(step) {
-            let end = End { before: pair.model.clone(), after: pair.next.clone(), leeway: pair.leeway };
-            pair.kill();
+            let end = End { before: none(), after: none(), leeway: Leeway::None, stock: Stock::default() };
             return (end, Some(error));
         }
-    }
-    let end = End { before: pair.model.clone(), after: pair.model.clone(), leeway: Leeway::None };
+    };
+    let error = steps.iter().find_map(|step| pair.run(step).err());
+    let end = End::of(&pair);
     pair.kill();
-    (end, None)
+    (end, error)
 }
 
 fn open(disk: &SimVfs) -> Result<Store, Error> {
@@ -68,9 +78,16 @@ fn check(left: &SimVfs, end: &End, context: &str) {
         summary(&outline(&end.before)),
         summary(&outline(&end.after)),
     );
+    let events = record(&store, Lsn::default()).expect("a working disk");
+    let told = events.check(&end.stock, &store, &seen);
+    told.unwrap_or_else(|error| panic!("{context}\n{error}"));
     // Whatever was answered is durable: the power may go off right after, however the store came to be open.
-    let later = observe(&open(&left.power_cut(7)).unwrap_or_else(|error| panic!("{context}, cut again: {error}")));
-    assert_eq!(summary(&later), summary(&seen), "{context}: what was answered was lost");
+    let stock = Stock { told: events.events, position: events.next, model: seen.clone() };
+    let again = open(&left.power_cut(7)).unwrap_or_else(|error| panic!("{context}, cut again: {error}"));
+    assert_eq!(summary(&observe(&again)), summary(&seen), "{context}: what was answered was lost");
+    let told = record(&again, Lsn::default()).expect("a working disk").check(&stock, &again, &seen);
+    told.unwrap_or_else(|error| panic!("{context}, cut again\n{error}"));
+    drop(again);
     finish_uploads(&store, &[&end.before, &end.after]);
     let digest = store.put(b"and on it goes", strongroom::Algorithm::Sha256).expect("a working store");
     store.close().expect("a clean close");
@@ -86,6 +103,9 @@ fn check(left: &SimVfs, end: &End, context: &str) {
 fn remove_everything(store: &Store) {
     for pin in store.pins(None, usize::MAX).expect("pins") {
         store.unpin(&pin).expect("pinned");
+    }
+    for name in store.repositories(None, usize::MAX).expect("repositories") {
+        store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
     }
     for upload in store.uploads().expect("uploads") {
         store.cancel_upload(upload.id).expect("begun");
@@ -105,16 +125,23 @@ fn files(disk: &SimVfs) -> Vec<String> {
     shards.flat_map(|shard| list(&shard).into_iter().map(move |name| format!("{shard}/{name}"))).collect()
 }
 
-fn summary(model: &Model) -> (Vec<String>, Vec<String>, Vec<String>) {
-    (
+fn summary(model: &Model) -> [Vec<String>; 4] {
+    [
         model.blobs.iter().map(|(digest, content)| format!("{digest} {}", content.len())).collect(),
         model.pins.iter().map(|(name, pin)| format!("{name} {pin:?}")).collect(),
-        model.uploads.iter().map(|(id, content)| format!("{id} {}", content.len())).collect(),
-    )
+        model.uploads.iter().map(|(id, one)| format!("{id} {} {:?}", one.len(), model.owners.get(id))).collect(),
+        model.repositories.iter().map(|(name, repository)| format!("{name} {repository:#?}")).collect(),
+    ]
+}
+
+/// The histories that are run: one that meets everything, and others drawn from a seed.
+fn histories(seed: u64, count: u64) -> Vec<Vec<Step>> {
+    let drawn = (1..count).map(|round| history(&mut Random(seed + round), STEPS));
+    std::iter::once(tour()).chain(drawn).collect()
 }
 
 /// How many operations a history takes.
-fn operations(steps: &[common::Step]) -> u64 {
+fn operations(steps: &[Step]) -> u64 {
     let disk = SimVfs::new();
     let (_, error) = run(&disk, steps);
     assert!(error.is_none(), "{error:?}");
@@ -124,45 +151,53 @@ fn operations(steps: &[common::Step]) -> u64 {
 #[test]
 fn nothing_acknowledged_is_lost_at_any_power_cut_nor_at_a_second_one_during_recovery() {
     let seed = seed(0x5eed);
-    let mut covered = 0u64;
-    for round in 0..4 {
-        let steps = history(&mut Random(seed + round), STEPS);
-        let mut draws = Random(seed ^ round << 32);
-        for k in 1..=operations(&steps) {
-            let disk = SimVfs::new();
-            disk.fault_at(k, Fault::PowerCut);
-            let (end, error) = run(&disk, &steps);
-            let Some(error) = error else { continue };
-            let draw = draws.next();
-            let context = format!("seed {seed} round {round} cut at {k} draw {draw}: {error}");
-            check(&disk.power_cut(draw), &end, &context);
-            covered += 1;
-            let counting = disk.power_cut(draw);
-            drop(open(&counting));
-            for j in 1..=counting.operations() {
-                let again = disk.power_cut(draw);
-                again.fault_at(j, Fault::PowerCut);
-                drop(open(&again));
-                let second = draws.next();
-                check(
-                    &again.power_cut(second),
-                    &end,
-                    &format!("{context}, again at {j} of the recovery draw {second}"),
-                );
-                covered += 1;
+    let covered = AtomicU64::new(0);
+    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
+        let (next, last) = (AtomicU64::new(1), operations(&steps));
+        let work = || {
+            loop {
+                let k = next.fetch_add(1, Ordering::Relaxed);
+                if k > last {
+                    return;
+                }
+                covered.fetch_add(cut(&steps, k, seed, round), Ordering::Relaxed);
             }
-        }
+        };
+        std::thread::scope(|scope| [scope.spawn(work), scope.spawn(work)].map(|one| one.join().expect("it holds")));
     }
+    let covered = covered.into_inner();
     tell(&format!("crash points covered: {covered}"));
-    assert!(covered >= 5_000, "{covered} crash points");
+    assert!(covered >= 10_000, "{covered} crash points");
+}
+
+/// Cuts the power at one operation, and again at each operation of the recovery. Returns how many cuts that were.
+fn cut(steps: &[Step], k: u64, seed: u64, round: u64) -> u64 {
+    let mut draws = Random(seed ^ round << 32 ^ k << 40);
+    let disk = SimVfs::new();
+    disk.fault_at(k, Fault::PowerCut);
+    let (end, error) = run(&disk, steps);
+    let Some(error) = error else { return 0 };
+    let draw = draws.next();
+    let context = format!("seed {seed} round {round} cut at {k} draw {draw}: {error}");
+    check(&disk.power_cut(draw), &end, &context);
+    let counting = disk.power_cut(draw);
+    drop(open(&counting));
+    for j in 1..=counting.operations() {
+        let again = disk.power_cut(draw);
+        again.fault_at(j, Fault::PowerCut);
+        drop(open(&again));
+        let second = draws.next();
+        let context = format!("{context}, again at {j} of the recovery draw {second}");
+        check(&again.power_cut(second), &end, &context);
+    }
+    1 + counting.operations()
 }
 
 #[test]
 fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered() {
     let seed = seed(0xdead);
     let mut covered = 0u64;
-    for round in 0..3 {
-        let steps = history(&mut Random(seed + round), STEPS);
+    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
         for k in 1..=operations(&steps) {
             let disk = SimVfs::new();
             disk.fault_at(k, Fault::PowerCut);
@@ -179,8 +214,7 @@ fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered(
 #[test]
 fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
     let seed = seed(0xf011);
-    for round in 0..2 {
-        let steps = history(&mut Random(seed + round), STEPS);
+    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
         for k in 1..=operations(&steps) {
             let disk = SimVfs::new();
             disk.fault_at(k, Fault::Full);
@@ -203,8 +237,7 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
                         let store = pair.store.as_ref().expect("open");
                         let seen = observe(store);
                         assert!(is_one_of(&seen, &pair.model, &pair.next, pair.leeway), "full at {k} in {step:?}");
-                        pair.model.uploads.retain(|id, _| seen.uploads.contains_key(id));
-                        pair.model.pins.retain(|name, _| seen.pins.contains_key(name));
+                        pair.adopt(&seen);
                         pair.run(step).unwrap_or_else(|error| panic!("full at {k}, again {step:?}: {error}"));
                     }
                     Err(error) => panic!("seed {seed} round {round} full at {k} in {step:?}: {error}"),
@@ -224,10 +257,11 @@ fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
 fn without_syncs_a_power_cut_takes_back_whole_commits_from_the_end_and_nothing_else() {
     let seed = seed(0x1a2);
     let mut covered = 0u64;
-    for round in 0..6 {
-        let mut steps = history(&mut Random(seed + round), 2 * STEPS);
+    for round in 0..5 {
+        let drawn = history(&mut Random(seed + round), 2 * STEPS);
+        let mut steps = if round == 0 { tour() } else { drawn };
         // These are several commits each, or begin an upload that only a lost commit would name.
-        steps.retain(|step| !matches!(step, common::Step::Expire | common::Step::Begin(_)));
+        steps.retain(|step| !matches!(step, Step::Expire | Step::ExpireBlobs | Step::Begin { .. }));
         let mut draws = Random(seed ^ round << 32);
         for k in 1..=operations(&steps) {
             let disk = SimVfs::new();
@@ -241,6 +275,7 @@ fn without_syncs_a_power_cut_takes_back_whole_commits_from_the_end_and_nothing_e
                     break;
                 }
             }
+            let stock = std::mem::take(&mut pair.stock);
             pair.kill();
             let draw = draws.next();
             let left = disk.power_cut(draw);
@@ -249,8 +284,19 @@ fn without_syncs_a_power_cut_takes_back_whole_commits_from_the_end_and_nothing_e
                 let options = options(disk, &Clock::manual()).durability(Durability::Relaxed);
                 options.open("/store").unwrap_or_else(|error| panic!("{context}: {error}"))
             };
-            let seen = observe(&open(&left));
+            let store = open(&left);
+            let seen = observe(&store);
             assert!(states.iter().any(|state| seen == outline(state)), "{context}: {:#?}", summary(&seen));
+            // What is told is what was told, but for the end, and leads to what there is.
+            let record = record(&store, Lsn::default()).expect("a working disk");
+            let mut told = stock.told;
+            told.retain(|event| event.lsn <= store.last_lsn());
+            let position = stock.position.min(store.last_lsn());
+            let before = states.iter().map(|model| Stock { told: told.clone(), position, model: model.clone() });
+            let leads = before.map(|before| record.check(&before, &store, &seen));
+            let error = leads.reduce(|one, other| one.or(other)).and_then(Result::err);
+            assert_eq!(error, None, "{context}");
+            drop(store);
             assert_eq!(summary(&observe(&open(&left))), summary(&seen), "{context}: opened again");
             covered += 1;
         }
@@ -279,13 +325,13 @@ fn after_a_failed_sync_writes_are_refused_reads_go_on_and_nothing_acknowledged_i
     let seed = seed(0xf5);
     let mut poisoned = 0;
     for fault in [Fault::FailedSync, Fault::Error] {
-        let steps = history(&mut Random(seed), STEPS);
+        let steps = tour().into_iter().chain(history(&mut Random(seed), STEPS)).collect::<Vec<_>>();
         for k in 1..=operations(&steps) {
             let disk = SimVfs::new();
             disk.fault_at(k, fault);
             let Ok(mut pair) = Pair::new(&disk) else { continue };
             let Some(error) = steps.iter().find_map(|step| pair.run(step).err()) else { continue };
-            let end = End { before: pair.model.clone(), after: pair.next.clone(), leeway: pair.leeway };
+            let end = End::of(&pair);
             if let Some(store) = &pair.store {
                 for (digest, content) in &end.before.blobs {
                     if let Ok(blob) = store.get(digest) {
@@ -312,7 +358,7 @@ fn after_a_failed_sync_writes_are_refused_reads_go_on_and_nothing_acknowledged_i
 #[test]
 fn short_writes_change_nothing() {
     let seed = seed(0x5407);
-    let steps = history(&mut Random(seed), STEPS);
+    let steps = tour().into_iter().chain(history(&mut Random(seed), STEPS)).collect::<Vec<_>>();
     for k in 1..=operations(&steps) {
         let disk = SimVfs::new();
         disk.fault_at(k, Fault::ShortWrite);

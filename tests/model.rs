@@ -15,6 +15,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::calls::{KINDS, Kind};
 use common::{Model, Pair, Random, Step, is_one_of, observe, options, outline, seed};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -42,35 +43,47 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4u64, prop::collection::vec(which(), 1..4), any::<bool>())
             .prop_map(|(name, blobs, expires)| Step::Pin { name, blobs, expires }),
         1 => (0..4u64).prop_map(Step::Unpin),
-        1 => algorithm().prop_map(Step::Begin),
+        1 => (algorithm(), prop::option::of(0..3u64))
+            .prop_map(|(algorithm, repository)| Step::Begin { algorithm, repository }),
         3 => (which(), content()).prop_map(|(upload, content)| Step::Append { upload, content }),
         1 => (which(), algorithm()).prop_map(|(upload, algorithm)| Step::Commit { upload, algorithm }),
         1 => which().prop_map(Step::Cancel),
         1 => Just(Step::Expire),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Reopen),
+        1 => select(vec![20_000, 60_000, 120_000]).prop_map(Step::Wait),
+        1 => Just(Step::ExpireBlobs),
+        16 => (select(KINDS.to_vec()), 0..3u64, 0..1000u64)
+            .prop_map(|(kind, repository, pick)| Step::Call { kind, repository, pick }),
     ]
+}
+
+/// Repositories and something in one, so that calls on them are about something.
+fn first_steps() -> Vec<Step> {
+    let call = |(kind, repository, pick)| Step::Call { kind, repository, pick };
+    [(Kind::Create, 0, 0), (Kind::Create, 1, 5), (Kind::Put, 0, 0), (Kind::Image, 0, 0)].map(call).to_vec()
 }
 
 #[test]
 fn any_history_leaves_what_the_model_says() {
     proptest!(config(300, 1), |(steps in prop::collection::vec(step(), 1..50))| {
         let mut pair = Pair::new(&SimVfs::new()).unwrap();
-        for step in steps.iter().chain([&Step::Reopen]) {
+        for step in first_steps().iter().chain(&steps).chain([&Step::Reopen]) {
             pair.run(step).unwrap();
         }
+        pair.check_pulls(true);
         prop_assert!(observe(pair.store.as_ref().unwrap()) == outline(&pair.model));
     });
 }
 
 #[test]
 fn any_history_with_a_power_cut_leaves_the_state_before_or_after_the_operation_under_way() {
-    proptest!(config(1500, 2), |(steps in prop::collection::vec(step(), 1..30), at in 1..600u64, draw in any::<u64>())| {
+    proptest!(config(1500, 2), |(steps in prop::collection::vec(step(), 1..30), at in 1..700u64, draw in any::<u64>())| {
         let disk = SimVfs::new();
         disk.fault_at(at, Fault::PowerCut);
         let (mut before, mut after, mut leeway) = (Model::default(), Model::default(), common::Leeway::None);
         if let Ok(mut pair) = Pair::new(&disk) {
-            let failed = steps.iter().any(|step| pair.run(step).is_err());
+            let failed = first_steps().iter().chain(&steps).any(|step| pair.run(step).is_err());
             (before, leeway) = (pair.model.clone(), pair.leeway);
             after = if failed { pair.next.clone() } else { pair.model.clone() };
             pair.kill();

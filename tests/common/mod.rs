@@ -1,8 +1,13 @@
 //! A plain model of a store, histories of operations, and the comparison of the two.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod calls;
+pub mod events;
+pub mod pair;
 pub mod registry;
+pub mod repositories;
+pub mod tour;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,9 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
-use strongroom::{
-    Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Result, Store, UploadId,
-};
+use strongroom::{Algorithm, Clock, Digest, Maintenance, Options, ReadMode, Store, UploadId, UploadStatus};
+
+use calls::{Call, KINDS, Kind, observe_repository, repositories};
+pub use pair::{Leeway, Pair};
+use repositories::{Action, Outcome, Push, Repository, apply};
 
 /// Random numbers from a seed (SplitMix64).
 #[derive(Clone)]
@@ -65,42 +72,80 @@ pub fn copy(from: &Path, to: &Path) {
 /// One operation of a history. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Put { content: Vec<u8>, algorithm: Algorithm },
+    Put {
+        content: Vec<u8>,
+        algorithm: Algorithm,
+    },
     Remove(u64),
-    Pin { name: u64, blobs: Vec<u64>, expires: bool },
+    Pin {
+        name: u64,
+        blobs: Vec<u64>,
+        expires: bool,
+    },
     Unpin(u64),
-    Begin(Algorithm),
-    Append { upload: u64, content: Vec<u8> },
-    Commit { upload: u64, algorithm: Algorithm },
+    /// Begins an upload, in a repository or in none.
+    Begin {
+        algorithm: Algorithm,
+        repository: Option<u64>,
+    },
+    Append {
+        upload: u64,
+        content: Vec<u8>,
+    },
+    Commit {
+        upload: u64,
+        algorithm: Algorithm,
+    },
     Cancel(u64),
     Expire,
     Checkpoint,
     Reopen,
+    /// A call on a repository.
+    Call {
+        kind: Kind,
+        repository: u64,
+        pick: u64,
+    },
+    /// Time passes: so many milliseconds.
+    Wait(u64),
+    ExpireBlobs,
 }
 
-/// A history of `count` operations drawn from a seed.
+/// A history of `count` operations drawn from a seed. What it begins with gives the others something to be about.
 pub fn history(random: &mut Random, count: usize) -> Vec<Step> {
-    (0..count).map(|_| step(random)).collect()
+    use Kind::{Create, Image, Index, Mount, Put};
+    let first = [(Create, 0), (Put, 0), (Put, 0), (Image, 0), (Create, 1), (Mount, 1), (Image, 0), (Index, 0)];
+    let call = |(kind, repository)| Step::Call { kind, repository, pick: random.next() };
+    let mut steps: Vec<_> = first.map(call).into_iter().collect();
+    steps.extend(std::iter::repeat_with(|| step(random)).take(count.saturating_sub(steps.len())));
+    steps
 }
 
 pub fn step(random: &mut Random) -> Step {
     let algorithm = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3][random.below(3) as usize];
-    match random.below(20) {
-        0..=6 => Step::Put { content: content(random), algorithm },
-        7 => Step::Remove(random.next()),
+    match random.below(60) {
+        0..=5 => Step::Put { content: content(random), algorithm },
+        6..=7 => Step::Remove(random.next()),
         8..=10 => {
             let count = 1 + random.below(3);
             let blobs = (0..count).map(|_| random.next()).collect();
             Step::Pin { name: random.below(6), blobs, expires: random.below(3) == 0 }
         }
         11 => Step::Unpin(random.below(6)),
-        12 => Step::Begin(algorithm),
-        13..=14 => Step::Append { upload: random.next(), content: content(random) },
-        15 => Step::Commit { upload: random.next(), algorithm },
-        16 => Step::Cancel(random.next()),
-        17 => Step::Expire,
-        18 => Step::Checkpoint,
-        _ => Step::Reopen,
+        12..=14 => Step::Begin { algorithm, repository: (random.below(3) > 0).then(|| random.below(2)) },
+        15..=18 => Step::Append { upload: random.next(), content: content(random) },
+        19..=20 => Step::Commit { upload: random.next(), algorithm },
+        21 => Step::Cancel(random.next()),
+        22 => Step::Expire,
+        23..=24 => Step::Checkpoint,
+        25..=26 => Step::Reopen,
+        27..=28 => Step::Wait([20_000, 60_000, 120_000][random.below(3) as usize]),
+        29 => Step::ExpireBlobs,
+        _ => {
+            let kind = KINDS[random.below(KINDS.len() as u64) as usize];
+            // Mostly the two that there are from the beginning.
+            Step::Call { kind, repository: [0, 0, 0, 1, 1, 2][random.below(6) as usize], pick: random.next() }
+        }
     }
 }
 
@@ -125,6 +170,7 @@ pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
         .log_file_size(16 << 10)
         .memtable_size(2 << 10)
         .history(24 << 10)
+        .retention(Duration::from_millis(repositories::RETENTION))
         .read_mode(ReadMode::Mapped)
 }
 
@@ -140,6 +186,11 @@ pub struct Model {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     pub pins: BTreeMap<String, ModelPin>,
     pub uploads: BTreeMap<UploadId, Vec<u8>>,
+    /// The repositories of the uploads that are in one.
+    pub owners: BTreeMap<UploadId, String>,
+    pub repositories: BTreeMap<String, Repository>,
+    /// What was pushed as manifests: to be pushed again.
+    pub pushes: Vec<Push>,
 }
 
 fn nth<K: Clone, V>(map: &BTreeMap<K, V>, n: u64) -> Option<K> {
@@ -148,7 +199,8 @@ fn nth<K: Clone, V>(map: &BTreeMap<K, V>, n: u64) -> Option<K> {
 
 impl Model {
     fn is_held(&self, digest: &Digest) -> bool {
-        self.pins.values().any(|pin| pin.digests.contains(digest))
+        let holds = |one: &Repository| one.links.contains_key(digest) || one.manifests.contains_key(digest);
+        self.pins.values().any(|pin| pin.digests.contains(digest)) || self.repositories.values().any(holds)
     }
 
     pub fn put(&mut self, algorithm: Algorithm, content: &[u8]) -> Digest {
@@ -156,164 +208,32 @@ impl Model {
         self.blobs.insert(digest, content.to_vec());
         digest
     }
-}
 
-/// A store beside its model.
-pub struct Pair {
-    pub disk: SimVfs,
-    pub clock: Clock,
-    pub durability: Durability,
-    pub store: Option<Store>,
-    pub model: Model,
-    /// What the model would be, had the operation under way succeeded.
-    pub next: Model,
-    /// What else the operation under way may leave.
-    pub leeway: Leeway,
-}
-
-/// What an operation may leave besides the state before it and that after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Leeway {
-    #[default]
-    None,
-    /// An upload whose id nobody was told.
-    Begun,
-    /// Some of several independent removals.
-    Between,
-}
-
-impl Pair {
-    pub fn new(disk: &SimVfs) -> Result<Self> {
-        Self::with(disk, Durability::Synced)
-    }
-
-    pub fn with(disk: &SimVfs, durability: Durability) -> Result<Self> {
-        let mut pair = Self {
-            disk: disk.clone(),
-            clock: Clock::manual(),
-            durability,
-            store: None,
-            model: Model::default(),
-            next: Model::default(),
-            leeway: Leeway::None,
+    /// Does a call. Blobs that no repository has any more stay in the store, as do manifests' documents.
+    pub fn call(&mut self, call: &Call, now: u64) -> Outcome {
+        let source = match &call.action {
+            Action::Mount { from, .. } => self.repositories.get(from).cloned(),
+            _ => None,
         };
-        pair.open()?;
-        Ok(pair)
-    }
-
-    /// Opens the store, after it was closed or after that failed.
-    pub fn open(&mut self) -> Result<()> {
-        let options = options(&self.disk, &self.clock).durability(self.durability);
-        self.store = Some(options.open("/store")?);
-        Ok(())
-    }
-
-    /// Does a step on both. An error is one of the store that the model does not have.
-    pub fn run(&mut self, step: &Step) -> Result<()> {
-        self.next = self.model.clone();
-        self.leeway = Leeway::None;
-        self.clock.advance(Duration::from_millis(10));
-        let store = self.store.as_ref().expect("open");
-        match step {
-            Step::Put { content, algorithm } => {
-                let digest = self.next.put(*algorithm, content);
-                assert_eq!(store.put_reader(&content[..], *algorithm)?, digest);
-            }
-            Step::Remove(n) => {
-                let Some(digest) = nth(&self.model.blobs, *n) else { return Ok(()) };
-                if self.model.is_held(&digest) {
-                    let refused = store.remove(&digest);
-                    if !matches!(refused, Err(Error::BlobInUse { .. })) {
-                        refused?;
-                        panic!("removed {digest}, which is held");
-                    }
-                    return Ok(());
-                }
-                self.next.blobs.remove(&digest);
-                store.remove(&digest)?;
-            }
-            Step::Pin { name, blobs, expires } => {
-                let name = format!("pin-{name}");
-                let digests: Vec<_> = blobs.iter().filter_map(|n| nth(&self.model.blobs, *n)).collect();
-                let Some((first, others)) = digests.split_first() else { return Ok(()) };
-                let mut pin = PinOptions::new().references(others);
-                if *expires {
-                    pin = pin.expires_after(Duration::from_millis(55));
-                }
-                let expires = expires.then_some(0);
-                self.next.pins.insert(name.clone(), ModelPin { digests: digests.clone(), expires });
-                store.pin(&name, first, pin)?;
-                let left = store.get_pin(&name)?.expires_in.map(|left| left.as_millis());
-                assert_eq!(left, expires.map(|_| 55));
-            }
-            Step::Unpin(name) => {
-                let name = format!("pin-{name}");
-                let known = self.next.pins.remove(&name).is_some();
-                match store.unpin(&name) {
-                    Err(Error::PinNotFound { .. }) if !known => {}
-                    other => other?,
-                }
-            }
-            Step::Begin(algorithm) => {
-                self.leeway = Leeway::Begun;
-                let id = store.begin_upload(*algorithm)?;
-                self.next.uploads.insert(id, Vec::new());
-            }
-            Step::Append { upload, content } => {
-                let Some(id) = nth(&self.model.uploads, *upload) else { return Ok(()) };
-                let so_far = self.next.uploads.get_mut(&id).expect("known");
-                let offset = so_far.len() as u64;
-                so_far.extend(content);
-                let expected = so_far.len() as u64;
-                let wrong = store.append_upload(id, offset + 1, content);
-                if !matches!(&wrong, Err(Error::WrongOffset { expected, .. }) if *expected == offset) {
-                    wrong?;
-                    panic!("appended at a wrong offset");
-                }
-                assert_eq!(store.append_upload(id, offset, content)?, expected);
-            }
-            Step::Commit { upload, algorithm } => {
-                let Some(id) = nth(&self.model.uploads, *upload) else { return Ok(()) };
-                let content = self.next.uploads.remove(&id).expect("known");
-                let digest = self.next.put(*algorithm, &content);
-                store.commit_upload(id, &digest)?;
-            }
-            Step::Cancel(n) => {
-                let Some(id) = nth(&self.model.uploads, *n) else { return Ok(()) };
-                self.next.uploads.remove(&id);
-                store.cancel_upload(id)?;
-            }
-            Step::Expire => {
-                self.leeway = Leeway::Between;
-                // Uploads idle for 40 ms and expired pins, by what the store says of them.
-                let uploads = store.uploads()?;
-                let is_idle = |idle: Duration| idle >= Duration::from_millis(40);
-                let idle: BTreeSet<_> = uploads.iter().filter(|one| is_idle(one.idle)).map(|one| one.id).collect();
-                self.next.uploads.retain(|id, _| !idle.contains(id));
-                let mut expired = BTreeSet::new();
-                for (name, pin) in &self.model.pins {
-                    if pin.expires.is_some() && store.get_pin(name)?.expires_in == Some(Duration::ZERO) {
-                        expired.insert(name.clone());
-                    }
-                }
-                self.next.pins.retain(|name, _| !expired.contains(name));
-                assert_eq!(store.expire(Duration::from_millis(40))?, (expired.len(), idle.len()));
-            }
-            Step::Checkpoint => store.checkpoint()?,
-            Step::Reopen => {
-                self.store.take().expect("open").close()?;
-                self.open()?;
+        let mut state = self.repositories.remove(&call.repository);
+        let outcome = apply(&mut state, &call.action, source.as_ref(), now);
+        match state {
+            Some(state) => drop(self.repositories.insert(call.repository.clone(), state)),
+            None => {
+                self.owners.retain(|id, owner| *owner != call.repository || self.uploads.remove(id).is_none());
             }
         }
-        self.model = self.next.clone();
-        Ok(())
-    }
-
-    /// Ends the process: what was open is gone, without having been closed.
-    pub fn kill(self) {
-        let Some(store) = self.store else { return };
-        // After a power cut closing does nothing; otherwise the disk was copied before.
-        drop(store);
+        match &call.action {
+            Action::Put { content, algorithm } if outcome == Outcome::Done => drop(self.put(*algorithm, content)),
+            Action::PutManifest(push) => {
+                if outcome == Outcome::Done {
+                    self.put(push.algorithm, &push.content);
+                }
+                self.pushes.push(push.clone());
+            }
+            _ => {}
+        }
+        outcome
     }
 }
 
@@ -342,8 +262,12 @@ pub fn observe(store: &Store) -> Model {
             None => break,
         }
     }
-    for upload in store.uploads().expect("uploads") {
+    for name in repositories(store) {
+        seen.repositories.insert(name.clone(), observe_repository(store, &name));
+    }
+    for (owner, upload) in uploads_of(store) {
         seen.uploads.insert(upload.id, vec![0; upload.offset as usize]);
+        seen.owners.extend(owner.map(|owner| (upload.id, owner)));
     }
     let report = store.verify(|_| {}).expect("verification");
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
@@ -351,10 +275,23 @@ pub fn observe(store: &Store) -> Model {
     seen
 }
 
-/// A model in which only the length of an upload counts: what is in it shows when it is committed.
+/// All uploads, and the repositories that they are in.
+pub fn uploads_of(store: &Store) -> Vec<(Option<String>, UploadStatus)> {
+    let mut uploads: Vec<_> = store.uploads().expect("uploads").into_iter().map(|upload| (None, upload)).collect();
+    for name in repositories(store) {
+        let repository = store.repository(&registry::name(&name)).expect("a listed repository");
+        let own = repository.uploads().expect("uploads").into_iter();
+        uploads.extend(own.map(|upload| (Some(name.clone()), upload)));
+    }
+    uploads
+}
+
+/// A model in which only what can be seen counts: what is in an upload shows when it is committed.
 pub fn outline(model: &Model) -> Model {
     let uploads = model.uploads.iter().map(|(id, content)| (*id, vec![0; content.len()])).collect();
-    Model { uploads, ..model.clone() }
+    let repositories = model.repositories.iter().map(|(name, one)| (name.clone(), one.outline())).collect();
+    let (blobs, pins, owners) = (model.blobs.clone(), model.pins.clone(), model.owners.clone());
+    Model { blobs, pins, uploads, owners, repositories, pushes: Vec::new() }
 }
 
 /// Whether what was seen is the state before an operation or that after it, with the leeway the operation has.
@@ -369,30 +306,46 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
             let mut seen = seen.clone();
             let begun = |id: &UploadId, content: &Vec<u8>| content.is_empty() && !before.uploads.contains_key(id);
             seen.uploads.retain(|id, content| !begun(id, content));
+            seen.owners.retain(|id, _| before.uploads.contains_key(id));
             seen == before
         }
         Leeway::Between => {
             let pins = |model: &Model| BTreeSet::from_iter(model.pins.keys().cloned());
             let uploads = |model: &Model| BTreeSet::from_iter(model.uploads.keys().copied());
             seen.blobs == before.blobs
+                && seen.repositories == before.repositories
                 && pins(&after).is_subset(&pins(seen))
                 && pins(seen).is_subset(&pins(&before))
                 && uploads(&after).is_subset(&uploads(seen))
                 && uploads(seen).is_subset(&uploads(&before))
+        }
+        Leeway::Each => {
+            let is_one = |(name, one): (&String, &Repository)| {
+                before.repositories.get(name) == Some(one) || after.repositories.get(name) == Some(one)
+            };
+            seen.repositories.iter().all(is_one)
+                && Model { repositories: before.repositories.clone(), ..seen.clone() } == before
         }
     }
 }
 
 /// Commits all uploads, and compares their contents with those that were appended.
 pub fn finish_uploads(store: &Store, models: &[&Model]) {
-    for upload in store.uploads().expect("uploads") {
+    for (owner, upload) in uploads_of(store) {
         let mut contents = models.iter().filter_map(|model| model.uploads.get(&upload.id));
         let content = contents.rfind(|content| content.len() as u64 == upload.offset).cloned();
         let Some(content) = content.or((upload.offset == 0).then(Vec::new)) else {
             panic!("an upload of {} bytes that nobody made", upload.offset);
         };
         let digest = Digest::of(Algorithm::Sha256, &content);
-        store.commit_upload(upload.id, &digest).expect("the content appended");
+        match owner {
+            None => store.commit_upload(upload.id, &digest).expect("the content appended"),
+            Some(name) => {
+                let repository = store.repository(&registry::name(&name)).expect("listed");
+                repository.commit_upload(upload.id, &digest).expect("the content appended");
+                assert_eq!(repository.get(&digest).expect("committed").bytes().expect("content"), content);
+            }
+        }
         assert_eq!(store.get(&digest).expect("committed").bytes().expect("content"), content);
     }
 }

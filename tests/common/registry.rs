@@ -22,7 +22,8 @@ pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
     super::options(disk, clock)
 }
 
-fn descriptor(media_type: &str, digest: &Digest) -> String {
+/// A descriptor, as a manifest has them.
+pub fn descriptor(media_type: &str, digest: &Digest) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#)
 }
 

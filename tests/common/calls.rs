@@ -1,0 +1,441 @@
+//! Calls on repositories: drawn from numbers, done on a store, and what a store's repositories hold, read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, TagMutability};
+use strongroom::{Algorithm, Digest, Error, ManifestProblem, Result, Store};
+
+use super::registry::{IMAGE, INDEX, descriptor, name, tag};
+use super::repositories::{Action, Link, Manifest, Outcome, Push, Refusal, Repository, Settings};
+use super::{Model, Random, content, nth};
+
+pub const NAMES: [&str; 3] = ["team/app", "team/other", "library/base"];
+const TAGS: [&str; 4] = ["v1", "v2", "latest", "dev-1"];
+
+/// A call on the repository of a name.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub repository: String,
+    pub action: Action,
+}
+
+/// What kind of call is to be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Create,
+    Set,
+    Delete,
+    Put,
+    Mount,
+    RemoveBlob,
+    Claim,
+    Image,
+    Index,
+    Document,
+    Again,
+    Tag,
+    Untag,
+    DeleteManifest,
+    DeleteBatch,
+    Pull,
+    Look,
+    /// A manifest with so many tags that its repository goes in several steps.
+    ManyTags,
+}
+
+/// Kinds as often as they are drawn.
+pub const KINDS: [Kind; 32] = {
+    use Kind::*;
+    [
+        Create,
+        Create,
+        Set,
+        Delete,
+        Put,
+        Put,
+        Put,
+        Put,
+        Put,
+        Put,
+        Mount,
+        Mount,
+        RemoveBlob,
+        Claim,
+        Image,
+        Image,
+        Image,
+        Image,
+        Image,
+        Index,
+        Index,
+        Index,
+        Document,
+        Document,
+        Again,
+        Again,
+        Tag,
+        Tag,
+        Untag,
+        DeleteManifest,
+        DeleteBatch,
+        Pull,
+    ]
+};
+
+fn one<T: Clone>(random: &mut Random, of: &[T]) -> Option<T> {
+    of.get((random.next() as usize).checked_rem(of.len())?).cloned()
+}
+
+/// A digest among these, or now and then one of all blobs that there are.
+fn digest<V>(random: &mut Random, among: &BTreeMap<Digest, V>, model: &Model) -> Option<Digest> {
+    let own = if random.below(16) == 0 { None } else { nth(among, random.next()) };
+    own.or_else(|| nth(&model.blobs, random.next()))
+}
+
+/// A tag, rather one that there is.
+fn some_tag(random: &mut Random, own: &Repository) -> String {
+    let known = if random.below(3) == 0 { None } else { nth(&own.tags, random.next()) };
+    known.unwrap_or_else(|| TAGS[random.below(TAGS.len() as u64) as usize].to_owned())
+}
+
+impl Kind {
+    /// Draws a call of this kind; none where there is nothing that it could be about.
+    pub fn draw(self, model: &Model, repository: u64, random: &mut Random) -> Option<Call> {
+        let repository = NAMES[(repository % NAMES.len() as u64) as usize].to_owned();
+        let nothing = Repository::default();
+        let own = model.repositories.get(&repository).unwrap_or(&nothing);
+        let action = match self {
+            Self::Create => Action::Create(settings(random)),
+            Self::Set => Action::Set(settings(random)),
+            Self::Delete => Action::Delete { with_contents: random.below(2) == 0 },
+            Self::Put => Action::Put { content: content(random), algorithm: algorithm(random) },
+            Self::Mount => {
+                let from = one(random, &NAMES)?.to_owned();
+                let links = model.repositories.get(&from).map(|source| &source.links).unwrap_or(&nothing.links);
+                Action::Mount { digest: digest(random, links, model)?, from }
+            }
+            Self::RemoveBlob => Action::RemoveBlob(digest(random, &own.links, model)?),
+            Self::Claim => Action::Claim(digest(random, &own.links, model)?),
+            Self::Image => Action::PutManifest(image(model, own, random)?),
+            Self::Index => Action::PutManifest(index(model, own, random)?),
+            Self::Document => Action::PutManifest(document(model, own, random)?),
+            Self::Again => Action::PutManifest(with_tags(one(random, &model.pushes)?, own, random)),
+            Self::Tag => {
+                let tag = some_tag(random, own);
+                Action::Tag { digest: digest(random, &own.manifests, model)?, expect: expect(own, &tag, random), tag }
+            }
+            Self::ManyTags => {
+                let mut push = document(model, own, random)?;
+                push.tags = (0..140).map(|n| format!("tag-{n}")).collect();
+                Action::PutManifest(push)
+            }
+            Self::Untag => Action::Untag(some_tag(random, own)),
+            Self::DeleteManifest => Action::DeleteManifest(digest(random, &own.manifests, model)?),
+            Self::DeleteBatch => Action::DeleteBatch(references(model, own, random)),
+            Self::Pull => Action::Pull(references(model, own, random).pop()?),
+            Self::Look => match random.below(4) {
+                0 => Action::Stat(digest(random, &own.links, model)?),
+                1 => Action::Info(digest(random, &own.manifests, model)?),
+                2 => Action::Resolve(some_tag(random, own)),
+                _ => Action::Tags,
+            },
+        };
+        Some(Call { repository, action })
+    }
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let all = [(false, vec![]), (false, vec![]), (true, vec!["latest", "dev-*"]), (false, vec!["v*"])];
+    let (immutable, exclusions) = one(random, &all).expect("some");
+    Settings { immutable, exclusions: exclusions.into_iter().map(str::to_owned).collect() }
+}
+
+fn algorithm(random: &mut Random) -> Algorithm {
+    [Algorithm::Sha256, Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3][random.below(4) as usize]
+}
+
+fn references(model: &Model, own: &Repository, random: &mut Random) -> Vec<Reference> {
+    let mut references = BTreeSet::new();
+    for _ in 0..1 + random.below(4) {
+        if random.below(3) == 0 {
+            references.insert(Reference::Tag(tag(&some_tag(random, own))));
+        } else {
+            references.extend(digest(random, &own.manifests, model).map(Reference::Digest));
+        }
+    }
+    let mut references: Vec<_> = references.into_iter().collect();
+    if random.below(2) == 0 {
+        references.reverse();
+    }
+    references
+}
+
+fn expect(own: &Repository, tag: &str, random: &mut Random) -> ExpectTag {
+    match random.below(8) {
+        0 => ExpectTag::Absent,
+        1 => nth(&own.manifests, random.next()).map_or(ExpectTag::Absent, ExpectTag::Is),
+        2 | 3 => own.tags.get(tag).map_or(ExpectTag::Absent, |now| ExpectTag::Is(*now)),
+        _ => ExpectTag::Any,
+    }
+}
+
+fn with_tags(mut push: Push, own: &Repository, random: &mut Random) -> Push {
+    push.tags.clear();
+    for _ in 0..random.below(3) {
+        push.tags.extend(Some(some_tag(random, own)).filter(|tag| !push.tags.contains(tag)));
+    }
+    push.expect = match push.tags.first() {
+        Some(tag) => expect(own, tag, random),
+        None => ExpectTag::Any,
+    };
+    push
+}
+
+fn push(media_type: &str, random: &mut Random) -> Push {
+    Push {
+        content: Vec::new(),
+        algorithm: algorithm(random),
+        media_type: media_type.to_owned(),
+        artifact_type: None,
+        subject: None,
+        blobs: Vec::new(),
+        manifests: Vec::new(),
+        explicit: false,
+        sparse: false,
+        tags: Vec::new(),
+        expect: ExpectTag::Any,
+    }
+}
+
+/// A subject, there or not, and the end of a document that has it.
+fn end(push: &mut Push, own: &Repository, random: &mut Random) -> String {
+    let n = random.below(3);
+    if random.below(3) == 0 {
+        let absent = Digest::of(Algorithm::Sha256, &[n as u8]);
+        push.subject = Some(nth(&own.manifests, random.next()).filter(|_| n > 0).unwrap_or(absent));
+    }
+    let subject = push.subject.map(|subject| format!(r#","subject":{}"#, descriptor(IMAGE, &subject)));
+    // Long enough, sometimes, that it comes after other content of its group in the log.
+    format!(r#"{},"annotations":{{"n":"{}"}}}}"#, subject.unwrap_or_default(), "x".repeat(n as usize * 300))
+}
+
+fn image(model: &Model, own: &Repository, random: &mut Random) -> Option<Push> {
+    let mut push = push(IMAGE, random);
+    let config = digest(random, &own.links, model)?;
+    push.blobs.push((config, false));
+    let mut layers = Vec::new();
+    for _ in 0..random.below(4) {
+        let layer = digest(random, &own.links, model)?;
+        let may_be_absent = random.below(4) == 0;
+        push.blobs.push((layer, may_be_absent));
+        let kind = if may_be_absent { "nondistributable.v1.tar" } else { "v1.tar" };
+        layers.push(descriptor(&format!("application/vnd.oci.image.layer.{kind}"), &layer));
+    }
+    let kind = "application/vnd.oci.image.config.v1+json";
+    push.artifact_type = Some(kind.to_owned());
+    let (config, layers, end) = (descriptor(kind, &config), layers.join(","), end(&mut push, own, random));
+    push.content = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]{end}"#).into_bytes();
+    Some(with_tags(push, own, random))
+}
+
+fn index(model: &Model, own: &Repository, random: &mut Random) -> Option<Push> {
+    let mut push = push(INDEX, random);
+    for _ in 0..1 + random.below(3) {
+        push.manifests.push(digest(random, &own.manifests, model)?);
+    }
+    push.sparse = random.below(2) == 0;
+    push.artifact_type = (random.below(2) == 0).then(|| "example/sbom".to_owned());
+    let kind = push.artifact_type.as_ref().map(|kind| format!(r#""artifactType":"{kind}","#)).unwrap_or_default();
+    let manifests: Vec<_> = push.manifests.iter().map(|digest| descriptor(IMAGE, digest)).collect();
+    let (manifests, end) = (manifests.join(","), end(&mut push, own, random));
+    push.content = format!(r#"{{"schemaVersion":2,{kind}"manifests":[{manifests}]{end}"#).into_bytes();
+    Some(with_tags(push, own, random))
+}
+
+/// A document of a type that is not parsed, whose references come with it, others each time.
+fn document(model: &Model, own: &Repository, random: &mut Random) -> Option<Push> {
+    let kind = if random.below(6) == 0 { "example/other" } else { "example/document" };
+    let mut push = push(kind, random);
+    (push.explicit, push.algorithm) = (true, Algorithm::Sha256);
+    push.content = format!("document {}", random.below(3)).into_bytes();
+    for _ in 0..random.below(3) {
+        push.blobs.push((digest(random, &own.links, model)?, false));
+    }
+    for _ in 0..random.below(3) {
+        push.manifests.push(digest(random, &own.manifests, model)?);
+    }
+    if random.below(8) == 0 {
+        push.manifests.push(push.digest());
+    }
+    push.sparse = random.below(3) == 0;
+    Some(with_tags(push, own, random))
+}
+
+impl Call {
+    /// Does the call on a store. An error is one of the store, not one of what it holds.
+    pub fn run(&self, store: &Store) -> Result<Outcome> {
+        self.attempt(store).or_else(|error| refusal(error).map(Outcome::Refused))
+    }
+
+    fn attempt(&self, store: &Store) -> Result<Outcome> {
+        let named = name(&self.repository);
+        match &self.action {
+            Action::Create(settings) => {
+                store.create_repository(&named, settings.for_store())?;
+                return Ok(Outcome::Done);
+            }
+            Action::Delete { with_contents } => {
+                let how = if *with_contents { RepositoryDeletion::WithContents } else { RepositoryDeletion::IfEmpty };
+                store.delete_repository(&named, how)?;
+                return Ok(Outcome::Done);
+            }
+            _ => {}
+        }
+        let repository = store.repository(&named)?;
+        match &self.action {
+            Action::Create(_) | Action::Delete { .. } => {}
+            Action::Set(settings) => repository.set_settings(settings.for_store())?,
+            Action::Put { content, algorithm } => {
+                let digest = Digest::of(*algorithm, content);
+                assert_eq!(repository.put_reader(&content[..], *algorithm)?, digest);
+            }
+            Action::Mount { digest, from } => repository.mount(digest, &name(from), |_| true)?,
+            Action::RemoveBlob(digest) => repository.remove_blob(digest)?,
+            Action::Claim(digest) => return Ok(Outcome::Count(repository.claim(digest)?.references)),
+            Action::PutManifest(push) => {
+                let mut put = PutManifest::new(&push.media_type).expect(push.algorithm).expect_tag(push.expect);
+                if push.explicit {
+                    let blobs: Vec<_> = push.blobs.iter().map(|(digest, _)| *digest).collect();
+                    put = put.references(blobs, push.manifests.clone());
+                }
+                if push.sparse {
+                    put = put.allow_missing_manifests();
+                }
+                put = push.tags.iter().fold(put, |put, name| put.tag(tag(name)));
+                let pushed = repository.put_manifest(&push.content, put)?;
+                assert_eq!((pushed.digest, pushed.subject), (push.digest(), push.subject));
+            }
+            Action::Tag { tag: name, digest, expect } => repository.tag(&tag(name), digest, *expect)?,
+            Action::Untag(name) => repository.untag(&tag(name))?,
+            Action::DeleteManifest(digest) => repository.delete_manifest(digest)?,
+            Action::DeleteBatch(references) => {
+                let results = repository.delete_batch(references)?.into_iter();
+                let each = results.map(|result| result.err().map(refusal).transpose());
+                return each.collect::<Result<_>>().map(Outcome::Each);
+            }
+            Action::Pull(reference) => return Ok(Outcome::Found(repository.pull_manifest(reference)?.digest)),
+            Action::Stat(digest) => return Ok(Outcome::Count(repository.stat(digest)?.references)),
+            Action::Info(digest) => return Ok(Outcome::Count(repository.manifest_info(&digest.into())?.references)),
+            Action::Resolve(name) => return Ok(Outcome::Found(repository.resolve(&tag(name))?.digest)),
+            Action::Tags => {
+                let tags = repository.tags(None, usize::MAX)?;
+                return Ok(Outcome::Names(tags.iter().map(ToString::to_string).collect()));
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+fn refusal(error: Error) -> Result<Refusal> {
+    Ok(match error {
+        Error::BlobNotFound { digest } => Refusal::BlobNotFound(digest),
+        Error::BlobInUse { digest, count } => Refusal::BlobInUse(digest, count),
+        Error::ManifestNotFound { reference } => Refusal::ManifestNotFound(reference),
+        Error::ManifestInUse { digest, count } => Refusal::ManifestInUse(digest, count),
+        Error::ReferencesMissing { blobs, manifests } => {
+            let count = blobs.len() + manifests.len();
+            let (blobs, manifests) = (BTreeSet::from_iter(blobs), BTreeSet::from_iter(manifests));
+            assert_eq!(blobs.len() + manifests.len(), count, "each is named once");
+            Refusal::Missing { blobs, manifests }
+        }
+        Error::TagImmutable { tag, digest } => Refusal::TagImmutable(tag, digest),
+        Error::TagMoved { tag, found } => Refusal::TagMoved(tag, found),
+        Error::InvalidManifest { problem: ManifestProblem::MediaType { .. } } => Refusal::MediaType,
+        Error::RepositoryNotFound { .. } => Refusal::NoRepository,
+        Error::RepositoryExists { .. } => Refusal::Exists,
+        Error::RepositoryNotEmpty { .. } => Refusal::NotEmpty,
+        other => return Err(other),
+    })
+}
+
+/// Reads all pages of something.
+fn pages<T: Clone>(mut page: impl FnMut(Option<&T>) -> Result<Vec<T>>) -> Vec<T> {
+    let mut all: Vec<T> = Vec::new();
+    loop {
+        let next = page(all.last()).expect("undamaged facts");
+        if next.is_empty() {
+            return all;
+        }
+        all.extend(next);
+    }
+}
+
+/// The names of all repositories.
+pub fn repositories(store: &Store) -> Vec<String> {
+    pages(|after: Option<&String>| {
+        let names = store.repositories(after.map(String::as_str), 2)?;
+        Ok(names.iter().map(ToString::to_string).collect())
+    })
+}
+
+/// What a repository holds, read in every way there is.
+pub fn observe_repository(store: &Store, repository: &str) -> Repository {
+    let repository = store.repository(&name(repository)).expect("a listed repository");
+    let settings = repository.info().expect("listed").settings;
+    let mut seen = Repository {
+        settings: Settings {
+            immutable: settings.get_mutability() == TagMutability::Immutable,
+            exclusions: settings.get_exclusions().iter().map(ToString::to_string).collect(),
+        },
+        ..Repository::default()
+    };
+    for blob in pages(|after| repository.blobs(after.map(|blob: &strongroom::registry::BlobInfo| &blob.digest), 3)) {
+        assert_eq!(repository.stat(&blob.digest).expect("listed"), blob);
+        assert_eq!(repository.get(&blob.digest).expect("listed").len(), blob.len);
+        seen.links.insert(blob.digest, Link { count: blob.references, touched: 0 });
+    }
+    let manifests =
+        pages(|after| repository.manifests(after.map(|info: &strongroom::registry::ManifestInfo| &info.digest), 2));
+    for info in manifests {
+        let manifest = repository.get_manifest(&info.digest.into()).expect("listed");
+        assert_eq!((&manifest.media_type, manifest.content.len() as u64), (&info.media_type, info.len));
+        assert_eq!(Digest::of(info.digest.algorithm(), &manifest.content), info.digest);
+        let (media_type, artifact_type, subject) = (info.media_type, info.artifact_type, info.subject);
+        let (count, held, pulled) = (info.references, BTreeSet::new(), None);
+        let manifest = Manifest { media_type, artifact_type, subject, count, held, pulled };
+        seen.manifests.insert(info.digest, manifest);
+    }
+    for name in pages(|after: Option<&strongroom::registry::Tag>| repository.tags(after.map(|tag| tag.as_str()), 2)) {
+        seen.tags.insert(name.to_string(), repository.resolve(&name).expect("a listed tag").digest);
+    }
+    for digest in seen.manifests.keys() {
+        let tags: Vec<_> = repository.tags_of(digest).expect("facts").iter().map(ToString::to_string).collect();
+        let expected = seen.tags.iter().filter(|(_, named)| *named == digest).map(|(tag, _)| tag.clone());
+        assert_eq!(tags, expected.collect::<Vec<_>>(), "the tags of {digest}");
+    }
+    let subjects: BTreeSet<Digest> =
+        seen.manifests.iter().flat_map(|(digest, one)| one.subject.into_iter().chain([*digest])).collect();
+    for subject in subjects {
+        let listed = pages(|after| {
+            let after = after.map(|referrer: &strongroom::registry::Referrer| &referrer.digest);
+            repository.referrers(&subject, None, after, 2)
+        });
+        let listed: BTreeMap<_, _> = listed.into_iter().map(|one| (one.digest, one.artifact_type)).collect();
+        let expected = seen.manifests.iter().filter(|(_, manifest)| manifest.subject == Some(subject));
+        let expected: BTreeMap<_, _> = expected.map(|(digest, one)| (*digest, one.artifact_type.clone())).collect();
+        assert_eq!(listed, expected, "the referrers of {subject}");
+    }
+    seen
+}
+
+/// When manifests were pulled last, as far as the store knows.
+pub fn pulls(store: &Store) -> BTreeMap<(String, Digest), u64> {
+    let mut pulls = BTreeMap::new();
+    for name in repositories(store) {
+        let repository = store.repository(&super::registry::name(&name)).expect("listed");
+        for info in repository.manifests(None, usize::MAX).expect("facts") {
+            pulls.extend(info.pulled_ms.map(|time| ((name.clone(), info.digest), time)));
+        }
+    }
+    pulls
+}

@@ -1,0 +1,342 @@
+//! A store beside its model: each step is done on both, and must come to the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use strongroom::vfs::SimVfs;
+use strongroom::{Clock, Durability, Error, PinOptions, Result, Store, UploadId};
+
+use super::calls::{Call, NAMES, pulls};
+use super::events::{Follower, Stock, record};
+use super::registry::name;
+use super::repositories::{Action, Outcome};
+use super::{Model, ModelPin, Random, Step, nth, options, uploads_of};
+
+/// A store beside its model.
+pub struct Pair {
+    pub disk: SimVfs,
+    pub clock: Clock,
+    pub durability: Durability,
+    pub store: Option<Store>,
+    pub model: Model,
+    /// What the model would be, had the operation under way succeeded.
+    pub next: Model,
+    /// What else the operation under way may leave.
+    pub leeway: Leeway,
+    /// What the store has told of what happened.
+    pub stock: Stock,
+    /// How much time has passed, in milliseconds.
+    now: u64,
+    /// Whether closing failed at some time, so that the store may have counted less of it.
+    time_is_doubtful: bool,
+}
+
+/// What an operation may leave besides the state before it and that after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leeway {
+    #[default]
+    None,
+    /// An upload whose id nobody was told.
+    Begun,
+    /// Some of several independent removals.
+    Between,
+    /// Each repository as it was before or as it is after.
+    Each,
+}
+
+impl Pair {
+    pub fn new(disk: &SimVfs) -> Result<Self> {
+        Self::with(disk, Durability::Synced)
+    }
+
+    pub fn with(disk: &SimVfs, durability: Durability) -> Result<Self> {
+        let mut pair = Self {
+            disk: disk.clone(),
+            clock: Clock::manual(),
+            durability,
+            store: None,
+            model: Model::default(),
+            next: Model::default(),
+            leeway: Leeway::None,
+            stock: Stock::default(),
+            now: 0,
+            time_is_doubtful: false,
+        };
+        pair.open()?;
+        Ok(pair)
+    }
+
+    /// Opens the store, after it was closed or after that failed.
+    pub fn open(&mut self) -> Result<()> {
+        let options = options(&self.disk, &self.clock).durability(self.durability);
+        self.store = Some(options.open("/store")?);
+        Ok(())
+    }
+
+    /// Does a step on both. An error is one of the store that the model does not have.
+    pub fn run(&mut self, step: &Step) -> Result<()> {
+        self.next = self.model.clone();
+        self.leeway = Leeway::None;
+        self.wait(10);
+        self.attempt(step)?;
+        self.settle()
+    }
+
+    /// The model is as the step has left the store: so must be those who follow events.
+    fn settle(&mut self) -> Result<()> {
+        self.model = self.next.clone();
+        self.leeway = Leeway::None;
+        let store = self.store.as_ref().expect("open");
+        let record = record(store, self.stock.position)?;
+        // Where there is a gap (nothing is kept on a full disk), they take stock anew.
+        if record.since == self.stock.position {
+            let mut follower = Follower::of(&self.stock.model);
+            follower.follow(&record.events).unwrap_or_else(|error| panic!("{error}"));
+            assert!(follower.agrees(&Follower::of(&self.model)), "{:#?} lead to {follower:#?}", record.events);
+        }
+        self.stock.told.extend(record.events);
+        self.stock.position = record.next;
+        self.stock.model = self.model.clone();
+        Ok(())
+    }
+
+    /// After a step that failed and may be done in part: goes on from what there is.
+    pub fn adopt(&mut self, seen: &Model) {
+        self.next = self.model.clone();
+        self.next.uploads.retain(|id, _| seen.uploads.contains_key(id));
+        self.next.owners.retain(|id, _| seen.uploads.contains_key(id));
+        self.next.pins.retain(|name, _| seen.pins.contains_key(name));
+        for (name, repository) in &mut self.next.repositories {
+            repository.links.retain(|digest, _| seen.repositories[name].links.contains_key(digest));
+        }
+        self.settle().expect("a working store");
+    }
+
+    /// What a call would come to.
+    pub fn outcome(&self, call: &Call) -> Outcome {
+        self.model.clone().call(call, self.now)
+    }
+
+    fn wait(&mut self, milliseconds: u64) {
+        self.now += milliseconds;
+        self.clock.advance(Duration::from_millis(milliseconds));
+    }
+
+    fn attempt(&mut self, step: &Step) -> Result<()> {
+        let store = self.store.as_ref().expect("open");
+        match step {
+            Step::Put { content, algorithm } => {
+                let digest = self.next.put(*algorithm, content);
+                assert_eq!(store.put_reader(&content[..], *algorithm)?, digest);
+            }
+            Step::Remove(n) => self.remove(*n)?,
+            Step::Pin { name, blobs, expires } => {
+                let name = format!("pin-{name}");
+                let digests: Vec<_> = blobs.iter().filter_map(|n| nth(&self.model.blobs, *n)).collect();
+                let Some((first, others)) = digests.split_first() else { return Ok(()) };
+                let mut pin = PinOptions::new().references(others);
+                if *expires {
+                    pin = pin.expires_after(Duration::from_millis(55));
+                }
+                let expires = expires.then_some(0);
+                self.next.pins.insert(name.clone(), ModelPin { digests: digests.clone(), expires });
+                store.pin(&name, first, pin)?;
+                let left = store.get_pin(&name)?.expires_in.map(|left| left.as_millis());
+                assert_eq!(left, expires.map(|_| 55));
+            }
+            Step::Unpin(name) => {
+                let name = format!("pin-{name}");
+                let known = self.next.pins.remove(&name).is_some();
+                match store.unpin(&name) {
+                    Err(Error::PinNotFound { .. }) if !known => {}
+                    other => other?,
+                }
+            }
+            Step::Begin { .. } | Step::Append { .. } | Step::Commit { .. } | Step::Cancel(_) => self.upload(step)?,
+            Step::Expire => self.expire()?,
+            Step::Checkpoint => store.checkpoint()?,
+            Step::Reopen => {
+                let is_doubtful = std::mem::replace(&mut self.time_is_doubtful, true);
+                self.store.take().expect("open").close()?;
+                self.time_is_doubtful = is_doubtful;
+                self.open()?;
+            }
+            Step::Call { kind, repository, pick } => {
+                let drawn = kind.draw(&self.model, *repository, &mut Random(*pick));
+                let Some(call) = drawn else { return Ok(()) };
+                let expected = self.next.call(&call, self.now);
+                assert_eq!(call.run(store)?, expected, "{call:?}");
+                if let (Action::Pull(_), Outcome::Found(digest)) = (&call.action, expected) {
+                    let info = store.repository(&name(&call.repository))?.manifest_info(&digest.into())?;
+                    assert_eq!(info.pulled_ms, Some(self.now));
+                }
+            }
+            Step::Wait(milliseconds) => self.wait(*milliseconds),
+            Step::ExpireBlobs => self.expire_blobs()?,
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, n: u64) -> Result<()> {
+        let store = self.store.as_ref().expect("open");
+        let Some(digest) = nth(&self.model.blobs, n) else { return Ok(()) };
+        if self.model.is_held(&digest) {
+            let refused = store.remove(&digest);
+            if !matches!(refused, Err(Error::BlobInUse { .. })) {
+                refused?;
+                panic!("removed {digest}, which is held");
+            }
+            return Ok(());
+        }
+        self.next.blobs.remove(&digest);
+        match store.remove(&digest) {
+            // What a deleted repository left goes with the maintenance that follows each commit, unless that failed: then with the next.
+            Err(Error::BlobInUse { .. }) => store.remove(&digest),
+            other => other,
+        }
+    }
+
+    fn upload(&mut self, step: &Step) -> Result<()> {
+        let store = self.store.as_ref().expect("open");
+        let of = |n: u64| nth(&self.model.uploads, n);
+        let repository = |id: &UploadId| {
+            let owner = self.model.owners.get(id);
+            owner.map(|owner| store.repository(&name(owner))).transpose()
+        };
+        match step {
+            Step::Begin { algorithm, repository } => {
+                self.leeway = Leeway::Begun;
+                let Some(owner) = repository.map(|n| NAMES[n as usize % NAMES.len()]) else {
+                    let id = store.begin_upload(*algorithm)?;
+                    self.next.uploads.insert(id, Vec::new());
+                    return Ok(());
+                };
+                match store.repository(&name(owner)) {
+                    Err(Error::RepositoryNotFound { .. }) if !self.model.repositories.contains_key(owner) => {}
+                    repository => {
+                        let id = repository?.begin_upload(*algorithm)?;
+                        self.next.uploads.insert(id, Vec::new());
+                        self.next.owners.insert(id, owner.to_owned());
+                        assert!(
+                            matches!(store.cancel_upload(id), Err(Error::UploadNotFound { .. })),
+                            "not the store's"
+                        );
+                    }
+                }
+            }
+            Step::Append { upload, content } => {
+                let Some(id) = of(*upload) else { return Ok(()) };
+                let repository = repository(&id)?;
+                let append = |offset| match &repository {
+                    Some(repository) => repository.append_upload(id, offset, content),
+                    None => store.append_upload(id, offset, content),
+                };
+                let so_far = self.next.uploads.get_mut(&id).expect("known");
+                let offset = so_far.len() as u64;
+                so_far.extend(content);
+                let expected = so_far.len() as u64;
+                let wrong = append(offset + 1);
+                if !matches!(&wrong, Err(Error::WrongOffset { expected, .. }) if *expected == offset) {
+                    wrong?;
+                    panic!("appended at a wrong offset");
+                }
+                assert_eq!(append(offset)?, expected);
+            }
+            Step::Commit { upload, algorithm } => {
+                let Some(id) = of(*upload) else { return Ok(()) };
+                let repository = repository(&id)?;
+                let content = self.next.uploads.remove(&id).expect("known");
+                let digest = strongroom::Digest::of(*algorithm, &content);
+                match (self.next.owners.remove(&id), repository) {
+                    (Some(owner), Some(repository)) => {
+                        let put = Action::Put { content, algorithm: *algorithm };
+                        let call = Call { repository: owner, action: put };
+                        assert_eq!(self.next.call(&call, self.now), Outcome::Done);
+                        repository.commit_upload(id, &digest)?;
+                    }
+                    _ => {
+                        self.next.put(*algorithm, &content);
+                        store.commit_upload(id, &digest)?;
+                    }
+                }
+            }
+            Step::Cancel(n) => {
+                let Some(id) = of(*n) else { return Ok(()) };
+                let repository = repository(&id)?;
+                self.next.uploads.remove(&id);
+                self.next.owners.remove(&id);
+                match repository {
+                    Some(repository) => repository.cancel_upload(id)?,
+                    None => store.cancel_upload(id)?,
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) -> Result<()> {
+        let store = self.store.as_ref().expect("open");
+        self.leeway = Leeway::Between;
+        // Uploads idle for 40 ms and expired pins, by what the store says of them.
+        let uploads = uploads_of(store);
+        let is_idle = |idle: Duration| idle >= Duration::from_millis(40);
+        let idle: BTreeSet<_> = uploads.iter().filter(|(_, one)| is_idle(one.idle)).map(|(_, one)| one.id).collect();
+        self.next.uploads.retain(|id, _| !idle.contains(id));
+        self.next.owners.retain(|id, _| !idle.contains(id));
+        let mut expired = BTreeSet::new();
+        for (name, pin) in &self.model.pins {
+            if pin.expires.is_some() && store.get_pin(name)?.expires_in == Some(Duration::ZERO) {
+                expired.insert(name.clone());
+            }
+        }
+        self.next.pins.retain(|name, _| !expired.contains(name));
+        assert_eq!(store.expire(Duration::from_millis(40))?, (expired.len(), idle.len()));
+        Ok(())
+    }
+
+    fn expire_blobs(&mut self) -> Result<()> {
+        let store = self.store.as_ref().expect("open");
+        self.leeway = Leeway::Each;
+        let mut count = 0;
+        for repository in self.next.repositories.values_mut() {
+            let expired = repository.expired(self.now);
+            count += expired.len();
+            repository.links.retain(|digest, _| !expired.contains(digest));
+        }
+        let found = store.expire_blobs()?;
+        if !self.time_is_doubtful {
+            assert_eq!(found, count);
+            return Ok(());
+        }
+        assert!(found <= count);
+        for (owner, after) in &mut self.next.repositories {
+            let repository = store.repository(&name(owner))?;
+            let before = &self.model.repositories[owner].links;
+            let stayed = before.iter().filter(|(digest, _)| repository.stat(digest).is_ok());
+            after.links.extend(stayed.map(|(digest, link)| (*digest, *link)));
+        }
+        Ok(())
+    }
+
+    /// Whether the store knows of each manifest when it was pulled last, or at least (where that was not noted before the end of a
+    /// process) nothing else.
+    pub fn check_pulls(&self, is_all_noted: bool) {
+        let store = self.store.as_ref().expect("open");
+        let known = pulls(store);
+        for (owner, repository) in &self.model.repositories {
+            for (digest, manifest) in &repository.manifests {
+                let found = known.get(&(owner.clone(), *digest)).copied();
+                let is_right = if is_all_noted { found == manifest.pulled } else { found <= manifest.pulled };
+                assert!(is_right, "{digest} in {owner}: pulled {:?}, known is {found:?}", manifest.pulled);
+            }
+        }
+    }
+
+    /// Ends the process: what was open is gone, without having been closed.
+    pub fn kill(self) {
+        let Some(store) = self.store else { return };
+        // After a power cut closing does nothing; otherwise the disk was copied before.
+        drop(store);
+    }
+}

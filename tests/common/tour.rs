@@ -1,0 +1,137 @@
+//! A history that meets every operation on repositories, in each of the ways that matter.
+
+use std::fmt::Debug;
+
+use strongroom::Algorithm;
+use strongroom::registry::ExpectTag;
+
+use super::calls::Kind;
+use super::repositories::{Action, Outcome, Refusal, Settings};
+use super::{Model, Pair, Random, Step};
+use strongroom::vfs::SimVfs;
+
+/// A history under construction, with what it has led to so far.
+struct Tour {
+    pair: Pair,
+    steps: Vec<Step>,
+}
+
+impl Tour {
+    fn step(&mut self, step: Step) {
+        self.pair.run(&step).expect("a working disk");
+        self.steps.push(step);
+    }
+
+    /// Adds the first call of a kind that is as wanted.
+    fn call(&mut self, kind: Kind, repository: u64, wanted: impl Fn(&Action, &Outcome, &Model) -> bool) {
+        let is_wanted = |pick: &u64| {
+            let Some(call) = kind.draw(&self.pair.model, repository, &mut Random(*pick)) else { return false };
+            let outcome = self.pair.outcome(&call);
+            wanted(&call.action, &outcome, &self.pair.model)
+        };
+        let pick = (0..20_000).find(is_wanted).unwrap_or_else(|| panic!("no {kind:?} as wanted in {repository}"));
+        self.step(Step::Call { kind, repository, pick });
+    }
+
+    fn done(&mut self, kind: Kind, repository: u64) {
+        self.call(kind, repository, |_, outcome, _| *outcome == Outcome::Done);
+    }
+
+    fn refused<T: Debug>(&mut self, kind: Kind, repository: u64, as_wanted: fn(&Refusal) -> Option<T>) {
+        let is_wanted =
+            |outcome: &Outcome| matches!(outcome, Outcome::Refused(refusal) if as_wanted(refusal).is_some());
+        self.call(kind, repository, |_, outcome, _| is_wanted(outcome));
+    }
+
+    /// A manifest of which something more is wanted.
+    fn push(&mut self, kind: Kind, wanted: impl Fn(&super::repositories::Push, &Model) -> bool) {
+        self.call(kind, 0, |action, outcome, model| {
+            matches!(action, Action::PutManifest(push) if wanted(push, model)) && *outcome == Outcome::Done
+        });
+    }
+
+    fn upload(&mut self, repository: u64, len: usize) {
+        self.step(Step::Begin { algorithm: Algorithm::Sha256, repository: Some(repository) });
+        self.step(Step::Append { upload: 0, content: Random(len as u64).bytes(len) });
+    }
+}
+
+macro_rules! is {
+    ($pattern:pat) => {
+        |refusal| matches!(refusal, $pattern).then_some(())
+    };
+}
+
+/// The history.
+pub fn tour() -> Vec<Step> {
+    use Kind::*;
+    let mut tour = Tour { pair: Pair::new(&SimVfs::new()).expect("a working disk"), steps: Vec::new() };
+    let t = &mut tour;
+    t.call(Create, 0, |action, _, _| matches!(action, Action::Create(settings) if *settings == Settings::default()));
+    t.done(Create, 1);
+    for long in [false, true, true] {
+        t.call(Put, 0, |action, outcome, _| {
+            matches!(action, Action::Put { content, .. } if (content.len() > 2048) == long) && *outcome == Outcome::Done
+        });
+    }
+    t.upload(0, 3000);
+    t.step(Step::Commit { upload: 0, algorithm: Algorithm::Sha256 });
+    t.push(Image, |push, _| push.tags.len() == 2 && push.blobs.len() > 2);
+    t.push(Image, |push, model| {
+        push.subject.is_some()
+            && push
+                .blobs
+                .iter()
+                .any(|(blob, optional)| *optional && !model.repositories["team/app"].links.contains_key(blob))
+    });
+    t.push(Document, |push, _| !push.blobs.is_empty() && !push.manifests.is_empty() && !push.tags.is_empty());
+    t.push(Index, |push, model| {
+        push.sparse && push.manifests.iter().any(|one| !model.repositories["team/app"].manifests.contains_key(one))
+    });
+    t.push(Index, |push, model| {
+        let manifests = &model.repositories["team/app"].manifests;
+        push.manifests.iter().any(|one| manifests.get(one).is_some_and(|one| one.media_type == super::registry::INDEX))
+    });
+    t.refused(Image, 0, is!(Refusal::Missing { .. }));
+    t.done(Again, 0);
+    let is_compared = |action: &Action| matches!(action, Action::Tag { expect: ExpectTag::Is(_), .. });
+    t.call(Tag, 0, |action, outcome, _| is_compared(action) && *outcome == Outcome::Done);
+    t.refused(Tag, 0, is!(Refusal::TagMoved(..)));
+    t.call(Set, 0, |action, _, _| matches!(action, Action::Set(settings) if settings.immutable));
+    t.refused(Image, 0, is!(Refusal::TagImmutable(..)));
+    t.call(Mount, 1, |action, outcome, _| {
+        matches!(action, Action::Mount { from, .. } if from == "team/app") && *outcome == Outcome::Done
+    });
+    t.refused(RemoveBlob, 0, is!(Refusal::BlobInUse(..)));
+    t.done(RemoveBlob, 1);
+    t.done(Put, 1);
+    t.done(Put, 1);
+    t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
+    t.step(Step::Wait(20_000));
+    t.call(Claim, 1, |_, outcome, _| *outcome == Outcome::Count(0));
+    t.step(Step::Checkpoint);
+    t.done(Untag, 0);
+    t.refused(DeleteManifest, 0, is!(Refusal::ManifestInUse(..)));
+    t.done(DeleteManifest, 0);
+    t.call(DeleteBatch, 0, |_, outcome, _| {
+        matches!(outcome, Outcome::Each(each) if each.len() > 2 && each.iter().filter(|one| one.is_none()).count() == 2)
+    });
+    t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
+    t.step(Step::Wait(100_000));
+    // One is expired now, and the one that was claimed is not.
+    t.step(Step::ExpireBlobs);
+    t.refused(Delete, 0, is!(Refusal::NotEmpty));
+    t.upload(1, 100);
+    t.step(Step::Cancel(0));
+    t.upload(0, 5000);
+    t.call(Delete, 1, |action, outcome, _| {
+        matches!(action, Action::Delete { with_contents: false }) && *outcome == Outcome::Done
+    });
+    t.done(Create, 2);
+    t.done(ManyTags, 2);
+    t.done(Delete, 2);
+    t.step(Step::Reopen);
+    t.done(Delete, 0);
+    t.done(Create, 0);
+    tour.steps
+}
