@@ -64,6 +64,9 @@ fn documents_with_given_references_never_hold_each_other_in_a_circle() {
     assert_eq!(put("second", &[first]).unwrap(), second, "the same again is fine");
     repository.delete_manifest(&second).unwrap();
     repository.delete_manifest(&first).unwrap();
+}
+
+#[test]
 fn a_pull_that_was_not_noted_yet_is_not_told_of_a_deleted_repository_nor_of_a_manifest_pushed_again() {
     let clock = Clock::manual();
     let store = options(&SimVfs::new(), &clock).open("/store").unwrap();
