@@ -111,6 +111,7 @@ pub struct Record {
 /// # Errors
 /// Where the disk fails.
 pub fn record(store: &Store, after: Lsn) -> Result<Record, Error> {
+    store.sync()?; // what is not durable is not told
     let mut record = Record { since: after, events: Vec::new(), next: after };
     loop {
         match store.events(record.next, 3) {
