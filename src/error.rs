@@ -310,6 +310,9 @@ pub enum ManifestProblem {
         /// The text, cut to 200 characters.
         digest: String,
     },
+    /// It would, pushed again, reference a manifest that holds it: neither could ever be deleted.
+    #[error("it is held by what it would reference")]
+    Cycle,
 }
 
 /// What is wrong with bytes on disk.

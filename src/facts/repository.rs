@@ -111,6 +111,16 @@ pub(crate) enum Held {
     Manifest(Digest),
 }
 
+impl Held {
+    /// The digest, if it is that of a manifest.
+    pub(crate) fn manifest(&self) -> Option<Digest> {
+        match self {
+            Self::Manifest(digest) => Some(*digest),
+            Self::Blob(_) => None,
+        }
+    }
+}
+
 /// A manifest of a repository:
 ///
 /// ```text

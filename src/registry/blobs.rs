@@ -252,8 +252,8 @@ impl Store {
     /// [`Options::retention`](crate::Options::retention), and returns how many. It looks at all links; to be called now and then.
     ///
     /// # Errors
-    /// What taking them away meets; those already taken stay so. Where single blobs are damaged, the first of them, after all
-    /// others were taken.
+    /// What taking them away meets; those already taken stay so. Where single blobs are damaged, the first of them, after
+    /// all others were taken.
     pub fn expire_blobs(&self) -> Result<usize> {
         let inner = &self.inner;
         let (snapshot, retention, now) = (inner.snapshot(), inner.retention(), inner.open_time());

@@ -20,13 +20,15 @@
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
 //!   [released](release). No clock but the store's open time is asked.
 
-use std::collections::HashSet;
+mod upkeep;
+
+pub(crate) use upkeep::{Expire, NotePulls, Purge};
+
+use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
-use crate::facts::{
-    Family, Held, Key, LinkFact, ManifestFact, Prefix, PullFact, ReferrerFact, RepositoryFact, TagFact, Value,
-};
+use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact, Value};
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
 use crate::registry::document::Document;
@@ -202,8 +204,9 @@ fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<
     Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
 }
 
-/// Deletes a manifest and its tags, and lets go of what it holds. Its referrers stay. Refuses before it changes anything.
-fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
+/// Deletes a manifest and its tags, and lets go of what it holds, which it returns. Its referrers stay. Refuses before
+/// it changes anything.
+fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
     let id = named.id;
     let manifest = manifest_of(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
     if manifest.count > 0 {
@@ -219,6 +222,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     }
     for held in &manifest.held {
         release(facts, id, held)?;
+        facts.check_size()?;
     }
     if let Some(subject) = &manifest.subject {
         facts.set(Key::referrer(id, subject, digest), None);
@@ -230,7 +234,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     facts.release(digest)?;
     facts.set(manifest_key(id, digest), None);
     ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
-    Ok(ops)
+    Ok((ops, manifest.held))
 }
 
 /// Creates a repository.
@@ -298,42 +302,6 @@ impl Apply for Delete {
     }
 }
 
-/// Removes facts that are left of a deleted repository.
-#[derive(Debug)]
-pub(crate) struct Purge {
-    pub(crate) repository: RepositoryId,
-    pub(crate) keys: Vec<Key>,
-}
-
-impl Apply for Purge {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let mut tags = Vec::new();
-        for key in &self.keys {
-            let Some(value) = facts.get(key)? else { continue };
-            match key.family {
-                Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
-                Family::Manifest => {
-                    if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
-                        facts.release(&manifest.digest)?;
-                    }
-                }
-                Family::Link => {
-                    if let Some(link) = LinkFact::decode(value.as_bytes()) {
-                        facts.release_key(link.blob(key))?;
-                    }
-                }
-                _ => {}
-            }
-            facts.set(*key, None);
-        }
-        Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: self.repository, tags }] })
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-}
-
 /// Goes with what may only take place in a repository that is there.
 #[derive(Debug)]
 pub(crate) struct Exists(pub(crate) Named);
@@ -357,10 +325,10 @@ pub(crate) struct Link {
 impl Apply for Link {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
-        if let Some(from) = &self.from {
-            if !is_there(facts, from)? || link_of(facts, from.id, &self.digest)?.is_none() {
-                return Err(Error::BlobNotFound { digest: self.digest });
-            }
+        if let Some(from) = &self.from
+            && (!is_there(facts, from)? || link_of(facts, from.id, &self.digest)?.is_none())
+        {
+            return Err(Error::BlobNotFound { digest: self.digest });
         }
         link(facts, &self.repository, &self.digest, self.retention)
     }
@@ -407,34 +375,6 @@ impl Apply for Unlink {
     }
 }
 
-/// Takes blobs from a repository that nobody relies on any more.
-#[derive(Debug)]
-pub(crate) struct Expire {
-    pub(crate) repository: Named,
-    pub(crate) digests: Vec<Digest>,
-    pub(crate) retention: Retention,
-}
-
-impl Apply for Expire {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let (named, now) = (&self.repository, facts.now().open);
-        let mut ops = Vec::new();
-        if !is_there(facts, named)? {
-            return Ok(ops); // deleted meanwhile, with its links
-        }
-        for digest in &self.digests {
-            if link_of(facts, named.id, digest)?.is_some_and(|link| self.retention.has_expired(&link, now)) {
-                ops.push(unlink(facts, named, digest)?);
-            }
-        }
-        Ok(ops)
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-}
-
 /// Makes a document that was just stored a manifest: takes over what it references, its subject and its tags.
 #[derive(Debug)]
 pub(crate) struct PutManifest {
@@ -473,6 +413,7 @@ impl PutManifest {
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (held, optional) in self.references().filter(|(held, _)| !already.contains(held)) {
             if hold(facts, self.repository.id, &held)? {
+                facts.check_size()?;
                 new.push(held);
             } else if !optional {
                 match held {
@@ -486,6 +427,27 @@ impl PutManifest {
         } else {
             Err(Error::ReferencesMissing { blobs, manifests })
         }
+    }
+
+    /// Whether a manifest that is there already would hold itself by way of what it newly holds. A document can't contain
+    /// the digest of one that contains its own, but references may be given apart from it.
+    fn is_cycle(&self, facts: &Facts<'_>, known: &ManifestFact, new: &[Held]) -> Result<bool> {
+        if known.count == 0 {
+            return Ok(new.contains(&Held::Manifest(self.digest)));
+        }
+        let mut seen = HashSet::new();
+        let mut to_see: Vec<Digest> = new.iter().filter_map(Held::manifest).collect();
+        while let Some(digest) = to_see.pop() {
+            if digest == self.digest {
+                return Ok(true);
+            }
+            if seen.insert(digest)
+                && let Some(manifest) = manifest_of(facts, self.repository.id, &digest)?
+            {
+                to_see.extend(manifest.held.iter().filter_map(Held::manifest));
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -503,6 +465,9 @@ impl Apply for PutManifest {
         match known {
             Some(_) if new.is_empty() => {}
             Some(mut known) => {
+                if self.is_cycle(facts, &known, &new)? {
+                    return Err(Error::InvalidManifest { problem: ManifestProblem::Cycle });
+                }
                 known.held.extend(new);
                 facts.set(manifest_key(id, &self.digest), Some(known.encode()));
             }
@@ -566,53 +531,43 @@ impl Apply for DeleteReferences {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
         let mut ops = Vec::new();
-        let mut open: Vec<usize> = (0..self.references.len()).collect();
-        // An index may come behind what it holds: as long as one goes, others may follow.
-        loop {
-            let (mut in_use, before) = (Vec::new(), open.len());
-            for index in std::mem::take(&mut open) {
-                let deleted = match self.references.get(index) {
-                    Some(Reference::Tag(tag)) => remove_tag(facts, &self.repository, tag.as_str())
-                        .and_then(|op| op.map(|op| vec![op]).ok_or_else(|| manifest_not_found(tag))),
-                    Some(Reference::Digest(digest)) => delete_manifest(facts, &self.repository, digest),
-                    None => Ok(Vec::new()),
+        // An index may come behind what it holds, which waits for it.
+        let mut waiting: HashMap<Digest, (u32, Vec<usize>)> = HashMap::new();
+        for (part, reference) in self.references.iter().enumerate() {
+            let mut due = vec![(part, reference.clone())];
+            while let Some((part, reference)) = due.pop() {
+                let deleted = match &reference {
+                    Reference::Tag(tag) => match remove_tag(facts, &self.repository, tag.as_str())? {
+                        Some(op) => Ok((vec![op], Vec::new())),
+                        None => Err(manifest_not_found(tag)),
+                    },
+                    Reference::Digest(digest) => delete_manifest(facts, &self.repository, digest),
                 };
                 match deleted {
-                    Ok(done) => ops.extend(done),
-                    Err(error @ Error::ManifestInUse { .. }) => in_use.push((index, error)),
-                    Err(error @ Error::ManifestNotFound { .. }) => facts.refuse(index, error),
+                    Ok((done, held)) => {
+                        ops.extend(done);
+                        for digest in held.iter().filter_map(Held::manifest) {
+                            let (_, parts) = waiting.remove(&digest).unwrap_or_default();
+                            due.extend(parts.into_iter().map(|part| (part, Reference::Digest(digest))));
+                        }
+                    }
+                    Err(Error::ManifestInUse { digest, count }) => {
+                        let (counted, parts) = waiting.entry(digest).or_default();
+                        *counted = count;
+                        parts.push(part);
+                    }
+                    Err(error @ Error::ManifestNotFound { .. }) => facts.refuse(part, error),
                     Err(error) => return Err(error),
                 }
             }
-            if in_use.is_empty() || in_use.len() == before {
-                in_use.into_iter().for_each(|(index, error)| facts.refuse(index, error));
-                return Ok(ops);
-            }
-            open = in_use.into_iter().map(|(index, _)| index).collect();
         }
+        for (digest, (count, parts)) in waiting {
+            parts.into_iter().for_each(|part| facts.refuse(part, Error::ManifestInUse { digest, count }));
+        }
+        Ok(ops)
     }
 
     fn space(&self) -> Space {
         Space::Reserve
-    }
-}
-
-/// Notes when manifests were pulled last.
-#[derive(Debug)]
-pub(crate) struct NotePulls(pub(crate) Vec<(Named, Digest, u64)>);
-
-impl Apply for NotePulls {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let mut ops = Vec::new();
-        for (named, digest, time) in &self.0 {
-            let key = Key::of_digest(Family::Pull, named.id, digest);
-            let known = facts.decode(&key, PullFact::decode)?;
-            let is_newer = known.is_none_or(|known| known.pulled < *time);
-            if is_newer && is_there(facts, named)? && manifest_of(facts, named.id, digest)?.is_some() {
-                facts.set(key, Some(PullFact { pulled: *time }.encode()));
-                ops.push(Op::Pull { repository: named.clone(), digest: *digest, time: *time });
-            }
-        }
-        Ok(ops)
     }
 }

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Fact, Key, PinFact, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
 use crate::id::{FileId, Lsn, UploadId};
+use crate::log::record::MAX_BODY;
 use crate::log::{Op, Times};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 use crate::store::files::Space;
@@ -135,7 +136,7 @@ pub(crate) struct Context<'a> {
 
 /// Decides what a request comes to.
 pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
-    let mut facts = Facts { context, changed: BTreeMap::new(), dropped: Vec::new(), refused: Vec::new() };
+    let mut facts = Facts::new(context, Vec::new());
     let mut existed = false;
     let mut uses_frame = false;
     let ops = match request {
@@ -242,6 +243,8 @@ fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {
 pub(crate) struct Facts<'a> {
     context: &'a Context<'a>,
     changed: BTreeMap<Key, Option<Value>>,
+    /// How long the values are that have changed, in bytes.
+    bytes: usize,
     dropped: Vec<FileId>,
     refused: Vec<(usize, Error)>,
 }
@@ -249,7 +252,9 @@ pub(crate) struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Starts from facts that stand as they are.
     pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
-        Self { context, changed: facts.into_iter().collect(), dropped: Vec::new(), refused: Vec::new() }
+        let mut new = Self { context, changed: BTreeMap::new(), bytes: 0, dropped: Vec::new(), refused: Vec::new() };
+        facts.into_iter().for_each(|(key, value)| new.set(key, value));
+        new
     }
 
     /// All facts changed.
@@ -277,7 +282,9 @@ impl<'a> Facts<'a> {
 
     /// The first facts with a prefix, at most `limit`, in the order of their keys.
     pub(crate) fn scan(&self, prefix: Prefix, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let newer = self.context.overlay.iter().chain(&self.changed).filter(|(key, _)| prefix.contains(key));
+        let overlay = self.context.overlay.iter().filter(|(key, _)| prefix.contains(key));
+        let from = Key { family: prefix.family, bytes: prefix.from };
+        let newer = overlay.chain(self.changed.range(from..).take_while(|(key, _)| prefix.contains(key)));
         let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
         // Each of the newer ones may hide one of these.
         let most = limit.saturating_add(facts.len());
@@ -299,7 +306,17 @@ impl<'a> Facts<'a> {
 
     /// Sets the value under a key. Not for the places of blobs: those [change](Self::change).
     pub(crate) fn set(&mut self, key: Key, value: Option<Value>) {
-        self.changed.insert(key, value);
+        let len = |value: &Option<Value>| value.as_ref().map_or(0, |value| value.as_bytes().len());
+        self.bytes += len(&value);
+        self.bytes -= self.changed.insert(key, value).map_or(0, |old| len(&old));
+    }
+
+    /// Fails where what has changed will not fit into a record, before more memory is taken for it.
+    pub(crate) fn check_size(&self) -> Result<()> {
+        if self.bytes <= MAX_BODY {
+            return Ok(());
+        }
+        Err(Error::TooLarge { what: "a commit's record", limit: MAX_BODY as u64, found: self.bytes as u64 })
     }
 
     /// The value under a key, decoded.
