@@ -48,7 +48,8 @@ pub fn index(manifests: &[Digest], of: Option<&Digest>) -> (&'static str, String
     (INDEX, format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{manifests}]{subject}}}"#))
 }
 
-/// For how many seconds of open time blobs stay that no manifest references. That somebody relies on one is noted every 100.
+/// For how many seconds of open time blobs stay that no manifest references. That somebody relies on one is noted at
+/// most every 100.
 pub const RETENTION: u64 = 800;
 
 /// A disk and a clock, on which stores are opened.
