@@ -301,8 +301,9 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
-    /// It is there already, and was pushed with other references.
-    #[error("it was pushed with other references before, which do not change")]
+    /// It is there already, another manifest holds it, and now it references what it did not hold: as long as it is held, that does
+    /// not change.
+    #[error("another manifest holds it, so that what it holds itself can't change")]
     References,
     /// A digest is not well-formed, or of an algorithm that is not known.
     #[error("invalid digest {digest:?}")]
@@ -310,9 +311,6 @@ pub enum ManifestProblem {
         /// The text, cut to 200 characters.
         digest: String,
     },
-    /// It would, pushed again, reference a manifest that holds it: neither could ever be deleted.
-    #[error("it is held by what it would reference")]
-    Cycle,
 }
 
 /// What is wrong with bytes on disk.

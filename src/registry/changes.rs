@@ -13,8 +13,8 @@
 //!   it.** [`hold`] and [`release`] change them.
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
 //!   [`delete_manifest`].
-//! - **No manifest holds itself, also not through others.** What a document says it references has a digest that was known before
-//!   the document's was. What is given with a document is held when that is pushed first, and is there by then; later pushes add nothing.
+//! - **No manifest holds itself, also not through others.** Whatever a manifest comes to hold was there before it, or is taken over by one
+//!   that nothing holds.
 //! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
@@ -401,7 +401,8 @@ impl PutManifest {
     /// Holds what is referenced and not held yet, and says what that is.
     fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
         let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
-        if self.document.given && known.is_some() {
+        // What holds this one may be among what it would hold now: then neither could ever be deleted.
+        if known.is_some_and(|known| known.count > 0) {
             let is_new = |(held, optional): (Held, bool)| !optional && !already.contains(&held);
             let problem = ManifestProblem::References;
             return if self.references().any(is_new) {
@@ -428,27 +429,6 @@ impl PutManifest {
             Err(Error::ReferencesMissing { blobs, manifests })
         }
     }
-
-    /// Whether a manifest that is there already would hold itself by way of what it newly holds. A document can't contain
-    /// the digest of one that contains its own, but references may be given apart from it.
-    fn is_cycle(&self, facts: &Facts<'_>, known: &ManifestFact, new: &[Held]) -> Result<bool> {
-        if known.count == 0 {
-            return Ok(new.contains(&Held::Manifest(self.digest)));
-        }
-        let mut seen = HashSet::new();
-        let mut to_see: Vec<Digest> = new.iter().filter_map(Held::manifest).collect();
-        while let Some(digest) = to_see.pop() {
-            if digest == self.digest {
-                return Ok(true);
-            }
-            if seen.insert(digest)
-                && let Some(manifest) = manifest_of(facts, self.repository.id, &digest)?
-            {
-                to_see.extend(manifest.held.iter().filter_map(Held::manifest));
-            }
-        }
-        Ok(false)
-    }
 }
 
 impl Apply for PutManifest {
@@ -465,9 +445,6 @@ impl Apply for PutManifest {
         match known {
             Some(_) if new.is_empty() => {}
             Some(mut known) => {
-                if self.is_cycle(facts, &known, &new)? {
-                    return Err(Error::InvalidManifest { problem: ManifestProblem::Cycle });
-                }
                 known.held.extend(new);
                 facts.set(manifest_key(id, &self.digest), Some(known.encode()));
             }

@@ -40,8 +40,6 @@ pub(crate) struct Document {
     pub(crate) blobs: Vec<BlobReference>,
     /// The manifests that it references, each once.
     pub(crate) manifests: Vec<Digest>,
-    /// Whether the references were given with the document, and do not follow from it.
-    pub(crate) given: bool,
 }
 
 /// The fields that matter here. All others are left as they are: the document is stored byte for byte.
@@ -145,7 +143,7 @@ impl Document {
     /// A document whose references are given.
     pub(crate) fn of_references(blobs: &[Digest], manifests: &[Digest]) -> Self {
         let blobs = blobs.iter().map(|digest| BlobReference { digest: *digest, optional: false }).collect();
-        let document = Self { blobs, manifests: manifests.to_vec(), given: true, ..Self::default() };
+        let document = Self { blobs, manifests: manifests.to_vec(), ..Self::default() };
         document.without_repetitions()
     }
 

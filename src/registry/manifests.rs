@@ -93,14 +93,15 @@ impl PutManifest {
     }
 
     /// Manifests that an index references may be absent: a sparse index. It holds those that are there; the others when it is pushed
-    /// again once they are.
+    /// again once they are, unless another manifest holds it by then.
     pub fn allow_missing_manifests(mut self) -> Self {
         self.sparse = true;
         self
     }
 
     /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not parsed.
-    /// At most 65,536 in all. They stay as they were when the document was pushed first.
+    /// At most 65,536 in all. Pushed again with more of them, it
+    /// holds those too, unless another manifest holds it.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
         self
