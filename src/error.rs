@@ -301,9 +301,9 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
-    /// It is there already, another manifest holds it, and now it references what it did not hold: as long as it is held, that does
-    /// not change.
-    #[error("another manifest holds it, so that what it holds itself can't change")]
+    /// It is there already, another manifest holds it, and now it references a manifest that it did not hold: that would have
+    /// to wait until it is held no more.
+    #[error("another manifest holds it, so that it can't come to hold manifests")]
     References,
     /// A digest is not well-formed, or of an algorithm that is not known.
     #[error("invalid digest {digest:?}")]

@@ -24,10 +24,10 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
         let keys = lock(&self.keys);
         let keys = keys.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
-        Ok(keys.take_while(|key| key.first() == after.first()).take(limit).cloned().collect())
+        Ok(keys.take_while(|key| key.as_slice() < end).take(limit).cloned().collect())
     }
 
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed> {

@@ -140,8 +140,8 @@ trait Backend: Send + Sync {
     /// Sets and removes keys, then sets the watermark. Of the keys, any may be left undone where this fails.
     fn write(&self, changes: &Changes, watermark: Option<&[u8]>) -> Result<(), Failed>;
 
-    /// The keys behind `after` that begin with the same byte, at most `limit`.
-    fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed>;
+    /// The keys behind `after` and before `end`, which both begin with the same byte, at most `limit`.
+    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed>;
 
     /// The watermark written last.
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed>;
@@ -175,6 +175,9 @@ struct State {
     /// Whether a backend failed, so that a rebuild is due.
     failed: bool,
 }
+
+/// Behind all names: no text begins with the last of all characters twice.
+const LAST: &str = "\u{10ffff}\u{10ffff}";
 
 /// So many changes wait at most before they go to the backend.
 const OVERLAY_MAX: usize = 4096;
@@ -241,15 +244,20 @@ impl Names {
 
     /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
     pub(crate) fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Option<Vec<String>> {
-        let start = key(kind, after.unwrap_or_default());
+        self.list_between(kind, after.unwrap_or_default(), LAST, limit)
+    }
+
+    /// The names of a kind behind `after` and before `end`.
+    pub(crate) fn list_between(&self, kind: NameKind, after: &str, end: &str, limit: usize) -> Option<Vec<String>> {
+        let (start, end) = (key(kind, after), key(kind, end));
         let (backend, changes) = {
             let state = lock(&self.state);
             if !state.ready {
                 return None;
             }
-            (Arc::clone(&state.backend), state.changes_after(&start, limit))
+            (Arc::clone(&state.backend), state.changes_between(&start, &end, limit))
         };
-        let listed = merged(&*backend, changes, &start, limit);
+        let listed = merged(&*backend, changes, &start, &end, limit);
         if listed.is_err() {
             self.fail(&backend);
         }
@@ -373,9 +381,11 @@ impl Names {
 
 impl State {
     /// What waits, from a key on, as far as it can count for so many names.
-    fn changes_after(&self, start: &[u8], limit: usize) -> Changes {
-        let kind = start.first().copied().unwrap_or_default();
-        let range = (Bound::Excluded(start.to_vec()), Bound::Excluded(vec![kind + 1]));
+    fn changes_between(&self, start: &[u8], end: &[u8], limit: usize) -> Changes {
+        if start >= end {
+            return Changes::new();
+        }
+        let range = (Bound::Excluded(start.to_vec()), Bound::Excluded(end.to_vec()));
         let mut overlay = self.overlay.range(range.clone()).peekable();
         let mut in_flight = self.in_flight.range(range).peekable();
         let mut changes = Changes::new();
@@ -398,11 +408,17 @@ impl State {
     }
 }
 
-/// The names behind a key, at most `limit`: those of the backend, with changes over them.
-fn merged(backend: &dyn Backend, changes: Changes, start: &[u8], limit: usize) -> Result<Vec<String>, Failed> {
+/// The names between two keys, at most `limit`: those of the backend, with changes over them.
+fn merged(
+    backend: &dyn Backend,
+    changes: Changes,
+    start: &[u8],
+    end: &[u8],
+    limit: usize,
+) -> Result<Vec<String>, Failed> {
     // Each removal may hide one of the backend's names, so those are asked for on top.
     let removed = changes.values().filter(|change| **change == Change::Remove).count();
-    let known = backend.keys_after(start, limit.saturating_add(removed))?;
+    let known = backend.keys_between(start, end, limit.saturating_add(removed))?;
     let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
     all.extend(changes);
     let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);

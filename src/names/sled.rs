@@ -123,17 +123,19 @@ impl Backend for SledBackend {
         })
     }
 
-    fn keys_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
         self.with(|db| {
             let mut keys = Vec::new();
             let first = page_of(db, after)?.map(|(at, _)| at);
             let from = first.as_deref().unwrap_or(after);
             for page in db.range::<&[u8], _>((Bound::Included(from), Bound::Unbounded)) {
                 let (at, page) = page?;
-                if keys.len() >= limit || at.first() != after.first() {
+                if keys.len() >= limit || *at >= *end {
                     break;
                 }
-                keys.extend(parse(&at, &page)?.into_iter().filter(|key| key.as_slice() > after));
+                keys.extend(
+                    parse(&at, &page)?.into_iter().filter(|key| key.as_slice() > after && key.as_slice() < end),
+                );
             }
             keys.truncate(limit);
             Ok(keys)

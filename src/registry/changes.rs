@@ -13,8 +13,7 @@
 //!   it.** [`hold`] and [`release`] change them.
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
 //!   [`delete_manifest`].
-//! - **No manifest holds itself, also not through others.** Whatever a manifest comes to hold was there before it, or is taken over by one
-//!   that nothing holds.
+//! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
 //! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
@@ -35,6 +34,9 @@ use crate::registry::document::Document;
 use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
+
+/// So many tags go with a manifest in one step: others wait for it.
+const MAX_TAGS_DELETED: usize = 10_000;
 
 /// For how long blobs stay that no manifest holds, in milliseconds of open time.
 #[derive(Clone, Copy, Debug)]
@@ -213,7 +215,12 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
         return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
     }
     let mut ops = Vec::new();
-    for (_, tag) in facts.scan(Prefix::under(Family::TagOf, id, digest), usize::MAX)? {
+    let tags = facts.scan(Prefix::under(Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
+    if tags.len() > MAX_TAGS_DELETED {
+        let (limit, found) = (MAX_TAGS_DELETED as u64, tags.len() as u64);
+        return Err(Error::TooLarge { what: "the number of tags that go with a manifest", limit, found });
+    }
+    for (_, tag) in tags {
         let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
         // Another digest may begin with the same bytes.
         if tag_of(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
@@ -390,37 +397,45 @@ pub(crate) struct PutManifest {
 }
 
 impl PutManifest {
-    /// What it references, and whether that may be absent. Not itself, which references that are given with a document can name:
-    /// it is there when it is there, and if it held itself it could never be deleted.
-    fn references(&self) -> impl Iterator<Item = (Held, bool)> + '_ {
-        let blobs = self.document.blobs.iter().map(|blob| (Held::Blob(blob.digest), blob.optional));
-        let others = self.document.manifests.iter().filter(|digest| **digest != self.digest);
-        blobs.chain(others.map(|digest| (Held::Manifest(*digest), self.sparse)))
+    /// What it references, as what else that may be held, and whether it may be absent. Not itself, which references that are given with
+    /// a document can name: it is there when it is there, and if it held itself it could never be deleted.
+    fn references(&self) -> impl Iterator<Item = (Held, Option<Held>, bool)> + '_ {
+        let blobs = self.document.blobs.iter().map(|blob| (Held::Blob(blob.digest), None, blob.optional));
+        let manifests = self.document.manifests.iter().filter(|digest| **digest != self.digest);
+        let manifests = manifests.map(|digest| (Held::Manifest(*digest), None, self.sparse));
+        let others = self.document.others.iter();
+        let others = others.map(|digest| (Held::Manifest(*digest), Some(Held::Blob(*digest)), self.sparse));
+        blobs.chain(manifests).chain(others)
     }
 
     /// Holds what is referenced and not held yet, and says what that is.
     fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
         let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
-        // What holds this one may be among what it would hold now: then neither could ever be deleted.
-        if known.is_some_and(|known| known.count > 0) {
-            let is_new = |(held, optional): (Held, bool)| !optional && !already.contains(&held);
-            let problem = ManifestProblem::References;
-            return if self.references().any(is_new) {
-                Err(Error::InvalidManifest { problem })
-            } else {
-                Ok(Vec::new())
-            };
-        }
+        let is_held = known.is_some_and(|known| known.count > 0);
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for (held, optional) in self.references().filter(|(held, _)| !already.contains(held)) {
-            if hold(facts, self.repository.id, &held)? {
-                facts.check_size()?;
-                new.push(held);
-            } else if !optional {
-                match held {
-                    Held::Blob(digest) => blobs.push(digest),
-                    Held::Manifest(digest) => manifests.push(digest),
+        for (first, second, optional) in self.references() {
+            let choices = [Some(first), second];
+            if choices.iter().flatten().any(|held| already.contains(held)) {
+                continue;
+            }
+            let mut found = None;
+            for held in choices.into_iter().flatten() {
+                if found.is_none() && hold(facts, self.repository.id, &held)? {
+                    found = Some(held);
                 }
+            }
+            match (found, first) {
+                // What holds this one may be among those: then neither could ever be deleted.
+                (Some(Held::Manifest(_)), _) if is_held => {
+                    return Err(Error::InvalidManifest { problem: ManifestProblem::References });
+                }
+                (Some(held), _) => {
+                    facts.check_size()?;
+                    new.push(held);
+                }
+                (None, _) if optional => {}
+                (None, Held::Blob(digest)) => blobs.push(digest),
+                (None, Held::Manifest(digest)) => manifests.push(digest),
             }
         }
         if blobs.is_empty() && manifests.is_empty() {

@@ -40,6 +40,9 @@ pub(crate) struct Document {
     pub(crate) blobs: Vec<BlobReference>,
     /// The manifests that it references, each once.
     pub(crate) manifests: Vec<Digest>,
+    /// What an index lists under media types that are not those of manifests known here, each once: manifests or blobs. Build
+    /// caches are indexes of layers.
+    pub(crate) others: Vec<Digest>,
 }
 
 /// The fields that matter here. All others are left as they are: the document is stored byte for byte.
@@ -121,8 +124,11 @@ impl Document {
             ..Self::default()
         };
         if is_index {
-            for manifest in fields.manifests.iter().flatten() {
-                document.manifests.push(manifest.digest()?);
+            for listed in fields.manifests.iter().flatten() {
+                let kind = listed.media_type.as_deref().unwrap_or(OCI_MANIFEST);
+                let is_manifest = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&kind);
+                let list = if is_manifest { &mut document.manifests } else { &mut document.others };
+                list.push(listed.digest()?);
             }
         } else {
             let config = fields.config.ok_or_else(|| field("config"))?;
@@ -151,8 +157,10 @@ impl Document {
     fn without_repetitions(mut self) -> Self {
         self.blobs.sort_unstable_by_key(|blob| (blob.digest, blob.optional));
         self.blobs.dedup_by_key(|blob| blob.digest);
-        self.manifests.sort_unstable();
-        self.manifests.dedup();
+        for list in [&mut self.manifests, &mut self.others] {
+            list.sort_unstable();
+            list.dedup();
+        }
         self
     }
 }
@@ -231,6 +239,9 @@ mod tests {
         assert_eq!((document.manifests, document.blobs), (vec![digest(1)], vec![]));
         assert_eq!(document.artifact_type.as_deref(), Some("x/y"));
         assert!(Document::parse(DOCKER_LIST, br#"{"schemaVersion":2,"manifests":[]}"#).unwrap().manifests.is_empty());
+        let cache = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor("application/vnd.x.layer", 1));
+        let cache = Document::parse(OCI_INDEX, cache.as_bytes()).unwrap();
+        assert_eq!((cache.manifests, cache.others), (vec![], vec![digest(1)]));
     }
 
     #[test]

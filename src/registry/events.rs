@@ -1,6 +1,7 @@
 //! What happened: read from the log, from any position on that it still has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
@@ -10,7 +11,7 @@ use crate::log::{LogHeader, Named, Op};
 use crate::registry::{RepositoryName, Tag};
 use crate::runs::LogEntry;
 use crate::store::{Inner, Store};
-use crate::sync::lock;
+use crate::sync::{lock, read};
 use crate::vfs::OpenMode;
 
 /// Something that happened to a repository.
@@ -123,22 +124,26 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Gap`] where the log no longer goes back so far; [`Error::Corrupt`] where it is damaged.
+    /// [`Error::Gap`] where the log no longer goes back so far, or the store has not come so far; [`Error::Corrupt`] where it is damaged.
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         let inner = &self.inner;
         loop {
-            let until = inner.visible().min(inner.durable());
+            let visible = inner.visible();
+            let until = visible.min(inner.durable());
+            if after > visible {
+                return Err(Error::Gap { oldest: until }); // this store was restored from an older copy of itself
+            }
             if after >= until {
                 return Ok(Events { events: Vec::new(), next: after });
             }
-            let logs = lock(&inner.list).logs.clone();
+            let logs = Arc::clone(&read(&inner.logs));
             let oldest = logs.first().map_or(until, |log| Lsn(log.first_lsn.0.saturating_sub(1)));
             if after < oldest {
                 return Err(Error::Gap { oldest });
             }
             match inner.read_events(&logs, after, until, limit) {
                 // A file was given up, or cut to its length, meanwhile: then the list says so by now.
-                Err(Error::Corrupt { .. }) if lock(&inner.list).logs != logs => {}
+                Err(Error::Corrupt { .. }) if !Arc::ptr_eq(&logs, &read(&inner.logs)) => {}
                 other => return other,
             }
         }

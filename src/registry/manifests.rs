@@ -101,7 +101,7 @@ impl PutManifest {
 
     /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not parsed.
     /// At most 65,536 in all. Pushed again with more of them, it
-    /// holds those too, unless another manifest holds it.
+    /// holds those too, unless another manifest holds it; with fewer, it lets go of none.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
         self
@@ -251,7 +251,8 @@ impl Repository<'_> {
     /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its referrers.
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
+    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it; [`Error::TooLarge`] where more than
+    /// 10,000 tags would go with it: [remove](Self::untag) some before.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
         self.delete_batch(&[Reference::Digest(*digest)])?.pop().unwrap_or(Ok(()))
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, Prefix, ReferrerFact, TagFact};
+use crate::id::RepositoryId;
 use crate::names::{NameKind, tag_name};
 use crate::registry::changes::SetTag;
 use crate::registry::document::annotations;
@@ -75,8 +76,9 @@ impl Repository<'_> {
         let snapshot = self.snapshot()?;
         let prefix = tag_name(self.id, "");
         let from = tag_name(self.id, after.unwrap_or_default());
-        let names = match self.inner.names.list(NameKind::Tag, Some(&from), limit) {
-            Some(names) => names.iter().map_while(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect(),
+        let end = tag_name(RepositoryId(self.id.0 + 1), "");
+        let names = match self.inner.names.list_between(NameKind::Tag, &from, &end, limit) {
+            Some(names) => names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect(),
             None => {
                 let facts = snapshot.scan(Prefix::of(Family::Tag, self.id))?;
                 let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));

@@ -37,13 +37,13 @@ use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
 use crate::registry::{EventPositions, Pulls, keep_house_at_close};
-use crate::runs::RunList;
+use crate::runs::{LogEntry, RunList};
 use crate::store::commit::{Queue, Tip};
 use crate::store::files::{Files, Space};
 use crate::store::maintenance::Signal;
 use crate::store::uploads::Slots;
 use crate::store::view::View;
-use crate::sync::{lock, read};
+use crate::sync::{lock, read, write};
 
 /// An open store.
 ///
@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub(crate) view: RwLock<Arc<View>>,
     /// What `runs/LIST` says. Held while the file is replaced.
     pub(crate) list: Mutex<RunList>,
+    /// The log files that it names, for readers: they do not wait for the file.
+    pub(crate) logs: RwLock<Arc<[LogEntry]>>,
     /// The last LSN that readers see.
     pub(crate) visible: AtomicU64,
     /// The last LSN that is durable.
@@ -201,6 +203,9 @@ impl Inner {
         RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
         self.oldest_log.store(new.logs.first().map_or(u64::MAX, |log| log.id.0), Ordering::Release);
         self.unfolded_logs.store(new.unfolded_logs(), Ordering::Relaxed);
+        if new.logs != list.logs {
+            *write(&self.logs) = new.logs.as_slice().into();
+        }
         *list = new;
         Ok(())
     }

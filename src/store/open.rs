@@ -196,6 +196,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         dead_logs: Mutex::default(),
         damaged_runs: Mutex::default(),
         unsettled: AtomicBool::new(false),
+        logs: RwLock::new(list.logs.as_slice().into()),
         list: Mutex::new(list),
         _lock: guard,
         files,

@@ -4,8 +4,8 @@ use strongroom::registry::{ExpectTag, PutManifest, Reference};
 use strongroom::{Algorithm, Digest, Error};
 
 use crate::common::registry::{
-    Lab, assert_sound, at, blob, create, image, index, is_gone, is_unknown, missing, push, push_document, push_image,
-    tag, try_push,
+    IMAGE, Lab, assert_sound, at, blob, create, image, index, is_gone, is_unknown, missing, push, push_document,
+    push_image, tag, try_push,
 };
 
 fn in_use(result: Result<(), Error>) -> u32 {
@@ -234,9 +234,9 @@ fn manifests_that_would_hold_each_other_are_refused_since_nobody_could_delete_th
         ours.put_manifest(content, put)
     };
     let refused = |result: Result<_, Error>| matches!(result.map(drop), Err(Error::InvalidManifest { .. }));
-    assert!(refused(refer("a", &[a])), "itself");
-    refer("a", &[b]).unwrap();
+    refer("a", &[a]).unwrap(); // itself, which it does not hold
     refer("b", &[c]).unwrap();
+    refer("a", &[b]).unwrap();
     assert!(refused(refer("b", &[a])) && refused(refer("c", &[a])) && refused(refer("c", &[b])));
     // An index knows its children by their content, but those may come to hold it before it holds them.
     let child = Digest::of(Algorithm::Sha256, b"child");
@@ -245,13 +245,32 @@ fn manifests_that_would_hold_each_other_are_refused_since_nobody_could_delete_th
     let parent = ours.put_manifest(&document, sparse()).unwrap().digest;
     refer("child", &[parent]).unwrap();
     assert!(refused(ours.put_manifest(&document, sparse())));
-    // What makes no ring is fine, also of what is held already.
+    // What makes no ring is fine, but for what is held already.
     let d = push_document(&ours, "d", &[]);
-    refer("c", &[d]).unwrap();
+    assert!(refused(refer("c", &[d])));
     refer("a", &[d]).unwrap();
     for digest in [a, b, c, d, child, parent] {
         ours.delete_manifest(&digest).unwrap();
     }
+    assert_sound(&store);
+}
+
+#[test]
+fn an_index_of_layers_as_build_caches_are_holds_them() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let layer = ours.put("layer", Algorithm::Sha256).unwrap();
+    let (media_type, document) = index(&[layer], None);
+    let as_manifest = ours.put_manifest(&document, PutManifest::new(media_type));
+    assert_eq!(missing(as_manifest), (vec![], vec![layer]), "a blob is no manifest where a manifest is listed");
+    let document =
+        document.replace(&format!(r#"{{"mediaType":"{IMAGE}""#), r#"{"mediaType":"application/vnd.x.layer""#);
+    let cache = ours.put_manifest(&document, PutManifest::new(media_type)).unwrap().digest;
+    assert!(matches!(ours.remove_blob(&layer), Err(Error::BlobInUse { count: 1, .. })));
+    ours.put_manifest(&document, PutManifest::new(media_type)).unwrap();
+    ours.delete_manifest(&cache).unwrap();
+    ours.remove_blob(&layer).unwrap();
     assert_sound(&store);
 }
 
