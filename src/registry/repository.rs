@@ -40,8 +40,9 @@ impl Store {
     /// [`Error::RepositoryExists`] where the name is taken.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
         let create = Create { name: name.to_string(), settings };
-        self.inner.commit(Request::Apply(Box::new(create)))?;
-        self.repository(name)
+        // Not looked up: it may have been deleted since, and another one have its name.
+        let id = RepositoryId(self.inner.commit(Request::Apply(Box::new(create)))?.lsn.0);
+        Ok(Repository { inner: &self.inner, id, name: name.clone() })
     }
 
     /// Opens a repository.

@@ -97,6 +97,8 @@ impl Request {
 /// What became of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
+    /// Its position in the order of all commits, where it came to anything.
+    pub(crate) lsn: Lsn,
     /// The content was there already: what the caller brought is not needed.
     pub(crate) existed: bool,
     /// Files that nothing refers to any more, to be removed.
@@ -221,7 +223,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         Request::Apply(apply) => apply.apply(&mut facts)?,
     };
     let Facts { changed, dropped, refused, .. } = facts;
-    let outcome = Outcome { existed, dropped, applied: ops.len(), refused };
+    let outcome = Outcome { lsn: context.lsn, existed, dropped, applied: ops.len(), refused };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
 }
 
