@@ -232,14 +232,16 @@ impl Names {
         !trusted
     }
 
-    /// Takes in what a commit did to names, in the order of commits.
-    pub(crate) fn apply(&self, lsn: Lsn, change: &NameChange) {
+    /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: who asks for names
+    /// sees all that it did or nothing of it.
+    pub(crate) fn apply(&self, changes: &[(Lsn, NameChange)], visible: impl FnOnce()) {
         let mut state = lock(&self.state);
-        state.lsn = state.lsn.max(lsn);
+        visible();
+        state.lsn = changes.iter().map(|(lsn, _)| *lsn).fold(state.lsn, Lsn::max);
         if !state.ready && !state.failed {
             return; // given up for this opening: what waited would wait for ever
         }
-        state.overlay.insert(key(change.kind, &change.name), change.change);
+        state.overlay.extend(changes.iter().map(|(_, one)| (key(one.kind, &one.name), one.change)));
     }
 
     /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
@@ -448,7 +450,7 @@ mod tests {
     }
 
     fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
-        names.apply(Lsn(lsn), &NameChange { kind: NameKind::Pin, name: name.to_owned(), change });
+        names.apply(&[(Lsn(lsn), NameChange { kind: NameKind::Pin, name: name.to_owned(), change })], || {});
     }
 
     fn rebuild(names: &Names, all: &[&str]) {

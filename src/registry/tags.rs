@@ -73,13 +73,16 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
-        let snapshot = self.snapshot()?;
         let prefix = tag_name(self.id, "");
         let from = tag_name(self.id, after.unwrap_or_default());
         let end = tag_name(RepositoryId(self.id.0 + 1), "");
         let names = match self.inner.names.list_between(NameKind::Tag, &from, &end, limit) {
-            Some(names) => names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect(),
+            Some(names) => {
+                self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
+                names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
+            }
             None => {
+                let snapshot = self.snapshot()?;
                 let facts = snapshot.scan(Prefix::of(Family::Tag, self.id))?;
                 let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));
                 first_names(names, after, limit)?

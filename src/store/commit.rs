@@ -307,9 +307,11 @@ impl Inner {
         for (lsn, fact) in &group.facts {
             view.active.insert(*lsn, fact.clone());
         }
-        self.visible.store(tip.last.0, Ordering::Release);
-        for (lsn, change) in &group.names {
-            self.names.apply(*lsn, change);
+        let visible = || self.visible.store(tip.last.0, Ordering::Release);
+        if group.names.is_empty() {
+            visible()
+        } else {
+            self.names.apply(&group.names, visible)
         }
         Ok(())
     }

@@ -217,9 +217,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
     inner.remove_orphans(&candidates)?;
     inner.cut_logs();
     let _ = inner.files.restore_reserve(); // on a full disk, later
-    for (lsn, change) in &names {
-        inner.names.apply(*lsn, change);
-    }
+    inner.names.apply(&names, || {});
     // Else the maintenance thread does it, and until then the facts are asked.
     if inner.options.maintenance == Maintenance::Inline {
         inner.refresh_names();
