@@ -136,8 +136,9 @@ pub fn record(store: &Store, after: Lsn) -> Result<Record, Error> {
 }
 
 impl Record {
-    /// Compares what a store tells after it was opened again with what it told and held before, and with what it holds: nothing
-    /// that was told is told otherwise or no more, and what is told besides leads from what was held to what is.
+    /// Compares what a store tells after it was opened again with what it told and held before, and with what it holds:
+    /// nothing that was told is told otherwise or no more, and what is told besides leads from what was held to what
+    /// is.
     pub fn check(&self, before: &Stock, store: &Store, seen: &Model) -> Result<(), String> {
         let kept: Vec<&Event> = before.told.iter().filter(|event| event.lsn > self.since).collect();
         let (again, new) = self.events.split_at_checked(kept.len()).unwrap_or((&self.events, &[]));

@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod events;
+pub mod linear;
 pub mod pair;
 pub mod registry;
 pub mod repositories;

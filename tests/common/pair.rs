@@ -190,7 +190,7 @@ impl Pair {
         }
         self.next.blobs.remove(&digest);
         match store.remove(&digest) {
-            // What a deleted repository left goes with the maintenance that follows each commit, unless that failed: then with the next.
+            // What a deleted repository left goes with the maintenance after a commit: if it failed, with the next.
             Err(Error::BlobInUse { .. }) => store.remove(&digest),
             other => other,
         }
@@ -319,8 +319,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether the store knows of each manifest when it was pulled last, or at least (where that was not noted before the end of a
-    /// process) nothing else.
+    /// Whether the store knows of each manifest when it was pulled last, or at least (where that was not noted before a
+    /// process ended) nothing else.
     pub fn check_pulls(&self, is_all_noted: bool) {
         let store = self.store.as_ref().expect("open");
         let known = pulls(store);
