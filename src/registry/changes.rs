@@ -523,24 +523,27 @@ impl Apply for DeleteReferences {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
         let mut ops = Vec::new();
+        let parts = || self.references.iter().enumerate();
+        // Tags first: they may be those of a manifest that goes.
+        for (part, reference) in parts() {
+            let Reference::Tag(tag) = reference else { continue };
+            match remove_tag(facts, &self.repository, tag.as_str())? {
+                Some(op) => ops.push(op),
+                None => facts.refuse(part, manifest_not_found(tag)),
+            }
+        }
         // An index may come behind what it holds, which waits for it.
         let mut waiting: HashMap<Digest, (u32, Vec<usize>)> = HashMap::new();
-        for (part, reference) in self.references.iter().enumerate() {
-            let mut due = vec![(part, reference.clone())];
-            while let Some((part, reference)) = due.pop() {
-                let deleted = match &reference {
-                    Reference::Tag(tag) => match remove_tag(facts, &self.repository, tag.as_str())? {
-                        Some(op) => Ok((vec![op], Vec::new())),
-                        None => Err(manifest_not_found(tag)),
-                    },
-                    Reference::Digest(digest) => delete_manifest(facts, &self.repository, digest),
-                };
-                match deleted {
+        for (part, reference) in parts() {
+            let Reference::Digest(digest) = reference else { continue };
+            let mut due = vec![(part, *digest)];
+            while let Some((part, digest)) = due.pop() {
+                match delete_manifest(facts, &self.repository, &digest) {
                     Ok((done, held)) => {
                         ops.extend(done);
                         for digest in held.iter().filter_map(Held::manifest) {
                             let (_, parts) = waiting.remove(&digest).unwrap_or_default();
-                            due.extend(parts.into_iter().map(|part| (part, Reference::Digest(digest))));
+                            due.extend(parts.into_iter().rev().map(|part| (part, digest)));
                         }
                     }
                     Err(Error::ManifestInUse { digest, count }) => {

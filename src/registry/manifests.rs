@@ -258,7 +258,7 @@ impl Repository<'_> {
     }
 
     /// Removes tags and deletes manifests, all in one step, and says for each whether that was done. A tag is removed, and the manifest
-    /// stays; a digest is deleted with all its tags. An index and what it holds may be given in any order. At most 1,000 at once.
+    /// stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be given in any order. At most 1,000 at once.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For each: as

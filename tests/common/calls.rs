@@ -351,6 +351,7 @@ fn refusal(error: Error) -> Result<Refusal> {
         Error::TagImmutable { tag, digest } => Refusal::TagImmutable(tag, digest),
         Error::TagMoved { tag, found } => Refusal::TagMoved(tag, found),
         Error::InvalidManifest { problem: ManifestProblem::MediaType { .. } } => Refusal::MediaType,
+        Error::InvalidManifest { problem: ManifestProblem::References } => Refusal::Held,
         Error::RepositoryNotFound { .. } => Refusal::NoRepository,
         Error::RepositoryExists { .. } => Refusal::Exists,
         Error::RepositoryNotEmpty { .. } => Refusal::NotEmpty,

@@ -142,6 +142,7 @@ pub enum Refusal {
     TagImmutable(String, Digest),
     TagMoved(String, Option<Digest>),
     MediaType,
+    Held,
     NoRepository,
     Exists,
     NotEmpty,
@@ -275,6 +276,13 @@ impl Repository {
         if self.manifests.get(&digest).is_some_and(|known| known.media_type != push.media_type) {
             return Err(Refusal::MediaType);
         }
+        // What others hold comes to hold no other manifest: it might be one of those.
+        let known = self.manifests.get(&digest).filter(|_| self.holders(Held::Manifest(digest)) > 0);
+        let is_new = |known: &Manifest, other: &Digest| !known.held.contains(&Held::Manifest(*other));
+        let mut others = push.manifests.iter().filter(|other| **other != digest && self.manifests.contains_key(other));
+        if known.is_some_and(|known| others.any(|other| is_new(known, other))) {
+            return Err(Refusal::Held);
+        }
         let (mut blobs, mut manifests, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (blob, may_be_absent) in &push.blobs {
             if self.links.contains_key(blob) {
@@ -350,7 +358,14 @@ impl Repository {
 
     /// Deletes what can be deleted, in the order given, and again while that lets go of others.
     fn delete_batch(&mut self, references: &[Reference], now: u64) -> Vec<Option<Refusal>> {
-        let mut results: Vec<_> = references.iter().map(|reference| self.delete(reference, now).err()).collect();
+        let mut results: Vec<_> = references.iter().map(|_| None).collect();
+        for is_tag in [true, false] {
+            for (reference, result) in references.iter().zip(&mut results) {
+                if matches!(reference, Reference::Tag(_)) == is_tag {
+                    *result = self.delete(reference, now).err();
+                }
+            }
+        }
         loop {
             let mut progress = false;
             for (reference, result) in references.iter().zip(&mut results) {
