@@ -18,7 +18,9 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::registry::{image, index, name, tag};
 use common::{Random, copy};
+use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
 use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
 
 fn golden() -> PathBuf {
@@ -49,8 +51,42 @@ fn contents() -> Vec<(Algorithm, Vec<u8>)> {
 
 const PIECE: &[u8] = b"an upload that goes on";
 
+/// An image under two tags, an index over it, and a referrer of it; some of it folded into a run, some in the log.
+fn push(store: &Store) {
+    let settings = RepositorySettings::new().mutability(TagMutability::Immutable);
+    let settings = settings.exclusions(["dev-*".parse().unwrap()]).unwrap();
+    let repository = store.create_repository(&name("team/app"), settings).unwrap();
+    let config = repository.put("{}", Algorithm::Sha256).unwrap();
+    let layer = repository.put("a layer", Algorithm::Sha512).unwrap();
+    let (media_type, document) = image(&[config, layer], None);
+    let put = PutManifest::new(media_type).tag(tag("v1")).tag(tag("dev-1"));
+    let digest = repository.put_manifest(document, put).unwrap().digest;
+    repository.pull_manifest(&digest.into()).unwrap();
+    store.checkpoint().unwrap();
+    let (media_type, document) = index(&[digest], None);
+    repository.put_manifest(document, PutManifest::new(media_type).tag(tag("all"))).unwrap();
+    let (media_type, document) = image(&[config], Some(&digest));
+    repository.put_manifest(document, PutManifest::new(media_type)).unwrap();
+}
+
+/// What [`push`] pushed is there.
+fn pull(store: &Store) {
+    let repository = store.repository(&name("team/app")).unwrap();
+    let settings = repository.info().unwrap().settings;
+    assert!(settings.is_immutable(&tag("v1")) && !settings.is_immutable(&tag("dev-1")));
+    assert_eq!(repository.tags(None, 9).unwrap(), [tag("all"), tag("dev-1"), tag("v1")]);
+    let manifest = repository.get_manifest(&tag("v1").into()).unwrap();
+    assert_eq!(Digest::of(Algorithm::Sha256, &manifest.content), manifest.digest);
+    let info = repository.manifest_info(&manifest.digest.into()).unwrap();
+    assert!(info.references == 1 && info.pulled_ms.is_some());
+    assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().len(), 1);
+    assert_eq!(repository.blobs(None, 9).unwrap().iter().map(|blob| blob.references).sum::<u32>(), 3);
+    assert_eq!(repository.manifests(None, 9).unwrap().len(), 3);
+}
+
 fn write(dir: &Path) {
     let store = options().create(true).open(dir).unwrap();
+    push(&store);
     let digests: Vec<Digest> =
         contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap()).collect();
     store.pin("all", &digests[0], PinOptions::new().references(&digests[1..])).unwrap();
@@ -82,7 +118,9 @@ fn a_store_of_an_earlier_build_holds_what_it_held_and_goes_on() {
         assert_eq!(store.stat(&digest).unwrap().references, 1);
         digests.push(digest);
     }
-    assert_eq!(store.blobs().count(), digests.len() + 1);
+    let (later, of_the_repository) = (1, 5);
+    assert_eq!(store.blobs().count(), digests.len() + later + of_the_repository);
+    pull(&store);
     let pin = store.get_pin("all").unwrap();
     assert_eq!((pin.digest, &pin.references[..]), (digests[0], &digests[1..]));
     assert_eq!(store.pins(None, 10).unwrap(), ["all", "later"]);
