@@ -120,7 +120,7 @@ impl Store {
     /// assert_eq!(page.events[0].repository.as_str(), "team/app");
     /// assert_eq!(page.events[0].kind, EventKind::Created);
     /// assert!(store.events(page.next, 100)?.events.is_empty());
-    /// # Ok::<(), strongroom::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

@@ -32,7 +32,7 @@
 //! assert!(matches!(other.get(&layer), Err(Error::BlobNotFound { .. })));
 //! other.mount(&layer, app.name(), |_from| true)?;
 //! assert_eq!(other.get(&layer)?.bytes()?, "a layer");
-//! # Ok::<(), Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What holds
