@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix};
 use crate::id::{RepositoryId, UploadId};
 use crate::registry::changes::{Exists, Expire, Link, Touch, Unlink};
-use crate::registry::{Repository, RepositoryName};
+use crate::registry::{Repository, RepositoryName, find};
 use crate::store::content::{Destination, Expect};
 use crate::store::request::{Request, Then};
 use crate::store::uploads::UploadStatus;
-use crate::store::view::{Snapshot, decoded};
+use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 
 /// What is known of a blob in a repository.
@@ -31,7 +31,7 @@ pub struct BlobInfo {
 impl Destination for Repository<'_> {
     fn has(&self, digest: &Digest) -> Result<bool> {
         // Whoever pushes relies on the blob: where that has to be noted, there is something to do.
-        let link = self.snapshot()?.link(self.id, digest)?;
+        let link = find::link(&self.snapshot()?, self.id, digest)?;
         Ok(link.is_some_and(|(link, _)| !self.retention().is_stale(&link, self.inner.open_time())))
     }
 
@@ -117,7 +117,7 @@ impl Repository<'_> {
         if !allow(from) {
             return Err(not_found());
         }
-        let from = match snapshot.repository(from) {
+        let from = match find::repository_of_name(&snapshot, from.as_str()) {
             Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
             other => other?.named(),
         };
@@ -144,7 +144,9 @@ impl Repository<'_> {
         links
             .take(limit)
             .map(|fact| {
-                let (digest, blob, link) = self.inner.linked(&snapshot, fact?)?;
+                let (key, value) = fact?;
+                let link = decoded(LinkFact::decode(value.as_bytes()))?;
+                let (digest, blob) = self.inner.linked(&snapshot, &key, &link)?;
                 Ok(BlobInfo { digest, len: blob.len, references: link.count })
             })
             .collect()
@@ -215,32 +217,18 @@ impl Repository<'_> {
     }
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobInfo)> {
-        let (link, blob) = self.snapshot()?.link(self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        let (link, blob) =
+            find::link(&self.snapshot()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
         Ok((link, BlobInfo { digest: *digest, len: blob.len, references: link.count }))
-    }
-}
-
-impl Snapshot {
-    /// A repository's link to a blob, and the blob.
-    fn link(&self, repository: RepositoryId, digest: &Digest) -> Result<Option<(LinkFact, BlobFact)>> {
-        let key = Key::of_digest(Family::Link, repository, digest);
-        let link = self.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(digest));
-        let Some(link) = link else { return Ok(None) };
-        Ok(self.blob_of(digest)?.map(|blob| (link, blob)))
     }
 }
 
 impl Inner {
     /// What a link leads to.
-    fn linked(
-        &self,
-        snapshot: &Snapshot,
-        (key, value): (Key, crate::facts::Value),
-    ) -> Result<(Digest, BlobFact, LinkFact)> {
-        let link = decoded(LinkFact::decode(value.as_bytes()))?;
-        let key = link.blob(&key);
-        let blob = decoded(snapshot.blob(&key)?)?;
-        Ok((self.digest_of(&key, &blob)?, blob, link))
+    fn linked(&self, snapshot: &Snapshot, key: &Key, link: &LinkFact) -> Result<(Digest, BlobFact)> {
+        let key = link.blob(key);
+        let blob = decoded(snapshot.blob_by_key(&key)?)?;
+        Ok((self.digest_of(&key, &blob)?, blob))
     }
 }
 
@@ -265,8 +253,8 @@ impl Store {
                 let (key, value) = fact?;
                 let link = decoded(LinkFact::decode(value.as_bytes()))?;
                 if retention.has_expired(&link, now) {
-                    match inner.linked(&snapshot, (key, value)) {
-                        Ok((digest, ..)) => digests.push(digest),
+                    match inner.linked(&snapshot, &key, &link) {
+                        Ok((digest, _)) => digests.push(digest),
                         Err(error) => drop(damaged.get_or_insert(error)),
                     }
                 }

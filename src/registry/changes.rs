@@ -31,7 +31,7 @@ use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, ReferrerFa
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
 use crate::registry::document::Document;
-use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag};
+use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag, find};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
 
@@ -59,11 +59,12 @@ impl Retention {
     }
 }
 
-/// The repository, if it is still the one that was opened.
 fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
-    let found = facts.decode(&Key::repository(&named.name), RepositoryFact::decode)?;
-    let not_found = || Error::RepositoryNotFound { name: named.name.clone() };
-    found.filter(|found| found.id == named.id).ok_or_else(not_found)
+    find::repository(facts, named.id, &named.name)
+}
+
+fn link_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
+    Ok(find::link(facts, repository, digest)?.map(|(link, _)| link))
 }
 
 fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
@@ -80,22 +81,6 @@ fn link_key(repository: RepositoryId, digest: &Digest) -> Key {
 
 fn manifest_key(repository: RepositoryId, digest: &Digest) -> Key {
     Key::of_digest(Family::Manifest, repository, digest)
-}
-
-/// The link to a blob. Digests of different algorithms may have one key: which of them it is, the blob says.
-fn link_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
-    let key = link_key(repository, digest);
-    let link = facts.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(digest));
-    if link.is_some() && facts.blob(digest)?.is_none() { Ok(None) } else { Ok(link) }
-}
-
-fn manifest_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<ManifestFact>> {
-    let found = facts.decode(&manifest_key(repository, digest), ManifestFact::decode)?;
-    Ok(found.filter(|manifest| manifest.digest == *digest))
-}
-
-fn tag_of(facts: &Facts<'_>, repository: RepositoryId, tag: &str) -> Result<Option<TagFact>> {
-    facts.decode(&Key::tag(repository, tag), TagFact::decode)
 }
 
 fn manifest_not_found(reference: impl Into<Reference>) -> Error {
@@ -138,7 +123,7 @@ fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
             facts.set(link_key(id, digest), Some(link.encode()));
         }
         Held::Manifest(digest) => {
-            let Some(mut manifest) = manifest_of(facts, id, digest)? else { return Ok(false) };
+            let Some(mut manifest) = find::manifest(facts, id, digest)? else { return Ok(false) };
             manifest.count = one_more(manifest.count)?;
             facts.set(manifest_key(id, digest), Some(manifest.encode()));
         }
@@ -157,7 +142,7 @@ fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
             }
         }
         Held::Manifest(digest) => {
-            if let Some(mut manifest) = manifest_of(facts, id, digest)? {
+            if let Some(mut manifest) = find::manifest(facts, id, digest)? {
                 manifest.count = manifest.count.saturating_sub(1);
                 facts.set(manifest_key(id, digest), Some(manifest.encode()));
             }
@@ -175,7 +160,7 @@ fn set_tag(
     digest: &Digest,
     expect: &ExpectTag,
 ) -> Result<Option<Op>> {
-    let old = tag_of(facts, named.id, tag.as_str())?.map(|tag| tag.digest);
+    let old = find::tag(facts, named.id, tag.as_str())?.map(|tag| tag.digest);
     let is_expected = match expect {
         ExpectTag::Any => true,
         ExpectTag::Absent => old.is_none(),
@@ -200,7 +185,7 @@ fn set_tag(
 }
 
 fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
-    let Some(TagFact { digest, tag, .. }) = tag_of(facts, named.id, tag)? else { return Ok(None) };
+    let Some(TagFact { digest, tag, .. }) = find::tag(facts, named.id, tag)? else { return Ok(None) };
     facts.set(Key::tag(named.id, &tag), None);
     facts.set(Key::tag_of(named.id, &digest, &tag), None);
     Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
@@ -210,7 +195,7 @@ fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<
 /// it changes anything.
 fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
     let id = named.id;
-    let manifest = manifest_of(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
+    let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
     if manifest.count > 0 {
         return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
     }
@@ -223,7 +208,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     for (_, tag) in tags {
         let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
         // Another digest may begin with the same bytes.
-        if tag_of(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
+        if find::tag(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
             ops.extend(remove_tag(facts, named, &tag)?);
         }
     }
@@ -292,14 +277,12 @@ pub(crate) struct Delete {
 
 impl Apply for Delete {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let key = Key::repository(&self.name);
         let name = || self.name.clone();
-        let found = facts.decode(&key, RepositoryFact::decode)?;
-        let id = found.ok_or_else(|| Error::RepositoryNotFound { name: name() })?.id;
+        let id = find::repository_of_name(facts, &self.name)?.id;
         if !self.with_contents && !facts.scan(Prefix::of(Family::Manifest, id), 1)?.is_empty() {
             return Err(Error::RepositoryNotEmpty { name: name() });
         }
-        facts.set(key, None);
+        facts.set(Key::repository(&self.name), None);
         facts.set(Key::deleted(id), Some(Value::new(&[])));
         Ok(vec![Op::DeleteRepository { repository: Named { id, name: name() } }])
     }
@@ -450,7 +433,7 @@ impl Apply for PutManifest {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let (named, id) = (&self.repository, self.repository.id);
         let repository = repository(facts, named)?;
-        let known = manifest_of(facts, id, &self.digest)?;
+        let known = find::manifest(facts, id, &self.digest)?;
         if let Some(known) = known.as_ref().filter(|known| known.media_type != self.media_type) {
             let (expected, found) = (known.media_type.clone(), self.media_type.clone());
             return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });
@@ -504,7 +487,7 @@ pub(crate) struct SetTag {
 impl Apply for SetTag {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let repository = repository(facts, &self.repository)?;
-        if manifest_of(facts, self.repository.id, &self.digest)?.is_none() {
+        if find::manifest(facts, self.repository.id, &self.digest)?.is_none() {
             return Err(manifest_not_found(self.digest));
         }
         let op = set_tag(facts, &repository, &self.repository, &self.tag, &self.digest, &self.expect)?;

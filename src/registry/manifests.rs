@@ -7,12 +7,12 @@ use bytes::Bytes;
 use crate::blob::frame_for;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact, TagFact};
+use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact};
 use crate::registry::document::{Document, check_media_type};
-use crate::registry::{Reference, Repository, Tag, changes};
+use crate::registry::{Reference, Repository, Tag, changes, find};
 use crate::store::content::Expect;
 use crate::store::request::Request;
-use crate::store::view::{Snapshot, decoded};
+use crate::store::view::{Lookup, Snapshot, decoded};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -296,21 +296,13 @@ impl Repository<'_> {
     fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(tag) => {
-                let key = Key::tag(self.id, tag.as_str());
-                snapshot.decode(&key, TagFact::decode)?.map(|tag| tag.digest)
-            }
+            Reference::Tag(tag) => find::tag(snapshot, self.id, tag.as_str())?.map(|tag| tag.digest),
         };
         let manifest = match digest {
-            Some(digest) => self.manifest_of(snapshot, &digest)?,
+            Some(digest) => find::manifest(snapshot, self.id, &digest)?,
             None => None,
         };
         manifest.ok_or_else(|| Error::ManifestNotFound { reference: reference.to_string() })
-    }
-
-    pub(crate) fn manifest_of(&self, snapshot: &Snapshot, digest: &Digest) -> Result<Option<ManifestFact>> {
-        let found = snapshot.decode(&Key::of_digest(Family::Manifest, self.id, digest), ManifestFact::decode)?;
-        Ok(found.filter(|manifest| manifest.digest == *digest))
     }
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {

@@ -57,6 +57,7 @@ mod blobs;
 mod changes;
 mod document;
 mod events;
+mod find;
 mod housekeeping;
 mod manifests;
 mod name;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, RepositoryFact};
+use crate::facts::{Family, RepositoryFact};
 use crate::id::RepositoryId;
 use crate::log::Named;
 use crate::names::NameKind;
 use crate::registry::changes::{Create, Delete, Retention, Set};
-use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings};
+use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
 use crate::store::request::{Apply, Outcome, Request};
 use crate::store::view::{Snapshot, decoded};
 use crate::store::{Inner, Store};
@@ -50,7 +50,7 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where there is none of that name.
     pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
-        let id = self.inner.snapshot().repository(name)?.id;
+        let id = find::repository_of_name(&self.inner.snapshot(), name.as_str())?.id;
         Ok(Repository { inner: &self.inner, id, name: name.clone() })
     }
 
@@ -104,7 +104,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
-        RepositoryInfo::from_fact(&self.snapshot()?.repository(&self.name)?)
+        RepositoryInfo::from_fact(&find::repository(&self.inner.snapshot(), self.id, self.name.as_str())?)
     }
 
     /// Changes the repository's settings. Tags that are there stay as they are.
@@ -126,10 +126,8 @@ impl Repository<'_> {
     /// The facts as of now, in which the repository is still there.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         let snapshot = self.inner.snapshot();
-        if snapshot.repository(&self.name)?.id == self.id {
-            return Ok(snapshot);
-        }
-        Err(Error::RepositoryNotFound { name: self.name.to_string() })
+        find::repository(&snapshot, self.id, self.name.as_str())?;
+        Ok(snapshot)
     }
 
     pub(crate) fn commit(&self, change: impl Apply + 'static) -> Result<Outcome> {
@@ -138,11 +136,6 @@ impl Repository<'_> {
 }
 
 impl Snapshot {
-    pub(crate) fn repository(&self, name: &RepositoryName) -> Result<RepositoryFact> {
-        let found = self.decode(&Key::repository(name.as_str()), RepositoryFact::decode)?;
-        found.ok_or_else(|| Error::RepositoryNotFound { name: name.to_string() })
-    }
-
     /// All repositories, in no order that means anything.
     pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
         let facts = self.facts(Family::Repository, [0; 32])?;

@@ -10,7 +10,7 @@ use crate::names::{NameKind, tag_name};
 use crate::registry::changes::SetTag;
 use crate::registry::document::annotations;
 use crate::registry::repository::first_names;
-use crate::registry::{ExpectTag, Reference, Repository, Tag};
+use crate::registry::{ExpectTag, Reference, Repository, Tag, find};
 use crate::store::view::decoded;
 
 /// What a tag names.
@@ -63,7 +63,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::ManifestNotFound`] where there is no such tag.
     pub fn resolve(&self, tag: &Tag) -> Result<TagInfo> {
-        let fact = self.snapshot()?.decode(&Key::tag(self.id, tag.as_str()), TagFact::decode)?;
+        let fact = find::tag(&self.snapshot()?, self.id, tag.as_str())?;
         let fact = fact.ok_or_else(|| Error::ManifestNotFound { reference: tag.to_string() })?;
         Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
     }
@@ -100,7 +100,7 @@ impl Repository<'_> {
         let mut tags = Vec::new();
         for fact in snapshot.scan(Prefix::under(Family::TagOf, self.id, digest))? {
             let tag: Tag = String::from_utf8_lossy(fact?.1.as_bytes()).parse()?;
-            let named = snapshot.decode(&Key::tag(self.id, tag.as_str()), TagFact::decode)?;
+            let named = find::tag(&snapshot, self.id, tag.as_str())?;
             if named.is_some_and(|named| named.digest == *digest) {
                 tags.push(tag);
             }
@@ -132,7 +132,7 @@ impl Repository<'_> {
             if fact.subject != *subject {
                 continue; // it begins with the same bytes
             }
-            let manifest = decoded(self.manifest_of(&snapshot, &fact.digest)?)?;
+            let manifest = decoded(find::manifest(&snapshot, self.id, &fact.digest)?)?;
             if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
                 continue;
             }

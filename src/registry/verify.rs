@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::Result;
 use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, TagFact};
 use crate::id::RepositoryId;
+use crate::registry::find;
 use crate::store::view::{Snapshot, decoded};
 
 /// What is told of each number: what it counts, what is on record, and the recount.
@@ -88,8 +89,7 @@ fn recount_tags(snapshot: &Snapshot, id: RepositoryId, name: &str, compare: &mut
     for fact in snapshot.scan(Prefix::of(Family::Tag, id))? {
         let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
         tags += 1;
-        let manifest = snapshot.decode(&Key::of_digest(Family::Manifest, id, &tag.digest), ManifestFact::decode)?;
-        if manifest.is_none_or(|manifest| manifest.digest != tag.digest) {
+        if find::manifest(snapshot, id, &tag.digest)?.is_none() {
             compare(format!("manifests that tag {} of {name} names", tag.tag), 1, 0);
         }
         let leads_back = snapshot.get(&Key::tag_of(id, &tag.digest, &tag.tag))?;

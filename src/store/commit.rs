@@ -28,7 +28,7 @@ use crate::runs::LogEntry;
 use crate::store::files::Space;
 use crate::store::options::Durability;
 use crate::store::request::{Context, Outcome, Request, resolve};
-use crate::store::view::{Snapshot, View};
+use crate::store::view::{Lookup, Snapshot, View};
 use crate::store::{Inner, random};
 use crate::sync::{lock, write};
 

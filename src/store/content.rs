@@ -13,7 +13,7 @@ use crate::id::{FileId, RepositoryId};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::store::options::{Durability, Maintenance};
 use crate::store::request::{Request, Then};
-use crate::store::view::{Snapshot, decoded};
+use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 
 /// How much of long content is hashed and written at a time.
@@ -182,7 +182,7 @@ impl Store {
     /// # Errors
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
     pub fn stat(&self, digest: &Digest) -> Result<Stat> {
-        let fact = self.inner.snapshot().blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
         Ok(Stat::new(*digest, &fact))
     }
 
@@ -208,14 +208,8 @@ impl Store {
 }
 
 impl Snapshot {
-    /// What is known of the blob with a digest.
-    pub(crate) fn blob_of(&self, digest: &Digest) -> Result<Option<BlobFact>> {
-        let fact = self.blob(&Key::blob(digest))?;
-        Ok(fact.filter(|fact| fact.algorithm == digest.algorithm()))
-    }
-
     /// Whether there is a blob with a digest.
-    pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
+    fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let found = self.look(&Key::blob(digest), BlobFact::algorithm_of)?;
         Ok(found == Some(Some(digest.algorithm())))
     }
@@ -246,7 +240,7 @@ impl Inner {
         let mut before = None;
         loop {
             let snapshot = self.snapshot();
-            let fact = snapshot.blob_of(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             match self.files.get(&fact.place) {
                 Ok(file) => return Ok(Blob::new(*digest, fact, file)),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.

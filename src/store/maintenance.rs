@@ -17,7 +17,7 @@ use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick
 use crate::store::files::{Space, remove_if_there};
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
-use crate::store::view::View;
+use crate::store::view::{Lookup, View};
 use crate::store::{Inner, Store};
 use crate::sync::{lock, write};
 

@@ -36,7 +36,7 @@ use crate::store::layout::{Layout, parse_id, shard};
 use crate::store::maintenance::{self, Signal};
 use crate::store::options::{Maintenance, Options};
 use crate::store::request::{Context, Facts};
-use crate::store::view::{Snapshot, View, decoded};
+use crate::store::view::{Lookup, Snapshot, View, decoded};
 use crate::store::{Inner, LockGuard, Store, format, random};
 use crate::sync::lock;
 use crate::vfs::{OpenMode, Vfs};

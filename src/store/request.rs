@@ -20,7 +20,7 @@ use crate::log::record::MAX_BODY;
 use crate::log::{Op, Times};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 use crate::store::files::Space;
-use crate::store::view::{Snapshot, decoded};
+use crate::store::view::{Lookup, Snapshot, decoded};
 
 /// What a module above the store asks for: decided, as all requests are, with every earlier commit in sight.
 pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
@@ -251,6 +251,12 @@ pub(crate) struct Facts<'a> {
     refused: Vec<(usize, Error)>,
 }
 
+impl Lookup for Facts<'_> {
+    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
+    }
+}
+
 impl<'a> Facts<'a> {
     /// Starts from facts that stand as they are.
     pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
@@ -319,26 +325,6 @@ impl<'a> Facts<'a> {
             return Ok(());
         }
         Err(Error::TooLarge { what: "a commit's record", limit: MAX_BODY as u64, found: self.bytes as u64 })
-    }
-
-    /// The value under a key, decoded.
-    pub(crate) fn decode<T>(&self, key: &Key, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
-        self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
-    }
-
-    /// What is known under a blob's key.
-    pub(crate) fn blob_by_key(&self, key: &Key) -> Result<Option<BlobFact>> {
-        self.decode(key, BlobFact::decode)
-    }
-
-    /// The blob's fact, if the store has the blob.
-    pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
-        let blob = self.blob_by_key(&Key::blob(digest))?;
-        Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
-    }
-
-    fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.decode(&Key::segment(id), SegmentFact::decode)
     }
 
     fn pin(&self, name: &str) -> Result<Option<PinFact>> {

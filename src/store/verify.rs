@@ -9,7 +9,7 @@ use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
 use crate::id::FileId;
 use crate::registry::recount;
 use crate::segment::{parse_footer, parse_header};
-use crate::store::view::decoded;
+use crate::store::view::{Lookup, decoded};
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
 
@@ -92,7 +92,7 @@ impl Store {
             });
             // The blob may have been removed since: then there is nothing to find.
             if let Err(error) = read
-                && inner.snapshot().blob(&key)?.is_some_and(|now| now.place == fact.place)
+                && inner.snapshot().blob_by_key(&key)?.is_some_and(|now| now.place == fact.place)
             {
                 report.findings.push(Finding::Blob { digest: digest.ok(), error });
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, Prefix, SegmentFact, Value, successor};
@@ -50,16 +51,6 @@ impl Snapshot {
         self.look(key, Value::new)
     }
 
-    /// What is known of a blob, by its key.
-    pub(crate) fn blob(&self, key: &Key) -> Result<Option<BlobFact>> {
-        self.decode(key, BlobFact::decode)
-    }
-
-    /// What is known of a segment.
-    pub(crate) fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.decode(&Key::segment(id), SegmentFact::decode)
-    }
-
     /// The facts of a family in the order of their keys, from one on.
     pub(crate) fn facts(
         &self,
@@ -96,9 +87,32 @@ impl Snapshot {
         let facts = self.facts(prefix.family, from.max(prefix.from))?;
         Ok(facts.take_while(move |fact| fact.as_ref().map_or(true, |(key, _)| prefix.contains(key))))
     }
+}
 
+/// What can be asked of facts, whether as of an LSN or with what a commit changes.
+pub(crate) trait Lookup {
     /// The value under a key, decoded.
-    pub(crate) fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
+    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>>;
+
+    /// What is known under a blob's key.
+    fn blob_by_key(&self, key: &Key) -> Result<Option<BlobFact>> {
+        self.decode(key, BlobFact::decode)
+    }
+
+    /// What is known of the blob with a digest.
+    fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
+        let blob = self.blob_by_key(&Key::blob(digest))?;
+        Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
+    }
+
+    /// What is known of a segment.
+    fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
+        self.decode(&Key::segment(id), SegmentFact::decode)
+    }
+}
+
+impl Lookup for Snapshot {
+    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
         self.look(key, decode)?.map(decoded).transpose()
     }
 }

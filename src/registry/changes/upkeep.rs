@@ -1,13 +1,15 @@
 //! Changes that nobody asks for: what has expired, what deleted repositories have left, and when manifests were pulled.
 
-use super::{Retention, is_there, link_of, manifest_of, unlink};
+use super::{Retention, is_there, link_of, unlink};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::facts::{Family, Key, LinkFact, ManifestFact, PullFact, TagFact};
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
+use crate::registry::find;
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts};
+use crate::store::view::Lookup;
 
 /// Takes blobs from a repository that nobody relies on any more.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Apply for NotePulls {
             let key = Key::of_digest(Family::Pull, named.id, digest);
             let known = facts.decode(&key, PullFact::decode)?;
             let is_newer = known.is_none_or(|known| known.pulled < *time);
-            if is_newer && is_there(facts, named)? && manifest_of(facts, named.id, digest)?.is_some() {
+            if is_newer && is_there(facts, named)? && find::manifest(facts, named.id, digest)?.is_some() {
                 facts.set(key, Some(PullFact { pulled: *time }.encode()));
                 ops.push(Op::Pull { repository: named.clone(), digest: *digest, time: *time });
             }
