@@ -21,7 +21,7 @@ mod memory;
 mod sled;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,6 +55,25 @@ pub(crate) struct NameChange {
 /// A tag behind its repository's id, in hex digits of one length: so all tags of a repository lie together, in order.
 pub(crate) fn tag_name(repository: RepositoryId, tag: &str) -> String {
     format!("{:012x}{tag}", repository.0)
+}
+
+/// The first of names that come in any order, those behind `after`: for who has to ask the facts.
+pub(crate) fn first_names<E>(
+    names: impl Iterator<Item = Result<String, E>>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<String>, E> {
+    let mut first = BTreeSet::new();
+    for name in names {
+        let name = name?;
+        if after.is_none_or(|after| name.as_str() > after) {
+            first.insert(name);
+            if first.len() > limit {
+                first.pop_last();
+            }
+        }
+    }
+    Ok(first.into_iter().collect())
 }
 
 /// What became of a name.
@@ -437,7 +456,6 @@ fn open_trusted(dir: &Path, trust: &Trust) -> Option<SledBackend> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     fn trust(session: u8, folded: u64, last: u64) -> Trust {
         Trust {

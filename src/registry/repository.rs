@@ -1,12 +1,10 @@
 //! Creating, opening, deleting and listing repositories.
 
-use std::collections::BTreeSet;
-
 use crate::error::{Error, Result};
 use crate::facts::{Family, RepositoryFact};
 use crate::id::RepositoryId;
 use crate::log::Named;
-use crate::names::NameKind;
+use crate::names::{NameKind, first_names};
 use crate::registry::changes::{Create, Delete, Retention, Set};
 use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
 use crate::store::request::{Apply, Outcome, Request};
@@ -154,23 +152,4 @@ impl Inner {
         let names = snapshot.repositories()?.map(|repository| Ok(repository?.name));
         first_names(names, after, limit)
     }
-}
-
-/// The first names in order, those behind `after`.
-pub(crate) fn first_names(
-    names: impl Iterator<Item = Result<String>>,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<String>> {
-    let mut first = BTreeSet::new();
-    for name in names {
-        let name = name?;
-        if after.is_none_or(|after| name.as_str() > after) {
-            first.insert(name);
-            if first.len() > limit {
-                first.pop_last();
-            }
-        }
-    }
-    Ok(first.into_iter().collect())
 }

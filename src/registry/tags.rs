@@ -6,10 +6,9 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, Prefix, ReferrerFact, TagFact};
 use crate::id::RepositoryId;
-use crate::names::{NameKind, tag_name};
+use crate::names::{NameKind, first_names, tag_name};
 use crate::registry::changes::SetTag;
 use crate::registry::document::annotations;
-use crate::registry::repository::first_names;
 use crate::registry::{ExpectTag, Reference, Repository, Tag, find};
 use crate::store::view::decoded;
 

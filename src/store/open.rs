@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
-use crate::facts::{BlobFact, Fact, Family, Key, PinFact, RepositoryFact, SegmentFact, SegmentKind, TagFact};
+use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
 use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, LogHeader, Op, Times};
@@ -464,16 +464,9 @@ impl Inner {
 
 /// All names that facts have.
 fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(NameKind, String)>> + '_> {
-    let of = |family| snapshot.facts(family, [0; 32]);
-    let pins = of(Family::Pin)?.map(|fact| {
-        let pin = decoded(PinFact::decode(fact?.1.as_bytes()))?;
-        Ok((NameKind::Pin, pin.name))
-    });
-    let repositories = of(Family::Repository)?.map(|fact| {
-        let repository = decoded(RepositoryFact::decode(fact?.1.as_bytes()))?;
-        Ok((NameKind::Repository, repository.name))
-    });
-    let tags = of(Family::Tag)?.map(|fact| {
+    let pins = snapshot.pins()?.map(|pin| Ok((NameKind::Pin, pin?.name)));
+    let repositories = snapshot.repositories()?.map(|repository| Ok((NameKind::Repository, repository?.name)));
+    let tags = snapshot.facts(Family::Tag, [0; 32])?.map(|fact| {
         let (key, value) = fact?;
         let tag = decoded(TagFact::decode(value.as_bytes()))?.tag;
         Ok((NameKind::Tag, tag_name(key.repository_id(), &tag)))

@@ -6,9 +6,9 @@ use crate::clock::milliseconds;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PinFact};
-use crate::names::NameKind;
+use crate::names::{NameKind, first_names};
 use crate::store::request::Request;
-use crate::store::view::decoded;
+use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 
 /// The longest name of a pin in bytes.
@@ -148,8 +148,7 @@ impl Store {
 
 impl Inner {
     fn pin_of(&self, name: &str) -> Result<Option<Pin>> {
-        let Some(value) = self.snapshot().get(&Key::pin(name))? else { return Ok(None) };
-        let fact = decoded(PinFact::decode(value.as_bytes()))?;
+        let Some(fact) = self.snapshot().decode(&Key::pin(name), PinFact::decode)? else { return Ok(None) };
         let expires_in =
             (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.open_time())));
         let (digest, references) = decoded(fact.digests.split_first())?;
@@ -165,24 +164,23 @@ impl Inner {
     /// The names of the pins that have expired by this open time.
     fn expired_pins(&self, now: u64) -> Result<Vec<String>> {
         let snapshot = self.snapshot();
-        let pins = snapshot.facts(Family::Pin, [0; 32])?.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes())));
         let has_expired = |pin: &PinFact| pin.expires != 0 && pin.expires <= now;
-        pins.filter(|pin| pin.as_ref().map_or(true, has_expired)).map(|pin| Ok(pin?.name)).collect()
+        let expired = snapshot.pins()?.filter(|pin| pin.as_ref().map_or(true, has_expired));
+        expired.map(|pin| Ok(pin?.name)).collect()
     }
 
     /// What the view of names would answer, while it is being rebuilt.
     fn pins_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let mut names = std::collections::BTreeSet::new();
         let snapshot = self.snapshot();
-        for fact in snapshot.facts(Family::Pin, [0; 32])? {
-            let name = decoded(PinFact::decode(fact?.1.as_bytes()))?.name;
-            if after.is_none_or(|after| name.as_str() > after) {
-                names.insert(name);
-                if names.len() > limit {
-                    names.pop_last();
-                }
-            }
-        }
-        Ok(names.into_iter().collect())
+        let names = snapshot.pins()?.map(|pin| Ok(pin?.name));
+        first_names(names, after, limit)
+    }
+}
+
+impl Snapshot {
+    /// All pins, in no order that means anything.
+    pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
+        let facts = self.facts(Family::Pin, [0; 32])?;
+        Ok(facts.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes()))))
     }
 }

@@ -24,7 +24,7 @@ use crate::id::{FileId, UploadId};
 use crate::segment::{Descriptor, SegmentWriter, encode_table};
 use crate::store::content::{Destination, Expect, source_failed};
 use crate::store::request::Request;
-use crate::store::view::decoded;
+use crate::store::view::{Lookup, decoded};
 use crate::store::{Inner, Store, random};
 use crate::sync::lock;
 
@@ -250,8 +250,7 @@ impl Inner {
     }
 
     fn upload_fact(&self, id: UploadId) -> Result<UploadFact> {
-        let value = self.snapshot().get(&Key::upload(id))?.ok_or(Error::UploadNotFound { id })?;
-        decoded(UploadFact::decode(value.as_bytes()))
+        self.snapshot().decode(&Key::upload(id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
     }
 
     pub(crate) fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {

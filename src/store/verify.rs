@@ -65,9 +65,8 @@ impl Store {
         let snapshot = inner.snapshot();
         let mut report = Verification::default();
         let mut held: HashMap<[u8; 32], u64> = HashMap::new();
-        for pin in snapshot.facts(Family::Pin, [0; 32])? {
-            let pin = decoded(crate::facts::PinFact::decode(pin?.1.as_bytes()))?;
-            for digest in &pin.digests {
+        for pin in snapshot.pins()? {
+            for digest in &pin?.digests {
                 *held.entry(Key::blob(digest).bytes).or_default() += 1;
             }
         }
