@@ -368,6 +368,14 @@ impl Error {
         }
     }
 
+    /// Wraps the failure to open a file that the store refers to: a missing one is damage.
+    pub(crate) fn opening(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => Self::corrupt(path, 0, Damage::Missing),
+            _ => Self::io("open", path)(source),
+        }
+    }
+
     /// Damage at a place.
     pub(crate) fn corrupt(file: &Path, offset: u64, damage: Damage) -> Self {
         Self::Corrupt { file: file.to_path_buf(), offset, damage }

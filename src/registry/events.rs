@@ -7,12 +7,11 @@ use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::id::{FileId, Lsn};
 use crate::log::replay::{Extent, Replay};
-use crate::log::{LogHeader, Named, Op};
+use crate::log::{Named, Op};
 use crate::registry::{RepositoryName, Tag};
 use crate::runs::LogEntry;
 use crate::store::{Inner, Store};
 use crate::sync::{lock, read};
-use crate::vfs::OpenMode;
 
 /// Something that happened to a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,12 +155,7 @@ impl Inner {
         let known = lock(&self.event_positions).range(..=after).next_back().map(|(lsn, known)| (*lsn, *known));
         let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
         for log in logs.iter().filter(is_behind) {
-            let path = self.files.layout.log(log.id);
-            let file = self.files.vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
-                _ => Error::io("open", &path)(error),
-            })?;
-            let header = LogHeader::read(&path, &*file, log.id, self.files.store)?;
+            let (path, file, header) = self.files.open_log(log.id)?;
             let extent = match log.sealed {
                 Some((len, last)) => Extent::Sealed { len, last },
                 None => Extent::Open { durable: until },

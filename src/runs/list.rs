@@ -216,10 +216,7 @@ impl RunList {
     /// Reads the list in a directory.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let path = dir.join(NAME);
-        let file = vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
-            _ => Error::io("open", &path)(error),
-        })?;
+        let file = vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or_default()];
         file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", &path))?;

@@ -43,10 +43,7 @@ impl Run {
         mappings: &Arc<MappingBudget>,
     ) -> Result<Self> {
         let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
-        let file = vfs.open(path, OpenMode::Read).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => corrupt(0, Damage::Missing),
-            _ => Error::io("open", path)(error),
-        })?;
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
         let found = file.len().map_err(Error::io("read the length of", path))?;
         if found != len {
             return Err(corrupt(found.min(len), Damage::Truncated));

@@ -48,10 +48,7 @@ impl SegmentWriter {
     /// Goes on with a segment that has `len` durable bytes of content with these checksums. What was written behind
     /// them is overwritten.
     pub(crate) fn resume(vfs: &dyn Vfs, path: PathBuf, len: u64, crcs: Vec<u32>, block_crc: u32) -> Result<Self> {
-        let file = vfs.open(&path, OpenMode::Write).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
-            _ => Error::io("open", &path)(error),
-        })?;
+        let file = vfs.open(&path, OpenMode::Write).map_err(Error::opening(&path))?;
         let file_len = file.len().map_err(Error::io("read the length of", &path))?;
         if file_len < CONTENT_OFFSET + len {
             return Err(Error::corrupt(&path, file_len, Damage::Truncated));

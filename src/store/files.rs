@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Place;
 use crate::id::{FileId, StoreId};
+use crate::log::LogHeader;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::store::layout::{Layout, shard};
 use crate::sync::{lock, read, write};
@@ -273,6 +274,14 @@ impl Files {
             }
         }
         Err(Error::corrupt(&segment, 0, Damage::Missing))
+    }
+
+    /// Opens a log file to go through its records.
+    pub(crate) fn open_log(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>, LogHeader)> {
+        let path = self.layout.log(id);
+        let file = self.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+        let header = LogHeader::read(&path, &*file, id, self.store)?;
+        Ok((path, file, header))
     }
 
     fn insert(&self, id: FileId, file: Arc<SealedFile>, stays: bool) {

@@ -25,7 +25,7 @@ use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
 use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
-use crate::log::{Body, LogHeader, Op, Times};
+use crate::log::{Body, Op, Times};
 use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
 use crate::registry::Pulls;
 use crate::runs::RunList;
@@ -264,14 +264,7 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
     let mut next = list.folded.next();
     // What the runs have is not needed any more: those files are kept for who reads events.
     for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
-        let path = files.layout.log(entry.id);
-        let file = match files.vfs.open(&path, OpenMode::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Error::corrupt(&path, 0, Damage::Missing));
-            }
-            other => other.map_err(Error::io("open", &path))?,
-        };
-        let header = LogHeader::read(&path, &*file, entry.id, files.store)?;
+        let (path, file, header) = files.open_log(entry.id)?;
         if header.first_lsn != entry.first_lsn || header.first_lsn > next {
             return Err(Error::corrupt(&path, 0, Damage::Invalid("first LSN")));
         }

@@ -126,10 +126,7 @@ impl Inner {
     /// Reads what surrounds the frames of a segment.
     fn check_segment(&self, id: FileId) -> Result<()> {
         let path = self.files.layout.segment(id);
-        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, Damage::Missing),
-            _ => Error::io("open", &path)(error),
-        })?;
+        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
         let read = |offset, len| {
             let mut bytes = vec![0; len];
             file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
