@@ -44,8 +44,9 @@ impl Destination for Repository<'_> {
         Some(Box::new(Link { repository, digest: *digest, retention, from: None }))
     }
 
-    fn repository(&self) -> Option<RepositoryId> {
-        Some(self.id)
+    fn repository(&self) -> Result<Option<RepositoryId>> {
+        self.snapshot()?;
+        Ok(Some(self.id))
     }
 }
 
@@ -165,7 +166,6 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload`].
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.snapshot()?;
         self.inner.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
@@ -174,7 +174,6 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload_from`].
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.snapshot()?;
         self.inner.append_upload(id, offset, &mut content, self)
     }
 
@@ -183,7 +182,6 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
-        self.snapshot()?;
         self.inner.upload_status(id, self)
     }
 
@@ -192,7 +190,6 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::commit_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        self.snapshot()?;
         self.inner.commit_upload(id, digest, self)
     }
 
@@ -201,7 +198,6 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
-        self.snapshot()?;
         self.inner.cancel_upload(id, self)
     }
 
@@ -210,10 +206,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        self.snapshot()?;
-        let facts = self.inner.upload_facts()?;
-        let own = facts.iter().filter(|(_, fact)| fact.repository == Some(self.id));
-        Ok(own.map(|(id, fact)| self.inner.status(*id, fact)).collect())
+        self.inner.uploads_of(self)
     }
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobInfo)> {

@@ -77,8 +77,8 @@ pub(crate) trait Destination: Sync {
     /// What follows from a blob being stored.
     fn then(&self, digest: &Digest) -> Then;
 
-    /// The repository whose uploads are meant; none: those of the store.
-    fn repository(&self) -> Option<RepositoryId>;
+    /// The repository whose uploads are meant, which is still there; none: those of the store.
+    fn repository(&self) -> Result<Option<RepositoryId>>;
 }
 
 impl Destination for Inner {
@@ -94,8 +94,8 @@ impl Destination for Inner {
         None
     }
 
-    fn repository(&self) -> Option<RepositoryId> {
-        None
+    fn repository(&self) -> Result<Option<RepositoryId>> {
+        Ok(None)
     }
 }
 

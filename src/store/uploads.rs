@@ -20,7 +20,7 @@ use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
-use crate::id::{FileId, UploadId};
+use crate::id::{FileId, RepositoryId, UploadId};
 use crate::segment::{Descriptor, SegmentWriter, encode_table};
 use crate::store::content::{Destination, Expect, source_failed};
 use crate::store::request::Request;
@@ -176,9 +176,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        let facts = self.inner.upload_facts()?;
-        let own = facts.iter().filter(|(_, fact)| fact.repository.is_none());
-        Ok(own.map(|(id, fact)| self.inner.status(*id, fact)).collect())
+        self.inner.uploads_of(&*self.inner)
     }
 
     /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and returns
@@ -215,7 +213,7 @@ impl Inner {
             created: now.wall,
             touched: now.open,
             algorithm,
-            repository: into.repository(),
+            repository: into.repository()?,
             hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
         };
         self.commit(Request::BeginUpload { id, fact, then: into.exists() })?;
@@ -237,13 +235,18 @@ impl Inner {
     }
 
     pub(crate) fn upload_status(&self, id: UploadId, of: &dyn Destination) -> Result<UploadStatus> {
-        let fact = self.upload_fact(id)?;
-        expect_upload_of(id, &fact, of)?;
-        Ok(self.status(id, &fact))
+        Ok(self.status(id, &self.upload_fact_of(id, of)?))
+    }
+
+    pub(crate) fn uploads_of(&self, of: &dyn Destination) -> Result<Vec<UploadStatus>> {
+        let owner = of.repository()?;
+        let facts = self.upload_facts()?;
+        let own = facts.iter().filter(|(_, fact)| fact.repository == owner);
+        Ok(own.map(|(id, fact)| self.status(*id, fact)).collect())
     }
 
     pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {
-        expect_upload_of(id, &self.upload_fact(id)?, of)?;
+        self.upload_fact_of(id, of)?;
         self.commit(Request::CancelUpload { id, untouched_since: None })?;
         self.forget_upload(id);
         Ok(())
@@ -251,6 +254,13 @@ impl Inner {
 
     fn upload_fact(&self, id: UploadId) -> Result<UploadFact> {
         self.snapshot().decode(&Key::upload(id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
+    }
+
+    fn upload_fact_of(&self, id: UploadId, of: &dyn Destination) -> Result<UploadFact> {
+        let owner = of.repository()?;
+        let fact = self.upload_fact(id)?;
+        expect_owner(id, &fact, owner)?;
+        Ok(fact)
     }
 
     pub(crate) fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {
@@ -265,7 +275,7 @@ impl Inner {
             .collect()
     }
 
-    pub(crate) fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
+    fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
         UploadStatus {
             id,
             offset: fact.offset,
@@ -282,6 +292,7 @@ impl Inner {
         of: &dyn Destination,
         work: impl FnOnce(&mut Session) -> Result<(T, Next)>,
     ) -> Result<T> {
+        let owner = of.repository()?;
         self.settle()?;
         let held = match lock(&self.uploads).entry(id) {
             Entry::Vacant(vacant) => {
@@ -298,7 +309,7 @@ impl Inner {
             Some(session) => session,
             None => Box::new(self.load_session(id)?),
         };
-        if let Err(error) = expect_upload_of(id, &session.fact, of) {
+        if let Err(error) = expect_owner(id, &session.fact, owner) {
             lease.session = Some(session);
             return Err(error);
         }
@@ -465,8 +476,8 @@ impl Inner {
 }
 
 /// Whose upload it is, nobody else is told.
-fn expect_upload_of(id: UploadId, fact: &UploadFact, of: &dyn Destination) -> Result<()> {
-    if fact.repository == of.repository() { Ok(()) } else { Err(Error::UploadNotFound { id }) }
+fn expect_owner(id: UploadId, fact: &UploadFact, owner: Option<RepositoryId>) -> Result<()> {
+    if fact.repository == owner { Ok(()) } else { Err(Error::UploadNotFound { id }) }
 }
 
 /// What becomes of an upload's session.
