@@ -28,31 +28,31 @@ const NEVER: u64 = u64::MAX;
 
 /// What waits to be done.
 #[derive(Debug)]
-pub(crate) struct Pulls {
+pub(crate) struct Chores {
     /// When manifests were pulled last, as far as that is not durable yet.
-    waiting: Mutex<HashMap<(RepositoryId, Digest), (String, u64)>>,
+    pulls: Mutex<HashMap<(RepositoryId, Digest), (String, u64)>>,
     /// When they are to be made durable, in open time: [`NEVER`] where none waits.
     due_at: AtomicU64,
     /// Whether something may be left of a deleted repository.
     purge: AtomicBool,
 }
 
-impl Default for Pulls {
+impl Default for Chores {
     fn default() -> Self {
         // A crash may have come between a deletion and its end.
-        Self { waiting: Mutex::default(), due_at: AtomicU64::new(NEVER), purge: AtomicBool::new(true) }
+        Self { pulls: Mutex::default(), due_at: AtomicU64::new(NEVER), purge: AtomicBool::new(true) }
     }
 }
 
-impl Pulls {
+impl Chores {
     /// When a manifest was pulled last, if that is not durable yet.
     pub(crate) fn last(&self, repository: RepositoryId, digest: &Digest) -> Option<u64> {
-        lock(&self.waiting).get(&(repository, *digest)).map(|(_, time)| *time)
+        lock(&self.pulls).get(&(repository, *digest)).map(|(_, time)| *time)
     }
 
     /// A manifest was deleted: should it be pushed again, it was not pulled yet.
     pub(crate) fn forget(&self, repository: RepositoryId, digest: &Digest) {
-        lock(&self.waiting).remove(&(repository, *digest));
+        lock(&self.pulls).remove(&(repository, *digest));
     }
 
     /// Whether there is something to do.
@@ -62,19 +62,28 @@ impl Pulls {
 }
 
 impl Inner {
+    /// Does what is due.
+    pub(crate) fn keep_house(&self) -> Result<()> {
+        if !self.chores.due(self.open_time()) {
+            return Ok(());
+        }
+        let written = self.write_pulls();
+        self.purge().and(written)
+    }
+
     /// Remembers that a manifest was pulled now.
     pub(crate) fn note_pull(&self, repository: &Repository<'_>, digest: &Digest) {
         let now = self.now();
-        let mut waiting = lock(&self.pulls.waiting);
+        let mut waiting = lock(&self.chores.pulls);
         if waiting.is_empty() {
-            self.pulls.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
+            self.chores.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
         }
         // When nothing can be written (a full disk), the newest are not worth more memory.
         if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&(repository.id, *digest)) {
             waiting.insert((repository.id, *digest), (repository.name.to_string(), now.wall));
         }
         if waiting.len() >= PULLS_HELD {
-            self.pulls.due_at.store(0, Ordering::Relaxed);
+            self.chores.due_at.store(0, Ordering::Relaxed);
         }
         drop(waiting);
         self.maintain_if_due();
@@ -82,13 +91,14 @@ impl Inner {
 
     /// A repository was deleted: what was in it is to go.
     pub(crate) fn purge_later(&self) {
-        self.pulls.purge.store(true, Ordering::Release);
+        self.chores.purge.store(true, Ordering::Release);
         self.maintain_if_due();
     }
 
-    fn write_pulls(&self) -> Result<()> {
+    /// Makes durable what is known of pulls.
+    pub(crate) fn write_pulls(&self) -> Result<()> {
         // They stay in sight until they are durable: whoever expires what was not pulled for long must not miss any.
-        let taken = lock(&self.pulls.waiting).clone();
+        let taken = lock(&self.chores.pulls).clone();
         if taken.is_empty() {
             return Ok(());
         }
@@ -97,23 +107,23 @@ impl Inner {
         };
         let pulls = taken.iter().map(|(key, value)| named(key, value)).collect();
         let written = self.commit_now(Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
-        let mut waiting = lock(&self.pulls.waiting);
+        let mut waiting = lock(&self.chores.pulls);
         if written.is_ok() {
             waiting.retain(|key, value| taken.get(key) != Some(value));
         }
         let next = if waiting.is_empty() { NEVER } else { self.open_time().saturating_add(PULLS_HELD_FOR) };
-        self.pulls.due_at.store(next, Ordering::Relaxed);
+        self.chores.due_at.store(next, Ordering::Relaxed);
         written
     }
 
     /// Removes what is left of deleted repositories.
     fn purge(&self) -> Result<()> {
-        if !self.pulls.purge.swap(false, Ordering::AcqRel) {
+        if !self.chores.purge.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
         let purged = self.purge_all();
         if purged.is_err() {
-            self.pulls.purge.store(true, Ordering::Release);
+            self.chores.purge.store(true, Ordering::Release);
         }
         purged
     }
@@ -127,7 +137,7 @@ impl Inner {
             // Tags first: each names a manifest that is there, until none does.
             for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
                 if !self.purge_family(family, id)? {
-                    self.pulls.purge.store(true, Ordering::Release);
+                    self.chores.purge.store(true, Ordering::Release);
                     return Ok(());
                 }
             }
@@ -166,18 +176,4 @@ impl Inner {
             }
         }
     }
-}
-
-/// Does what is due.
-pub(crate) fn housekeep(inner: &Inner) -> Result<()> {
-    if !inner.pulls.due(inner.open_time()) {
-        return Ok(());
-    }
-    let written = inner.write_pulls();
-    inner.purge().and(written)
-}
-
-/// Notes durably what is only in memory, before the store is closed.
-pub(crate) fn keep_house_at_close(inner: &Inner) -> Result<()> {
-    inner.write_pulls()
 }

@@ -275,7 +275,7 @@ impl Repository<'_> {
         }
         for (reference, result) in references.iter().zip(&results) {
             if let (Reference::Digest(digest), Ok(())) = (reference, result) {
-                self.inner.pulls.forget(self.id, digest);
+                self.inner.chores.forget(self.id, digest);
             }
         }
         Ok(results)
@@ -307,7 +307,7 @@ impl Repository<'_> {
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {
         // In this order, and as of now: what does not wait any more is stored.
-        let noted = self.inner.pulls.last(self.id, &fact.digest);
+        let noted = self.inner.chores.last(self.id, &fact.digest);
         let pulled = Key::of_digest(Family::Pull, self.id, &fact.digest);
         let stored = self.inner.snapshot().decode(&pulled, PullFact::decode)?;
         Ok(ManifestInfo {

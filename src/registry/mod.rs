@@ -77,5 +77,5 @@ pub use tags::{Referrer, TagInfo};
 #[cfg(feature = "fuzzing")]
 pub(crate) use document::{Document, annotations};
 pub(crate) use events::EventPositions;
-pub(crate) use housekeeping::{Pulls, housekeep, keep_house_at_close};
+pub(crate) use housekeeping::Chores;
 pub(crate) use verify::recount;

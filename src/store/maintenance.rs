@@ -12,14 +12,13 @@ use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Family, SegmentFact};
 use crate::id::FileId;
-use crate::registry::housekeep;
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
 use crate::store::files::{Space, remove_if_there};
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
 use crate::store::view::{Lookup, View};
 use crate::store::{Inner, Store};
-use crate::sync::{lock, write};
+use crate::sync::{lock, read, write};
 
 /// How many facts a merge moves between two looks at whether it should stop.
 const MERGE_STEP: usize = 64 << 10;
@@ -74,7 +73,7 @@ impl Signal {
 impl Inner {
     /// Starts or does what has become due: called after each group of commits.
     pub(crate) fn maintain_if_due(&self) {
-        if self.is_fold_due() || self.names.due() || self.pulls.due(self.open_time()) {
+        if self.is_fold_due() || self.names.due() || self.chores.due(self.open_time()) {
             match self.options.maintenance {
                 Maintenance::Thread => self.signal.raise(),
                 Maintenance::Inline => {
@@ -86,7 +85,7 @@ impl Inner {
 
     /// Does all maintenance that is due. A step that fails does not keep the others from being done.
     pub(crate) fn maintain(&self) -> Result<()> {
-        let kept = housekeep(self);
+        let kept = self.keep_house();
         let merged = self.fold_and_merge();
         let dropped = self.drop_dead_logs();
         self.refresh_names();
@@ -193,7 +192,8 @@ impl Inner {
     /// A fold may use the reserve if it lets log files go in which nothing lives.
     fn space_for_fold(&self) -> Result<Space> {
         let snapshot = self.snapshot();
-        for log in lock(&self.list).logs.iter().filter(|log| log.sealed.is_some()) {
+        let logs = Arc::clone(&read(&self.logs));
+        for log in logs.iter().filter(|log| log.sealed.is_some()) {
             if snapshot.segment(log.id)?.is_none_or(|segment| segment.live_frames == 0) {
                 return Ok(Space::Reserve);
             }

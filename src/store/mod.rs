@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::id::{FileId, Lsn, SessionId};
 use crate::log::Times;
 use crate::names::Names;
-use crate::registry::{EventPositions, Pulls, keep_house_at_close};
+use crate::registry::{Chores, EventPositions};
 use crate::runs::{LogEntry, RunList};
 use crate::store::commit::{Queue, Tip};
 use crate::store::files::{Files, Space};
@@ -80,14 +80,12 @@ pub(crate) struct Inner {
     pub(crate) view: RwLock<Arc<View>>,
     /// What `runs/LIST` says. Held while the file is replaced.
     pub(crate) list: Mutex<RunList>,
-    /// The log files that it names, for readers: they do not wait for the file.
+    /// The log files that it names, for readers and commits: they do not wait for the file.
     pub(crate) logs: RwLock<Arc<[LogEntry]>>,
     /// The last LSN that readers see.
     pub(crate) visible: AtomicU64,
     /// The last LSN that is durable.
     pub(crate) durable: AtomicU64,
-    /// The oldest log file that the list names; `u64::MAX` for none.
-    pub(crate) oldest_log: AtomicU64,
     /// How many of the log files that the list names have facts that no run has.
     pub(crate) unfolded_logs: AtomicU64,
     pub(crate) names: Names,
@@ -105,8 +103,8 @@ pub(crate) struct Inner {
     pub(crate) unsettled: AtomicBool,
     /// The maintenance thread's last failure, for who waits for it.
     pub(crate) maintenance_failure: Mutex<Option<Error>>,
-    /// What is known of pulls and deletions and not yet done about.
-    pub(crate) pulls: Pulls,
+    /// What is to be done for repositories.
+    pub(crate) chores: Chores,
     /// Where readings of events ended.
     pub(crate) event_positions: Mutex<EventPositions>,
     /// A table became a run.
@@ -153,7 +151,7 @@ impl Inner {
 
     /// The oldest log file that recovery needs, where `active` is the one being written.
     pub(crate) fn oldest_log(&self, active: FileId) -> FileId {
-        FileId(self.oldest_log.load(Ordering::Acquire)).min(active)
+        read(&self.logs).first().map_or(active, |log| log.id.min(active))
     }
 
     /// Fails if an earlier sync did.
@@ -201,7 +199,6 @@ impl Inner {
         file.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
         // From here on the new list may be the one that counts, whatever comes back.
         RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
-        self.oldest_log.store(new.logs.first().map_or(u64::MAX, |log| log.id.0), Ordering::Release);
         self.unfolded_logs.store(new.unfolded_logs(), Ordering::Relaxed);
         if new.logs != list.logs {
             *write(&self.logs) = new.logs.as_slice().into();
@@ -256,7 +253,7 @@ impl Store {
             inner.names.close(inner.snapshot().lsn);
             return inner.check_writable();
         }
-        let noted = keep_house_at_close(inner);
+        let noted = inner.write_pulls();
         // On a full disk the facts stay in the log, which has them all the same.
         let folded = inner.fold_for_close();
         inner.names.close(inner.snapshot().lsn);

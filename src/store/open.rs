@@ -27,7 +27,7 @@ use crate::id::{FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, Op, Times};
 use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
-use crate::registry::Pulls;
+use crate::registry::Chores;
 use crate::runs::RunList;
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::commit::{Tip, name_changes};
@@ -180,11 +180,10 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         view: RwLock::new(Arc::new(View { active: Arc::new(table), frozen: Vec::new(), runs: Vec::new() })),
         visible: AtomicU64::new(durable.0),
         durable: AtomicU64::new(durable.0),
-        oldest_log: AtomicU64::new(list.logs.first().map_or(u64::MAX, |log| log.id.0)),
         unfolded_logs: AtomicU64::new(list.unfolded_logs()),
         names: view,
         uploads: Mutex::default(),
-        pulls: Pulls::default(),
+        chores: Chores::default(),
         event_positions: Mutex::default(),
         signal: Signal::default(),
         maintenance: Mutex::default(),
