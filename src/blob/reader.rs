@@ -76,14 +76,18 @@ impl Blob {
     /// # Errors
     /// [`Error::OutOfRange`] unless the range lies within the blob; otherwise as [`bytes`](Self::bytes).
     pub fn slice(&self, range: Range<u64>) -> Result<Bytes> {
+        self.check(&range)?;
         let Range { start, end } = range;
-        if start > end || end > self.len() {
-            return Err(Error::OutOfRange { start, end, len: self.len() });
-        }
         match self.fact.codec {
             Codec::Plain => self.stored(start, end),
             Codec::Zstd => Ok(self.unpacked()?.slice(to_usize(start)?..to_usize(end)?)),
         }
+    }
+
+    /// Fails unless a range lies within the blob.
+    pub(crate) fn check(&self, range: &Range<u64>) -> Result<()> {
+        let (&Range { start, end }, len) = (range, self.len());
+        if start <= end && end <= len { Ok(()) } else { Err(Error::OutOfRange { start, end, len }) }
     }
 
     /// Reads the content from the front, block by block, verified. Damage comes out as an [`io::Error`] that holds the

@@ -11,7 +11,7 @@ use futures_core::{FusedStream, Stream};
 
 use crate::blob::Blob;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::Store;
 use crate::tokio::{AsyncStore, PIECE};
 
@@ -65,17 +65,15 @@ impl AsyncStore {
     /// ```
     ///
     /// # Errors
-    /// Those of `get`; those of [`Blob::slice`], such as [`Error::OutOfRange`]; [`Error::Closed`].
+    /// Those of `get`; those of [`Blob::slice`], such as [`OutOfRange`](crate::Error::OutOfRange);
+    /// [`Closed`](crate::Error::Closed).
     pub async fn open(
         &self,
         get: impl FnOnce(&Store) -> Result<(Blob, Range<u64>)> + Send + 'static,
     ) -> Result<BlobStream> {
         let read = |store: &Store| {
             let (blob, range) = get(store)?;
-            // The whole range is checked, not only its first piece.
-            if range.start > range.end || range.end > blob.len() {
-                return Err(Error::OutOfRange { start: range.start, end: range.end, len: blob.len() });
-            }
+            blob.check(&range)?; // the whole of it, not only its first piece
             let piece = read(&blob, first_piece(&range))?;
             Ok((blob, range, piece))
         };
@@ -86,11 +84,9 @@ impl AsyncStore {
     /// Streams a part of a blob. Nothing is read before the stream is polled.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] unless the range lies within the blob.
+    /// [`OutOfRange`](crate::Error::OutOfRange) unless the range lies within the blob.
     pub fn stream(&self, blob: Blob, range: Range<u64>) -> Result<BlobStream> {
-        if range.start > range.end || range.end > blob.len() {
-            return Err(Error::OutOfRange { start: range.start, end: range.end, len: blob.len() });
-        }
+        blob.check(&range)?;
         Ok(BlobStream { store: self.clone(), blob, rest: range, next: Next::Unread })
     }
 }

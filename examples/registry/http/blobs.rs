@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use strongroom::Digest;
 use strongroom::registry::RepositoryName;
@@ -25,13 +25,7 @@ pub async fn get(
         Ok((blob, range))
     };
     let content = registry.store.open(open).await?;
-    let headers = [
-        (CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (CONTENT_LENGTH, content.remaining().to_string()),
-        (DOCKER_CONTENT_DIGEST, digest.to_string()),
-        (ETAG, format!("\"{digest}\"")),
-        (ACCEPT_RANGES, "bytes".to_owned()),
-    ];
+    let headers = described(&digest, content.remaining());
     let (range, len) = (content.range(), content.blob_len());
     let body = Body::from_stream(content);
     if wanted == Wanted::All {
@@ -44,14 +38,18 @@ pub async fn get(
 /// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time.
 pub async fn head(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
     let blob = registry.store.call(move |store| store.repository(&name)?.claim(&digest)).await?;
-    let headers = [
+    Ok(empty(StatusCode::OK, described(&digest, blob.len)))
+}
+
+/// What is said of a blob, of which so many bytes are sent.
+fn described(digest: &Digest, len: u64) -> [(HeaderName, String); 5] {
+    [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (CONTENT_LENGTH, blob.len.to_string()),
+        (CONTENT_LENGTH, len.to_string()),
         (DOCKER_CONTENT_DIGEST, digest.to_string()),
         (ETAG, format!("\"{digest}\"")),
         (ACCEPT_RANGES, "bytes".to_owned()),
-    ];
-    Ok(empty(StatusCode::OK, headers))
+    ]
 }
 
 pub async fn delete(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
