@@ -3,22 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 
-use std::path::Path;
+mod measure;
+
 use std::time::{Duration, Instant};
 
+use measure::{anonymous_mib, size};
 use strongroom::{Algorithm, Durability, Options, PinOptions, Store};
-
-/// Resident memory that is not the page cache's, in MiB.
-fn anonymous_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
-    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or_default() >> 10
-}
-
-fn size(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
-}
 
 /// The median time of a page of 100 names.
 fn page(store: &Store, names: u64) -> Duration {

@@ -4,28 +4,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 
+mod measure;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use measure::{anonymous_mib, size};
 use strongroom::registry::{PutManifest, Reference, RepositoryDeletion, RepositoryName, RepositorySettings, Tag};
 use strongroom::{Algorithm, Digest, Durability, Options, Store};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const REPOSITORIES: u64 = 1000;
-
-/// Resident memory that is not the page cache's, in MiB.
-fn anonymous_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
-    line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().unwrap_or_default() >> 10
-}
-
-fn size(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { size(&path) } else { path.metadata().unwrap().len() }).sum()
-}
 
 /// The median time of doing something, in µs, with the first and the last of ten parts of the times.
 fn median(times: u64, mut work: impl FnMut(u64)) -> String {
