@@ -15,181 +15,24 @@
 mod common;
 #[path = "../examples/registry/http/mod.rs"]
 mod http;
+#[path = "registry_http/server.rs"]
+mod server;
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::Random;
-use serde_json::{Value, json};
+use common::registry::{IMAGE, INDEX};
+use serde_json::json;
 use strongroom::registry::{RepositorySettings, TagMutability};
-use strongroom::tokio::AsyncStore;
-use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Options, Store};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use strongroom::{Algorithm, Digest};
 
-use http::{Creation, Indexes, Registry, connections};
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-/// A registry on a simulated disk.
-struct Server {
-    address: SocketAddr,
-    disk: SimVfs,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start() -> Self {
-        Self::with(Creation::OnPush, Indexes::Whole, |_| {})
-    }
-
-    fn with(creation: Creation, indexes: Indexes, prepare: impl FnOnce(&Store)) -> Self {
-        let disk = SimVfs::new();
-        let options = Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000).log_file_size(1 << 20);
-        let store = options.open("/store").unwrap();
-        prepare(&store);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let store = AsyncStore::new(store);
-                let router = http::router(Arc::new(Registry::new(store.clone(), creation, indexes)));
-                let limits = connections::Limits { connections: 64, grace: Duration::from_secs(20) };
-                let stopped = async { drop(stopped.await) };
-                connections::serve(listener, router, limits, stopped).await;
-                store.close().await.unwrap();
-            });
-        });
-        Self { address, disk, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut stream = self.begin(method, path, headers, body.len());
-        stream.write_all(body).unwrap();
-        Answer::read(stream)
-    }
-
-    /// Sends the head of a request.
-    fn begin(&self, method: &str, path: &str, headers: &[(&str, &str)], len: usize) -> TcpStream {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n");
-        for (name, value) in headers.iter().chain(&[("Content-Length", len.to_string().as_str())]) {
-            head += &format!("{name}: {value}\r\n");
-        }
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.write_all((head + "\r\n").as_bytes()).unwrap();
-        stream
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.send("GET", path, &[], &[])
-    }
-
-    /// Begins an upload, and returns its location.
-    fn upload(&self, name: &str) -> String {
-        let answer = self.send("POST", &format!("/v2/{name}/blobs/uploads/"), &[], &[]);
-        assert_eq!((answer.status, answer.header("range")), (202, Some("0-0")));
-        answer.header("location").unwrap().to_owned()
-    }
-
-    fn push_blob(&self, name: &str, content: &[u8]) -> Digest {
-        let digest = Digest::of(Algorithm::Sha256, content);
-        let path = format!("/v2/{name}/blobs/uploads/?digest={digest}");
-        assert_eq!(self.send("POST", &path, &[], content).status, 201);
-        digest
-    }
-
-    fn push_manifest(&self, name: &str, reference: &str, manifest: &Value) -> Answer {
-        let media_type = manifest["mediaType"].as_str().unwrap();
-        let path = format!("/v2/{name}/manifests/{reference}");
-        self.send("PUT", &path, &[("Content-Type", media_type)], manifest.to_string().as_bytes())
-    }
-
-    /// Pushes a config and an image with it.
-    fn push_image(&self, name: &str, tag: &str, config: &str) -> Digest {
-        let image = image(self.push_blob(name, config.as_bytes()), config.len());
-        let answer = self.push_manifest(name, tag, &image);
-        assert_eq!(answer.status, 201, "{answer:?}");
-        answer.header("docker-content-digest").unwrap().parse().unwrap()
-    }
-
-    /// All pages of a list, following the links.
-    fn pages(&self, path: &str) -> Vec<Value> {
-        let mut pages = Vec::new();
-        let mut next = Some(path.to_owned());
-        while let Some(path) = next {
-            let answer = self.get(&path);
-            assert_eq!(answer.status, 200, "{answer:?}");
-            pages.push(answer.json());
-            let link = answer.header("link").map(|link| link.strip_suffix(">; rel=\"next\"").unwrap());
-            next = link.map(|link| link.strip_prefix('<').unwrap().to_owned());
-        }
-        pages
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take().filter(|_| !std::thread::panicking()) {
-            thread.join().unwrap();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
-        let mut bytes = Vec::new();
-        // The server may have answered and closed before it had the whole body: what it said is there to be read.
-        let _ = stream.read_to_end(&mut bytes);
-        let end = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an answer");
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines.map(|line| line.split_once(": ").unwrap());
-        let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-        Self { status, headers, body: bytes[end + 4..].to_vec() }
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// Status and first code of an error.
-    fn error(&self) -> (u16, String) {
-        (self.status, self.json()["errors"][0]["code"].as_str().unwrap().to_owned())
-    }
-}
+use http::{Creation, Indexes};
+use server::{Answer, Server, image};
 
 fn error(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
-}
-
-fn image(config: Digest, len: usize) -> Value {
-    json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.to_string(), "size": len },
-        "layers": [],
-    })
 }
 
 #[test]
@@ -387,7 +230,7 @@ fn manifests_come_back_as_they_were_pushed() {
     let config = server.push_blob("repo", b"{}");
     let manifest = image(config, 2).to_string();
     let digest = Digest::of(Algorithm::Sha256, manifest.as_bytes());
-    let content_type = format!("{MANIFEST}; charset=utf-8");
+    let content_type = format!("{IMAGE}; charset=utf-8");
     let put = |reference: &str| {
         server.send(
             "PUT",
@@ -406,7 +249,7 @@ fn manifests_come_back_as_they_were_pushed() {
         let path = format!("/v2/repo/manifests/{reference}");
         for method in ["GET", "HEAD"] {
             let pulled = server.send(method, &path, &[], &[]);
-            assert_eq!((pulled.status, pulled.header("content-type")), (200, Some(MANIFEST)));
+            assert_eq!((pulled.status, pulled.header("content-type")), (200, Some(IMAGE)));
             assert_eq!(pulled.header("content-length").unwrap(), manifest.len().to_string());
             assert_eq!(pulled.header("docker-content-digest").unwrap(), digest.to_string());
             assert_eq!(pulled.body, if method == "GET" { manifest.as_bytes() } else { b"" });
@@ -438,7 +281,7 @@ fn a_manifest_that_cannot_be_is_refused() {
     assert_eq!(refused.error(), error(400, "MANIFEST_BLOB_UNKNOWN"));
     assert_eq!(refused.json()["errors"][0]["detail"]["digest"], missing.to_string());
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX,
-        "manifests": [{ "mediaType": MANIFEST, "digest": missing.to_string(), "size": 7 }] });
+        "manifests": [{ "mediaType": IMAGE, "digest": missing.to_string(), "size": 7 }] });
     let refused = server.push_manifest("repo", "v1", &index);
     assert_eq!(refused.error(), error(400, "MANIFEST_BLOB_UNKNOWN"));
     assert_eq!(refused.json()["errors"][0]["detail"]["kind"], "manifest");
@@ -448,13 +291,13 @@ fn a_manifest_that_cannot_be_is_refused() {
     let put = |path: &str, media_type: &str, content: &[u8]| {
         server.send("PUT", path, &[("Content-Type", media_type)], content).error()
     };
-    assert_eq!(put(path, MANIFEST, b"no json"), error(400, "MANIFEST_INVALID"));
+    assert_eq!(put(path, IMAGE, b"no json"), error(400, "MANIFEST_INVALID"));
     assert_eq!(put(path, "text/plain", good.to_string().as_bytes()), error(400, "MANIFEST_INVALID"));
     assert_eq!(put(path, "", good.to_string().as_bytes()), error(400, "MANIFEST_INVALID"));
     let by_digest = format!("/v2/repo/manifests/{missing}");
-    assert_eq!(put(&by_digest, MANIFEST, good.to_string().as_bytes()), error(400, "DIGEST_INVALID"));
-    assert_eq!(put("/v2/repo/manifests/sha256:bad", MANIFEST, b"{}"), error(400, "DIGEST_INVALID"));
-    assert_eq!(put(path, MANIFEST, &vec![b' '; (4 << 20) + 1]), error(413, "SIZE_INVALID"));
+    assert_eq!(put(&by_digest, IMAGE, good.to_string().as_bytes()), error(400, "DIGEST_INVALID"));
+    assert_eq!(put("/v2/repo/manifests/sha256:bad", IMAGE, b"{}"), error(400, "DIGEST_INVALID"));
+    assert_eq!(put(path, IMAGE, &vec![b' '; (4 << 20) + 1]), error(413, "SIZE_INVALID"));
     assert_eq!(server.get("/v2/repo/tags/list").json()["tags"], json!([]));
 }
 
@@ -464,7 +307,7 @@ fn an_index_may_come_before_what_it_lists_where_that_is_allowed() {
     let image = image(server.push_blob("repo", b"{}"), 2);
     let digest = Digest::of(Algorithm::Sha256, image.to_string().as_bytes());
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX,
-        "manifests": [{ "mediaType": MANIFEST, "digest": digest.to_string(), "size": image.to_string().len() }] });
+        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": image.to_string().len() }] });
     assert_eq!(server.push_manifest("repo", "v1", &index).status, 201);
     assert_eq!(server.get(&format!("/v2/repo/manifests/{digest}")).error(), error(404, "MANIFEST_UNKNOWN"));
     assert_eq!(server.push_manifest("repo", &digest.to_string(), &image).status, 201);
@@ -488,7 +331,7 @@ fn a_tag_moves_only_as_is_allowed_and_expected() {
     let one = server.push_image("free", "v1", "one");
     server.push_blob("free", b"two");
     let put = |header: (&str, &str)| {
-        let headers = [("Content-Type", MANIFEST), header];
+        let headers = [("Content-Type", IMAGE), header];
         server.send("PUT", "/v2/free/manifests/v1", &headers, two.to_string().as_bytes())
     };
     assert_eq!(put(("If-None-Match", "*")).error(), error(412, "DENIED"));
@@ -503,7 +346,7 @@ fn what_manifests_refer_to_is_not_deleted() {
     let digest = server.push_image("repo", "v1", "config");
     let config = Digest::of(Algorithm::Sha256, b"config");
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX,
-        "manifests": [{ "mediaType": MANIFEST, "digest": digest.to_string(), "size": 1 }] });
+        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": 1 }] });
     let pushed = server.push_manifest("repo", "index", &index);
     let delete = |path: String| server.send("DELETE", &path, &[], &[]);
     let refused = delete(format!("/v2/repo/blobs/{config}"));
@@ -554,7 +397,7 @@ fn referrers_are_listed_by_type_and_in_pages() {
     let list = format!("/v2/repo/referrers/{subject}");
     let push = |kind: &str, number: usize, note: usize| {
         let mut manifest = image(config, 2);
-        manifest["subject"] = json!({ "mediaType": MANIFEST, "digest": subject.to_string(), "size": 14 });
+        manifest["subject"] = json!({ "mediaType": IMAGE, "digest": subject.to_string(), "size": 14 });
         manifest["artifactType"] = json!(kind);
         manifest["annotations"] = json!({ "number": number.to_string(), "note": "n".repeat(note) });
         let pushed = server.push_manifest("repo", &format!("r{number}"), &manifest);
@@ -579,7 +422,7 @@ fn referrers_are_listed_by_type_and_in_pages() {
         let manifests = answer.json()["manifests"].clone();
         assert_eq!(manifests.as_array().unwrap().len(), 1);
         assert_eq!(manifests[0]["digest"], digest);
-        assert_eq!(manifests[0]["mediaType"], MANIFEST);
+        assert_eq!(manifests[0]["mediaType"], IMAGE);
         assert_eq!(manifests[0]["artifactType"], "application/vnd.example.sbom+json");
         assert_eq!(manifests[0]["annotations"]["number"], "0");
     }
