@@ -376,6 +376,11 @@ impl Error {
         }
     }
 
+    /// Fails where something is larger than it may be.
+    pub(crate) fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<()> {
+        if found <= limit { Ok(()) } else { Err(Self::TooLarge { what, limit: limit as u64, found: found as u64 }) }
+    }
+
     /// Damage at a place.
     pub(crate) fn corrupt(file: &Path, offset: u64, damage: Damage) -> Self {
         Self::Corrupt { file: file.to_path_buf(), offset, damage }

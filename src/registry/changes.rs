@@ -201,10 +201,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     }
     let mut ops = Vec::new();
     let tags = facts.scan(Prefix::under(Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
-    if tags.len() > MAX_TAGS_DELETED {
-        let (limit, found) = (MAX_TAGS_DELETED as u64, tags.len() as u64);
-        return Err(Error::TooLarge { what: "the number of tags that go with a manifest", limit, found });
-    }
+    Error::check_limit("the number of tags that go with a manifest", tags.len(), MAX_TAGS_DELETED)?;
     for (_, tag) in tags {
         let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
         // Another digest may begin with the same bytes.

@@ -15,7 +15,7 @@ use crate::store::request::Request;
 use crate::store::view::{Lookup, Snapshot, decoded};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
-const MAX_MANIFEST: u64 = 4 << 20;
+const MAX_MANIFEST: usize = 4 << 20;
 
 /// The most references that can be given for one manifest.
 const MAX_REFERENCES: usize = 65_536;
@@ -112,15 +112,11 @@ impl PutManifest {
         match &self.references {
             None => Document::parse(&self.media_type, content),
             Some((blobs, manifests)) => {
-                limit("the number of references", blobs.len() + manifests.len(), MAX_REFERENCES)?;
+                Error::check_limit("the number of references", blobs.len() + manifests.len(), MAX_REFERENCES)?;
                 Ok(Document::of_references(blobs, manifests))
             }
         }
     }
-}
-
-fn limit(what: &'static str, found: usize, limit: usize) -> Result<()> {
-    if found <= limit { Ok(()) } else { Err(Error::TooLarge { what, limit: limit as u64, found: found as u64 }) }
 }
 
 /// What became of a push.
@@ -183,10 +179,8 @@ impl Repository<'_> {
     /// 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
     pub fn put_manifest(&self, content: impl AsRef<[u8]>, put: PutManifest) -> Result<Pushed> {
         let content = content.as_ref();
-        if content.len() as u64 > MAX_MANIFEST {
-            return Err(Error::TooLarge { what: "a manifest", limit: MAX_MANIFEST, found: content.len() as u64 });
-        }
-        limit("the number of tags", put.tags.len(), MAX_AT_ONCE)?;
+        Error::check_limit("a manifest", content.len(), MAX_MANIFEST)?;
+        Error::check_limit("the number of tags", put.tags.len(), MAX_AT_ONCE)?;
         let digest = put.expect.check(Digest::of(put.expect.algorithm(), content))?;
         let document = put.document(content)?;
         let subject = document.subject;
@@ -264,7 +258,7 @@ impl Repository<'_> {
     /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For each: as
     /// [`delete_manifest`](Self::delete_manifest).
     pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
-        limit("the number of references", references.len(), MAX_AT_ONCE)?;
+        Error::check_limit("the number of references", references.len(), MAX_AT_ONCE)?;
         let delete = changes::DeleteReferences { repository: self.named(), references: references.to_vec() };
         let refused = self.commit(delete)?.refused;
         let mut results: Vec<Result<()>> = references.iter().map(|_| Ok(())).collect();

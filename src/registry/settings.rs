@@ -54,10 +54,7 @@ impl RepositorySettings {
     /// [`Error::TooLarge`] for more.
     pub fn exclusions(mut self, exclusions: impl Into<Vec<TagFilter>>) -> Result<Self> {
         self.exclusions = exclusions.into();
-        if self.exclusions.len() > MAX_EXCLUSIONS {
-            let (limit, found) = (MAX_EXCLUSIONS as u64, self.exclusions.len() as u64);
-            return Err(Error::TooLarge { what: "the number of tag filters", limit, found });
-        }
+        Error::check_limit("the number of tag filters", self.exclusions.len(), MAX_EXCLUSIONS)?;
         Ok(self)
     }
 

@@ -81,10 +81,7 @@ impl Store {
         }
         let mut digests = vec![*digest];
         digests.extend(options.references);
-        if digests.len() > MAX_HELD {
-            let found = digests.len() as u64;
-            return Err(Error::TooLarge { what: "the number of blobs of a pin", limit: MAX_HELD as u64, found });
-        }
+        Error::check_limit("the number of blobs of a pin", digests.len(), MAX_HELD)?;
         let now = self.inner.now();
         let expires = options.expires_after.map_or(0, |after| now.open + milliseconds(after).max(1));
         let pin = PinFact { name: name.to_owned(), created: now.wall, expires, digests };

@@ -321,10 +321,7 @@ impl<'a> Facts<'a> {
 
     /// Fails where what has changed will not fit into a record, before more memory is taken for it.
     pub(crate) fn check_size(&self) -> Result<()> {
-        if self.bytes <= MAX_BODY {
-            return Ok(());
-        }
-        Err(Error::TooLarge { what: "a commit's record", limit: MAX_BODY as u64, found: self.bytes as u64 })
+        Error::check_limit("a commit's record", self.bytes, MAX_BODY)
     }
 
     fn pin(&self, name: &str) -> Result<Option<PinFact>> {
