@@ -55,6 +55,16 @@ impl fmt::Display for FileId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RepositoryId(pub(crate) u64);
 
+/// Numbers a key domain: what belongs to it is encrypted under its keys alone, and content is stored once in it. What is in no
+/// domain of its own is in the default one, as is everything in a store that is not encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DomainId(pub(crate) u32);
+
+impl DomainId {
+    /// The default domain.
+    pub(crate) const DEFAULT: Self = Self(0);
+}
+
 /// Sixteen random bytes, shown as hex.
 macro_rules! random_id {
     ($(#[$doc:meta])* $visibility:vis $name:ident) => {

@@ -75,6 +75,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod id;
+pub mod keys;
 mod log;
 mod names;
 pub mod registry;

@@ -1,0 +1,141 @@
+//! Keys from outside: what the caller's key-encryption key does for the store.
+//!
+//! A store that is encrypted has data keys, random, which it keeps *wrapped*: encrypted by a key that is not in the
+//! directory. A [`KeyProvider`] is who has that key: a file, an environment variable, a passphrase, or a service such as
+//! AWS KMS. It is asked when a store is opened (once for each data key), when a key domain gets a new data key, and when
+//! keys are wrapped anew; never while content is read or written.
+
+use std::fmt::Debug;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A key of 32 bytes. Its memory is wiped when it is dropped, and nothing prints it.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SecretKey([u8; SecretKey::LEN]);
+
+impl SecretKey {
+    /// The length in bytes.
+    pub const LEN: usize = 32;
+
+    /// A key of these bytes.
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// A new key, from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`KeyError::Unreachable`] where the system has none.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut bytes = [0; Self::LEN];
+        getrandom::fill(&mut bytes).map_err(|error| KeyError::Unreachable { reason: error.to_string() })?;
+        Ok(Self(bytes))
+    }
+
+    /// The key's bytes.
+    pub fn expose(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl Debug for SecretKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// What a data key is for: it is bound to this when it is wrapped, so that wrapped keys can't take each other's places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyContext {
+    /// The store's id.
+    pub store: [u8; 16],
+    /// The number of the key domain; 0 is the default one.
+    pub domain: u32,
+    /// The number of the data key in its domain.
+    pub key: u32,
+}
+
+impl KeyContext {
+    /// A context.
+    pub fn new(store: [u8; 16], domain: u32, key: u32) -> Self {
+        Self { store, domain, key }
+    }
+
+    /// The context in 24 bytes: store, domain, key, the numbers little-endian. For providers that authenticate bytes.
+    pub fn to_bytes(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let fields = self.store.into_iter().chain(self.domain.to_le_bytes()).chain(self.key.to_le_bytes());
+        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
+/// Wraps and unwraps data keys with a key-encryption key.
+///
+/// Calls may take as long as a request over a network; they are made from the thread that opens the store or asks for keys to be
+/// changed.
+pub trait KeyProvider: Debug + Send + Sync {
+    /// Which key [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in plain, and handed to
+    /// [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.
+    ///
+    /// # Errors
+    /// Why that can't be told.
+    fn key_id(&self) -> Result<String, KeyError>;
+
+    /// Encrypts a data key with the key of this id, bound to its context. What comes back has at most 8 KiB.
+    ///
+    /// # Errors
+    /// [`KeyError::Denied`], [`KeyError::Gone`] where there is no such key, [`KeyError::Unreachable`].
+    fn wrap(&self, key_id: &str, key: &SecretKey, context: &KeyContext) -> Result<Vec<u8>, KeyError>;
+
+    /// Decrypts a data key that [`wrap`](Self::wrap) encrypted with the key of this id.
+    ///
+    /// # Errors
+    /// As `wrap`; [`KeyError::Wrong`] where this provider has another key than that; [`KeyError::Damaged`] where the
+    /// key is the right one, but what is to be unwrapped is not what was wrapped in this context.
+    fn unwrap(&self, key_id: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError>;
+}
+
+/// Why a key could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The key's keeper does not let the caller use it.
+    #[error("use of the key was denied: {reason}")]
+    Denied {
+        /// What the keeper says.
+        reason: String,
+    },
+    /// There is no such key (any more). What was encrypted with it can't be read.
+    #[error("the key {key_id:?} does not exist, or was destroyed: {reason}")]
+    Gone {
+        /// The key's id.
+        key_id: String,
+        /// What the keeper says.
+        reason: String,
+    },
+    /// The keeper did not answer. Try again later.
+    #[error("the key's keeper can't be reached: {reason}")]
+    Unreachable {
+        /// What was tried and how it failed.
+        reason: String,
+    },
+    /// The key given is not the one that the store's keys were wrapped with.
+    #[error("this is another key than the store's: it needs {expected:?}, and was given {found:?}")]
+    Wrong {
+        /// The id of the key that is needed.
+        expected: String,
+        /// The id of the key that was given; empty where that has none.
+        found: String,
+    },
+    /// A wrapped key is not what was wrapped, although the key is the right one (or, with a passphrase, the passphrase is wrong).
+    #[error("a wrapped key is damaged, or was wrapped with another key")]
+    Damaged,
+    /// What should hold a key holds none: it has the wrong length or is no hex.
+    #[error("this is no key: {reason}")]
+    Invalid {
+        /// What is expected.
+        reason: String,
+    },
+}
