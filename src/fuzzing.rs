@@ -8,7 +8,7 @@ use crate::facts::{
     BlobFact, Family, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, TagFact,
     UploadFact,
 };
-use crate::id::{FileId, StoreId};
+use crate::id::{DomainId, FileId, StoreId};
 use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
@@ -42,7 +42,7 @@ pub fn manifest(bytes: &[u8]) {
 pub fn record(bytes: &[u8]) {
     let _ = Header::parse(bytes, &[0; 32]);
     let _ = Op::parse_all(bytes);
-    let _ = parse_facts(bytes);
+    let _ = parse_facts(bytes, DomainId::DEFAULT);
     let _ = BlobFact::decode(bytes);
     let _ = SegmentFact::decode(bytes);
     let _ = PinFact::decode(bytes);
@@ -83,7 +83,7 @@ pub fn run(bytes: &[u8]) {
     let Some(path) = scratch(bytes) else { return };
     let len = bytes.len() as u64;
     let budget = MappingBudget::new(ReadMode::Positioned, 0);
-    if let Ok(run) = Run::open(&RealVfs, &path, FileId(1), StoreId([0; 16]), len, &budget) {
+    if let Ok(run) = Run::open(&RealVfs, &path, FileId(1), StoreId([0; 16]), DomainId::DEFAULT, len, &budget) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {
                 let Ok((key, _)) = fact else { break };
@@ -132,8 +132,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let _ = std::fs::remove_file(&path);
     if let Ok(mut log) = ActiveLog::create(&RealVfs, path.clone(), header) {
-        let key = crate::facts::Key { family: Family::Pin, bytes: [1; 32] };
-        let body = Body { ops: Vec::new(), facts: vec![(key, None)] };
+        let domain = DomainId::DEFAULT;
+        let key = crate::facts::Key { domain, family: Family::Pin, bytes: [1; 32] };
+        let body = Body { domain, ops: Vec::new(), facts: vec![(key, None)] };
         let (head, rest) = body.encode(crate::Lsn(1), crate::Lsn(0), Times::default(), 0, &header.salt);
         let len = (head.len() + rest.len()) as u64;
         let _ = log.append(&mut [&head, &rest].map(|piece| std::io::IoSlice::new(piece)).to_vec(), len);

@@ -11,7 +11,7 @@ use crate::facts::{
     BlobFact, Codec, Fact, Family, Held, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
     RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
-use crate::id::{FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
+use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
 use crate::log::{Body, LogHeader, Named, Times};
 use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
@@ -19,6 +19,7 @@ use crate::segment::{Frame, SegmentWriter};
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
+const DOMAIN: DomainId = DomainId::DEFAULT;
 const UPLOAD: UploadId = UploadId([0xab; 16]);
 
 fn repository() -> Named {
@@ -50,13 +51,13 @@ fn facts() -> Vec<Fact> {
         hash_state: vec![1, 2, 3],
     };
     let mut facts = vec![
-        (Key::blob(&digest(Algorithm::Sha256)), Some(blob(Algorithm::Sha256).encode())),
-        (Key::blob(&digest(Algorithm::Sha512)), Some(blob(Algorithm::Sha512).encode())),
-        (Key::blob(&digest(Algorithm::Blake3)), None),
-        (Key::segment(FileId(3)), Some(segment.encode())),
-        (Key::pin(&pin.name), Some(pin.encode())),
-        (Key::upload(UPLOAD), Some(upload.encode())),
-        (Key::upload_part(UPLOAD, 1), Some(Value::new(&[9; 8]))),
+        (Key::blob(DOMAIN, &digest(Algorithm::Sha256)), Some(blob(Algorithm::Sha256).encode())),
+        (Key::blob(DOMAIN, &digest(Algorithm::Sha512)), Some(blob(Algorithm::Sha512).encode())),
+        (Key::blob(DOMAIN, &digest(Algorithm::Blake3)), None),
+        (Key::segment(DOMAIN, FileId(3)), Some(segment.encode())),
+        (Key::pin(DOMAIN, &pin.name), Some(pin.encode())),
+        (Key::upload(DOMAIN, UPLOAD), Some(upload.encode())),
+        (Key::upload_part(DOMAIN, UPLOAD, 1), Some(Value::new(&[9; 8]))),
     ];
     facts.extend(repository_facts());
     facts.sort_by_key(|(key, _)| *key);
@@ -67,13 +68,14 @@ fn repository_facts() -> Vec<Fact> {
     let id = RepositoryId(12);
     let (manifest, blob) = (digest(Algorithm::Sha256), digest(Algorithm::Sha512));
     let repository = RepositoryFact {
+        domain: DOMAIN,
         id,
         created: 1_700_000_000_000,
         immutable: true,
         name: "team/app".into(),
         exclusions: vec!["dev-*".into(), "latest".into()],
     };
-    let link = LinkFact { count: 3, ..LinkFact::new(&Key::blob(&blob), 77_000) };
+    let link = LinkFact { count: 3, ..LinkFact::new(&Key::blob(DOMAIN, &blob), 77_000) };
     let fact = ManifestFact {
         digest: manifest,
         len: 700,
@@ -86,14 +88,14 @@ fn repository_facts() -> Vec<Fact> {
     };
     let tag = TagFact { updated: 1_700_000_000_002, digest: manifest, tag: "v1".into() };
     vec![
-        (Key::repository("team/app"), Some(repository.encode())),
-        (Key::deleted(RepositoryId(11)), Some(Value::new(&[]))),
-        (Key::of_digest(Family::Link, id, &blob), Some(link.encode())),
-        (Key::of_digest(Family::Manifest, id, &manifest), Some(fact.encode())),
-        (Key::of_digest(Family::Pull, id, &manifest), Some(PullFact { pulled: 1_700_000_000_003 }.encode())),
-        (Key::referrer(id, &blob, &manifest), Some(ReferrerFact { subject: blob, digest: manifest }.encode())),
-        (Key::tag(id, "v1"), Some(tag.encode())),
-        (Key::tag_of(id, &manifest, "v1"), Some(Value::new(b"v1"))),
+        (Key::repository(DOMAIN, "team/app"), Some(repository.encode())),
+        (Key::deleted(DOMAIN, RepositoryId(11)), Some(Value::new(&[]))),
+        (Key::of_digest(DOMAIN, Family::Link, id, &blob), Some(link.encode())),
+        (Key::of_digest(DOMAIN, Family::Manifest, id, &manifest), Some(fact.encode())),
+        (Key::of_digest(DOMAIN, Family::Pull, id, &manifest), Some(PullFact { pulled: 1_700_000_000_003 }.encode())),
+        (Key::referrer(DOMAIN, id, &blob, &manifest), Some(ReferrerFact { subject: blob, digest: manifest }.encode())),
+        (Key::tag(DOMAIN, id, "v1"), Some(tag.encode())),
+        (Key::tag_of(DOMAIN, id, &manifest, "v1"), Some(Value::new(b"v1"))),
     ]
 }
 
@@ -140,7 +142,8 @@ fn list() -> RunList {
         LogEntry { id: FileId(7), first_lsn: Lsn(15), sealed: Some((8192, Lsn(25))) },
         LogEntry { id: FileId(10), first_lsn: Lsn(26), sealed: None },
     ];
-    let run = |id, level| RunMeta { id: FileId(id), level, entries: 7, lsn_min: Lsn(1), lsn_max: Lsn(20), len: 20_000 };
+    let (domain, lsn_min, lsn_max) = (DOMAIN, Lsn(1), Lsn(20));
+    let run = |id, level| RunMeta { id: FileId(id), domain, level, entries: 7, lsn_min, lsn_max, len: 20_000 };
     list.runs = vec![run(8, 0), run(6, 1)];
     list
 }
@@ -166,14 +169,15 @@ fn structures() -> Vec<(&'static str, Vec<u8>)> {
         salt,
     };
     let frame = Frame::new(digest(Algorithm::Sha512), 6, Codec::Plain, b"golden").bytes;
-    let body = Body { ops: operations(), facts: facts() };
+    let body = Body { domain: DOMAIN, ops: operations(), facts: facts() };
     let (head, rest) =
         body.encode(Lsn(15), Lsn(14), Times { wall: 1_700_000_000_000, open: 9 }, frame.len() as u64, &salt);
     let run = file(|vfs, path| {
         let facts = facts();
         let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
         let lsns = (Lsn(1), Lsn(20));
-        let mut writer = RunWriter::create(vfs, path, FileId(8), STORE, lsns, Family::ALL.map(count)).unwrap();
+        let most = Family::ALL.map(count);
+        let mut writer = RunWriter::create(vfs, path, FileId(8), STORE, DOMAIN, lsns, most).unwrap();
         facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
         writer.finish(0).unwrap();
     });

@@ -9,7 +9,7 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::facts::{Fact, Family, Key, Value, successor};
-use crate::id::Lsn;
+use crate::id::{DomainId, Lsn};
 use crate::sync::{read, write};
 
 const SHARDS: usize = 64;
@@ -143,16 +143,23 @@ impl Memtable {
         self.collect(at, |_| true)
     }
 
-    /// The facts of a family as of an LSN, in the order of their keys, from one on. For families that are not
+    /// The facts of a domain's family as of an LSN, in the order of their keys, from one on. For families that are not
     /// [ordered](Family::is_ordered) this looks through the whole table.
-    pub(crate) fn range(&self, family: Family, from: [u8; 32], at: Lsn) -> Box<dyn Iterator<Item = Fact> + '_> {
+    pub(crate) fn range(
+        &self,
+        domain: DomainId,
+        family: Family,
+        from: [u8; 32],
+        at: Lsn,
+    ) -> Box<dyn Iterator<Item = Fact> + '_> {
         if !family.is_ordered() {
-            return Box::new(self.collect(at, |key| key.family == family && key.bytes >= from).into_iter());
+            let wanted = |key: &Key| (key.domain, key.family) == (domain, family) && key.bytes >= from;
+            return Box::new(self.collect(at, wanted).into_iter());
         }
         let mut next = Some(from);
         let batches = std::iter::from_fn(move || {
-            let first = Key { family, bytes: next? };
-            let last = Key { family, bytes: [u8::MAX; 32] };
+            let first = Key { domain, family, bytes: next? };
+            let last = Key { domain, family, bytes: [u8::MAX; 32] };
             let batch: Vec<Key> = read(&self.ordered).range(first..=last).take(BATCH).copied().collect();
             next = batch.last().filter(|_| batch.len() == BATCH).and_then(|last| successor(last.bytes));
             Some(batch)
@@ -183,7 +190,7 @@ mod tests {
     #[test]
     fn a_reader_sees_the_version_of_its_lsn() {
         let table = Memtable::new();
-        let key = Key { family: Family::Pin, bytes: [1; 32] };
+        let key = Key { domain: DomainId::DEFAULT, family: Family::Pin, bytes: [1; 32] };
         table.insert(Lsn(3), (key, Some(Value::new(b"a"))));
         table.insert(Lsn(5), (key, None));
         table.insert(Lsn(7), (key, Some(Value::new(b"b"))));
@@ -200,26 +207,45 @@ mod tests {
         let table = Memtable::new();
         for n in (0..200u8).rev() {
             let family = if n % 2 == 0 { Family::Blob } else { Family::Upload };
-            table.insert(Lsn(1), (Key { family, bytes: [n; 32] }, None));
+            table.insert(Lsn(1), (Key { domain: DomainId::DEFAULT, family, bytes: [n; 32] }, None));
         }
         let sorted = table.sorted(Lsn(1));
         assert!(sorted.is_sorted_by_key(|(key, _)| *key));
         assert_eq!(sorted.len(), 200);
-        assert_eq!(table.range(Family::Blob, [100; 32], Lsn(1)).count(), 50);
+        assert_eq!(table.range(DomainId::DEFAULT, Family::Blob, [100; 32], Lsn(1)).count(), 50);
     }
 
     #[test]
     fn an_ordered_family_is_gone_through_in_order_as_of_an_lsn() {
         let table = Memtable::new();
-        let key = |family, n: u16| Key { family, bytes: [n.to_be_bytes(); 16].concat().try_into().unwrap() };
+        let domain = DomainId::DEFAULT;
+        let key = |family, n: u16| Key { domain, family, bytes: [n.to_be_bytes(); 16].concat().try_into().unwrap() };
         for n in (0..500).rev() {
             table.insert(Lsn(1 + u64::from(n % 2)), (key(Family::Tag, n), Some(Value::new(&n.to_be_bytes()))));
             table.insert(Lsn(1), (key(Family::Link, n), None));
         }
         for (lsn, expected) in [(1, 200), (2, 400)] {
-            let facts: Vec<Fact> = table.range(Family::Tag, key(Family::Tag, 100).bytes, Lsn(lsn)).collect();
+            let from = key(Family::Tag, 100).bytes;
+            let facts: Vec<Fact> = table.range(domain, Family::Tag, from, Lsn(lsn)).collect();
             assert_eq!(facts.len(), expected);
             assert!(facts.is_sorted_by_key(|(key, _)| *key) && facts.iter().all(|(key, _)| key.family == Family::Tag));
+        }
+    }
+
+    #[test]
+    fn a_range_stays_within_its_domain() {
+        let table = Memtable::new();
+        for domain in [0, 1, 2].map(DomainId) {
+            for family in [Family::Tag, Family::Blob, Family::TagOf] {
+                for byte in [0, 7, u8::MAX] {
+                    table.insert(Lsn(1), (Key { domain, family, bytes: [byte; 32] }, None));
+                }
+            }
+        }
+        for family in [Family::Tag, Family::Blob] {
+            let found = table.range(DomainId(1), family, [1; 32], Lsn(1)).map(|(key, _)| key);
+            let expected = [7, u8::MAX].map(|byte| Key { domain: DomainId(1), family, bytes: [byte; 32] });
+            assert_eq!(found.collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Facts: what the store knows.
 //!
-//! A fact is a [`Key`] and a [`Value`], or the absence of one. Facts are absolute: of several facts with the same key the
-//! one with the highest LSN holds, so that replaying a log twice, or replaying facts that a run already holds, changes
+//! A fact is a [`Key`] and a [`Value`], or the absence of one. Each belongs to one key domain. Facts are absolute: of
+//! several facts with the same key the one with the highest LSN holds, so that replaying a log twice, or replaying facts that a run already holds, changes
 //! nothing. They are made by commits ([`crate::store`]), wait in a [`Memtable`](memtable::Memtable) until there are
 //! enough of them, and are then kept in [runs](crate::runs).
 
@@ -18,7 +18,7 @@ pub(crate) use values::{
 use std::sync::Arc;
 
 use crate::digest::{Algorithm, Digest};
-use crate::id::{FileId, RepositoryId, UploadId};
+use crate::id::{DomainId, FileId, RepositoryId, UploadId};
 
 /// The kinds of facts. The numbers stand in files; 6 is kept for chunks.
 ///
@@ -108,15 +108,20 @@ impl Family {
 /// The longest value, in bytes: it has to fit into a record.
 pub(crate) const MAX_VALUE: usize = 8 << 20;
 
-/// What a fact is about: a family and 32 bytes.
+/// What a fact is about: a domain, a family and 32 bytes. The domain stands nowhere beside the others: records and runs
+/// are of one domain each, and say which.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
+    pub(crate) domain: DomainId,
     pub(crate) family: Family,
     pub(crate) bytes: [u8; 32],
 }
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.domain != DomainId::DEFAULT {
+            write!(f, "{}/", self.domain.0)?;
+        }
         write!(f, "{:?}:", self.family)?;
         self.bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -126,73 +131,70 @@ impl Key {
     /// The key of a blob: the digest's bytes where there are 32 of them, else a hash of them. The algorithm is part of the
     /// fact, not of the key, so no two digests may have the same key: that hash is under a context of its own, since
     /// otherwise content that is a digest's bytes would have, as a blob named by BLAKE3, the key of that digest.
-    pub(crate) fn blob(digest: &Digest) -> Self {
-        let bytes = match digest.algorithm() {
-            Algorithm::Sha256 | Algorithm::Blake3 => digest.as_bytes().try_into().unwrap_or_default(),
-            Algorithm::Sha512 => blake3::derive_key("strongroom 2026-11 key of a SHA-512 digest", digest.as_bytes()),
-        };
-        Self { family: Family::Blob, bytes }
+    pub(crate) fn blob(domain: DomainId, digest: &Digest) -> Self {
+        Self { domain, family: Family::Blob, bytes: digest_key(digest) }
     }
 
-    /// The key of a segment: its id, big-endian, so that keys sort as ids do.
-    pub(crate) fn segment(id: FileId) -> Self {
+    /// The key of a segment: its id, big-endian, so that keys sort as ids do. Each domain counts what it has in the
+    /// file.
+    pub(crate) fn segment(domain: DomainId, id: FileId) -> Self {
         let mut bytes = [0; 32];
         let (head, _) = bytes.split_at_mut(8);
         head.copy_from_slice(&id.0.to_be_bytes());
-        Self { family: Family::Segment, bytes }
+        Self { domain, family: Family::Segment, bytes }
     }
 
     /// The key of a pin: the BLAKE3 hash of its name.
-    pub(crate) fn pin(name: &str) -> Self {
-        Self { family: Family::Pin, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
+    pub(crate) fn pin(domain: DomainId, name: &str) -> Self {
+        Self { domain, family: Family::Pin, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
     }
 
     /// The key of an upload.
-    pub(crate) fn upload(id: UploadId) -> Self {
+    pub(crate) fn upload(domain: DomainId, id: UploadId) -> Self {
         let mut bytes = [0; 32];
         let (head, _) = bytes.split_at_mut(16);
         head.copy_from_slice(&id.0);
-        Self { family: Family::Upload, bytes }
+        Self { domain, family: Family::Upload, bytes }
     }
 
     /// The key of the `part`th part of an upload's list of block checksums.
-    pub(crate) fn upload_part(id: UploadId, part: u64) -> Self {
-        let mut bytes = Self::upload(id).bytes;
+    pub(crate) fn upload_part(domain: DomainId, id: UploadId, part: u64) -> Self {
+        let mut bytes = Self::upload(domain, id).bytes;
         let (_, tail) = bytes.split_at_mut(24);
         tail.copy_from_slice(&part.to_be_bytes());
-        Self { family: Family::UploadPart, bytes }
+        Self { domain, family: Family::UploadPart, bytes }
     }
 
     /// The key of a repository: the BLAKE3 hash of its name.
-    pub(crate) fn repository(name: &str) -> Self {
-        Self { family: Family::Repository, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
+    pub(crate) fn repository(domain: DomainId, name: &str) -> Self {
+        Self { domain, family: Family::Repository, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
     }
 
     /// The key of a deleted repository.
-    pub(crate) fn deleted(repository: RepositoryId) -> Self {
-        Self { family: Family::Deleted, bytes: scoped(repository, &[]) }
+    pub(crate) fn deleted(domain: DomainId, repository: RepositoryId) -> Self {
+        Self { domain, family: Family::Deleted, bytes: scoped(repository, &[]) }
     }
 
     /// The key of what a repository has under a digest.
-    pub(crate) fn of_digest(family: Family, repository: RepositoryId, digest: &Digest) -> Self {
-        Self { family, bytes: scoped(repository, &[&Self::blob(digest).bytes]) }
+    pub(crate) fn of_digest(domain: DomainId, family: Family, repository: RepositoryId, digest: &Digest) -> Self {
+        Self { domain, family, bytes: scoped(repository, &[&digest_key(digest)]) }
     }
 
     /// The key of a tag.
-    pub(crate) fn tag(repository: RepositoryId, tag: &str) -> Self {
-        Self { family: Family::Tag, bytes: scoped(repository, &[blake3::hash(tag.as_bytes()).as_bytes()]) }
+    pub(crate) fn tag(domain: DomainId, repository: RepositoryId, tag: &str) -> Self {
+        Self { domain, family: Family::Tag, bytes: scoped(repository, &[blake3::hash(tag.as_bytes()).as_bytes()]) }
     }
 
     /// The key of the fact that a tag points to a manifest.
-    pub(crate) fn tag_of(repository: RepositoryId, digest: &Digest, tag: &str) -> Self {
-        let (digest, tag) = (Self::blob(digest).bytes, *blake3::hash(tag.as_bytes()).as_bytes());
-        Self { family: Family::TagOf, bytes: scoped(repository, &[head(&digest), &tag]) }
+    pub(crate) fn tag_of(domain: DomainId, repository: RepositoryId, digest: &Digest, tag: &str) -> Self {
+        let (digest, tag) = (digest_key(digest), *blake3::hash(tag.as_bytes()).as_bytes());
+        Self { domain, family: Family::TagOf, bytes: scoped(repository, &[head(&digest), &tag]) }
     }
 
     /// The key of the fact that a manifest refers to a subject.
-    pub(crate) fn referrer(repository: RepositoryId, subject: &Digest, digest: &Digest) -> Self {
-        let (subject, digest) = (Self::blob(subject).bytes, Self::blob(digest).bytes);
-        Self { family: Family::Referrer, bytes: scoped(repository, &[head(&subject), &digest]) }
+    pub(crate) fn referrer(domain: DomainId, repository: RepositoryId, subject: &Digest, digest: &Digest) -> Self {
+        let (subject, digest) = (digest_key(subject), digest_key(digest));
+        Self { domain, family: Family::Referrer, bytes: scoped(repository, &[head(&subject), &digest]) }
     }
 
     /// The repository in the key of what belongs to one.
@@ -203,6 +205,14 @@ impl Key {
     /// The key's first eight bytes as a number that sorts as keys do.
     pub(crate) fn prefix(&self) -> u64 {
         prefix(&self.bytes)
+    }
+}
+
+/// The bytes of a blob's key, of which others have the beginning.
+fn digest_key(digest: &Digest) -> [u8; 32] {
+    match digest.algorithm() {
+        Algorithm::Sha256 | Algorithm::Blake3 => digest.as_bytes().try_into().unwrap_or_default(),
+        Algorithm::Sha512 => blake3::derive_key("strongroom 2026-11 key of a SHA-512 digest", digest.as_bytes()),
     }
 }
 
@@ -225,9 +235,10 @@ fn head(digest: &[u8; 32]) -> &[u8] {
     digest.split_at(HEAD_LEN).0
 }
 
-/// The keys of a family that begin alike.
+/// The keys of a family and a domain that begin alike.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prefix {
+    pub(crate) domain: DomainId,
     pub(crate) family: Family,
     /// The first key that begins so.
     pub(crate) from: [u8; 32],
@@ -236,19 +247,19 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     /// All of a family that belongs to a repository.
-    pub(crate) fn of(family: Family, repository: RepositoryId) -> Self {
-        Self { family, from: scoped(repository, &[]), len: ID_LEN }
+    pub(crate) fn of(domain: DomainId, family: Family, repository: RepositoryId) -> Self {
+        Self { domain, family, from: scoped(repository, &[]), len: ID_LEN }
     }
 
     /// The tags of a manifest, or the referrers of a subject (and of whatever other digest begins with the same ten bytes).
-    pub(crate) fn under(family: Family, repository: RepositoryId, digest: &Digest) -> Self {
-        let from = scoped(repository, &[head(&Key::blob(digest).bytes)]);
-        Self { family, from, len: ID_LEN + HEAD_LEN }
+    pub(crate) fn under(domain: DomainId, family: Family, repository: RepositoryId, digest: &Digest) -> Self {
+        let from = scoped(repository, &[head(&digest_key(digest))]);
+        Self { domain, family, from, len: ID_LEN + HEAD_LEN }
     }
 
     /// Whether a key begins so.
     pub(crate) fn contains(&self, key: &Key) -> bool {
-        key.family == self.family && key.bytes.get(..self.len) == self.from.get(..self.len)
+        (key.domain, key.family) == (self.domain, self.family) && key.bytes.get(..self.len) == self.from.get(..self.len)
     }
 }
 

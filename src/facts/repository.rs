@@ -2,18 +2,20 @@
 
 use crate::digest::Digest;
 use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
-use crate::id::RepositoryId;
+use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::wire::{Fields, PutFields};
 
 /// What is known of a repository:
 ///
 /// ```text
-/// id u48 | created u64 (ms since 1970) | domain u32 (0) | quota u64 (0) | immutable u8 | name text |
+/// id u48 | created u64 (ms since 1970) | domain u32 | quota u64 (0) | immutable u8 | name text |
 /// exclusions u8, then each: text
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RepositoryFact {
+    /// The domain that it belongs to, as its key does.
+    pub(crate) domain: DomainId,
     pub(crate) id: RepositoryId,
     pub(crate) created: u64,
     pub(crate) immutable: bool,
@@ -31,7 +33,7 @@ impl RepositoryFact {
         let mut out = Vec::new();
         out.put_u48(self.id.0);
         out.put_u64(self.created);
-        out.put_u32(0);
+        out.put_u32(self.domain.0);
         out.put_u64(0);
         out.put_u8(u8::from(self.immutable));
         out.put_text(&self.name);
@@ -45,12 +47,12 @@ impl RepositoryFact {
         let mut fields = Fields(bytes);
         let id = RepositoryId(fields.u48()?);
         let created = fields.u64()?;
-        let (_domain, _quota) = (fields.u32()?, fields.u64()?);
+        let (domain, _quota) = (DomainId(fields.u32()?), fields.u64()?);
         let immutable = fields.u8()? == 1;
         let name = fields.text()?;
         let exclusions = (0..fields.u8()?).map(|_| fields.text()).collect::<Option<_>>()?;
         fields.end()?;
-        Some(Self { id, created, immutable, name, exclusions })
+        Some(Self { domain, id, created, immutable, name, exclusions })
     }
 }
 
@@ -95,12 +97,12 @@ impl LinkFact {
         Self { count: 0, touched, rest: blob.bytes.last_chunk().copied().unwrap_or_default() }
     }
 
-    /// The key of the blob that the link with this key leads to.
+    /// The key of the blob, of the same domain, that the link with this key leads to.
     pub(crate) fn blob(&self, link: &Key) -> Key {
         let (_, digest) = link.bytes.split_at(ID_LEN);
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(digest.iter().chain(&self.rest)).for_each(|(to, from)| *to = *from);
-        Key { family: Family::Blob, bytes }
+        Key { domain: link.domain, family: Family::Blob, bytes }
     }
 }
 

@@ -125,7 +125,7 @@ pub(crate) enum SegmentKind {
     Upload = 3,
 }
 
-/// What is known of a segment. 32 bytes:
+/// What is known of a segment: of what one domain has in it. A log file holds frames of several. 32 bytes:
 ///
 /// ```text
 /// kind u8 | reserved (0) 3 bytes | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 | reserved (0) 8 bytes

@@ -5,21 +5,22 @@
 //! zeros up to a multiple of 64
 //!
 //! header: magic u32 | kind u8 (1) | flags u8 (0) | reserved u16 (0) | lsn u64 | durable u64 | wall u48 (ms since 1970) |
-//!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 (0) | body_crc u32 | check u64
+//!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 | body_crc u32 | check u64
 //! ```
 //!
 //! `durable` is the highest LSN that was known durable when the record was written. `body_crc` covers operations and
 //! facts; the frame has checksums of its own. `check` is a keyed hash of the header under the log file's salt: content
 //! that somebody pushes rides in the log, and must not be able to pass for a record.
 //!
-//! Operations say what happened, facts what is known since. Each fact:
+//! A commit belongs to one key domain, and so do all of its facts. Operations say what happened, facts what is known
+//! since. Each fact:
 //!
 //! ```text
 //! family u8 | key 32 bytes | present u8 (0: tombstone) | if present: length u32, value
 //! ```
 
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value};
-use crate::id::Lsn;
+use crate::id::{DomainId, Lsn};
 use crate::wire::{Fields, PutFields, crc32c, len64};
 
 /// Records begin at multiples of this.
@@ -50,6 +51,8 @@ pub(crate) struct Header {
     pub(crate) ops_len: u32,
     pub(crate) facts_len: u32,
     pub(crate) frame_len: u32,
+    /// The domain of the commit's facts.
+    pub(crate) domain: DomainId,
     pub(crate) body_crc: u32,
 }
 
@@ -66,7 +69,7 @@ impl Header {
         out.put_u32(self.ops_len);
         out.put_u32(self.facts_len);
         out.put_u32(self.frame_len);
-        out.put_u32(0);
+        out.put_u32(self.domain.0);
         out.put_u32(self.body_crc);
         out.put_u64(check(salt, &out));
         out
@@ -91,9 +94,9 @@ impl Header {
         let ops_len = fields.u32()?;
         let facts_len = fields.u32()?;
         let frame_len = fields.u32()?;
-        let _domain = fields.u32()?;
+        let domain = DomainId(fields.u32()?);
         let body_crc = fields.u32()?;
-        Some(Self { lsn, durable, wall, open, ops_len, facts_len, frame_len, body_crc })
+        Some(Self { lsn, durable, wall, open, ops_len, facts_len, frame_len, domain, body_crc })
     }
 
     /// The record's length in its file, a multiple of [`ALIGNMENT`].
@@ -114,6 +117,8 @@ fn check(salt: &Salt, header: &[u8]) -> u64 {
 /// What becomes a record once it has its place in the order.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// The domain of all facts.
+    pub(crate) domain: DomainId,
     pub(crate) ops: Vec<u8>,
     pub(crate) facts: Vec<Fact>,
 }
@@ -139,6 +144,7 @@ impl Body {
             ops_len: size(len64(&self.ops)),
             facts_len: size(len64(&body) - len64(&self.ops)),
             frame_len: size(frame_len),
+            domain: self.domain,
             body_crc: crc32c(&body),
         };
         let padding = header.record_len() - HEADER_LEN as u64 - frame_len - len64(&body);
@@ -172,12 +178,12 @@ fn put_fact(out: &mut Vec<u8>, (key, value): &Fact) {
     }
 }
 
-/// Parses the facts of a record; `None` where they hold what no writer puts there.
-pub(crate) fn parse_facts(bytes: &[u8]) -> Option<Vec<Fact>> {
+/// Parses the facts of a record, which are of a domain; `None` where they hold what no writer puts there.
+pub(crate) fn parse_facts(bytes: &[u8], domain: DomainId) -> Option<Vec<Fact>> {
     let mut fields = Fields(bytes);
     let mut facts = Vec::new();
     while !fields.is_empty() {
-        let key = Key { family: Family::from_code(fields.u8()?)?, bytes: fields.array()? };
+        let key = Key { domain, family: Family::from_code(fields.u8()?)?, bytes: fields.array()? };
         let value = match fields.u8()? {
             0 => None,
             1 => {
@@ -198,21 +204,23 @@ mod tests {
     #[test]
     fn a_record_round_trips_and_no_flipped_bit_does() {
         let salt = [7; 32];
-        let key = Key { family: Family::Pin, bytes: [3; 32] };
-        let body = Body { ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] };
+        let domain = DomainId(5);
+        let key = Key { domain, family: Family::Pin, bytes: [3; 32] };
+        let body = Body { domain, ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] };
         let (header, rest) = body.encode(Lsn(9), Lsn(8), Times { wall: 5, open: 6 }, 0, &salt);
         let parsed = Header::parse(&header, &salt).unwrap();
         assert_eq!((parsed.lsn, parsed.durable, parsed.wall, parsed.open), (Lsn(9), Lsn(8), 5, 6));
+        assert_eq!(parsed.domain, domain);
         assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);
         assert!(body.encoded_len() >= u64::from(parsed.ops_len + parsed.facts_len));
         let facts = &rest[parsed.ops_len as usize..][..parsed.facts_len as usize];
-        assert_eq!(parse_facts(facts).unwrap(), body.facts);
+        assert_eq!(parse_facts(facts, domain).unwrap(), body.facts);
         for bit in 0..header.len() * 8 {
             let mut flipped = header.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::parse(&flipped, &salt), None, "bit {bit}");
         }
         assert_eq!(Header::parse(&header, &[8; 32]), None);
-        assert_eq!(parse_facts(&facts[..facts.len() - 1]), None);
+        assert_eq!(parse_facts(&facts[..facts.len() - 1], domain), None);
     }
 }

@@ -186,7 +186,7 @@ impl<'a> Replay<'a> {
             return Ok(None);
         }
         let Some((ops, facts)) = body.split_at_checked(ops_len) else { return Ok(None) };
-        let Some(facts) = parse_facts(facts) else { return Ok(None) };
+        let Some(facts) = parse_facts(facts, header.domain) else { return Ok(None) };
         Ok(Some(Record { header, offset, ops: ops.to_vec(), facts }))
     }
 

@@ -1,8 +1,8 @@
 //! Names in order: a derived view, on sled.
 //!
 //! Facts lie in the runs by the hashes of names, so they have no order of names. This view has: it answers which names of
-//! a kind come after one. Everything in it can be read from the facts again; its directory may be deleted, damaged,
-//! restored from an older moment or taken from another store, and no answer changes. (It is the one place where files are
+//! a kind, in a key domain, come after one. Everything in it can be read from the facts again; its directory may be
+//! deleted, damaged, restored from an older moment or taken from another store, and no answer changes. (It is the one place where files are
 //! touched outside of [`crate::vfs`]: by sled, which no one relies on.)
 //!
 //! # When it is trusted
@@ -26,7 +26,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::id::{Lsn, RepositoryId, SessionId, StoreId};
+use crate::id::{DomainId, Lsn, RepositoryId, SessionId, StoreId};
 use crate::names::memory::MemoryBackend;
 use crate::names::sled::SledBackend;
 use crate::sync::lock;
@@ -47,6 +47,7 @@ pub(crate) enum NameKind {
 /// What a commit did to a name.
 #[derive(Clone, Debug)]
 pub(crate) struct NameChange {
+    pub(crate) domain: DomainId,
     pub(crate) kind: NameKind,
     pub(crate) name: String,
     pub(crate) change: Change,
@@ -108,7 +109,7 @@ pub(crate) struct Trust {
 }
 
 /// How names are laid out in sled. A view of another layout is not trusted.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// How far the names in a backend reach, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,8 +211,13 @@ impl std::fmt::Debug for Names {
     }
 }
 
-fn key(kind: NameKind, name: &str) -> Vec<u8> {
+/// What stands before a name in its key.
+const PREFIX_LEN: usize = 5;
+
+/// The key of a name: `kind u8 | domain u32, big-endian | name`.
+fn key(domain: DomainId, kind: NameKind, name: &str) -> Vec<u8> {
     let mut key = vec![kind as u8];
+    key.put(&domain.0.to_be_bytes());
     key.put(name.as_bytes());
     key
 }
@@ -260,29 +266,64 @@ impl Names {
         if !state.ready && !state.failed {
             return; // given up for this opening: what waited would wait for ever
         }
-        state.overlay.extend(changes.iter().map(|(_, one)| (key(one.kind, &one.name), one.change)));
+        state.overlay.extend(changes.iter().map(|(_, one)| (key(one.domain, one.kind, &one.name), one.change)));
     }
 
-    /// The names of a kind behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
-    pub(crate) fn list(&self, kind: NameKind, after: Option<&str>, limit: usize) -> Option<Vec<String>> {
-        self.list_between(kind, after.unwrap_or_default(), LAST, limit)
+    /// The names of a kind in some domains behind `after`, in order, at most `limit`; `None` where the facts have to be
+    /// asked.
+    pub(crate) fn list(
+        &self,
+        domains: &[DomainId],
+        kind: NameKind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Option<Vec<String>> {
+        self.list_ranges(domains, kind, (after.unwrap_or_default(), LAST), limit)
     }
 
-    /// The names of a kind behind `after` and before `end`.
-    pub(crate) fn list_between(&self, kind: NameKind, after: &str, end: &str, limit: usize) -> Option<Vec<String>> {
-        let (start, end) = (key(kind, after), key(kind, end));
+    /// The names of a kind in a domain behind `after` and before `end`.
+    pub(crate) fn list_between(
+        &self,
+        domain: DomainId,
+        kind: NameKind,
+        after: &str,
+        end: &str,
+        limit: usize,
+    ) -> Option<Vec<String>> {
+        self.list_ranges(&[domain], kind, (after, end), limit)
+    }
+
+    /// What waits is taken for all domains at once, so that all are listed as of one moment.
+    fn list_ranges(
+        &self,
+        domains: &[DomainId],
+        kind: NameKind,
+        (after, end): (&str, &str),
+        limit: usize,
+    ) -> Option<Vec<String>> {
+        let ranges = domains.iter().map(|domain| (key(*domain, kind, after), key(*domain, kind, end)));
         let (backend, changes) = {
             let state = lock(&self.state);
             if !state.ready {
                 return None;
             }
-            (Arc::clone(&state.backend), state.changes_between(&start, &end, limit))
+            let with_changes =
+                |(start, end): (Vec<u8>, Vec<u8>)| (state.changes_between(&start, &end, limit), start, end);
+            (Arc::clone(&state.backend), ranges.map(with_changes).collect::<Vec<_>>())
         };
-        let listed = merged(&*backend, changes, &start, &end, limit);
-        if listed.is_err() {
-            self.fail(&backend);
+        let mut names = Vec::new();
+        for (changes, start, end) in changes {
+            match merged(&*backend, changes, &start, &end, limit) {
+                Ok(own) => names.extend(own),
+                Err(Failed) => {
+                    self.fail(&backend);
+                    return None;
+                }
+            }
         }
-        listed.ok()
+        names.sort_unstable();
+        names.truncate(limit);
+        Some(names)
     }
 
     /// Whether there is something to do: enough waits to go to the backend, or the view has to be rebuilt.
@@ -320,7 +361,10 @@ impl Names {
     ///
     /// # Errors
     /// The first of `names`: facts are damaged. The view then has no answers until the next opening tries again.
-    pub(crate) fn rebuild<E>(&self, names: impl IntoIterator<Item = Result<(NameKind, String), E>>) -> Result<(), E> {
+    pub(crate) fn rebuild<E>(
+        &self,
+        names: impl IntoIterator<Item = Result<(DomainId, NameKind, String), E>>,
+    ) -> Result<(), E> {
         let writer = lock(&self.writer);
         let backend = Arc::clone(&lock(&self.state).backend);
         let mut names = names.into_iter().peekable();
@@ -329,13 +373,13 @@ impl Names {
             while bytes < BATCH
                 && let Some(name) = names.next()
             {
-                let (kind, name) = name.inspect_err(|_| {
+                let (domain, kind, name) = name.inspect_err(|_| {
                     let mut state = lock(&self.state);
                     state.failed = false;
                     state.overlay.clear();
                 })?;
                 bytes += name.len() + 64;
-                batch.insert(key(kind, &name), Change::Set);
+                batch.insert(key(domain, kind, &name), Change::Set);
             }
             if backend.write(&batch, None).is_err() {
                 // Again, in memory: the names already taken from the iterator are asked for again by the caller.
@@ -443,7 +487,9 @@ fn merged(
     let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
     all.extend(changes);
     let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
-    names.map(|(key, _)| String::from_utf8(key.get(1..).unwrap_or_default().to_vec()).map_err(|_| Failed)).collect()
+    names
+        .map(|(key, _)| String::from_utf8(key.get(PREFIX_LEN..).unwrap_or_default().to_vec()).map_err(|_| Failed))
+        .collect()
 }
 
 /// Opens what is there, if it can be trusted.
@@ -467,12 +513,15 @@ mod tests {
         }
     }
 
+    const DOMAIN: DomainId = DomainId(3);
+
     fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
-        names.apply(&[(Lsn(lsn), NameChange { kind: NameKind::Pin, name: name.to_owned(), change })], || {});
+        let (domain, kind) = (DOMAIN, NameKind::Pin);
+        names.apply(&[(Lsn(lsn), NameChange { domain, kind, name: name.to_owned(), change })], || {});
     }
 
     fn rebuild(names: &Names, all: &[&str]) {
-        names.rebuild(all.iter().map(|name| Ok::<_, ()>((NameKind::Pin, (*name).to_owned())))).unwrap();
+        names.rebuild(all.iter().map(|name| Ok::<_, ()>((DOMAIN, NameKind::Pin, (*name).to_owned())))).unwrap();
     }
 
     /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
@@ -483,7 +532,7 @@ mod tests {
         for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
             apply(&names, lsn, name, Change::Set);
         }
-        assert_eq!(names.list(NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
+        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
         names.close(Lsn(3));
     }
 
@@ -497,9 +546,9 @@ mod tests {
         let path = dir.path().join("names");
         written(&path);
         let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5));
-        assert_eq!(names.list(NameKind::Pin, None, 10), None, "not open yet");
+        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 10), None, "not open yet");
         assert!(!names.prepare());
-        assert_eq!(names.list(NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
+        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
         drop(names);
         let other_boot = Trust { boot: BootId(Some(b"later".to_vec())), ..trust(7, 2, 5) };
         let no_boot = Trust { boot: BootId(None), ..trust(7, 2, 5) };
@@ -527,10 +576,10 @@ mod tests {
     #[test]
     fn an_error_while_names_are_read_leaves_the_view_without_answers() {
         let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0));
-        let read = (0..5000).map(|n| if n < 3000 { Ok((NameKind::Pin, n.to_string())) } else { Err(n) });
+        let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Pin, n.to_string())) } else { Err(n) });
         assert_eq!(names.rebuild(read), Err(3000));
         assert!(!names.needs_rebuild(), "not before the next opening");
-        assert_eq!(names.list(NameKind::Pin, None, 1), None);
+        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
     }
 
     #[test]
@@ -551,13 +600,13 @@ mod tests {
             spoil(&path);
             let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5));
             if names.prepare() {
-                assert_eq!(names.list(NameKind::Pin, None, 9), None, "spoilt in way {number}");
+                assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "spoilt in way {number}");
                 apply(&names, 6, "b", Change::Remove);
                 apply(&names, 6, "d", Change::Set);
                 rebuild(&names, &["a", "b", "c"]);
-                assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
+                assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
             } else {
-                assert_eq!(names.list(NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
+                assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
             }
         }
     }
@@ -598,9 +647,28 @@ mod tests {
                         .take(7)
                         .cloned()
                         .collect();
-                    assert_eq!(names.list(NameKind::Pin, Some(&name), 7).unwrap(), expected);
+                    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some(&name), 7).unwrap(), expected);
                 }
             }
         }
+    }
+
+    #[test]
+    fn names_are_listed_of_the_domains_asked_for_and_of_no_other() {
+        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0));
+        assert!(names.prepare());
+        let all = [(1, "c"), (2, "a"), (2, "d"), (3, "b")];
+        let name = |(domain, name): (u32, &str)| (DomainId(domain), NameKind::Repository, name.to_owned());
+        names.rebuild(all.map(|one| Ok::<_, ()>(name(one)))).unwrap();
+        let (domain, kind, name) = name((1, "e"));
+        names.apply(&[(Lsn(1), NameChange { domain, kind, name, change: Change::Set })], || {});
+        let list = |domains: &[u32], after, limit| {
+            let domains: Vec<DomainId> = domains.iter().copied().map(DomainId).collect();
+            names.list(&domains, NameKind::Repository, after, limit).unwrap()
+        };
+        assert_eq!(list(&[1], None, 9), ["c", "e"]);
+        assert_eq!(list(&[2], Some("a"), 9), ["d"]);
+        assert_eq!(list(&[1, 2, 3], Some("a"), 3), ["b", "c", "d"]);
+        assert_eq!(names.list_between(DomainId(2), NameKind::Repository, "", "d", 9).unwrap(), ["a"]);
     }
 }

@@ -5,8 +5,9 @@ use std::io::Read;
 use crate::blob::Blob;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix};
-use crate::id::{RepositoryId, UploadId};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix, RepositoryFact};
+use crate::id::{DomainId, RepositoryId, UploadId};
+use crate::log::Named;
 use crate::registry::changes::{Exists, Expire, Link, Touch, Unlink};
 use crate::registry::{Repository, RepositoryName, find};
 use crate::store::content::{Destination, Expect};
@@ -29,6 +30,10 @@ pub struct BlobInfo {
 
 /// A blob that goes into a repository is linked there in the step that stores it.
 impl Destination for Repository<'_> {
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
     fn has(&self, digest: &Digest) -> Result<bool> {
         // Whoever pushes relies on the blob: where that has to be noted, there is something to do.
         let link = find::link(&self.snapshot()?, self.id, digest)?;
@@ -74,7 +79,7 @@ impl Repository<'_> {
     /// [`Error::BlobNotFound`] where the repository does not have it, also if others do.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.stat(digest)?;
-        self.inner.get(digest)
+        self.inner.get(self.domain, digest)
     }
 
     /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is for.
@@ -101,8 +106,9 @@ impl Repository<'_> {
         Ok(info)
     }
 
-    /// Makes a blob of another repository visible in this one, without its content being sent. `allow` is asked, with the other
-    /// repository's name, whether the caller may read there.
+    /// Makes a blob of another repository visible in this one, without its content being sent. Where the other repository is
+    /// in another key domain the content is copied. `allow` is asked, with the other repository's name, whether the caller
+    /// may read there.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository, and where `allow` says no:
@@ -120,10 +126,25 @@ impl Repository<'_> {
         }
         let from = match find::repository_of_name(&snapshot, from.as_str()) {
             Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
-            other => other?.named(),
+            other => other?,
         };
+        if from.domain != self.domain {
+            return self.copy(digest, &from);
+        }
         let (repository, retention) = (self.named(), self.retention());
-        self.commit(Link { repository, digest: *digest, retention, from: Some(from) }).map(drop)
+        self.commit(Link { repository, digest: *digest, retention, from: Some(from.named()) }).map(drop)
+    }
+
+    /// Pushes a blob of a repository of another domain, in which content is stored once more.
+    fn copy(&self, digest: &Digest, from: &RepositoryFact) -> Result<()> {
+        let name = from.name.parse()?;
+        let from = Repository { inner: self.inner, domain: from.domain, id: from.id, name };
+        let blob = match from.get(digest) {
+            // Deleted meanwhile: the caller is not told that it was there.
+            Err(Error::RepositoryNotFound { .. }) => return Err(Error::BlobNotFound { digest: *digest }),
+            other => other?,
+        };
+        self.put_reader(blob.reader(), digest).map(drop)
     }
 
     /// Takes a blob from the repository at once, whoever claimed it. Other repositories keep it, and handles stay readable.
@@ -140,8 +161,8 @@ impl Repository<'_> {
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
         let snapshot = self.snapshot()?;
-        let after = after.map(|after| Key::of_digest(Family::Link, self.id, after));
-        let links = snapshot.scan_after(Prefix::of(Family::Link, self.id), after)?;
+        let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
+        let links = snapshot.scan_after(Prefix::of(self.domain, Family::Link, self.id), after)?;
         links
             .take(limit)
             .map(|fact| {
@@ -236,37 +257,42 @@ impl Store {
     /// What taking them away meets; those already taken stay so. Where single blobs are damaged, the first of them, after
     /// all others were taken.
     pub fn expire_blobs(&self) -> Result<usize> {
-        let inner = &self.inner;
-        let (snapshot, retention, now) = (inner.snapshot(), inner.retention(), inner.open_time());
         let (mut count, mut damaged) = (0, None);
-        for repository in snapshot.repositories()? {
-            let named = repository?.named();
-            let mut digests = Vec::new();
-            for fact in snapshot.scan(Prefix::of(Family::Link, named.id))? {
-                let (key, value) = fact?;
-                let link = decoded(LinkFact::decode(value.as_bytes()))?;
-                if retention.has_expired(&link, now) {
-                    match inner.linked(&snapshot, &key, &link) {
-                        Ok((digest, _)) => digests.push(digest),
-                        Err(error) => drop(damaged.get_or_insert(error)),
-                    }
-                }
-                if digests.len() == EXPIRED_AT_ONCE {
-                    count += inner.expire_links(&named, std::mem::take(&mut digests))?;
-                }
+        for snapshot in self.inner.snapshot().each_domain() {
+            for repository in snapshot.repositories()? {
+                count += self.inner.expire_blobs_of(&snapshot, &repository?.named(), &mut damaged)?;
             }
-            count += inner.expire_links(&named, digests)?;
         }
         damaged.map_or(Ok(count), Err)
     }
 }
 
 impl Inner {
-    fn expire_links(&self, repository: &crate::log::Named, digests: Vec<Digest>) -> Result<usize> {
+    /// Takes blobs away from a repository that was there in a snapshot of its domain, except for damaged ones.
+    fn expire_blobs_of(&self, snapshot: &Snapshot, named: &Named, damaged: &mut Option<Error>) -> Result<usize> {
+        let (retention, now) = (self.retention(), self.open_time());
+        let (mut count, mut digests) = (0, Vec::new());
+        for fact in snapshot.scan(Prefix::of(snapshot.domain, Family::Link, named.id))? {
+            let (key, value) = fact?;
+            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+            if retention.has_expired(&link, now) {
+                match self.linked(snapshot, &key, &link) {
+                    Ok((digest, _)) => digests.push(digest),
+                    Err(error) => drop(damaged.get_or_insert(error)),
+                }
+            }
+            if digests.len() == EXPIRED_AT_ONCE {
+                count += self.expire_links(snapshot.domain, named, std::mem::take(&mut digests))?;
+            }
+        }
+        Ok(count + self.expire_links(snapshot.domain, named, digests)?)
+    }
+
+    fn expire_links(&self, domain: DomainId, repository: &Named, digests: Vec<Digest>) -> Result<usize> {
         if digests.is_empty() {
             return Ok(0);
         }
         let expire = Expire { repository: repository.clone(), digests, retention: self.retention() };
-        Ok(self.commit(Request::Apply(Box::new(expire)))?.applied)
+        Ok(self.commit(domain, Request::Apply(Box::new(expire)))?.applied)
     }
 }

@@ -1,8 +1,8 @@
 //! What happens to repositories at the ordering point.
 //!
 //! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and takes place
-//! in one record or not at all. So nothing that was checked can be overtaken: a manifest whose blob was deleted a moment
-//! ago is refused, and its client pushes the blob again.
+//! in one record, of its repository's domain, or not at all. So nothing that was checked can be overtaken: a manifest whose
+//! blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
 //! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a link whose
@@ -34,6 +34,7 @@ use crate::registry::document::Document;
 use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag, find};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
+use crate::store::view::Lookup;
 
 /// So many tags go with a manifest in one step: others wait for it.
 const MAX_TAGS_DELETED: usize = 10_000;
@@ -75,12 +76,12 @@ fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
     }
 }
 
-fn link_key(repository: RepositoryId, digest: &Digest) -> Key {
-    Key::of_digest(Family::Link, repository, digest)
+fn link_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(facts.domain(), Family::Link, repository, digest)
 }
 
-fn manifest_key(repository: RepositoryId, digest: &Digest) -> Key {
-    Key::of_digest(Family::Manifest, repository, digest)
+fn manifest_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(facts.domain(), Family::Manifest, repository, digest)
 }
 
 fn manifest_not_found(reference: impl Into<Reference>) -> Error {
@@ -95,7 +96,7 @@ fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest, retention: Retent
         return Ok(Vec::new());
     }
     facts.hold(digest)?;
-    facts.set(link_key(named.id, digest), Some(LinkFact::new(&Key::blob(digest), now).encode()));
+    facts.set(link_key(facts, named.id, digest), Some(LinkFact::new(&Key::blob(facts.domain(), digest), now).encode()));
     Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
 }
 
@@ -104,13 +105,13 @@ fn touch(facts: &mut Facts<'_>, id: RepositoryId, digest: &Digest, link: &mut Li
     let now = facts.now().open;
     if retention.is_stale(link, now) {
         link.touched = now;
-        facts.set(link_key(id, digest), Some(link.encode()));
+        facts.set(link_key(facts, id, digest), Some(link.encode()));
     }
 }
 
 fn unlink(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Op> {
     facts.release(digest)?;
-    facts.set(link_key(named.id, digest), None);
+    facts.set(link_key(facts, named.id, digest), None);
     Ok(Op::Unlink { repository: named.clone(), digest: *digest })
 }
 
@@ -120,12 +121,12 @@ fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
         Held::Blob(digest) => {
             let Some(mut link) = link_of(facts, id, digest)? else { return Ok(false) };
             link.count = one_more(link.count)?;
-            facts.set(link_key(id, digest), Some(link.encode()));
+            facts.set(link_key(facts, id, digest), Some(link.encode()));
         }
         Held::Manifest(digest) => {
             let Some(mut manifest) = find::manifest(facts, id, digest)? else { return Ok(false) };
             manifest.count = one_more(manifest.count)?;
-            facts.set(manifest_key(id, digest), Some(manifest.encode()));
+            facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
         }
     }
     Ok(true)
@@ -138,13 +139,13 @@ fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
             if let Some(mut link) = link_of(facts, id, digest)? {
                 link.count = link.count.saturating_sub(1);
                 link.touched = facts.now().open;
-                facts.set(link_key(id, digest), Some(link.encode()));
+                facts.set(link_key(facts, id, digest), Some(link.encode()));
             }
         }
         Held::Manifest(digest) => {
             if let Some(mut manifest) = find::manifest(facts, id, digest)? {
                 manifest.count = manifest.count.saturating_sub(1);
-                facts.set(manifest_key(id, digest), Some(manifest.encode()));
+                facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
             }
         }
     }
@@ -176,18 +177,18 @@ fn set_tag(
         if RepositoryInfo::from_fact(repository)?.settings.is_immutable(tag) {
             return Err(Error::TagImmutable { tag: tag.to_string(), digest: old });
         }
-        facts.set(Key::tag_of(named.id, &old, tag.as_str()), None);
+        facts.set(Key::tag_of(facts.domain(), named.id, &old, tag.as_str()), None);
     }
     let fact = TagFact { updated: facts.now().wall, digest: *digest, tag: tag.to_string() };
-    facts.set(Key::tag(named.id, tag.as_str()), Some(fact.encode()));
-    facts.set(Key::tag_of(named.id, digest, tag.as_str()), Some(Value::new(tag.as_str().as_bytes())));
+    facts.set(Key::tag(facts.domain(), named.id, tag.as_str()), Some(fact.encode()));
+    facts.set(Key::tag_of(facts.domain(), named.id, digest, tag.as_str()), Some(Value::new(tag.as_str().as_bytes())));
     Ok(Some(Op::Tag { repository: named.clone(), tag: tag.to_string(), digest: *digest, old }))
 }
 
 fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
     let Some(TagFact { digest, tag, .. }) = find::tag(facts, named.id, tag)? else { return Ok(None) };
-    facts.set(Key::tag(named.id, &tag), None);
-    facts.set(Key::tag_of(named.id, &digest, &tag), None);
+    facts.set(Key::tag(facts.domain(), named.id, &tag), None);
+    facts.set(Key::tag_of(facts.domain(), named.id, &digest, &tag), None);
     Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
 }
 
@@ -200,7 +201,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
         return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
     }
     let mut ops = Vec::new();
-    let tags = facts.scan(Prefix::under(Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
+    let tags = facts.scan(Prefix::under(facts.domain(), Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
     Error::check_limit("the number of tags that go with a manifest", tags.len(), MAX_TAGS_DELETED)?;
     for (_, tag) in tags {
         let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
@@ -214,19 +215,19 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
         facts.check_size()?;
     }
     if let Some(subject) = &manifest.subject {
-        facts.set(Key::referrer(id, subject, digest), None);
+        facts.set(Key::referrer(facts.domain(), id, subject, digest), None);
     }
-    let pulled = Key::of_digest(Family::Pull, id, digest);
+    let pulled = Key::of_digest(facts.domain(), Family::Pull, id, digest);
     if facts.get(&pulled)?.is_some() {
         facts.set(pulled, None);
     }
     facts.release(digest)?;
-    facts.set(manifest_key(id, digest), None);
+    facts.set(manifest_key(facts, id, digest), None);
     ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
     Ok((ops, manifest.held))
 }
 
-/// Creates a repository.
+/// Creates a repository, in the domain of the commit.
 #[derive(Debug)]
 pub(crate) struct Create {
     pub(crate) name: String,
@@ -235,13 +236,14 @@ pub(crate) struct Create {
 
 impl Apply for Create {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let key = Key::repository(&self.name);
-        if facts.get(&key)?.is_some() {
-            return Err(Error::RepositoryExists { name: self.name.clone() });
+        for domain in facts.domains() {
+            if facts.get(&Key::repository(*domain, &self.name))?.is_some() {
+                return Err(Error::RepositoryExists { name: self.name.clone() });
+            }
         }
         let id = RepositoryId(facts.lsn().0);
-        let fact = self.settings.to_fact(id, &self.name, facts.now().wall);
-        facts.set(key, Some(fact.encode()));
+        let fact = self.settings.to_fact(facts.domain(), id, &self.name, facts.now().wall);
+        facts.set(Key::repository(facts.domain(), &self.name), Some(fact.encode()));
         Ok(vec![Op::CreateRepository { repository: Named { id, name: self.name.clone() } }])
     }
 }
@@ -256,11 +258,11 @@ pub(crate) struct Set {
 impl Apply for Set {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let old = repository(facts, &self.repository)?;
-        let fact = self.settings.to_fact(old.id, &old.name, old.created);
+        let fact = self.settings.to_fact(old.domain, old.id, &old.name, old.created);
         if fact == old {
             return Ok(Vec::new());
         }
-        facts.set(Key::repository(&old.name), Some(fact.encode()));
+        facts.set(Key::repository(facts.domain(), &old.name), Some(fact.encode()));
         Ok(vec![Op::SetRepository { repository: self.repository.clone() }])
     }
 }
@@ -275,12 +277,12 @@ pub(crate) struct Delete {
 impl Apply for Delete {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let name = || self.name.clone();
-        let id = find::repository_of_name(facts, &self.name)?.id;
-        if !self.with_contents && !facts.scan(Prefix::of(Family::Manifest, id), 1)?.is_empty() {
+        let id = find::repository_in_domain(facts, &self.name)?.id;
+        if !self.with_contents && !facts.scan(Prefix::of(facts.domain(), Family::Manifest, id), 1)?.is_empty() {
             return Err(Error::RepositoryNotEmpty { name: name() });
         }
-        facts.set(Key::repository(&self.name), None);
-        facts.set(Key::deleted(id), Some(Value::new(&[])));
+        facts.set(Key::repository(facts.domain(), &self.name), None);
+        facts.set(Key::deleted(facts.domain(), id), Some(Value::new(&[])));
         Ok(vec![Op::DeleteRepository { repository: Named { id, name: name() } }])
     }
 
@@ -441,7 +443,7 @@ impl Apply for PutManifest {
             Some(_) if new.is_empty() => {}
             Some(mut known) => {
                 known.held.extend(new);
-                facts.set(manifest_key(id, &self.digest), Some(known.encode()));
+                facts.set(manifest_key(facts, id, &self.digest), Some(known.encode()));
             }
             None => {
                 facts.hold(&self.digest)?;
@@ -456,10 +458,10 @@ impl Apply for PutManifest {
                     subject,
                     held: new,
                 };
-                facts.set(manifest_key(id, &self.digest), Some(fact.encode()));
+                facts.set(manifest_key(facts, id, &self.digest), Some(fact.encode()));
                 if let Some(subject) = subject {
                     let referrer = ReferrerFact { subject, digest: self.digest };
-                    facts.set(Key::referrer(id, &subject, &self.digest), Some(referrer.encode()));
+                    facts.set(Key::referrer(facts.domain(), id, &subject, &self.digest), Some(referrer.encode()));
                 }
                 let (digest, media_type) = (self.digest, self.media_type.clone());
                 ops.push(Op::PutManifest { repository: named.clone(), digest, media_type, subject });

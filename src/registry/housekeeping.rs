@@ -1,13 +1,13 @@
 //! What is done for repositories in the background: noting pulls, and removing what deleted repositories have left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, Prefix};
-use crate::id::RepositoryId;
+use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::registry::Repository;
 use crate::registry::changes::{NotePulls, Purge};
@@ -26,11 +26,14 @@ const PURGED_AT_ONCE: usize = 256;
 
 const NEVER: u64 = u64::MAX;
 
+/// A manifest, by its repository's domain, the repository and its digest.
+type Pulled = (DomainId, RepositoryId, Digest);
+
 /// What waits to be done.
 #[derive(Debug)]
 pub(crate) struct Chores {
     /// When manifests were pulled last, as far as that is not durable yet.
-    pulls: Mutex<HashMap<(RepositoryId, Digest), (String, u64)>>,
+    pulls: Mutex<HashMap<Pulled, (String, u64)>>,
     /// When they are to be made durable, in open time: [`NEVER`] where none waits.
     due_at: AtomicU64,
     /// Whether something may be left of a deleted repository.
@@ -46,13 +49,13 @@ impl Default for Chores {
 
 impl Chores {
     /// When a manifest was pulled last, if that is not durable yet.
-    pub(crate) fn last(&self, repository: RepositoryId, digest: &Digest) -> Option<u64> {
-        lock(&self.pulls).get(&(repository, *digest)).map(|(_, time)| *time)
+    pub(crate) fn last(&self, repository: &Repository<'_>, digest: &Digest) -> Option<u64> {
+        lock(&self.pulls).get(&(repository.domain, repository.id, *digest)).map(|(_, time)| *time)
     }
 
     /// A manifest was deleted: should it be pushed again, it was not pulled yet.
-    pub(crate) fn forget(&self, repository: RepositoryId, digest: &Digest) {
-        lock(&self.pulls).remove(&(repository, *digest));
+    pub(crate) fn forget(&self, repository: &Repository<'_>, digest: &Digest) {
+        lock(&self.pulls).remove(&(repository.domain, repository.id, *digest));
     }
 
     /// Whether there is something to do.
@@ -74,13 +77,14 @@ impl Inner {
     /// Remembers that a manifest was pulled now.
     pub(crate) fn note_pull(&self, repository: &Repository<'_>, digest: &Digest) {
         let now = self.now();
+        let key = (repository.domain, repository.id, *digest);
         let mut waiting = lock(&self.chores.pulls);
         if waiting.is_empty() {
             self.chores.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
         }
         // When nothing can be written (a full disk), the newest are not worth more memory.
-        if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&(repository.id, *digest)) {
-            waiting.insert((repository.id, *digest), (repository.name.to_string(), now.wall));
+        if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&key) {
+            waiting.insert(key, (repository.name.to_string(), now.wall));
         }
         if waiting.len() >= PULLS_HELD {
             self.chores.due_at.store(0, Ordering::Relaxed);
@@ -102,15 +106,20 @@ impl Inner {
         if taken.is_empty() {
             return Ok(());
         }
-        let named = |(id, digest): &(RepositoryId, Digest), (name, time): &(String, u64)| {
-            (Named { id: *id, name: name.clone() }, *digest, *time)
-        };
-        let pulls = taken.iter().map(|(key, value)| named(key, value)).collect();
-        let written = self.commit_now(Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
-        let mut waiting = lock(&self.chores.pulls);
-        if written.is_ok() {
-            waiting.retain(|key, value| taken.get(key) != Some(value));
+        let mut by_domain: BTreeMap<DomainId, Vec<(Named, Digest, u64)>> = BTreeMap::new();
+        for ((domain, id, digest), (name, time)) in &taken {
+            let named = Named { id: *id, name: name.clone() };
+            by_domain.entry(*domain).or_default().push((named, *digest, *time));
         }
+        let mut written = Ok(());
+        for (domain, pulls) in by_domain {
+            let noted = self.commit_now(domain, Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
+            if noted.is_ok() {
+                lock(&self.chores.pulls).retain(|key, value| key.0 != domain || taken.get(key) != Some(value));
+            }
+            written = written.and(noted);
+        }
+        let waiting = lock(&self.chores.pulls);
         let next = if waiting.is_empty() { NEVER } else { self.open_time().saturating_add(PULLS_HELD_FOR) };
         self.chores.due_at.store(next, Ordering::Relaxed);
         written
@@ -129,26 +138,31 @@ impl Inner {
     }
 
     fn purge_all(&self) -> Result<()> {
-        let deleted =
-            self.snapshot().facts(Family::Deleted, [0; 32])?.map(|fact| Ok(fact?.0)).collect::<Result<Vec<Key>>>();
-        for key in deleted? {
-            let id = key.repository_id();
-            self.purge_uploads(id)?;
+        let mut deleted = Vec::new();
+        for snapshot in self.snapshot().each_domain() {
+            for fact in snapshot.facts(Family::Deleted, [0; 32])? {
+                deleted.push(fact?.0);
+            }
+        }
+        for key in deleted {
+            let (domain, id) = (key.domain, key.repository_id());
+            self.purge_uploads(domain, id)?;
             // Tags first: each names a manifest that is there, until none does.
             for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
-                if !self.purge_family(family, id)? {
+                if !self.purge_family(domain, family, id)? {
                     self.chores.purge.store(true, Ordering::Release);
                     return Ok(());
                 }
             }
-            self.commit_now(Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
+            self.commit_now(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
         }
         Ok(())
     }
 
-    fn purge_uploads(&self, id: RepositoryId) -> Result<()> {
-        for (upload, _) in self.upload_facts()?.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
-            match self.commit_now(Request::CancelUpload { id: upload, untouched_since: None }) {
+    fn purge_uploads(&self, domain: DomainId, id: RepositoryId) -> Result<()> {
+        let uploads = self.upload_facts(domain)?;
+        for (upload, _) in uploads.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
+            match self.commit_now(domain, Request::CancelUpload { id: upload, untouched_since: None }) {
                 Err(Error::UploadNotFound { .. }) => {}
                 other => self.remove_dropped(&other?),
             }
@@ -159,17 +173,17 @@ impl Inner {
 
     /// Removes facts of a family step by step; `false` where it was told to stop. Each step goes on behind the one before:
     /// what that has removed would else be gone through again and again.
-    fn purge_family(&self, family: Family, id: RepositoryId) -> Result<bool> {
+    fn purge_family(&self, domain: DomainId, family: Family, id: RepositoryId) -> Result<bool> {
         let mut after = None;
         loop {
             let facts = self.snapshot();
-            let facts = facts.scan_after(Prefix::of(family, id), after)?.take(PURGED_AT_ONCE);
+            let facts = facts.scan_after(Prefix::of(domain, family, id), after)?.take(PURGED_AT_ONCE);
             let keys = facts.map(|fact| Ok(fact?.0)).collect::<Result<Vec<Key>>>()?;
             after = keys.last().copied();
             if keys.is_empty() {
                 return Ok(true);
             }
-            self.commit_now(Request::Apply(Box::new(Purge { repository: id, keys })))?;
+            self.commit_now(domain, Request::Apply(Box::new(Purge { repository: id, keys })))?;
             self.keep_up()?;
             if self.maintenance_stops() {
                 return Ok(false);

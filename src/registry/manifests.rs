@@ -195,7 +195,7 @@ impl Repository<'_> {
             sparse: put.sparse,
         };
         let frame = frame_for(digest, content, self.inner.options.compression);
-        self.inner.commit(Request::PutFrame { frame, then: Some(Box::new(change)) })?;
+        self.inner.commit(self.domain, Request::PutFrame { frame, then: Some(Box::new(change)) })?;
         Ok(Pushed { digest, subject })
     }
 
@@ -208,7 +208,7 @@ impl Repository<'_> {
         loop {
             let snapshot = self.snapshot()?;
             let fact = self.find_manifest(&snapshot, reference)?;
-            match self.inner.get(&fact.digest) {
+            match self.inner.get(self.domain, &fact.digest) {
                 // It was deleted between the look-up and the reading, and the tag may name another one by now. If nothing has
                 // happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
@@ -269,7 +269,7 @@ impl Repository<'_> {
         }
         for (reference, result) in references.iter().zip(&results) {
             if let (Reference::Digest(digest), Ok(())) = (reference, result) {
-                self.inner.chores.forget(self.id, digest);
+                self.inner.chores.forget(self, digest);
             }
         }
         Ok(results)
@@ -282,8 +282,8 @@ impl Repository<'_> {
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
         let snapshot = self.snapshot()?;
-        let after = after.map(|after| Key::of_digest(Family::Manifest, self.id, after));
-        let manifests = snapshot.scan_after(Prefix::of(Family::Manifest, self.id), after)?;
+        let after = after.map(|after| Key::of_digest(self.domain, Family::Manifest, self.id, after));
+        let manifests = snapshot.scan_after(Prefix::of(self.domain, Family::Manifest, self.id), after)?;
         manifests.take(limit).map(|fact| self.info_of(decoded(ManifestFact::decode(fact?.1.as_bytes()))?)).collect()
     }
 
@@ -301,8 +301,8 @@ impl Repository<'_> {
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {
         // In this order, and as of now: what does not wait any more is stored.
-        let noted = self.inner.chores.last(self.id, &fact.digest);
-        let pulled = Key::of_digest(Family::Pull, self.id, &fact.digest);
+        let noted = self.inner.chores.last(self, &fact.digest);
+        let pulled = Key::of_digest(self.domain, Family::Pull, self.id, &fact.digest);
         let stored = self.inner.snapshot().decode(&pulled, PullFact::decode)?;
         Ok(ManifestInfo {
             digest: fact.digest,

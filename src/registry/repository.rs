@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::facts::{Family, RepositoryFact};
-use crate::id::RepositoryId;
+use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::names::{NameKind, first_names};
 use crate::registry::changes::{Create, Delete, Retention, Set};
@@ -27,6 +27,8 @@ pub enum RepositoryDeletion {
 #[derive(Clone, Debug)]
 pub struct Repository<'a> {
     pub(crate) inner: &'a Inner,
+    /// The domain that all of it is in.
+    pub(crate) domain: DomainId,
     pub(crate) id: RepositoryId,
     pub(crate) name: RepositoryName,
 }
@@ -37,10 +39,20 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryExists`] where the name is taken.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+        self.create_repository_in(DomainId::DEFAULT, name, settings)
+    }
+
+    /// Creates a repository in a domain. Its name is free in all of them.
+    pub(crate) fn create_repository_in(
+        &self,
+        domain: DomainId,
+        name: &RepositoryName,
+        settings: RepositorySettings,
+    ) -> Result<Repository<'_>> {
         let create = Create { name: name.to_string(), settings };
         // Not looked up: it may have been deleted since, and another one have its name.
-        let id = RepositoryId(self.inner.commit(Request::Apply(Box::new(create)))?.lsn.0);
-        Ok(Repository { inner: &self.inner, id, name: name.clone() })
+        let id = RepositoryId(self.inner.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
+        Ok(Repository { inner: &self.inner, domain, id, name: name.clone() })
     }
 
     /// Opens a repository.
@@ -48,8 +60,8 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where there is none of that name.
     pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
-        let id = find::repository_of_name(&self.inner.snapshot(), name.as_str())?.id;
-        Ok(Repository { inner: &self.inner, id, name: name.clone() })
+        let RepositoryFact { domain, id, .. } = find::repository_of_name(&self.inner.snapshot(), name.as_str())?;
+        Ok(Repository { inner: &self.inner, domain, id, name: name.clone() })
     }
 
     /// Opens a repository, or creates it with these settings where there is none.
@@ -72,8 +84,9 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryNotFound`]; [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
     pub fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<()> {
+        let domain = find::repository_of_name(&self.inner.snapshot(), name.as_str())?.domain;
         let delete = Delete { name: name.to_string(), with_contents: how == RepositoryDeletion::WithContents };
-        self.inner.commit(Request::Apply(Box::new(delete)))?;
+        self.inner.commit(domain, Request::Apply(Box::new(delete)))?;
         self.inner.purge_later();
         Ok(())
     }
@@ -83,7 +96,8 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
-        let names = match self.inner.names.list(NameKind::Repository, after, limit) {
+        let view = self.inner.view();
+        let names = match self.inner.names.list(&view.domains, NameKind::Repository, after, limit) {
             Some(names) => names,
             None => self.inner.repositories_from_facts(after, limit)?,
         };
@@ -102,7 +116,8 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
-        RepositoryInfo::from_fact(&find::repository(&self.inner.snapshot(), self.id, self.name.as_str())?)
+        let snapshot = self.inner.snapshot_of(self.domain);
+        RepositoryInfo::from_fact(&find::repository(&snapshot, self.id, self.name.as_str())?)
     }
 
     /// Changes the repository's settings. Tags that are there stay as they are.
@@ -123,18 +138,18 @@ impl Repository<'_> {
 
     /// The facts as of now, in which the repository is still there.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        let snapshot = self.inner.snapshot();
+        let snapshot = self.inner.snapshot_of(self.domain);
         find::repository(&snapshot, self.id, self.name.as_str())?;
         Ok(snapshot)
     }
 
     pub(crate) fn commit(&self, change: impl Apply + 'static) -> Result<Outcome> {
-        self.inner.commit(Request::Apply(Box::new(change)))
+        self.inner.commit(self.domain, Request::Apply(Box::new(change)))
     }
 }
 
 impl Snapshot {
-    /// All repositories, in no order that means anything.
+    /// All repositories of the domain, in no order that means anything.
     pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
         let facts = self.facts(Family::Repository, [0; 32])?;
         Ok(facts.map(|fact| decoded(RepositoryFact::decode(fact?.1.as_bytes()))))
@@ -148,8 +163,9 @@ impl Inner {
 
     /// What the view of names would answer, while it is being rebuilt.
     fn repositories_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let snapshot = self.snapshot();
-        let names = snapshot.repositories()?.map(|repository| Ok(repository?.name));
+        let snapshots: Vec<Snapshot> = self.snapshot().each_domain().collect();
+        let repositories = snapshots.iter().map(Snapshot::repositories).collect::<Result<Vec<_>>>()?;
+        let names = repositories.into_iter().flatten().map(|repository| Ok(repository?.name));
         first_names(names, after, limit)
     }
 }

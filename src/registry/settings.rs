@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::facts::RepositoryFact;
-use crate::id::RepositoryId;
+use crate::id::{DomainId, RepositoryId};
 use crate::registry::{RepositoryName, Tag, TagFilter};
 
 /// The most exclusions a repository has, as in Amazon ECR.
@@ -88,10 +88,10 @@ pub struct RepositoryInfo {
 }
 
 impl RepositorySettings {
-    pub(crate) fn to_fact(&self, id: RepositoryId, name: &str, created: u64) -> RepositoryFact {
+    pub(crate) fn to_fact(&self, domain: DomainId, id: RepositoryId, name: &str, created: u64) -> RepositoryFact {
         let exclusions = self.exclusions.iter().map(TagFilter::to_string).collect();
         let immutable = self.mutability == TagMutability::Immutable;
-        RepositoryFact { id, created, immutable, name: name.to_owned(), exclusions }
+        RepositoryFact { domain, id, created, immutable, name: name.to_owned(), exclusions }
     }
 }
 

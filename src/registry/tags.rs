@@ -75,14 +75,14 @@ impl Repository<'_> {
         let prefix = tag_name(self.id, "");
         let from = tag_name(self.id, after.unwrap_or_default());
         let end = tag_name(RepositoryId(self.id.0 + 1), "");
-        let names = match self.inner.names.list_between(NameKind::Tag, &from, &end, limit) {
+        let names = match self.inner.names.list_between(self.domain, NameKind::Tag, &from, &end, limit) {
             Some(names) => {
                 self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
                 names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
             }
             None => {
                 let snapshot = self.snapshot()?;
-                let facts = snapshot.scan(Prefix::of(Family::Tag, self.id))?;
+                let facts = snapshot.scan(Prefix::of(self.domain, Family::Tag, self.id))?;
                 let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));
                 first_names(names, after, limit)?
             }
@@ -97,7 +97,7 @@ impl Repository<'_> {
     pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
         let snapshot = self.snapshot()?;
         let mut tags = Vec::new();
-        for fact in snapshot.scan(Prefix::under(Family::TagOf, self.id, digest))? {
+        for fact in snapshot.scan(Prefix::under(self.domain, Family::TagOf, self.id, digest))? {
             let tag: Tag = String::from_utf8_lossy(fact?.1.as_bytes()).parse()?;
             let named = find::tag(&snapshot, self.id, tag.as_str())?;
             if named.is_some_and(|named| named.digest == *digest) {
@@ -121,9 +121,9 @@ impl Repository<'_> {
         limit: usize,
     ) -> Result<Vec<Referrer>> {
         let snapshot = self.snapshot()?;
-        let after = after.map(|after| Key::referrer(self.id, subject, after));
+        let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));
         let mut referrers = Vec::new();
-        for fact in snapshot.scan_after(Prefix::under(Family::Referrer, self.id, subject), after)? {
+        for fact in snapshot.scan_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
             if referrers.len() == limit {
                 break;
             }
@@ -135,7 +135,7 @@ impl Repository<'_> {
             if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
                 continue;
             }
-            let content = match self.inner.get(&fact.digest) {
+            let content = match self.inner.get(self.domain, &fact.digest) {
                 Err(Error::BlobNotFound { .. }) => continue, // deleted since
                 blob => blob?.bytes()?,
             };

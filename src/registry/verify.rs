@@ -11,8 +11,8 @@ use crate::store::view::{Snapshot, decoded};
 /// What is told of each number: what it counts, what is on record, and the recount.
 pub(crate) type Compare<'a> = dyn FnMut(String, u64, u64) + 'a;
 
-/// Recounts repositories, and adds to `held` how often each blob, by its key, is held by them. What is left of deleted repositories
-/// holds blobs too, but is not in order otherwise.
+/// Recounts the repositories of the snapshot's domain, and adds to `held` how often each blob, by its key, is held by them.
+/// What is left of deleted repositories holds blobs too, but is not in order otherwise.
 pub(crate) fn recount(snapshot: &Snapshot, held: &mut HashMap<[u8; 32], u64>, compare: &mut Compare<'_>) -> Result<()> {
     let mut deleted = HashSet::new();
     for fact in snapshot.facts(Family::Deleted, [0; 32])? {
@@ -30,7 +30,7 @@ pub(crate) fn recount(snapshot: &Snapshot, held: &mut HashMap<[u8; 32], u64>, co
     }
     for fact in snapshot.facts(Family::Manifest, [0; 32])? {
         let digest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?.digest;
-        *held.entry(Key::blob(&digest).bytes).or_default() += 1;
+        *held.entry(Key::blob(snapshot.domain, &digest).bytes).or_default() += 1;
     }
     for family in [Family::Link, Family::Manifest, Family::Referrer, Family::Tag, Family::TagOf, Family::Pull] {
         for fact in snapshot.facts(family, [0; 32])? {
@@ -44,18 +44,19 @@ pub(crate) fn recount(snapshot: &Snapshot, held: &mut HashMap<[u8; 32], u64>, co
 }
 
 fn recount_repository(snapshot: &Snapshot, id: RepositoryId, name: &str, compare: &mut Compare<'_>) -> Result<()> {
-    let facts = |family| snapshot.scan(Prefix::of(family, id));
+    let domain = snapshot.domain;
+    let facts = |family| snapshot.scan(Prefix::of(domain, family, id));
     let (mut holds, mut subjects): (HashMap<Key, u64>, HashSet<Key>) = Default::default();
     for fact in facts(Family::Manifest)? {
         let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
         for held in &manifest.held {
             let key = match held {
-                Held::Blob(digest) => Key::of_digest(Family::Link, id, digest),
-                Held::Manifest(digest) => Key::of_digest(Family::Manifest, id, digest),
+                Held::Blob(digest) => Key::of_digest(domain, Family::Link, id, digest),
+                Held::Manifest(digest) => Key::of_digest(domain, Family::Manifest, id, digest),
             };
             *holds.entry(key).or_default() += 1;
         }
-        subjects.extend(manifest.subject.map(|subject| Key::referrer(id, &subject, &manifest.digest)));
+        subjects.extend(manifest.subject.map(|subject| Key::referrer(domain, id, &subject, &manifest.digest)));
     }
     for fact in facts(Family::Link)?.chain(facts(Family::Manifest)?) {
         let (key, value) = fact?;
@@ -86,16 +87,17 @@ fn recount_repository(snapshot: &Snapshot, id: RepositoryId, name: &str, compare
 
 fn recount_tags(snapshot: &Snapshot, id: RepositoryId, name: &str, compare: &mut Compare<'_>) -> Result<()> {
     let (mut tags, mut back) = (0, 0);
-    for fact in snapshot.scan(Prefix::of(Family::Tag, id))? {
+    for fact in snapshot.scan(Prefix::of(snapshot.domain, Family::Tag, id))? {
         let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
         tags += 1;
         if find::manifest(snapshot, id, &tag.digest)?.is_none() {
             compare(format!("manifests that tag {} of {name} names", tag.tag), 1, 0);
         }
-        let leads_back = snapshot.get(&Key::tag_of(id, &tag.digest, &tag.tag))?;
+        let leads_back = snapshot.get(&Key::tag_of(snapshot.domain, id, &tag.digest, &tag.tag))?;
         back += u64::from(leads_back.is_some_and(|found| found.as_bytes() == tag.tag.as_bytes()));
     }
-    let on_record = snapshot.scan(Prefix::of(Family::TagOf, id))?.try_fold(0, |count, fact| fact.map(|_| count + 1))?;
+    let prefix = Prefix::of(snapshot.domain, Family::TagOf, id);
+    let on_record = snapshot.scan(prefix)?.try_fold(0, |count, fact| fact.map(|_| count + 1))?;
     if (tags, tags) != (back, on_record) {
         compare(format!("tags of {name} that their manifests lead to"), on_record, tags);
     }

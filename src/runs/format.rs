@@ -1,7 +1,7 @@
 //! Header, footer and trailer of a run. The parsers take bytes and can be fuzzed.
 
 use crate::facts::Family;
-use crate::id::{FileId, Lsn, StoreId};
+use crate::id::{DomainId, FileId, Lsn, StoreId};
 use crate::runs::guide;
 use crate::wire::{Fields, PutFields, crc32c};
 
@@ -20,11 +20,11 @@ const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
 const VERSION: u32 = 1;
 
-pub(crate) fn encode_header(id: FileId, store: StoreId) -> Vec<u8> {
+pub(crate) fn encode_header(id: FileId, store: StoreId, domain: DomainId) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.put(&MAGIC);
     out.put_u32(VERSION);
-    out.put_u32(0);
+    out.put_u32(domain.0);
     out.put_u64(id.0);
     out.put(&store.0);
     out.resize(508, 0);
@@ -32,15 +32,15 @@ pub(crate) fn encode_header(id: FileId, store: StoreId) -> Vec<u8> {
     out
 }
 
-/// Parses a header: the run's own id and the store's.
-pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId)> {
+/// Parses a header: the run's own id, the store's, and the domain of its facts.
+pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId, DomainId)> {
     let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
     let mut fields = Fields(body);
     if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
         return None;
     }
-    let _domain = fields.u32()?;
-    Some((FileId(fields.u64()?), StoreId(fields.array()?)))
+    let domain = DomainId(fields.u32()?);
+    Some((FileId(fields.u64()?), StoreId(fields.array()?), domain))
 }
 
 /// Where the facts of one family lie.

@@ -6,17 +6,17 @@
 //! ```text
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
 //! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
-//! | runs u32 | for each, newest first: file u64 | level u8 | domain u32 (0) | entries u64 | lsn_min u64 | lsn_max u64 | length u64
+//! | runs u32 | for each, newest first: file u64 | level u8 | domain u32 | entries u64 | lsn_min u64 | lsn_max u64 | length u64
 //! | crc u32
 //! ```
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock;
 use crate::error::{Damage, Error, Result};
-use crate::id::{FileId, Lsn, SessionId, StoreId};
+use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
@@ -54,6 +54,8 @@ impl LogEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunMeta {
     pub(crate) id: FileId,
+    /// The domain of its facts.
+    pub(crate) domain: DomainId,
     pub(crate) level: u8,
     pub(crate) entries: u64,
     pub(crate) lsn_min: Lsn,
@@ -156,7 +158,7 @@ impl RunList {
         for run in &self.runs {
             out.put_u64(run.id.0);
             out.put_u8(run.level);
-            out.put_u32(0);
+            out.put_u32(run.domain.0);
             for number in [run.entries, run.lsn_min.0, run.lsn_max.0, run.len] {
                 out.put_u64(number);
             }
@@ -198,10 +200,10 @@ impl RunList {
         }
         let mut runs = Vec::new();
         for _ in 0..fields.u32()? {
-            let (id, level, _domain) = (FileId(fields.u64()?), fields.u8()?, fields.u32()?);
+            let (id, level, domain) = (FileId(fields.u64()?), fields.u8()?, DomainId(fields.u32()?));
             let mut number = || fields.u64();
             let (entries, lsn_min, lsn_max, len) = (number()?, Lsn(number()?), Lsn(number()?), number()?);
-            runs.push(RunMeta { id, level, entries, lsn_min, lsn_max, len });
+            runs.push(RunMeta { id, domain, level, entries, lsn_min, lsn_max, len });
         }
         fields.end()?;
         let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
@@ -245,17 +247,17 @@ impl RunList {
     }
 }
 
-/// The runs, by their positions in the list, that should become one: a full tier, or as much of it as lies between damaged runs.
-pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Range<usize>> {
-    let mut start = 0;
+/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged runs.
+/// Those of other domains may lie between them in the list.
+pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Vec<FileId>> {
+    let domains: BTreeSet<DomainId> = runs.iter().map(|run| run.domain).collect();
     let is_border = |newer: &RunMeta, older: &RunMeta| is_damaged(newer.id) || is_damaged(older.id);
-    for tier in runs.chunk_by(|newer, older| newer.level == older.level && !is_border(newer, older)) {
-        if tier.len() >= FANOUT {
-            return Some(start..start + tier.len());
-        }
-        start += tier.len();
-    }
-    None
+    domains.into_iter().find_map(|domain| {
+        let own: Vec<&RunMeta> = runs.iter().filter(|run| run.domain == domain).collect();
+        let mut tiers = own.chunk_by(|newer, older| newer.level == older.level && !is_border(newer, older));
+        let full = tiers.find(|tier| tier.len() >= FANOUT)?;
+        Some(full.iter().map(|run| run.id).collect())
+    })
 }
 
 #[cfg(test)]
@@ -263,7 +265,8 @@ mod tests {
     use super::*;
 
     fn run(id: u64, level: u8, entries: u64) -> RunMeta {
-        RunMeta { id: FileId(id), level, entries, lsn_min: Lsn(id), lsn_max: Lsn(id), len: 1 }
+        let domain = DomainId::DEFAULT;
+        RunMeta { id: FileId(id), domain, level, entries, lsn_min: Lsn(id), lsn_max: Lsn(id), len: 1 }
     }
 
     #[test]
@@ -273,7 +276,7 @@ mod tests {
             LogEntry { id: FileId(3), first_lsn: Lsn(7), sealed: Some((512, Lsn(9))) },
             LogEntry { id: FileId(4), first_lsn: Lsn(10), sealed: None },
         ];
-        list.runs = vec![run(9, 0, 5), run(2, 1, 50)];
+        list.runs = vec![RunMeta { domain: DomainId(3), ..run(9, 0, 5) }, run(2, 1, 50)];
         let bytes = list.encode();
         assert_eq!(RunList::parse(&bytes).unwrap(), list);
         for bit in 0..bytes.len() * 8 {
@@ -311,15 +314,32 @@ mod tests {
             runs.insert(0, run(id, 0, 100_000));
             written += 100_000;
             most_runs = most_runs.max(runs.len());
-            while let Some(range) = pick_merge(&runs, |_| false) {
-                let entries = runs[range.clone()].iter().map(|run| run.entries).sum();
-                let level = runs[range.start].level + 1;
+            while let Some(picked) = pick_merge(&runs, |_| false) {
+                let at = runs.iter().position(|run| run.id == picked[0]).unwrap();
+                let merged: Vec<RunMeta> = runs.splice(at..at + picked.len(), []).collect();
+                assert!(merged.iter().map(|run| run.id).eq(picked));
+                let entries = merged.iter().map(|run| run.entries).sum();
                 written += entries;
-                runs.splice(range, [run(id, level, entries)]);
+                runs.insert(at, run(id, merged[0].level + 1, entries));
             }
         }
         assert_eq!(runs.iter().map(|run| run.entries).sum::<u64>(), 10_000_000);
         assert!(written <= 5 * 10_000_000, "{written} facts written");
         assert!(most_runs <= 24, "{most_runs} runs");
+    }
+
+    #[test]
+    fn a_tier_is_full_where_one_domain_has_enough_runs_whatever_lies_between_them() {
+        let of = |id, domain, level| RunMeta { domain: DomainId(domain), ..run(id, level, 1) };
+        // Newest first, by turns of two domains, and those of the second on two levels.
+        let mut runs: Vec<RunMeta> = (0..14).map(|n| of(20 - n, (n % 2) as u32, (n % 2 * (n / 8)) as u8)).collect();
+        assert_eq!(pick_merge(&runs, |_| false), None, "fourteen runs, but no domain has eight");
+        runs.push(of(6, 0, 0));
+        assert_eq!(pick_merge(&runs, |_| false), Some((6..=20).rev().step_by(2).map(FileId).collect()));
+        assert_eq!(pick_merge(&runs, |id| id == FileId(12)), None, "a damaged run divides its domain's");
+        assert_eq!(pick_merge(&runs, |id| id == FileId(13)).map(|ids| ids.len()), Some(8), "and no other's");
+        runs.retain(|run| run.id != FileId(20));
+        runs.extend((1..=5).rev().map(|id| of(id, 1, 1)));
+        assert_eq!(pick_merge(&runs, |_| false), Some([11, 9, 7, 5, 4, 3, 2, 1].map(FileId).to_vec()));
     }
 }

@@ -1,14 +1,14 @@
 //! Runs: sorted, immutable, checksummed files of facts.
 //!
-//! A run is checkpoint and index in one. It holds facts of all families, each family in a section of its own, sorted by
-//! key. Newer runs hide what older ones say. Eight runs of a tier are merged into one of the next, so that a fact is
+//! A run is checkpoint and index in one. It holds facts of one domain and of all families, each family in a section of its own, sorted by
+//! key. Newer runs of the domain hide what older ones say. Eight runs of a tier are merged into one of the next, so that a fact is
 //! written a few times in its life however many there are.
 //!
 //! ```text
 //! header, 512 bytes | pages of 4 KiB: for each section its entries, heap and guide | table of the pages'
 //! CRC-32Cs | footer | trailer, 24 bytes
 //!
-//! header:  magic 8 | version u32 | domain u32 (0) | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
+//! header:  magic 8 | version u32 | domain u32 | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
 //!          crc u32 at 508
 //! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the heap), then the
 //!          value where all values of the family have one length, else heap offset u48, length u32

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
-use crate::id::{FileId, StoreId};
+use crate::id::{DomainId, FileId, StoreId};
 use crate::runs::format::{
     CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, TRAILER_LEN, parse_header,
     parse_trailer,
@@ -21,6 +21,7 @@ use crate::wire::{Fields, crc32c};
 #[derive(Debug)]
 pub(crate) struct Run {
     id: FileId,
+    domain: DomainId,
     file: SealedFile,
     footer: Footer,
     table_offset: u64,
@@ -39,6 +40,7 @@ impl Run {
         path: &Path,
         id: FileId,
         store: StoreId,
+        domain: DomainId,
         len: u64,
         mappings: &Arc<MappingBudget>,
     ) -> Result<Self> {
@@ -50,7 +52,7 @@ impl Run {
         }
         let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
         let header = parse_header(&file.read(0, 512)?);
-        if header != Some((id, store)) {
+        if header != Some((id, store, domain)) {
             return Err(corrupt(0, Damage::Invalid("run header")));
         }
         let at = len.saturating_sub(TRAILER_LEN);
@@ -65,11 +67,16 @@ impl Run {
         if table_offset + 4 * footer.pages != offset {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
-        Ok(Self { id, file, footer, table_offset })
+        Ok(Self { id, domain, file, footer, table_offset })
     }
 
     pub(crate) fn id(&self) -> FileId {
         self.id
+    }
+
+    /// The domain of its facts.
+    pub(crate) fn domain(&self) -> DomainId {
+        self.domain
     }
 
     /// The file's length in bytes.
@@ -77,8 +84,9 @@ impl Run {
         self.file.len()
     }
 
-    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
+    /// What the run says of a key of its domain: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
     pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
+        debug_assert_eq!(key.domain, self.domain, "a key of the run's domain");
         let Some(section) = self.section(key.family) else { return Ok(None) };
         let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
         let (index, found) = self.search(section, &key.bytes, range)?;
@@ -237,7 +245,7 @@ impl RunIter<'_> {
         let value = run.value(section, slot, Value::new)?;
         self.last = Some(*key);
         self.index += 1;
-        Ok((Key { family: section.family, bytes: *key }, value))
+        Ok((Key { domain: run.domain, family: section.family, bytes: *key }, value))
     }
 }
 

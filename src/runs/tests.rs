@@ -9,13 +9,14 @@ use proptest::prelude::*;
 use super::{MergeJob, Run, RunMeta, RunWriter};
 use crate::error::Error;
 use crate::facts::{Family, Key, Value};
-use crate::id::{FileId, Lsn, StoreId};
+use crate::id::{DomainId, FileId, Lsn, StoreId};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::vfs::SimVfs;
 
 type Facts = BTreeMap<Key, Option<Value>>;
 
 const STORE: StoreId = StoreId([1; 16]);
+const DOMAIN: DomainId = DomainId(3);
 
 /// Keys in clusters and spread, values of every family's length, tombstones.
 fn facts(most: usize) -> impl Strategy<Value = Facts> {
@@ -32,7 +33,7 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
                 let len = family.value_len().unwrap_or(len);
                 Value::new(&vec![seed[0]; len])
             });
-            (Key { family, bytes }, value)
+            (Key { domain: DOMAIN, family, bytes }, value)
         },
     );
     prop::collection::btree_map(any::<u32>(), fact, 0..most).prop_map(|facts| facts.into_values().collect())
@@ -40,7 +41,8 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
 
 fn create(vfs: &SimVfs, id: u64, facts: usize) -> RunWriter {
     let path = format!("/{id}");
-    RunWriter::create(vfs, Path::new(&path), FileId(id), STORE, (Lsn(1), Lsn(2)), [facts; Family::ALL.len()]).unwrap()
+    let most = [facts; Family::ALL.len()];
+    RunWriter::create(vfs, Path::new(&path), FileId(id), STORE, DOMAIN, (Lsn(1), Lsn(2)), most).unwrap()
 }
 
 fn write(vfs: &SimVfs, id: u64, facts: &Facts) -> RunMeta {
@@ -51,7 +53,7 @@ fn write(vfs: &SimVfs, id: u64, facts: &Facts) -> RunMeta {
 
 fn open(vfs: &SimVfs, meta: &RunMeta, mode: ReadMode) -> Result<Run, Error> {
     let path = format!("/{}", meta.id.0);
-    Run::open(vfs, Path::new(&path), meta.id, STORE, meta.len, &MappingBudget::new(mode, 8))
+    Run::open(vfs, Path::new(&path), meta.id, STORE, meta.domain, meta.len, &MappingBudget::new(mode, 8))
 }
 
 fn all(run: &Run) -> Facts {
@@ -76,7 +78,7 @@ proptest! {
             prop_assert_eq!(run.get(key, Value::new).unwrap(), Some(value.clone()));
         }
         for family in Family::ALL {
-            let key = Key { family, bytes: absent };
+            let key = Key { domain: DOMAIN, family, bytes: absent };
             prop_assert_eq!(run.get(&key, Value::new).unwrap(), facts.get(&key).cloned());
             let from: Facts = run.iter(family, absent).map(Result::unwrap).collect();
             let expected = facts.range(key..).take_while(|(key, _)| key.family == family);

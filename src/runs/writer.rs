@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key};
-use crate::id::{FileId, Lsn, StoreId};
+use crate::id::{DomainId, FileId, Lsn, StoreId};
 use crate::runs::RunMeta;
 use crate::runs::format::{
     CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, encode_header, encode_trailer,
@@ -28,6 +28,7 @@ pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     id: FileId,
+    domain: DomainId,
     path: PathBuf,
     pages: PageWriter,
     lsns: (Lsn, Lsn),
@@ -48,21 +49,23 @@ struct Building {
 }
 
 impl RunWriter {
-    /// Creates the file for at most so many facts. The caller syncs the directory.
+    /// Creates the file for at most so many facts of a domain. The caller syncs the directory.
     pub(crate) fn create(
         vfs: &dyn Vfs,
         path: &Path,
         id: FileId,
         store: StoreId,
+        domain: DomainId,
         lsns: (Lsn, Lsn),
         most_entries: FamilyCounts,
     ) -> Result<Self> {
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
         let mut pages = PageWriter { file, path: path.to_path_buf(), buffer: Vec::new(), written: 0, crcs: Vec::new() };
-        pages.buffer.put(&encode_header(id, store));
+        pages.buffer.put(&encode_header(id, store, domain));
         pages.flush_raw()?;
         Ok(Self {
             id,
+            domain,
             path: path.to_path_buf(),
             pages,
             lsns,
@@ -85,6 +88,7 @@ impl RunWriter {
             let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
             self.section = Some(Building::new(key.family, self.pages.page(), most));
         }
+        debug_assert_eq!(key.domain, self.domain, "a key of the run's domain");
         let Some(building) = &mut self.section else { return Ok(()) };
         debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
         building.last = Some(key.bytes);
@@ -168,6 +172,7 @@ impl RunWriter {
         self.pages.file.sync().map_err(Error::io("sync", &self.path))?;
         Ok(RunMeta {
             id: self.id,
+            domain: self.domain,
             level,
             entries: self.entries,
             lsn_min: self.lsns.0,

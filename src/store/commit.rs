@@ -4,6 +4,8 @@
 //! [resolved](super::request) at its turn, the records are written with one call and synced with one fdatasync, then the
 //! facts become visible and the others are told. Who is alone leads himself and is handed to no other thread.
 //!
+//! A commit belongs to one key domain, and its facts are that domain's; a group may have commits of several.
+//!
 //! # Invariants kept here
 //! - Facts enter the memtable only after the fdatasync that covers their record has returned. (With
 //!   [`Durability::Relaxed`], which the caller chooses, after the write.)
@@ -20,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Fact, Key, Value};
-use crate::id::Lsn;
+use crate::id::{DomainId, Lsn};
 use crate::log::record::record_len;
 use crate::log::{ActiveLog, Body, LogHeader, Op, Times};
 use crate::names::{Change, NameChange, NameKind, tag_name};
@@ -28,7 +30,7 @@ use crate::runs::LogEntry;
 use crate::store::files::Space;
 use crate::store::options::Durability;
 use crate::store::request::{Context, Outcome, Request, resolve};
-use crate::store::view::{Lookup, Snapshot, View};
+use crate::store::view::{Snapshot, View};
 use crate::store::{Inner, random};
 use crate::sync::{lock, write};
 
@@ -42,7 +44,8 @@ const GROUPS_LED: usize = 4;
 /// A request that waits for its turn, and then its result.
 #[derive(Debug)]
 struct Waiter {
-    request: Mutex<Option<Request>>,
+    /// What it is, and the domain that it belongs to.
+    request: Mutex<Option<(DomainId, Request)>>,
     state: Mutex<Progress>,
     changed: Condvar,
 }
@@ -84,12 +87,12 @@ pub(crate) struct Tip {
 }
 
 impl Inner {
-    /// Brings a request into the order of all commits, and returns when it is durable.
-    pub(crate) fn commit(&self, request: Request) -> Result<Outcome> {
+    /// Brings a request of a domain into the order of all commits, and returns when it is durable.
+    pub(crate) fn commit(&self, domain: DomainId, request: Request) -> Result<Outcome> {
         if request.space() == Space::Free {
             self.admit()?;
         }
-        let outcome = self.commit_now(request);
+        let outcome = self.commit_now(domain, request);
         self.maintain_if_due();
         let outcome = outcome?;
         self.remove_dropped(&outcome);
@@ -113,10 +116,10 @@ impl Inner {
     }
 
     /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any.
-    pub(crate) fn commit_now(&self, request: Request) -> Result<Outcome> {
+    pub(crate) fn commit_now(&self, domain: DomainId, request: Request) -> Result<Outcome> {
         self.check_writable()?;
         let waiter = Arc::new(Waiter {
-            request: Mutex::new(Some(request)),
+            request: Mutex::new(Some((domain, request))),
             state: Mutex::new(Progress::Queued),
             changed: Condvar::new(),
         });
@@ -143,7 +146,7 @@ impl Inner {
         for groups_left in (0..GROUPS_LED).rev() {
             let group = self.take_group();
             let mut results = {
-                let requests: Vec<Request> = group.iter().filter_map(|waiter| lock(&waiter.request).take()).collect();
+                let requests: Vec<_> = group.iter().filter_map(|waiter| lock(&waiter.request).take()).collect();
                 self.commit_group(&requests).into_iter()
             };
             for waiter in &group {
@@ -173,8 +176,9 @@ impl Inner {
         let mut bytes = 0;
         let mut count = 0;
         for waiter in &queue.waiting {
-            let frame =
-                lock(&waiter.request).as_ref().and_then(Request::frame).map_or(0, |frame| frame.bytes.len() as u64);
+            let request = lock(&waiter.request);
+            let frame = request.as_ref().and_then(|(_, request)| request.frame());
+            let frame = frame.map_or(0, |frame| frame.bytes.len() as u64);
             if count > 0 && bytes + frame > GROUP_BYTES {
                 break;
             }
@@ -185,7 +189,7 @@ impl Inner {
     }
 
     /// Commits requests in order, as one group or, where a log file ends between them, as several.
-    fn commit_group(&self, requests: &[Request]) -> Vec<Result<Outcome>> {
+    fn commit_group(&self, requests: &[(DomainId, Request)]) -> Vec<Result<Outcome>> {
         let mut tip = lock(&self.tip);
         let mut results: Vec<Result<Outcome>> = Vec::with_capacity(requests.len());
         while let Some(rest) = requests.get(results.len()..)
@@ -213,8 +217,13 @@ impl Inner {
     }
 
     /// Resolves requests into records until the log file or the requests end.
-    fn fill<'r>(&self, tip: &mut MutexGuard<'_, Tip>, group: &mut Group<'r>, requests: &'r [Request]) -> Result<()> {
-        for request in requests {
+    fn fill<'r>(
+        &self,
+        tip: &mut MutexGuard<'_, Tip>,
+        group: &mut Group<'r>,
+        requests: &'r [(DomainId, Request)],
+    ) -> Result<()> {
+        for (domain, request) in requests {
             let frame_len = request.frame().map_or(0, |frame| frame.bytes.len() as u64);
             if tip.active.as_ref().is_none_or(|log| log.room() < group.len + record_len(frame_len, 0)) {
                 if !group.results.is_empty() {
@@ -225,6 +234,7 @@ impl Inner {
             let Some(log) = &tip.active else { return Ok(()) };
             let begins = log.position + group.len;
             let context = Context {
+                domain: *domain,
                 snapshot: &group.snapshot,
                 overlay: &group.overlay,
                 log: log.header.file,
@@ -240,12 +250,13 @@ impl Inner {
                     continue;
                 }
             };
+            debug_assert!(resolved.facts.iter().all(|(key, _)| key.domain == *domain), "facts of the commit's domain");
             if resolved.ops.is_empty() && resolved.facts.is_empty() {
                 group.results.push(Ok(resolved.outcome));
                 continue;
             }
             let frame = request.frame().filter(|_| resolved.uses_frame);
-            let mut body = Body { ops: Vec::new(), facts: resolved.facts };
+            let mut body = Body { domain: *domain, ops: Vec::new(), facts: resolved.facts };
             resolved.ops.iter().for_each(|op| op.encode(&mut body.ops));
             let frame_len = frame.map_or(0, |frame| frame.bytes.len() as u64);
             let len = record_len(frame_len, body.encoded_len());
@@ -268,7 +279,7 @@ impl Inner {
             group.overlay.extend(body.facts.iter().cloned());
             group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
             group.records.push((head, frame.map_or(&[][..], |frame| &frame.bytes), rest));
-            group.names.extend(name_changes(&resolved.ops).into_iter().map(|change| (lsn, change)));
+            group.names.extend(name_changes(*domain, &resolved.ops).into_iter().map(|change| (lsn, change)));
             group.len += exact;
             group.results.push(Ok(resolved.outcome));
         }
@@ -375,7 +386,7 @@ impl Inner {
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         // What has no frames goes. An empty one that had some is given up by the next opening.
         let snapshot = self.snapshot();
-        folded.retain(|id| matches!(snapshot.segment(*id), Ok(None)));
+        folded.retain(|id| snapshot.segments(*id).is_ok_and(|segments| segments.is_empty()));
         self.files.remove_durably(&folded).map_err(|error| self.fail_stop(error))
     }
 
@@ -405,10 +416,15 @@ impl Inner {
         create().inspect_err(|_| files.discard(id)).map_err(|error| self.fail_stop(error))
     }
 
-    /// The facts as of now.
+    /// The facts as of now, as the default domain sees them.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(DomainId::DEFAULT)
+    }
+
+    /// The facts as of now, as a domain sees them.
+    pub(crate) fn snapshot_of(&self, domain: DomainId) -> Snapshot {
         let view = self.view();
-        Snapshot { view, lsn: Lsn(self.visible.load(Ordering::Acquire)) }
+        Snapshot { view, lsn: Lsn(self.visible.load(Ordering::Acquire)), domain }
     }
 
     /// Puts a new, empty table in front and leaves the one that took in facts so far to become a run.
@@ -418,9 +434,9 @@ impl Inner {
         if view.active.len() == 0 {
             return;
         }
-        let mut frozen = view.frozen.clone();
-        frozen.insert(0, Arc::clone(&view.active));
-        *view = Arc::new(View { active: Arc::new(Memtable::new()), frozen, runs: view.runs.clone() });
+        let mut new = View::clone(&view);
+        new.frozen.insert(0, std::mem::replace(&mut new.active, Arc::new(Memtable::new())));
+        *view = Arc::new(new);
     }
 
     /// Makes all commits so far durable: for [`Durability::Relaxed`].
@@ -481,10 +497,10 @@ fn unknown_outcome(error: Error) -> Error {
     }
 }
 
-/// What operations do to names.
-pub(crate) fn name_changes(ops: &[Op]) -> Vec<NameChange> {
+/// What operations do to names of a domain.
+pub(crate) fn name_changes(domain: DomainId, ops: &[Op]) -> Vec<NameChange> {
     let mut changes = Vec::new();
-    let mut note = |kind, name: &str, change| changes.push(NameChange { kind, name: name.to_owned(), change });
+    let mut note = |kind, name: &str, change| changes.push(NameChange { domain, kind, name: name.to_owned(), change });
     for op in ops {
         match op {
             Op::Pin { name, .. } => note(NameKind::Pin, name, Change::Set),

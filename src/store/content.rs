@@ -9,7 +9,7 @@ use crate::blob::{Blob, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, successor};
-use crate::id::{FileId, RepositoryId};
+use crate::id::{DomainId, FileId, RepositoryId};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::store::options::{Durability, Maintenance};
 use crate::store::request::{Request, Then};
@@ -67,6 +67,9 @@ impl Expect {
 
 /// Where content goes: into the store, or into a repository of it.
 pub(crate) trait Destination: Sync {
+    /// The domain that the content belongs to from then on.
+    fn domain(&self) -> DomainId;
+
     /// Whether the blob is there, so that nothing has to be done. What is visible is durable, except where the caller chose
     /// that it need not be.
     fn has(&self, digest: &Digest) -> Result<bool>;
@@ -82,6 +85,10 @@ pub(crate) trait Destination: Sync {
 }
 
 impl Destination for Inner {
+    fn domain(&self) -> DomainId {
+        DomainId::DEFAULT
+    }
+
     fn has(&self, digest: &Digest) -> Result<bool> {
         self.snapshot().has_blob(digest)
     }
@@ -157,7 +164,7 @@ impl Store {
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is gone
     /// or what is known of the blob is damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
-        self.inner.get(digest)
+        self.inner.get(DomainId::DEFAULT, digest)
     }
 
     /// Whether the store has a blob. This promises nothing about the next moment.
@@ -193,7 +200,7 @@ impl Store {
     /// # Errors
     /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        self.inner.commit(Request::Remove(*digest)).map(drop)
+        self.inner.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
     }
 
     /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
@@ -210,7 +217,7 @@ impl Store {
 impl Snapshot {
     /// Whether there is a blob with a digest.
     fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let found = self.look(&Key::blob(digest), BlobFact::algorithm_of)?;
+        let found = self.look(&Key::blob(self.domain, digest), BlobFact::algorithm_of)?;
         Ok(found == Some(Some(digest.algorithm())))
     }
 }
@@ -235,11 +242,11 @@ impl Inner {
         self.put_large(&head, Some(reader), expect, into)
     }
 
-    /// Opens a blob.
-    pub(crate) fn get(&self, digest: &Digest) -> Result<Blob> {
+    /// Opens a blob of a domain.
+    pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
         let mut before = None;
         loop {
-            let snapshot = self.snapshot();
+            let snapshot = self.snapshot_of(domain);
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             match self.files.get(&fact.place) {
                 Ok(file) => return Ok(Blob::new(*digest, fact, file)),
@@ -257,7 +264,7 @@ impl Inner {
         let digest = expect.check(Digest::of(expect.algorithm(), content))?;
         if !into.has(&digest)? {
             let frame = frame_for(digest, content, self.options.compression);
-            self.commit(Request::PutFrame { frame, then: into.then(&digest) })?;
+            self.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
         }
         Ok(digest)
     }
@@ -279,7 +286,8 @@ impl Inner {
         let file = self.files.new_id();
         let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
             let then = into.then(&descriptor.digest);
-            Ok((descriptor.digest, self.commit(Request::PutSegment { descriptor, file, then })?.existed))
+            let request = Request::PutSegment { descriptor, file, then };
+            Ok((descriptor.digest, self.commit(into.domain(), request)?.existed))
         });
         match &stored {
             Ok((_, true)) => self.files.discard(file),
@@ -455,7 +463,8 @@ impl Inner {
         let file = self.files.get(&fact.place)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
-        let descriptor = Descriptor::parse(&bytes).filter(|descriptor| Key::blob(&descriptor.digest) == *key);
+        let descriptor =
+            Descriptor::parse(&bytes).filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
         match descriptor {
             Some(descriptor) => Ok(descriptor.digest),
             None => Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor"))),

@@ -1,22 +1,24 @@
 //! Maintenance: tables become runs, runs are merged, names go to their view.
 //!
+//! A run has facts of one key domain: a table becomes one for each domain that it has facts of, and those of a domain are
+//! merged with each other only.
+//!
 //! One step at a time, under a lock of its own, beside commits and reads. Each step ends with a new list of runs, which
 //! replaces the old one atomically; a crash before that leaves files that the next opening removes.
 
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
-use crate::facts::{Family, SegmentFact};
-use crate::id::FileId;
+use crate::facts::{Fact, Family, Value};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
 use crate::store::files::{Space, remove_if_there};
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
-use crate::store::view::{Lookup, View};
+use crate::store::view::{Snapshot, View};
 use crate::store::{Inner, Store};
 use crate::sync::{lock, read, write};
 
@@ -162,27 +164,32 @@ impl Inner {
         self.drop_dead_logs()
     }
 
-    /// Writes the oldest frozen table as a run; `false` where there is none.
+    /// Writes the oldest frozen table as runs; `false` where there is none.
     fn fold_oldest(&self) -> Result<bool> {
-        let Some(table) = self.view().frozen.last().cloned() else { return Ok(false) };
+        let view = self.view();
+        let Some(table) = view.frozen.last().cloned() else { return Ok(false) };
+        let folded = table.lsn_range().1;
+        let facts = table.sorted(Lsn(u64::MAX));
         // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
         self.sync()?;
-        self.names.reach(table.lsn_range().1);
+        self.names.reach(folded);
         let space = self.space_for_fold()?;
-        let (meta, removed) = self.files.within(space, || self.write_run(&table))?;
+        // As of the table's end: what came later is not durable for certain.
+        let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT })?;
+        let metas = self.files.within(space, || self.write_runs(&table, &facts))?;
         // A file that was given up must be gone before the record that says so is.
         let gone = self.files.remove_durably(&removed).map_err(|error| self.fail_stop(error));
-        gone.inspect_err(|_| self.discard_run(meta.id))?;
+        gone.inspect_err(|_| self.discard_runs(&metas))?;
         let mut dropped = Vec::new();
         let list = |list: &mut RunList| {
-            list.folded = meta.lsn_max;
-            list.runs.insert(0, meta.clone());
+            list.folded = folded;
+            list.runs.splice(0..0, metas.iter().cloned());
             dropped = list.drop_folded_logs(self.history());
             dropped.iter().for_each(|id| self.files.unlisted(*id));
         };
-        self.publish_run(&meta, space, list, |view, run| {
+        self.publish_runs(&metas, space, list, |view, runs| {
             view.frozen.pop();
-            view.runs.insert(0, run);
+            view.runs.splice(0..0, runs);
         })?;
         lock(&self.dead_logs).append(&mut dropped);
         self.folded.notify_all();
@@ -194,70 +201,75 @@ impl Inner {
         let snapshot = self.snapshot();
         let logs = Arc::clone(&read(&self.logs));
         for log in logs.iter().filter(|log| log.sealed.is_some()) {
-            if snapshot.segment(log.id)?.is_none_or(|segment| segment.live_frames == 0) {
+            if snapshot.segments(log.id)?.iter().all(|(_, segment)| segment.live_frames == 0) {
                 return Ok(Space::Reserve);
             }
         }
         Ok(Space::Free)
     }
 
-    /// Makes a run part of the list and of the view. The view's runs are those of the list, in its order: both change here and
-    /// nowhere else, and nothing can fail between.
-    fn publish_run(
+    /// Makes runs, all or none, part of the list and of the view. The view's runs are those of the list, in its order: both
+    /// change here and nowhere else, and nothing can fail between.
+    fn publish_runs(
         &self,
-        meta: &RunMeta,
+        metas: &[RunMeta],
         space: Space,
         change_list: impl FnMut(&mut RunList),
-        change_view: impl FnOnce(&mut View, Arc<Run>),
+        change_view: impl FnOnce(&mut View, Vec<Arc<Run>>),
     ) -> Result<()> {
-        let run = Arc::new(self.open_run(meta).inspect_err(|_| self.discard_run(meta.id))?);
+        let runs = metas.iter().map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>();
+        let runs = runs.inspect_err(|_| self.discard_runs(metas))?;
         self.update_list(space, change_list).inspect_err(|error| {
             // Else the list on disk may name it.
             if !matches!(error, Error::Poisoned { .. }) {
-                self.discard_run(meta.id);
+                self.discard_runs(metas);
             }
         })?;
-        self.files.published(meta.id);
+        metas.iter().for_each(|meta| self.files.published(meta.id));
         let mut view = write(&self.view);
         let mut new = View::clone(&view);
-        change_view(&mut new, run);
+        change_view(&mut new, runs);
         *view = Arc::new(new);
         Ok(())
     }
 
-    /// Writes a table's facts, and says which files they give up.
-    fn write_run(&self, table: &Memtable) -> Result<(RunMeta, Vec<FileId>)> {
-        let facts = table.sorted(crate::id::Lsn(u64::MAX));
-        let removed = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
-        let removed = removed.map(|(key, _)| FileId(key.prefix())).collect();
+    /// Writes a table's facts, in the order of their keys: a run for each domain, all or none.
+    fn write_runs(&self, table: &Memtable, facts: &[Fact]) -> Result<Vec<RunMeta>> {
+        let mut metas = Vec::new();
+        for own in facts.chunk_by(|(one, _), (next, _)| one.domain == next.domain) {
+            metas.extend(self.write_run(table, own).inspect_err(|_| self.discard_runs(&metas))?);
+        }
+        Ok(metas)
+    }
+
+    /// Writes facts of one domain, if there are any.
+    fn write_run(&self, table: &Memtable, facts: &[Fact]) -> Result<Option<RunMeta>> {
+        let Some(domain) = facts.first().map(|(key, _)| key.domain) else { return Ok(None) };
         let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
-        let mut writer = self.run_writer(table.lsn_range(), Family::ALL.map(count))?;
-        // Below the only run there is nothing that a tombstone could hide.
-        let keep_tombstones = !self.view().runs.is_empty();
+        let mut writer = self.run_writer(domain, table.lsn_range(), Family::ALL.map(count))?;
+        // Below the domain's only run there is nothing that a tombstone could hide.
+        let keep_tombstones = self.view().runs.iter().any(|run| run.domain() == domain);
         let written = facts
             .iter()
             .filter(|(_, value)| keep_tombstones || value.is_some())
-            .try_for_each(|(key, value)| writer.push(key, value.as_ref().map(crate::facts::Value::as_bytes)));
-        let meta = self.finish_run(writer, written, 0)?;
-        Ok((meta, removed))
+            .try_for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)));
+        self.finish_run(writer, written, 0).map(Some)
     }
 
     /// Merges runs if a tier is full; `false` where none is.
     fn merge_once(&self) -> Result<bool> {
         let damaged = lock(&self.damaged_runs).clone();
-        let range = pick_merge(&lock(&self.list).runs, |id| damaged.contains(&id));
-        range.map_or(Ok(false), |range| self.merge(range))
+        let picked = pick_merge(&lock(&self.list).runs, |id| damaged.contains(&id));
+        picked.map_or(Ok(false), |picked| self.merge(&picked))
     }
 
-    /// Merges the runs at these positions of the list; `false` where it was told to stop. While it goes on, tables are folded
-    /// as they fill.
-    fn merge(&self, range: Range<usize>) -> Result<bool> {
+    /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on, tables are
+    /// folded as they fill.
+    fn merge(&self, old: &[FileId]) -> Result<bool> {
         let metas = lock(&self.list).runs.clone();
-        let view = self.view();
-        let (Some(sources), Some(merged)) = (view.runs.get(range.clone()), metas.get(range.clone())) else {
-            return Ok(false);
-        };
-        let old: Vec<FileId> = sources.iter().map(|run| run.id()).collect();
+        let merged: Vec<&RunMeta> = metas.iter().filter(|meta| old.contains(&meta.id)).collect();
+        let sources: Vec<Arc<Run>> = self.view().runs.iter().filter(|run| old.contains(&run.id())).cloned().collect();
+        let Some(domain) = merged.first().map(|meta| meta.domain) else { return Ok(false) };
         let level = merged.iter().map(|meta| meta.level).max().unwrap_or_default().saturating_add(1);
         let lsns = (
             merged.iter().map(|meta| meta.lsn_min).min().unwrap_or_default(),
@@ -267,9 +279,10 @@ impl Inner {
             let entries: u64 = sources.iter().map(|run| run.entries(family)).sum();
             usize::try_from(entries).unwrap_or(usize::MAX)
         };
-        let mut writer = self.run_writer(lsns, Family::ALL.map(count))?;
-        let drop_tombstones = range.end == metas.len();
-        let mut job = MergeJob::new(sources, drop_tombstones);
+        let mut writer = self.run_writer(domain, lsns, Family::ALL.map(count))?;
+        let oldest = metas.iter().rfind(|meta| meta.domain == domain);
+        let drop_tombstones = oldest.is_some_and(|oldest| old.contains(&oldest.id));
+        let mut job = MergeJob::new(&sources, drop_tombstones);
         let merging = loop {
             match job.step(&mut writer, MERGE_STEP) {
                 Ok(true) => break Ok(()),
@@ -286,19 +299,19 @@ impl Inner {
             }
         };
         drop(job);
-        let meta = self.finish_run(writer, merging, level).inspect_err(|error| self.note_damage(&old, error))?;
+        let meta = self.finish_run(writer, merging, level).inspect_err(|error| self.note_damage(old, error))?;
         let list = |list: &mut RunList| {
             let at = list.runs.iter().position(|run| old.contains(&run.id)).unwrap_or_default();
             list.runs.retain(|run| !old.contains(&run.id));
             list.runs.insert(at, meta.clone());
         };
-        self.publish_run(&meta, Space::Free, list, |view, run| {
+        self.publish_runs(std::slice::from_ref(&meta), Space::Free, list, |view, runs| {
             let at = view.runs.iter().position(|run| old.contains(&run.id())).unwrap_or_default();
             view.runs.retain(|run| !old.contains(&run.id()));
-            view.runs.insert(at, run);
+            view.runs.splice(at..at, runs);
         })?;
         for id in old {
-            remove_if_there(&*self.files.vfs, &self.files.layout.run(id))?;
+            remove_if_there(&*self.files.vfs, &self.files.layout.run(*id))?;
         }
         Ok(true)
     }
@@ -311,10 +324,10 @@ impl Inner {
         }
     }
 
-    fn run_writer(&self, lsns: (crate::id::Lsn, crate::id::Lsn), entries: FamilyCounts) -> Result<RunWriter> {
+    fn run_writer(&self, domain: DomainId, lsns: (Lsn, Lsn), entries: FamilyCounts) -> Result<RunWriter> {
         let id = self.files.new_id();
         let path = self.files.layout.run(id);
-        RunWriter::create(&*self.files.vfs, &path, id, self.files.store, lsns, entries)
+        RunWriter::create(&*self.files.vfs, &path, id, self.files.store, domain, lsns, entries)
             .inspect_err(|_| self.files.published(id))
     }
 
@@ -331,6 +344,10 @@ impl Inner {
         finish().inspect_err(|_| self.discard_run(id))
     }
 
+    fn discard_runs(&self, metas: &[RunMeta]) {
+        metas.iter().for_each(|meta| self.discard_run(meta.id));
+    }
+
     /// Removes a run that no list names.
     fn discard_run(&self, id: FileId) {
         let _ = self.files.vfs.remove(&self.files.layout.run(id)); // at worst the next opening removes it
@@ -343,6 +360,7 @@ impl Inner {
             &self.files.layout.run(meta.id),
             meta.id,
             self.files.store,
+            meta.domain,
             meta.len,
             &self.files.run_mappings,
         )
@@ -358,12 +376,13 @@ impl Inner {
         drop(lock(&self.tip));
         let mut removed = Vec::new();
         for id in &logs {
-            match self.snapshot().segment(*id)? {
-                None => removed.push(*id),
-                Some(SegmentFact { live_frames: 0, .. }) => {
-                    removed.extend(self.commit_now(Request::DropFile(*id))?.dropped);
-                }
-                Some(_) => {}
+            let segments = self.snapshot().segments(*id)?;
+            if segments.is_empty() {
+                removed.push(*id);
+            }
+            // Also where another domain has something alive in it: the file goes with that, and not before the last fact.
+            for (domain, _) in segments.iter().filter(|(_, segment)| segment.live_frames == 0) {
+                removed.extend(self.commit_now(*domain, Request::DropFile(*id))?.dropped);
             }
         }
         self.sync()?; // see `fold_oldest`
@@ -397,6 +416,18 @@ impl Inner {
     }
 }
 
+/// The files that facts of a table give up, where no domain has a fact of them as of the table's end.
+fn given_up(facts: &[Fact], end: &Snapshot) -> Result<Vec<FileId>> {
+    let gone = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
+    let mut files = Vec::new();
+    for id in gone.map(|(key, _)| FileId(key.prefix())) {
+        if end.segments(id)?.is_empty() {
+            files.push(id);
+        }
+    }
+    Ok(files)
+}
+
 /// More log files than this hold facts that no run has: time to fold, or opening would have to read them all.
 const MAX_UNFOLDED_LOGS: u64 = 8;
 
@@ -411,8 +442,8 @@ pub(crate) fn run_thread(inner: &Inner) {
 }
 
 impl Store {
-    /// Merges all runs into one, so that a look-up has one place to look. Maintenance keeps them few by itself; this is for
-    /// after a large import.
+    /// Merges all runs into one (of each key domain), so that a look-up has one place to look. Maintenance keeps them few by
+    /// itself; this is for after a large import.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
@@ -420,8 +451,14 @@ impl Store {
         self.checkpoint()?;
         let inner = &self.inner;
         let _guard = lock(&inner.maintenance);
-        let count = lock(&inner.list).runs.len();
-        if count > 1 { inner.merge(0..count).map(drop) } else { Ok(()) }
+        for domain in inner.snapshot().domains() {
+            let runs = lock(&inner.list).runs.clone();
+            let own: Vec<FileId> = runs.iter().filter(|run| run.domain == *domain).map(|run| run.id).collect();
+            if own.len() > 1 {
+                inner.merge(&own)?;
+            }
+        }
+        Ok(())
     }
 
     /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself when

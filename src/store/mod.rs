@@ -13,6 +13,8 @@ mod open;
 pub(crate) mod options;
 mod pins;
 pub(crate) mod request;
+#[cfg(test)]
+mod tests;
 pub(crate) mod uploads;
 mod usage;
 mod verify;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
-use crate::id::{FileId, Lsn, SessionId, StoreId};
+use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, Op, Times};
 use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
@@ -177,7 +177,12 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         session,
         queue: Mutex::default(),
         tip: Mutex::new(Tip { active: None, last: durable, unsealed: replayed.unsealed }),
-        view: RwLock::new(Arc::new(View { active: Arc::new(table), frozen: Vec::new(), runs: Vec::new() })),
+        view: RwLock::new(Arc::new(View {
+            active: Arc::new(table),
+            frozen: Vec::new(),
+            runs: Vec::new(),
+            domains: [DomainId::DEFAULT].into(),
+        })),
         visible: AtomicU64::new(durable.0),
         durable: AtomicU64::new(durable.0),
         unfolded_logs: AtomicU64::new(list.unfolded_logs()),
@@ -226,7 +231,7 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
 
 fn note_names(names: &mut Vec<(Lsn, NameChange)>, record: &Record) {
     let ops = Op::parse_all(&record.ops).unwrap_or_default();
-    names.extend(name_changes(&ops).into_iter().map(|change| (record.header.lsn, change)));
+    names.extend(name_changes(record.header.domain, &ops).into_iter().map(|change| (record.header.lsn, change)));
 }
 
 /// What the log holds.
@@ -306,7 +311,7 @@ impl Inner {
         let metas = lock(&self.list).runs.clone();
         let runs = metas.iter().map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
         let old = self.view();
-        *crate::sync::write(&self.view) = Arc::new(View { active: Arc::clone(&old.active), frozen: Vec::new(), runs });
+        *crate::sync::write(&self.view) = Arc::new(View { runs, ..View::clone(&old) });
         Ok(())
     }
 
@@ -338,17 +343,21 @@ impl Inner {
     fn remove_orphans(&self, unlisted: &[(FileId, PathBuf)]) -> Result<()> {
         let snapshot = self.snapshot();
         for (key, value) in snapshot.view.active.sorted(snapshot.lsn) {
-            if key.family == Family::Segment && value.is_none() {
-                self.files.remove(FileId(key.prefix()))?;
+            let given_up = FileId(key.prefix());
+            if key.family == Family::Segment && value.is_none() && snapshot.segments(given_up)?.is_empty() {
+                self.files.remove(given_up)?;
             }
         }
         let (mut orphans, mut empty_logs) = (Vec::new(), Vec::new());
         for (id, path) in unlisted {
-            match snapshot.segment(*id)? {
-                None if path.starts_with(self.files.layout.runs()) => remove_if_there(&*self.files.vfs, path)?,
-                None => orphans.push(*id),
-                Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) => empty_logs.push(*id),
-                Some(_) => {}
+            let segments = snapshot.segments(*id)?;
+            let is_empty = |segment: &SegmentFact| segment.kind == SegmentKind::Log && segment.live_frames == 0;
+            if segments.iter().any(|(_, segment)| is_empty(segment)) {
+                empty_logs.push(*id);
+            } else if segments.is_empty() && path.starts_with(self.files.layout.runs()) {
+                remove_if_there(&*self.files.vfs, path)?;
+            } else if segments.is_empty() {
+                orphans.push(*id);
             }
         }
         self.files.remove_durably(&orphans)?;
@@ -405,6 +414,7 @@ impl Inner {
         for Tail { record, file, frame } in tail {
             let frame_offset = log.position + crate::log::record::HEADER_LEN as u64;
             let context = Context {
+                domain: record.header.domain,
                 snapshot: &snapshot,
                 overlay: &overlay,
                 log: log.header.file,
@@ -419,7 +429,7 @@ impl Inner {
             let times = context.now;
             let rebased = rebase(&record, file, &moved, &context)?;
             overlay.extend(rebased.iter().cloned());
-            let body = Body { ops: record.ops, facts: rebased };
+            let body = Body { domain: record.header.domain, ops: record.ops, facts: rebased };
             let header = record.header;
             let frame_len = frame.len() as u64;
             let (head, rest) = body.encode(header.lsn, self.durable(), times, frame_len, &log.header.salt);
@@ -449,19 +459,22 @@ impl Inner {
         if !self.names.needs_rebuild() || !self.names.prepare() {
             return;
         }
-        let snapshot = self.snapshot();
-        let _ = names_of(&snapshot).and_then(|names| self.names.rebuild(names));
+        let snapshots: Vec<Snapshot> = self.snapshot().each_domain().collect();
+        let names = snapshots.iter().map(names_of).collect::<Result<Vec<_>>>();
+        let _ = names.and_then(|names| self.names.rebuild(names.into_iter().flatten()));
     }
 }
 
-/// All names that facts have.
-fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(NameKind, String)>> + '_> {
-    let pins = snapshot.pins()?.map(|pin| Ok((NameKind::Pin, pin?.name)));
-    let repositories = snapshot.repositories()?.map(|repository| Ok((NameKind::Repository, repository?.name)));
-    let tags = snapshot.facts(Family::Tag, [0; 32])?.map(|fact| {
+/// All names that facts of the snapshot's domain have.
+fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(DomainId, NameKind, String)>> + '_> {
+    let domain = snapshot.domain;
+    let pins = snapshot.pins()?.map(move |pin| Ok((domain, NameKind::Pin, pin?.name)));
+    let repositories = snapshot.repositories()?;
+    let repositories = repositories.map(move |repository| Ok((domain, NameKind::Repository, repository?.name)));
+    let tags = snapshot.facts(Family::Tag, [0; 32])?.map(move |fact| {
         let (key, value) = fact?;
         let tag = decoded(TagFact::decode(value.as_bytes()))?.tag;
-        Ok((NameKind::Tag, tag_name(key.repository_id(), &tag)))
+        Ok((domain, NameKind::Tag, tag_name(key.repository_id(), &tag)))
     });
     Ok(pins.chain(repositories).chain(tags))
 }

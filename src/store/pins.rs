@@ -1,4 +1,4 @@
-//! Pins: names that keep blobs, for programs without manifests.
+//! Pins: names that keep blobs, for programs without manifests. They belong to the default domain.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::clock::milliseconds;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PinFact};
+use crate::id::DomainId;
 use crate::names::{NameKind, first_names};
 use crate::store::request::Request;
 use crate::store::view::{Lookup, Snapshot, decoded};
@@ -85,7 +86,7 @@ impl Store {
         let now = self.inner.now();
         let expires = options.expires_after.map_or(0, |after| now.open + milliseconds(after).max(1));
         let pin = PinFact { name: name.to_owned(), created: now.wall, expires, digests };
-        self.inner.commit(Request::Pin(pin)).map(drop)
+        self.inner.commit(DomainId::DEFAULT, Request::Pin(pin)).map(drop)
     }
 
     /// Removes a pin. What it held stays until it is [removed](Self::remove).
@@ -93,7 +94,7 @@ impl Store {
     /// # Errors
     /// [`Error::PinNotFound`] where there is none of that name.
     pub fn unpin(&self, name: &str) -> Result<()> {
-        self.inner.commit(Request::Unpin(name.to_owned())).map(drop)
+        self.inner.commit(DomainId::DEFAULT, Request::Unpin(name.to_owned())).map(drop)
     }
 
     /// The pin of a name.
@@ -121,7 +122,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
     pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        match self.inner.names.list(NameKind::Pin, after, limit) {
+        match self.inner.names.list(&[DomainId::DEFAULT], NameKind::Pin, after, limit) {
             Some(names) => Ok(names),
             None => self.inner.pins_from_facts(after, limit),
         }
@@ -137,7 +138,7 @@ impl Store {
         let expired = self.inner.expired_pins(now)?;
         let pins = expired.len();
         for name in expired {
-            self.inner.commit(Request::ExpirePin { name, now })?;
+            self.inner.commit(DomainId::DEFAULT, Request::ExpirePin { name, now })?;
         }
         Ok((pins, self.expire_uploads(upload_age)?))
     }
@@ -145,7 +146,8 @@ impl Store {
 
 impl Inner {
     fn pin_of(&self, name: &str) -> Result<Option<Pin>> {
-        let Some(fact) = self.snapshot().decode(&Key::pin(name), PinFact::decode)? else { return Ok(None) };
+        let key = Key::pin(DomainId::DEFAULT, name);
+        let Some(fact) = self.snapshot().decode(&key, PinFact::decode)? else { return Ok(None) };
         let expires_in =
             (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.open_time())));
         let (digest, references) = decoded(fact.digests.split_first())?;

@@ -2,20 +2,22 @@
 //!
 //! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its turn
 //! in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also those
-//! of the same group. So no check can be overtaken by another commit.
+//! of the same group. So no check can be overtaken by another commit. A commit belongs to one key domain: it may look at
+//! what others have, and changes facts of its own only.
 //!
 //! # Invariants kept here
 //! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests under its
 //!   digest. Only [`Facts::hold`] and [`Facts::release`] change it.
-//! - A segment's live frames and bytes are those of the blobs placed in it. Only [`Facts::change`] changes them, and every
-//!   change of a blob's place goes through it.
+//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`] changes
+//!   them, and every change of a blob's place goes through it.
+//! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Fact, Key, PinFact, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
-use crate::id::{FileId, Lsn, UploadId};
+use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::log::record::MAX_BODY;
 use crate::log::{Op, Times};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
@@ -59,7 +61,7 @@ pub(crate) enum Request {
     CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame>, then: Then },
     /// Give an upload up, whatever its state; or only if it was not touched since an open time.
     CancelUpload { id: UploadId, untouched_since: Option<u64> },
-    /// Give up a log file in which nothing lives.
+    /// Give up a log file in which nothing of the domain lives.
     DropFile(FileId),
     /// What a module above asks for.
     Apply(Box<dyn Apply>),
@@ -122,6 +124,8 @@ pub(crate) struct Resolved {
 /// Where things stand when a request's turn has come.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
+    /// The domain that the commit belongs to.
+    pub(crate) domain: DomainId,
     /// All commits of earlier groups.
     pub(crate) snapshot: &'a Snapshot,
     /// The facts of earlier commits of the same group.
@@ -139,6 +143,7 @@ pub(crate) struct Context<'a> {
 /// Decides what a request comes to.
 pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
     let mut facts = Facts::new(context, Vec::new());
+    let domain = context.domain;
     let mut existed = false;
     let mut uses_frame = false;
     let ops = match request {
@@ -156,7 +161,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             if blob.count > 0 {
                 return Err(Error::BlobInUse { digest: *digest, count: blob.count });
             }
-            facts.change(Key::blob(digest), Some(&blob), None)?;
+            facts.change(Key::blob(domain, digest), Some(&blob), None)?;
             vec![Op::Remove { digest: *digest }]
         }
         Request::Pin(pin) => {
@@ -167,7 +172,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             for digest in old.iter().flat_map(|old| &old.digests) {
                 facts.release(digest)?;
             }
-            facts.set(Key::pin(&pin.name), Some(pin.encode()));
+            facts.set(Key::pin(domain, &pin.name), Some(pin.encode()));
             vec![Op::Pin { name: pin.name.clone(), digests: pin.digests.clone() }]
         }
         Request::Unpin(name) => {
@@ -179,17 +184,17 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             _ => Vec::new(),
         },
         Request::BeginUpload { id, fact, then } => {
-            facts.set(Key::upload(*id), Some(fact.encode()));
+            facts.set(Key::upload(domain, *id), Some(fact.encode()));
             facts.follow(vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }], then)?
         }
         Request::AppendUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;
-            facts.set(Key::upload(*id), Some(to.encode()));
+            facts.set(Key::upload(domain, *id), Some(to.encode()));
             for (number, part) in parts {
-                facts.set(Key::upload_part(*id, *number), Some(Value::new(part)));
+                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
             }
             if let (None, Some(file)) = (from.file, to.file) {
-                facts.set(Key::segment(file), Some(SegmentFact::empty(SegmentKind::Upload).encode()));
+                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload).encode()));
             }
             vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
         }
@@ -200,14 +205,14 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
                 _ => facts.put(descriptor, context.log, context.frame_offset)?,
             };
             uses_frame = frame.is_some() && !existed;
-            facts.end_upload(*id, from, existed || frame.is_some());
+            facts.end_upload(*id, from, existed || frame.is_some())?;
             let mut ops = put_op(existed, descriptor);
             ops.push(Op::CommitUpload { id: *id, digest: descriptor.digest, len: descriptor.len });
             facts.follow(ops, then)?
         }
         Request::CancelUpload { id, untouched_since } => match facts.upload(*id)? {
             Some(upload) if untouched_since.is_none_or(|since| upload.touched <= since) => {
-                facts.end_upload(*id, &upload, true);
+                facts.end_upload(*id, &upload, true)?;
                 vec![Op::CancelUpload { id: *id }]
             }
             Some(_) => Vec::new(),
@@ -215,7 +220,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::DropFile(file) => match facts.segment(*file)? {
             Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if *file < context.oldest_log => {
-                facts.drop_file(*file);
+                facts.drop_file(*file)?;
                 vec![Op::DropFile { file: *file }]
             }
             _ => Vec::new(),
@@ -252,6 +257,10 @@ pub(crate) struct Facts<'a> {
 }
 
 impl Lookup for Facts<'_> {
+    fn domain(&self) -> DomainId {
+        self.context.domain
+    }
+
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
         self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
     }
@@ -278,6 +287,11 @@ impl<'a> Facts<'a> {
         Ok(ops)
     }
 
+    /// All domains, in order: the default one first.
+    pub(crate) fn domains(&self) -> &'a [DomainId] {
+        self.context.snapshot.domains()
+    }
+
     /// The LSN that this commit gets.
     pub(crate) fn lsn(&self) -> Lsn {
         self.context.lsn
@@ -291,7 +305,7 @@ impl<'a> Facts<'a> {
     /// The first facts with a prefix, at most `limit`, in the order of their keys.
     pub(crate) fn scan(&self, prefix: Prefix, limit: usize) -> Result<Vec<(Key, Value)>> {
         let overlay = self.context.overlay.iter().filter(|(key, _)| prefix.contains(key));
-        let from = Key { family: prefix.family, bytes: prefix.from };
+        let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
         let newer = overlay.chain(self.changed.range(from..).take_while(|(key, _)| prefix.contains(key)));
         let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
         // Each of the newer ones may hide one of these.
@@ -325,11 +339,11 @@ impl<'a> Facts<'a> {
     }
 
     fn pin(&self, name: &str) -> Result<Option<PinFact>> {
-        self.decode(&Key::pin(name), PinFact::decode)
+        self.decode(&Key::pin(self.domain(), name), PinFact::decode)
     }
 
     fn upload(&self, id: UploadId) -> Result<Option<UploadFact>> {
-        self.decode(&Key::upload(id), UploadFact::decode)
+        self.decode(&Key::upload(self.domain(), id), UploadFact::decode)
     }
 
     /// Makes sure that an upload stands where the caller left it.
@@ -346,7 +360,7 @@ impl<'a> Facts<'a> {
         if self.blob(&descriptor.digest)?.is_some() {
             return Ok(true);
         }
-        self.change(Key::blob(&descriptor.digest), None, Some(&descriptor.fact(file, frame_offset)))?;
+        self.change(Key::blob(self.domain(), &descriptor.digest), None, Some(&descriptor.fact(file, frame_offset)))?;
         Ok(false)
     }
 
@@ -354,13 +368,14 @@ impl<'a> Facts<'a> {
     pub(crate) fn hold(&mut self, digest: &Digest) -> Result<()> {
         let mut blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
         blob.count = one_more(blob.count)?;
-        self.set(Key::blob(digest), Some(blob.encode()));
+        self.set(Key::blob(self.domain(), digest), Some(blob.encode()));
         Ok(())
     }
 
     /// Counts one less that holds a blob.
     pub(crate) fn release(&mut self, digest: &Digest) -> Result<()> {
-        if self.blob(digest)?.is_some() { self.release_key(Key::blob(digest)) } else { Ok(()) }
+        let key = Key::blob(self.domain(), digest);
+        if self.blob(digest)?.is_some() { self.release_key(key) } else { Ok(()) }
     }
 
     /// Counts one less that holds the blob with this key.
@@ -381,24 +396,30 @@ impl<'a> Facts<'a> {
         for digest in &pin.digests {
             self.release(digest)?;
         }
-        self.set(Key::pin(&pin.name), None);
+        self.set(Key::pin(self.domain(), &pin.name), None);
         Ok(vec![Op::Unpin { name: pin.name.clone() }])
     }
 
     /// Removes all facts of an upload, and its file with them where no blob lies in it.
-    fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) {
-        self.set(Key::upload(id), None);
+    fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) -> Result<()> {
+        let domain = self.domain();
+        self.set(Key::upload(domain, id), None);
         for part in 0..upload.parts() {
-            self.set(Key::upload_part(id, part), None);
+            self.set(Key::upload_part(domain, id, part), None);
         }
-        if let Some(file) = upload.file.filter(|_| drop_file) {
-            self.drop_file(file);
-        }
+        upload.file.filter(|_| drop_file).map_or(Ok(()), |file| self.drop_file(file))
     }
 
-    fn drop_file(&mut self, file: FileId) {
-        self.set(Key::segment(file), None);
+    /// Gives up what the domain has of a file, and the file where no other domain has anything of it.
+    fn drop_file(&mut self, file: FileId) -> Result<()> {
+        self.set(Key::segment(self.domain(), file), None);
+        for domain in self.domains() {
+            if self.get(&Key::segment(*domain, file))?.is_some() {
+                return Ok(());
+            }
+        }
         self.dropped.push(file);
+        Ok(())
     }
 
     /// Changes a blob's fact, and carries its change of place, if that is one, over to the segments concerned.
@@ -414,9 +435,9 @@ impl<'a> Facts<'a> {
             segment.live_bytes = segment.live_bytes.saturating_sub(place.frame_len());
             let needed = segment.kind == SegmentKind::Log && place.file >= self.context.oldest_log;
             if segment.live_frames == 0 && !needed {
-                self.drop_file(place.file);
+                self.drop_file(place.file)?;
             } else {
-                self.set(Key::segment(place.file), Some(segment.encode()));
+                self.set(Key::segment(self.domain(), place.file), Some(segment.encode()));
             }
         }
         if let Some(BlobFact { place, .. }) = new {
@@ -426,7 +447,7 @@ impl<'a> Facts<'a> {
             segment.live_frames += 1;
             segment.live_bytes += place.frame_len();
             segment.frame_bytes += place.frame_len();
-            self.set(Key::segment(place.file), Some(segment.encode()));
+            self.set(Key::segment(self.domain(), place.file), Some(segment.encode()));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
-use crate::id::{FileId, RepositoryId, UploadId};
+use crate::id::{DomainId, FileId, RepositoryId, UploadId};
 use crate::segment::{Descriptor, SegmentWriter, encode_table};
 use crate::store::content::{Destination, Expect, source_failed};
 use crate::store::request::Request;
@@ -66,6 +66,7 @@ pub(crate) enum Slot {
 /// An upload with its segment open, as its facts say it stands.
 #[derive(Debug)]
 pub(crate) struct Session {
+    domain: DomainId,
     /// The state on disk.
     fact: UploadFact,
     /// None before the first byte.
@@ -186,23 +187,33 @@ impl Store {
     /// What giving them up meets; those already given up stay so.
     pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
         let Some(since) = self.inner.open_time().checked_sub(milliseconds(idle)) else { return Ok(0) };
+        let snapshot = self.inner.snapshot();
         let mut count = 0;
-        for (id, _) in self.inner.upload_facts()?.into_iter().filter(|(_, fact)| fact.touched <= since) {
-            if matches!(lock(&self.inner.uploads).get(&id), Some(Slot::InUse)) {
-                continue; // its client is sending
-            }
-            match self.inner.commit(Request::CancelUpload { id, untouched_since: Some(since) }) {
-                Ok(_) => count += 1,
-                Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
-                Err(error) => return Err(error),
-            }
-            self.inner.forget_upload(id);
+        for domain in snapshot.domains() {
+            count += self.inner.expire_uploads_of(*domain, since)?;
         }
         Ok(count)
     }
 }
 
 impl Inner {
+    /// Gives up the uploads of a domain that were not touched since an open time.
+    fn expire_uploads_of(&self, domain: DomainId, since: u64) -> Result<usize> {
+        let mut count = 0;
+        for (id, _) in self.upload_facts(domain)?.into_iter().filter(|(_, fact)| fact.touched <= since) {
+            if matches!(lock(&self.uploads).get(&id), Some(Slot::InUse)) {
+                continue; // its client is sending
+            }
+            match self.commit(domain, Request::CancelUpload { id, untouched_since: Some(since) }) {
+                Ok(_) => count += 1,
+                Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
+                Err(error) => return Err(error),
+            }
+            self.forget_upload(id);
+        }
+        Ok(count)
+    }
+
     pub(crate) fn begin_upload(&self, algorithm: Algorithm, into: &dyn Destination) -> Result<UploadId> {
         let id = UploadId(random()?);
         let now = self.now();
@@ -216,7 +227,7 @@ impl Inner {
             repository: into.repository()?,
             hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
         };
-        self.commit(Request::BeginUpload { id, fact, then: into.exists() })?;
+        self.commit(into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
         Ok(id)
     }
 
@@ -240,31 +251,32 @@ impl Inner {
 
     pub(crate) fn uploads_of(&self, of: &dyn Destination) -> Result<Vec<UploadStatus>> {
         let owner = of.repository()?;
-        let facts = self.upload_facts()?;
+        let facts = self.upload_facts(of.domain())?;
         let own = facts.iter().filter(|(_, fact)| fact.repository == owner);
         Ok(own.map(|(id, fact)| self.status(*id, fact)).collect())
     }
 
     pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {
         self.upload_fact_of(id, of)?;
-        self.commit(Request::CancelUpload { id, untouched_since: None })?;
+        self.commit(of.domain(), Request::CancelUpload { id, untouched_since: None })?;
         self.forget_upload(id);
         Ok(())
     }
 
-    fn upload_fact(&self, id: UploadId) -> Result<UploadFact> {
-        self.snapshot().decode(&Key::upload(id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
+    fn upload_fact(&self, domain: DomainId, id: UploadId) -> Result<UploadFact> {
+        self.snapshot().decode(&Key::upload(domain, id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
     }
 
     fn upload_fact_of(&self, id: UploadId, of: &dyn Destination) -> Result<UploadFact> {
         let owner = of.repository()?;
-        let fact = self.upload_fact(id)?;
+        let fact = self.upload_fact(of.domain(), id)?;
         expect_owner(id, &fact, owner)?;
         Ok(fact)
     }
 
-    pub(crate) fn upload_facts(&self) -> Result<Vec<(UploadId, UploadFact)>> {
-        let snapshot = self.snapshot();
+    /// All uploads of a domain.
+    pub(crate) fn upload_facts(&self, domain: DomainId) -> Result<Vec<(UploadId, UploadFact)>> {
+        let snapshot = self.snapshot_of(domain);
         let facts = snapshot.facts(Family::Upload, [0; 32])?;
         facts
             .map(|fact| {
@@ -307,7 +319,7 @@ impl Inner {
         let mut lease = Lease { inner: self, id, session: None };
         let mut session = match held {
             Some(session) => session,
-            None => Box::new(self.load_session(id)?),
+            None => Box::new(self.load_session(of.domain(), id)?),
         };
         if let Err(error) = expect_owner(id, &session.fact, owner) {
             lease.session = Some(session);
@@ -336,8 +348,8 @@ impl Inner {
         }
     }
 
-    fn load_session(&self, id: UploadId) -> Result<Session> {
-        let fact = self.upload_fact(id)?;
+    fn load_session(&self, domain: DomainId, id: UploadId) -> Result<Session> {
+        let fact = self.upload_fact(domain, id)?;
         let hasher = match fact.offset {
             0 => Some(Hasher::new(fact.algorithm)),
             _ => Hasher::resume(fact.algorithm, &fact.hash_state),
@@ -347,8 +359,8 @@ impl Inner {
             Some(file) => {
                 let mut crcs = Vec::new();
                 for part in 0..fact.parts() {
-                    let value =
-                        self.snapshot().get(&Key::upload_part(id, part))?.ok_or(Error::UploadNotFound { id })?;
+                    let value = self.snapshot().get(&Key::upload_part(domain, id, part))?;
+                    let value = value.ok_or(Error::UploadNotFound { id })?;
                     crcs.extend(value.as_bytes().as_chunks().0.iter().copied().map(u32::from_le_bytes));
                 }
                 decoded((crcs.len() as u64 == fact.whole_blocks()).then_some(()))?;
@@ -356,7 +368,7 @@ impl Inner {
                 Some(SegmentWriter::resume(&*self.files.vfs, path, fact.offset, crcs, fact.block_crc)?)
             }
         };
-        Ok(Session { fact, writer, hasher, unpublished: None })
+        Ok(Session { domain, fact, writer, hasher, unpublished: None })
     }
 
     fn append(&self, id: UploadId, session: &mut Session, offset: u64, content: &mut dyn Read) -> Result<(u64, Next)> {
@@ -416,7 +428,7 @@ impl Inner {
             ..from.clone()
         };
         let parts = changed_parts(writer.crcs(), from.whole_blocks());
-        self.commit(Request::AppendUpload { id, from, to: to.clone(), parts })?;
+        self.commit(session.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
         session.fact = to;
         session.unpublished.take().map_or(Ok(()), |file| self.publish(file))
     }
@@ -453,7 +465,7 @@ impl Inner {
             let frame = frame_for(expected, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
         };
-        self.commit(request)?;
+        self.commit(session.domain, request)?;
         Ok(((), Next::Ends))
     }
 

@@ -1,5 +1,7 @@
 //! How much space the store takes, from what is counted anyway.
 
+use std::collections::HashSet;
+
 use crate::error::Result;
 use crate::facts::{Family, SegmentFact};
 use crate::store::Store;
@@ -30,13 +32,19 @@ impl Store {
         let snapshot = self.inner.snapshot();
         let run_bytes = snapshot.view.runs.iter().map(|run| run.len()).sum();
         let mut usage = Usage { run_bytes, ..Usage::default() };
-        for fact in snapshot.facts(Family::Segment, [0; 32])? {
-            let segment = decoded(SegmentFact::decode(fact?.1.as_bytes()))?;
-            usage.live_bytes += segment.live_bytes;
-            usage.dead_bytes += segment.frame_bytes.saturating_sub(segment.live_bytes);
-            usage.blobs += u64::from(segment.live_frames);
-            usage.segments += 1;
+        // A log file counts once, however many domains have something in it.
+        let mut files = HashSet::new();
+        for snapshot in snapshot.each_domain() {
+            for fact in snapshot.facts(Family::Segment, [0; 32])? {
+                let (key, value) = fact?;
+                let segment = decoded(SegmentFact::decode(value.as_bytes()))?;
+                usage.live_bytes += segment.live_bytes;
+                usage.dead_bytes += segment.frame_bytes.saturating_sub(segment.live_bytes);
+                usage.blobs += u64::from(segment.live_frames);
+                files.insert(key.prefix());
+            }
         }
+        usage.segments = files.len() as u64;
         Ok(usage)
     }
 }

@@ -9,7 +9,7 @@ use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
 use crate::id::FileId;
 use crate::registry::recount;
 use crate::segment::{parse_footer, parse_header};
-use crate::store::view::{Lookup, decoded};
+use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
 
@@ -61,16 +61,29 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged, so that not even the list of blobs is known.
     pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
-        let inner = &self.inner;
-        let snapshot = inner.snapshot();
         let mut report = Verification::default();
+        for snapshot in self.inner.snapshot().each_domain() {
+            self.inner.verify_domain(&snapshot, &mut report, &mut progress)?;
+        }
+        Ok(report)
+    }
+}
+
+impl Inner {
+    /// Verifies what belongs to a snapshot's domain: nothing that is counted in one leads out of it.
+    fn verify_domain(
+        &self,
+        snapshot: &Snapshot,
+        report: &mut Verification,
+        progress: &mut dyn FnMut(&Verification),
+    ) -> Result<()> {
         let mut held: HashMap<[u8; 32], u64> = HashMap::new();
         for pin in snapshot.pins()? {
             for digest in &pin?.digests {
-                *held.entry(Key::blob(digest).bytes).or_default() += 1;
+                *held.entry(Key::blob(snapshot.domain, digest).bytes).or_default() += 1;
             }
         }
-        recount(&snapshot, &mut held, &mut |what, stored, counted| report.compare(|| what, stored, counted))?;
+        recount(snapshot, &mut held, &mut |what, stored, counted| report.compare(|| what, stored, counted))?;
         let mut segments: HashMap<FileId, (u64, u64)> = HashMap::new();
         for fact in snapshot.facts(Family::Blob, [0; 32])? {
             let (key, value) = fact?;
@@ -81,21 +94,21 @@ impl Store {
             report.blobs += 1;
             report.bytes += fact.len;
             report.stored_bytes += fact.place.stored_len;
-            let digest = inner.digest_of(&key, &fact);
+            let digest = self.digest_of(&key, &fact);
             let counted = held.remove(&key.bytes).unwrap_or_default();
             let name = |digest: &Result<Digest>| digest.as_ref().map_or_else(|_| format!("{key:?}"), Digest::to_string);
             report.compare(|| format!("references to {}", name(&digest)), fact.count.into(), counted);
             let read = digest.clone().and_then(|digest| {
-                let file = inner.files.get(&fact.place)?;
+                let file = self.files.get(&fact.place)?;
                 Blob::new(digest, fact, file).verify()
             });
             // The blob may have been removed since: then there is nothing to find.
             if let Err(error) = read
-                && inner.snapshot().blob_by_key(&key)?.is_some_and(|now| now.place == fact.place)
+                && self.snapshot().blob_by_key(&key)?.is_some_and(|now| now.place == fact.place)
             {
                 report.findings.push(Finding::Blob { digest: digest.ok(), error });
             }
-            progress(&report);
+            progress(report);
         }
         for (key, counted) in held {
             report.compare(|| format!("references to the missing blob {key:02x?}"), 0, counted);
@@ -107,8 +120,8 @@ impl Store {
             report.compare(|| format!("live frames of {key:?}"), segment.live_frames.into(), frames);
             report.compare(|| format!("live bytes of {key:?}"), segment.live_bytes, bytes);
             if segment.kind == SegmentKind::Sealed
-                && let Err(error) = inner.check_segment(FileId(key.prefix()))
-                && inner.snapshot().segment(FileId(key.prefix()))?.is_some()
+                && let Err(error) = self.check_segment(FileId(key.prefix()))
+                && self.snapshot_of(snapshot.domain).segment(FileId(key.prefix()))?.is_some()
             {
                 report.findings.push(Finding::Segment { error });
             }
@@ -118,11 +131,9 @@ impl Store {
         for (file, (frames, _)) in segments {
             report.compare(|| format!("frames in the unknown segment {file}"), 0, frames);
         }
-        Ok(report)
+        Ok(())
     }
-}
 
-impl Inner {
     /// Reads what surrounds the frames of a segment.
     fn check_segment(&self, id: FileId) -> Result<()> {
         let path = self.files.layout.segment(id);

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, Prefix, SegmentFact, Value, successor};
-use crate::id::{FileId, Lsn};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::runs::{Merge, Run, Source};
 
 /// The tables and runs that hold all facts, newest first. Replaced as a whole when one of them is.
@@ -21,16 +21,40 @@ pub(crate) struct View {
     pub(crate) frozen: Vec<Arc<Memtable>>,
     /// Newest first.
     pub(crate) runs: Vec<Arc<Run>>,
+    /// All domains, in order: the default one first.
+    pub(crate) domains: Arc<[DomainId]>,
 }
 
-/// A view at an LSN.
+/// A view at an LSN, as one domain sees it. A key that is asked for is looked up in its own domain all the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) view: Arc<View>,
     pub(crate) lsn: Lsn,
+    pub(crate) domain: DomainId,
 }
 
 impl Snapshot {
+    /// The same moment, as another domain sees it.
+    pub(crate) fn in_domain(&self, domain: DomainId) -> Self {
+        Self { domain, ..self.clone() }
+    }
+
+    /// All domains, in order: the default one first.
+    pub(crate) fn domains(&self) -> &[DomainId] {
+        &self.view.domains
+    }
+
+    /// The same moment, as each domain sees it.
+    pub(crate) fn each_domain(&self) -> impl Iterator<Item = Self> + '_ {
+        self.domains().iter().map(|domain| self.in_domain(*domain))
+    }
+
+    /// What the domains have in a file: those that have a fact of it. While there is one, the file is needed.
+    pub(crate) fn segments(&self, id: FileId) -> Result<Vec<(DomainId, SegmentFact)>> {
+        let found = |snapshot: Self| Ok(snapshot.segment(id)?.map(|segment| (snapshot.domain, segment)));
+        self.each_domain().filter_map(|snapshot| found(snapshot).transpose()).collect()
+    }
+
     /// What `look` makes of the value under a key.
     pub(crate) fn look<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Result<Option<T>> {
         for table in std::iter::once(&self.view.active).chain(&self.view.frozen) {
@@ -38,7 +62,7 @@ impl Snapshot {
                 return Ok(found);
             }
         }
-        for run in &self.view.runs {
+        for run in self.view.runs.iter().filter(|run| run.domain() == key.domain) {
             if let Some(found) = run.get(key, &look)? {
                 return Ok(found);
             }
@@ -51,18 +75,27 @@ impl Snapshot {
         self.look(key, Value::new)
     }
 
-    /// The facts of a family in the order of their keys, from one on.
+    /// The facts of the domain's family in the order of their keys, from one on.
     pub(crate) fn facts(
         &self,
+        family: Family,
+        from: [u8; 32],
+    ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+        self.facts_of(self.domain, family, from)
+    }
+
+    fn facts_of(
+        &self,
+        domain: DomainId,
         family: Family,
         from: [u8; 32],
     ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
         let tables = std::iter::once(&self.view.active).chain(&self.view.frozen);
         let mut sources: Vec<Source<'_>> = Vec::new();
         for table in tables {
-            sources.push(Box::new(table.range(family, from, self.lsn).map(Ok)));
+            sources.push(Box::new(table.range(domain, family, from, self.lsn).map(Ok)));
         }
-        for run in &self.view.runs {
+        for run in self.view.runs.iter().filter(|run| run.domain() == domain) {
             sources.push(Box::new(run.iter(family, from)));
         }
         let merged = Merge::new(sources);
@@ -84,13 +117,16 @@ impl Snapshot {
         after: Option<Key>,
     ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
         let from = after.map_or(Some(prefix.from), |after| successor(after.bytes)).unwrap_or([u8::MAX; 32]);
-        let facts = self.facts(prefix.family, from.max(prefix.from))?;
+        let facts = self.facts_of(prefix.domain, prefix.family, from.max(prefix.from))?;
         Ok(facts.take_while(move |fact| fact.as_ref().map_or(true, |(key, _)| prefix.contains(key))))
     }
 }
 
 /// What can be asked of facts, whether as of an LSN or with what a commit changes.
 pub(crate) trait Lookup {
+    /// The domain in which is looked for what is not asked for by its key.
+    fn domain(&self) -> DomainId;
+
     /// The value under a key, decoded.
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>>;
 
@@ -101,17 +137,21 @@ pub(crate) trait Lookup {
 
     /// What is known of the blob with a digest.
     fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
-        let blob = self.blob_by_key(&Key::blob(digest))?;
+        let blob = self.blob_by_key(&Key::blob(self.domain(), digest))?;
         Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
     }
 
-    /// What is known of a segment.
+    /// What is known of a segment: of what the domain has in it.
     fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.decode(&Key::segment(id), SegmentFact::decode)
+        self.decode(&Key::segment(self.domain(), id), SegmentFact::decode)
     }
 }
 
 impl Lookup for Snapshot {
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
         self.look(key, decode)?.map(decoded).transpose()
     }

@@ -83,7 +83,7 @@ impl Apply for NotePulls {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for (named, digest, time) in &self.0 {
-            let key = Key::of_digest(Family::Pull, named.id, digest);
+            let key = Key::of_digest(facts.domain(), Family::Pull, named.id, digest);
             let known = facts.decode(&key, PullFact::decode)?;
             let is_newer = known.is_none_or(|known| known.pulled < *time);
             if is_newer && is_there(facts, named)? && find::manifest(facts, named.id, digest)?.is_some() {

@@ -1,0 +1,257 @@
+//! A store with two key domains: what one has lies apart from what the other has, also in a log file with frames of both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::id::{DomainId, FileId, RepositoryId};
+use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
+use crate::store::content::Destination;
+use crate::store::files::Space;
+use crate::store::request::{Request, Then};
+use crate::store::view::{Lookup, View};
+use crate::store::{Inner, Maintenance, Options, Store};
+use crate::sync::{lock, write};
+use crate::vfs::SimVfs;
+
+const ONE: DomainId = DomainId::DEFAULT;
+const OTHER: DomainId = DomainId(1);
+
+/// The other domain as a place for blobs, without a repository.
+struct Other<'a>(&'a Inner);
+
+impl Destination for Other<'_> {
+    fn domain(&self) -> DomainId {
+        OTHER
+    }
+
+    fn has(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.0.snapshot_of(OTHER).blob(digest)?.is_some())
+    }
+
+    fn exists(&self) -> Then {
+        None
+    }
+
+    fn then(&self, _: &Digest) -> Then {
+        None
+    }
+
+    fn repository(&self) -> Result<Option<RepositoryId>> {
+        Ok(None)
+    }
+}
+
+fn open(disk: &SimVfs) -> Store {
+    let options = Options::new().create(true).vfs(Arc::new(disk.clone())).clock(Clock::manual());
+    let options = options.maintenance(Maintenance::Inline).history(0).log_file_size(64 << 10);
+    let store = options.open("/store").unwrap();
+    let mut view = write(&store.inner.view);
+    *view = Arc::new(View { domains: [ONE, OTHER].into(), ..View::clone(&view) });
+    drop(view);
+    store
+}
+
+fn put(store: &Store, domain: DomainId, content: &str) -> Digest {
+    match domain {
+        OTHER => store.inner.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(&store.inner)).unwrap(),
+        _ => store.put(content, Algorithm::Sha256).unwrap(),
+    }
+}
+
+fn remove(store: &Store, domain: DomainId, digest: Digest) -> Vec<FileId> {
+    store.inner.commit(domain, Request::Remove(digest)).unwrap().dropped
+}
+
+fn has_log(disk: &SimVfs, store: &Store, id: FileId) -> bool {
+    disk.files().contains(&store.inner.files.layout.log(id))
+}
+
+/// The log file that is written now.
+fn active_log(store: &Store) -> FileId {
+    lock(&store.inner.tip).active.as_ref().unwrap().header.file
+}
+
+/// Begins a new log file, and makes runs of what is in the one before, which the list names no more.
+fn let_log_go(store: &Store) {
+    store.inner.rotate(&mut lock(&store.inner.tip), 0, Space::Free).unwrap();
+    store.checkpoint().unwrap();
+}
+
+fn assert_sound(store: &Store) {
+    let findings = store.verify(|_| {}).unwrap().findings;
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+/// The domains of the runs, as the list and the view have them.
+fn run_domains(store: &Store) -> Vec<u32> {
+    let listed: Vec<_> = lock(&store.inner.list).runs.iter().map(|run| (run.id, run.domain)).collect();
+    assert!(store.inner.view().runs.iter().map(|run| (run.id(), run.domain())).eq(listed.clone()));
+    listed.into_iter().map(|(_, domain)| domain.0).collect()
+}
+
+#[test]
+fn a_table_with_facts_of_two_domains_becomes_two_runs() {
+    let store = open(&SimVfs::new());
+    let (one, other) = (put(&store, ONE, "one's"), put(&store, OTHER, "the other's"));
+    let shared = put(&store, ONE, "both have it");
+    assert_eq!(put(&store, OTHER, "both have it"), shared);
+    store.checkpoint().unwrap();
+    assert_eq!(run_domains(&store), [0, 1]);
+    assert_eq!(lock(&store.inner.list).folded, store.last_lsn());
+    let has = |domain, digest| store.inner.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
+    let check = || {
+        assert!(has(ONE, &one) && has(ONE, &shared) && has(OTHER, &other) && has(OTHER, &shared));
+        assert!(!has(OTHER, &one) && !has(ONE, &other));
+        assert_eq!(store.blobs().count(), 2);
+        assert_eq!(store.usage().unwrap().blobs, 4, "content of two domains is stored twice");
+        assert_sound(&store);
+    };
+    check();
+    for n in 0..9 {
+        put(&store, OTHER, &n.to_string());
+        store.checkpoint().unwrap();
+        if n == 3 {
+            remove(&store, ONE, put(&store, ONE, "goes again"));
+        }
+    }
+    assert_eq!(run_domains(&store), [1, 1, 1, 0, 0], "ten of the other's, of which eight were merged");
+    store.merge_runs().unwrap();
+    let mut domains = run_domains(&store);
+    domains.sort_unstable();
+    assert_eq!(domains, [0, 1]);
+    remove(&store, OTHER, put(&store, OTHER, "9"));
+    (0..9).for_each(|n| drop(remove(&store, OTHER, Digest::of(Algorithm::Sha256, n.to_string().as_bytes()))));
+    store.checkpoint().unwrap();
+    assert_eq!(store.usage().unwrap().blobs, 4);
+    assert_sound(&store);
+}
+
+#[test]
+fn a_log_file_goes_with_the_last_frame_of_any_domain() {
+    for first in [ONE, OTHER] {
+        let disk = SimVfs::new();
+        let store = open(&disk);
+        let last = if first == ONE { OTHER } else { ONE };
+        let digests = [first, last].map(|domain| put(&store, domain, "content"));
+        let log = active_log(&store);
+        assert_eq!(store.inner.snapshot().segments(log).unwrap().len(), 2);
+        assert_eq!(store.usage().unwrap().segments, 1, "one file, whoever counts");
+        let_log_go(&store);
+        assert_eq!(remove(&store, first, digests[0]), [], "the other domain has a frame in it");
+        let_log_go(&store);
+        assert!(has_log(&disk, &store, log));
+        assert_eq!(store.inner.get(last, &digests[1]).unwrap().bytes().unwrap(), "content");
+        assert_sound(&store);
+        assert_eq!(remove(&store, last, digests[1]), [log]);
+        assert!(!has_log(&disk, &store, log));
+        let_log_go(&store);
+        assert_sound(&store);
+    }
+}
+
+#[test]
+fn a_log_file_that_a_domain_emptied_while_it_was_written_goes_with_the_other_s_last_frame() {
+    let disk = SimVfs::new();
+    let store = open(&disk);
+    let digests = [ONE, OTHER].map(|domain| put(&store, domain, "content"));
+    let log = active_log(&store);
+    assert_eq!(remove(&store, ONE, digests[0]), [], "it is needed");
+    let_log_go(&store);
+    let segments = store.inner.snapshot().segments(log).unwrap();
+    assert_eq!(segments.iter().map(|(domain, _)| *domain).collect::<Vec<_>>(), [OTHER]);
+    assert!(has_log(&disk, &store, log));
+    assert_eq!(remove(&store, OTHER, digests[1]), [log]);
+    assert!(!has_log(&disk, &store, log));
+}
+
+#[test]
+fn a_log_file_that_all_domains_emptied_while_it_was_written_goes_when_it_is_let_go_of() {
+    let disk = SimVfs::new();
+    let store = open(&disk);
+    let digests = [ONE, OTHER].map(|domain| put(&store, domain, "content"));
+    let log = active_log(&store);
+    [ONE, OTHER].into_iter().zip(digests).for_each(|(domain, digest)| drop(remove(&store, domain, digest)));
+    assert!(has_log(&disk, &store, log));
+    let_log_go(&store);
+    assert!(!has_log(&disk, &store, log));
+    assert_eq!(store.inner.snapshot().segments(log).unwrap(), []);
+}
+
+#[test]
+fn the_tail_of_the_log_comes_back_in_its_domains() {
+    let disk = SimVfs::new();
+    let store = open(&disk);
+    let digests = [ONE, OTHER].map(|domain| put(&store, domain, "content"));
+    let after = disk.restarted();
+    let store = open(&after);
+    let log = active_log(&store);
+    for (domain, digest) in [ONE, OTHER].into_iter().zip(digests) {
+        assert_eq!(store.inner.get(domain, &digest).unwrap().bytes().unwrap(), "content");
+    }
+    assert_eq!(store.inner.snapshot().segments(log).unwrap().len(), 1, "of two records one was known durable");
+    assert_sound(&store);
+}
+
+fn name(name: &str) -> RepositoryName {
+    name.parse().unwrap()
+}
+
+fn manifest(layer: &Digest) -> (PutManifest, String) {
+    (PutManifest::new("a/b").references(vec![*layer], vec![]).tag("v1".parse().unwrap()), format!("holds {layer}"))
+}
+
+#[test]
+fn a_repository_lives_in_its_domain_and_is_found_there() {
+    let store = open(&SimVfs::new());
+    let one = store.create_repository(&name("one"), RepositorySettings::new()).unwrap();
+    let other = store.create_repository_in(OTHER, &name("other"), RepositorySettings::new()).unwrap();
+    for taken in ["one", "other"] {
+        for domain in [ONE, OTHER] {
+            let again = store.create_repository_in(domain, &name(taken), RepositorySettings::new());
+            assert!(matches!(again, Err(Error::RepositoryExists { .. })), "{taken} in {domain:?}");
+        }
+    }
+    let found: Repository<'_> = store.repository(&name("other")).unwrap();
+    assert_eq!((found.domain, found.id), (OTHER, other.id));
+    assert_eq!(store.repositories(None, 9).unwrap(), [name("one"), name("other")]);
+    assert_eq!(store.repositories(Some("one"), 9).unwrap(), [name("other")]);
+    assert_eq!(store.repositories(None, 1).unwrap(), [name("one")]);
+
+    let layer = one.put("a layer", Algorithm::Sha256).unwrap();
+    assert!(matches!(found.get(&layer), Err(Error::BlobNotFound { .. })));
+    found.mount(&layer, one.name(), |_| true).unwrap();
+    assert_eq!(found.get(&layer).unwrap().bytes().unwrap(), "a layer");
+    let missing = Digest::of(Algorithm::Sha256, b"missing");
+    assert!(matches!(found.mount(&missing, one.name(), |_| true), Err(Error::BlobNotFound { .. })));
+    for repository in [&one, &found] {
+        let (put, document) = manifest(&layer);
+        let digest = repository.put_manifest(&document, put).unwrap().digest;
+        assert_eq!(repository.tags(None, 9).unwrap(), ["v1".parse().unwrap()]);
+        assert_eq!(repository.tags_of(&digest).unwrap().len(), 1);
+        repository.pull_manifest(&"v1".parse().unwrap()).unwrap();
+        let upload = repository.begin_upload(Algorithm::Sha256).unwrap();
+        repository.append_upload(upload, 0, "an upload").unwrap();
+        repository.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"an upload")).unwrap();
+        repository.begin_upload(Algorithm::Sha256).unwrap();
+        assert_eq!(repository.uploads().unwrap().len(), 1);
+    }
+    assert_eq!(store.usage().unwrap().blobs, 6, "each domain has its own");
+    store.inner.write_pulls().unwrap();
+    let info = found.manifest_info(&Reference::Tag("v1".parse().unwrap())).unwrap();
+    assert!(info.pulled_ms.is_some());
+    assert_sound(&store);
+    store.checkpoint().unwrap();
+    assert_sound(&store);
+
+    assert_eq!(store.expire_uploads(Duration::ZERO).unwrap(), 2);
+    store.delete_repository(&name("other"), RepositoryDeletion::WithContents).unwrap();
+    assert!(matches!(found.get(&layer), Err(Error::RepositoryNotFound { .. })));
+    assert_eq!(one.get(&layer).unwrap().bytes().unwrap(), "a layer");
+    assert_eq!(store.repositories(None, 9).unwrap(), [name("one")]);
+    store.create_repository(&name("other"), RepositorySettings::new()).unwrap();
+    assert_eq!(store.repository(&name("other")).unwrap().domain, ONE);
+    assert_sound(&store);
+}
