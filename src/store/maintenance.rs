@@ -328,7 +328,7 @@ impl Inner {
         let id = self.files.new_id();
         let path = self.files.layout.run(id);
         RunWriter::create(&*self.files.vfs, &path, id, self.files.store, domain, lsns, entries)
-            .inspect_err(|_| self.files.published(id))
+            .inspect_err(|_| self.discard_run(id))
     }
 
     /// Makes a run and its name durable, or removes it if writing it failed.

@@ -14,7 +14,7 @@ use crate::store::request::{Request, Then};
 use crate::store::view::{Lookup, View};
 use crate::store::{Inner, Maintenance, Options, Store};
 use crate::sync::{lock, write};
-use crate::vfs::SimVfs;
+use crate::vfs::{Fault, SimVfs};
 
 const ONE: DomainId = DomainId::DEFAULT;
 const OTHER: DomainId = DomainId(1);
@@ -127,6 +127,31 @@ fn a_table_with_facts_of_two_domains_becomes_two_runs() {
     store.checkpoint().unwrap();
     assert_eq!(store.usage().unwrap().blobs, 4);
     assert_sound(&store);
+}
+
+#[test]
+fn a_fold_that_fails_leaves_no_run_of_any_domain_and_is_done_again() {
+    for step in 1.. {
+        let disk = SimVfs::new();
+        let store = open(&disk);
+        let digests = [ONE, OTHER].map(|domain| put(&store, domain, "content"));
+        let before = disk.operations();
+        disk.fault_at(before + step, Fault::Full);
+        let folded = store.checkpoint();
+        let done = disk.operations() < before + step;
+        let runs = disk.files().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "run"));
+        assert_eq!(runs.count(), run_domains(&store).len(), "step {step}: {folded:?}");
+        disk.free_space();
+        store.checkpoint().unwrap();
+        assert_eq!(run_domains(&store), [0, 1], "step {step}");
+        [ONE, OTHER]
+            .into_iter()
+            .zip(digests)
+            .for_each(|(domain, digest)| drop(store.inner.get(domain, &digest).unwrap()));
+        if done {
+            break;
+        }
+    }
 }
 
 #[test]
