@@ -1,13 +1,32 @@
 //! Keys from outside: what the caller's key-encryption key does for the store.
 //!
 //! A store that is encrypted has data keys, random, which it keeps *wrapped*: encrypted by a key that is not in the
-//! directory. A [`KeyProvider`] is who has that key: a file, an environment variable, a passphrase, or a service such as
-//! AWS KMS. It is asked when a store is opened (once for each data key), when a key domain gets a new data key, and when
-//! keys are wrapped anew; never while content is read or written.
+//! directory. A [`KeyProvider`] is who has that key: a file, an environment variable, a passphrase, or a service such
+//! as AWS KMS. It is asked when a store is opened (once for each data key), when a key domain gets a new data key, and
+//! when keys are wrapped anew; never while content is read or written.
+//!
+//! # Which one
+//! | provider | who can read the store | who can't |
+//! |---|---|---|
+//! | [`LocalKey`] | who has the directory and the key | who has the directory alone: a disk, a backup |
+//!
+//! None protects from who can read the memory of a process that has the store open: the data keys are in it.
+//!
+//! Keys are wiped from memory where this crate holds them. What the cipher, the system or an HTTP client copied on the
+//! way is not in its hands.
 
 use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+mod local;
+mod seal;
+#[cfg(test)]
+mod vectors;
+
+pub use local::LocalKey;
 
 /// A key of 32 bytes. Its memory is wiped when it is dropped, and nothing prints it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -27,15 +46,27 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError::Unreachable`] where the system has none.
     pub fn generate() -> Result<Self, KeyError> {
-        let mut bytes = [0; Self::LEN];
-        getrandom::fill(&mut bytes).map_err(|error| KeyError::Unreachable { reason: error.to_string() })?;
-        Ok(Self(bytes))
+        let mut key = Self([0; Self::LEN]);
+        random(&mut key.0)?;
+        Ok(key)
+    }
+
+    /// A copy of these bytes, if they are as many as a key has.
+    pub(crate) fn copied(bytes: &[u8]) -> Option<Self> {
+        let mut key = Self([0; Self::LEN]);
+        (bytes.len() == Self::LEN).then(|| key.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from))?;
+        Some(key)
     }
 
     /// The key's bytes.
     pub fn expose(&self) -> &[u8; Self::LEN] {
         &self.0
     }
+}
+
+/// Fills `bytes` from the operating system's random numbers.
+fn random(bytes: &mut [u8]) -> Result<(), KeyError> {
+    getrandom::fill(bytes).map_err(|error| KeyError::Unreachable { reason: error.to_string() })
 }
 
 impl Debug for SecretKey {
@@ -73,11 +104,11 @@ impl KeyContext {
 
 /// Wraps and unwraps data keys with a key-encryption key.
 ///
-/// Calls may take as long as a request over a network; they are made from the thread that opens the store or asks for keys to be
-/// changed.
+/// Calls may take as long as a request over a network; they are made from the thread that opens the store or asks for
+/// keys to be changed.
 pub trait KeyProvider: Debug + Send + Sync {
-    /// Which key [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in plain, and handed to
-    /// [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.
+    /// Which key [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in plain, and
+    /// handed to [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.
     ///
     /// # Errors
     /// Why that can't be told.
@@ -86,15 +117,27 @@ pub trait KeyProvider: Debug + Send + Sync {
     /// Encrypts a data key with the key of this id, bound to its context. What comes back has at most 8 KiB.
     ///
     /// # Errors
-    /// [`KeyError::Denied`], [`KeyError::Gone`] where there is no such key, [`KeyError::Unreachable`].
+    /// [`KeyError::Denied`], [`KeyError::Gone`] where there is no such key, [`KeyError::Unreachable`];
+    /// [`KeyError::Wrong`] where this provider has another key than that.
     fn wrap(&self, key_id: &str, key: &SecretKey, context: &KeyContext) -> Result<Vec<u8>, KeyError>;
 
     /// Decrypts a data key that [`wrap`](Self::wrap) encrypted with the key of this id.
     ///
     /// # Errors
-    /// As `wrap`; [`KeyError::Wrong`] where this provider has another key than that; [`KeyError::Damaged`] where the
-    /// key is the right one, but what is to be unwrapped is not what was wrapped in this context.
+    /// As `wrap`; [`KeyError::Damaged`] where the key is the right one, but what is to be unwrapped is not what was
+    /// wrapped in this context.
     fn unwrap(&self, key_id: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError>;
+
+    /// Makes a new data key and wraps it with the key of this id: the key and what [`wrap`](Self::wrap) returns. A
+    /// service that makes keys itself overrides this; by default they come from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// As `wrap`.
+    fn generate(&self, key_id: &str, context: &KeyContext) -> Result<(SecretKey, Vec<u8>), KeyError> {
+        let key = SecretKey::generate()?;
+        let wrapped = self.wrap(key_id, &key, context)?;
+        Ok((key, wrapped))
+    }
 }
 
 /// Why a key could not be had.
@@ -122,20 +165,56 @@ pub enum KeyError {
         reason: String,
     },
     /// The key given is not the one that the store's keys were wrapped with.
-    #[error("this is another key than the store's: it needs {expected:?}, and was given {found:?}")]
+    #[error("this is another key than the store's: it needs {expected:?}, and was given {}", given(found))]
     Wrong {
         /// The id of the key that is needed.
         expected: String,
         /// The id of the key that was given; empty where that has none.
         found: String,
     },
-    /// A wrapped key is not what was wrapped, although the key is the right one (or, with a passphrase, the passphrase is wrong).
-    #[error("a wrapped key is damaged, or was wrapped with another key")]
+    /// A wrapped key is not what was wrapped in this place, although the key is the right one. Restore what holds it
+    /// from a backup.
+    #[error("a wrapped key is damaged, or was wrapped for another store or another place in it")]
     Damaged,
-    /// What should hold a key holds none: it has the wrong length or is no hex.
-    #[error("this is no key: {reason}")]
+    /// What was given holds no key: a file or a variable has the wrong length or no hex, a passphrase is empty, a
+    /// setting that is needed to get at the key is missing.
+    #[error("no key can be had from what was given: {reason}")]
     Invalid {
         /// What is expected.
         reason: String,
     },
+    /// A key file can't be read or written. `kind` is `NotFound`, `PermissionDenied`, or `AlreadyExists` where a new
+    /// one was to be made.
+    #[error("the key file {}: {kind}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        kind: io::ErrorKind,
+    },
+}
+
+/// How a key that was given is named to the reader.
+fn given(found: &str) -> String {
+    if found.is_empty() { "another".to_owned() } else { format!("{found:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_differ_in_their_bytes_where_they_differ() {
+        let contexts = [([1; 16], 2, 3), ([1; 16], 3, 2), ([2; 16], 2, 3), ([1; 16], 2, 4)];
+        let bytes: std::collections::BTreeSet<_> =
+            contexts.iter().map(|&(store, domain, key)| KeyContext::new(store, domain, key).to_bytes()).collect();
+        assert_eq!(bytes.len(), contexts.len());
+    }
+
+    #[test]
+    fn a_key_without_an_id_is_told_as_another() {
+        let error = |found: &str| KeyError::Wrong { expected: "a".into(), found: found.into() }.to_string();
+        assert_eq!(error("b"), "this is another key than the store's: it needs \"a\", and was given \"b\"");
+        assert_eq!(error(""), "this is another key than the store's: it needs \"a\", and was given another");
+    }
 }
