@@ -67,7 +67,8 @@ pub struct LocalKey {
 }
 
 impl LocalKey {
-    /// The provider that has this key. It has to be random, as [`SecretKey::generate`] makes it.
+    /// The provider that has this key. It has to be random, as [`SecretKey::generate`] makes it; for what people
+    /// remember there is [`Passphrase`](super::Passphrase).
     ///
     /// ```
     /// use strongroom::keys::{KeyProvider, LocalKey, SecretKey};

@@ -9,6 +9,7 @@
 //! | provider | who can read the store | who can't |
 //! |---|---|---|
 //! | [`LocalKey`] | who has the directory and the key | who has the directory alone: a disk, a backup |
+//! | [`Passphrase`] | who has the directory and can guess the passphrase | who has the directory and can't |
 //!
 //! None protects from who can read the memory of a process that has the store open: the data keys are in it.
 //!
@@ -22,11 +23,13 @@ use std::path::PathBuf;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 mod local;
+mod passphrase;
 mod seal;
 #[cfg(test)]
 mod vectors;
 
 pub use local::LocalKey;
+pub use passphrase::{Passphrase, PassphraseCost};
 
 /// A key of 32 bytes. Its memory is wiped when it is dropped, and nothing prints it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -169,7 +172,7 @@ pub enum KeyError {
     Wrong {
         /// The id of the key that is needed.
         expected: String,
-        /// The id of the key that was given; empty where that has none.
+        /// The id of the key that was given; empty where that has none, as passphrases.
         found: String,
     },
     /// A wrapped key is not what was wrapped in this place, although the key is the right one. Restore what holds it

@@ -149,3 +149,20 @@ fn hkdf_sha_256() {
         assert_eq!(derived, bytes(output));
     }
 }
+
+/// RFC 9106, section 5.3.
+#[test]
+fn argon2id() {
+    use argon2::{Algorithm, Argon2, AssociatedData, Block, ParamsBuilder, Version};
+
+    let mut params = ParamsBuilder::new();
+    params.m_cost(32).t_cost(3).p_cost(4).output_len(32).data(AssociatedData::new(&[4; 12]).unwrap());
+    let params = params.build().unwrap();
+    let mut memory = vec![Block::new(); params.block_count()];
+    let mut tag = [0; 32];
+    Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params)
+        .unwrap()
+        .hash_password_into_with_memory(&[1; 32], &[2; 16], &mut tag, &mut memory)
+        .unwrap();
+    assert_eq!(tag[..], bytes("0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"));
+}
