@@ -58,6 +58,7 @@
 //!
 //! # Features
 //! - `cli`: the `strongroom` command.
+//! - `kms`: in [`keys`], the provider whose key a key management service keeps, and the client of AWS KMS.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
 //! - `tokio`: the module `tokio`, adapters for async programs: blobs as streams, uploads as sinks.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.

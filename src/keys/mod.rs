@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`LocalKey`] | who has the directory and the key | who has the directory alone: a disk, a backup |
 //! | [`Passphrase`] | who has the directory and can guess the passphrase | who has the directory and can't |
+//! | `KmsKey` (feature `kms`) | whom the service lets use the key | who has no credentials for the service |
 //!
 //! None protects from who can read the memory of a process that has the store open: the data keys are in it.
 //!
@@ -22,12 +23,16 @@ use std::path::PathBuf;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+#[cfg(feature = "kms")]
+mod kms;
 mod local;
 mod passphrase;
 mod seal;
 #[cfg(test)]
 mod vectors;
 
+#[cfg(feature = "kms")]
+pub use kms::{AwsCredentials, AwsKms, Kms, KmsKey};
 pub use local::LocalKey;
 pub use passphrase::{Passphrase, PassphraseCost};
 
