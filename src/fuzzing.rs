@@ -9,6 +9,8 @@ use crate::facts::{
     UploadFact,
 };
 use crate::id::{DomainId, FileId, StoreId};
+use crate::keys::fuzzing as keys;
+use crate::keys::{KeyContext, KeyProvider as _, LocalKey, SecretKey};
 use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
@@ -76,6 +78,19 @@ pub fn list(bytes: &[u8]) {
     let _ = crate::store::format::parse(bytes, Path::new("FORMAT"));
     let _ = LogHeader::parse(bytes);
     let _ = Footer::parse(bytes);
+}
+
+/// A wrapped key, for each provider, a key file, and with `kms` what the service answers. Argon2id is not run.
+pub fn wrapped_key(bytes: &[u8]) {
+    let local = LocalKey::new(SecretKey::from_bytes([1; 32]));
+    if let Ok(id) = local.key_id() {
+        let context = KeyContext::new([2; 16], 3, 4);
+        assert!(local.unwrap(&id, bytes, &context).is_err(), "nobody guesses a tag of 128 bits");
+    }
+    let _ = keys::Wrapped::parse(bytes);
+    let _ = keys::key_file(bytes);
+    #[cfg(feature = "kms")]
+    keys::kms_answer(bytes);
 }
 
 /// A whole run, read in every way.
@@ -152,7 +167,7 @@ mod tests {
         #[test]
         fn no_parser_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let small = [super::digest, super::manifest, super::record, super::frame, super::segment, super::list];
-            for parse in small.into_iter().chain([super::run, super::log]) {
+            for parse in small.into_iter().chain([super::wrapped_key, super::run, super::log]) {
                 parse(&bytes);
             }
         }

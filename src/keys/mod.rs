@@ -36,6 +36,15 @@ pub use kms::{AwsCredentials, AwsKms, Kms, KmsKey};
 pub use local::LocalKey;
 pub use passphrase::{Passphrase, PassphraseCost};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    //! The parsers, for fuzzing.
+    #[cfg(feature = "kms")]
+    pub(crate) use super::kms::fuzz as kms_answer;
+    pub(crate) use super::local::parse as key_file;
+    pub(crate) use super::passphrase::Wrapped;
+}
+
 /// A key of 32 bytes. Its memory is wiped when it is dropped, and nothing prints it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey([u8; SecretKey::LEN]);

@@ -127,3 +127,13 @@ fn shown(status: u16, code: &str, message: &str, secrets: &[&str]) -> String {
     };
     whole.chars().take(MAX_REASON).collect()
 }
+
+/// All of the above, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Ok(answer) = Answer::parse(body) {
+        let _ = answer.key();
+        let _ = answer.ciphertext();
+    }
+    let _ = Refusal { status: 400, error_type: None, body, key_id: "" }.error(&["secret"]);
+}

@@ -15,6 +15,8 @@ mod sigv4;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use answer::fuzz;
 pub use aws::{AwsCredentials, AwsKms};
 
 /// A key management service: wraps keys of 32 bytes with keys that it keeps.
