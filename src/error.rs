@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::id::{Lsn, UploadId};
+use crate::keys::KeyError;
 
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,6 +91,47 @@ pub enum Error {
         features: u64,
         /// The version this program reads and writes.
         supported: u32,
+    },
+    /// The store is encrypted, and no key was given: see [`Options::key_provider`](crate::Options::key_provider).
+    #[error("{} is encrypted: the key {key_id:?} is needed to open it", path.display())]
+    KeyRequired {
+        /// The file that says so.
+        path: PathBuf,
+        /// The id of the key that the store's data keys are wrapped with.
+        key_id: String,
+    },
+    /// A key was given for a store that is not encrypted, or such a store was asked to change its keys. Open it without a key, and turn
+    /// encryption on with [`Store::encrypt`](crate::Store::encrypt).
+    #[error("{} is not encrypted: open it without a key, and turn encryption on", path.display())]
+    NotEncrypted {
+        /// The file that says so.
+        path: PathBuf,
+    },
+    /// A data key can't be wrapped or unwrapped. Nothing is lost: with the right key the store opens.
+    #[error("cannot use the keys of domain {domain}: {source}")]
+    Key {
+        /// The number of the key domain; 0 is the default one.
+        domain: u32,
+        /// Why.
+        source: KeyError,
+    },
+    /// No key domain has this name.
+    #[error("no key domain {name:?}")]
+    DomainNotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// A key domain has this name already.
+    #[error("there is a key domain {name:?} already")]
+    DomainExists {
+        /// The name.
+        name: String,
+    },
+    /// The keys of the domain were destroyed, and with them all that was in it.
+    #[error("key domain {domain} was shredded: what was in it is gone for good")]
+    DomainShredded {
+        /// The number of the key domain.
+        domain: u32,
     },
     /// The store knows nothing under this digest.
     #[error("no blob {digest}")]
@@ -325,6 +367,12 @@ pub enum Damage {
         /// The checksum of what is there.
         found: u32,
     },
+    /// The bytes are not what was encrypted there with the store's keys: they were changed, or taken from elsewhere.
+    #[error("not authentic: changed, or taken from another place")]
+    Seal,
+    /// What lies there is not encrypted, although all of the store is.
+    #[error("not encrypted, although the store is")]
+    NotSealed,
     /// The content of a blob does not have the blob's digest.
     #[error("content does not match its digest")]
     Digest,

@@ -4,19 +4,20 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::envelope::{Keyring, Purpose, Sealing, Table};
 use crate::facts::{
     BlobFact, Family, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, TagFact,
     UploadFact,
 };
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::fuzzing as keys;
-use crate::keys::{KeyContext, KeyProvider as _, LocalKey, SecretKey};
+use crate::keys::{InPlain, KeyContext, KeyProvider as _, LocalKey, SecretKey};
 use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
-use crate::log::{ActiveLog, Body, LogHeader, Times};
+use crate::log::{ActiveLog, Body, LogHeader, Position, Times};
 use crate::registry::{Document, Reference, RepositoryName, TagFilter, annotations};
-use crate::runs::{Footer, Run, RunList};
+use crate::runs::{Footer, PageCache, Run, RunList, RunMeta};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
 use crate::vfs::{OpenMode, RealVfs, Vfs as _};
@@ -59,14 +60,14 @@ pub fn record(bytes: &[u8]) {
 
 /// A frame with its descriptor, table and content.
 pub fn frame(bytes: &[u8]) {
-    let _ = Frame::verify(bytes);
+    let _ = Frame::read(bytes, None, 128);
     let _ = crate::blob::unpack(bytes, 4 << 20);
 }
 
 /// A segment's header, footer and trailer.
 pub fn segment(bytes: &[u8]) {
     let _ = parse_header(bytes);
-    let _ = parse_footer(bytes.len() as u64, |offset, len| {
+    let _ = parse_footer(bytes.len() as u64, None, |offset, len| {
         let offset = usize::try_from(offset).ok()?;
         bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec)
     });
@@ -74,10 +75,11 @@ pub fn segment(bytes: &[u8]) {
 
 /// The list of runs, the format file, a log file's header, and a run's footer.
 pub fn list(bytes: &[u8]) {
-    let _ = RunList::parse(bytes);
+    let _ = RunList::parse(bytes, &plain());
     let _ = crate::store::format::parse(bytes, Path::new("FORMAT"));
     let _ = LogHeader::parse(bytes);
-    let _ = Footer::parse(bytes);
+    let _ = Footer::parse(bytes, 0);
+    let _ = Footer::parse(bytes, 1);
 }
 
 /// A wrapped key, for each provider, a key file, and with `kms` what the service answers. Argon2id is not run.
@@ -98,7 +100,9 @@ pub fn run(bytes: &[u8]) {
     let Some(path) = scratch(bytes) else { return };
     let len = bytes.len() as u64;
     let budget = MappingBudget::new(ReadMode::Positioned, 0);
-    if let Ok(run) = Run::open(&RealVfs, &path, FileId(1), StoreId([0; 16]), DomainId::DEFAULT, len, &budget) {
+    let (id, domain, lsn) = (FileId(1), DomainId::DEFAULT, crate::Lsn(1));
+    let meta = RunMeta { id, level: 0, domain, key: 0, entries: 0, lsn_min: lsn, lsn_max: lsn, len };
+    if let Ok(run) = Run::open(&RealVfs, &path, &meta, &plain(), &budget, &PageCache::new(0)) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {
                 let Ok((key, _)) = fact else { break };
@@ -115,13 +119,40 @@ pub fn log(bytes: &[u8]) {
     if let Ok(file) = RealVfs.open(&path, OpenMode::Read)
         && let Ok(header) = LogHeader::read(&path, &*file, FileId(1), StoreId([0; 16]))
         && let Ok(mut replay) =
-            Replay::new(&path, &*file, header, Extent::Open { durable: crate::Lsn(0) }, crate::Lsn(2))
+            Replay::new(&path, &*file, header, &plain(), Extent::Open { durable: crate::Lsn(0) }, crate::Lsn(2))
     {
         while let Ok(Some(record)) = replay.next() {
-            let _ = replay.frame_is_whole(&record);
+            let _ = replay.frame(&record);
         }
     }
     let _ = std::fs::remove_file(path);
+}
+
+/// What is encrypted, with keys that are known: the table of keys, frames, and what comes out of a list, a record and a page of names that
+/// somebody with the keys has made.
+pub fn envelope(bytes: &[u8]) {
+    let keys = Keyring::known(StoreId([0; 16]), &[0, 3]);
+    if let Some(table) = Table::parse(bytes) {
+        let _ = table.open(keys.store, &InPlain, Path::new("FORMAT"), &[]);
+    }
+    let _ = RunList::parse(bytes, &keys);
+    let _ = RunList::parse(&RunList::sealed(&keys, bytes), &keys);
+    for domain in [0, 3].map(DomainId) {
+        let Some(cipher) = keys.cipher(domain, 1, &[0; 32], Purpose::Content, FileId(1)) else { continue };
+        let sealing = Sealing { cipher, domain, key: 1 };
+        let _ = Frame::read(bytes, Some(&sealing), 128);
+        let len = bytes.len() as u64;
+        let _ = parse_footer(len, Some(&sealing), |offset, len| {
+            let offset = usize::try_from(offset).ok()?;
+            bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec)
+        });
+    }
+    crate::names::parse_page(bytes);
+}
+
+/// The keys of a store that is not encrypted.
+fn plain() -> Keyring {
+    Keyring::plain(StoreId([0; 16]))
 }
 
 /// Bytes as a file.
@@ -143,14 +174,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
         session: crate::id::SessionId([0; 16]),
         first_lsn: crate::Lsn(1),
         capacity: 8192,
+        key: 0,
         salt: [0; 32],
     };
     let _ = std::fs::remove_file(&path);
-    if let Ok(mut log) = ActiveLog::create(&RealVfs, path.clone(), header) {
+    if let Ok(mut log) = ActiveLog::create(&RealVfs, path.clone(), header, &plain()) {
         let domain = DomainId::DEFAULT;
         let key = crate::facts::Key { domain, family: Family::Pin, bytes: [1; 32] };
         let body = Body { domain, ops: Vec::new(), facts: vec![(key, None)] };
-        let (head, rest) = body.encode(crate::Lsn(1), crate::Lsn(0), Times::default(), 0, &header.salt);
+        let (lsn, durable) = (crate::Lsn(1), crate::Lsn(0));
+        let at = Position { lsn, durable, times: Times::default(), offset: 512 };
+        let (head, rest) = body.encode(at, 0, &header.salt, None);
         let len = (head.len() + rest.len()) as u64;
         let _ = log.append(&mut [&head, &rest].map(|piece| std::io::IoSlice::new(piece)).to_vec(), len);
     }
@@ -166,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_parser_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let small = [super::digest, super::manifest, super::record, super::frame, super::segment, super::list];
+            let small = [super::digest, super::manifest, super::record, super::frame, super::segment, super::list, super::envelope];
             for parse in small.into_iter().chain([super::wrapped_key, super::run, super::log]) {
                 parse(&bytes);
             }

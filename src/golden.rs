@@ -1,4 +1,5 @@
-//! The formats, pinned: every structure with fixed content, byte for byte as `tests/golden/structures.txt` has it.
+//! The formats, pinned: every structure with fixed content, byte for byte as `tests/golden/structures.txt` has it,
+//! and `encrypted.txt` as it is encrypted with known keys.
 //!
 //! A change here is a change of the format: it needs a new version, or a feature bit, and a line in the changelog. Then
 //! `STRONGROOM_BLESS=1 cargo test --lib golden` writes the file anew. `tests/golden.rs` opens a store that an earlier build wrote.
@@ -7,15 +8,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::digest::{Algorithm, Digest};
+use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
     BlobFact, Codec, Fact, Family, Held, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
     RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
-use crate::log::{Body, LogHeader, Named, Times};
+use crate::log::{ActiveLog, Body, LogHeader, Named, Position, Times};
 use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
 use crate::segment::{Frame, SegmentWriter};
+use crate::store::NOT_RANDOM;
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
@@ -31,9 +34,10 @@ fn digest(algorithm: Algorithm) -> Digest {
 }
 
 fn facts() -> Vec<Fact> {
-    let place = Place { file: FileId(3), offset: 4096, stored_len: 70_000, block_log2: 16, crc: 0x0102_0304 };
+    let place = Place { file: FileId(3), offset: 4096, stored_len: 70_000, block_log2: 16, crc: 0x0102_0304, key: 0 };
     let blob = |algorithm| BlobFact { algorithm, codec: Codec::Zstd, place, len: 100_000, count: 2 };
-    let segment = SegmentFact { kind: SegmentKind::Sealed, live_frames: 1, live_bytes: 70_136, frame_bytes: 70_136 };
+    let segment =
+        SegmentFact { kind: SegmentKind::Sealed, live_frames: 1, live_bytes: 70_136, frame_bytes: 70_136, key: 0 };
     let pin = PinFact {
         name: "a/b:c".into(),
         created: 1_700_000_000_000,
@@ -49,6 +53,8 @@ fn facts() -> Vec<Fact> {
         algorithm: Algorithm::Blake3,
         repository: None,
         hash_state: vec![1, 2, 3],
+        key: 0,
+        rest: Vec::new(),
     };
     let mut facts = vec![
         (Key::blob(DOMAIN, &digest(Algorithm::Sha256)), Some(blob(Algorithm::Sha256).encode())),
@@ -133,7 +139,7 @@ fn operations() -> Vec<u8> {
     bytes
 }
 
-fn list() -> RunList {
+fn list(key: KeyNumber) -> RunList {
     let mut list = RunList::empty(STORE);
     (list.generation, list.folded, list.durable) = (8, Lsn(20), Lsn(30));
     (list.next_file, list.orphan_floor) = (FileId(12), FileId(11));
@@ -143,7 +149,7 @@ fn list() -> RunList {
         LogEntry { id: FileId(10), first_lsn: Lsn(26), sealed: None },
     ];
     let (domain, lsn_min, lsn_max) = (DOMAIN, Lsn(1), Lsn(20));
-    let run = |id, level| RunMeta { id: FileId(id), domain, level, entries: 7, lsn_min, lsn_max, len: 20_000 };
+    let run = |id, level| RunMeta { id: FileId(id), domain, key, level, entries: 7, lsn_min, lsn_max, len: 20_000 };
     list.runs = vec![run(8, 0), run(6, 1)];
     list
 }
@@ -158,44 +164,55 @@ fn file(write: impl FnOnce(&SimVfs, &Path)) -> Vec<u8> {
     bytes
 }
 
-fn structures() -> Vec<(&'static str, Vec<u8>)> {
+/// Every structure, as it is written with these keys where what is random is always the same.
+fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
+    NOT_RANDOM.set(true);
+    let key = keys.current(DOMAIN).unwrap();
     let salt = [0x11; 32];
-    let log = LogHeader {
+    let header = LogHeader {
         file: FileId(7),
         store: STORE,
         session: SessionId([0xcd; 16]),
         first_lsn: Lsn(15),
         capacity: 1 << 20,
+        key,
         salt,
     };
-    let frame = Frame::new(digest(Algorithm::Sha512), 6, Codec::Plain, b"golden").bytes;
+    let log = ActiveLog::create(&SimVfs::new(), "/log".into(), header, keys).unwrap();
+    let frame = Frame::new(digest(Algorithm::Sha512), 6, Codec::Plain, b"golden");
     let body = Body { domain: DOMAIN, ops: operations(), facts: facts() };
-    let (head, rest) =
-        body.encode(Lsn(15), Lsn(14), Times { wall: 1_700_000_000_000, open: 9 }, frame.len() as u64, &salt);
+    let times = Times { wall: 1_700_000_000_000, open: 9 };
+    let at = Position { lsn: Lsn(15), durable: Lsn(14), times, offset: 512 };
+    let record = log.encode(keys, &body, at, Some(&frame), 704).unwrap().pieces().concat();
+    let blocks = Frame::new(digest(Algorithm::Sha256), 9000, Codec::Plain, &[5; 9000]);
+    let at = Position { offset: 4096, ..at };
+    let blocks = log.encode(keys, &body, at, Some(&blocks), 4288).unwrap().frame.into_owned();
     let run = file(|vfs, path| {
         let facts = facts();
         let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
         let lsns = (Lsn(1), Lsn(20));
         let most = Family::ALL.map(count);
-        let mut writer = RunWriter::create(vfs, path, FileId(8), STORE, DOMAIN, lsns, most).unwrap();
+        let mut writer = RunWriter::create(vfs, path, FileId(8), keys, DOMAIN, lsns, most).unwrap();
         facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
         writer.finish(0).unwrap();
     });
     let segment = file(|vfs, path| {
         let content = [5; 70_000];
-        let mut writer = SegmentWriter::create(vfs, path.into(), FileId(3), STORE).unwrap();
+        let mut writer = SegmentWriter::create(vfs, path.into(), FileId(3), keys, DOMAIN).unwrap();
         writer.append(&content).unwrap();
         writer.seal(Digest::of(Algorithm::Sha256, &content)).unwrap();
     });
-    vec![
-        ("FORMAT", crate::store::format::encode(STORE)),
-        ("log header", log.encode()),
-        ("log record", [head, frame, rest].concat()),
-        ("frame of several blocks", Frame::new(digest(Algorithm::Sha256), 9000, Codec::Plain, &[5; 9000]).bytes),
+    let structures = vec![
+        ("FORMAT", crate::store::format::encode(keys).unwrap()),
+        ("log header", header.encode()),
+        ("log record", record),
+        ("frame of several blocks", blocks),
         ("run", run),
-        ("list", list().encode()),
+        ("list", list(key).encode(keys).unwrap()),
         ("segment", segment),
-    ]
+    ];
+    NOT_RANDOM.set(false);
+    structures
 }
 
 /// Sixteen bytes a line; of equal lines the first, then `*`, as `hexdump` does.
@@ -222,8 +239,17 @@ fn dump(structures: &[(&str, Vec<u8>)]) -> String {
 
 #[test]
 fn every_structure_is_written_as_the_golden_file_has_it() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/structures.txt");
-    let found = dump(&structures());
+    compare("structures.txt", &Keyring::plain(STORE));
+}
+
+#[test]
+fn every_encrypted_structure_is_written_as_the_golden_file_has_it() {
+    compare("encrypted.txt", &Keyring::known(STORE, &[0, 3]));
+}
+
+fn compare(name: &str, keys: &Keyring) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let found = dump(&structures(keys));
     if std::env::var_os("STRONGROOM_BLESS").is_some() {
         std::fs::write(&path, &found).unwrap();
     }

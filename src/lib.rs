@@ -15,6 +15,8 @@
 //! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that were
 //!   pushed to it, and whose [manifests](registry::Repository::put_manifest) hold what they reference. [`Store::events`] tells what
 //!   happened.
+//! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store; [`Store::create_domain`] makes domains that share
+//!   neither keys nor content, and [`Store::shred_domain`] ends one for good.
 //! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
 //! - [`Store::verify`] reads everything again and recounts what is counted.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
@@ -68,6 +70,7 @@
 mod blob;
 mod clock;
 mod digest;
+mod envelope;
 mod error;
 mod facts;
 #[cfg(feature = "fuzzing")]
@@ -79,6 +82,9 @@ mod id;
 pub mod keys;
 mod log;
 mod names;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod nonces;
 pub mod registry;
 mod runs;
 mod sealed;
@@ -107,6 +113,6 @@ pub use error::{Damage, Error, ManifestProblem, Result};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{
-    Blobs, Compression, Durability, Expect, Finding, Maintenance, Options, Pin, PinOptions, Stat, Store, UploadStatus,
-    Usage, Verification,
+    Blobs, Compression, DataKeyInfo, DomainInfo, Durability, Expect, Finding, GoOn, Maintenance, Options, Pin,
+    PinOptions, Rewriting, Stat, Store, UploadStatus, Usage, Verification,
 };

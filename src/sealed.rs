@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
+use crate::envelope::FileEnvelope;
 use crate::error::{Damage, Error, Result};
 use crate::vfs::File;
 use crate::wire::crc32c;
@@ -91,6 +93,8 @@ pub(crate) struct SealedFile {
     grain: u64,
     map: Option<Bytes>,
     verified: OnceLock<Vec<AtomicU64>>,
+    /// What the store's keys make of it, if what is in it is encrypted.
+    pub(crate) envelope: Option<FileEnvelope>,
 }
 
 /// Verified bytes of a file: a part of its mapping, or a copy.
@@ -98,6 +102,8 @@ pub(crate) struct SealedFile {
 pub(crate) enum Block<'a> {
     Mapped(&'a [u8]),
     Copied(Vec<u8>),
+    /// A decrypted page of a run.
+    Kept(Arc<Zeroizing<Vec<u8>>>),
 }
 
 impl Deref for Block<'_> {
@@ -107,6 +113,7 @@ impl Deref for Block<'_> {
         match self {
             Self::Mapped(bytes) => bytes,
             Self::Copied(bytes) => bytes,
+            Self::Kept(page) => page,
         }
     }
 }
@@ -130,7 +137,7 @@ impl SealedFile {
                 }
             }
         });
-        Self { path, file, len, grain: grain as u64, map: map.flatten(), verified: OnceLock::new() }
+        Self { path, file, len, grain: grain as u64, map: map.flatten(), verified: OnceLock::new(), envelope: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -172,6 +179,27 @@ impl SealedFile {
         match self.block(offset, len, crc)? {
             Block::Mapped(_) => self.bytes_unverified(offset, len),
             Block::Copied(bytes) => Ok(bytes.into()),
+            Block::Kept(page) => Ok(Bytes::copy_from_slice(&page)),
+        }
+    }
+
+    /// Copies bytes of the file as they are: from the mapping, if they were [seen](Self::mark) before, so that a read error is an error.
+    pub(crate) fn copy_to(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        if let Some(mapped) = self.mapped(offset, out.len())?
+            && self.bit(offset, out.len()).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        {
+            out.copy_from_slice(mapped);
+            return Ok(());
+        }
+        self.read_into(offset, out)
+    }
+
+    /// Remembers that bytes were read, and were what they should be.
+    pub(crate) fn mark(&self, offset: u64, len: usize) {
+        if self.map.is_some()
+            && let Some((word, bit)) = self.bit(offset, len)
+        {
+            word.fetch_or(bit, Ordering::Relaxed);
         }
     }
 

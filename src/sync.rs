@@ -1,8 +1,9 @@
-//! Locks that outlive a panic.
+//! Locks that outlive a panic, and a hash for tables under them.
 //!
 //! The engine does not panic, but the caller's code that runs inside of it (a reader that is handed in, an allocator) may.
 //! Every critical section leaves its data whole at each step, so a lock that was poisoned that way is taken as it is.
 
+use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -15,4 +16,22 @@ pub(crate) fn read<T>(rwlock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 pub(crate) fn write<T>(rwlock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     rwlock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ids count up: their last bits, spread over all, are as good a hash as any.
+#[derive(Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }

@@ -17,13 +17,15 @@
 
 mod common;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::events::{Stock, record};
 use common::tour::tour;
 use common::{
-    Leeway, Model, Pair, Random, Step, finish_uploads, history, is_one_of, observe, options, outline, seed, tell,
+    Leeway, Model, Pair, Random, Step, encrypted_disk, finish_uploads, history, is_one_of, observe, options, outline,
+    seed, tell,
 };
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs, Vfs};
@@ -140,66 +142,82 @@ fn histories(seed: u64, count: u64) -> Vec<Vec<Step>> {
     std::iter::once(tour()).chain(drawn).collect()
 }
 
-/// How many operations a history takes.
-fn operations(steps: &[Step]) -> u64 {
-    let disk = SimVfs::new();
+/// Makes the disk that a history runs on. On one with a [key](common::encrypted_disk) everything is encrypted.
+type NewDisk = fn() -> SimVfs;
+
+/// The operations that a history takes, by their numbers.
+fn operations(steps: &[Step], new: NewDisk) -> RangeInclusive<u64> {
+    let disk = new();
+    let first = disk.operations() + 1;
     let (_, error) = run(&disk, steps);
     assert!(error.is_none(), "{error:?}");
-    disk.operations()
+    first..=disk.operations()
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_at_any_power_cut_nor_at_a_second_one_during_recovery() {
-    let seed = seed(0x5eed);
+    let covered = power_cuts(seed(0x5eed), 3, SimVfs::new, 1);
+    tell(&format!("crash points covered: {covered}"));
+    assert!(covered >= 10_000, "{covered} crash points");
+}
+
+/// Cuts the power at each operation of histories, and again at every `stride`th of the recovery, beginning with another one each time. Returns how
+/// many cuts that were.
+fn power_cuts(seed: u64, rounds: u64, new: NewDisk, stride: u64) -> u64 {
     let covered = AtomicU64::new(0);
-    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
-        let (next, last) = (AtomicU64::new(1), operations(&steps));
+    for (round, steps) in (0u64..).zip(histories(seed, rounds)) {
+        let points = operations(&steps, new);
+        let (next, last) = (AtomicU64::new(*points.start()), *points.end());
         let work = || {
             loop {
                 let k = next.fetch_add(1, Ordering::Relaxed);
                 if k > last {
                     return;
                 }
-                covered.fetch_add(cut(&steps, k, seed, round), Ordering::Relaxed);
+                covered.fetch_add(cut(&steps, k, seed ^ round << 32, new, stride), Ordering::Relaxed);
             }
         };
         std::thread::scope(|scope| [scope.spawn(work), scope.spawn(work)].map(|one| one.join().expect("it holds")));
     }
-    let covered = covered.into_inner();
-    tell(&format!("crash points covered: {covered}"));
-    assert!(covered >= 10_000, "{covered} crash points");
+    covered.into_inner()
 }
 
-/// Cuts the power at one operation, and again at each operation of the recovery. Returns how many cuts that were.
-fn cut(steps: &[Step], k: u64, seed: u64, round: u64) -> u64 {
-    let mut draws = Random(seed ^ round << 32 ^ k << 40);
-    let disk = SimVfs::new();
+/// Cuts the power at one operation, and again at operations of the recovery. Returns how many cuts that were.
+fn cut(steps: &[Step], k: u64, seed: u64, new: NewDisk, stride: u64) -> u64 {
+    let mut draws = Random(seed ^ k << 40);
+    let disk = new();
     disk.fault_at(k, Fault::PowerCut);
     let (end, error) = run(&disk, steps);
     let Some(error) = error else { return 0 };
     let draw = draws.next();
-    let context = format!("seed {seed} round {round} cut at {k} draw {draw}: {error}");
+    let context = format!("seed {seed} cut at {k} draw {draw}: {error}");
     check(&disk.power_cut(draw), &end, &context);
     let counting = disk.power_cut(draw);
     drop(open(&counting));
-    for j in 1..=counting.operations() {
+    let mut cuts = 1;
+    for j in (1 + k % stride..=counting.operations()).step_by(stride as usize) {
         let again = disk.power_cut(draw);
         again.fault_at(j, Fault::PowerCut);
         drop(open(&again));
         let second = draws.next();
         let context = format!("{context}, again at {j} of the recovery draw {second}");
         check(&again.power_cut(second), &end, &context);
+        cuts += 1;
     }
-    1 + counting.operations()
+    cuts
 }
 
 #[test]
 fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered() {
-    let seed = seed(0xdead);
+    let covered = kills(seed(0xdead), 3, SimVfs::new);
+    tell(&format!("kill points covered: {covered}"));
+}
+
+fn kills(seed: u64, rounds: u64, new: NewDisk) -> u64 {
     let mut covered = 0u64;
-    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
-        for k in 1..=operations(&steps) {
-            let disk = SimVfs::new();
+    for (round, steps) in (0u64..).zip(histories(seed, rounds)) {
+        for k in operations(&steps, new) {
+            let disk = new();
             disk.fault_at(k, Fault::PowerCut);
             let (end, error) = run(&disk, &steps);
             let Some(error) = error else { continue };
@@ -208,15 +226,18 @@ fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered(
             covered += 1;
         }
     }
-    tell(&format!("kill points covered: {covered}"));
+    covered
 }
 
 #[test]
 fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_space() {
-    let seed = seed(0xf011);
-    for (round, steps) in (0u64..).zip(histories(seed, 3)) {
-        for k in 1..=operations(&steps) {
-            let disk = SimVfs::new();
+    full_disks(seed(0xf011), 3, SimVfs::new);
+}
+
+fn full_disks(seed: u64, rounds: u64, new: NewDisk) {
+    for (round, steps) in (0u64..).zip(histories(seed, rounds)) {
+        for k in operations(&steps, new) {
+            let disk = new();
             disk.fault_at(k, Fault::Full);
             let mut pair = match Pair::new(&disk) {
                 Ok(pair) => pair,
@@ -263,7 +284,7 @@ fn without_syncs_a_power_cut_takes_back_whole_commits_from_the_end_and_nothing_e
         // These are several commits each, or begin an upload that only a lost commit would name.
         steps.retain(|step| !matches!(step, Step::Expire | Step::ExpireBlobs | Step::Begin { .. }));
         let mut draws = Random(seed ^ round << 32);
-        for k in 1..=operations(&steps) {
+        for k in operations(&steps, SimVfs::new) {
             let disk = SimVfs::new();
             disk.fault_at(k, Fault::PowerCut);
             let mut states = vec![Model::default()];
@@ -322,12 +343,15 @@ fn what_killed_processes_reserved_is_given_back() {
 
 #[test]
 fn after_a_failed_sync_writes_are_refused_reads_go_on_and_nothing_acknowledged_is_lost() {
-    let seed = seed(0xf5);
+    failed_syncs(seed(0xf5), SimVfs::new);
+}
+
+fn failed_syncs(seed: u64, new: NewDisk) {
     let mut poisoned = 0;
     for fault in [Fault::FailedSync, Fault::Error] {
         let steps = tour().into_iter().chain(history(&mut Random(seed), STEPS)).collect::<Vec<_>>();
-        for k in 1..=operations(&steps) {
-            let disk = SimVfs::new();
+        for k in operations(&steps, new) {
+            let disk = new();
             disk.fault_at(k, fault);
             let Ok(mut pair) = Pair::new(&disk) else { continue };
             let Some(error) = steps.iter().find_map(|step| pair.run(step).err()) else { continue };
@@ -359,11 +383,25 @@ fn after_a_failed_sync_writes_are_refused_reads_go_on_and_nothing_acknowledged_i
 fn short_writes_change_nothing() {
     let seed = seed(0x5407);
     let steps = tour().into_iter().chain(history(&mut Random(seed), STEPS)).collect::<Vec<_>>();
-    for k in 1..=operations(&steps) {
+    for k in operations(&steps, SimVfs::new) {
         let disk = SimVfs::new();
         disk.fault_at(k, Fault::ShortWrite);
         let (end, error) = run(&disk, &steps);
         assert!(error.is_none(), "short write at {k}: {error:?}");
         check(&disk.restarted(), &end, &format!("short write at {k}"));
     }
+}
+
+#[test]
+fn an_encrypted_store_holds_the_same_and_never_uses_a_nonce_twice() {
+    let seed = seed(0xc1f);
+    strongroom::nonces::record();
+    let cuts = power_cuts(seed, 1, encrypted_disk, 4);
+    let kills = kills(seed, 1, encrypted_disk);
+    full_disks(seed, 1, encrypted_disk);
+    failed_syncs(seed, encrypted_disk);
+    let (seen, repeated) = strongroom::nonces::recorded();
+    tell(&format!("encrypted: {cuts} crash points, {kills} kill points, {seen} pairs of key and nonce"));
+    assert_eq!(repeated, 0, "of {seen} pairs of key and nonce");
+    assert!(seen > 100_000 && cuts > 2000, "{seen} pairs of key and nonce");
 }

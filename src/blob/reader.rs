@@ -1,17 +1,23 @@
 //! A handle on a blob, and what can be read through it.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use memmap2::MmapMut;
+
+use zeroize::Zeroizing;
 
 use crate::blob::unpack;
 use crate::digest::{Digest, Hasher};
+use crate::envelope::{Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Codec};
+use crate::id::DomainId;
 use crate::sealed::SealedFile;
-use crate::segment::{blocks, table_offset};
+use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
 
 /// A handle on a blob.
 ///
@@ -19,19 +25,39 @@ use crate::segment::{blocks, table_offset};
 ///
 /// Content is stored in blocks of 4 KiB to 64 KiB with a checksum each. [`bytes`](Self::bytes), [`slice`](Self::slice) and
 /// [`reader`](Self::reader) verify each block that they touch, the first time it is touched, and hand out damage as
-/// [`Error::Corrupt`].
-#[derive(Clone, Debug)]
+/// [`Error::Corrupt`]. Where content is encrypted, each block is decrypted, and thereby verified, each time it is touched.
+#[derive(Clone)]
 pub struct Blob {
     digest: Digest,
     fact: BlobFact,
     file: Arc<SealedFile>,
+    opening: Option<Arc<Opening>>,
     /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of another.
     kept: OnceLock<Bytes>,
 }
 
+/// Which it is: its content is not for logs.
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob").field("digest", &self.digest).field("len", &self.fact.len).finish_non_exhaustive()
+    }
+}
+
 impl Blob {
-    pub(crate) fn new(digest: Digest, fact: BlobFact, file: Arc<SealedFile>) -> Self {
-        Self { digest, fact, file, kept: OnceLock::new() }
+    /// A handle on the blob of a domain.
+    pub(crate) fn new(
+        digest: Digest,
+        fact: BlobFact,
+        file: Arc<SealedFile>,
+        keys: &Keyring,
+        domain: DomainId,
+    ) -> Result<Self> {
+        let opening = match fact.place.key {
+            0 if keys.accepts_plain => None,
+            0 => return Err(Error::corrupt(file.path(), fact.place.offset, Damage::NotSealed)),
+            _ => Some(Arc::new(Opening::new(&fact, &file, keys, domain)?)),
+        };
+        Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
     }
 
     /// The blob's digest.
@@ -60,14 +86,16 @@ impl Blob {
         self.slice(0..self.len())
     }
 
-    /// The whole content without verification, in constant time where it is mapped and not compressed.
+    /// The whole content without verification, in constant time where it is mapped and neither compressed nor encrypted.
     ///
     /// # Errors
-    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or compressed and damaged.
+    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or damaged and compressed or encrypted.
     pub fn bytes_unverified(&self) -> Result<Bytes> {
         match self.fact.codec {
-            Codec::Plain => self.file.bytes_unverified(self.fact.place.offset, to_usize(self.fact.place.stored_len)?),
-            Codec::Zstd => self.unpacked(),
+            Codec::Plain if self.opening.is_none() => {
+                self.file.bytes_unverified(self.fact.place.offset, to_usize(self.fact.place.stored_len)?)
+            }
+            _ => self.bytes(),
         }
     }
 
@@ -112,7 +140,17 @@ impl Blob {
         if hasher.finish() == self.digest {
             return Ok(());
         }
-        Err(Error::corrupt(self.file.path(), self.fact.place.offset, Damage::Digest))
+        Err(self.corrupt(Damage::Digest))
+    }
+
+    /// The content as it is stored: perhaps compressed, not encrypted.
+    pub(crate) fn stored_content(&self) -> Result<Bytes> {
+        self.stored(0, self.fact.place.stored_len)
+    }
+
+    /// Damage to the content.
+    pub(crate) fn corrupt(&self, damage: Damage) -> Error {
+        Error::corrupt(self.file.path(), self.fact.place.offset, damage)
     }
 
     /// The verified bytes of stored content.
@@ -121,13 +159,16 @@ impl Blob {
         if start == end {
             return Ok(Bytes::new());
         }
+        if let Some(opening) = &self.opening {
+            return self.decrypted(opening, start, end);
+        }
         let block_len = 1 << place.block_log2;
         let count = blocks(place.stored_len, place.block_log2);
         if count == 1 {
             let whole = self.file.bytes(place.offset, to_usize(place.stored_len)?, place.crc)?;
             return Ok(whole.slice(to_usize(start)?..to_usize(end)?));
         }
-        let table_at = place.offset + table_offset(place.stored_len);
+        let table_at = place.offset + table_offset(place.stored_len, 0);
         let table = self.table(table_at, to_usize(4 * count)?)?;
         let (first, last) = (start / block_len, (end - 1) / block_len);
         let mut crcs = table.get(to_usize(4 * first)?..).unwrap_or_default().chunks_exact(4);
@@ -153,6 +194,70 @@ impl Blob {
         Ok(copied.into())
     }
 
+    /// The bytes of encrypted content. Only the blocks are decrypted that the range touches.
+    fn decrypted(&self, opening: &Opening, start: u64, end: u64) -> Result<Bytes> {
+        let place = &self.fact.place;
+        let block_len = 1 << place.block_log2;
+        let (first, last) = (start / block_len, (end - 1) / block_len);
+        let from = first * block_len;
+        let until = ((last + 1) * block_len).min(place.stored_len);
+        let mut out = Buffer::new(to_usize(until - from)?);
+        if blocks(place.stored_len, place.block_log2) == 1 {
+            self.decrypt_small(opening, out.as_mut())?;
+            return Ok(out.into_bytes().slice(to_usize(start)?..to_usize(end)?));
+        }
+        let table = self.sealed_table(opening, first, last)?;
+        let blocks = out.as_mut().chunks_mut(to_usize(block_len)?);
+        for (index, (number, block)) in (first..=last).zip(blocks).enumerate() {
+            let at = place.offset + number * block_len;
+            self.file.copy_to(at, block)?;
+            let opened = open_block(&opening.sealing, entry(&table, index), number, opening.prefix, block);
+            opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
+            self.file.mark(at, block.len());
+        }
+        Ok(out.into_bytes().slice(to_usize(start - from)?..to_usize(end - from)?))
+    }
+
+    /// Decrypts content of one block, which is read together with what stands behind it.
+    fn decrypt_small(&self, opening: &Opening, out: &mut [u8]) -> Result<()> {
+        let place = &self.fact.place;
+        let table_at = to_usize(table_offset(place.stored_len, place.key))?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(table_at + to_usize(entry_len(place.key))?, 0);
+            self.file.copy_to(place.offset, scratch)?;
+            let (content, table) = scratch.split_at(table_at);
+            let is_expected = opening.check.as_ref().is_none_or(|check| table_check(check, table) == place.crc);
+            let stored = content.get(..out.len()).filter(|_| is_expected);
+            let opened = stored.and_then(|stored| {
+                out.copy_from_slice(stored);
+                open_block(&opening.sealing, table, 0, opening.prefix, out)
+            });
+            opened.ok_or_else(|| self.corrupt(Damage::Seal))?;
+            self.file.mark(place.offset, scratch.len());
+            Ok(())
+        })
+    }
+
+    /// The table's entries for these blocks. That of a segment is verified as a whole, and kept.
+    fn sealed_table(&self, opening: &Opening, first: u64, last: u64) -> Result<Bytes> {
+        let place = &self.fact.place;
+        let (entry, at) = (entry_len(place.key), place.offset + table_offset(place.stored_len, place.key));
+        let range = to_usize(first * entry)?..to_usize((last + 1) * entry)?;
+        let Some(check) = &opening.check else {
+            return self.file.read(at + first * entry, range.len()).map(Bytes::from);
+        };
+        if let Some(table) = self.kept.get().filter(|_| self.fact.codec == Codec::Plain) {
+            return Ok(table.slice(range));
+        }
+        let len = to_usize(entry * blocks(place.stored_len, place.block_log2))?;
+        let table = Bytes::from(self.file.read(at, len)?);
+        if table_check(check, &table) != place.crc {
+            return Err(Error::corrupt(self.file.path(), at, Damage::Seal));
+        }
+        let kept = if self.fact.codec == Codec::Plain { self.kept.get_or_init(|| table).clone() } else { table };
+        Ok(kept.slice(range))
+    }
+
     /// The verified table of block checksums.
     fn table(&self, at: u64, len: usize) -> Result<Bytes> {
         let keeps = self.fact.codec == Codec::Plain;
@@ -168,11 +273,80 @@ impl Blob {
         if let Some(content) = self.kept.get() {
             return Ok(content.clone());
         }
-        let damaged = || Error::corrupt(self.file.path(), self.fact.place.offset, Damage::Compression);
+        let damaged = || self.corrupt(Damage::Compression);
         let packed = self.stored(0, self.fact.place.stored_len)?;
         let len = usize::try_from(self.fact.len).ok().filter(|len| *len <= MAX_UNPACKED).ok_or_else(damaged)?;
         let content: Bytes = unpack(&packed, len).ok_or_else(damaged)?.into();
         Ok(self.kept.get_or_init(|| content).clone())
+    }
+}
+
+thread_local! {
+    /// Where small encrypted content is read to, with what it takes to decrypt it.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory that content is decrypted into.
+enum Buffer {
+    Small(Vec<u8>),
+    Large(MmapMut),
+}
+
+impl Buffer {
+    /// From this length on huge pages are asked for: to fault the others in, one by one, takes several times as long as to decrypt.
+    const LARGE: usize = 4 << 20;
+
+    fn new(len: usize) -> Self {
+        if len >= Self::LARGE
+            && let Ok(map) = MmapMut::map_anon(len)
+        {
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage); // only slower without
+            return Self::Large(map);
+        }
+        Self::Small(vec![0; len])
+    }
+
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(map) => map,
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Small(bytes) => bytes.into(),
+            Self::Large(map) => Bytes::from_owner(map),
+        }
+    }
+}
+
+/// How a blob's content is decrypted.
+struct Opening {
+    sealing: Sealing,
+    /// The key for the check of the table, where there is one: in a segment.
+    check: Option<Zeroizing<[u8; 32]>>,
+    /// The prefix of its nonces, where that is known: in a log file.
+    prefix: Option<u64>,
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.sealing.fmt(f)
+    }
+}
+
+impl Opening {
+    fn new(fact: &BlobFact, file: &SealedFile, keys: &Keyring, domain: DomainId) -> Result<Self> {
+        let key = fact.place.key;
+        let unknown = || Error::corrupt(file.path(), fact.place.offset, Damage::Invalid("key number"));
+        let envelope = file.envelope.as_ref().ok_or_else(unknown)?;
+        let cipher = envelope.cipher(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
+        let has_check = fact.place.crc != 0;
+        let check = has_check.then(|| envelope.check_key(keys, domain, key).ok_or_else(unknown)).transpose()?;
+        let prefix = (!has_check).then_some(fact.place.offset);
+        Ok(Self { sealing: Sealing { cipher, domain, key }, check, prefix })
     }
 }
 
@@ -184,13 +358,19 @@ fn to_usize(n: u64) -> Result<usize> {
 }
 
 /// Reads a blob from any position, verified block by block. See [`Blob::reader`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BlobReader {
     blob: Blob,
     position: u64,
     /// The block read last, and where it begins.
     held: Bytes,
     held_at: u64,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobReader").field("blob", &self.blob).field("position", &self.position).finish_non_exhaustive()
+    }
 }
 
 impl BlobReader {

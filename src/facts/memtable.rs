@@ -138,6 +138,12 @@ impl Memtable {
         Some(shard.get(key)?.at(at)?.as_ref().map(|value| look(value.as_bytes())))
     }
 
+    /// Forgets all facts but those with such keys.
+    pub(crate) fn retain(&self, is_kept: impl Fn(&Key) -> bool) {
+        write(&self.ordered).retain(&is_kept);
+        self.shards.iter().for_each(|shard| write(shard).retain(|key, _| is_kept(key)));
+    }
+
     /// All facts as of an LSN, in the order of their keys.
     pub(crate) fn sorted(&self, at: Lsn) -> Vec<Fact> {
         self.collect(at, |_| true)

@@ -1,8 +1,10 @@
 //! What the values of facts say, field by field. All numbers are little-endian.
 
 use crate::digest::{Algorithm, Digest};
+use crate::envelope::KeyNumber;
 use crate::facts::Value;
 use crate::id::{FileId, RepositoryId};
+use crate::segment::SegmentWriter;
 use crate::wire::{Fields, PutFields};
 
 /// How stored content is encoded. The numbers stand in files.
@@ -36,14 +38,17 @@ pub(crate) struct Place {
     pub(crate) stored_len: u64,
     /// The block size is 2 to this power.
     pub(crate) block_log2: u8,
-    /// CRC-32C of the stored content if that is one block, else of the table of block checksums behind it.
+    /// CRC-32C of the stored content if that is one block, else of the table of block checksums behind it. Where it is encrypted: the
+    /// check of a segment's table, and 0 for content in a log file.
     pub(crate) crc: u32,
+    /// The number of the data key that it is encrypted with; 0 for none.
+    pub(crate) key: KeyNumber,
 }
 
 impl Place {
     /// How many bytes the whole frame takes in its file: descriptor, content, padding and table.
     pub(crate) fn frame_len(&self) -> u64 {
-        crate::segment::frame_len(self.stored_len, self.block_log2)
+        crate::segment::frame_len(self.stored_len, self.block_log2, self.key)
     }
 }
 
@@ -51,7 +56,7 @@ impl Place {
 ///
 /// ```text
 /// algorithm u8 | recipe and codec u8 | block_log2 u8 | flags u8 (0) | crc u32 | file u48 | offset u48 |
-/// stored_len u48 | len u48 | count u32 | reserved (0) 3 bytes
+/// stored_len u48 | len u48 | count u32 | key u16 | reserved (0) u8
 /// ```
 ///
 /// The recipe stands in the upper four bits of its byte: 0 is *whole*, one frame; 1 *chunked* and 2 *decomposed* are
@@ -88,7 +93,8 @@ impl BlobFact {
         out.put_u48(self.place.stored_len);
         out.put_u48(self.len);
         out.put_u32(self.count);
-        out.put(&[0; 3]);
+        out.put_u16(self.place.key);
+        out.put_u8(0);
         Value::new(&out)
     }
 
@@ -105,9 +111,10 @@ impl BlobFact {
         let stored_len = fields.u48()?;
         let len = fields.u48()?;
         let count = fields.u32()?;
-        fields.bytes(3)?;
+        let key = fields.u16()?;
+        fields.u8()?;
         fields.end()?;
-        let place = Place { file, offset, stored_len, block_log2, crc };
+        let place = Place { file, offset, stored_len, block_log2, crc, key };
         (codec != Codec::Plain || len == stored_len).then_some(())?;
         Some(Self { algorithm, codec, place, len, count })
     }
@@ -128,7 +135,7 @@ pub(crate) enum SegmentKind {
 /// What is known of a segment: of what one domain has in it. A log file holds frames of several. 32 bytes:
 ///
 /// ```text
-/// kind u8 | reserved (0) 3 bytes | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 | reserved (0) 8 bytes
+/// kind u8 | key u16 | reserved (0) u8 | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 | reserved (0) 8 bytes
 /// ```
 ///
 /// `frame_bytes - live_bytes` is what compaction would give back.
@@ -141,6 +148,9 @@ pub(crate) struct SegmentFact {
     pub(crate) live_bytes: u64,
     /// How many bytes all frames take that were ever published in it.
     pub(crate) frame_bytes: u64,
+    /// The number of the data key that what lives in it is encrypted with; 0 for none. (A log file begun after the key of a domain
+    /// changed has nothing under the one before.)
+    pub(crate) key: KeyNumber,
 }
 
 impl SegmentFact {
@@ -148,14 +158,15 @@ impl SegmentFact {
     pub(crate) const LEN: usize = 32;
 
     /// A segment without frames.
-    pub(crate) fn empty(kind: SegmentKind) -> Self {
-        Self { kind, live_frames: 0, live_bytes: 0, frame_bytes: 0 }
+    pub(crate) fn empty(kind: SegmentKind, key: KeyNumber) -> Self {
+        Self { kind, live_frames: 0, live_bytes: 0, frame_bytes: 0, key }
     }
 
     pub(crate) fn encode(&self) -> Value {
         let mut out = Vec::with_capacity(Self::LEN);
         out.put_u8(self.kind as u8);
-        out.put(&[0; 3]);
+        out.put_u16(self.key);
+        out.put_u8(0);
         out.put_u32(0);
         out.put_u32(self.live_frames);
         out.put_u48(self.live_bytes);
@@ -173,14 +184,15 @@ impl SegmentFact {
             3 => SegmentKind::Upload,
             _ => return None,
         };
-        fields.bytes(3)?;
+        let key = fields.u16()?;
+        fields.u8()?;
         let _domain = fields.u32()?;
         let live_frames = fields.u32()?;
         let live_bytes = fields.u48()?;
         let frame_bytes = fields.u48()?;
         fields.bytes(8)?;
         fields.end()?;
-        Some(Self { kind, live_frames, live_bytes, frame_bytes })
+        Some(Self { kind, live_frames, live_bytes, frame_bytes, key })
     }
 }
 
@@ -234,10 +246,10 @@ impl PinFact {
 ///
 /// ```text
 /// file u48 (0: none yet) | offset u48 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
-/// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state
+/// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state | where it is encrypted: key u16, rest
 /// ```
 ///
-/// The checksums of its whole blocks of 64 KiB stand in [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each:
+/// Of an encrypted segment only whole blocks are written: what the last one has until it is whole is in the fact. The checksums of its whole blocks of 64 KiB (their entries in the frame's table) stand in [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each:
 /// however small the pieces are in which it came, ending it changes few facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadFact {
@@ -257,6 +269,10 @@ pub(crate) struct UploadFact {
     pub(crate) repository: Option<RepositoryId>,
     /// The saved state of the hash over the bytes so far; empty where the algorithm has none to save.
     pub(crate) hash_state: Vec<u8>,
+    /// The number of the data key that the segment is encrypted with; 0 for none.
+    pub(crate) key: KeyNumber,
+    /// The content of the last, incomplete block, where the segment is encrypted.
+    pub(crate) rest: Vec<u8>,
 }
 
 /// How many block checksums one part of an upload's list holds: 64 MiB of content, 4 KiB.
@@ -266,6 +282,22 @@ impl UploadFact {
     /// How many whole blocks of content are durable.
     pub(crate) fn whole_blocks(&self) -> u64 {
         self.offset >> crate::segment::BLOCK_LOG2.end()
+    }
+
+    /// How long a block's entry in the table is, in bytes.
+    pub(crate) fn entry_len(&self) -> u64 {
+        crate::segment::entry_len(self.key)
+    }
+
+    /// How long the table of whole blocks is, in bytes.
+    pub(crate) fn table_len(&self) -> u64 {
+        self.whole_blocks() * self.entry_len()
+    }
+
+    /// The upload with all that a writer has taken in.
+    pub(crate) fn advanced(self, writer: &SegmentWriter) -> Self {
+        let (block_crc, rest) = writer.incomplete();
+        Self { offset: writer.len(), block_crc, key: writer.key(), rest: rest.to_vec(), ..self }
     }
 
     /// How many facts hold the checksums of those.
@@ -284,6 +316,10 @@ impl UploadFact {
         out.put_u48(self.repository.map_or(0, |repository| repository.0));
         out.put_u16(u16::try_from(self.hash_state.len()).unwrap_or_default());
         out.put(&self.hash_state);
+        if self.key != 0 {
+            out.put_u16(self.key);
+            out.put(&self.rest);
+        }
         Value::new(&out)
     }
 
@@ -298,8 +334,9 @@ impl UploadFact {
         let algorithm = Algorithm::from_code(fields.u8()?)?;
         let repository = Some(RepositoryId(fields.u48()?)).filter(|repository| repository.0 != 0);
         let hash_state = fields.bytes16()?.to_vec();
-        fields.end()?;
-        Some(Self { file, offset, block_crc, created, touched, algorithm, repository, hash_state })
+        let key = if fields.is_empty() { 0 } else { fields.u16()? };
+        let rest = fields.0.to_vec();
+        Some(Self { file, offset, block_crc, created, touched, algorithm, repository, hash_state, key, rest })
     }
 }
 

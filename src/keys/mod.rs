@@ -92,6 +92,45 @@ impl Debug for SecretKey {
     }
 }
 
+/// A key domain's name: 1 to 128 of the letters, digits and `._-`, of which the first is a letter or a digit.
+///
+/// ```
+/// let name: strongroom::keys::DomainName = "tenant-7".parse()?;
+/// assert_eq!(name.as_str(), "tenant-7");
+/// # Ok::<(), strongroom::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainName(String);
+
+impl DomainName {
+    const MAX: usize = 128;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for DomainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for DomainName {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> Result<Self, crate::Error> {
+        let is_valid = (1..=Self::MAX).contains(&text.len())
+            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        if is_valid {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(crate::Error::InvalidName { name: text.chars().take(200).collect(), max: Self::MAX })
+    }
+}
+
 /// What a data key is for: it is bound to this when it is wrapped, so that wrapped keys can't take each other's places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -154,6 +193,26 @@ pub trait KeyProvider: Debug + Send + Sync {
         let key = SecretKey::generate()?;
         let wrapped = self.wrap(key_id, &key, context)?;
         Ok((key, wrapped))
+    }
+}
+
+/// Wraps nothing: for tests and fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+#[derive(Debug)]
+pub(crate) struct InPlain;
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl KeyProvider for InPlain {
+    fn key_id(&self) -> Result<String, KeyError> {
+        Ok("known".into())
+    }
+
+    fn wrap(&self, _: &str, key: &SecretKey, _: &KeyContext) -> Result<Vec<u8>, KeyError> {
+        Ok(key.expose().to_vec())
+    }
+
+    fn unwrap(&self, _: &str, wrapped: &[u8], _: &KeyContext) -> Result<SecretKey, KeyError> {
+        wrapped.try_into().map(SecretKey::from_bytes).map_err(|_| KeyError::Damaged)
     }
 }
 

@@ -1,22 +1,30 @@
 //! One log file: a header, then records.
 //!
 //! ```text
-//! header, 512 bytes: magic 8 | version u32 | domain u32 (0) | file u64 | store 16 | session 16 | first_lsn u64 |
-//!                    capacity u64 | key u32 (0) | reserved (0) 4 | salt 32 | zeros | crc u32 at 508
+//! header, 512 bytes: magic 8 | version u32 | reserved (0) u32 | file u64 | store 16 | session 16 | first_lsn u64 |
+//!                    capacity u64 | key u32 | reserved (0) 4 | salt 32 | zeros | crc u32 at 508
 //! ```
 //!
 //! A file gets its whole capacity and its header, and both are synced, before the [list](crate::runs) names it, so a
 //! listed file without a valid header or shorter than its capacity is damaged, never torn.
+//!
+//! `key` is the number of the default domain's key under which records have their checks; 0 without encryption. Each record
+//! says by itself which key it is encrypted with.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
+use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
-use crate::id::{FileId, Lsn, SessionId, StoreId};
-use crate::log::record::Salt;
+use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
+use crate::log::record::{Body, Encoded, Position, Salt};
+use crate::segment::Frame;
 use crate::vfs::{File, OpenMode, Vfs};
-use crate::wire::{Fields, PutFields, crc32c};
+use crate::wire::{Fields, PutFields, crc32c, len64};
 
 /// The length of a log file's header in bytes: the first record begins behind it.
 pub(crate) const HEADER_LEN: u64 = 512;
@@ -41,7 +49,50 @@ pub(crate) struct LogHeader {
     pub(crate) first_lsn: Lsn,
     /// The file's length until it is sealed.
     pub(crate) capacity: u64,
+    pub(crate) key: KeyNumber,
     pub(crate) salt: Salt,
+}
+
+/// What the keys make of a log file.
+pub(crate) struct LogKeys {
+    envelope: FileEnvelope,
+    /// The key of the checks in records' headers.
+    pub(crate) check: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for LogKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogKeys(…)")
+    }
+}
+
+impl LogKeys {
+    /// The keys of a file with this header.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the header names a key that there is not, or none although all of the store is encrypted.
+    pub(crate) fn new(header: &LogHeader, keys: &Keyring, path: &Path) -> Result<Self> {
+        let envelope = FileEnvelope::new(header.file, &header.encode());
+        let check = match header.key {
+            0 if keys.accepts_plain => Ok(Zeroizing::new(header.salt)),
+            0 => Err(Damage::NotSealed),
+            key => envelope.header_key(keys, key).ok_or(Damage::Invalid("key number")),
+        };
+        let check = check.map_err(|damage| Error::corrupt(path, 0, damage))?;
+        Ok(Self { envelope, check })
+    }
+
+    /// How what is in the file was encrypted with a key; `None` where there is no such key (any more).
+    pub(crate) fn opening(
+        &self,
+        keys: &Keyring,
+        domain: DomainId,
+        key: KeyNumber,
+        purpose: Purpose,
+    ) -> Option<Sealing> {
+        let cipher = self.envelope.cipher(keys, domain, key, purpose)?;
+        Some(Sealing { cipher, domain, key })
+    }
 }
 
 impl LogHeader {
@@ -55,7 +106,8 @@ impl LogHeader {
         out.put(&self.session.0);
         out.put_u64(self.first_lsn.0);
         out.put_u64(self.capacity);
-        out.put_u64(0);
+        out.put_u32(self.key.into());
+        out.put_u32(0);
         out.put(&self.salt);
         out.resize(508, 0);
         out.put_u32(crc32c(&out));
@@ -81,8 +133,9 @@ impl LogHeader {
             let session = SessionId(fields.array()?);
             let first_lsn = Lsn(fields.u64()?);
             let capacity = fields.u64()?;
-            fields.u64()?;
-            Some(Self { file, store, session, first_lsn, capacity, salt: fields.array()? })
+            let key = KeyNumber::try_from(fields.u32()?).ok()?;
+            fields.u32()?;
+            Some(Self { file, store, session, first_lsn, capacity, key, salt: fields.array()? })
         };
         parse().ok_or(Damage::Invalid("log header"))
     }
@@ -103,6 +156,7 @@ impl LogHeader {
 #[derive(Debug)]
 pub(crate) struct ActiveLog {
     pub(crate) header: LogHeader,
+    pub(crate) keys: LogKeys,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn File>,
     /// Where the next record goes.
@@ -113,12 +167,32 @@ pub(crate) struct ActiveLog {
 
 impl ActiveLog {
     /// Creates the file with its header and its space, and makes both durable. The caller syncs the directory.
-    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, header: LogHeader) -> Result<Self> {
+    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, header: LogHeader, keys: &Keyring) -> Result<Self> {
+        let keys = LogKeys::new(&header, keys, &path)?;
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
         file.allocate(header.capacity).map_err(Error::io("allocate", &path))?;
         file.write_all_at(&header.encode(), 0).map_err(Error::io("write", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
-        Ok(Self { header, path, file, position: HEADER_LEN, written: HEADER_LEN })
+        Ok(Self { header, keys, path, file, position: HEADER_LEN, written: HEADER_LEN })
+    }
+
+    /// Encodes a record that is to stand at a place, with its frame, whose content begins at `content_at`: all encrypted, if the store is.
+    pub(crate) fn encode<'f>(
+        &self,
+        keys: &Keyring,
+        body: &Body,
+        at: Position,
+        frame: Option<&'f Frame>,
+        content_at: u64,
+    ) -> Result<Encoded<'f>> {
+        let sealing = |purpose| self.keys.envelope.sealing(keys, body.domain, purpose);
+        let frame = match (frame, sealing(Purpose::Content)?) {
+            (None, _) => Cow::Borrowed(&[][..]),
+            (Some(frame), None) => Cow::Borrowed(frame.bytes.as_slice()),
+            (Some(frame), Some(sealing)) => Cow::Owned(frame.seal(&sealing, content_at)),
+        };
+        let (head, rest) = body.encode(at, len64(&frame), &self.keys.check, sealing(Purpose::Record)?.as_ref());
+        Ok(Encoded { head, frame, rest })
     }
 
     /// How many bytes of records fit in.

@@ -12,4 +12,4 @@ pub(crate) mod replay;
 
 pub(crate) use file::{ActiveLog, LogHeader};
 pub(crate) use op::{Named, Op};
-pub(crate) use record::{Body, Times};
+pub(crate) use record::{Body, Encoded, Position, Times};

@@ -4,7 +4,7 @@
 //! header, 64 bytes | frame, frame_len bytes (0: none) | operations, ops_len bytes | facts, facts_len bytes |
 //! zeros up to a multiple of 64
 //!
-//! header: magic u32 | kind u8 (1) | flags u8 (0) | reserved u16 (0) | lsn u64 | durable u64 | wall u48 (ms since 1970) |
+//! header: magic u32 | kind u8 (1) | flags u8 (0) | key u16 | lsn u64 | durable u64 | wall u48 (ms since 1970) |
 //!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 | body_crc u32 | check u64
 //! ```
 //!
@@ -12,13 +12,19 @@
 //! facts; the frame has checksums of its own. `check` is a keyed hash of the header under the log file's salt: content
 //! that somebody pushes rides in the log, and must not be able to pass for a record.
 //!
-//! A commit belongs to one key domain, and so do all of its facts. Operations say what happened, facts what is known
-//! since. Each fact:
+//! A commit belongs to one key domain, and so do all its facts. `key` is the number of the domain's key that the record is encrypted
+//! with; 0 for none. Then operations and facts are encrypted together, with a tag of 16 bytes behind them, the header up to
+//! `body_crc` as associated data, and `body_crc` is over what is on disk. `check` is under a key that only the store has.
+//!
+//! Operations say what happened, facts what is known since. Each fact:
 //!
 //! ```text
 //! family u8 | key 32 bytes | present u8 (0: tombstone) | if present: length u32, value
 //! ```
 
+use std::borrow::Cow;
+
+use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value};
 use crate::id::{DomainId, Lsn};
 use crate::wire::{Fields, PutFields, crc32c, len64};
@@ -36,7 +42,7 @@ pub(crate) const MAX_BODY: usize = 32 << 20;
 pub(crate) const MAGIC: [u8; 4] = *b"SRrc";
 const KIND_COMMIT: u8 = 1;
 
-/// The random key under which the headers of one log file are hashed.
+/// A random number in the header of a log file; without encryption the key under which the headers of its records are hashed.
 pub(crate) type Salt = [u8; 32];
 
 /// A record's header.
@@ -51,17 +57,26 @@ pub(crate) struct Header {
     pub(crate) ops_len: u32,
     pub(crate) facts_len: u32,
     pub(crate) frame_len: u32,
-    /// The domain of the commit's facts.
     pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
     pub(crate) body_crc: u32,
 }
 
 impl Header {
     pub(crate) fn encode(&self, salt: &Salt) -> Vec<u8> {
+        let mut out = self.associated();
+        out.put_u32(self.body_crc);
+        out.put_u64(check(salt, &out));
+        out
+    }
+
+    /// All up to the body's checksum.
+    fn associated(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.put(&MAGIC);
         out.put_u8(KIND_COMMIT);
-        out.put(&[0; 3]);
+        out.put_u8(0);
+        out.put_u16(self.key);
         out.put_u64(self.lsn.0);
         out.put_u64(self.durable.0);
         out.put_u48(self.wall);
@@ -70,8 +85,6 @@ impl Header {
         out.put_u32(self.facts_len);
         out.put_u32(self.frame_len);
         out.put_u32(self.domain.0);
-        out.put_u32(self.body_crc);
-        out.put_u64(check(salt, &out));
         out
     }
 
@@ -86,7 +99,8 @@ impl Header {
         {
             return None;
         }
-        fields.bytes(3)?;
+        let _flags = fields.u8()?;
+        let key = fields.u16()?;
         let lsn = Lsn(fields.u64()?);
         let durable = Lsn(fields.u64()?);
         let wall = fields.u48()?;
@@ -96,13 +110,28 @@ impl Header {
         let frame_len = fields.u32()?;
         let domain = DomainId(fields.u32()?);
         let body_crc = fields.u32()?;
-        Some(Self { lsn, durable, wall, open, ops_len, facts_len, frame_len, domain, body_crc })
+        Some(Self { lsn, durable, wall, open, ops_len, facts_len, frame_len, domain, key, body_crc })
+    }
+
+    /// The length of operations and facts on disk, in bytes.
+    pub(crate) fn body_len(&self) -> u64 {
+        u64::from(self.ops_len) + u64::from(self.facts_len) + tag_len(self.key)
+    }
+
+    /// Decrypts the body of a record that stands at `offset` of its file. `None` where it is not what was encrypted there.
+    pub(crate) fn open(&self, sealing: &Sealing, offset: u64, body: &[u8]) -> Option<Vec<u8>> {
+        sealing.cipher.open_vec(Nonce::new(offset, 0), &self.associated(), body).ok()
     }
 
     /// The record's length in its file, a multiple of [`ALIGNMENT`].
     pub(crate) fn record_len(&self) -> u64 {
-        record_len(self.frame_len.into(), u64::from(self.ops_len) + u64::from(self.facts_len))
+        record_len(self.frame_len.into(), self.body_len())
     }
+}
+
+/// What encrypting a body adds to its length, in bytes.
+pub(crate) fn tag_len(key: KeyNumber) -> u64 {
+    if key == 0 { 0 } else { TAG_LEN as u64 }
 }
 
 /// The length in its file of a record with a frame and a body (operations and facts) of these lengths.
@@ -114,45 +143,77 @@ fn check(salt: &Salt, header: &[u8]) -> u64 {
     Fields(blake3::keyed_hash(salt, header).as_bytes()).u64().unwrap_or_default()
 }
 
+/// A record as it is written: what stands before its frame, the frame, and what stands behind it.
+#[derive(Debug)]
+pub(crate) struct Encoded<'f> {
+    pub(crate) head: Vec<u8>,
+    pub(crate) frame: Cow<'f, [u8]>,
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Encoded<'_> {
+    pub(crate) fn len(&self) -> u64 {
+        self.pieces().map(len64).into_iter().sum()
+    }
+
+    pub(crate) fn pieces(&self) -> [&[u8]; 3] {
+        [&self.head, &self.frame, &self.rest]
+    }
+}
+
 /// What becomes a record once it has its place in the order.
 #[derive(Debug)]
 pub(crate) struct Body {
-    /// The domain of all facts.
     pub(crate) domain: DomainId,
     pub(crate) ops: Vec<u8>,
     pub(crate) facts: Vec<Fact>,
+}
+
+/// Where a record stands, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) lsn: Lsn,
+    /// The highest LSN known durable.
+    pub(crate) durable: Lsn,
+    pub(crate) times: Times,
+    /// Where in its file it begins.
+    pub(crate) offset: u64,
 }
 
 impl Body {
     /// Encodes the parts of a record around its frame: the header, and what follows the frame.
     pub(crate) fn encode(
         &self,
-        lsn: Lsn,
-        durable: Lsn,
-        times: Times,
+        at: Position,
         frame_len: u64,
         salt: &Salt,
+        sealing: Option<&Sealing>,
     ) -> (Vec<u8>, Vec<u8>) {
         let mut body = self.ops.clone();
         self.facts.iter().for_each(|fact| put_fact(&mut body, fact));
         let size = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);
-        let header = Header {
-            lsn,
-            durable,
-            wall: times.wall,
-            open: times.open,
+        let mut header = Header {
+            lsn: at.lsn,
+            durable: at.durable,
+            wall: at.times.wall,
+            open: at.times.open,
             ops_len: size(len64(&self.ops)),
             facts_len: size(len64(&body) - len64(&self.ops)),
             frame_len: size(frame_len),
             domain: self.domain,
-            body_crc: crc32c(&body),
+            key: sealing.map_or(0, |sealing| sealing.key),
+            body_crc: 0,
         };
+        if let Some(sealing) = sealing {
+            sealing.cipher.seal_vec(Nonce::new(at.offset, 0), &header.associated(), &mut body);
+        }
+        header.body_crc = crc32c(&body);
         let padding = header.record_len() - HEADER_LEN as u64 - frame_len - len64(&body);
         body.resize(body.len() + usize::try_from(padding).unwrap_or_default(), 0);
         (header.encode(salt), body)
     }
 
-    /// An upper bound of the encoded body's length in bytes.
+    /// An upper bound of the encoded body's length in bytes, not encrypted.
     pub(crate) fn encoded_len(&self) -> u64 {
         let fact_len = |(_, value): &Fact| 38 + value.as_ref().map_or(0, |value| len64(value.as_bytes()));
         len64(&self.ops) + self.facts.iter().map(fact_len).sum::<u64>()
@@ -178,7 +239,7 @@ fn put_fact(out: &mut Vec<u8>, (key, value): &Fact) {
     }
 }
 
-/// Parses the facts of a record, which are of a domain; `None` where they hold what no writer puts there.
+/// Parses the facts of a record of a domain; `None` where they hold what no writer puts there.
 pub(crate) fn parse_facts(bytes: &[u8], domain: DomainId) -> Option<Vec<Fact>> {
     let mut fields = Fields(bytes);
     let mut facts = Vec::new();
@@ -200,27 +261,53 @@ pub(crate) fn parse_facts(bytes: &[u8], domain: DomainId) -> Option<Vec<Fact>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::{Cipher, Suite};
+
+    fn body() -> Body {
+        let key = Key { domain: DomainId(2), family: Family::Pin, bytes: [3; 32] };
+        Body { domain: DomainId(2), ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] }
+    }
+
+    const AT: Position = Position { lsn: Lsn(9), durable: Lsn(8), times: Times { wall: 5, open: 6 }, offset: 512 };
 
     #[test]
     fn a_record_round_trips_and_no_flipped_bit_does() {
-        let salt = [7; 32];
-        let domain = DomainId(5);
-        let key = Key { domain, family: Family::Pin, bytes: [3; 32] };
-        let body = Body { domain, ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] };
-        let (header, rest) = body.encode(Lsn(9), Lsn(8), Times { wall: 5, open: 6 }, 0, &salt);
+        let (salt, body) = ([7; 32], body());
+        let (header, rest) = body.encode(AT, 0, &salt, None);
         let parsed = Header::parse(&header, &salt).unwrap();
         assert_eq!((parsed.lsn, parsed.durable, parsed.wall, parsed.open), (Lsn(9), Lsn(8), 5, 6));
-        assert_eq!(parsed.domain, domain);
         assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);
         assert!(body.encoded_len() >= u64::from(parsed.ops_len + parsed.facts_len));
         let facts = &rest[parsed.ops_len as usize..][..parsed.facts_len as usize];
-        assert_eq!(parse_facts(facts, domain).unwrap(), body.facts);
+        assert_eq!(parse_facts(facts, DomainId(2)).unwrap(), body.facts);
         for bit in 0..header.len() * 8 {
             let mut flipped = header.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::parse(&flipped, &salt), None, "bit {bit}");
         }
         assert_eq!(Header::parse(&header, &[8; 32]), None);
-        assert_eq!(parse_facts(&facts[..facts.len() - 1], domain), None);
+        assert_eq!(parse_facts(&facts[..facts.len() - 1], DomainId(2)), None);
+    }
+
+    #[test]
+    fn an_encrypted_record_opens_where_it_was_put_with_its_own_header() {
+        let salt = [7; 32];
+        let cipher = std::sync::Arc::new(Cipher::new(Suite::best(), &[1; 32]).unwrap());
+        let sealing = Sealing { cipher, domain: DomainId(2), key: 4 };
+        let (header, rest) = body().encode(AT, 0, &salt, Some(&sealing));
+        let parsed = Header::parse(&header, &salt).unwrap();
+        assert_eq!((parsed.domain, parsed.key), (DomainId(2), 4));
+        assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);
+        let sealed = &rest[..parsed.body_len() as usize];
+        assert_eq!(crc32c(sealed), parsed.body_crc);
+        let opened = parsed.open(&sealing, 512, sealed).unwrap();
+        assert_eq!(parse_facts(&opened[3..], DomainId(2)).unwrap(), body().facts);
+        assert_eq!(parsed.open(&sealing, 576, sealed), None);
+        assert_eq!(Header { wall: 6, ..parsed }.open(&sealing, 512, sealed), None);
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parsed.open(&sealing, 512, &flipped), None, "bit {bit}");
+        }
     }
 }

@@ -7,12 +7,13 @@
 
 use std::path::Path;
 
+use crate::envelope::{Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Fact;
-use crate::id::Lsn;
-use crate::log::file::{HEADER_LEN, LogHeader};
+use crate::id::{DomainId, Lsn};
+use crate::log::file::{HEADER_LEN, LogHeader, LogKeys};
 use crate::log::record::{self, ALIGNMENT, Header, MAX_BODY, parse_facts};
-use crate::segment::Frame;
+use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::vfs::File;
 use crate::wire::crc32c;
 
@@ -24,12 +25,19 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     pub(crate) ops: Vec<u8>,
     pub(crate) facts: Vec<Fact>,
+    /// Whether the key is gone that it was encrypted with. Then there are neither operations nor facts.
+    pub(crate) is_lost: bool,
 }
 
 impl Record {
     /// Where in the file the record's frame begins.
     pub(crate) fn frame_offset(&self) -> u64 {
         self.offset + record::HEADER_LEN as u64
+    }
+
+    /// The domain that it belongs to. What is left of a record whose key is gone says nothing that is of its domain.
+    pub(crate) fn domain(&self) -> DomainId {
+        if self.is_lost { DomainId::DEFAULT } else { self.header.domain }
     }
 
     /// Where in the file the record ends.
@@ -51,7 +59,8 @@ pub(crate) enum Extent {
 pub(crate) struct Replay<'a> {
     path: &'a Path,
     window: Window<'a>,
-    header: LogHeader,
+    keyring: &'a Keyring,
+    keys: LogKeys,
     /// Where the next record should begin, and its LSN.
     position: u64,
     expected: Lsn,
@@ -66,9 +75,11 @@ impl<'a> Replay<'a> {
         path: &'a Path,
         file: &'a dyn File,
         header: LogHeader,
+        keyring: &'a Keyring,
         extent: Extent,
         folded: Lsn,
     ) -> Result<Self> {
+        let keys = LogKeys::new(&header, keyring, path)?;
         let len = file.len().map_err(Error::io("read the length of", path))?;
         let end = match extent {
             Extent::Sealed { len, .. } => len,
@@ -78,7 +89,8 @@ impl<'a> Replay<'a> {
             return Err(Error::corrupt(path, len, Damage::Truncated));
         }
         let window = Window { file, start: 0, bytes: Vec::new() };
-        Ok(Self { path, window, header, position: HEADER_LEN, expected: header.first_lsn, end, extent, folded })
+        let (position, expected) = (HEADER_LEN, header.first_lsn);
+        Ok(Self { path, window, keyring, keys, position, expected, end, extent, folded })
     }
 
     /// Goes on where a record with this LSN begins, or will.
@@ -128,10 +140,10 @@ impl<'a> Replay<'a> {
 
     /// The first valid record header of a kind from an offset on, and where it stands.
     fn find_header(&mut self, from: u64, is_wanted: impl Fn(&Header) -> bool) -> Result<Option<(u64, Header)>> {
-        let salt = self.header.salt;
+        let check = self.keys.check.clone();
         let mut offset = from;
         while offset + record::HEADER_LEN as u64 <= self.end {
-            let header = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt);
+            let header = Header::parse(self.read(offset, record::HEADER_LEN)?, &check);
             if let Some(header) = header.filter(&is_wanted) {
                 return Ok(Some((offset, header)));
             }
@@ -140,15 +152,22 @@ impl<'a> Replay<'a> {
         Ok(None)
     }
 
-    /// Whether a record's frame is whole and undamaged. Records that are not known durable need this; for the others it
-    /// is up to whoever reads the blob.
-    pub(crate) fn frame_is_whole(&mut self, record: &Record) -> Result<bool> {
-        if record.header.frame_len == 0 {
-            return Ok(true);
+    /// A record's frame, verified: `None` where it is not whole and undamaged. Records that are not known durable need this; for the
+    /// others it is up to whoever reads the blob. No frame: an empty one.
+    pub(crate) fn frame(&mut self, record: &Record) -> Result<Option<Option<Frame>>> {
+        let header = record.header;
+        if header.frame_len == 0 || record.is_lost {
+            return Ok(Some(None));
         }
-        let len = usize::try_from(record.header.frame_len).unwrap_or(usize::MAX);
-        let frame = self.read(record.frame_offset(), len)?;
-        Ok(Frame::verify(frame).is_some())
+        let sealing = self.opening(&header, Purpose::Content);
+        let len = usize::try_from(header.frame_len).unwrap_or(usize::MAX);
+        let content_at = record.frame_offset() + DESCRIPTOR_LEN;
+        let frame = Frame::read(self.read(record.frame_offset(), len)?, sealing.as_ref(), content_at);
+        Ok(frame.map(Some))
+    }
+
+    fn opening(&self, header: &Header, purpose: Purpose) -> Option<Sealing> {
+        self.keys.opening(self.keyring, header.domain, header.key, purpose)
     }
 
     /// Ends the log before `record`, unless that is known to have been durable.
@@ -158,20 +177,14 @@ impl<'a> Replay<'a> {
         self.torn_or_damaged()
     }
 
-    /// The bytes of a record's frame.
-    pub(crate) fn frame(&mut self, record: &Record) -> Result<Vec<u8>> {
-        let len = usize::try_from(record.header.frame_len).unwrap_or(usize::MAX);
-        self.read(record.frame_offset(), len).map(<[u8]>::to_vec)
-    }
-
     /// The record at the position, or `None` where there is no valid one.
     fn read_record(&mut self) -> Result<Option<Record>> {
         let offset = self.position;
         if offset + record::HEADER_LEN as u64 > self.end {
             return Ok(None);
         }
-        let salt = self.header.salt;
-        let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &salt) else { return Ok(None) };
+        let check = self.keys.check.clone();
+        let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &check) else { return Ok(None) };
         let [ops_len, facts_len] =
             [header.ops_len, header.facts_len].map(|len| usize::try_from(len).unwrap_or(usize::MAX));
         if header.lsn != self.expected
@@ -181,13 +194,33 @@ impl<'a> Replay<'a> {
         {
             return Ok(None);
         }
-        let body = self.read(offset + record::HEADER_LEN as u64 + u64::from(header.frame_len), ops_len + facts_len)?;
+        let len = usize::try_from(header.body_len()).unwrap_or(usize::MAX);
+        let body = self.read(offset + record::HEADER_LEN as u64 + u64::from(header.frame_len), len)?;
         if crc32c(body) != header.body_crc {
             return Ok(None);
         }
+        let mut body = body.to_vec();
+        if header.key != 0 {
+            let Some(sealing) = self.opening(&header, Purpose::Record) else { return self.without_key(header, offset) };
+            // It is whole, so it was not torn.
+            let opened = header.open(&sealing, offset, &body);
+            body = opened.ok_or_else(|| Error::corrupt(self.path, offset, Damage::Seal))?;
+        } else if !self.keyring.accepts_plain {
+            return Err(Error::corrupt(self.path, offset, Damage::NotSealed));
+        }
         let Some((ops, facts)) = body.split_at_checked(ops_len) else { return Ok(None) };
         let Some(facts) = parse_facts(facts, header.domain) else { return Ok(None) };
-        Ok(Some(Record { header, offset, ops: ops.to_vec(), facts }))
+        Ok(Some(Record { header, offset, ops: ops.to_vec(), facts, is_lost: false }))
+    }
+
+    /// A record of a domain that was shredded: nobody knows any more what it said. (Or one whose key was given up, since all that it said
+    /// has been written again.)
+    fn without_key(&self, header: Header, offset: u64) -> Result<Option<Record>> {
+        let is_known = header.domain < self.keyring.next_domain;
+        if !is_known || header.lsn > self.folded && !self.keyring.is_shredded(header.domain) {
+            return Err(Error::corrupt(self.path, offset, Damage::Invalid("key number")));
+        }
+        Ok(Some(Record { header, offset, ops: Vec::new(), facts: Vec::new(), is_lost: true }))
     }
 
     /// `Ok` where the record that should begin at the position was torn, an error where it was durable.

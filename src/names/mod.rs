@@ -18,6 +18,7 @@
 //! sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
 
 mod memory;
+mod seal;
 mod sled;
 
 use std::cmp::Ordering;
@@ -26,6 +27,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::envelope::Keys;
 use crate::id::{DomainId, Lsn, RepositoryId, SessionId, StoreId};
 use crate::names::memory::MemoryBackend;
 use crate::names::sled::SledBackend;
@@ -176,12 +178,13 @@ pub(crate) struct Names {
     /// Held by who writes to the backend.
     writer: Mutex<()>,
     identity: Watermark,
+    keys: Keys,
 }
 
 struct State {
     backend: Arc<dyn Backend>,
-    /// Where a backend may be, and when it would be trusted; none once that was looked at.
-    to_open: Option<(PathBuf, Trust)>,
+    /// Where a backend is to be, and when what is there would be trusted, if at all; none once that was looked at.
+    to_open: Option<(PathBuf, Option<Trust>)>,
     /// Changes that the backend does not have.
     overlay: Changes,
     /// Those, older than the overlay, that are being written to it.
@@ -224,11 +227,11 @@ fn key(domain: DomainId, kind: NameKind, name: &str) -> Vec<u8> {
 
 impl Names {
     /// A view in a directory, or one in memory. Until it was [prepared](Self::prepare) it has no answers.
-    pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust) -> Self {
+    pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust, keys: Keys) -> Self {
         let boot = trust.boot.0.clone().unwrap_or_default();
         let state = State {
             backend: Arc::new(MemoryBackend::default()),
-            to_open: dir.map(|dir| (dir, trust.clone())),
+            to_open: dir.map(|dir| (dir, Some(trust.clone()))),
             overlay: Changes::new(),
             in_flight: Arc::default(),
             lsn: trust.last,
@@ -237,7 +240,7 @@ impl Names {
             failed: true,
         };
         let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
-        Self { state: Mutex::new(state), writer: Mutex::default(), identity }
+        Self { state: Mutex::new(state), writer: Mutex::default(), identity, keys }
     }
 
     /// Opens what is in the directory, if that was not done, and says whether the names have to be
@@ -245,16 +248,30 @@ impl Names {
     /// the store where a thread can do it.
     pub(crate) fn prepare(&self) -> bool {
         let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
-        let (backend, trusted): (Arc<dyn Backend>, bool) = match open_trusted(&dir, &trust) {
-            Some(backend) => (Arc::new(backend), true),
-            None => match SledBackend::create(&dir) {
-                Ok(backend) => (Arc::new(backend), false),
-                Err(Failed) => return true,
-            },
-        };
+        let (backend, trusted): (Arc<dyn Backend>, bool) =
+            match trust.and_then(|trust| open_trusted(&dir, &trust, &self.keys)) {
+                Some(backend) => (Arc::new(backend), true),
+                None => match SledBackend::create(&dir, &self.keys) {
+                    Ok(backend) => (Arc::new(backend), false),
+                    Err(Failed) => return true,
+                },
+            };
         let mut state = lock(&self.state);
         (state.backend, state.ready, state.failed) = (backend, trusted, !trusted);
         !trusted
+    }
+
+    /// Begins anew, in a directory or in memory: how names are kept has changed. Until they were read from the facts again there are no
+    /// answers.
+    pub(crate) fn restart(&self, dir: Option<PathBuf>) {
+        let _writer = lock(&self.writer);
+        let mut state = lock(&self.state);
+        state.backend.close();
+        state.backend = Arc::new(MemoryBackend::default());
+        state.to_open = dir.map(|dir| (dir, None));
+        state.in_flight = Arc::default(); // the facts have them
+        state.overlay.clear();
+        (state.ready, state.failed) = (false, true);
     }
 
     /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: who asks for names
@@ -492,9 +509,15 @@ fn merged(
         .collect()
 }
 
+/// Parses a page, for fuzzing.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_page(bytes: &[u8]) {
+    sled::parse_any(bytes);
+}
+
 /// Opens what is there, if it can be trusted.
-fn open_trusted(dir: &Path, trust: &Trust) -> Option<SledBackend> {
-    let backend = SledBackend::open(dir).ok()?;
+fn open_trusted(dir: &Path, trust: &Trust, keys: &Keys) -> Option<SledBackend> {
+    let backend = SledBackend::open(dir, keys).ok()?;
     let watermark = Watermark::parse(&backend.watermark().ok()??)?;
     watermark.is_trusted(trust).then_some(backend)
 }
@@ -502,6 +525,11 @@ fn open_trusted(dir: &Path, trust: &Trust) -> Option<SledBackend> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Keyring;
+
+    fn keys() -> Keys {
+        Keys::new(Keyring::plain(StoreId([1; 16])))
+    }
 
     fn trust(session: u8, folded: u64, last: u64) -> Trust {
         Trust {
@@ -526,7 +554,7 @@ mod tests {
 
     /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
     fn written(dir: &Path) {
-        let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0));
+        let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0), keys());
         assert!(names.prepare());
         rebuild(&names, &[]);
         for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
@@ -537,7 +565,7 @@ mod tests {
     }
 
     fn is_trusted(dir: &Path, trust: &Trust) -> bool {
-        !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone()).prepare()
+        !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare()
     }
 
     #[test]
@@ -545,7 +573,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
         written(&path);
-        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5));
+        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
         assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 10), None, "not open yet");
         assert!(!names.prepare());
         assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
@@ -566,7 +594,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names");
         written(&path);
-        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5));
+        let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
         assert!(!names.prepare());
         names.close(Lsn(90));
         drop(names);
@@ -575,7 +603,7 @@ mod tests {
 
     #[test]
     fn an_error_while_names_are_read_leaves_the_view_without_answers() {
-        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0));
+        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
         let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Pin, n.to_string())) } else { Err(n) });
         assert_eq!(names.rebuild(read), Err(3000));
         assert!(!names.needs_rebuild(), "not before the next opening");
@@ -598,7 +626,7 @@ mod tests {
             let path = dir.path().join("names");
             written(&path);
             spoil(&path);
-            let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5));
+            let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
             if names.prepare() {
                 assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "spoilt in way {number}");
                 apply(&names, 6, "b", Change::Remove);
@@ -624,7 +652,7 @@ mod tests {
     fn pages_equal_those_of_a_sorted_set() {
         let dir = tempfile::tempdir().unwrap();
         for dir in [None, Some(dir.path().join("names"))] {
-            let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0));
+            let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0), keys());
             assert!(names.prepare());
             rebuild(&names, &[]);
             let mut model = BTreeSet::new();
@@ -655,7 +683,7 @@ mod tests {
 
     #[test]
     fn names_are_listed_of_the_domains_asked_for_and_of_no_other() {
-        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0));
+        let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
         assert!(names.prepare());
         let all = [(1, "c"), (2, "a"), (2, "d"), (3, "b")];
         let name = |(domain, name): (u32, &str)| (DomainId(domain), NameKind::Repository, name.to_owned());

@@ -151,7 +151,7 @@ impl Store {
 
 impl Inner {
     fn read_events(&self, logs: &[LogEntry], after: Lsn, until: Lsn, limit: usize) -> Result<Events> {
-        let mut events = Vec::new();
+        let (mut events, keys) = (Vec::new(), self.files.keys.get());
         let known = lock(&self.event_positions).range(..=after).next_back().map(|(lsn, known)| (*lsn, *known));
         let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
         for log in logs.iter().filter(is_behind) {
@@ -160,7 +160,7 @@ impl Inner {
                 Some((len, last)) => Extent::Sealed { len, last },
                 None => Extent::Open { durable: until },
             };
-            let mut reader = Replay::new(&path, &*file, header, extent, Lsn::ZERO)?;
+            let mut reader = Replay::new(&path, &*file, header, &keys, extent, Lsn::ZERO)?;
             if let Some((lsn, known)) = known.filter(|(_, known)| known.file == log.id) {
                 reader.skip_to(known.offset, lsn.next());
             }

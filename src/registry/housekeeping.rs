@@ -113,7 +113,10 @@ impl Inner {
         }
         let mut written = Ok(());
         for (domain, pulls) in by_domain {
-            let noted = self.commit_now(domain, Request::Apply(Box::new(NotePulls(pulls)))).map(drop);
+            let noted = match self.commit_now(domain, Request::Apply(Box::new(NotePulls(pulls)))) {
+                Err(Error::DomainShredded { .. }) => Ok(()), // nobody can ask for them any more
+                other => other.map(drop),
+            };
             if noted.is_ok() {
                 lock(&self.chores.pulls).retain(|key, value| key.0 != domain || taken.get(key) != Some(value));
             }

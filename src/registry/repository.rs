@@ -37,18 +37,9 @@ impl Store {
     /// Creates a repository.
     ///
     /// # Errors
-    /// [`Error::RepositoryExists`] where the name is taken.
+    /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key domain.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.create_repository_in(DomainId::DEFAULT, name, settings)
-    }
-
-    /// Creates a repository in a domain. Its name is free in all of them.
-    pub(crate) fn create_repository_in(
-        &self,
-        domain: DomainId,
-        name: &RepositoryName,
-        settings: RepositorySettings,
-    ) -> Result<Repository<'_>> {
+        let domain = settings.get_domain().map_or(Ok(DomainId::DEFAULT), |domain| self.inner.domain_of(domain))?;
         let create = Create { name: name.to_string(), settings };
         // Not looked up: it may have been deleted since, and another one have its name.
         let id = RepositoryId(self.inner.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
@@ -117,7 +108,11 @@ impl Repository<'_> {
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
         let snapshot = self.inner.snapshot_of(self.domain);
-        RepositoryInfo::from_fact(&find::repository(&snapshot, self.id, self.name.as_str())?)
+        let mut info = RepositoryInfo::from_fact(&find::repository(&snapshot, self.id, self.name.as_str())?)?;
+        if let Ok(name) = self.inner.files.keys.get().label(self.domain).parse() {
+            info.settings = info.settings.domain(name);
+        }
+        Ok(info)
     }
 
     /// Changes the repository's settings. Tags that are there stay as they are.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::facts::RepositoryFact;
 use crate::id::{DomainId, RepositoryId};
+use crate::keys::DomainName;
 use crate::registry::{RepositoryName, Tag, TagFilter};
 
 /// The most exclusions a repository has, as in Amazon ECR.
@@ -34,10 +35,11 @@ pub enum TagMutability {
 pub struct RepositorySettings {
     mutability: TagMutability,
     exclusions: Vec<TagFilter>,
+    domain: Option<DomainName>,
 }
 
 impl RepositorySettings {
-    /// All tags may be moved.
+    /// All tags may be moved; all is in the default key domain.
     pub fn new() -> Self {
         Self::default()
     }
@@ -56,6 +58,18 @@ impl RepositorySettings {
         self.exclusions = exclusions.into();
         Error::check_limit("the number of tag filters", self.exclusions.len(), MAX_EXCLUSIONS)?;
         Ok(self)
+    }
+
+    /// The [key domain](crate::Store::create_domain) that all of the repository is in. It is chosen when the repository is created, and stays
+    /// what it is when settings are changed.
+    pub fn domain(mut self, domain: DomainName) -> Self {
+        self.domain = Some(domain);
+        self
+    }
+
+    /// The key domain; none: the default one.
+    pub fn get_domain(&self) -> Option<&DomainName> {
+        self.domain.as_ref()
     }
 
     /// Whether tags may be moved, those excluded apart.
@@ -96,10 +110,11 @@ impl RepositorySettings {
 }
 
 impl RepositoryInfo {
+    /// What a fact says; which is not what its domain is called.
     pub(crate) fn from_fact(fact: &RepositoryFact) -> Result<Self> {
         let mutability = if fact.immutable { TagMutability::Immutable } else { TagMutability::Mutable };
         let exclusions = fact.exclusions.iter().map(|filter| filter.parse()).collect::<Result<_>>()?;
-        let settings = RepositorySettings { mutability, exclusions };
+        let settings = RepositorySettings { mutability, exclusions, domain: None };
         Ok(Self { name: fact.name.parse()?, created_ms: fact.created, settings })
     }
 }

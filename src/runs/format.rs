@@ -1,5 +1,6 @@
 //! Header, footer and trailer of a run. The parsers take bytes and can be fuzzed.
 
+use crate::envelope::{KeyNumber, TAG_LEN};
 use crate::facts::Family;
 use crate::id::{DomainId, FileId, Lsn, StoreId};
 use crate::runs::guide;
@@ -9,8 +10,6 @@ pub(crate) const HEADER_LEN: u64 = 512;
 pub(crate) const TRAILER_LEN: u64 = 24;
 pub(crate) const PAGE_LOG2: u32 = 12;
 pub(crate) const PAGE: usize = 1 << PAGE_LOG2;
-/// How many pages one page of the checksum table covers.
-pub(crate) const CRCS_PER_PAGE: u64 = 1024;
 pub(crate) const KEY_LEN: usize = 32;
 pub(crate) const TOMBSTONE: u8 = 0;
 pub(crate) const INLINE: u8 = 1;
@@ -20,27 +19,58 @@ const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
 const VERSION: u32 = 1;
 
-pub(crate) fn encode_header(id: FileId, store: StoreId, domain: DomainId) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
-    out.put(&MAGIC);
-    out.put_u32(VERSION);
-    out.put_u32(domain.0);
-    out.put_u64(id.0);
-    out.put(&store.0);
-    out.resize(508, 0);
-    out.put_u32(crc32c(&out));
-    out
+/// What a run says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RunHeader {
+    pub(crate) id: FileId,
+    pub(crate) store: StoreId,
+    /// The key domain of all its facts.
+    pub(crate) domain: DomainId,
+    /// The number of the key that it is encrypted with; 0 for none.
+    pub(crate) key: KeyNumber,
+    /// Random where it is encrypted, else zeros.
+    pub(crate) salt: [u8; 32],
 }
 
-/// Parses a header: the run's own id, the store's, and the domain of its facts.
-pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId, DomainId)> {
-    let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
-    let mut fields = Fields(body);
-    if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
-        return None;
+impl RunHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        out.put(&MAGIC);
+        out.put_u32(VERSION);
+        out.put_u32(self.domain.0);
+        out.put_u64(self.id.0);
+        out.put(&self.store.0);
+        out.put_u32(self.key.into());
+        out.put_u32(0);
+        out.put(&self.salt);
+        out.resize(508, 0);
+        out.put_u32(crc32c(&out));
+        out
     }
-    let domain = DomainId(fields.u32()?);
-    Some((FileId(fields.u64()?), StoreId(fields.array()?), domain))
+
+    /// Parses a header; `None` where the bytes are none.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
+        let mut fields = Fields(body);
+        if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
+            return None;
+        }
+        let domain = DomainId(fields.u32()?);
+        let (id, store) = (FileId(fields.u64()?), StoreId(fields.array()?));
+        let key = KeyNumber::try_from(fields.u32()?).ok()?;
+        fields.u32()?;
+        Some(Self { id, store, domain, key, salt: fields.array()? })
+    }
+}
+
+/// The length of a page's entry in the table: its CRC-32C, or the tag that it was encrypted with.
+pub(crate) fn entry_len(key: KeyNumber) -> u64 {
+    if key == 0 { 4 } else { TAG_LEN as u64 }
+}
+
+/// How many pages one page of the table covers.
+pub(crate) fn entries_per_page(key: KeyNumber) -> u64 {
+    PAGE as u64 / entry_len(key)
 }
 
 /// Where the facts of one family lie.
@@ -97,7 +127,7 @@ pub(crate) struct Footer {
     pub(crate) lsn_min: Lsn,
     pub(crate) lsn_max: Lsn,
     pub(crate) sections: Vec<Section>,
-    /// The checksums of the pages of the checksum table.
+    /// The checksums of the pages of the table.
     pub(crate) table_crcs: Vec<u32>,
 }
 
@@ -129,8 +159,8 @@ impl Footer {
         out
     }
 
-    /// Parses a footer. All that it says fits into the pages that it says there are.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Parses the footer of a run that is encrypted with a key, or with none. All that it says fits into the pages that it says there are.
+    pub(crate) fn parse(bytes: &[u8], key: KeyNumber) -> Option<Self> {
         let mut fields = Fields(bytes);
         if fields.u32()? != VERSION || fields.u32()? != PAGE_LOG2 {
             return None;
@@ -161,7 +191,7 @@ impl Footer {
                 && fits(section.guide_page, pages_of(section.guide_lines * guide::LINE as u64));
             sections.push(Some(section).filter(|_| is_sane)?);
         }
-        let crcs = usize::try_from(pages.div_ceil(CRCS_PER_PAGE)).ok()?;
+        let crcs = usize::try_from(pages.div_ceil(entries_per_page(key))).ok()?;
         let table_crcs: Vec<u32> =
             fields.bytes(crcs.checked_mul(4)?)?.chunks_exact(4).filter_map(|crc| Fields(crc).u32()).collect();
         fields.end()?;

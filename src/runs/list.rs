@@ -6,8 +6,15 @@
 //! ```text
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
 //! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
-//! | runs u32 | for each, newest first: file u64 | level u8 | domain u32 | entries u64 | lsn_min u64 | lsn_max u64 | length u64
+//! | runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | lsn_min u64 | lsn_max u64 | length u64
 //! | crc u32
+//! ```
+//!
+//! Where the store is encrypted, so is the list, with the default domain's key:
+//!
+//! ```text
+//! magic 8 | version u32 (2) | key u32 | generation u64 | salt 32 | encrypted, with the above as associated data:
+//! [ generation of the keys u64 | all from `store` on, and for each run its key u16 ] | tag 16
 //! ```
 
 use std::collections::BTreeSet;
@@ -15,13 +22,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock;
+use crate::envelope::{KeyNumber, Keyring, Nonce, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
+use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
 const MAGIC: [u8; 8] = *b"SRlist\0\0";
 const VERSION: u32 = 1;
+const VERSION_SEALED: u32 = 2;
 const NAME: &str = "LIST";
 const TEMPORARY: &str = "LIST.tmp";
 
@@ -54,9 +64,11 @@ impl LogEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunMeta {
     pub(crate) id: FileId,
-    /// The domain of its facts.
-    pub(crate) domain: DomainId,
     pub(crate) level: u8,
+    /// The key domain of its facts.
+    pub(crate) domain: DomainId,
+    /// The number of the key that it is encrypted with; 0 for none.
+    pub(crate) key: KeyNumber,
     pub(crate) entries: u64,
     pub(crate) lsn_min: Lsn,
     pub(crate) lsn_max: Lsn,
@@ -134,11 +146,43 @@ impl RunList {
         dropped
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Encodes the list, encrypted if the store is.
+    pub(crate) fn encode(&self, keys: &Keyring) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         out.put(&MAGIC);
-        out.put_u32(VERSION);
-        out.put_u32(0);
+        if !keys.is_encrypted() {
+            out.put_u32(VERSION);
+            out.put_u32(0);
+            self.put_body(&mut out, false);
+            out.put_u32(crc32c(&out));
+            return Ok(out);
+        }
+        let mut body = Vec::new();
+        body.put_u64(keys.generation);
+        self.put_body(&mut body, true);
+        Self::seal(keys, self.generation, random()?, body)
+    }
+
+    fn seal(keys: &Keyring, generation: u64, salt: [u8; 32], mut body: Vec<u8>) -> Result<Vec<u8>> {
+        let key = keys.current(DomainId::DEFAULT).unwrap_or_default();
+        let mut out = MAGIC.to_vec();
+        out.put_u32(VERSION_SEALED);
+        out.put_u32(key.into());
+        out.put_u64(generation);
+        out.put(&salt);
+        let cipher = keys.cipher(DomainId::DEFAULT, key, &salt, Purpose::List, FileId(0));
+        cipher.ok_or(Error::DomainShredded { domain: 0 })?.seal_vec(Nonce::ONLY, &out, &mut body);
+        out.put(&body);
+        Ok(out)
+    }
+
+    /// A list with this in it, whatever it is.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn sealed(keys: &Keyring, body: &[u8]) -> Vec<u8> {
+        Self::seal(keys, 1, [0; 32], body.to_vec()).unwrap_or_default()
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>, with_keys: bool) {
         out.put(&self.store.0);
         for number in [self.generation, self.folded.0, self.durable.0, self.next_file.0, self.orphan_floor.0] {
             out.put_u64(number);
@@ -159,32 +203,75 @@ impl RunList {
             out.put_u64(run.id.0);
             out.put_u8(run.level);
             out.put_u32(run.domain.0);
+            if with_keys {
+                out.put_u16(run.key);
+            }
             for number in [run.entries, run.lsn_min.0, run.lsn_max.0, run.len] {
                 out.put_u64(number);
             }
         }
-        out.put_u32(crc32c(&out));
-        out
     }
 
     /// Parses the file's content.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
-        let (body, check) =
-            bytes.len().checked_sub(4).and_then(|at| bytes.split_at_checked(at)).ok_or(Damage::Truncated)?;
-        if !body.starts_with(&MAGIC) {
+    pub(crate) fn parse(bytes: &[u8], keys: &Keyring) -> Result<Self, Damage> {
+        let mut fields = Fields(bytes);
+        let magic: Option<[u8; 8]> = fields.array();
+        if magic.ok_or(Damage::Truncated)? != MAGIC {
             return Err(Damage::Magic);
         }
-        let (expected, found) = (Fields(check).u32().unwrap_or_default(), crc32c(body));
-        if expected != found {
-            return Err(Damage::Checksum { expected, found });
+        let invalid = Damage::Invalid("list of runs");
+        match fields.u32().ok_or(Damage::Truncated)? {
+            VERSION_SEALED => {
+                let body = Self::open(bytes, keys)?;
+                let mut fields = Fields(&body);
+                // Older keys than those that the list was written under: somebody put back an older `FORMAT`.
+                if fields.u64().ok_or(Damage::Truncated)? > keys.generation {
+                    return Err(Damage::Invalid("generation of the keys"));
+                }
+                Self::parse_body(fields, true).ok_or(invalid)
+            }
+            VERSION if !keys.accepts_plain => Err(Damage::NotSealed),
+            _ => {
+                let (body, check) = bytes.split_last_chunk().ok_or(Damage::Truncated)?;
+                let (expected, found) = (u32::from_le_bytes(*check), crc32c(body));
+                if expected != found {
+                    return Err(Damage::Checksum { expected, found });
+                }
+                let mut fields = Fields(body);
+                fields.bytes(MAGIC.len());
+                let is_known = fields.u32() == Some(VERSION) && fields.u32().is_some();
+                is_known.then(|| Self::parse_body(fields, false)).flatten().ok_or(invalid)
+            }
         }
-        Self::parse_body(Fields(body)).ok_or(Damage::Invalid("list of runs"))
     }
 
-    fn parse_body(mut fields: Fields<'_>) -> Option<Self> {
-        fields.bytes(MAGIC.len())?;
-        (fields.u32()? == VERSION).then_some(())?;
-        fields.u32()?;
+    /// Decrypts the body of an encrypted list.
+    fn open(bytes: &[u8], keys: &Keyring) -> Result<Vec<u8>, Damage> {
+        let (head, sealed) = bytes.split_at_checked(SEALED_HEAD).ok_or(Damage::Truncated)?;
+        let mut fields = Fields(head);
+        fields.bytes(MAGIC.len() + 4);
+        let key = fields.u32().and_then(|key| KeyNumber::try_from(key).ok());
+        let salt = fields.u64().and_then(|_| fields.array());
+        let (key, salt) = key.zip(salt).ok_or(Damage::Truncated)?;
+        let cipher = keys.cipher(DomainId::DEFAULT, key, &salt, Purpose::List, FileId(0));
+        let cipher = cipher.ok_or(Damage::Invalid("key number"))?;
+        cipher.open_vec(Nonce::ONLY, head, sealed).map_err(|_| Damage::Seal)
+    }
+
+    /// Whether a list was replaced at least once, as far as can be told without keys; none of that is verified.
+    pub(crate) fn is_of_a_store(vfs: &dyn Vfs, dir: &Path) -> bool {
+        let read = || {
+            let bytes = read(vfs, &dir.join(NAME)).ok()?;
+            let mut fields = Fields(&bytes);
+            (fields.array()? == MAGIC).then_some(())?;
+            let at = if fields.u32()? == VERSION_SEALED { 4 } else { 4 + 16 };
+            fields.bytes(at)?;
+            fields.u64()
+        };
+        read().is_some_and(|generation| generation > 0)
+    }
+
+    fn parse_body(mut fields: Fields<'_>, with_keys: bool) -> Option<Self> {
         let store = StoreId(fields.array()?);
         let mut number = || fields.u64();
         let (generation, folded, durable) = (number()?, Lsn(number()?), Lsn(number()?));
@@ -201,9 +288,10 @@ impl RunList {
         let mut runs = Vec::new();
         for _ in 0..fields.u32()? {
             let (id, level, domain) = (FileId(fields.u64()?), fields.u8()?, DomainId(fields.u32()?));
+            let key = if with_keys { fields.u16()? } else { 0 };
             let mut number = || fields.u64();
             let (entries, lsn_min, lsn_max, len) = (number()?, Lsn(number()?), Lsn(number()?), number()?);
-            runs.push(RunMeta { id, domain, level, entries, lsn_min, lsn_max, len });
+            runs.push(RunMeta { id, level, domain, key, entries, lsn_min, lsn_max, len });
         }
         fields.end()?;
         let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
@@ -216,17 +304,15 @@ impl RunList {
     }
 
     /// Reads the list in a directory.
-    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
+    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, keys: &Keyring) -> Result<Self> {
         let path = dir.join(NAME);
-        let file = vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
-        let len = file.len().map_err(Error::io("read the length of", &path))?;
-        let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
-        Self::parse(&bytes).map_err(|damage| Error::corrupt(&path, 0, damage))
+        let bytes = read(vfs, &path)?;
+        Self::parse(&bytes, keys).map_err(|damage| Error::corrupt(&path, 0, damage))
     }
 
     /// Writes the list beside the one that counts. The caller syncs the file.
-    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path) -> Result<Arc<dyn File>> {
+    pub(crate) fn write(&self, vfs: &dyn Vfs, dir: &Path, keys: &Keyring) -> Result<Arc<dyn File>> {
+        let encoded = self.encode(keys)?;
         let temporary = dir.join(TEMPORARY);
         match vfs.remove(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -235,7 +321,7 @@ impl RunList {
             _ => {}
         }
         let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
-        file.write_all_at(&self.encode(), 0).map_err(Error::io("write", &temporary))?;
+        file.write_all_at(&encoded, 0).map_err(Error::io("write", &temporary))?;
         Ok(file)
     }
 
@@ -247,8 +333,19 @@ impl RunList {
     }
 }
 
-/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged runs.
-/// Those of other domains may lie between them in the list.
+/// Where what is encrypted begins.
+const SEALED_HEAD: usize = 8 + 4 + 4 + 8 + 32;
+
+fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
+    let len = file.len().map_err(Error::io("read the length of", path))?;
+    let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
+/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged runs. Those of other
+/// domains may lie between them in the list.
 pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Vec<FileId>> {
     let domains: BTreeSet<DomainId> = runs.iter().map(|run| run.domain).collect();
     let is_border = |newer: &RunMeta, older: &RunMeta| is_damaged(newer.id) || is_damaged(older.id);
@@ -265,8 +362,16 @@ mod tests {
     use super::*;
 
     fn run(id: u64, level: u8, entries: u64) -> RunMeta {
-        let domain = DomainId::DEFAULT;
-        RunMeta { id: FileId(id), domain, level, entries, lsn_min: Lsn(id), lsn_max: Lsn(id), len: 1 }
+        RunMeta {
+            id: FileId(id),
+            level,
+            domain: DomainId(0),
+            key: 0,
+            entries,
+            lsn_min: Lsn(id),
+            lsn_max: Lsn(id),
+            len: 1,
+        }
     }
 
     #[test]
@@ -276,16 +381,17 @@ mod tests {
             LogEntry { id: FileId(3), first_lsn: Lsn(7), sealed: Some((512, Lsn(9))) },
             LogEntry { id: FileId(4), first_lsn: Lsn(10), sealed: None },
         ];
-        list.runs = vec![RunMeta { domain: DomainId(3), ..run(9, 0, 5) }, run(2, 1, 50)];
-        let bytes = list.encode();
-        assert_eq!(RunList::parse(&bytes).unwrap(), list);
+        list.runs = vec![run(9, 0, 5), run(2, 1, 50)];
+        let keys = Keyring::plain(StoreId([1; 16]));
+        let bytes = list.encode(&keys).unwrap();
+        assert_eq!(RunList::parse(&bytes, &keys).unwrap(), list);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(RunList::parse(&flipped).is_err(), "bit {bit}");
+            assert!(RunList::parse(&flipped, &keys).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(RunList::parse(&bytes[..len]).is_err());
+            assert!(RunList::parse(&bytes[..len], &keys).is_err());
         }
     }
 

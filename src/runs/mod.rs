@@ -8,7 +8,7 @@
 //! header, 512 bytes | pages of 4 KiB: for each section its entries, heap and guide | table of the pages'
 //! CRC-32Cs | footer | trailer, 24 bytes
 //!
-//! header:  magic 8 | version u32 | domain u32 | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
+//! header:  magic 8 | version u32 | domain u32 | file u64 | store 16 | key u32 | reserved (0) 4 | salt 32 | zeros |
 //!          crc u32 at 508
 //! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the heap), then the
 //!          value where all values of the family have one length, else heap offset u48, length u32
@@ -19,11 +19,16 @@
 //! trailer: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
 //!
+//! All facts of a run belong to one key domain. An encrypted run (`key` is not 0) has the same parts. Each page is encrypted where it is, and the
+//! table has tags of 16 bytes instead of checksums, 256 to a page; the footer is encrypted, with its tag behind it and the
+//! header as associated data. Decrypted pages are kept in a [cache](cache) of bounded size.
+//!
 //! The guide is derived: where one of its pages is damaged, a look-up goes on without it. Damage in an entry
 //! or a value is [`Error::Corrupt`](crate::Error::Corrupt) for those look-ups that need the page, and no others.
 //!
 //! Which runs there are, [`list`] says: a small file that is replaced as a whole.
 
+mod cache;
 mod format;
 mod guide;
 mod list;
@@ -33,6 +38,7 @@ mod reader;
 mod tests;
 mod writer;
 
+pub(crate) use cache::PageCache;
 #[cfg(feature = "fuzzing")]
 pub(crate) use format::Footer;
 pub(crate) use list::{LogEntry, RunList, RunMeta, pick_merge};

@@ -5,24 +5,30 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
+use crate::envelope::{FileEnvelope, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
-use crate::id::{DomainId, FileId, StoreId};
+use crate::id::{DomainId, FileId};
 use crate::runs::format::{
-    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, TRAILER_LEN, parse_header,
-    parse_trailer,
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, RunHeader, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
+    entry_len, parse_trailer,
 };
 use crate::runs::guide::{LINE, Line, place};
-use crate::sealed::{Block, Grain, MappingBudget, SealedFile};
+use crate::runs::writer::FOOTER_NONCE;
+use crate::runs::{PageCache, RunMeta};
+use crate::sealed::{Block, Grain, MappingBudget, ReadMode, SealedFile};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c};
 
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    id: FileId,
-    domain: DomainId,
+    header: RunHeader,
     file: SealedFile,
+    /// How it is encrypted, if it is, and where its pages are kept then.
+    sealing: Option<(Sealing, Arc<PageCache>)>,
     footer: Footer,
     table_offset: u64,
 }
@@ -38,45 +44,62 @@ impl Run {
     pub(crate) fn open(
         vfs: &dyn Vfs,
         path: &Path,
-        id: FileId,
-        store: StoreId,
-        domain: DomainId,
-        len: u64,
+        meta: &RunMeta,
+        keys: &Keyring,
         mappings: &Arc<MappingBudget>,
+        cache: &Arc<PageCache>,
     ) -> Result<Self> {
+        let RunMeta { id, domain, key, len, .. } = *meta;
         let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
         let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
         let found = file.len().map_err(Error::io("read the length of", path))?;
         if found != len {
             return Err(corrupt(found.min(len), Damage::Truncated));
         }
+        // What is encrypted is read by position: its pages are kept as they are decrypted.
+        let none = MappingBudget::new(ReadMode::Positioned, 0);
+        let mappings = if key == 0 { mappings } else { &none };
         let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
-        let header = parse_header(&file.read(0, 512)?);
-        if header != Some((id, store, domain)) {
-            return Err(corrupt(0, Damage::Invalid("run header")));
-        }
+        let encoded = file.read(0, 512)?;
+        let header = RunHeader::parse(&encoded);
+        let is_it =
+            |header: &RunHeader| (header.id, header.store, header.domain, header.key) == (id, keys.store, domain, key);
+        let header = header.filter(is_it).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
+        let sealing = match key {
+            0 if keys.accepts_plain => None,
+            0 => return Err(corrupt(0, Damage::NotSealed)),
+            _ => {
+                let cipher = FileEnvelope::new(id, &encoded).cipher(keys, domain, key, Purpose::Page);
+                let cipher = cipher.ok_or_else(|| corrupt(0, Damage::Invalid("key number")))?;
+                Some((Sealing { cipher, domain, key }, Arc::clone(cache)))
+            }
+        };
         let at = len.saturating_sub(TRAILER_LEN);
         let trailer = parse_trailer(&file.read(at, 24)?, len);
         let (offset, footer_len, expected) = trailer.ok_or_else(|| corrupt(at, Damage::Invalid("run trailer")))?;
-        let bytes = file.read(offset, footer_len)?;
+        let mut bytes = file.read(offset, footer_len)?;
         if crc32c(&bytes) != expected {
             return Err(corrupt(offset, Damage::Checksum { expected, found: crc32c(&bytes) }));
         }
-        let footer = Footer::parse(&bytes).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
+        if let Some((sealing, _)) = &sealing {
+            let opened = sealing.cipher.open_vec(FOOTER_NONCE, &encoded, &bytes);
+            bytes = opened.map_err(|_| corrupt(offset, Damage::Seal))?;
+        }
+        let footer = Footer::parse(&bytes, key).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
         let table_offset = HEADER_LEN + footer.pages * PAGE as u64;
-        if table_offset + 4 * footer.pages != offset {
+        if table_offset + entry_len(key) * footer.pages != offset {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
-        Ok(Self { id, domain, file, footer, table_offset })
+        Ok(Self { header, file, sealing, footer, table_offset })
+    }
+
+    /// The key domain of its facts.
+    pub(crate) fn domain(&self) -> DomainId {
+        self.header.domain
     }
 
     pub(crate) fn id(&self) -> FileId {
-        self.id
-    }
-
-    /// The domain of its facts.
-    pub(crate) fn domain(&self) -> DomainId {
-        self.domain
+        self.header.id
     }
 
     /// The file's length in bytes.
@@ -84,9 +107,13 @@ impl Run {
         self.file.len()
     }
 
-    /// What the run says of a key of its domain: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
+    /// Reads all pages: those of the guide too, without which look-ups do.
+    pub(crate) fn verify(&self) -> Result<()> {
+        (0..self.footer.pages).try_for_each(|number| self.page(number).map(drop))
+    }
+
+    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
     pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
-        debug_assert_eq!(key.domain, self.domain, "a key of the run's domain");
         let Some(section) = self.section(key.family) else { return Ok(None) };
         let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
         let (index, found) = self.search(section, &key.bytes, range)?;
@@ -197,17 +224,41 @@ impl Run {
     /// The verified bytes of a page.
     fn page(&self, number: u64) -> Result<Block<'_>> {
         let offset = HEADER_LEN + number * PAGE as u64;
-        self.file.block_with(offset, PAGE, || {
-            let part = number / CRCS_PER_PAGE;
-            let start = self.table_offset + part * 4 * CRCS_PER_PAGE;
-            let len = 4 * (self.footer.pages - part * CRCS_PER_PAGE).min(CRCS_PER_PAGE);
-            let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
-            let truncated = || Error::corrupt(self.file.path(), start, Damage::Truncated);
-            let table =
-                self.file.block(start, usize::try_from(len).unwrap_or_default(), *expected.ok_or_else(truncated)?)?;
-            let at = usize::try_from(4 * (number % CRCS_PER_PAGE)).unwrap_or_default();
-            Fields(table.get(at..).unwrap_or_default()).u32().ok_or_else(truncated)
-        })
+        let Some((sealing, cache)) = &self.sealing else {
+            return self.file.block_with(offset, PAGE, || {
+                let entry = self.table_entry(number)?;
+                Fields(&entry).u32().ok_or_else(|| Error::corrupt(self.file.path(), offset, Damage::Truncated))
+            });
+        };
+        if let Some(page) = cache.get(self.id(), number) {
+            return Ok(Block::Kept(page));
+        }
+        let forged = || Error::corrupt(self.file.path(), offset, Damage::Seal);
+        let mut page = Zeroizing::new(self.file.read(offset, PAGE)?);
+        let tag = self.table_entry(number)?.as_slice().try_into().map_err(|_| forged())?;
+        sealing.cipher.open(Nonce::new(number, 0), &[], &mut page, tag).map_err(|_| forged())?;
+        let page = Arc::new(page);
+        cache.insert(self.id(), number, Arc::clone(&page));
+        Ok(Block::Kept(page))
+    }
+
+    /// What the table has of a page.
+    fn table_entry(&self, number: u64) -> Result<Vec<u8>> {
+        let key = self.header.key;
+        let (len, per_page) = (entry_len(key), entries_per_page(key));
+        let part = number / per_page;
+        let start = self.table_offset + part * PAGE as u64;
+        let truncated = || Error::corrupt(self.file.path(), start, Damage::Truncated);
+        if self.sealing.is_some() {
+            // A wrong tag opens nothing, so its own checksum need not be compared.
+            return self.file.read(self.table_offset + number * len, usize::try_from(len).map_err(|_| truncated())?);
+        }
+        let part_len = len * (self.footer.pages - part * per_page).min(per_page);
+        let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
+        let part_len = usize::try_from(part_len).unwrap_or_default();
+        let table = self.file.block(start, part_len, *expected.ok_or_else(truncated)?)?;
+        let at = usize::try_from(len * (number % per_page)).unwrap_or_default();
+        table.get(at..at + 4).map(<[u8]>::to_vec).ok_or_else(truncated)
     }
 
     fn invalid(&self, section: &Section, index: u64) -> Error {
@@ -245,7 +296,7 @@ impl RunIter<'_> {
         let value = run.value(section, slot, Value::new)?;
         self.last = Some(*key);
         self.index += 1;
-        Ok((Key { domain: run.domain, family: section.family, bytes: *key }, value))
+        Ok((Key { domain: run.domain(), family: section.family, bytes: *key }, value))
     }
 }
 

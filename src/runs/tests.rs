@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{MergeJob, Run, RunMeta, RunWriter};
+use super::{MergeJob, PageCache, Run, RunMeta, RunWriter};
+use crate::envelope::Keyring;
 use crate::error::Error;
 use crate::facts::{Family, Key, Value};
 use crate::id::{DomainId, FileId, Lsn, StoreId};
@@ -39,21 +40,31 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
     prop::collection::btree_map(any::<u32>(), fact, 0..most).prop_map(|facts| facts.into_values().collect())
 }
 
-fn create(vfs: &SimVfs, id: u64, facts: usize) -> RunWriter {
-    let path = format!("/{id}");
-    let most = [facts; Family::ALL.len()];
-    RunWriter::create(vfs, Path::new(&path), FileId(id), STORE, DOMAIN, (Lsn(1), Lsn(2)), most).unwrap()
+/// Runs that are encrypted, or not.
+fn keys(encrypted: bool) -> Keyring {
+    if encrypted {
+        return Keyring::known(STORE, &[0, DOMAIN.0]);
+    }
+    let mut plain = Keyring::plain(STORE);
+    plain.domains.insert(DOMAIN, plain.domains[&DomainId::DEFAULT].clone());
+    plain
 }
 
-fn write(vfs: &SimVfs, id: u64, facts: &Facts) -> RunMeta {
-    let mut writer = create(vfs, id, facts.len());
+fn create(vfs: &SimVfs, id: u64, keys: &Keyring, facts: usize) -> RunWriter {
+    let path = format!("/{id}");
+    let most = [facts; Family::ALL.len()];
+    RunWriter::create(vfs, Path::new(&path), FileId(id), keys, DOMAIN, (Lsn(1), Lsn(2)), most).unwrap()
+}
+
+fn write(vfs: &SimVfs, id: u64, keys: &Keyring, facts: &Facts) -> RunMeta {
+    let mut writer = create(vfs, id, keys, facts.len());
     facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
     writer.finish(0).unwrap()
 }
 
-fn open(vfs: &SimVfs, meta: &RunMeta, mode: ReadMode) -> Result<Run, Error> {
+fn open(vfs: &SimVfs, meta: &RunMeta, keys: &Keyring, mode: ReadMode) -> Result<Run, Error> {
     let path = format!("/{}", meta.id.0);
-    Run::open(vfs, Path::new(&path), meta.id, STORE, meta.domain, meta.len, &MappingBudget::new(mode, 8))
+    Run::open(vfs, Path::new(&path), meta, keys, &MappingBudget::new(mode, 8), &PageCache::new(1 << 16))
 }
 
 fn all(run: &Run) -> Facts {
@@ -69,11 +80,11 @@ proptest! {
 
     #[test]
     fn a_run_answers_as_the_facts_it_was_written_from(
-        facts in facts(3000), absent in any::<[u8; 32]>(), mapped in any::<bool>()
+        facts in facts(3000), absent in any::<[u8; 32]>(), mapped in any::<bool>(), encrypted in any::<bool>()
     ) {
-        let vfs = SimVfs::new();
-        let meta = write(&vfs, 1, &facts);
-        let run = open(&vfs, &meta, if mapped { ReadMode::Mapped } else { ReadMode::Positioned }).unwrap();
+        let (vfs, keys) = (SimVfs::new(), keys(encrypted));
+        let meta = write(&vfs, 1, &keys, &facts);
+        let run = open(&vfs, &meta, &keys, if mapped { ReadMode::Mapped } else { ReadMode::Positioned }).unwrap();
         for (key, value) in &facts {
             prop_assert_eq!(run.get(key, Value::new).unwrap(), Some(value.clone()));
         }
@@ -88,30 +99,30 @@ proptest! {
     }
 
     #[test]
-    fn merged_runs_answer_as_the_newest_of_them_that_knows(layers in prop::collection::vec(facts(300), 1..5)) {
-        let vfs = SimVfs::new();
+    fn merged_runs_answer_as_the_newest_of_them_that_knows(layers in prop::collection::vec(facts(300), 1..5), encrypted in any::<bool>()) {
+        let (vfs, keys) = (SimVfs::new(), keys(encrypted));
         let runs: Vec<Arc<Run>> = layers.iter().enumerate()
-            .map(|(n, facts)| Arc::new(open(&vfs, &write(&vfs, n as u64 + 1, facts), ReadMode::Mapped).unwrap()))
+            .map(|(n, facts)| Arc::new(open(&vfs, &write(&vfs, n as u64 + 1, &keys, facts), &keys, ReadMode::Mapped).unwrap()))
             .collect();
         let mut expected = Facts::new();
         layers.iter().rev().for_each(|older_first| expected.extend(older_first.clone()));
         for drop_tombstones in [false, true] {
             let id = 10 + u64::from(drop_tombstones);
-            let mut writer = create(&vfs, id, expected.len());
+            let mut writer = create(&vfs, id, &keys, expected.len());
             let mut job = MergeJob::new(&runs, drop_tombstones);
             while !job.step(&mut writer, 7).unwrap() {}
-            let merged = open(&vfs, &writer.finish(1).unwrap(), ReadMode::Mapped).unwrap();
+            let merged = open(&vfs, &writer.finish(1).unwrap(), &keys, ReadMode::Mapped).unwrap();
             expected.retain(|_, value| value.is_some() || !drop_tombstones);
             prop_assert_eq!(all(&merged), expected.clone());
         }
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed_or_of_no_consequence(facts in facts(400), place in any::<prop::sample::Index>(), bit in 0..8u8) {
-        let vfs = SimVfs::new();
-        let meta = write(&vfs, 1, &facts);
+    fn a_flipped_bit_is_noticed_or_of_no_consequence(facts in facts(400), place in any::<prop::sample::Index>(), bit in 0..8u8, encrypted in any::<bool>()) {
+        let (vfs, keys) = (SimVfs::new(), keys(encrypted));
+        let meta = write(&vfs, 1, &keys, &facts);
         vfs.flip_bit(Path::new("/1"), place.index(meta.len as usize) as u64 * 8 + u64::from(bit)).unwrap();
-        match open(&vfs, &meta, ReadMode::Mapped) {
+        match open(&vfs, &meta, &keys, ReadMode::Mapped) {
             Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
             Ok(run) => for (key, value) in &facts {
                 match run.get(key, Value::new) {

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::envelope::{FileEnvelope, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key};
-use crate::id::{DomainId, FileId, Lsn, StoreId};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::runs::RunMeta;
 use crate::runs::format::{
-    CRCS_PER_PAGE, Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, Section, TOMBSTONE, encode_header, encode_trailer,
-    is_spread, slot_len,
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, RunHeader, Section, TOMBSTONE, encode_trailer, is_spread, slot_len,
 };
 use crate::runs::guide::GuideBuilder;
+use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{PutFields, crc32c, len64};
 
@@ -27,8 +28,7 @@ pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
 /// length, that section's entries (43 bytes each).
 #[derive(Debug)]
 pub(crate) struct RunWriter {
-    id: FileId,
-    domain: DomainId,
+    header: RunHeader,
     path: PathBuf,
     pages: PageWriter,
     lsns: (Lsn, Lsn),
@@ -54,18 +54,22 @@ impl RunWriter {
         vfs: &dyn Vfs,
         path: &Path,
         id: FileId,
-        store: StoreId,
+        keys: &Keyring,
         domain: DomainId,
         lsns: (Lsn, Lsn),
         most_entries: FamilyCounts,
     ) -> Result<Self> {
+        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
+        let salt = if key == 0 { [0; 32] } else { random()? };
+        let header = RunHeader { id, store: keys.store, domain, key, salt };
+        let encoded = header.encode();
+        let sealing = FileEnvelope::new(id, &encoded).sealing(keys, domain, Purpose::Page)?;
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
-        let mut pages = PageWriter { file, path: path.to_path_buf(), buffer: Vec::new(), written: 0, crcs: Vec::new() };
-        pages.buffer.put(&encode_header(id, store, domain));
+        let (buffer, path_buf) = (encoded, path.to_path_buf());
+        let mut pages = PageWriter { file, path: path_buf, buffer, written: 0, count: 0, table: Vec::new(), sealing };
         pages.flush_raw()?;
         Ok(Self {
-            id,
-            domain,
+            header,
             path: path.to_path_buf(),
             pages,
             lsns,
@@ -77,7 +81,7 @@ impl RunWriter {
     }
 
     pub(crate) fn id(&self) -> FileId {
-        self.id
+        self.header.id
     }
 
     /// Adds a fact, whose key is behind that of the fact before.
@@ -88,7 +92,6 @@ impl RunWriter {
             let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
             self.section = Some(Building::new(key.family, self.pages.page(), most));
         }
-        debug_assert_eq!(key.domain, self.domain, "a key of the run's domain");
         let Some(building) = &mut self.section else { return Ok(()) };
         debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
         building.last = Some(key.bytes);
@@ -153,17 +156,18 @@ impl RunWriter {
         self.end_section()?;
         self.pages.pad()?;
         self.pages.flush_pages()?;
-        let crcs = std::mem::take(&mut self.pages.crcs);
-        let table: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-        let per_page = usize::try_from(4 * CRCS_PER_PAGE).unwrap_or(PAGE);
-        let footer = Footer {
-            pages: crcs.len() as u64,
+        let table = std::mem::take(&mut self.pages.table);
+        let mut footer = Footer {
+            pages: self.pages.count,
             lsn_min: self.lsns.0,
             lsn_max: self.lsns.1,
             sections: self.sections,
-            table_crcs: table.chunks(per_page).map(crc32c).collect(),
+            table_crcs: table.chunks(PAGE).map(crc32c).collect(),
         }
         .encode();
+        if let Some(sealing) = &self.pages.sealing {
+            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(), &mut footer);
+        }
         self.pages.buffer.put(&table);
         let footer_offset = self.pages.written + len64(&self.pages.buffer);
         self.pages.buffer.put(&footer);
@@ -171,9 +175,10 @@ impl RunWriter {
         self.pages.flush_raw()?;
         self.pages.file.sync().map_err(Error::io("sync", &self.path))?;
         Ok(RunMeta {
-            id: self.id,
-            domain: self.domain,
+            id: self.header.id,
             level,
+            domain: self.header.domain,
+            key: self.header.key,
             entries: self.entries,
             lsn_min: self.lsns.0,
             lsn_max: self.lsns.1,
@@ -199,15 +204,22 @@ impl Building {
     }
 }
 
-/// Writes whole pages behind each other and takes their checksums.
+/// Writes whole pages behind each other, encrypted or with checksums.
 #[derive(Debug)]
 struct PageWriter {
     file: Arc<dyn File>,
     path: PathBuf,
     buffer: Vec<u8>,
     written: u64,
-    crcs: Vec<u32>,
+    /// How many pages were written.
+    count: u64,
+    /// Their checksums, or tags.
+    table: Vec<u8>,
+    sealing: Option<Sealing>,
 }
+
+/// Where the footer stands among the pages.
+pub(super) const FOOTER_NONCE: Nonce = Nonce { prefix: 0, number: 1 };
 
 impl PageWriter {
     /// The number of the page that begins here. Only where the last one is full.
@@ -229,7 +241,13 @@ impl PageWriter {
     /// Writes out all whole pages.
     fn flush_pages(&mut self) -> Result<()> {
         let rest = self.buffer.split_off(self.buffer.len() / PAGE * PAGE);
-        self.crcs.extend(self.buffer.chunks(PAGE).map(crc32c));
+        for page in self.buffer.chunks_mut(PAGE) {
+            match &self.sealing {
+                None => self.table.put_u32(crc32c(page)),
+                Some(sealing) => self.table.put(&sealing.cipher.seal(Nonce::new(self.count, 0), &[], page)),
+            }
+            self.count += 1;
+        }
         self.flush_raw()?;
         self.buffer = rest;
         Ok(())

@@ -15,5 +15,9 @@
 mod frame;
 mod writer;
 
-pub(crate) use frame::{BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, encode_table, frame_len, table_offset};
-pub(crate) use writer::{SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header};
+pub(crate) use frame::{
+    BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, entry, entry_len, frame_len, open_block, table_offset,
+};
+pub(crate) use writer::{
+    Progress, SEGMENT_FRAME_OFFSET, SegmentHeader, SegmentWriter, parse_footer, parse_header, table_check,
+};

@@ -3,11 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::digest::Digest;
+use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Codec, put_digest, take_digest};
-use crate::id::{FileId, StoreId};
-use crate::segment::frame::{BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, MAX_LEN, blocks, encode_tail, frame_len};
+use crate::id::{DomainId, FileId, StoreId};
+use crate::segment::frame::{
+    BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, entry_len, frame_len,
+    open_block, put_entry,
+};
+use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, RunningCrc, crc32c, len64};
 
@@ -20,8 +27,8 @@ const TRAILER_MAGIC: [u8; 4] = *b"SRft";
 const TRAILER_LEN: u64 = 24;
 const VERSION: u32 = 1;
 
-/// Content that streams into a segment is checksummed in blocks of 64 KiB. What turns out to be so short that smaller
-/// blocks would do is either put into the log instead, or is one block all the same.
+/// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short that
+/// smaller blocks would do is either put into the log instead, or is one block all the same.
 const BLOCK: usize = 1 << *BLOCK_LOG2.end();
 
 /// Writes a segment of one frame.
@@ -29,89 +36,184 @@ const BLOCK: usize = 1 << *BLOCK_LOG2.end();
 pub(crate) struct SegmentWriter {
     path: PathBuf,
     file: Arc<dyn File>,
-    /// How many bytes of content were written.
+    /// How many bytes of content were taken in.
     len: u64,
-    /// The checksums of the whole blocks written.
-    crcs: Vec<u32>,
+    /// The table of the whole blocks written.
+    table: Vec<u8>,
+    blocks: Blocks,
+}
+
+/// What becomes of blocks, and what is kept of the last, incomplete one.
+#[derive(Debug)]
+enum Blocks {
+    /// They are written as they are; its checksum.
+    Plain(RunningCrc),
+    /// They are encrypted, whole: until then its bytes are held in memory.
+    Sealed(SealedBlocks),
+}
+
+struct SealedBlocks {
+    sealing: Sealing,
+    check_key: Zeroizing<[u8; 32]>,
+    /// In the nonces of all that this opening of the segment encrypts: see [`crate::envelope`].
+    prefix: u64,
+    rest: Zeroizing<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for SealedBlocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedBlocks(domain {}, key {})", self.sealing.domain.0, self.sealing.key)
+    }
+}
+
+/// What of a segment is durable, for who goes on with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// The number of the key that it is encrypted with; 0 for none.
+    pub(crate) key: KeyNumber,
+    /// How many bytes of content.
+    pub(crate) len: u64,
+    /// The table of the whole blocks.
+    pub(crate) table: Vec<u8>,
     /// The checksum of the last, incomplete block.
-    block: RunningCrc,
+    pub(crate) block_crc: u32,
+    /// The content of that block, where the segment is encrypted and so does not have it yet.
+    pub(crate) rest: Vec<u8>,
 }
 
 impl SegmentWriter {
-    /// Creates the file. The caller syncs the directory.
-    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, store: StoreId) -> Result<Self> {
+    /// Creates the file, for content of a domain. The caller syncs the directory.
+    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, keys: &Keyring, domain: DomainId) -> Result<Self> {
+        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
+        let header = encode_header(id, keys.store, domain, key)?;
+        let blocks = Blocks::new(&path, &FileEnvelope::new(id, &header), keys, domain, key)?;
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-        file.write_all_at(&encode_header(id, store), 0).map_err(Error::io("write", &path))?;
-        Ok(Self { path, file, len: 0, crcs: Vec::new(), block: RunningCrc::default() })
+        file.write_all_at(&header, 0).map_err(Error::io("write", &path))?;
+        Ok(Self { path, file, len: 0, table: Vec::new(), blocks })
     }
 
-    /// Goes on with a segment that has `len` durable bytes of content with these checksums. What was written behind
-    /// them is overwritten.
-    pub(crate) fn resume(vfs: &dyn Vfs, path: PathBuf, len: u64, crcs: Vec<u32>, block_crc: u32) -> Result<Self> {
+    /// Goes on with a segment of which so much is durable. What was written behind that is overwritten.
+    pub(crate) fn resume(
+        vfs: &dyn Vfs,
+        path: PathBuf,
+        id: FileId,
+        keys: &Keyring,
+        domain: DomainId,
+        progress: Progress,
+    ) -> Result<Self> {
         let file = vfs.open(&path, OpenMode::Write).map_err(Error::opening(&path))?;
         let file_len = file.len().map_err(Error::io("read the length of", &path))?;
-        if file_len < CONTENT_OFFSET + len {
+        let written = progress.len.saturating_sub(len64(&progress.rest));
+        if written > 0 && file_len < CONTENT_OFFSET + written {
             return Err(Error::corrupt(&path, file_len, Damage::Truncated));
         }
-        Ok(Self { path, file, len, crcs, block: RunningCrc::resume(block_crc) })
+        let mut header = [0; 512];
+        file.read_exact_at(&mut header, 0).map_err(Error::io("read", &path))?;
+        // Else what comes now would be encrypted under a salt that is damaged.
+        let expected = SegmentHeader { id, store: keys.store, domain, key: progress.key };
+        if parse_header(&header) != Some(expected) {
+            return Err(Error::corrupt(&path, 0, Damage::Invalid("segment header")));
+        }
+        let mut blocks = Blocks::new(&path, &FileEnvelope::new(id, &header), keys, domain, progress.key)?;
+        match &mut blocks {
+            Blocks::Plain(crc) => *crc = RunningCrc::resume(progress.block_crc),
+            Blocks::Sealed(sealed) => sealed.rest.put(&progress.rest),
+        }
+        Ok(Self { path, file, len: progress.len, table: progress.table, blocks })
     }
 
-    /// How many bytes of content were written.
+    /// How many bytes of content were taken in.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// The checksums of the whole blocks written.
-    pub(crate) fn crcs(&self) -> &[u32] {
-        &self.crcs
+    /// The table of the whole blocks written.
+    pub(crate) fn table(&self) -> &[u8] {
+        &self.table
     }
 
-    /// The checksum of the last, incomplete block.
-    pub(crate) fn block_crc(&self) -> u32 {
-        self.block.get()
-    }
-
-    /// Writes the next piece of content.
-    pub(crate) fn append(&mut self, mut content: &[u8]) -> Result<()> {
-        let offset = CONTENT_OFFSET + self.len;
-        if self.len + len64(content) > MAX_LEN {
-            let found = self.len + len64(content);
-            return Err(Error::TooLarge { what: "a blob's length", limit: MAX_LEN, found });
+    /// What a later opening needs to know of the last, incomplete block: its checksum or, where blocks are encrypted, its content.
+    pub(crate) fn incomplete(&self) -> (u32, &[u8]) {
+        match &self.blocks {
+            Blocks::Plain(crc) => (crc.get(), &[]),
+            Blocks::Sealed(sealed) => (0, &sealed.rest),
         }
-        self.file.write_all_at(content, offset).map_err(Error::io("write", &self.path))?;
-        self.file.start_writeback(offset, len64(content));
-        while !content.is_empty() {
-            let filled = usize::try_from(self.len % BLOCK as u64).unwrap_or_default();
-            let (head, rest) = content.split_at(content.len().min(BLOCK - filled));
-            if head.len() == BLOCK {
-                self.crcs.push(crc32c(head));
-            } else {
-                self.block.update(head);
-                if filled + head.len() == BLOCK {
-                    self.crcs.push(std::mem::take(&mut self.block).get());
-                }
+    }
+
+    /// The number of the key that the segment is encrypted with; 0 for none.
+    pub(crate) fn key(&self) -> KeyNumber {
+        match &self.blocks {
+            Blocks::Plain(_) => 0,
+            Blocks::Sealed(sealed) => sealed.sealing.key,
+        }
+    }
+
+    /// Takes in the next piece of content.
+    pub(crate) fn append(&mut self, content: &[u8]) -> Result<()> {
+        let len = self.len + len64(content);
+        if len > MAX_LEN {
+            return Err(Error::TooLarge { what: "a blob's length", limit: MAX_LEN, found: len });
+        }
+        match &mut self.blocks {
+            Blocks::Plain(crc) => {
+                write(&*self.file, &self.path, content, CONTENT_OFFSET + self.len)?;
+                add_checksums(&mut self.table, crc, self.len, content);
             }
-            self.len += len64(head);
-            content = rest;
+            Blocks::Sealed(sealed) => {
+                let number = self.table.len() / crate::segment::frame::SEALED_ENTRY;
+                sealed.take(content);
+                sealed.seal_buffer(number, &mut self.table);
+                write(&*self.file, &self.path, &sealed.buffer, CONTENT_OFFSET + (number * BLOCK) as u64)?;
+            }
         }
+        self.len = len;
         Ok(())
     }
 
-    /// Writes what surrounds the content. The segment is complete, and durable after [`sync`](Self::sync).
-    pub(crate) fn seal(&self, digest: Digest) -> Result<Descriptor> {
-        let mut crcs = self.crcs.clone();
-        if blocks(self.len, *BLOCK_LOG2.end()) > len64_of(&crcs) {
-            crcs.push(self.block.get());
+    /// Writes what is held of the content, and what surrounds it. The segment is complete, and durable after [`sync`](Self::sync).
+    pub(crate) fn seal(&mut self, digest: Digest) -> Result<Descriptor> {
+        let block_log2 = *BLOCK_LOG2.end();
+        let (key, len, whole) = (self.key(), self.len, self.table.len());
+        let mut table = self.table.clone();
+        let is_incomplete = whole as u64 / entry_len(key) * (BLOCK as u64) < len;
+        let mut descriptor = Descriptor::new(Codec::Plain, len, len, digest, &[]);
+        (descriptor.block_log2, descriptor.key) = (block_log2, key);
+        let mut end = Vec::new();
+        match &self.blocks {
+            Blocks::Plain(crc) => {
+                if is_incomplete {
+                    table.put_u32(crc.get());
+                }
+                let one = table.as_chunks().0;
+                descriptor.crc = if let [one] = one { u32::from_le_bytes(*one) } else { crc32c(&table) };
+            }
+            Blocks::Sealed(sealed) => {
+                if is_incomplete {
+                    end.put(&sealed.rest);
+                    let number = u32::try_from(whole / crate::segment::frame::SEALED_ENTRY).unwrap_or(u32::MAX);
+                    let tag = sealed.sealing.cipher.seal(Nonce::new(sealed.prefix, number), &[], &mut end);
+                    put_entry(&mut table, sealed.prefix, &tag);
+                }
+                descriptor.crc = table_check(&sealed.check_key, &table);
+            }
         }
-        let mut descriptor = Descriptor::new(Codec::Plain, self.len, self.len, digest, &crcs);
-        descriptor.block_log2 = *BLOCK_LOG2.end();
-        let frame_len = frame_len(self.len, descriptor.block_log2);
-        let mut end = encode_tail(self.len, descriptor.block_log2, &crcs);
-        end.put(&encode_footer(SEGMENT_FRAME_OFFSET + frame_len, &[(SEGMENT_FRAME_OFFSET, frame_len, digest)]));
-        self.file.write_all_at(&end, CONTENT_OFFSET + self.len).map_err(Error::io("write", &self.path))?;
-        self.file.write_all_at(&descriptor.encode(), SEGMENT_FRAME_OFFSET).map_err(Error::io("write", &self.path))?;
+        let frame_len = frame_len(len, block_log2, key);
+        let at = CONTENT_OFFSET + len - len64(&end);
+        end.put(&encode_tail(len, block_log2, key, &table));
+        let frames = [(SEGMENT_FRAME_OFFSET, frame_len, digest)];
+        end.put(&encode_footer(SEGMENT_FRAME_OFFSET + frame_len, &frames, self.blocks.sealed()));
+        write(&*self.file, &self.path, &end, at)?;
+        let encoded = match self.blocks.sealed() {
+            None => descriptor.encode(),
+            Some((sealing, prefix)) => descriptor.seal(sealing, prefix),
+        };
+        self.file.write_all_at(&encoded, SEGMENT_FRAME_OFFSET).map_err(Error::io("write", &self.path))?;
         // A resumed upload may have left something longer behind.
-        self.file.set_len(CONTENT_OFFSET + self.len + len64(&end)).map_err(Error::io("cut", &self.path))?;
+        self.file.set_len(at + len64(&end)).map_err(Error::io("cut", &self.path))?;
+        if let Blocks::Sealed(sealed) = &mut self.blocks {
+            sealed.prefix = u64::from_le_bytes(random()?); // should this have to be done once more
+        }
         Ok(descriptor)
     }
 
@@ -122,7 +224,37 @@ impl SegmentWriter {
 
     /// Reads content back, from `offset` of it on, until `buf` is full.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buf, CONTENT_OFFSET + offset).map_err(Error::io("read", &self.path))
+        let failed = Error::io("read", &self.path);
+        let Blocks::Sealed(sealed) = &self.blocks else {
+            return self.file.read_exact_at(buf, CONTENT_OFFSET + offset).map_err(failed);
+        };
+        let (mut at, mut left) = (offset, buf);
+        while !left.is_empty() {
+            let number = at / BLOCK as u64;
+            let block = self.open_block(sealed, number)?;
+            let from = usize::try_from(at % BLOCK as u64).unwrap_or_default();
+            let found = block.get(from..).unwrap_or_default();
+            let n = found.len().min(left.len());
+            if n == 0 {
+                return Err(Error::corrupt(&self.path, CONTENT_OFFSET + at, Damage::Truncated));
+            }
+            let (now, later) = left.split_at_mut(n);
+            now.iter_mut().zip(found).for_each(|(to, from)| *to = *from);
+            (at, left) = (at + n as u64, later);
+        }
+        Ok(())
+    }
+
+    fn open_block(&self, sealed: &SealedBlocks, number: u64) -> Result<Vec<u8>> {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        if index >= self.table.len() / crate::segment::frame::SEALED_ENTRY {
+            return Ok(sealed.rest.to_vec());
+        }
+        let at = CONTENT_OFFSET + number * BLOCK as u64;
+        let mut block = vec![0; BLOCK];
+        self.file.read_exact_at(&mut block, at).map_err(Error::io("read", &self.path))?;
+        let opened = open_block(&sealed.sealing, entry(&self.table, index), number, None, &mut block);
+        opened.map(|()| block).ok_or_else(|| Error::corrupt(&self.path, at, Damage::Seal))
     }
 
     /// The path of the file.
@@ -131,43 +263,143 @@ impl SegmentWriter {
     }
 }
 
-fn len64_of(crcs: &[u32]) -> u64 {
-    crcs.len() as u64
+impl Blocks {
+    fn new(path: &Path, envelope: &FileEnvelope, keys: &Keyring, domain: DomainId, key: KeyNumber) -> Result<Self> {
+        if key == 0 {
+            return Ok(Self::Plain(RunningCrc::default()));
+        }
+        let unknown = || Error::corrupt(path, 0, Damage::Invalid("key number"));
+        let cipher = envelope.cipher(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
+        Ok(Self::Sealed(SealedBlocks {
+            sealing: Sealing { cipher, domain, key },
+            check_key: envelope.check_key(keys, domain, key).ok_or_else(unknown)?,
+            prefix: u64::from_le_bytes(random()?),
+            rest: Zeroizing::default(),
+            buffer: Vec::new(),
+        }))
+    }
+
+    fn sealed(&self) -> Option<(&Sealing, u64)> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(sealed) => Some((&sealed.sealing, sealed.prefix)),
+        }
+    }
 }
 
-fn encode_header(id: FileId, store: StoreId) -> Vec<u8> {
+impl SealedBlocks {
+    /// Moves whole blocks of what is there and what comes to the buffer, and keeps the rest.
+    fn take(&mut self, content: &[u8]) {
+        self.buffer.clear();
+        let whole = (self.rest.len() + content.len()) / BLOCK * BLOCK;
+        let (now, later) = match whole.checked_sub(self.rest.len()) {
+            Some(taken) if whole > 0 => content.split_at(taken.min(content.len())),
+            _ => (&[][..], content),
+        };
+        if whole > 0 {
+            self.buffer.put(&self.rest);
+            self.rest.clear();
+        }
+        self.buffer.put(now);
+        self.rest.put(later);
+    }
+
+    /// Encrypts the blocks in the buffer, of which the first has this number.
+    fn seal_buffer(&mut self, first: usize, table: &mut Vec<u8>) {
+        for (number, block) in (first..).zip(self.buffer.chunks_mut(BLOCK)) {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let tag = self.sealing.cipher.seal(Nonce::new(self.prefix, number), &[], block);
+            put_entry(table, self.prefix, &tag);
+        }
+    }
+}
+
+/// Writes content, and has the system begin to write it out.
+fn write(file: &dyn File, path: &Path, content: &[u8], offset: u64) -> Result<()> {
+    if content.is_empty() {
+        return Ok(());
+    }
+    file.write_all_at(content, offset).map_err(Error::io("write", path))?;
+    file.start_writeback(offset, len64(content));
+    Ok(())
+}
+
+/// Takes the next piece of content, which begins at `at`, into the checksums of its blocks.
+fn add_checksums(table: &mut Vec<u8>, last: &mut RunningCrc, mut at: u64, mut content: &[u8]) {
+    while !content.is_empty() {
+        let filled = usize::try_from(at % BLOCK as u64).unwrap_or_default();
+        let (head, rest) = content.split_at(content.len().min(BLOCK - filled));
+        if head.len() == BLOCK {
+            table.put_u32(crc32c(head));
+        } else {
+            last.update(head);
+            if filled + head.len() == BLOCK {
+                table.put_u32(std::mem::take(last).get());
+            }
+        }
+        at += len64(head);
+        content = rest;
+    }
+}
+
+/// What the fact of a blob in an encrypted segment repeats of its table. 0 is what content in a log file has.
+pub(crate) fn table_check(key: &[u8; 32], table: &[u8]) -> u32 {
+    Fields(blake3::keyed_hash(key, table).as_bytes()).u32().unwrap_or_default().max(1)
+}
+
+fn encode_header(id: FileId, store: StoreId, domain: DomainId, key: KeyNumber) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(512);
     out.put(&MAGIC);
     out.put_u32(VERSION);
-    out.put_u32(0);
+    out.put_u32(domain.0);
     out.put_u64(id.0);
     out.put(&store.0);
+    out.put_u32(key.into());
+    out.put_u32(0);
+    if key != 0 {
+        out.put(&random::<32>()?);
+    }
     out.resize(508, 0);
     out.put_u32(crc32c(&out));
-    out
+    Ok(out)
 }
 
-/// Parses a segment's header: its own id and the store's. `None` where it is none.
-pub(crate) fn parse_header(bytes: &[u8]) -> Option<(FileId, StoreId)> {
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) id: FileId,
+    pub(crate) store: StoreId,
+    pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
+}
+
+/// Parses a segment's header. `None` where it is none.
+pub(crate) fn parse_header(bytes: &[u8]) -> Option<SegmentHeader> {
     let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
     let mut fields = Fields(body);
     if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
         return None;
     }
-    let _domain = fields.u32()?;
-    Some((FileId(fields.u64()?), StoreId(fields.array()?)))
+    let domain = DomainId(fields.u32()?);
+    let (id, store) = (FileId(fields.u64()?), StoreId(fields.array()?));
+    Some(SegmentHeader { id, store, domain, key: KeyNumber::try_from(fields.u32()?).ok()? })
 }
 
 /// A frame as the footer names it: its offset, its length and its blob.
 pub(crate) type FooterEntry = (u64, u64, Digest);
 
-fn encode_footer(offset: u64, frames: &[FooterEntry]) -> Vec<u8> {
+/// Encodes what stands at the end; encrypted: prefix u64 | ciphertext | tag 16, and the trailer, which is not.
+fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u32(u32::try_from(frames.len()).unwrap_or(u32::MAX));
     for (offset, len, digest) in frames {
         out.put_u48(*offset);
         out.put_u48(*len);
         put_digest(&mut out, digest);
+    }
+    if let Some((sealing, prefix)) = sealed {
+        sealing.cipher.seal_vec(Nonce::new(prefix, FOOTER_NUMBER), &[], &mut out);
+        out.splice(0..0, prefix.to_le_bytes());
     }
     let (len, crc) = (out.len(), crc32c(&out));
     let mut trailer = Vec::new();
@@ -180,8 +412,12 @@ fn encode_footer(offset: u64, frames: &[FooterEntry]) -> Vec<u8> {
     out
 }
 
-/// Parses the footer of a whole segment. `None` where it has none that is undamaged.
-pub(crate) fn parse_footer(file_len: u64, read: impl Fn(u64, usize) -> Option<Vec<u8>>) -> Option<Vec<FooterEntry>> {
+/// Parses the footer of a whole segment, which is encrypted like this or not at all. `None` where it has none that is undamaged.
+pub(crate) fn parse_footer(
+    file_len: u64,
+    sealing: Option<&Sealing>,
+    read: impl Fn(u64, usize) -> Option<Vec<u8>>,
+) -> Option<Vec<FooterEntry>> {
     let trailer = read(file_len.checked_sub(TRAILER_LEN)?, 24)?;
     let (body, check) = trailer.split_at_checked(20)?;
     let mut fields = Fields(body);
@@ -194,9 +430,14 @@ pub(crate) fn parse_footer(file_len: u64, read: impl Fn(u64, usize) -> Option<Ve
     {
         return None;
     }
-    let footer = read(offset, usize::try_from(len).ok()?)?;
+    let mut footer = read(offset, usize::try_from(len).ok()?)?;
     if crc32c(&footer) != crc {
         return None;
+    }
+    if let Some(sealing) = sealing {
+        let mut fields = Fields(&footer);
+        let nonce = Nonce::new(fields.u64()?, FOOTER_NUMBER);
+        footer = sealing.cipher.open_vec(nonce, &[], fields.0).ok()?;
     }
     let mut fields = Fields(&footer);
     let count = fields.u32()?;

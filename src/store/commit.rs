@@ -23,10 +23,12 @@ use crate::error::{Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{Fact, Key, Value};
 use crate::id::{DomainId, Lsn};
-use crate::log::record::record_len;
-use crate::log::{ActiveLog, Body, LogHeader, Op, Times};
+use crate::keys::KeyError;
+use crate::log::record::{record_len, tag_len};
+use crate::log::{ActiveLog, Body, Encoded, LogHeader, Op, Position, Times};
 use crate::names::{Change, NameChange, NameKind, tag_name};
 use crate::runs::LogEntry;
+use crate::segment::DESCRIPTOR_LEN;
 use crate::store::files::Space;
 use crate::store::options::Durability;
 use crate::store::request::{Context, Outcome, Request, resolve};
@@ -223,8 +225,20 @@ impl Inner {
         group: &mut Group<'r>,
         requests: &'r [(DomainId, Request)],
     ) -> Result<()> {
+        let keys = self.files.keys.get();
         for (domain, request) in requests {
-            let frame_len = request.frame().map_or(0, |frame| frame.bytes.len() as u64);
+            let key = match keys.current(*domain).ok_or(Error::DomainShredded { domain: domain.0 }) {
+                Ok(key) if request.segment_key().is_none_or(|key| keys.has(*domain, key)) => key,
+                Ok(_) => {
+                    group.results.push(Err(retired(*domain)));
+                    continue;
+                }
+                Err(error) => {
+                    group.results.push(Err(error));
+                    continue;
+                }
+            };
+            let frame_len = request.frame().map_or(0, |frame| frame.len(key));
             if tip.active.as_ref().is_none_or(|log| log.room() < group.len + record_len(frame_len, 0)) {
                 if !group.results.is_empty() {
                     return Ok(());
@@ -235,6 +249,7 @@ impl Inner {
             let begins = log.position + group.len;
             let context = Context {
                 domain: *domain,
+                key,
                 snapshot: &group.snapshot,
                 overlay: &group.overlay,
                 log: log.header.file,
@@ -258,8 +273,8 @@ impl Inner {
             let frame = request.frame().filter(|_| resolved.uses_frame);
             let mut body = Body { domain: *domain, ops: Vec::new(), facts: resolved.facts };
             resolved.ops.iter().for_each(|op| op.encode(&mut body.ops));
-            let frame_len = frame.map_or(0, |frame| frame.bytes.len() as u64);
-            let len = record_len(frame_len, body.encoded_len());
+            let frame_len = frame.map_or(0, |frame| frame.len(key));
+            let len = record_len(frame_len, body.encoded_len() + tag_len(key));
             if body.encoded_len() > crate::log::record::MAX_BODY as u64 || len > self.options.log_capacity() {
                 let limit = self.options.log_capacity().min(crate::log::record::MAX_BODY as u64);
                 group.results.push(Err(Error::TooLarge { what: "a commit's record", limit, found: len }));
@@ -273,14 +288,14 @@ impl Inner {
                 }
                 return Ok(());
             }
-            let lsn = context.lsn;
-            let (head, rest) = body.encode(lsn, self.durable(), group.times, frame_len, &log.header.salt);
-            let exact = head.len() as u64 + frame_len + rest.len() as u64;
+            let (lsn, offset, content_at) = (context.lsn, begins, context.frame_offset + DESCRIPTOR_LEN);
+            let at = Position { lsn, durable: self.durable(), times: group.times, offset };
+            let record = log.encode(&keys, &body, at, frame, content_at)?;
             group.overlay.extend(body.facts.iter().cloned());
             group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
-            group.records.push((head, frame.map_or(&[][..], |frame| &frame.bytes), rest));
+            group.len += record.len();
+            group.records.push(record);
             group.names.extend(name_changes(*domain, &resolved.ops).into_iter().map(|change| (lsn, change)));
-            group.len += exact;
             group.results.push(Ok(resolved.outcome));
         }
         Ok(())
@@ -294,8 +309,8 @@ impl Inner {
         self.check_writable()?;
         let Some(log) = &mut tip.active else { return Ok(()) };
         let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(3 * group.records.len() + 1);
-        for (head, frame, rest) in &group.records {
-            pieces.extend([&head[..], frame, &rest[..]].map(IoSlice::new));
+        for record in &group.records {
+            pieces.extend(record.pieces().map(IoSlice::new));
         }
         if let Err(error) = log.append(&mut pieces, group.len) {
             // Sealed before these records, the log does not have them, whatever reached the disk.
@@ -358,7 +373,7 @@ impl Inner {
             }
         })?;
         self.files.published(id);
-        self.files.insert_active(id, log.path.clone(), Arc::clone(&log.file), log.header.capacity);
+        self.files.insert_active(log);
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
     }
@@ -407,9 +422,10 @@ impl Inner {
         let id = files.new_id();
         let create = || {
             let dir = files.prepare_shard(&files.layout.logs(), id)?;
-            let (file, store, session) = (id, files.store, self.session);
-            let header = LogHeader { file, store, session, first_lsn, capacity, salt: random()? };
-            let log = ActiveLog::create(&*files.vfs, files.layout.log(id), header)?;
+            let (file, store, session, keys) = (id, files.store, self.session, files.keys.get());
+            let key = keys.current(DomainId::DEFAULT).unwrap_or_default();
+            let header = LogHeader { file, store, session, first_lsn, capacity, key, salt: random()? };
+            let log = ActiveLog::create(&*files.vfs, files.layout.log(id), header, &keys)?;
             files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
             Ok(log)
         };
@@ -445,7 +461,7 @@ impl Inner {
         self.sync_tip(&lock(&self.tip))
     }
 
-    fn sync_tip(&self, tip: &Tip) -> Result<()> {
+    pub(crate) fn sync_tip(&self, tip: &Tip) -> Result<()> {
         if let Some(log) = &tip.active
             && self.durable() < tip.last
         {
@@ -463,8 +479,7 @@ struct Group<'r> {
     overlay: HashMap<Key, Option<Value>>,
     facts: Vec<(Lsn, Fact)>,
     names: Vec<(Lsn, NameChange)>,
-    /// What stands before a record's frame, the frame, and what stands behind it.
-    records: Vec<(Vec<u8>, &'r [u8], Vec<u8>)>,
+    records: Vec<Encoded<'r>>,
     /// The records' length in bytes.
     len: u64,
     results: Vec<Result<Outcome>>,
@@ -483,6 +498,12 @@ impl Group<'_> {
             results: Vec::new(),
         }
     }
+}
+
+/// What was written with a key that was given up meanwhile, and could not be read any more.
+fn retired(domain: DomainId) -> Error {
+    let reason = "it was retired while the content came: push it again".to_owned();
+    Error::Key { domain: domain.0, source: KeyError::Gone { key_id: "data key".to_owned(), reason } }
 }
 
 /// After a write to the log that failed, its records may be found there after a restart. [`Error::Full`] says that nothing

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::blob::{Blob, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::envelope::{Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, successor};
 use crate::id::{DomainId, FileId, RepositoryId};
@@ -249,7 +250,7 @@ impl Inner {
             let snapshot = self.snapshot_of(domain);
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             match self.files.get(&fact.place) {
-                Ok(file) => return Ok(Blob::new(*digest, fact, file)),
+                Ok(file) => return Blob::new(*digest, fact, file, &self.files.keys.get(), domain),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
                     before = Some(fact.place);
@@ -284,7 +285,7 @@ impl Inner {
         }
         self.admit()?;
         let file = self.files.new_id();
-        let stored = self.write_segment(file, head, rest, expect).and_then(|descriptor| {
+        let stored = self.write_segment(file, into.domain(), head, rest, expect).and_then(|descriptor| {
             let then = into.then(&descriptor.digest);
             let request = Request::PutSegment { descriptor, file, then };
             Ok((descriptor.digest, self.commit(into.domain(), request)?.existed))
@@ -301,21 +302,22 @@ impl Inner {
     fn write_segment(
         &self,
         id: FileId,
+        domain: DomainId,
         head: &[u8],
         rest: Option<&mut dyn Read>,
         expect: Expect,
     ) -> Result<Descriptor> {
         let algorithm = expect.algorithm();
-        let (writer, digest) = match self.options.maintenance {
+        let (mut writer, digest) = match self.options.maintenance {
             Maintenance::Inline => {
-                let mut writer = self.create_segment(id)?;
+                let mut writer = self.create_segment(id, domain)?;
                 let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
                 (writer, digest)
             }
             Maintenance::Thread => std::thread::scope(|scope| {
                 let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
                 let writing = scope.spawn(move || {
-                    let mut writer = self.create_segment(id)?;
+                    let mut writer = self.create_segment(id, domain)?;
                     receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
                     Ok(writer)
                 });
@@ -334,12 +336,12 @@ impl Inner {
         Ok(descriptor)
     }
 
-    /// Creates a segment's file, and makes its name durable.
-    pub(crate) fn create_segment(&self, id: FileId) -> Result<SegmentWriter> {
+    /// Creates a segment's file for content of a domain, and makes its name durable.
+    pub(crate) fn create_segment(&self, id: FileId, domain: DomainId) -> Result<SegmentWriter> {
         let files = &self.files;
         let create = || {
             let dir = files.prepare_shard(&files.layout.segments(), id)?;
-            let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, files.store)?;
+            let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain)?;
             files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
             Ok(writer)
         };
@@ -460,14 +462,23 @@ impl Inner {
             let digest = Digest::from_bytes(fact.algorithm, &key.bytes);
             return decoded(digest);
         }
+        self.descriptor_of(key, fact).map(|descriptor| descriptor.digest)
+    }
+
+    /// The descriptor of the frame that a blob lies in.
+    pub(crate) fn descriptor_of(&self, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
         let file = self.files.get(&fact.place)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
-        let descriptor =
-            Descriptor::parse(&bytes).filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
-        match descriptor {
-            Some(descriptor) => Ok(descriptor.digest),
-            None => Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor"))),
-        }
+        let keys = self.files.keys.get();
+        let cipher = file
+            .envelope
+            .as_ref()
+            .and_then(|envelope| envelope.cipher(&keys, key.domain, fact.place.key, Purpose::Content));
+        let sealing = cipher.map(|cipher| Sealing { cipher, domain: key.domain, key: fact.place.key });
+        let prefix = (fact.place.crc == 0).then_some(fact.place.offset); // in a log file
+        let descriptor = Descriptor::read(&bytes, sealing.as_ref(), prefix);
+        let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
+        descriptor.ok_or_else(|| Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
     }
 }

@@ -1,19 +1,22 @@
 //! The store's files: ids are given out here, and open segments are kept here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::envelope::{FileEnvelope, Keys};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Place;
-use crate::id::{FileId, StoreId};
-use crate::log::LogHeader;
+use crate::id::{DomainId, FileId, StoreId};
+use crate::log::{ActiveLog, LogHeader};
+use crate::runs::PageCache;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::store::layout::{Layout, shard};
-use crate::sync::{lock, read, write};
+use crate::store::options::Options;
+use crate::sync::{IdHasher, lock, read, write};
 use crate::vfs::{File, OpenMode, Vfs};
 
 /// Opens, keeps and creates log files and segments.
@@ -22,6 +25,10 @@ pub(crate) struct Files {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) layout: Layout,
     pub(crate) store: StoreId,
+    /// The keys that files are encrypted with.
+    pub(crate) keys: Keys,
+    /// Decrypted pages of runs.
+    pub(crate) pages: Arc<PageCache>,
     mappings: Arc<MappingBudget>,
     /// Runs are few, and all of them are needed all the time: their budget is their own.
     pub(crate) run_mappings: Arc<MappingBudget>,
@@ -52,24 +59,6 @@ pub(crate) enum Space {
     Reserve,
 }
 
-/// Ids count up: their last bits, spread over all, are as good a hash as any.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     file: Arc<SealedFile>,
@@ -79,19 +68,14 @@ struct Entry {
 }
 
 impl Files {
-    pub(crate) fn new(
-        vfs: Arc<dyn Vfs>,
-        layout: Layout,
-        store: StoreId,
-        read_mode: ReadMode,
-        max_open: usize,
-        next_id: FileId,
-        reserve_len: u64,
-    ) -> Self {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, layout: Layout, keys: Keys, next_id: FileId, options: &Options) -> Self {
+        let (read_mode, max_open, reserve_len) = (options.read_mode, options.max_open_files, options.reserve_len());
         Self {
             vfs,
             layout,
-            store,
+            store: keys.get().store,
+            keys,
+            pages: PageCache::new(options.page_cache),
             mappings: MappingBudget::new(read_mode, max_open),
             run_mappings: MappingBudget::new(read_mode, 1024),
             next_id: AtomicU64::new(next_id.0),
@@ -174,9 +158,12 @@ impl Files {
     }
 
     /// Registers a log file that is still written: it is read by position, up to its capacity.
-    pub(crate) fn insert_active(&self, id: FileId, path: PathBuf, file: Arc<dyn File>, capacity: u64) {
-        let file = SealedFile::new(path, file, capacity, Grain::Small, &MappingBudget::new(ReadMode::Positioned, 0));
-        self.insert(id, Arc::new(file), true);
+    pub(crate) fn insert_active(&self, log: &ActiveLog) {
+        let (path, file, header) = (log.path.clone(), Arc::clone(&log.file), &log.header);
+        let none = MappingBudget::new(ReadMode::Positioned, 0);
+        let mut file = SealedFile::new(path, file, header.capacity, Grain::Small, &none);
+        file.envelope = Some(FileEnvelope::new(header.file, &header.encode()));
+        self.insert(header.file, Arc::new(file), true);
     }
 
     /// Whether the reserve is there.
@@ -235,6 +222,13 @@ impl Files {
         self.forget(id);
     }
 
+    /// Forgets what was derived from a domain's keys, and what was decrypted with them.
+    pub(crate) fn forget_domain(&self, domain: DomainId) {
+        let open = read(&self.open);
+        open.values().filter_map(|entry| entry.file.envelope.as_ref()).for_each(|envelope| envelope.forget(domain));
+        self.pages.clear();
+    }
+
     /// Forgets an open file, so that the next reader opens it anew (or not at all). Readers that have it go on.
     pub(crate) fn forget(&self, id: FileId) {
         write(&self.open).remove(&id);
@@ -255,7 +249,11 @@ impl Files {
         let removals = self.removals.load(Ordering::SeqCst);
         let (path, file, grain) = self.open_any(place.file)?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
-        let file = Arc::new(SealedFile::new(path, file, len, grain, &self.mappings));
+        let mut file = SealedFile::new(path, file, len, grain, &self.mappings);
+        if self.keys.get().is_encrypted() {
+            file.envelope = Some(FileEnvelope::new(place.file, &file.read(0, 512)?));
+        }
+        let file = Arc::new(file);
         self.insert(place.file, Arc::clone(&file), false);
         if self.removals.load(Ordering::SeqCst) != removals {
             self.forget(place.file); // it may be this one that was removed: it must not be held for nobody

@@ -2,53 +2,109 @@
 //!
 //! ```text
 //! magic 16 "strongroom store" | version u32 | reserved (0) u32 | compatible u64 | read-only compatible u64 |
-//! incompatible u64 | store 16 | reserved (0) 60 bytes | crc u32 | key table length u32 (0) | crc u32
+//! incompatible u64 | store 16 | reserved (0) 60 bytes | crc u32 | key table: length u32 | bytes | crc u32
 //! ```
 //!
 //! The first 128 bytes, with their checksum, are the same in every version there will be: a program can always tell a
-//! store that it cannot read from one that is damaged. The key table is where wrapped keys go.
+//! store that it cannot read from one that is damaged. The [key table](crate::envelope::Table) has the wrapped keys of an encrypted
+//! store; without encryption it is empty.
 //!
 //! The three sets of feature bits say what a program that does not know a bit may do with the store: everything, read
-//! only, or nothing. No bit is in use yet.
+//! only, or nothing. Incompatible: bit 0, encryption.
 
 use std::path::Path;
 
+use crate::envelope::{Keyring, Table};
 use crate::error::{Damage, Error, Result};
 use crate::id::StoreId;
+use crate::keys::KeyProvider;
+use crate::store::files::remove_if_there;
+use crate::store::layout::Layout;
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
 const MAGIC: [u8; 16] = *b"strongroom store";
 const VERSION: u32 = 3;
 const FIXED: usize = 128;
+const ENCRYPTION: u64 = 1;
+
+/// The longest file that is read, in bytes: a thousand domains with a few keys each are a tenth of it.
+const MAX_LEN: u64 = 16 << 20;
 
 /// Encodes the file.
-pub(crate) fn encode(store: StoreId) -> Vec<u8> {
+pub(crate) fn encode(keys: &Keyring) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(FIXED + 8);
     out.put(&MAGIC);
     out.put_u32(VERSION);
     out.put_u32(0);
-    out.put(&[0; 24]);
-    out.put(&store.0);
+    out.put(&[0; 16]);
+    out.put_u64(if keys.is_encrypted() { ENCRYPTION } else { 0 });
+    out.put(&keys.store.0);
     out.resize(FIXED - 4, 0);
     out.put_u32(crc32c(&out));
-    let keys = 0u32.to_le_bytes();
-    out.put(&keys);
-    out.put_u32(crc32c(&keys));
-    out
+    let table = if keys.is_encrypted() { Table::encode(keys, &out)? } else { Vec::new() };
+    let mut rest = Vec::new();
+    rest.put_u32(u32::try_from(table.len()).unwrap_or(u32::MAX));
+    rest.put(&table);
+    rest.put_u32(crc32c(&rest));
+    out.put(&rest);
+    Ok(out)
 }
 
-/// Reads and checks the file.
-pub(crate) fn load(vfs: &dyn Vfs, path: &Path) -> Result<StoreId> {
+/// What becomes of the bytes of the file that was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// They stay until the file system uses their place again. (Backups may have hard links to the file.)
+    Leave,
+    /// They are overwritten, as far as the file system lets one: there are wrapped keys in them that were given up.
+    Wipe,
+}
+
+/// Replaces the file, durably.
+///
+/// # Errors
+/// After a failed sync either file may count; after any other error it is the old one.
+pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old) -> Result<()> {
+    let encoded = encode(keys)?;
+    Error::check_limit("the table of keys", encoded.len(), usize::try_from(MAX_LEN).unwrap_or(usize::MAX))?;
+    let (path, root) = (layout.format(), layout.root());
+    let temporary = root.join("FORMAT.tmp");
+    let old = vfs.open(&path, OpenMode::Write).and_then(|old| Ok((old.len()?, old)));
+    remove_if_there(vfs, &temporary)?;
+    let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
+    file.write_all_at(&encoded, 0).map_err(Error::io("write", &temporary))?;
+    file.sync().map_err(Error::io("sync", &temporary))?;
+    vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+    vfs.sync_dir(root).map_err(Error::io("sync", root))?;
+    if let Ok((len, old)) = old
+        && then == Old::Wipe
+    {
+        let zeros = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
+        let _ = old.write_all_at(&zeros, 0).map(|()| old.sync()); // it has no name any more
+    }
+    Ok(())
+}
+
+/// Reads and checks the file, and unwraps the keys.
+///
+/// # Errors
+/// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is the other way round.
+pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider>) -> Result<Keyring> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let len = file.len().map_err(Error::io("read the length of", path))?;
-    let mut bytes = vec![0; usize::try_from(len.min(1 << 20)).unwrap_or_default()];
+    let mut bytes = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
     file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
-    parse(&bytes, path)
+    let (store, table) = parse(&bytes, path)?;
+    match (table, provider) {
+        (None, None) => Ok(Keyring::plain(store)),
+        (None, Some(_)) => Err(Error::NotEncrypted { path: path.to_path_buf() }),
+        (Some(table), None) => Err(Error::KeyRequired { path: path.to_path_buf(), key_id: table.key_id() }),
+        (Some(table), Some(provider)) => table.open(store, provider, path, bytes.get(..FIXED).unwrap_or_default()),
+    }
 }
 
-/// Parses the file's content.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<StoreId> {
+/// Parses the file's content: the store's id and, if it is encrypted, its table of keys.
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(StoreId, Option<Table>)> {
     let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
     let (fixed, rest) = bytes.split_at_checked(FIXED).ok_or_else(|| corrupt(0, Damage::Truncated))?;
     let (body, check) = fixed.split_at_checked(FIXED - 4).ok_or_else(|| corrupt(0, Damage::Truncated))?;
@@ -64,22 +120,29 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<StoreId> {
         let version = fields.u32()?;
         let _reserved = fields.u32()?;
         let [_compatible, read_only, incompatible] = [fields.u64()?, fields.u64()?, fields.u64()?];
-        Some((version, read_only | incompatible, StoreId(fields.array()?)))
+        Some((version, read_only, incompatible, StoreId(fields.array()?)))
     };
-    let (version, features, store) = parse().ok_or_else(|| corrupt(0, Damage::Truncated))?;
+    let (version, read_only, incompatible, store) = parse().ok_or_else(|| corrupt(0, Damage::Truncated))?;
+    let features = read_only | (incompatible & !ENCRYPTION);
     if version != VERSION || features != 0 {
         return Err(Error::UnsupportedFormat { path: path.to_path_buf(), version, features, supported: VERSION });
     }
+    let at = FIXED as u64;
+    let (rest, check) = rest.split_last_chunk().ok_or_else(|| corrupt(at, Damage::Truncated))?;
+    let (expected, found) = (u32::from_le_bytes(*check), crc32c(rest));
+    if expected != found {
+        return Err(corrupt(at, Damage::Checksum { expected, found }));
+    }
     let mut fields = Fields(rest);
-    let keys = fields.array().ok_or_else(|| corrupt(FIXED as u64, Damage::Truncated))?;
-    let check = fields.u32().ok_or_else(|| corrupt(FIXED as u64, Damage::Truncated))?;
-    if check != crc32c(&keys) {
-        return Err(corrupt(FIXED as u64, Damage::Checksum { expected: check, found: crc32c(&keys) }));
+    let len = fields.u32().and_then(|len| usize::try_from(len).ok());
+    if len != Some(fields.0.len()) {
+        return Err(corrupt(at, Damage::Truncated));
     }
-    if keys != [0; 4] || !fields.is_empty() {
-        return Err(corrupt(FIXED as u64, Damage::Invalid("key table")));
+    if incompatible & ENCRYPTION == 0 {
+        return if fields.is_empty() { Ok((store, None)) } else { Err(corrupt(at, Damage::Invalid("key table"))) };
     }
-    Ok(store)
+    let table = Table::parse(fields.0).ok_or_else(|| corrupt(at, Damage::Invalid("key table")))?;
+    Ok((store, Some(table)))
 }
 
 #[cfg(test)]
@@ -90,14 +153,14 @@ mod tests {
     fn a_newer_version_is_told_apart_from_damage() {
         let path = Path::new("FORMAT");
         let store = StoreId([5; 16]);
-        let good = encode(store);
-        assert_eq!(parse(&good, path).unwrap(), store);
+        let good = encode(&Keyring::plain(store)).unwrap();
+        assert_eq!(parse(&good, path).unwrap(), (store, None));
         let with = |at: usize| {
             let mut bytes = good.clone();
             bytes[at] += 1;
             let crc = crc32c(&bytes[..FIXED - 4]).to_le_bytes();
             bytes[FIXED - 4..FIXED].copy_from_slice(&crc);
-            parse(&bytes, path)
+            parse(&bytes, path).map(drop)
         };
         assert!(matches!(with(16), Err(Error::UnsupportedFormat { version: 4, .. })));
         assert!(matches!(with(41), Err(Error::UnsupportedFormat { features: 256, .. })));

@@ -208,8 +208,8 @@ impl Inner {
         Ok(Space::Free)
     }
 
-    /// Makes runs, all or none, part of the list and of the view. The view's runs are those of the list, in its order: both
-    /// change here and nowhere else, and nothing can fail between.
+    /// Makes runs, all or none, part of the list and of the view. The view's runs are those of the list, in its order: both change here and
+    /// nowhere else, and nothing can fail between.
     fn publish_runs(
         &self,
         metas: &[RunMeta],
@@ -259,13 +259,16 @@ impl Inner {
     /// Merges runs if a tier is full; `false` where none is.
     fn merge_once(&self) -> Result<bool> {
         let damaged = lock(&self.damaged_runs).clone();
-        let picked = pick_merge(&lock(&self.list).runs, |id| damaged.contains(&id));
+        let keys = self.files.keys.get();
+        let mut runs = lock(&self.list).runs.clone();
+        runs.retain(|run| !keys.is_shredded(run.domain));
+        let picked = pick_merge(&runs, |id| damaged.contains(&id));
         picked.map_or(Ok(false), |picked| self.merge(&picked))
     }
 
     /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on, tables are
     /// folded as they fill.
-    fn merge(&self, old: &[FileId]) -> Result<bool> {
+    pub(crate) fn merge(&self, old: &[FileId]) -> Result<bool> {
         let metas = lock(&self.list).runs.clone();
         let merged: Vec<&RunMeta> = metas.iter().filter(|meta| old.contains(&meta.id)).collect();
         let sources: Vec<Arc<Run>> = self.view().runs.iter().filter(|run| old.contains(&run.id())).cloned().collect();
@@ -327,7 +330,7 @@ impl Inner {
     fn run_writer(&self, domain: DomainId, lsns: (Lsn, Lsn), entries: FamilyCounts) -> Result<RunWriter> {
         let id = self.files.new_id();
         let path = self.files.layout.run(id);
-        RunWriter::create(&*self.files.vfs, &path, id, self.files.store, domain, lsns, entries)
+        RunWriter::create(&*self.files.vfs, &path, id, &self.files.keys.get(), domain, lsns, entries)
             .inspect_err(|_| self.discard_run(id))
     }
 
@@ -358,11 +361,10 @@ impl Inner {
         Run::open(
             &*self.files.vfs,
             &self.files.layout.run(meta.id),
-            meta.id,
-            self.files.store,
-            meta.domain,
-            meta.len,
+            meta,
+            &self.files.keys.get(),
             &self.files.run_mappings,
+            &self.files.pages,
         )
     }
 
@@ -442,8 +444,8 @@ pub(crate) fn run_thread(inner: &Inner) {
 }
 
 impl Store {
-    /// Merges all runs into one (of each key domain), so that a look-up has one place to look. Maintenance keeps them few by
-    /// itself; this is for after a large import.
+    /// Merges all runs into one (of each key domain), so that a look-up has one place to look. Maintenance keeps them few by itself; this is for
+    /// after a large import.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).

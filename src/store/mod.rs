@@ -7,12 +7,14 @@ pub(crate) mod commit;
 pub(crate) mod content;
 pub(crate) mod files;
 pub(crate) mod format;
+mod keys;
 pub(crate) mod layout;
 mod maintenance;
 mod open;
 pub(crate) mod options;
 mod pins;
 pub(crate) mod request;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uploads;
@@ -27,8 +29,10 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 
 pub use content::{Blobs, Expect, Stat};
+pub use keys::{DataKeyInfo, DomainInfo};
 pub use options::{Compression, Durability, Maintenance, Options};
 pub use pins::{Pin, PinOptions};
+pub use rewrite::{GoOn, Rewriting};
 pub use uploads::UploadStatus;
 pub use usage::Usage;
 pub use verify::{Finding, Verification};
@@ -36,6 +40,7 @@ pub use verify::{Finding, Verification};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::id::{FileId, Lsn, SessionId};
+use crate::keys::KeyProvider;
 use crate::log::Times;
 use crate::names::Names;
 use crate::registry::{Chores, EventPositions};
@@ -71,7 +76,6 @@ pub struct Store {
 }
 
 /// What the store's methods, their leaders and the maintenance thread share.
-#[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) files: Files,
@@ -105,6 +109,10 @@ pub(crate) struct Inner {
     pub(crate) unsettled: AtomicBool,
     /// The maintenance thread's last failure, for who waits for it.
     pub(crate) maintenance_failure: Mutex<Option<Error>>,
+    /// Who has the key that data keys are wrapped with.
+    pub(crate) key_provider: Mutex<Option<Arc<dyn KeyProvider>>>,
+    /// Held by who changes keys.
+    pub(crate) key_changes: Mutex<()>,
     /// What is to be done for repositories.
     pub(crate) chores: Chores,
     /// Where readings of events ended.
@@ -125,6 +133,13 @@ pub(crate) struct LockGuard(#[expect(dead_code, reason = "held, not read")] pub(
 impl std::fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("LockGuard")
+    }
+}
+
+/// Where it is: what it holds, and what its keys have decrypted, is not for logs.
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("dir", &self.files.layout.root()).finish_non_exhaustive()
     }
 }
 
@@ -197,7 +212,7 @@ impl Inner {
         new.generation = new.generation.saturating_add(1);
         change(&mut new);
         let (vfs, runs) = (&*self.files.vfs, self.files.layout.runs());
-        let file = new.write(vfs, &runs)?;
+        let file = new.write(vfs, &runs, &self.files.keys.get())?;
         file.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
         // From here on the new list may be the one that counts, whatever comes back.
         RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
@@ -274,9 +289,19 @@ impl Drop for Store {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// For formats that are to be compared byte for byte: what is drawn by this thread is always the same.
+    pub(crate) static NOT_RANDOM: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Random bytes from the operating system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
+    #[cfg(test)]
+    if NOT_RANDOM.get() {
+        return Ok([0x11; N]);
+    }
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::io("draw random bytes for", Path::new("ids"))(std::io::Error::other(error)))?;
     Ok(bytes)

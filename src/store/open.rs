@@ -1,7 +1,7 @@
 //! Creating and opening a store, and recovery.
 //!
 //! # Recovery, step by step
-//! 1. Take the lock; read `FORMAT` and `runs/LIST`, and sync the directory of the latter; open the runs that it names.
+//! 1. Take the lock; read `FORMAT` and `runs/LIST`, and sync the directories of both; open the runs that the latter names.
 //! 2. Replay the log files that the list names, oldest first: facts above the LSN that the runs reach go into a table. A
 //!    sealed file must reach exactly as far as the list says. The last one may end in a group that a power cut tore.
 //! 3. Find out what is known durable: the highest LSN that the list or any record says is. The records behind it, the
@@ -18,18 +18,21 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
+use crate::envelope::{Keyring, Keys};
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
+use crate::keys::KeyProvider;
+use crate::log::record::{record_len, tag_len};
 use crate::log::replay::{Extent, Record, Replay};
-use crate::log::{Body, Op, Times};
+use crate::log::{Body, Op, Position, Times};
 use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
 use crate::registry::Chores;
 use crate::runs::RunList;
-use crate::segment::DESCRIPTOR_LEN;
+use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::store::commit::{Tip, name_changes};
 use crate::store::files::{Files, Space, remove_if_there};
 use crate::store::layout::{Layout, parse_id, shard};
@@ -53,10 +56,11 @@ impl Store {
             if !options.create {
                 return Err(missing_format(&*vfs, &layout));
             }
-            create(&*vfs, &layout)?;
+            create(&*vfs, &layout, options.key_provider.as_deref())?;
         }
-        let store = format::load(&*vfs, &layout.format())?;
-        let inner = Arc::new(recover(options, layout, store, guard)?);
+        let keys = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
+        let inner = Arc::new(recover(options, layout, keys, guard)?);
+        inner.go_on_shredding();
         let thread = match inner.options.maintenance {
             Maintenance::Inline => None,
             Maintenance::Thread => {
@@ -97,10 +101,10 @@ fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> 
 
 /// Why there is no `FORMAT`: because there is no store, or because it was lost.
 fn missing_format(vfs: &dyn Vfs, layout: &Layout) -> Error {
-    match RunList::load(vfs, &layout.runs()) {
-        Ok(list) if list.generation > 0 => Error::corrupt(&layout.format(), 0, Damage::Missing),
-        _ => Error::NotAStore { path: layout.root().to_path_buf() },
+    if RunList::is_of_a_store(vfs, &layout.runs()) {
+        return Error::corrupt(&layout.format(), 0, Damage::Missing);
     }
+    Error::NotAStore { path: layout.root().to_path_buf() }
 }
 
 fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
@@ -112,9 +116,8 @@ fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
 }
 
 /// Makes an empty directory, or one in which this was begun before, a store. `FORMAT` comes last.
-fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
+fn create(vfs: &dyn Vfs, layout: &Layout, provider: Option<&dyn KeyProvider>) -> Result<()> {
     let root = layout.root();
-    let temporary = root.join("FORMAT.tmp");
     for name in vfs.list(root).map_err(Error::io("list", root))? {
         if !matches!(
             name.as_str(),
@@ -126,33 +129,35 @@ fn create(vfs: &dyn Vfs, layout: &Layout) -> Result<()> {
     if let Error::Corrupt { file, offset, damage } = missing_format(vfs, layout) {
         return Err(Error::Corrupt { file, offset, damage });
     }
+    let store = StoreId(random()?);
+    let plain = Keyring::plain(store);
+    let keys = provider.map_or(Ok(plain.clone()), |provider| plain.encrypted(provider, false))?;
     for dir in [layout.logs(), layout.runs(), layout.segments()] {
         create_dir(vfs, &dir)?;
     }
-    let store = StoreId(random()?);
-    let list = RunList::empty(store).write(vfs, &layout.runs())?;
+    let list = RunList::empty(store).write(vfs, &layout.runs(), &keys)?;
     list.sync().map_err(Error::io("sync", &layout.runs()))?;
     RunList::publish(vfs, &layout.runs())?;
-    remove_if_there(vfs, &temporary)?;
-    let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
-    file.write_all_at(&format::encode(store), 0).map_err(Error::io("write", &temporary))?;
-    file.sync().map_err(Error::io("sync", &temporary))?;
-    vfs.rename(&temporary, &layout.format()).map_err(Error::io("rename", &temporary))?;
-    vfs.sync_dir(root).map_err(Error::io("sync", root))
+    format::replace(vfs, layout, &keys, format::Old::Leave)
 }
 
 /// Brings a store back from what is on disk.
-fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -> Result<Inner> {
+fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard) -> Result<Inner> {
     let vfs = Arc::clone(&options.vfs);
-    let list = RunList::load(&*vfs, &layout.runs())?;
-    // A process that was killed may have renamed the list and not synced that. What follows acts on what it says.
-    vfs.sync_dir(&layout.runs()).map_err(Error::io("sync", &layout.runs()))?;
+    let store = keyring.store;
+    let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
+    // A process that was killed may have renamed the list, or `FORMAT` with new keys, and not synced that. What follows acts on what
+    // they say, and encrypts with those keys.
+    for dir in [layout.runs(), layout.root().to_path_buf()] {
+        vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+    }
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
     }
     let next_id = list.next_file.max(FileId(1));
-    let (read_mode, max_open, reserve) = (options.read_mode, options.max_open_files, options.reserve_len());
-    let files = Files::new(vfs, layout, store, read_mode, max_open, next_id, reserve);
+    let domains = keyring.active().collect();
+    let keys = Keys::new(keyring);
+    let files = Files::new(vfs, layout, keys.clone(), next_id, &options);
     let session = SessionId(random()?);
     let replayed = replay(&files, &list)?;
     let table = Memtable::new();
@@ -172,22 +177,19 @@ fn recover(options: Options, layout: Layout, store: StoreId, guard: LockGuard) -
         boot: BootId::current(),
     };
     let names_dir = options.names_on_disk.then(|| files.layout.names());
-    let view = Names::new(names_dir, session, trust);
+    let view = Names::new(names_dir, session, trust, keys);
     let inner = Inner {
         session,
         queue: Mutex::default(),
         tip: Mutex::new(Tip { active: None, last: durable, unsealed: replayed.unsealed }),
-        view: RwLock::new(Arc::new(View {
-            active: Arc::new(table),
-            frozen: Vec::new(),
-            runs: Vec::new(),
-            domains: [DomainId::DEFAULT].into(),
-        })),
+        view: RwLock::new(Arc::new(View { active: Arc::new(table), frozen: Vec::new(), runs: Vec::new(), domains })),
         visible: AtomicU64::new(durable.0),
         durable: AtomicU64::new(durable.0),
         unfolded_logs: AtomicU64::new(list.unfolded_logs()),
         names: view,
         uploads: Mutex::default(),
+        key_provider: Mutex::new(options.key_provider.clone()),
+        key_changes: Mutex::default(),
         chores: Chores::default(),
         event_positions: Mutex::default(),
         signal: Signal::default(),
@@ -252,7 +254,16 @@ struct Replayed {
 struct Tail {
     record: Record,
     file: FileId,
-    frame: Vec<u8>,
+    frame: Option<Frame>,
+}
+
+impl Tail {
+    /// How long the record is at most in a new file.
+    fn len(&self, keys: &Keyring) -> u64 {
+        let key = keys.current(self.record.domain()).unwrap_or_default();
+        let frame_len = self.frame.as_ref().map_or(0, |frame| frame.len(key));
+        record_len(frame_len, self.record.header.body_len() + tag_len(key))
+    }
 }
 
 /// Reads the log files that the list names.
@@ -265,6 +276,7 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
         session: None,
         open_time: 0,
     };
+    let keyring = files.keys.get();
     let mut next = list.folded.next();
     // What the runs have is not needed any more: those files are kept for who reads events.
     for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
@@ -276,7 +288,7 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
             Some((len, last)) => Extent::Sealed { len, last },
             None => Extent::Open { durable: list.durable },
         };
-        let mut reader = Replay::new(&path, &*file, header, extent, list.folded)?;
+        let mut reader = Replay::new(&path, &*file, header, &keyring, extent, list.folded)?;
         let mut records = Vec::new();
         while let Some(record) = reader.next()? {
             next = record.header.lsn.next().max(next);
@@ -294,11 +306,10 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
             replayed.unsealed = Some((len, replayed.durable));
         }
         for record in tail {
-            if !reader.frame_is_whole(&record)? {
+            let Some(frame) = reader.frame(&record)? else {
                 reader.end_before(&record)?;
                 break;
-            }
-            let frame = reader.frame(&record)?;
+            };
             replayed.tail.push(Tail { record, file: entry.id, frame });
         }
         replayed.records.extend(records.into_iter().filter(|record| record.header.lsn > list.folded));
@@ -308,8 +319,10 @@ fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
 
 impl Inner {
     fn open_runs(&self) -> Result<()> {
-        let metas = lock(&self.list).runs.clone();
-        let runs = metas.iter().map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        // Those of a domain that was being shredded have no key any more, and are about to go.
+        let (metas, keys) = (lock(&self.list).runs.clone(), self.files.keys.get());
+        let metas = metas.iter().filter(|meta| !keys.is_shredded(meta.domain));
+        let runs = metas.map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
         let old = self.view();
         *crate::sync::write(&self.view) = Arc::new(View { runs, ..View::clone(&old) });
         Ok(())
@@ -405,7 +418,8 @@ impl Inner {
             return Ok(());
         }
         let mut tip = lock(&self.tip);
-        let len: u64 = tail.iter().map(|tail| tail.record.header.record_len() + REBASE_ROOM).sum();
+        let keys = self.files.keys.get();
+        let len: u64 = tail.iter().map(|tail| tail.len(&keys) + REBASE_ROOM).sum();
         let mut log = self.create_log(tip.last.next(), len, Space::Reserve)?;
         let snapshot = self.snapshot();
         let mut overlay: HashMap<Key, _> = HashMap::new();
@@ -414,7 +428,8 @@ impl Inner {
         for Tail { record, file, frame } in tail {
             let frame_offset = log.position + crate::log::record::HEADER_LEN as u64;
             let context = Context {
-                domain: record.header.domain,
+                domain: record.domain(),
+                key: keys.current(record.domain()).unwrap_or_default(),
                 snapshot: &snapshot,
                 overlay: &overlay,
                 log: log.header.file,
@@ -423,18 +438,18 @@ impl Inner {
                 lsn: record.header.lsn,
                 now: Times { wall: record.header.wall, open: record.header.open },
             };
-            if !frame.is_empty() {
+            if frame.is_some() {
                 moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);
             }
             let times = context.now;
             let rebased = rebase(&record, file, &moved, &context)?;
             overlay.extend(rebased.iter().cloned());
-            let body = Body { domain: record.header.domain, ops: record.ops, facts: rebased };
+            let body = Body { domain: record.domain(), ops: record.ops, facts: rebased };
             let header = record.header;
-            let frame_len = frame.len() as u64;
-            let (head, rest) = body.encode(header.lsn, self.durable(), times, frame_len, &log.header.salt);
-            let mut pieces = [&head[..], &frame, &rest].map(std::io::IoSlice::new).to_vec();
-            log.append(&mut pieces, (head.len() + frame.len() + rest.len()) as u64)?;
+            let at = Position { lsn: header.lsn, durable: self.durable(), times, offset: log.position };
+            let content_at = frame_offset + DESCRIPTOR_LEN;
+            let encoded = log.encode(&keys, &body, at, frame.as_ref(), content_at)?;
+            log.append(&mut encoded.pieces().map(std::io::IoSlice::new).to_vec(), encoded.len())?;
             facts.extend(body.facts.into_iter().map(|fact| (header.lsn, fact)));
             tip.last = header.lsn;
         }
@@ -455,13 +470,24 @@ impl Inner {
     /// names meets that.
     pub(crate) fn refresh_names(&self) {
         // One at a time: a second one would bring the names of an older moment, or to a view that the first is about to replace.
-        let Ok(_one) = self.names_refresh.try_lock() else { return };
+        if let Ok(one) = self.names_refresh.try_lock() {
+            self.refresh_names_as(&one);
+        }
+    }
+
+    pub(crate) fn refresh_names_as(&self, _one: &MutexGuard<'_, ()>) {
         if !self.names.needs_rebuild() || !self.names.prepare() {
             return;
         }
         let snapshots: Vec<Snapshot> = self.snapshot().each_domain().collect();
-        let names = snapshots.iter().map(names_of).collect::<Result<Vec<_>>>();
-        let _ = names.and_then(|names| self.names.rebuild(names.into_iter().flatten()));
+        // One after the other: each looks through all facts that no run has.
+        let names = snapshots.iter().flat_map(|snapshot| -> Box<dyn Iterator<Item = _>> {
+            match names_of(snapshot) {
+                Ok(names) => Box::new(names),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            }
+        });
+        let _ = self.names.rebuild(names);
     }
 }
 
@@ -506,6 +532,9 @@ fn rebase(record: &Record, old_log: FileId, moved: &HashMap<u64, u64>, context: 
         {
             place.file = context.log;
             place.offset = *offset;
+            if context.key != 0 {
+                (place.key, place.crc) = (context.key, 0);
+            }
         }
         facts.change(key, old.as_ref(), new.as_ref())?;
     }

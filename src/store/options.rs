@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::keys::KeyProvider;
 use crate::sealed::ReadMode;
 use crate::store::Store;
 use crate::vfs::{RealVfs, Vfs};
@@ -66,6 +67,8 @@ pub struct Options {
     pub(crate) clock: Clock,
     pub(crate) retention: Duration,
     pub(crate) history: u64,
+    pub(crate) page_cache: usize,
+    pub(crate) key_provider: Option<Arc<dyn KeyProvider>>,
 }
 
 impl Default for Options {
@@ -85,6 +88,8 @@ impl Default for Options {
             clock: Clock::system(),
             retention: Duration::from_secs(24 * 60 * 60),
             history: 64 << 20,
+            page_cache: 32 << 20,
+            key_provider: None,
         }
     }
 }
@@ -180,12 +185,41 @@ impl Options {
         self
     }
 
+    /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the beginning; for one that
+    /// is there already and is not, see [`Store::encrypt`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use strongroom::Options;
+    /// use strongroom::keys::{LocalKey, SecretKey};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let key = LocalKey::new(SecretKey::generate()?);
+    /// let store = Options::new().create(true).key_provider(Arc::new(key)).open(dir.path().join("store"))?;
+    /// assert!(store.is_encrypted());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn key_provider(mut self, provider: Arc<dyn KeyProvider>) -> Self {
+        self.key_provider = Some(provider);
+        self
+    }
+
+    /// How many bytes of decrypted pages of facts an encrypted store keeps in memory; 32 MiB by default. Without encryption those pages are
+    /// mapped, and the system keeps them.
+    pub fn page_cache(mut self, bytes: usize) -> Self {
+        self.page_cache = bytes;
+        self
+    }
+
     /// Opens the store in a directory.
     ///
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and
     /// none can be created, [`Locked`](crate::Error::Locked) where somebody has it open,
-    /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it, and
+    /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it,
+    /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and [`Key`](crate::Error::Key) where the
+    /// key is not the one that is needed, and
     /// [`Corrupt`](crate::Error::Corrupt) where facts that were durable are damaged.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())

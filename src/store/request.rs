@@ -15,8 +15,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::digest::Digest;
+use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Fact, Key, PinFact, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::facts::{BlobFact, Fact, Key, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::log::record::MAX_BODY;
 use crate::log::{Op, Times};
@@ -61,6 +62,12 @@ pub(crate) enum Request {
     CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame>, then: Then },
     /// Give an upload up, whatever its state; or only if it was not touched since an open time.
     CancelUpload { id: UploadId, untouched_since: Option<u64> },
+    /// Let a blob lie in the log that lies in this place now.
+    MoveFrame { from: Place, frame: Frame },
+    /// Let a blob lie in a segment of its own, already synced, that lies in this place now.
+    MoveSegment { from: Place, descriptor: Descriptor, file: FileId },
+    /// Let an upload go on in another segment, which has the same content.
+    MoveUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
     /// Give up a log file in which nothing of the domain lives.
     DropFile(FileId),
     /// What a module above asks for.
@@ -82,7 +89,21 @@ impl Request {
             | Self::Pin(_)
             | Self::BeginUpload { .. }
             | Self::AppendUpload { .. }
-            | Self::CommitUpload { .. } => Space::Free,
+            | Self::CommitUpload { .. }
+            | Self::MoveFrame { .. }
+            | Self::MoveSegment { .. }
+            | Self::MoveUpload { .. } => Space::Free,
+        }
+    }
+
+    /// The number of the key that a segment is encrypted with which the request publishes.
+    pub(crate) fn segment_key(&self) -> Option<KeyNumber> {
+        match self {
+            Self::PutSegment { descriptor, .. }
+            | Self::CommitUpload { descriptor, frame: None, .. }
+            | Self::MoveSegment { descriptor, .. } => Some(descriptor.key),
+            Self::AppendUpload { to, .. } | Self::MoveUpload { to, .. } => Some(to.key).filter(|_| to.file.is_some()),
+            _ => None,
         }
     }
 
@@ -91,6 +112,7 @@ impl Request {
         match self {
             Self::PutFrame { frame, .. } => Some(frame),
             Self::CommitUpload { frame, .. } => frame.as_ref(),
+            Self::MoveFrame { frame, .. } => Some(frame),
             _ => None,
         }
     }
@@ -124,8 +146,9 @@ pub(crate) struct Resolved {
 /// Where things stand when a request's turn has come.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
-    /// The domain that the commit belongs to.
+    /// The domain that the commit belongs to, and the number of the key that its frame is encrypted with; 0 for none.
     pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
     /// All commits of earlier groups.
     pub(crate) snapshot: &'a Snapshot,
     /// The facts of earlier commits of the same group.
@@ -148,7 +171,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
     let mut uses_frame = false;
     let ops = match request {
         Request::PutFrame { frame, then } => {
-            existed = facts.put(&frame.descriptor, context.log, context.frame_offset)?;
+            existed = facts.put(&frame.descriptor.in_log(context.key), context.log, context.frame_offset)?;
             uses_frame = !existed;
             facts.follow(put_op(existed, &frame.descriptor), then)?
         }
@@ -194,7 +217,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
                 facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
             }
             if let (None, Some(file)) = (from.file, to.file) {
-                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload).encode()));
+                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
             }
             vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
         }
@@ -202,7 +225,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.expect_upload(*id, from)?;
             existed = match (frame, from.file) {
                 (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
-                _ => facts.put(descriptor, context.log, context.frame_offset)?,
+                _ => facts.put(&descriptor.in_log(context.key), context.log, context.frame_offset)?,
             };
             uses_frame = frame.is_some() && !existed;
             facts.end_upload(*id, from, existed || frame.is_some())?;
@@ -218,6 +241,28 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             Some(_) => Vec::new(),
             None => return Err(Error::UploadNotFound { id: *id }),
         },
+        Request::MoveFrame { from, frame } => {
+            let descriptor = frame.descriptor.in_log(context.key);
+            existed = !facts.put_elsewhere(from, &descriptor, context.log, context.frame_offset)?;
+            uses_frame = !existed;
+            Vec::new()
+        }
+        Request::MoveSegment { from, descriptor, file } => {
+            existed = !facts.put_elsewhere(from, descriptor, *file, SEGMENT_FRAME_OFFSET)?;
+            Vec::new()
+        }
+        Request::MoveUpload { id, from, to, parts } => {
+            facts.expect_upload(*id, from)?;
+            facts.end_upload(*id, from, true)?;
+            facts.set(Key::upload(domain, *id), Some(to.encode()));
+            for (number, part) in parts {
+                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
+            }
+            if let Some(file) = to.file {
+                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
+            }
+            Vec::new()
+        }
         Request::DropFile(file) => match facts.segment(*file)? {
             Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if *file < context.oldest_log => {
                 facts.drop_file(*file)?;
@@ -364,6 +409,14 @@ impl<'a> Facts<'a> {
         Ok(false)
     }
 
+    /// Lets a blob lie in another place; `false` where it is not in the one that it was copied from any more.
+    fn put_elsewhere(&mut self, from: &Place, to: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
+        let Some(old) = self.blob(&to.digest)?.filter(|blob| blob.place == *from) else { return Ok(false) };
+        let new = BlobFact { count: old.count, ..to.fact(file, frame_offset) };
+        self.change(Key::blob(self.domain(), &to.digest), Some(&old), Some(&new))?;
+        Ok(true)
+    }
+
     /// Counts one more that holds a blob.
     pub(crate) fn hold(&mut self, digest: &Digest) -> Result<()> {
         let mut blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
@@ -442,8 +495,8 @@ impl<'a> Facts<'a> {
         }
         if let Some(BlobFact { place, .. }) = new {
             let kind = if place.file == self.context.log { SegmentKind::Log } else { SegmentKind::Sealed };
-            let mut segment = self.segment(place.file)?.unwrap_or(SegmentFact::empty(kind));
-            segment.kind = kind;
+            let mut segment = self.segment(place.file)?.unwrap_or(SegmentFact::empty(kind, place.key));
+            (segment.kind, segment.key) = (kind, place.key);
             segment.live_frames += 1;
             segment.live_bytes += place.frame_len();
             segment.frame_bytes += place.frame_len();

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, RepositoryId};
+use crate::keys::InPlain;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
+use crate::segment::DESCRIPTOR_LEN;
 use crate::store::content::Destination;
 use crate::store::files::Space;
 use crate::store::request::{Request, Then};
-use crate::store::view::{Lookup, View};
+use crate::store::view::Lookup;
 use crate::store::{Inner, Maintenance, Options, Store};
-use crate::sync::{lock, write};
-use crate::vfs::{Fault, SimVfs};
+use crate::sync::lock;
+use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;
 const OTHER: DomainId = DomainId(1);
@@ -47,11 +49,17 @@ impl Destination for Other<'_> {
 fn open(disk: &SimVfs) -> Store {
     let options = Options::new().create(true).vfs(Arc::new(disk.clone())).clock(Clock::manual());
     let options = options.maintenance(Maintenance::Inline).history(0).log_file_size(64 << 10);
-    let store = options.open("/store").unwrap();
-    let mut view = write(&store.inner.view);
-    *view = Arc::new(View { domains: [ONE, OTHER].into(), ..View::clone(&view) });
-    drop(view);
-    store
+    let store = options.key_provider(Arc::new(InPlain)).open("/store").unwrap();
+    match store.create_domain(&"other".parse().unwrap(), None) {
+        Ok(()) | Err(Error::DomainExists { .. }) => store,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Settings of a repository in a domain.
+fn within(domain: DomainId) -> RepositorySettings {
+    let settings = RepositorySettings::new();
+    if domain == ONE { settings } else { settings.domain("other".parse().unwrap()) }
 }
 
 fn put(store: &Store, domain: DomainId, content: &str) -> Digest {
@@ -232,10 +240,10 @@ fn manifest(layer: &Digest) -> (PutManifest, String) {
 fn a_repository_lives_in_its_domain_and_is_found_there() {
     let store = open(&SimVfs::new());
     let one = store.create_repository(&name("one"), RepositorySettings::new()).unwrap();
-    let other = store.create_repository_in(OTHER, &name("other"), RepositorySettings::new()).unwrap();
+    let other = store.create_repository(&name("other"), within(OTHER)).unwrap();
     for taken in ["one", "other"] {
         for domain in [ONE, OTHER] {
-            let again = store.create_repository_in(domain, &name(taken), RepositorySettings::new());
+            let again = store.create_repository(&name(taken), within(domain));
             assert!(matches!(again, Err(Error::RepositoryExists { .. })), "{taken} in {domain:?}");
         }
     }
@@ -279,4 +287,22 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     store.create_repository(&name("other"), RepositorySettings::new()).unwrap();
     assert_eq!(store.repository(&name("other")).unwrap().domain, ONE);
     assert_sound(&store);
+}
+
+#[test]
+fn what_two_blobs_have_in_a_log_file_can_not_be_exchanged() {
+    let disk = SimVfs::new();
+    let store = open(&disk);
+    let digests = ["one of two", "the other!"].map(|content| put(&store, ONE, content));
+    let places = digests.map(|digest| store.inner.snapshot().blob(&digest).unwrap().unwrap().place);
+    let file = disk.open(&store.inner.files.layout.log(places[0].file), OpenMode::Write).unwrap();
+    // Content and all that it takes to decrypt it, each to where the other was.
+    let len = (places[0].frame_len() - DESCRIPTOR_LEN) as usize;
+    let mut parts = [vec![0; len], vec![0; len]];
+    parts.iter_mut().zip(places).for_each(|(part, place)| file.read_exact_at(part, place.offset).unwrap());
+    parts.iter().zip(places.iter().rev()).for_each(|(part, place)| file.write_all_at(part, place.offset).unwrap());
+    for digest in digests {
+        let read = store.get(&digest).unwrap().bytes();
+        assert!(matches!(read, Err(Error::Corrupt { damage: Damage::Seal, .. })), "{read:?}");
+    }
 }

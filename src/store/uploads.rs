@@ -21,12 +21,13 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
 use crate::id::{DomainId, FileId, RepositoryId, UploadId};
-use crate::segment::{Descriptor, SegmentWriter, encode_table};
+use crate::segment::{Descriptor, Progress, SegmentWriter};
 use crate::store::content::{Destination, Expect, source_failed};
 use crate::store::request::Request;
 use crate::store::view::{Lookup, decoded};
 use crate::store::{Inner, Store, random};
 use crate::sync::lock;
+use crate::wire::len64;
 
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
@@ -226,6 +227,8 @@ impl Inner {
             algorithm,
             repository: into.repository()?,
             hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
+            key: 0,
+            rest: Vec::new(),
         };
         self.commit(into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
         Ok(id)
@@ -305,6 +308,19 @@ impl Inner {
         work: impl FnOnce(&mut Session) -> Result<(T, Next)>,
     ) -> Result<T> {
         let owner = of.repository()?;
+        self.with_session(id, of.domain(), |session| {
+            expect_owner(id, &session.fact, owner).map_err(Refused)?;
+            work(session).map_err(Failed)
+        })
+    }
+
+    /// Does something to an upload, whoever it belongs to.
+    fn with_session<T>(
+        &self,
+        id: UploadId,
+        domain: DomainId,
+        work: impl FnOnce(&mut Session) -> Result<(T, Next), Unsuccessful>,
+    ) -> Result<T> {
         self.settle()?;
         let held = match lock(&self.uploads).entry(id) {
             Entry::Vacant(vacant) => {
@@ -319,13 +335,16 @@ impl Inner {
         let mut lease = Lease { inner: self, id, session: None };
         let mut session = match held {
             Some(session) => session,
-            None => Box::new(self.load_session(of.domain(), id)?),
+            None => Box::new(self.load_session(domain, id)?),
         };
-        if let Err(error) = expect_owner(id, &session.fact, owner) {
-            lease.session = Some(session);
-            return Err(error);
-        }
-        let result = work(&mut session);
+        let result = match work(&mut session) {
+            Ok(done) => Ok(done),
+            Err(Refused(error)) => {
+                lease.session = Some(session);
+                return Err(error);
+            }
+            Err(Failed(error)) => Err(error),
+        };
         if let Err(error) = &result
             && let Some(file) = session.unpublished.take()
         {
@@ -348,6 +367,40 @@ impl Inner {
         }
     }
 
+    /// Lets go of all uploads of a domain that no call is at work on.
+    pub(crate) fn forget_uploads(&self, domain: DomainId) {
+        let is_other = |slot: &Slot| !matches!(slot, Slot::Idle(session) if session.domain == domain);
+        lock(&self.uploads).retain(|_, slot| is_other(slot));
+    }
+
+    /// Lets an upload go on in a new segment, with its content so far, encrypted with the current key.
+    pub(crate) fn rewrite_upload(&self, domain: DomainId, id: UploadId) -> Result<()> {
+        self.with_session(id, domain, |session| self.move_upload(id, session).map_err(Failed))
+    }
+
+    fn move_upload(&self, id: UploadId, session: &mut Session) -> Result<((), Next)> {
+        let Some(old) = session.writer.take() else { return Ok(((), Next::GoesOn)) };
+        self.admit()?;
+        let file = *session.unpublished.insert(self.files.new_id());
+        let mut new = self.create_segment(file, session.domain)?;
+        let mut piece = vec![0; PIECE];
+        let from = session.fact.clone();
+        while new.len() < from.offset {
+            let len = usize::try_from(from.offset - new.len()).unwrap_or(PIECE).min(PIECE);
+            let piece = piece.get_mut(..len).unwrap_or_default();
+            old.read(new.len(), piece)?;
+            new.append(piece)?;
+        }
+        new.sync().map_err(|error| self.poison(error))?;
+        let to = UploadFact { file: Some(file), ..from.clone() }.advanced(&new);
+        let parts = changed_parts(new.table(), to.entry_len(), 0);
+        self.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
+        session.unpublished = None;
+        self.publish(file)?;
+        (session.fact, session.writer) = (to, Some(new));
+        Ok(((), Next::GoesOn))
+    }
+
     fn load_session(&self, domain: DomainId, id: UploadId) -> Result<Session> {
         let fact = self.upload_fact(domain, id)?;
         let hasher = match fact.offset {
@@ -357,15 +410,18 @@ impl Inner {
         let writer = match fact.file {
             None => None,
             Some(file) => {
-                let mut crcs = Vec::new();
+                let mut table = Vec::new();
                 for part in 0..fact.parts() {
                     let value = self.snapshot().get(&Key::upload_part(domain, id, part))?;
                     let value = value.ok_or(Error::UploadNotFound { id })?;
-                    crcs.extend(value.as_bytes().as_chunks().0.iter().copied().map(u32::from_le_bytes));
+                    table.extend_from_slice(value.as_bytes());
                 }
-                decoded((crcs.len() as u64 == fact.whole_blocks()).then_some(()))?;
+                let (is_whole, keys) = (len64(&table) == fact.table_len(), self.files.keys.get());
+                decoded(is_whole.then_some(()))?;
+                let (key, len, block_crc, rest) = (fact.key, fact.offset, fact.block_crc, fact.rest.clone());
+                let progress = Progress { key, len, table, block_crc, rest };
                 let path = self.files.layout.segment(file);
-                Some(SegmentWriter::resume(&*self.files.vfs, path, fact.offset, crcs, fact.block_crc)?)
+                Some(SegmentWriter::resume(&*self.files.vfs, path, file, &keys, domain, progress)?)
             }
         };
         Ok(Session { domain, fact, writer, hasher, unpublished: None })
@@ -401,7 +457,7 @@ impl Inner {
             Some(writer) => writer,
             none => {
                 let file = *session.unpublished.insert(self.files.new_id());
-                none.insert(self.create_segment(file)?)
+                none.insert(self.create_segment(file, session.domain)?)
             }
         };
         writer.append(piece)?;
@@ -419,15 +475,10 @@ impl Inner {
         let Some(writer) = &session.writer else { return Ok(()) };
         writer.sync().map_err(|error| self.poison(error))?;
         let from = session.fact.clone();
-        let to = UploadFact {
-            file: from.file.or(session.unpublished),
-            offset: writer.len(),
-            block_crc: writer.block_crc(),
-            touched: self.open_time(),
-            hash_state: session.hasher.as_ref().and_then(Hasher::save).unwrap_or_default(),
-            ..from.clone()
-        };
-        let parts = changed_parts(writer.crcs(), from.whole_blocks());
+        let file = from.file.or(session.unpublished);
+        let hash_state = session.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
+        let to = UploadFact { file, touched: self.open_time(), hash_state, ..from.clone() }.advanced(writer);
+        let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
         self.commit(session.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
         session.fact = to;
         session.unpublished.take().map_or(Ok(()), |file| self.publish(file))
@@ -447,7 +498,7 @@ impl Inner {
             _ => self.hash_upload(session, expected.algorithm())?,
         };
         Expect::Digest(expected).check(found)?;
-        let in_segment = session.writer.as_ref().filter(|writer| writer.len() > self.options.inline_max);
+        let in_segment = session.writer.as_mut().filter(|writer| writer.len() > self.options.inline_max);
         let request = if let Some(writer) = in_segment {
             let descriptor: Descriptor = writer.seal(expected)?;
             writer.sync().map_err(|error| self.poison(error))?;
@@ -487,6 +538,14 @@ impl Inner {
     }
 }
 
+/// Why something could not be done to an upload: it was not begun, or it failed.
+enum Unsuccessful {
+    Refused(Error),
+    Failed(Error),
+}
+
+use Unsuccessful::{Failed, Refused};
+
 /// Whose upload it is, nobody else is told.
 fn expect_owner(id: UploadId, fact: &UploadFact, owner: Option<RepositoryId>) -> Result<()> {
     if fact.repository == owner { Ok(()) } else { Err(Error::UploadNotFound { id }) }
@@ -505,15 +564,15 @@ impl Session {
     }
 }
 
-/// The parts of a list of block checksums that differ from when there were `before` of them, as they are stored.
-fn changed_parts(crcs: &[u32], before: u64) -> Vec<(u64, Vec<u8>)> {
+/// The parts of a table of blocks, with entries of this length, that differ from when there were `before` of them.
+fn changed_parts(table: &[u8], entry_len: u64, before: u64) -> Vec<(u64, Vec<u8>)> {
     let first = before / PART_BLOCKS;
-    let is_new = |number: &u64| crcs.len() as u64 > before.max(number * PART_BLOCKS);
-    let parts = crcs.chunks(usize::try_from(PART_BLOCKS).unwrap_or(usize::MAX));
+    let is_new = |number: &u64| len64(table) / entry_len > before.max(number * PART_BLOCKS);
+    let parts = table.chunks(usize::try_from(PART_BLOCKS * entry_len).unwrap_or(usize::MAX));
     (0..)
         .zip(parts)
         .skip(usize::try_from(first).unwrap_or(usize::MAX))
         .filter(|(number, _)| is_new(number))
-        .map(|(number, part)| (number, encode_table(part)))
+        .map(|(number, part)| (number, part.to_vec()))
         .collect()
 }

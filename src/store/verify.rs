@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use crate::blob::Blob;
 use crate::digest::Digest;
+use crate::envelope::{FileEnvelope, KeyNumber, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
-use crate::id::FileId;
+use crate::id::{DomainId, FileId};
 use crate::registry::recount;
-use crate::segment::{parse_footer, parse_header};
+use crate::segment::{DESCRIPTOR_LEN, SegmentHeader, parse_footer, parse_header};
 use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
@@ -38,8 +39,13 @@ pub enum Finding {
         /// Why.
         error: Error,
     },
-    /// A segment's header or footer is damaged. Its blobs may be sound all the same.
+    /// A segment's header or footer, or what stands in front of a blob in one, is damaged. The blobs may be sound all the same.
     Segment {
+        /// Which, and where.
+        error: Error,
+    },
+    /// A part of a run is damaged without which facts are found all the same, if not as fast.
+    Run {
         /// Which, and where.
         error: Error,
     },
@@ -65,6 +71,9 @@ impl Store {
         for snapshot in self.inner.snapshot().each_domain() {
             self.inner.verify_domain(&snapshot, &mut report, &mut progress)?;
         }
+        // What these say of facts was readable, or this would have ended already.
+        let damaged = self.inner.view().runs.iter().filter_map(|run| run.verify().err()).collect::<Vec<_>>();
+        report.findings.extend(damaged.into_iter().map(|error| Finding::Run { error }));
         Ok(report)
     }
 }
@@ -100,13 +109,17 @@ impl Inner {
             report.compare(|| format!("references to {}", name(&digest)), fact.count.into(), counted);
             let read = digest.clone().and_then(|digest| {
                 let file = self.files.get(&fact.place)?;
-                Blob::new(digest, fact, file).verify()
+                Blob::new(digest, fact, file, &self.files.keys.get(), snapshot.domain)?.verify()
             });
+            let finding = match read {
+                Err(error) => Some(Finding::Blob { digest: digest.ok(), error }),
+                Ok(()) => self.check_frame(&key, &fact).err().map(|error| Finding::Segment { error }),
+            };
             // The blob may have been removed since: then there is nothing to find.
-            if let Err(error) = read
+            if let Some(finding) = finding
                 && self.snapshot().blob_by_key(&key)?.is_some_and(|now| now.place == fact.place)
             {
-                report.findings.push(Finding::Blob { digest: digest.ok(), error });
+                report.findings.push(finding);
             }
             progress(report);
         }
@@ -120,7 +133,7 @@ impl Inner {
             report.compare(|| format!("live frames of {key:?}"), segment.live_frames.into(), frames);
             report.compare(|| format!("live bytes of {key:?}"), segment.live_bytes, bytes);
             if segment.kind == SegmentKind::Sealed
-                && let Err(error) = self.check_segment(FileId(key.prefix()))
+                && let Err(error) = self.check_segment(FileId(key.prefix()), snapshot.domain, segment.key)
                 && self.snapshot_of(snapshot.domain).segment(FileId(key.prefix()))?.is_some()
             {
                 report.findings.push(Finding::Segment { error });
@@ -134,19 +147,35 @@ impl Inner {
         Ok(())
     }
 
+    /// Compares what stands in front of a blob with its fact.
+    fn check_frame(&self, key: &Key, fact: &BlobFact) -> Result<()> {
+        let descriptor = self.descriptor_of(key, fact)?;
+        let at = fact.place.offset - DESCRIPTOR_LEN;
+        if (BlobFact { count: fact.count, ..descriptor.fact(fact.place.file, at) }) == *fact {
+            return Ok(());
+        }
+        let path = self.files.get(&fact.place)?.path().to_path_buf();
+        Err(Error::corrupt(&path, at, Damage::Invalid("frame descriptor")))
+    }
+
     /// Reads what surrounds the frames of a segment.
-    fn check_segment(&self, id: FileId) -> Result<()> {
+    fn check_segment(&self, id: FileId, domain: DomainId, key: KeyNumber) -> Result<()> {
         let path = self.files.layout.segment(id);
         let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
         let read = |offset, len| {
             let mut bytes = vec![0; len];
             file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
         };
-        if read(0, 512).and_then(|header| parse_header(&header)) != Some((id, self.files.store)) {
-            return Err(Error::corrupt(&path, 0, Damage::Invalid("segment header")));
+        let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
+        let header = read(0, 512).ok_or_else(invalid)?;
+        let expected = SegmentHeader { id, store: self.files.store, domain, key };
+        if parse_header(&header) != Some(expected) {
+            return Err(invalid());
         }
+        let cipher = FileEnvelope::new(id, &header).cipher(&self.files.keys.get(), domain, key, Purpose::Content);
+        let sealing = cipher.map(|cipher| Sealing { cipher, domain, key });
         let len = file.len().map_err(Error::io("read the length of", &path))?;
-        match parse_footer(len, read) {
+        match parse_footer(len, sealing.as_ref(), read) {
             Some(_) => Ok(()),
             None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
         }

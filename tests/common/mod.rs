@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::vfs::SimVfs;
+use strongroom::keys::{KeyProvider, LocalKey, SecretKey};
+use strongroom::vfs::{OpenMode, SimVfs, Vfs as _};
 use strongroom::{Algorithm, Clock, Digest, Maintenance, Options, ReadMode, Store, UploadId, UploadStatus};
 
 use calls::{Call, KINDS, Kind, observe_repository, repositories};
@@ -160,11 +161,39 @@ fn content(random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// Where on a disk the key lies that stores on it are encrypted with.
+const KEY: &str = "/key";
+
+/// A disk with a key: stores on it are encrypted.
+pub fn encrypted_disk() -> SimVfs {
+    let disk = SimVfs::new();
+    let file = disk.open(Path::new(KEY), OpenMode::CreateNew).expect("an empty disk");
+    file.write_all_at(&Random(0x6b).bytes(32), 0).expect("a working disk");
+    file.sync().expect("a working disk");
+    disk.sync_dir(Path::new("/")).expect("a working disk");
+    disk
+}
+
+/// The key on a disk.
+fn key_on(disk: &SimVfs) -> Option<Arc<dyn KeyProvider>> {
+    let key = disk.read_file(Path::new(KEY)).ok()?;
+    Some(Arc::new(LocalKey::new(SecretKey::from_bytes(key.try_into().expect("32 bytes")))))
+}
+
 /// Options under which a short history makes many log files, folds and merges.
 pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
-    Options::new()
+    let options = Options::new();
+    let options = match key_on(disk) {
+        Some(key) => options.key_provider(key),
+        None => options,
+    };
+    small(options, clock).vfs(Arc::new(disk.clone()))
+}
+
+/// The same for any place.
+pub fn small(options: Options, clock: &Clock) -> Options {
+    options
         .create(true)
-        .vfs(Arc::new(disk.clone()))
         .clock(clock.clone())
         .maintenance(Maintenance::Inline)
         .inline_max(2048)

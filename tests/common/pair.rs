@@ -1,10 +1,11 @@
 //! A store beside its model: each step is done on both, and must come to the same.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
-use strongroom::{Clock, Durability, Error, PinOptions, Result, Store, UploadId};
+use strongroom::{Clock, Durability, Error, Options, PinOptions, Result, Store, UploadId};
 
 use super::calls::{Call, NAMES, pulls};
 use super::events::{Follower, Stock, record};
@@ -12,11 +13,14 @@ use super::registry::name;
 use super::repositories::{Action, Outcome};
 use super::{Model, ModelPin, Random, Step, nth, options, uploads_of};
 
+/// How a store is opened, with a clock.
+type MakeOptions = Box<dyn Fn(&Clock) -> Options + Send>;
+
 /// A store beside its model.
 pub struct Pair {
-    pub disk: SimVfs,
     pub clock: Clock,
-    pub durability: Durability,
+    path: PathBuf,
+    make_options: MakeOptions,
     pub store: Option<Store>,
     pub model: Model,
     /// What the model would be, had the operation under way succeeded.
@@ -50,10 +54,16 @@ impl Pair {
     }
 
     pub fn with(disk: &SimVfs, durability: Durability) -> Result<Self> {
+        let disk = disk.clone();
+        Self::at("/store", move |clock| options(&disk, clock).durability(durability))
+    }
+
+    /// A store in a directory, which is opened with such options.
+    pub fn at(path: impl Into<PathBuf>, make_options: impl Fn(&Clock) -> Options + Send + 'static) -> Result<Self> {
         let mut pair = Self {
-            disk: disk.clone(),
             clock: Clock::manual(),
-            durability,
+            path: path.into(),
+            make_options: Box::new(make_options),
             store: None,
             model: Model::default(),
             next: Model::default(),
@@ -68,8 +78,7 @@ impl Pair {
 
     /// Opens the store, after it was closed or after that failed.
     pub fn open(&mut self) -> Result<()> {
-        let options = options(&self.disk, &self.clock).durability(self.durability);
-        self.store = Some(options.open("/store")?);
+        self.store = Some((self.make_options)(&self.clock).open(&self.path)?);
         Ok(())
     }
 

@@ -1,0 +1,395 @@
+//! The keys that an open store has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use zeroize::Zeroizing;
+
+use super::{Cipher, Identity, KeyNumber, Purpose, Suite, cipher, subkey};
+use crate::error::{Error, Result};
+use crate::id::{DomainId, FileId, StoreId};
+use crate::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
+use crate::sync::{read, write};
+
+/// So many domains a store has at most.
+pub(crate) const MAX_DOMAINS: usize = 1024;
+
+/// A data key, and what it is on disk.
+#[derive(Clone)]
+pub(crate) struct DataKey {
+    pub(crate) suite: Suite,
+    pub(crate) secret: SecretKey,
+    /// The key that it is wrapped with.
+    pub(crate) key_id: String,
+    pub(crate) wrapped: Vec<u8>,
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataKey({:?}, wrapped with {:?})", self.suite, self.key_id)
+    }
+}
+
+/// What became of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum DomainState {
+    /// It is in use.
+    Active = 1,
+    /// Its keys are destroyed. Files of it may still be there; when they are gone, so is what the table has of it.
+    Shredding = 2,
+}
+
+/// A key domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Domain {
+    pub(crate) state: DomainState,
+    /// What its users call it; empty for the default domain and for one whose keys are gone.
+    pub(crate) label: String,
+    /// The key that new files get; 0 where there is no encryption.
+    pub(crate) current: KeyNumber,
+    pub(crate) keys: BTreeMap<KeyNumber, DataKey>,
+}
+
+/// All keys, as of one moment. Replaced as a whole, after what it says is durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyring {
+    pub(crate) store: StoreId,
+    /// How often the keys changed.
+    pub(crate) generation: u64,
+    /// Whether what is not encrypted is believed: without encryption, and until all that was there when it was turned on has been
+    /// rewritten.
+    pub(crate) accepts_plain: bool,
+    /// The number that the next domain gets. One below it that is none of the domains was shredded.
+    pub(crate) next_domain: DomainId,
+    pub(crate) domains: BTreeMap<DomainId, Domain>,
+}
+
+impl Keyring {
+    /// The keyring of a store that is not encrypted.
+    pub(crate) fn plain(store: StoreId) -> Self {
+        let domain = Domain { state: DomainState::Active, label: String::new(), current: 0, keys: BTreeMap::new() };
+        let domains = BTreeMap::from([(DomainId::DEFAULT, domain)]);
+        Self { store, generation: 0, accepts_plain: true, next_domain: DomainId(1), domains }
+    }
+
+    /// Keys that everybody knows: data key 1 of each of these domains.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn known(store: StoreId, domains: &[u32]) -> Self {
+        let key = |id: u32| DataKey {
+            suite: Suite::Aes256Gcm,
+            secret: SecretKey::from_bytes([id.to_le_bytes()[0] + 0x70; 32]),
+            key_id: "known".into(),
+            wrapped: vec![0; 48],
+        };
+        let domain = |id: &u32| {
+            let label = if *id == 0 { String::new() } else { format!("domain-{id}") };
+            let keys = BTreeMap::from([(1, key(*id))]);
+            (DomainId(*id), Domain { state: DomainState::Active, label, current: 1, keys })
+        };
+        let next_domain = DomainId(domains.iter().max().map_or(1, |last| last + 1));
+        let domains = domains.iter().map(domain).collect();
+        Self { store, generation: 7, accepts_plain: false, next_domain, domains }
+    }
+
+    /// Whether new files are encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.current(DomainId::DEFAULT).is_some_and(|key| key != 0)
+    }
+
+    /// The domains in use, the default one first.
+    pub(crate) fn active(&self) -> impl Iterator<Item = DomainId> + '_ {
+        self.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active).map(|(id, _)| *id)
+    }
+
+    /// The key that new files of a domain get, 0 for none; `None` where there is no such domain in use.
+    pub(crate) fn current(&self, domain: DomainId) -> Option<KeyNumber> {
+        let domain = self.domains.get(&domain)?;
+        (domain.state == DomainState::Active).then_some(domain.current)
+    }
+
+    /// Whether a domain's keys were destroyed.
+    pub(crate) fn is_shredded(&self, domain: DomainId) -> bool {
+        domain < self.next_domain && self.current(domain).is_none()
+    }
+
+    /// The domain in use that is called this.
+    pub(crate) fn find(&self, label: &str) -> Option<DomainId> {
+        self.active().find(|id| *id != DomainId::DEFAULT && self.label(*id) == label)
+    }
+
+    pub(crate) fn label(&self, domain: DomainId) -> &str {
+        self.domains.get(&domain).map_or("", |domain| &domain.label)
+    }
+
+    pub(crate) fn data_key(&self, domain: DomainId, number: KeyNumber) -> Option<&DataKey> {
+        self.domains.get(&domain)?.keys.get(&number)
+    }
+
+    /// How many data keys there are.
+    pub(crate) fn data_keys(&self) -> usize {
+        self.domains.values().map(|domain| domain.keys.len()).sum()
+    }
+
+    /// Whether what is encrypted with a key of a domain, or with none (0), can be read and is believed.
+    pub(crate) fn has(&self, domain: DomainId, number: KeyNumber) -> bool {
+        if number == 0 { self.accepts_plain } else { self.data_key(domain, number).is_some() }
+    }
+
+    /// A cipher under a salt; `None` where there is no such key (any more).
+    pub(crate) fn cipher(
+        &self,
+        domain: DomainId,
+        key: KeyNumber,
+        salt: &[u8; 32],
+        purpose: Purpose,
+        file: FileId,
+    ) -> Option<Arc<Cipher>> {
+        let identity = Identity { store: self.store, domain, key, file };
+        cipher(self.data_key(domain, key)?, salt, purpose, identity)
+    }
+
+    /// Another domain of this name, in use from now on, with a key of its own.
+    pub(crate) fn with_domain(
+        &self,
+        label: &str,
+        provider: &dyn KeyProvider,
+        key_id: &str,
+    ) -> Result<(Self, DomainId)> {
+        let id = self.next_domain;
+        Error::check_limit("the number of key domains", self.domains.len() + 1, MAX_DOMAINS)?;
+        let mut new = self.next();
+        new.next_domain = DomainId(id.0.saturating_add(1));
+        let domain = Domain { state: DomainState::Active, label: label.to_owned(), current: 0, keys: BTreeMap::new() };
+        new.domains.insert(id, domain);
+        new.add_key(id, provider, key_id)?;
+        Ok((new, id))
+    }
+
+    /// The keys with encryption turned on.
+    pub(crate) fn encrypted(&self, provider: &dyn KeyProvider, accepts_plain: bool) -> Result<Self> {
+        let mut new = self.next();
+        new.accepts_plain = accepts_plain;
+        new.add_key(DomainId::DEFAULT, provider, &key_id_of(provider, DomainId::DEFAULT)?)?;
+        Ok(new)
+    }
+
+    /// The keys with another current key for a domain, wrapped by the same key as the one before.
+    pub(crate) fn rotated(&self, domain: DomainId, provider: &dyn KeyProvider) -> Result<Self> {
+        let current = self.current(domain).and_then(|number| self.data_key(domain, number));
+        let key_id = match current {
+            Some(key) => key.key_id.clone(),
+            None => key_id_of(provider, domain)?,
+        };
+        let mut new = self.next();
+        new.add_key(domain, provider, &key_id)?;
+        Ok(new)
+    }
+
+    /// The keys wrapped by the provider's key. Those that another key than `old` wraps stay as they are where the provider can unwrap them.
+    pub(crate) fn rewrapped(&self, provider: &dyn KeyProvider, old: &str) -> Result<Self> {
+        let mut new = self.next();
+        for (id, domain) in &mut new.domains {
+            let failed = |source| Error::Key { domain: id.0, source };
+            for (number, key) in &mut domain.keys {
+                let context = context(self.store, *id, *number);
+                if key.key_id != old {
+                    match provider.unwrap(&key.key_id, &key.wrapped, &context) {
+                        Ok(_) => continue,
+                        // Nothing is known of that key. It must not be exchanged for another because a network was down, or a
+                        // permission missing.
+                        Err(source @ (KeyError::Unreachable { .. } | KeyError::Denied { .. })) => {
+                            return Err(failed(source));
+                        }
+                        Err(_) => {}
+                    }
+                }
+                let key_id = key_id_of(provider, *id)?;
+                key.wrapped = provider.wrap(&key_id, &key.secret, &context).map_err(failed)?;
+                check_wrapped(provider, &key_id, &key.secret, &key.wrapped, &context).map_err(failed)?;
+                key.key_id = key_id;
+            }
+        }
+        Ok(new)
+    }
+
+    /// The keys without those of a domain, of which files may be left.
+    pub(crate) fn shredding(&self, domain: DomainId) -> Self {
+        let mut new = self.next();
+        let state = DomainState::Shredding;
+        new.domains.insert(domain, Domain { state, label: String::new(), current: 0, keys: BTreeMap::new() });
+        new
+    }
+
+    /// The keys without a domain of which nothing is left.
+    pub(crate) fn without(&self, domain: DomainId) -> Self {
+        let mut new = self.next();
+        new.domains.remove(&domain);
+        new
+    }
+
+    /// The keys without those of a domain that are not its current one.
+    pub(crate) fn retired(&self, domain: DomainId, accepts_plain: bool) -> Self {
+        let mut new = self.next();
+        new.accepts_plain = accepts_plain;
+        if let Some(domain) = new.domains.get_mut(&domain) {
+            let current = domain.current;
+            domain.keys.retain(|number, _| *number == current);
+        }
+        new
+    }
+
+    /// Whether a wrapped key is not in these keys any more.
+    pub(crate) fn gives_up(&self, new: &Self) -> bool {
+        let is_kept = |id: &DomainId, number: &KeyNumber, key: &DataKey| {
+            new.data_key(*id, *number).is_some_and(|kept| kept.wrapped == key.wrapped)
+        };
+        self.domains.iter().any(|(id, domain)| domain.keys.iter().any(|(number, key)| !is_kept(id, number, key)))
+    }
+
+    fn next(&self) -> Self {
+        Self { generation: self.generation + 1, ..self.clone() }
+    }
+
+    fn add_key(&mut self, id: DomainId, provider: &dyn KeyProvider, key_id: &str) -> Result<()> {
+        let failed = |source| Error::Key { domain: id.0, source };
+        let store = self.store;
+        let Some(domain) = self.domains.get_mut(&id) else { return Ok(()) };
+        let number = domain.keys.last_key_value().map_or(domain.current, |(last, _)| *last).checked_add(1);
+        let number = number.ok_or(Error::TooLarge {
+            what: "the number of data keys of a domain",
+            limit: KeyNumber::MAX.into(),
+            found: u64::from(KeyNumber::MAX) + 1,
+        })?;
+        let context = context(store, id, number);
+        let (secret, wrapped) = provider.generate(key_id, &context).map_err(failed)?;
+        check_wrapped(provider, key_id, &secret, &wrapped, &context).map_err(failed)?;
+        let key = DataKey { suite: Suite::best(), secret, key_id: key_id.to_owned(), wrapped };
+        domain.keys.insert(number, key);
+        domain.current = number;
+        Ok(())
+    }
+}
+
+/// What a data key is bound to when it is wrapped.
+pub(super) fn context(store: StoreId, domain: DomainId, number: KeyNumber) -> KeyContext {
+    KeyContext::new(store.0, domain.0, number.into())
+}
+
+fn key_id_of(provider: &dyn KeyProvider, domain: DomainId) -> Result<String> {
+    provider.key_id().map_err(|source| Error::Key { domain: domain.0, source })
+}
+
+/// Makes sure that what was wrapped fits into the table and can be unwrapped again: a provider that may encrypt and not decrypt would
+/// leave a store that nobody can open.
+fn check_wrapped(
+    provider: &dyn KeyProvider,
+    key_id: &str,
+    secret: &SecretKey,
+    wrapped: &[u8],
+    context: &KeyContext,
+) -> Result<(), KeyError> {
+    if key_id.len() > MAX_KEY_ID || wrapped.len() > MAX_WRAPPED {
+        let reason = format!("a key id has at most {MAX_KEY_ID} bytes, and a wrapped key {MAX_WRAPPED}");
+        return Err(KeyError::Invalid { reason });
+    }
+    let unwrapped = provider.unwrap(key_id, wrapped, context)?;
+    if unwrapped.expose() == secret.expose() { Ok(()) } else { Err(KeyError::Damaged) }
+}
+
+/// The longest id of a key that wraps others, and the longest wrapped key, in bytes.
+const MAX_KEY_ID: usize = 2048;
+const MAX_WRAPPED: usize = 8 << 10;
+
+/// What the keys make of a file: its salt, and the ciphers that were derived with it.
+#[derive(Debug)]
+pub(crate) struct FileEnvelope {
+    file: FileId,
+    salt: [u8; 32],
+    ciphers: RwLock<Vec<(Wanted, Arc<Cipher>)>>,
+}
+
+/// What a cipher is for.
+type Wanted = (DomainId, KeyNumber, Purpose);
+
+impl FileEnvelope {
+    /// The envelope of a file with this header, in which something random stands.
+    pub(crate) fn new(file: FileId, header: &[u8]) -> Self {
+        Self { file, salt: *blake3::hash(header).as_bytes(), ciphers: RwLock::default() }
+    }
+
+    /// The cipher for one of the file's purposes; `None` where there is no such key (any more).
+    pub(crate) fn cipher(
+        &self,
+        keys: &Keyring,
+        domain: DomainId,
+        key: KeyNumber,
+        purpose: Purpose,
+    ) -> Option<Arc<Cipher>> {
+        let wanted = (domain, key, purpose);
+        if let Some((_, cipher)) = read(&self.ciphers).iter().find(|(known, _)| *known == wanted) {
+            return Some(Arc::clone(cipher));
+        }
+        let cipher = keys.cipher(domain, key, &self.salt, purpose, self.file)?;
+        write(&self.ciphers).push((wanted, Arc::clone(&cipher)));
+        Some(cipher)
+    }
+
+    /// Forgets the ciphers of a domain.
+    pub(crate) fn forget(&self, domain: DomainId) {
+        write(&self.ciphers).retain(|((of, ..), _)| *of != domain);
+    }
+
+    /// How what is written to the file is encrypted; none without encryption.
+    ///
+    /// # Errors
+    /// [`Error::DomainShredded`] where the domain has no key any more.
+    pub(crate) fn sealing(&self, keys: &Keyring, domain: DomainId, purpose: Purpose) -> Result<Option<Sealing>> {
+        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
+        if key == 0 {
+            return Ok(None);
+        }
+        let cipher = self.cipher(keys, domain, key, purpose).ok_or(Error::DomainShredded { domain: domain.0 })?;
+        Ok(Some(Sealing { cipher, domain, key }))
+    }
+
+    /// The key for the checks of a log file's records.
+    pub(crate) fn header_key(&self, keys: &Keyring, key: KeyNumber) -> Option<Zeroizing<[u8; 32]>> {
+        let domain = DomainId::DEFAULT;
+        let identity = Identity { store: keys.store, domain, key, file: self.file };
+        subkey(&keys.data_key(domain, key)?.secret, &self.salt, Purpose::Header, identity)
+    }
+
+    /// The key for the check of a segment's table of blocks.
+    pub(crate) fn check_key(&self, keys: &Keyring, domain: DomainId, key: KeyNumber) -> Option<Zeroizing<[u8; 32]>> {
+        let identity = Identity { store: keys.store, domain, key, file: self.file };
+        subkey(&keys.data_key(domain, key)?.secret, &self.salt, Purpose::Check, identity)
+    }
+}
+
+/// How what is written is encrypted.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealing {
+    pub(crate) cipher: Arc<Cipher>,
+    pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
+}
+
+/// The keyring as it is now, for all who need it.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys(Arc<RwLock<Arc<Keyring>>>);
+
+impl Keys {
+    pub(crate) fn new(keyring: Keyring) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keyring))))
+    }
+
+    pub(crate) fn get(&self) -> Arc<Keyring> {
+        Arc::clone(&read(&self.0))
+    }
+
+    pub(crate) fn set(&self, keyring: Keyring) {
+        *write(&self.0) = Arc::new(keyring);
+    }
+}

@@ -1,0 +1,252 @@
+//! The envelope: how what lies on disk is encrypted.
+//!
+//! The caller's [key provider](crate::keys::KeyProvider) wraps *data keys*, 32 random bytes each. A key [domain](DomainId) has its
+//! own. Nothing is encrypted with a data key itself: each file that is written draws a random salt, and what is encrypted in it
+//! is encrypted under a *subkey*:
+//!
+//! ```text
+//! subkey = HKDF-SHA-256(data key, salt: BLAKE3 of the file's header, in which 32 random bytes stand,
+//!                       info: "strongroom v1" | purpose u8 | store 16 | domain u32 | key u16 | file u64)
+//! ```
+//!
+//! So what was written into one file, for one purpose, in one domain of one store can't be opened as anything else: whatever is moved,
+//! swapped between files or taken from another store fails, as does everything in a file whose header was changed. Within a file
+//! the nonce is the place:
+//!
+//! | what | purpose | nonce: prefix u64, number u32 |
+//! |---|---|---|
+//! | a block of content in a log file | content | where in the file the content begins, which readers insist on; the block's number |
+//! | a block of content in a segment | content | what this opening of the segment drew; the block's number |
+//! | a frame's descriptor, a segment's footer | content | the same prefix; 2³² − 1, 2³² − 2 |
+//! | operations and facts of a record | record | where in the file the record begins; 0 |
+//! | a page of a run | page | the page's number; 0 |
+//! | a run's footer | page | 0; 1 |
+//! | the list, a label, the table of keys | their own | 0; 0, under a salt drawn each time |
+//! | a page of names | name | a counter; 0, under a salt drawn at each opening of the store |
+//!
+//! # Why no nonce repeats under a key
+//! - A **log file** is written front to back, once. A file of an earlier session is never appended to, and where a write failed
+//!   nothing more goes into the file. What recovery takes over it encrypts anew, in a new file.
+//! - A **segment** may be opened again, to go on with an upload, at a place up to which things are known durable: what was
+//!   written behind that is written again, with other content. Each opening draws a prefix of 64 bits. For two of one
+//!   segment to be the same, with a thousand openings, the chance is one in 2⁴⁵. What is written twice at one place in one opening
+//!   (by a seal that failed) does not exist: a failed call ends the opening.
+//! - **Runs**, the **list** and the **table of keys** are written once, as a whole, each under its own salt.
+//! - A **restored backup** is another history of the same files from then on. But whatever is written is written to new files, with
+//!   new salts, or in a new opening of a segment. Two copies of a store that both go on share no subkey but those of segments that were
+//!   being uploaded, and no prefix.
+//! - What does *not* hold: a machine that is **cloned while a store is open**, with its memory, and goes on in both copies (or is put back to a
+//!   state of its memory) writes different things to one place under one key. Nothing is drawn anew then. Close stores before such a snapshot.
+//!
+//! No key comes near what it may encrypt: a subkey of AES-GCM is used for one file, of which the largest have 2²⁸ blocks.
+//!
+//! The tests record every (key, nonce) pair over all simulated crashes ([`recorder`]).
+
+mod keyring;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod recorder;
+mod table;
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Tag as RingTag, UnboundKey};
+use ring::hkdf;
+use zeroize::Zeroizing;
+
+pub(crate) use self::keyring::{DataKey, Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
+pub(crate) use self::table::Table;
+use crate::id::{DomainId, FileId, StoreId};
+use crate::keys::SecretKey;
+use crate::wire::PutFields;
+
+/// What a key of a domain is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Purpose {
+    /// Frames: descriptors and blocks of content.
+    Content = 1,
+    /// Operations and facts in the log.
+    Record = 2,
+    /// The checks of records' headers.
+    Header = 3,
+    /// Pages of runs.
+    Page = 4,
+    /// The list of log files and runs.
+    List = 5,
+    /// Pages of names.
+    Name = 6,
+    /// A domain's name.
+    Label = 7,
+    /// The table of keys.
+    Table = 8,
+    /// Checks of the tables of frames.
+    Check = 9,
+}
+
+/// The number of a data key in its domain. 0 stands for none: what is not encrypted.
+pub(crate) type KeyNumber = u16;
+
+/// An algorithm for authenticated encryption, with nonces of 12 bytes and tags of 16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Suite {
+    /// AES-256-GCM, NIST SP 800-38D.
+    Aes256Gcm = 1,
+    /// ChaCha20-Poly1305, RFC 8439.
+    ChaCha20Poly1305 = 2,
+}
+
+impl Suite {
+    /// The faster of the two here: AES where the processor has instructions for it, which are also what makes it safe to use.
+    pub(crate) fn best() -> Self {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+        #[cfg(target_arch = "aarch64")]
+        let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+        #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+        let has_aes = false;
+        if has_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Aes256Gcm, Self::ChaCha20Poly1305].into_iter().find(|suite| *suite as u8 == code)
+    }
+}
+
+/// The length of an authentication tag in bytes.
+pub(crate) const TAG_LEN: usize = 16;
+
+/// What shows that something was encrypted by who has the key, as it is and where it is.
+pub(crate) type Tag = [u8; TAG_LEN];
+
+/// Where something stands under its subkey: see the table in the [module's documentation](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nonce {
+    pub(crate) prefix: u64,
+    pub(crate) number: u32,
+}
+
+impl Nonce {
+    /// For what is encrypted under a salt of its own.
+    pub(crate) const ONLY: Self = Self { prefix: 0, number: 0 };
+
+    pub(crate) fn new(prefix: u64, number: u32) -> Self {
+        Self { prefix, number }
+    }
+
+    fn to_bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        let fields = self.prefix.to_le_bytes().into_iter().chain(self.number.to_le_bytes());
+        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
+/// Something is not what was encrypted, or was encrypted elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forged;
+
+/// Identifies a subkey: what it is derived from, besides the data key and the salt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) store: StoreId,
+    pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
+    /// Zero for what has no number.
+    pub(crate) file: FileId,
+}
+
+/// Derives a subkey.
+fn subkey(secret: &SecretKey, salt: &[u8; 32], purpose: Purpose, identity: Identity) -> Option<Zeroizing<[u8; 32]>> {
+    struct Len;
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            32
+        }
+    }
+    let mut info = Vec::with_capacity(64);
+    info.put(b"strongroom v1");
+    info.put_u8(purpose as u8);
+    info.put(&identity.store.0);
+    info.put_u32(identity.domain.0);
+    info.put_u16(identity.key);
+    info.put_u64(identity.file.0);
+    let mut out = Zeroizing::new([0; 32]);
+    let key = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose());
+    key.expand(&[&info], Len).and_then(|okm| okm.fill(&mut *out)).ok()?;
+    Some(out)
+}
+
+/// Encrypts and authenticates under one subkey.
+pub(crate) struct Cipher {
+    key: LessSafeKey,
+    #[cfg(any(test, feature = "simulation"))]
+    fingerprint: [u8; 16],
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher(…)")
+    }
+}
+
+impl Cipher {
+    /// A cipher under a subkey.
+    pub(crate) fn new(suite: Suite, key: &[u8; 32]) -> Option<Self> {
+        let algorithm = match suite {
+            Suite::Aes256Gcm => &AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        Some(Self {
+            #[cfg(any(test, feature = "simulation"))]
+            fingerprint: recorder::fingerprint(key),
+            key: LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?),
+        })
+    }
+
+    /// Encrypts in place. The caller sees to it that the nonce was not used before.
+    pub(crate) fn seal(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8]) -> Tag {
+        #[cfg(any(test, feature = "simulation"))]
+        recorder::note(self.fingerprint, nonce.to_bytes());
+        let sealed = self.key.seal_in_place_separate_tag(assume_unique(nonce), Aad::from(associated), bytes);
+        // It fails for lengths only that nothing here has, 64 GiB and more: then nothing gets out.
+        let Ok(sealed) = sealed else {
+            bytes.fill(0);
+            return [0; TAG_LEN];
+        };
+        sealed.as_ref().try_into().unwrap_or_default()
+    }
+
+    /// Decrypts in place.
+    pub(crate) fn open(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8], tag: Tag) -> Result<(), Forged> {
+        let tag = RingTag::from(tag);
+        self.key
+            .open_in_place_separate_tag(assume_unique(nonce), Aad::from(associated), tag, bytes, 0..)
+            .map(drop)
+            .map_err(|_| Forged)
+    }
+
+    /// [Encrypts](Self::seal) bytes, and appends the tag.
+    pub(crate) fn seal_vec(&self, nonce: Nonce, associated: &[u8], bytes: &mut Vec<u8>) {
+        let tag = self.seal(nonce, associated, bytes);
+        bytes.put(&tag);
+    }
+
+    /// [Decrypts](Self::open) bytes with a tag at their end.
+    pub(crate) fn open_vec(&self, nonce: Nonce, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Forged> {
+        let (bytes, tag) = sealed.split_last_chunk().ok_or(Forged)?;
+        let mut bytes = bytes.to_vec();
+        self.open(nonce, associated, &mut bytes, *tag)?;
+        Ok(bytes)
+    }
+}
+
+fn assume_unique(nonce: Nonce) -> ring::aead::Nonce {
+    ring::aead::Nonce::assume_unique_for_key(nonce.to_bytes())
+}
+
+/// A cipher that a data key makes under a salt.
+pub(crate) fn cipher(key: &DataKey, salt: &[u8; 32], purpose: Purpose, identity: Identity) -> Option<Arc<Cipher>> {
+    Cipher::new(key.suite, &*subkey(&key.secret, salt, purpose, identity)?).map(Arc::new)
+}

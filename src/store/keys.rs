@@ -1,0 +1,346 @@
+//! Changing keys: turning encryption on, domains, new keys, shredding.
+//!
+//! All keys stand in `FORMAT`, which is replaced as a whole; what it says is durable before anybody acts on it. So a change of keys has
+//! happened or it has not, whenever a crash comes.
+//!
+//! # Invariants kept here
+//! - **A key that something was written with is there for as long as that is.** Keys are given up in one place
+//!   ([`Inner::retire`]), while nobody commits, folds or replaces the list, after a look at everything that could need them. A commit that
+//!   would publish a file whose key is gone is refused (`commit.rs`).
+//! - **A key is used only after `FORMAT` has it.**
+//! - **After a domain was shredded nobody has its keys**: they are in no file, and not in the keyring; handles that were opened before
+//!   keep those of their file until they are dropped. What is left of its files goes then; a crash leaves the domain marked, and the
+//!   next opening goes on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::envelope::{Domain, DomainState, Keyring};
+use crate::error::{Error, Result};
+use crate::id::{DomainId, FileId};
+use crate::keys::{DomainName, KeyProvider};
+use crate::segment::parse_header;
+use crate::store::files::{Space, remove_if_there};
+use crate::store::format::{self, Old};
+use crate::store::layout::parse_id;
+use crate::store::rewrite::Began;
+use crate::store::view::View;
+use crate::store::{Inner, Store};
+use crate::sync::{lock, write};
+use crate::vfs::OpenMode;
+
+/// What is known of a key domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DomainInfo {
+    /// Its number.
+    pub number: u32,
+    /// Its name; none for the default domain.
+    pub name: Option<DomainName>,
+    /// The number of the data key that new files get; 0 without encryption.
+    pub current_key: u32,
+    /// Its data keys.
+    pub keys: Vec<DataKeyInfo>,
+}
+
+/// What is known of a data key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataKeyInfo {
+    /// Its number in its domain.
+    pub number: u32,
+    /// The id of the key that it is wrapped with.
+    pub key_id: String,
+}
+
+impl Store {
+    /// Whether what is written is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.inner.files.keys.get().is_encrypted()
+    }
+
+    /// Whether there may be content that is not encrypted: all of it without encryption, and what was there before that was
+    /// [turned on](Self::encrypt), until it has been [rewritten](Self::rewrite).
+    pub fn holds_plain(&self) -> bool {
+        self.inner.files.keys.get().accepts_plain
+    }
+
+    /// The key domains, the default one first.
+    pub fn domains(&self) -> Vec<DomainInfo> {
+        let keys = self.inner.files.keys.get();
+        let active = keys.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active);
+        active
+            .map(|(id, domain)| DomainInfo {
+                number: id.0,
+                name: domain.label.parse().ok(),
+                current_key: domain.current.into(),
+                keys: domain
+                    .keys
+                    .iter()
+                    .map(|(number, key)| DataKeyInfo { number: (*number).into(), key_id: key.key_id.clone() })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Turns encryption on for a store that has none. From now on all that is written is encrypted; what was there before is when it
+    /// has been [rewritten](Self::rewrite).
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. The store stays as it is where it is
+    /// encrypted already.
+    pub fn encrypt(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
+        let inner = &self.inner;
+        let _one = lock(&inner.key_changes);
+        let keys = inner.files.keys.get();
+        if keys.is_encrypted() {
+            return Ok(());
+        }
+        inner.install(keys.encrypted(&*provider, true)?)?;
+        *lock(&inner.key_provider) = Some(provider);
+        inner.renew_names();
+        Ok(())
+    }
+
+    /// Creates a key domain, with a data key of its own. [Repositories](crate::registry::RepositorySettings::domain) can be created in it from then on.
+    ///
+    /// `key_id` names the key that its data key is wrapped with, for providers that have several, such as AWS KMS; without one it is the
+    /// provider's [own](KeyProvider::key_id). A store opens only with the keys of all its domains: [shred](Self::shred_domain) a domain before the
+    /// key that wraps its data keys is destroyed or disabled.
+    ///
+    /// # Errors
+    /// [`Error::DomainExists`]; [`Error::NotEncrypted`]; [`Error::Key`]; [`Error::TooLarge`] for more than
+    /// 1,024 domains.
+    pub fn create_domain(&self, name: &DomainName, key_id: Option<&str>) -> Result<()> {
+        let inner = &self.inner;
+        let _one = lock(&inner.key_changes);
+        let (keys, provider) = (inner.files.keys.get(), inner.provider()?);
+        if keys.find(name.as_str()).is_some() {
+            return Err(Error::DomainExists { name: name.to_string() });
+        }
+        let key_id = match key_id {
+            Some(key_id) => key_id.to_owned(),
+            None => provider.key_id().map_err(|source| Error::Key { domain: 0, source })?,
+        };
+        inner.install(keys.with_domain(name.as_str(), &*provider, &key_id)?.0)
+    }
+
+    /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; those that are there are when they
+    /// have been [rewritten](Self::rewrite).
+    ///
+    /// # Errors
+    /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`].
+    pub fn rotate_data_key(&self, domain: Option<&DomainName>) -> Result<()> {
+        let inner = &self.inner;
+        let _one = lock(&inner.key_changes);
+        let (keys, provider) = (inner.files.keys.get(), inner.provider()?);
+        let domain = domain.map_or(Ok(DomainId::DEFAULT), |name| inner.domain_of(name))?;
+        inner.install(keys.rotated(domain, &*provider)?)
+    }
+
+    /// Wraps all data keys anew, with the key of another provider, which is used from then on. That touches no data. Keys of domains that were
+    /// [created](Self::create_domain) with a key id of their own stay with it, if the new provider can unwrap it, and are else wrapped anew too.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where one of them can't be wrapped; [`Error::NotEncrypted`]. Then nothing has changed.
+    pub fn rewrap_keys(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
+        let inner = &self.inner;
+        let _one = lock(&inner.key_changes);
+        let old = inner.provider()?;
+        let keys = inner.files.keys.get();
+        let old_id = old.key_id().map_err(|source| Error::Key { domain: 0, source })?;
+        inner.install(keys.rewrapped(&*provider, &old_id)?)?;
+        *lock(&inner.key_provider) = Some(provider);
+        Ok(())
+    }
+
+    /// Destroys a domain: its keys, and with them all that is in it, its repositories among that, for good. Backups keep what they have for
+    /// whoever has the key that wraps the domain's keys in them: to end that too, create the domain with a key of its own, and destroy that.
+    ///
+    /// What is left of its files is removed, too; that takes a look at each file of the store.
+    ///
+    /// # Errors
+    /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next opening goes on with it.
+    pub fn shred_domain(&self, name: &DomainName) -> Result<()> {
+        let inner = &self.inner;
+        let _one = lock(&inner.key_changes);
+        let id = inner.domain_of(name)?;
+        let keys = inner.files.keys.get().shredding(id);
+        {
+            // No run of the domain is about to be published.
+            let _maintenance = lock(&inner.maintenance);
+            inner.files.within(Space::Reserve, || inner.install(keys.clone()))?;
+        }
+        inner.clear_shredded(id)
+    }
+}
+
+impl Inner {
+    pub(crate) fn provider(&self) -> Result<Arc<dyn KeyProvider>> {
+        let provider = lock(&self.key_provider).clone();
+        provider.ok_or_else(|| Error::NotEncrypted { path: self.files.layout.format() })
+    }
+
+    pub(crate) fn domain_of(&self, name: &DomainName) -> Result<DomainId> {
+        let found = self.files.keys.get().find(name.as_str());
+        found.ok_or_else(|| Error::DomainNotFound { name: name.to_string() })
+    }
+
+    /// Makes keys durable, and then those that are used.
+    fn install(&self, keys: Keyring) -> Result<()> {
+        self.replace_keys(keys)?;
+        // The list says how often the keys have changed: with that, an older `FORMAT` in the place of this one is noticed. The change
+        // itself has happened; where this fails, the next list says so.
+        let _ = self.update_list(Space::Free, |_| {});
+        Ok(())
+    }
+
+    /// Nobody commits or replaces the list meanwhile, and the next commit begins a new log file: none has records under two keys of a
+    /// domain.
+    fn replace_keys(&self, keys: Keyring) -> Result<()> {
+        self.check_writable()?;
+        let mut tip = lock(&self.tip);
+        self.sync_tip(&tip)?;
+        let _list = lock(&self.list);
+        let old = if self.files.keys.get().gives_up(&keys) { Old::Wipe } else { Old::Leave };
+        format::replace(&*self.files.vfs, &self.files.layout, &keys, old).map_err(|error| self.fail_stop(error))?;
+        let domains: Arc<[DomainId]> = keys.active().collect();
+        self.files.keys.set(keys);
+        tip.unsealed = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed);
+        let mut view = write(&self.view);
+        let runs = view.runs.iter().filter(|run| domains.contains(&run.domain())).cloned().collect();
+        for table in view.frozen.iter().chain([&view.active]) {
+            table.retain(|key| domains.contains(&key.domain));
+        }
+        *view = Arc::new(View { domains, runs, ..View::clone(&view) });
+        Ok(())
+    }
+
+    /// Has the view of names written anew, with the keys as they are.
+    fn renew_names(&self) {
+        // Whoever is opening or rebuilding it does so with the keys of before.
+        let one = lock(&self.names_refresh);
+        self.names.restart(self.options.names_on_disk.then(|| self.files.layout.names()));
+        self.refresh_names_as(&one);
+    }
+
+    /// Gives up the keys of a domain that nothing needs any more: all but the current one, and what is not encrypted at all, if so in all
+    /// domains. `false` where something needs them still.
+    pub(crate) fn retire(&self, domain: DomainId, began: &Began) -> Result<bool> {
+        let _one = lock(&self.key_changes);
+        // With a key that came since, files may be under the one that was current then.
+        let keys = self.files.keys.get();
+        if [domain, DomainId::DEFAULT].iter().any(|id| keys.current(*id) != began.keys.current(*id)) {
+            return Ok(false);
+        }
+        // The list that stands now was written with the current key.
+        self.update_list(Space::Free, |_| {})?;
+        let is_needed = |domain: DomainId| {
+            let _maintenance = lock(&self.maintenance);
+            self.needs_old_keys(&keys, domain, began.log)
+        };
+        if is_needed(domain)? {
+            return Ok(false);
+        }
+        let mut accepts_plain = keys.accepts_plain;
+        if accepts_plain {
+            accepts_plain = keys.active().map(is_needed).collect::<Result<Vec<bool>>>()?.contains(&true);
+        }
+        let new = keys.retired(domain, accepts_plain);
+        let is_changed = new.accepts_plain != keys.accepts_plain || new.data_keys() != keys.data_keys();
+        if is_changed {
+            self.renew_names(); // its pages are encrypted with the keys that go
+            self.install(new)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether anything of a domain is encrypted with another key than its current one, or may be about to be.
+    fn needs_old_keys(&self, keys: &Keyring, domain: DomainId, oldest_writer: FileId) -> Result<bool> {
+        let current = keys.current(domain).unwrap_or_default();
+        // In this order: what is not written any more is in the snapshot.
+        let is_written = self.files.horizon().1 < oldest_writer;
+        let snapshot = self.snapshot_of(domain);
+        let has_old_run = lock(&self.list).runs.iter().any(|run| run.domain == domain && run.key != current);
+        let has_old_log = lock(&self.list).logs.iter().any(|log| log.id < oldest_writer);
+        if has_old_run || has_old_log || is_written {
+            return Ok(true);
+        }
+        for segment in snapshot.segment_facts()? {
+            if segment?.1.key != current {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes what is left of domains that were being shredded when the store was open last. Where that fails, later.
+    pub(crate) fn go_on_shredding(&self) {
+        let keys = self.files.keys.get();
+        let is_left = |(_, domain): &(&DomainId, &Domain)| domain.state == DomainState::Shredding;
+        keys.domains.iter().filter(is_left).for_each(|(id, _)| drop(self.clear_shredded(*id)));
+    }
+
+    /// Removes what is left of a domain whose keys are gone.
+    pub(crate) fn clear_shredded(&self, domain: DomainId) -> Result<()> {
+        let maintenance = lock(&self.maintenance);
+        self.forget_uploads(domain);
+        let mut runs = Vec::new();
+        self.update_list(Space::Reserve, |list| {
+            runs = list.runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
+            list.runs.retain(|run| run.domain != domain);
+        })?;
+        for run in runs {
+            remove_if_there(&*self.files.vfs, &self.files.layout.run(run))?;
+        }
+        self.files.forget_domain(domain);
+        let (found, is_all) = self.files_of(domain)?;
+        self.files.remove_durably(&found).map_err(|error| self.fail_stop(error))?;
+        drop(maintenance);
+        self.drop_dead_logs()?;
+        self.renew_names();
+        if !is_all {
+            return Ok(()); // the next opening looks again
+        }
+        let keys = self.files.keys.get().without(domain);
+        self.files.within(Space::Reserve, || self.install(keys.clone()))
+    }
+
+    /// The segments of a domain, and log files in which no domain has anything any more; and whether those are all. A look at all files.
+    fn files_of(&self, domain: DomainId) -> Result<(Vec<FileId>, bool)> {
+        let (mut found, mut is_all) = (Vec::new(), true);
+        // Before the list: a log file that is begun meanwhile has a higher id, or is in the list.
+        let floor = self.files.horizon().1;
+        for (id, path) in self.all_files(&self.files.layout.segments())? {
+            let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+            let mut header = [0; 512];
+            let header = file.read_exact_at(&mut header, 0).ok().and_then(|()| parse_header(&header));
+            // What a header says of itself is believed only where no other domain says otherwise.
+            if header.is_some_and(|header| header.domain == domain) && self.snapshot().segments(id)?.is_empty() {
+                found.push(id);
+            }
+        }
+        let listed: Vec<FileId> = lock(&self.list).logs.iter().map(|log| log.id).collect();
+        for (id, _) in self.all_files(&self.files.layout.logs())? {
+            if listed.contains(&id) || !self.snapshot().segments(id)?.is_empty() {
+                continue;
+            }
+            if id < floor { found.push(id) } else { is_all = false }
+        }
+        Ok((found, is_all))
+    }
+
+    /// The files in the shards of a directory.
+    fn all_files(&self, parent: &std::path::Path) -> Result<BTreeMap<FileId, PathBuf>> {
+        let list = |dir: &std::path::Path| self.files.vfs.list(dir).map_err(Error::io("list", dir));
+        let mut files = BTreeMap::new();
+        for shard in list(parent)? {
+            let dir = parent.join(shard);
+            for name in list(&dir)? {
+                files.extend(parse_id(&name).map(|id| (id, dir.join(&name))));
+            }
+        }
+        Ok(files)
+    }
+}

@@ -1,0 +1,228 @@
+//! Rewriting what is encrypted with an old key, or not at all.
+//!
+//! Blobs move one by one, each in a commit of its own that changes its place; what is read meanwhile stays readable in the old one.
+//! Runs are merged. So it can be interrupted at any time: what was done stays done, and the next time goes on. When nothing needs the old
+//! keys any more, they are given up.
+
+use std::sync::Arc;
+
+use crate::blob::Blob;
+use crate::digest::Hasher;
+use crate::envelope::{KeyNumber, Keyring};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Family, Key, SegmentFact};
+use crate::id::{DomainId, FileId};
+use crate::segment::Frame;
+use crate::store::files::Space;
+use crate::store::request::Request;
+use crate::store::view::{Lookup, Snapshot, decoded};
+use crate::store::{Inner, Store};
+use crate::sync::lock;
+
+/// How far rewriting has come. See [`Store::rewrite`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Rewriting {
+    /// How many bytes of content, as stored, there were to rewrite.
+    pub total_bytes: u64,
+    /// How many of those were rewritten, or are gone.
+    pub bytes: u64,
+    /// How many blobs were rewritten.
+    pub blobs: u64,
+    /// What could not be rewritten: its content is damaged.
+    pub damaged: Vec<Error>,
+    /// Whether all is done: nothing is encrypted with another key than its domain's current one, and the others are given up.
+    pub complete: bool,
+}
+
+/// Whether rewriting goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoOn {
+    /// It does.
+    Yes,
+    /// It ends here; the next time goes on.
+    No,
+}
+
+/// When rewriting began: whoever writes a file with a lower id than that log file may have begun with an old key; while the keys are those,
+/// whatever is written to a file with a higher one is encrypted with the current.
+#[derive(Debug)]
+pub(crate) struct Began {
+    pub(crate) log: FileId,
+    pub(crate) keys: Arc<Keyring>,
+}
+
+impl Store {
+    /// Encrypts with the current keys all that is encrypted with old ones, or was stored before encryption was [turned on](Self::encrypt), and gives
+    /// the old keys up. Goes on beside all else. `progress` is called after each blob, and says whether to go on.
+    ///
+    /// In a store that is not encrypted there is nothing to do, and nothing is complete.
+    ///
+    /// The history of [events](Self::events) so far goes, since it stands in old log files: who follows them gets [`Error::Gap`].
+    ///
+    /// # Errors
+    /// What writing meets: what was rewritten before stays so. Damaged content is no error, but [`reported`](Rewriting::damaged), and keeps its
+    /// key.
+    pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> GoOn) -> Result<Rewriting> {
+        let inner = &self.inner;
+        let mut report = Rewriting::default();
+        if !inner.files.keys.get().is_encrypted() {
+            return Ok(report);
+        }
+        let began = inner.begin_files()?;
+        let domains = inner.snapshot().domains().to_vec();
+        for domain in &domains {
+            report.total_bytes += inner.bytes_with_old_keys(*domain)?;
+        }
+        report.complete = true;
+        for domain in &domains {
+            let done = inner.rewrite_domain(*domain, &mut report, &mut progress)?;
+            report.complete &= done && inner.retire(*domain, &began)?;
+        }
+        Ok(report)
+    }
+}
+
+impl Inner {
+    /// Begins a new log file.
+    fn begin_files(&self) -> Result<Began> {
+        self.admit()?;
+        let mut tip = lock(&self.tip);
+        self.rotate(&mut tip, 0, Space::Free)?;
+        // Keys change only while the tip is held.
+        let log = tip.active.as_ref().map_or(FileId(0), |log| log.header.file);
+        Ok(Began { log, keys: self.files.keys.get() })
+    }
+
+    /// How many bytes live in segments that are encrypted with an old key, or not at all.
+    fn bytes_with_old_keys(&self, domain: DomainId) -> Result<u64> {
+        let current = self.files.keys.get().current(domain);
+        let snapshot = self.snapshot_of(domain);
+        let mut bytes = 0;
+        for segment in snapshot.segment_facts()? {
+            let (_, segment) = segment?;
+            bytes += if Some(segment.key) == current { 0 } else { segment.live_bytes };
+        }
+        Ok(bytes)
+    }
+
+    /// Rewrites what a domain has; `false` where something is left.
+    fn rewrite_domain(
+        &self,
+        domain: DomainId,
+        report: &mut Rewriting,
+        progress: &mut dyn FnMut(&Rewriting) -> GoOn,
+    ) -> Result<bool> {
+        let Some(current) = self.files.keys.get().current(domain) else { return Ok(true) };
+        let snapshot = self.snapshot_of(domain);
+        let damaged = report.damaged.len();
+        for fact in snapshot.facts(Family::Blob, [0; 32])? {
+            let (key, value) = fact?;
+            let blob = decoded(BlobFact::decode(value.as_bytes()))?;
+            if blob.place.key == current {
+                continue;
+            }
+            match self.rewrite_blob(&key, &blob) {
+                Ok(()) => report.blobs += 1,
+                // It may have been removed, or moved, since.
+                Err(error @ Error::Corrupt { .. }) => {
+                    if self.snapshot_of(domain).blob_by_key(&key)?.is_some_and(|now| now.place == blob.place) {
+                        report.damaged.push(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            report.bytes += blob.place.frame_len();
+            if progress(report) == GoOn::No {
+                return Ok(false);
+            }
+        }
+        for (id, upload) in self.upload_facts(domain)? {
+            if upload.file.is_some() && upload.key != current {
+                match self.rewrite_upload(domain, id) {
+                    Err(Error::UploadNotFound { .. } | Error::UploadBusy { .. }) => {}
+                    other => other?,
+                }
+            }
+        }
+        drop(snapshot);
+        self.rewrite_facts(domain, current)?;
+        Ok(report.damaged.len() == damaged)
+    }
+
+    /// Lets a blob lie in another place, encrypted with the current key.
+    fn rewrite_blob(&self, key: &Key, fact: &BlobFact) -> Result<()> {
+        let (domain, from) = (key.domain, fact.place);
+        let digest = self.digest_of(key, fact)?;
+        let file = self.files.get(&from)?;
+        let blob = Blob::new(digest, *fact, file, &self.files.keys.get(), domain)?;
+        if from.stored_len <= self.options.inline_max {
+            blob.verify()?;
+            let frame = Frame::new(digest, fact.len, fact.codec, &blob.stored_content()?);
+            return self.commit(domain, Request::MoveFrame { from, frame }).map(drop);
+        }
+        self.admit()?;
+        let id = self.files.new_id();
+        let written = self.copy_to_segment(&blob, id, domain).and_then(|descriptor| {
+            Ok(self.commit(domain, Request::MoveSegment { from, descriptor, file: id })?.existed)
+        });
+        match &written {
+            Ok(true) => self.files.discard(id),
+            Ok(false) => self.publish(id)?,
+            Err(error) => self.files.give_up(id, error),
+        }
+        written.map(drop)
+    }
+
+    fn copy_to_segment(&self, blob: &Blob, id: FileId, domain: DomainId) -> Result<crate::segment::Descriptor> {
+        let digest = *blob.digest();
+        let mut writer = self.create_segment(id, domain)?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut at = 0;
+        while at < blob.len() {
+            let end = blob.len().min(at + (1 << 20));
+            let piece = blob.slice(at..end)?;
+            hasher.update(&piece);
+            writer.append(&piece)?;
+            at = end;
+        }
+        if hasher.finish() != digest {
+            return Err(blob.corrupt(Damage::Digest));
+        }
+        let descriptor = writer.seal(digest)?;
+        writer.sync().map_err(|error| self.poison(error))?;
+        Ok(descriptor)
+    }
+
+    /// Brings a domain's facts into runs that are encrypted with the current key, and lets go of log files with others.
+    fn rewrite_facts(&self, domain: DomainId, current: KeyNumber) -> Result<()> {
+        self.checkpoint()?;
+        {
+            let _guard = lock(&self.maintenance);
+            let runs = lock(&self.list).runs.clone();
+            let own = || runs.iter().filter(|run| run.domain == domain);
+            if own().any(|run| run.key != current) {
+                let own: Vec<FileId> = own().map(|run| run.id).collect();
+                self.merge(&own)?;
+            }
+        }
+        let mut dropped = Vec::new();
+        self.update_list(Space::Free, |list| {
+            dropped = list.drop_folded_logs(0);
+            dropped.iter().for_each(|id| self.files.unlisted(*id));
+        })?;
+        lock(&self.dead_logs).append(&mut dropped);
+        self.drop_dead_logs()
+    }
+}
+
+impl Snapshot {
+    /// What the domain has in files.
+    pub(crate) fn segment_facts(&self) -> Result<impl Iterator<Item = Result<(FileId, SegmentFact)>> + '_> {
+        let facts = self.facts(Family::Segment, [0; 32])?;
+        Ok(facts.map(|fact| {
+            let (key, value) = fact?;
+            Ok((FileId(key.prefix()), decoded(SegmentFact::decode(value.as_bytes()))?))
+        }))
+    }
+}
