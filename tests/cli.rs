@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test")]
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 fn strongroom(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
@@ -142,4 +144,211 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(ok(&data, &["stat"]).contains("2000"), "all were stored");
+}
+
+/// A command with a key.
+fn with<'a>(key: &[&'a str], arguments: &[&'a str]) -> Vec<&'a str> {
+    [key, arguments].concat()
+}
+
+/// What is looked for in the files of encrypted stores.
+const SECRET: &[u8] = b"attack at dawn, by the old mill";
+
+/// Whether any file below a directory has these bytes.
+fn is_on_disk(dir: &Path, bytes: &[u8]) -> bool {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
+        true => is_on_disk(&path, bytes),
+        false => fs::read(path).unwrap().windows(bytes.len()).any(|window| window == bytes),
+    })
+}
+
+/// Stores the secret in a small blob and in a large one, with a pin that is called by it too; returns their digests.
+fn put_secrets(dir: &Path, data: &Path, key: &[&str]) -> [String; 2] {
+    let large = SECRET.repeat((5 << 20) / SECRET.len());
+    [SECRET, &large].map(|content| {
+        let file = dir.join("file");
+        fs::write(&file, content).unwrap();
+        let name = String::from_utf8(SECRET.to_vec()).unwrap();
+        let put = ok(data, &[key, &["put", file.to_str().unwrap(), "--pin", &name]].concat());
+        put.split_whitespace().next().unwrap().to_owned()
+    })
+}
+
+/// Fails with this exit code and says these words, on a terminal's end and as JSON.
+fn refused(data: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = strongroom(data, arguments);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+    words.iter().for_each(|word| assert!(told.contains(word), "{arguments:?}: {told:?} has no {word:?}"));
+}
+
+/// The documents of a command that prints one a line.
+fn rows(data: &Path, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let printed = ok(data, &[&["--json"], arguments].concat());
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn with_input(data: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    let command = command.arg("--data").arg(data).args(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn an_encrypted_store_opens_with_its_key_and_says_what_is_missing_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, key, other) = (dir.path().join("data"), dir.path().join("key"), dir.path().join("other"));
+    let (key, other) = (key.to_str().unwrap(), other.to_str().unwrap());
+    refused(&data, &["init", "--encrypt"], 2, &["--key-file", "--passphrase-file"]);
+    refused(&data, &["init", "--key-file", key], 2, &["--encrypt"]);
+    refused(&data, &["--passphrase", "init", "--encrypt", "--key-file", key], 2, &["one of"]);
+    assert!(!data.exists() && !Path::new(key).exists());
+
+    let made = strongroom(&data, &["init", "--encrypt", "--key-file", key]);
+    assert!(made.status.success());
+    assert!(String::from_utf8(made.stderr).unwrap().contains("Keep a copy of it elsewhere"));
+    assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+    refused(&data, &["init", "--encrypt", "--key-file", key], 1, &["is a store already"]);
+    refused(&data, &["init"], 1, &["is a store already"]);
+
+    let digests = put_secrets(dir.path(), &data, &["--key-file", key]);
+    assert_eq!(ok(&data, &["cat", &digests[0], "--key-file", key]).as_bytes(), SECRET);
+    assert_eq!(ok(&data, &["--key-file", key, "cat", &digests[1]]).len(), (5 << 20) / SECRET.len() * SECRET.len());
+    let hex = fs::read_to_string(key).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    let command = command.arg("--data").arg(&data).args(["verify", "--key-env", "STORE_KEY"]);
+    assert!(command.env("STORE_KEY", hex.trim()).status().unwrap().success());
+    assert!(!is_on_disk(&data, SECRET));
+
+    refused(&data, &["cat", &digests[0]], 7, &["is encrypted", "--key-file"]);
+    refused(&data, &["ls", "--key-file", other], 7, &[other]);
+    fs::write(other, "1".repeat(64)).unwrap();
+    refused(&data, &["ls", "--key-file", other], 7, &["another key", "--key-file"]);
+    fs::write(other, "a word\n").unwrap();
+    refused(&data, &["ls", "--key-file", other], 7, &["64 hex digits"]);
+    refused(&data, &["ls", "--passphrase-file", other], 7, &["another key", "--key-file"]);
+    refused(&data, &["ls", "--key-env", "NOT_SET"], 7, &["NOT_SET"]);
+
+    let plain = dir.path().join("plain");
+    ok(&plain, &["init"]);
+    refused(&plain, &["ls", "--key-file", key], 7, &["not encrypted", "strongroom encrypt"]);
+    refused(&plain, &["key", "list"], 1, &["strongroom encrypt"]);
+    refused(&plain, &["domain", "create", "tenant"], 1, &["strongroom encrypt"]);
+    let inside = plain.join("key");
+    refused(&plain, &["encrypt", "--key-file", inside.to_str().unwrap()], 1, &["outside of the store"]);
+    assert!(!inside.exists());
+}
+
+#[test]
+fn data_keys_are_rotated_and_wrapped_by_another_key_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, key, words) = (dir.path().join("data"), dir.path().join("key"), dir.path().join("words"));
+    let (key, words) = (key.to_str().unwrap(), words.to_str().unwrap());
+    ok(&data, &["init", "--encrypt", "--key-file", key]);
+    let digests = put_secrets(dir.path(), &data, &["--key-file", key]);
+
+    ok(&data, &["key", "rotate", "--key-file", key]);
+    let listed = rows(&data, &["key", "list", "--key-file", key]);
+    assert_eq!((listed.len(), &listed[0]["rewritten"]), (1, &false.into()));
+    assert_eq!(listed[0]["keys"].as_array().unwrap().len(), 2);
+    assert!(ok(&data, &["key", "list", "--key-file", key]).contains("strongroom key rewrite"));
+    ok(&data, &["key", "rewrite", "--key-file", key]);
+    let report = &rows(&data, &["key", "rotate", "--rewrite", "--key-file", key])[0];
+    assert_eq!((&report["blobs"], &report["complete"]), (&2.into(), &true.into()));
+    let listed = rows(&data, &["key", "list", "--key-file", key]);
+    assert_eq!((listed[0]["keys"].as_array().unwrap().len(), &listed[0]["rewritten"]), (1, &true.into()));
+    assert_eq!(listed[0]["keys"][0]["key"], 3);
+
+    // To a passphrase …
+    fs::write(words, "tidal canoe verb ochre plank mimic\n").unwrap();
+    refused(&data, &["key", "rewrap", "--key-file", key], 2, &["--new-key-file"]);
+    ok(&data, &["key", "rewrap", "--key-file", key, "--new-passphrase-file", words]);
+    refused(&data, &["ls", "--key-file", key], 7, &["another key", "--passphrase"]);
+    let typed = with_input(&data, &["cat", &digests[0], "--passphrase"], b"tidal canoe verb ochre plank mimic\n");
+    assert_eq!(typed.stdout, SECRET);
+    let wrong = with_input(&data, &["cat", &digests[0], "--passphrase"], b"tidal canoe\n");
+    assert_eq!((wrong.status.code(), wrong.stdout), (Some(7), vec![]));
+    // What comes behind the line is the content.
+    let put = with_input(&data, &["put", "-", "--passphrase"], b"tidal canoe verb ochre plank mimic\nthe content");
+    let digest = strongroom::Digest::of(strongroom::Algorithm::Sha256, b"the content").to_string();
+    assert!(String::from_utf8(put.stdout).unwrap().contains(&digest));
+
+    // … and to a new key file, and to the first one.
+    let new = dir.path().join("new");
+    let new = new.to_str().unwrap();
+    ok(&data, &["key", "rewrap", "--passphrase-file", words, "--new-key-file", new]);
+    ok(&data, &["key", "rewrap", "--key-file", new, "--new-key-file", key]);
+    refused(&data, &["ls", "--key-file", new], 7, &["another key"]);
+    refused(&data, &["ls", "--passphrase-file", words], 7, &["another key"]);
+    assert!(ok(&data, &["verify", "--key-file", key]).contains("all sound"));
+    assert_eq!(ok(&data, &["cat", &digests[0], "--key-file", key]).as_bytes(), SECRET);
+    assert!(!is_on_disk(&data, SECRET) && !is_on_disk(&data, b"tidal canoe"));
+    fs::write(words, "two\nlines\n").unwrap();
+    refused(&data, &["ls", "--passphrase-file", words], 1, &["one line"]);
+}
+
+#[test]
+fn a_key_domain_is_created_listed_and_shredded_only_with_a_yes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, key) = (dir.path().join("data"), dir.path().join("key"));
+    let key = ["--key-file", key.to_str().unwrap()];
+    ok(&data, &with(&key, &["init", "--encrypt"]));
+    let digests = put_secrets(dir.path(), &data, &key);
+    ok(&data, &with(&key, &["domain", "create", "tenant"]));
+    refused(&data, &with(&key, &["domain", "create", "tenant"]), 1, &["already"]);
+    refused(&data, &with(&key, &["domain", "create", "no/name"]), 2, &["no/name"]);
+    refused(&data, &with(&key, &["domain", "create", "b", "--key-id", "local:0"]), 7, &["another key"]);
+    ok(&data, &with(&key, &["key", "rotate", "--domain", "tenant", "--rewrite"]));
+    let listed = rows(&data, &with(&key, &["domain", "list"]));
+    let names: Vec<_> = listed.iter().map(|row| (&row["name"], &row["key"])).collect();
+    assert_eq!(names, [(&serde_json::Value::Null, &1.into()), (&"tenant".into(), &2.into())]);
+
+    refused(&data, &with(&key, &["domain", "shred", "tenant"]), 2, &["for good", "--yes"]);
+    refused(&data, &with(&key, &["domain", "shred", "another", "--yes"]), 3, &["another"]);
+    ok(&data, &with(&key, &["domain", "shred", "tenant", "--yes"]));
+    assert_eq!(rows(&data, &with(&key, &["domain", "list"])).len(), 1);
+    assert_eq!(rows(&data, &with(&key, &["key", "list"])).len(), 1);
+    refused(&data, &with(&key, &["domain", "shred", "tenant", "--yes"]), 3, &["tenant"]);
+    assert_eq!(ok(&data, &with(&key, &["cat", &digests[0]])).as_bytes(), SECRET);
+}
+
+#[test]
+fn a_store_that_is_there_is_encrypted_and_goes_on_with_it_where_it_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, key) = (dir.path().join("data"), dir.path().join("key"));
+    let key = ["--key-file", key.to_str().unwrap()];
+    ok(&data, &["init"]);
+    let digests = put_secrets(dir.path(), &data, &[]);
+    assert!(is_on_disk(&data, SECRET));
+    refused(&data, &["encrypt"], 2, &["--key-file"]);
+    refused(&data, &["encrypt", "--passphrase-file", "/nowhere"], 1, &["/nowhere"]);
+    ok(&data, &["ls"]);
+
+    // As a kill after the first step leaves it.
+    let store = strongroom::Store::open(&data).unwrap();
+    store.encrypt(Arc::new(strongroom::keys::LocalKey::create_file(key[1]).unwrap())).unwrap();
+    drop(store);
+    refused(&data, &["ls"], 7, &["is encrypted"]);
+    assert!(ok(&data, &with(&key, &["key", "list"])).contains("not encrypted"));
+    assert_eq!(rows(&data, &with(&key, &["key", "list"]))[0]["rewritten"], false);
+    assert!(is_on_disk(&data, SECRET));
+
+    let report = &rows(&data, &with(&key, &["encrypt"]))[0];
+    assert_eq!((&report["blobs"], &report["complete"]), (&2.into(), &true.into()));
+    assert_eq!(rows(&data, &with(&key, &["key", "list"]))[0]["rewritten"], true);
+    assert!(!is_on_disk(&data, SECRET));
+    assert!(ok(&data, &with(&key, &["verify"])).contains("all sound"));
+    assert_eq!(ok(&data, &with(&key, &["cat", &digests[0]])).as_bytes(), SECRET);
+    assert!(ok(&data, &with(&key, &["ls"])).contains(std::str::from_utf8(SECRET).unwrap()));
+    // Again: there is nothing left to do.
+    assert_eq!(rows(&data, &with(&key, &["encrypt"]))[0]["blobs"], 0);
+
+    let fresh = dir.path().join("fresh");
+    ok(&fresh, &["init"]);
+    let digests = put_secrets(dir.path(), &fresh, &[]);
+    ok(&fresh, &with(&key, &["encrypt"]));
+    assert!(!is_on_disk(&fresh, SECRET));
+    assert_eq!(ok(&fresh, &with(&key, &["cat", &digests[0]])).as_bytes(), SECRET);
 }

@@ -20,16 +20,19 @@ mod server;
 
 use std::io::Write as _;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::Random;
 use common::registry::{IMAGE, INDEX};
 use serde_json::json;
+use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::registry::{RepositorySettings, TagMutability};
-use strongroom::{Algorithm, Digest};
+use strongroom::vfs::SimVfs;
+use strongroom::{Algorithm, Digest, Error};
 
 use http::{Creation, Indexes};
-use server::{Answer, Server, image};
+use server::{Answer, Server, image, options};
 
 fn error(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
@@ -514,6 +517,34 @@ fn a_full_disk_refuses_pushes_and_goes_on_serving() {
     assert_eq!(server.get("/healthz").status, 200);
     server.disk.set_capacity(None);
     assert_eq!(server.send("PATCH", &server.upload("repo"), &[], &large).status, 202);
+}
+
+#[test]
+fn on_an_encrypted_store_nothing_that_was_pushed_is_on_the_disk_and_all_of_it_is_served_after_a_restart() {
+    let key = Arc::new(LocalKey::new(SecretKey::generate().unwrap()));
+    let server = Server::encrypted(SimVfs::new(), key.clone());
+    let layer = b"a layer of many secrets. ".repeat(1000);
+    let digest = server.push_blob("secret/repository", &layer);
+    let image = server.push_image("secret/repository", "secret-tag", r#"{"Env":["PASSWORD=secret"]}"#);
+    let upload = server.upload("secret/repository");
+    assert_eq!(server.send("PATCH", &upload, &[], &layer).status, 202);
+    let disk = server.disk.clone();
+    drop(server);
+
+    let words = ["many secrets", "PASSWORD", "secret/repository", "secret-tag", &image.hex()];
+    for file in disk.files() {
+        let content = disk.read_file(&file).unwrap();
+        let found = words.iter().find(|word| content.windows(word.len()).any(|bytes| bytes == word.as_bytes()));
+        assert_eq!(found, None, "{}", file.display());
+    }
+    assert!(matches!(options(&disk).open("/store"), Err(Error::KeyRequired { .. })));
+
+    let server = Server::encrypted(disk, key);
+    assert!(server.get(&format!("/v2/secret/repository/blobs/{digest}")).body == layer);
+    let pulled = server.get("/v2/secret/repository/manifests/secret-tag");
+    assert_eq!(Digest::of(Algorithm::Sha256, &pulled.body), image);
+    assert_eq!(server.get("/v2/secret/repository/tags/list").json()["tags"], json!(["secret-tag"]));
+    assert_eq!(server.send("PUT", &format!("{upload}?digest={digest}"), &[], &[]).status, 201);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! The command line.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use strongroom::keys::{KeyError, KeyProvider, LocalKey, Passphrase};
+use zeroize::Zeroizing;
 
 use crate::http::{Creation, Indexes, connections::Limits};
 
@@ -20,6 +25,19 @@ pub struct Arguments {
     /// The store's directory. Created if there is none.
     #[arg(long, value_name = "DIR", default_value = "registry-data")]
     pub data: PathBuf,
+
+    /// A file with the key of an encrypted store: 32 random bytes or 64 hex digits. If there is no store, an encrypted
+    /// one is created. Keep the file elsewhere than the store, and a copy of it: without it, the store is lost.
+    #[arg(long, value_name = "FILE", group = "key")]
+    key_file: Option<PathBuf>,
+
+    /// An environment variable with the key, 64 hex digits, instead of a file.
+    #[arg(long, value_name = "VARIABLE", group = "key")]
+    key_env: Option<String>,
+
+    /// A file with a passphrase, in one line, instead of a key.
+    #[arg(long, value_name = "FILE", group = "key")]
+    passphrase_file: Option<PathBuf>,
 
     /// Where to listen for HTTP/1.1.
     #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)))]
@@ -43,6 +61,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// The key that was given, if one was; clap sees to it that there is one at most.
+    pub fn key(&self) -> Result<Option<Arc<dyn KeyProvider>>, KeyError> {
+        Ok(if let Some(path) = &self.key_file {
+            Some(Arc::new(LocalKey::from_file(path)?))
+        } else if let Some(variable) = &self.key_env {
+            Some(Arc::new(LocalKey::from_env(variable)?))
+        } else if let Some(path) = &self.passphrase_file {
+            Some(Arc::new(passphrase(path)?))
+        } else {
+            None
+        })
+    }
+
     pub fn creation(&self) -> Creation {
         if self.no_create { Creation::Never } else { Creation::OnPush }
     }
@@ -54,4 +85,16 @@ impl Arguments {
     pub fn limits(&self) -> Limits {
         Limits { connections: self.connections.max(1).into(), grace: Duration::from_secs(self.grace) }
     }
+}
+
+/// The passphrase in a file, without the end of its line.
+fn passphrase(path: &Path) -> Result<Passphrase, KeyError> {
+    let failed = |error: std::io::Error| KeyError::File { path: path.to_owned(), kind: error.kind() };
+    let content = Zeroizing::new(fs::read(path).map_err(failed)?);
+    let line = content.strip_suffix(b"\n").unwrap_or(&content);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.contains(&b'\n') {
+        return Err(KeyError::Invalid { reason: format!("{} should have the passphrase in one line", path.display()) });
+    }
+    Ok(Passphrase::new(line))
 }

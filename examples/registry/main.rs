@@ -44,11 +44,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let store = AsyncStore::new(Options::new().create(true).open(&arguments.data)?);
+    let mut options = Options::new().create(true);
+    if let Some(key) = arguments.key()? {
+        options = options.key_provider(key);
+    }
+    let store = options.open(&arguments.data)?;
+    let encrypted = store.is_encrypted();
+    let store = AsyncStore::new(store);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;
-        tracing::info!(data = %arguments.data.display(), address = %listener.local_addr()?, "listening");
+        let (data, address) = (arguments.data.display(), listener.local_addr()?);
+        tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
         let expiry = tokio::spawn(expire(store.clone()));
         let registry = Arc::new(Registry::new(store.clone(), arguments.creation(), arguments.indexes()));

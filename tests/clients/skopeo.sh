@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Proves that skopeo (Debian's package) can push, pull, list and delete: three images that share layers, an index over
 # two platforms and an artifact with a subject come back byte for byte, and a deleted image takes nothing along that
-# others use. Then it kills the server with SIGKILL in the middle of pushes: after a restart on the same data everything
+# others use. The same goes for an encrypted store, over a restart; without the key nothing of it is served or can be read
+# in its files. Then it kills the server with SIGKILL in the middle of pushes: after a restart on the same data everything
 # acknowledged before is there, the same push succeeds, and all of it comes back byte for byte.
 # shellcheck source=tests/clients/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -43,6 +44,21 @@ skopeo delete --tls-verify=false "docker://$REGISTRY/library/other:v3"
   || fail "library/other:v3 can be read after it was deleted"
 pull library/image v3
 stop_registry
+
+step "an encrypted store"
+head -c 32 /dev/urandom >"$WORK/key"
+REGISTRY_OPTIONS=(--key-file "$WORK/key")
+start_registry "$WORK/encrypted"
+for tag in v1 multi; do push secret/image $tag; done
+stop_registry
+start_registry "$WORK/encrypted"
+for tag in v1 multi; do pull secret/image $tag; done
+stop_registry
+REGISTRY_OPTIONS=()
+! grep -rqaF -e secret/image -e application/vnd.oci "$WORK/encrypted" || fail "the store's files have plain text"
+code=0
+quiet timeout 20 "$REGISTRY_BIN" --data "$WORK/encrypted" --listen "127.0.0.1:$(free_port)" || code=$?
+[ $code = 1 ] || fail "without its key, the encrypted store was served: the exit code is $code"
 
 step "SIGKILL in the middle of a push"
 start_registry "$WORK/timed"

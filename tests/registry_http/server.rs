@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strongroom::keys::KeyProvider;
 use strongroom::tokio::AsyncStore;
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Options, Store};
@@ -15,6 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::common::registry::IMAGE;
 use crate::http::{self, Creation, Indexes, Registry, connections};
+
+/// How a store on a disk is opened.
+pub fn options(disk: &SimVfs) -> Options {
+    Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000).log_file_size(1 << 20)
+}
 
 /// A registry on a simulated disk.
 pub struct Server {
@@ -31,9 +37,18 @@ impl Server {
 
     pub fn with(creation: Creation, indexes: Indexes, prepare: impl FnOnce(&Store)) -> Self {
         let disk = SimVfs::new();
-        let options = Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000).log_file_size(1 << 20);
-        let store = options.open("/store").unwrap();
+        let store = options(&disk).open("/store").unwrap();
         prepare(&store);
+        Self::serve(disk, store, creation, indexes)
+    }
+
+    /// Serves the encrypted store on a disk; creates it, if there is none.
+    pub fn encrypted(disk: SimVfs, key: Arc<dyn KeyProvider>) -> Self {
+        let store = options(&disk).key_provider(key).open("/store").unwrap();
+        Self::serve(disk, store, Creation::OnPush, Indexes::Whole)
+    }
+
+    fn serve(disk: SimVfs, store: Store, creation: Creation, indexes: Indexes) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use strongroom::keys::KeyError;
 use strongroom::{Algorithm, Digest, Error, Finding, Options, PinOptions, Store};
 
+use crate::encryption::{self, DomainCommand, KeyCommand};
+use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, size};
 use crate::{folder, oci, transfer};
 
@@ -22,6 +25,8 @@ pub struct Arguments {
     /// Print one JSON document instead of text.
     #[arg(long, global = true)]
     pub json: bool,
+    #[command(flatten)]
+    key: KeyOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,7 +34,21 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create a store.
-    Init,
+    Init {
+        /// Encrypt it, with the key that is given. A key file that does not exist is made.
+        #[arg(long)]
+        encrypt: bool,
+    },
+    /// Encrypt a store that is not, with the key that is given. Goes on where it was interrupted.
+    ///
+    /// A key file that does not exist is made.
+    Encrypt,
+    /// List, renew and rewrap the keys of an encrypted store.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Create, list and destroy key domains, the parts of an encrypted store with keys of their own.
+    #[command(subcommand)]
+    Domain(DomainCommand),
     /// Store files (`-` for standard input) and print their digests.
     Put {
         /// The files.
@@ -122,8 +141,12 @@ impl From<Named> for Algorithm {
 /// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
+    /// The command line makes no sense.
+    Usage(String),
     /// The store says no.
     Store(Error),
+    /// There is no key where the command line says.
+    Key(KeyError),
     /// A file that is not the store's.
     File(PathBuf, io::Error),
     /// A document that is not what it should be.
@@ -135,11 +158,49 @@ pub enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Store(error) => write!(f, "{error}"),
+            Self::Store(error) => f.write_str(&told(error)),
+            Self::Key(error) => write!(f, "{error}"),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Document(problem) => f.write_str(problem),
+            Self::Document(problem) | Self::Usage(problem) => f.write_str(problem),
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
         }
+    }
+}
+
+/// An error as someone with a command line is told it.
+fn told(error: &Error) -> String {
+    let dir = |format: &Path| format.parent().unwrap_or(format).display().to_string();
+    match error {
+        Error::NotAStore { path } => {
+            format!("{} holds no strongroom store: create one with `strongroom init`", path.display())
+        }
+        Error::KeyRequired { path, key_id } => {
+            format!("{} is encrypted: give its key, {key_id:?}, with {OPTIONS}", dir(path))
+        }
+        Error::NotEncrypted { path } => format!(
+            "{} is not encrypted: leave the key out, or turn encryption on with `strongroom encrypt`",
+            dir(path)
+        ),
+        Error::Key { source: KeyError::Wrong { expected, found }, .. }
+            if expected == "passphrase" && found.is_empty() =>
+        {
+            "this is not the store's passphrase: give the right one".to_owned()
+        }
+        Error::Key { source: KeyError::Wrong { expected, .. }, .. } => {
+            let options = match expected.as_str() {
+                "passphrase" => "--passphrase or --passphrase-file",
+                local if local.starts_with("local:") => "--key-file or --key-env",
+                _ => "--kms-key-id",
+            };
+            format!("{error}: give the right one with {options}")
+        }
+        other => other.to_string(),
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
     }
 }
 
@@ -157,16 +218,34 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let create = matches!(arguments.command, Command::Init);
-    let store = Options::new().create(create).open(&arguments.data)?;
-    command(&store, arguments.command, &output)?;
-    store.close()?;
+    let (data, source) = (arguments.data, arguments.key.source()?);
+    match arguments.command {
+        Command::Init { encrypt } => encryption::init(&data, encrypt, source.as_ref(), &output)?,
+        Command::Encrypt => encryption::encrypt(&data, source.as_ref(), &output)?,
+        with_store => {
+            let store = open(&data, source.as_ref())?;
+            command(&store, &data, with_store, &output)?;
+            store.close()?;
+        }
+    }
     output.finish().map_err(at(Path::new("standard output")))
 }
 
-fn command(store: &Store, command: Command, output: &Output) -> Result<(), Failure> {
+/// Opens the store.
+pub fn open(data: &Path, source: Option<&KeySource>) -> Result<Store, Failure> {
+    let options = match source {
+        Some(source) => Options::new().key_provider(source.existing()?),
+        None => Options::new(),
+    };
+    Ok(options.open(data)?)
+}
+
+fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Init => output.print(&json!({ "initialized": true }), "a store is there"),
+        // They open it themselves.
+        Command::Init { .. } | Command::Encrypt => {}
+        Command::Key(command) => encryption::key(store, data, command, output)?,
+        Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin } => put(store, &files, algorithm.into(), pin.as_deref(), output)?,
         Command::Get { blob, output: to } => {
             let blob = store.get(&resolve(store, &blob)?)?;

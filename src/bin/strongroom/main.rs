@@ -4,7 +4,9 @@
 #![allow(clippy::indexing_slicing, reason = "of JSON values by key, which does not panic")]
 
 mod commands;
+mod encryption;
 mod folder;
+mod keys;
 mod oci;
 mod output;
 mod transfer;
@@ -18,12 +20,15 @@ use strongroom::Error;
 
 use crate::commands::{Arguments, Failure};
 
-/// Exit codes: 1 for failures in general (2 is a wrong command line), then one for each that a script may want to tell.
+/// Exit codes: 1 for failures in general, 2 for a wrong command line, as clap has it, then one for each that a script
+/// may want to tell.
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
 const DAMAGED: u8 = 4;
 const FULL: u8 = 5;
 const LOCKED: u8 = 6;
+const KEY: u8 = 7;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -44,7 +49,15 @@ fn main() -> ExitCode {
 fn code_of(failure: &Failure) -> u8 {
     match failure {
         Failure::Damaged(_) | Failure::Store(Error::Corrupt { .. } | Error::DigestMismatch { .. }) => DAMAGED,
-        Failure::Store(Error::BlobNotFound { .. } | Error::PinNotFound { .. } | Error::NotAStore { .. }) => NOT_FOUND,
+        Failure::Store(
+            Error::BlobNotFound { .. }
+            | Error::PinNotFound { .. }
+            | Error::DomainNotFound { .. }
+            | Error::NotAStore { .. },
+        ) => NOT_FOUND,
+        Failure::Store(Error::KeyRequired { .. } | Error::NotEncrypted { .. } | Error::Key { .. })
+        | Failure::Key(_) => KEY,
+        Failure::Usage(_) => USAGE,
         Failure::Store(Error::Full { .. }) => FULL,
         Failure::Store(Error::Locked { .. }) => LOCKED,
         _ => FAILED,
