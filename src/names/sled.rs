@@ -9,11 +9,12 @@
 //! - Its memory grows with the size of batches and with what waits to be flushed: batches are small.
 //! - Its file never shrinks: a view that is rebuilt begins in an empty directory.
 //!
-//! A page lies under its first key. Its value is its keys, in order, without their [head](HEAD), which they share: `length u16 |
-//! bytes` each. Where the store is encrypted, pages lie under numbers and are [encrypted](super::seal), whole keys in them, and
-//! an index in memory has their order. So that no page can be taken away, or an older one be put back, there is a *sum* of all pages
-//! behind the watermark, encrypted with it: `key 32 | sum 16`. The sum is the exclusive or of a keyed hash of each page and its number,
-//! under a key that is drawn for the directory. Where it is another than that of the pages found, the view is not trusted.
+//! A page lies under its first key. Its value is its keys, in order, without their [head](HEAD), which they share:
+//! `length u16 | bytes` each. Where the store is encrypted, pages lie under numbers and are [encrypted](super::seal),
+//! whole keys in them, and an index in memory has their order. So that no page can be taken away, or an older one be
+//! put back, there is a *sum* of all pages behind the watermark, encrypted with it: `key 32 | sum 16`. The sum is the
+//! exclusive or of a keyed hash of each page and its number, under a key that is drawn for the directory. Where it is
+//! another than that of the pages found, the view is not trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -245,8 +246,8 @@ impl Sealed {
         Ok((watermark, Sum::parse(&sum).ok_or_else(damaged)?))
     }
 
-    /// Reads all pages for where they begin, and fails where they are not those that the watermark was written with. Those of domains
-    /// that were shredded are removed.
+    /// Reads all pages for where they begin, and fails where they are not those that the watermark was written with.
+    /// Those of domains that were shredded are removed.
     fn read_index(&self, db: &sled::Db) -> sled::Result<Index> {
         let expected = db.get(WATERMARK)?.map(|sealed| self.watermark(&sealed)).transpose()?;
         let key = match &expected {

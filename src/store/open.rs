@@ -146,8 +146,8 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     let vfs = Arc::clone(&options.vfs);
     let store = keyring.store;
     let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
-    // A process that was killed may have renamed the list, or `FORMAT` with new keys, and not synced that. What follows acts on what
-    // they say, and encrypts with those keys.
+    // A process that was killed may have renamed the list, or `FORMAT` with new keys, and not synced that. What follows
+    // acts on what they say, and encrypts with those keys.
     for dir in [layout.runs(), layout.root().to_path_buf()] {
         vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
     }

@@ -1,4 +1,5 @@
-//! A crash at every operation of everything that changes keys: what there was is there, and going on brings it to an end.
+//! A crash at every operation of everything that changes keys: what there was is there, and going on brings it to an
+//! end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,6 +121,7 @@ impl Before {
     /// Crashes at each operation of a change, or at a part of them that is drawn.
     fn cut_everywhere(&self, what: &str, change: &Change<'_>) {
         let seed = seed(0xc4a5);
+        strongroom::nonces::record();
         let points = self.operations(change);
         let most = if std::env::var_os("STRONGROOM_EXHAUSTIVE").is_some() { u64::MAX } else { 60 };
         let total = points.end() + 1 - points.start();
@@ -152,6 +154,8 @@ impl Before {
             covered.fetch_add(1, Ordering::Relaxed);
         };
         std::thread::scope(|scope| [scope.spawn(work), scope.spawn(work)].map(|one| one.join().expect("it holds")));
+        let (seen, repeated) = strongroom::nonces::recorded();
+        assert_eq!(repeated, 0, "{what}: of {seen} pairs of key and nonce");
         tell(&format!("{what}: {} of {total} crash points", covered.into_inner()));
     }
 }

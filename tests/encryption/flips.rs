@@ -45,7 +45,8 @@ impl Subject {
         Self { disk, keeper, history, known, seen, events }
     }
 
-    /// Asks for everything of what was changed on a copy of the disk. All answers are right; what comes back are the errors.
+    /// Asks for everything of what was changed on a copy of the disk. All answers are right; what comes back are the
+    /// errors.
     pub fn ask(&self, changed: &SimVfs, context: String) -> Vec<Error> {
         let mut asked = Interrogation::new(&self.seen, &self.known, &self.events, context);
         asked.open(options_of(changed, &self.keeper, self.history));

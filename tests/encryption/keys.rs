@@ -1,4 +1,5 @@
-//! The wrong key, none, a keeper that refuses: a clear error each, nothing changed, and with the right key everything opens again.
+//! The wrong key, none, a keeper that refuses: a clear error each, nothing changed, and with the right key everything
+//! opens again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -85,11 +86,8 @@ fn the_wrong_key_or_none_opens_nothing_and_changes_nothing() {
     for _ in 0..2 {
         let error = open(&subject.disk, Some(&wrong)).unwrap_err();
         let ids = [subject.keeper.key_id().unwrap(), wrong.key_id().unwrap()];
-        let is_told = matches!(
-            &error,
-            Error::Key { domain: 0, source: KeyError::Wrong { expected, found } } if [expected, found] == [&ids[0], &ids[1]]
-        );
-        assert!(is_told, "{error}");
+        let Error::Key { domain: 0, source: KeyError::Wrong { expected, found } } = &error else { panic!("{error}") };
+        assert_eq!([expected, found], [&ids[0], &ids[1]]);
         let error = open(&subject.disk, None).unwrap_err();
         assert!(matches!(&error, Error::KeyRequired { path, .. } if path.ends_with("FORMAT")), "{error}");
         let passphrase = passphrase("correct horse");
@@ -365,4 +363,25 @@ fn a_lost_table_of_keys_is_damage_and_no_empty_directory() {
     let error = open(&disk, Some(&subject.keeper)).unwrap_err();
     assert!(matches!(error, Error::Corrupt { damage: Damage::Missing, .. }), "{error}");
     subject.assert_whole(&subject.disk, "with its table");
+}
+
+#[test]
+fn a_backup_of_hard_links_keeps_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, backup) = (dir.path().join("store"), dir.path().join("backup"));
+    let keeper = Keeper::new(1);
+    let open = |path: &std::path::Path| {
+        let options = common::small(strongroom::Options::new(), &Clock::manual());
+        options.key_provider(keeper.clone()).open(path)
+    };
+    let store = open(&path).unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    store.close().unwrap();
+    // As `cp -al` makes one, of a store that is closed.
+    let made = std::process::Command::new("cp").arg("-al").args([&path, &backup]).status().unwrap();
+    assert!(made.success());
+    let store = open(&path).unwrap();
+    store.create_domain(&domain("another"), None).unwrap();
+    store.close().unwrap();
+    assert_eq!(open(&backup).unwrap().get(&digest).unwrap().bytes().unwrap(), "content");
 }

@@ -180,7 +180,8 @@ pub fn repository_of(domain: Option<&str>) -> String {
     format!("{}/application", domain.unwrap_or("default"))
 }
 
-/// Puts something of everything into a domain: in a repository and, in the default domain, outside. `round` tells one call from another.
+/// Puts something of everything into a domain: in a repository and, in the default domain, outside. `round` tells one
+/// call from another.
 pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Known) {
     let own = domain_name.map_or(7, |name| name.bytes().map(u64::from).sum());
     let mut random = Random(own << 32 | round);
@@ -211,11 +212,12 @@ pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Kn
     known.content(document.as_bytes());
     tags.iter().for_each(|tag| known.named(tag));
     let artifact_type = format!("application/vnd.signature-{round}");
-    let referrer = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{media_type}","artifactType":"{artifact_type}","config":{},"layers":[],"subject":{},"annotations":{{"annotation":"value of {own} {round}"}}}}"#,
-        common::registry::descriptor("application/vnd.oci.empty.v1+json", &layers[0]),
-        common::registry::descriptor(media_type, &subject),
-    );
+    let config = common::registry::descriptor("application/vnd.oci.empty.v1+json", &layers[0]);
+    let subject = common::registry::descriptor(media_type, &subject);
+    let head = format!(r#""schemaVersion":2,"mediaType":"{media_type}","artifactType":"{artifact_type}""#);
+    let annotations = format!(r#"{{"annotation":"value of {own} {round}"}}"#);
+    let referrer =
+        format!(r#"{{{head},"config":{config},"layers":[],"subject":{subject},"annotations":{annotations}}}"#);
     repository.put_manifest(&referrer, PutManifest::new(media_type)).expect("a referrer");
     known.content(referrer.as_bytes());
     [media_type, &artifact_type].iter().for_each(|one| known.named(one));
@@ -493,7 +495,7 @@ impl<'a> Interrogation<'a> {
     fn repository(
         &mut self,
         repository: &strongroom::registry::Repository<'_>,
-        (domain, expected, blobs): &(Option<String>, Repository, BTreeMap<Digest, Vec<u8>>),
+        (domain, expected, blobs): &SeenRepository,
     ) {
         let settings = repository.info().map(|info| info.settings);
         self.ask("info", settings, |found| found.get_domain().map(ToString::to_string) == *domain);

@@ -1,5 +1,5 @@
-//! Of what a store holds nothing stands in any of its files: no content, no name, no digest, no hash of a name. What was there before
-//! encryption was turned on is gone once it was rewritten.
+//! Of what a store holds nothing stands in any of its files: no content, no name, no digest, no hash of a name. What
+//! was there before encryption was turned on is gone once it was rewritten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;

@@ -1,5 +1,6 @@
-//! Nothing can be moved: what was written for one place, file, domain or store is not taken for anything else, nor are older keys and
-//! lists for newer ones. What whoever writes to the directory can do all the same stands in the last tests.
+//! Nothing can be moved: what was written for one place, file, domain or store is not taken for anything else, nor are
+//! older keys and lists for newer ones. What whoever writes to the directory can do all the same stands in the last
+//! tests.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -315,7 +316,8 @@ fn headers_whose_checksums_were_made_right_open_nothing() {
 
 #[test]
 fn a_plain_file_is_not_believed_in_an_encrypted_store() {
-    // An attacker who may write what they like: the whole store without encryption, under the same id, but for `FORMAT`.
+    // An attacker who may write what they like: the whole store without encryption, under the same id, but for
+    // `FORMAT`.
     let subject = Subject::new(1 << 40);
     let (plain, _) = build(None);
     let id = subject.disk.read_file("/store/FORMAT").unwrap()[48..64].to_vec();
@@ -409,7 +411,8 @@ fn a_store_that_was_rewritten_does_not_believe_again_what_is_plain() {
 
 #[test]
 fn an_older_list_is_refused_or_the_store_is_as_it_was_then() {
-    // Who keeps a copy of the list can take the store back to that moment, as far as the files are still there that it names.
+    // Who keeps a copy of the list can take the store back to that moment, as far as the files are still there that it
+    // names.
     let keeper = Keeper::new(1);
     let (disk, _) = build(Some(&keeper));
     let mut lists = Vec::new();
@@ -507,7 +510,8 @@ fn the_view_of_names_can_not_be_taken_back_nor_any_page_of_it() {
         pages.iter().for_each(|(under, value)| drop(db.insert(under, value).unwrap()));
     };
     let take = |db: &sled::Db| new.iter().for_each(|(under, _)| drop(db.remove(under).unwrap()));
-    // With the newest watermark: none of the pages, the older ones beside the newer ones or in their place, one in another's place.
+    // With the newest watermark: none of the pages, the older ones beside the newer ones or in their place, one in
+    // another's place.
     let changes: [Change<'_>; 4] = [
         &take,
         &|db| put(&old, db),

@@ -152,7 +152,8 @@ fn handles_stay_readable_while_all_is_rewritten() {
 
 #[test]
 fn uploads_go_on_through_a_rewrite_wherever_they_stand() {
-    // Lengths around a block; with the segment open in this process, and taken up again; before, after and between changes of keys.
+    // Lengths around a block; with the segment open in this process, and taken up again; before, after and between
+    // changes of keys.
     const BLOCK: usize = 65_536;
     for first in [0, 1, 3000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17] {
         for second in [0, 1, BLOCK, BLOCK + 5000] {
