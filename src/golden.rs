@@ -215,13 +215,13 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
     structures
 }
 
-/// Sixteen bytes a line; of equal lines the first, then `*`, as `hexdump` does.
-fn dump(structures: &[(&str, Vec<u8>)]) -> String {
+/// Sixteen bytes a line, at most so many of a structure; of equal lines the first, then `*`, as `hexdump` does.
+fn dump(structures: &[(&str, Vec<u8>)], most: usize) -> String {
     let mut text = String::new();
     for (name, bytes) in structures {
         writeln!(text, "{name}, {} bytes, blake3 {}", bytes.len(), blake3::hash(bytes)).unwrap();
         let (mut last, mut skipped) = (None, false);
-        for (number, line) in bytes.chunks(16).enumerate() {
+        for (number, line) in bytes.chunks(16).enumerate().take(most) {
             if last == Some(line) {
                 if !std::mem::replace(&mut skipped, true) {
                     text.push_str("*\n");
@@ -239,17 +239,18 @@ fn dump(structures: &[(&str, Vec<u8>)]) -> String {
 
 #[test]
 fn every_structure_is_written_as_the_golden_file_has_it() {
-    compare("structures.txt", &Keyring::plain(STORE));
+    compare("structures.txt", &Keyring::plain(STORE), usize::MAX);
 }
 
 #[test]
 fn every_encrypted_structure_is_written_as_the_golden_file_has_it() {
-    compare("encrypted.txt", &Keyring::known(STORE, &[0, 3]));
+    // No two lines are equal: what is not shown is in the hash.
+    compare("encrypted.txt", &Keyring::known(STORE, &[0, 3]), 64);
 }
 
-fn compare(name: &str, keys: &Keyring) {
+fn compare(name: &str, keys: &Keyring, most: usize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let found = dump(&structures(keys));
+    let found = dump(&structures(keys), most);
     if std::env::var_os("STRONGROOM_BLESS").is_some() {
         std::fs::write(&path, &found).unwrap();
     }

@@ -1,6 +1,6 @@
 //! A store that an earlier build wrote opens, holds what it held, and goes on.
 //!
-//! `tests/golden/store` was written by `STRONGROOM_BLESS=1 cargo test --test golden`, which is to be repeated when the format
+//! `tests/golden/store` and `tests/golden/encrypted` were written by `STRONGROOM_BLESS=1 cargo test --test golden`, which is to be repeated when the format
 //! changes, and only then.
 
 #![allow(
@@ -17,22 +17,32 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::registry::{image, index, name, tag};
 use common::{Random, copy};
+use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
-use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
+use strongroom::{Algorithm, Compression, Digest, GoOn, Maintenance, Options, PinOptions, Store};
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store")
+/// Whether a store is encrypted, with a key that everybody knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Encrypted,
 }
 
-fn options() -> Options {
-    Options::new()
-        .maintenance(Maintenance::Inline)
-        .inline_max(4096)
-        .log_file_size(16 << 10)
-        .compression(Compression::Auto)
+fn golden(kind: Kind) -> PathBuf {
+    let name = if kind == Kind::Plain { "store" } else { "encrypted" };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn options(kind: Kind) -> Options {
+    let options = match kind {
+        Kind::Plain => Options::new(),
+        Kind::Encrypted => Options::new().key_provider(Arc::new(LocalKey::new(SecretKey::from_bytes([0x5a; 32])))),
+    };
+    options.maintenance(Maintenance::Inline).inline_max(4096).log_file_size(16 << 10).compression(Compression::Auto)
 }
 
 /// Contents that take every way through the format: one of each algorithm, compressed or not, in the log and in segments, of
@@ -84,9 +94,16 @@ fn pull(store: &Store) {
     assert_eq!(repository.manifests(None, 9).unwrap().len(), 3);
 }
 
-fn write(dir: &Path) {
-    let store = options().create(true).open(dir).unwrap();
+fn write(dir: &Path, kind: Kind) {
+    let store = options(kind).create(true).open(dir).unwrap();
     push(&store);
+    if kind == Kind::Encrypted {
+        store.create_domain(&"tenant".parse().unwrap(), None).unwrap();
+        let settings = RepositorySettings::new().domain("tenant".parse().unwrap());
+        let repository = store.create_repository(&name("tenant/app"), settings).unwrap();
+        repository.put("the tenant's", Algorithm::Sha256).unwrap();
+        store.rotate_data_key(None).unwrap();
+    }
     let digests: Vec<Digest> =
         contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap()).collect();
     store.pin("all", &digests[0], PinOptions::new().references(&digests[1..])).unwrap();
@@ -104,13 +121,22 @@ fn write(dir: &Path) {
 
 #[test]
 fn a_store_of_an_earlier_build_holds_what_it_held_and_goes_on() {
+    opens(Kind::Plain);
+}
+
+#[test]
+fn so_does_an_encrypted_one() {
+    opens(Kind::Encrypted);
+}
+
+fn opens(kind: Kind) {
     if std::env::var_os("STRONGROOM_BLESS").is_some() {
-        let _ = fs::remove_dir_all(golden());
-        write(&golden());
+        let _ = fs::remove_dir_all(golden(kind));
+        write(&golden(kind), kind);
     }
     let dir = tempfile::tempdir().unwrap();
-    copy(&golden(), dir.path());
-    let store = options().open(dir.path()).unwrap();
+    copy(&golden(kind), dir.path());
+    let store = options(kind).open(dir.path()).unwrap();
     let mut digests = Vec::new();
     for (algorithm, content) in contents() {
         let digest = Digest::of(algorithm, &content);
@@ -126,8 +152,16 @@ fn a_store_of_an_earlier_build_holds_what_it_held_and_goes_on() {
     assert_eq!(store.pins(None, 10).unwrap(), ["all", "later"]);
     assert!(store.verify(|_| {}).unwrap().findings.is_empty());
     goes_on(&store);
+    if kind == Kind::Encrypted {
+        let keys: Vec<_> = store.domains().iter().map(|domain| (domain.number, domain.current_key)).collect();
+        assert_eq!(keys, [(0, 2), (1, 1)]);
+        let tenant = store.repository(&name("tenant/app")).unwrap();
+        let digest = Digest::of(Algorithm::Sha256, b"the tenant's");
+        assert_eq!(tenant.get(&digest).unwrap().bytes().unwrap(), "the tenant's");
+        assert!(store.rewrite(|_| GoOn::Yes).unwrap().complete);
+    }
     store.close().unwrap();
-    assert!(Store::open(dir.path()).unwrap().verify(|_| {}).unwrap().findings.is_empty());
+    assert!(options(kind).open(dir.path()).unwrap().verify(|_| {}).unwrap().findings.is_empty());
 }
 
 /// The upload is taken up where it was left, the state of its hash included.

@@ -38,6 +38,9 @@ const WATERMARK: &[u8] = &[0];
 /// An opening that takes longer counts as failed. 5 million keys take 2.7 s.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// So often it is tried again, every 20 ms, where sled has not let go of its lock.
+const LOCK_TRIES: u32 = 50;
+
 const CACHE: u64 = 32 << 20;
 
 /// A page with more bytes than this is divided.
@@ -122,7 +125,18 @@ impl SledBackend {
             .name("strongroom-names".into())
             .spawn(move || {
                 let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(500));
-                let opened = catch_unwind(AssertUnwindSafe(|| config.mode(sled::Mode::LowSpace).open()));
+                let config = config.mode(sled::Mode::LowSpace);
+                let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
+                let mut opened = open();
+                // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else can have it.
+                for _ in 0..LOCK_TRIES {
+                    let Ok(Err(sled::Error::Io(error))) = &opened else { break };
+                    if !error.to_string().contains("lock") {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                    opened = open();
+                }
                 let _ = sender.send(opened); // nobody waits any more after the deadline
             })
             .map_err(|_| Failed)?;
