@@ -13,6 +13,7 @@
 //!   next opening goes on.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -313,7 +314,10 @@ impl Inner {
         // Before the list: a log file that is begun meanwhile has a higher id, or is in the list.
         let floor = self.files.horizon().1;
         for (id, path) in self.all_files(&self.files.layout.segments())? {
-            let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+            let file = match self.files.vfs.open(&path, OpenMode::Read) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed since
+                other => other.map_err(Error::io("open", &path))?,
+            };
             let mut header = [0; 512];
             let header = file.read_exact_at(&mut header, 0).ok().and_then(|()| parse_header(&header));
             // What a header says of itself is believed only where no other domain says otherwise.
