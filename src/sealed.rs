@@ -185,13 +185,28 @@ impl SealedFile {
 
     /// Copies bytes of the file as they are: from the mapping, if they were [seen](Self::mark) before, so that a read error is an error.
     pub(crate) fn copy_to(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        if let Some(mapped) = self.mapped(offset, out.len())?
-            && self.bit(offset, out.len()).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
-        {
-            out.copy_from_slice(mapped);
+        if let Some(seen) = self.seen(offset, out.len())? {
+            out.copy_from_slice(seen);
             return Ok(());
         }
         self.read_into(offset, out)
+    }
+
+    /// [`copy_to`](Self::copy_to), behind what is in a vector: without filling it with zeros before.
+    pub(crate) fn append_to(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(seen) = self.seen(offset, len)? {
+            out.extend_from_slice(seen);
+            return Ok(());
+        }
+        let filled = out.len();
+        out.resize(filled + len, 0);
+        self.read_into(offset, out.get_mut(filled..).unwrap_or_default())
+    }
+
+    /// A part of the mapping that was read by position before.
+    fn seen(&self, offset: u64, len: usize) -> Result<Option<&[u8]>> {
+        let is_seen = |(word, bit): (&AtomicU64, u64)| word.load(Ordering::Relaxed) & bit != 0;
+        Ok(self.mapped(offset, len)?.filter(|_| self.bit(offset, len).is_some_and(is_seen)))
     }
 
     /// Remembers that bytes were read, and were what they should be.

@@ -201,25 +201,25 @@ impl Blob {
         let (first, last) = (start / block_len, (end - 1) / block_len);
         let from = first * block_len;
         let until = ((last + 1) * block_len).min(place.stored_len);
-        let mut out = Buffer::new(to_usize(until - from)?);
         if blocks(place.stored_len, place.block_log2) == 1 {
-            self.decrypt_small(opening, out.as_mut())?;
-            return Ok(out.into_bytes().slice(to_usize(start)?..to_usize(end)?));
+            let content = self.decrypt_small(opening)?;
+            return Ok(content.slice(to_usize(start)?..to_usize(end)?));
         }
         let table = self.sealed_table(opening, first, last)?;
-        let blocks = out.as_mut().chunks_mut(to_usize(block_len)?);
-        for (index, (number, block)) in (first..=last).zip(blocks).enumerate() {
+        let mut out = Buffer::new(to_usize(until - from)?);
+        for (index, number) in (first..=last).enumerate() {
             let at = place.offset + number * block_len;
-            self.file.copy_to(at, block)?;
+            let len = block_len.min(place.stored_len - number * block_len);
+            let block = out.append(&self.file, at, to_usize(len)?)?;
             let opened = open_block(&opening.sealing, entry(&table, index), number, opening.prefix, block);
             opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
-            self.file.mark(at, block.len());
+            self.file.mark(at, to_usize(len)?);
         }
         Ok(out.into_bytes().slice(to_usize(start - from)?..to_usize(end - from)?))
     }
 
     /// Decrypts content of one block, which is read together with what stands behind it.
-    fn decrypt_small(&self, opening: &Opening, out: &mut [u8]) -> Result<()> {
+    fn decrypt_small(&self, opening: &Opening) -> Result<Bytes> {
         let place = &self.fact.place;
         let table_at = to_usize(table_offset(place.stored_len, place.key))?;
         SCRATCH.with_borrow_mut(|scratch| {
@@ -227,14 +227,14 @@ impl Blob {
             self.file.copy_to(place.offset, scratch)?;
             let (content, table) = scratch.split_at(table_at);
             let is_expected = opening.check.as_ref().is_none_or(|check| table_check(check, table) == place.crc);
-            let stored = content.get(..out.len()).filter(|_| is_expected);
+            let stored = content.get(..to_usize(place.stored_len)?).filter(|_| is_expected);
             let opened = stored.and_then(|stored| {
-                out.copy_from_slice(stored);
-                open_block(&opening.sealing, table, 0, opening.prefix, out)
+                let mut out = stored.to_vec();
+                open_block(&opening.sealing, table, 0, opening.prefix, &mut out).map(|()| out)
             });
-            opened.ok_or_else(|| self.corrupt(Damage::Seal))?;
+            let out = opened.ok_or_else(|| self.corrupt(Damage::Seal))?;
             self.file.mark(place.offset, scratch.len());
-            Ok(())
+            Ok(out.into())
         })
     }
 
@@ -289,7 +289,8 @@ thread_local! {
 /// Memory that content is decrypted into.
 enum Buffer {
     Small(Vec<u8>),
-    Large(MmapMut),
+    /// And how much of it is filled.
+    Large(MmapMut, usize),
 }
 
 impl Buffer {
@@ -302,22 +303,32 @@ impl Buffer {
         {
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage); // only slower without
-            return Self::Large(map);
+            return Self::Large(map, 0);
         }
-        Self::Small(vec![0; len])
+        Self::Small(Vec::with_capacity(len))
     }
 
-    fn as_mut(&mut self) -> &mut [u8] {
+    /// Copies bytes of a file behind what is there.
+    fn append(&mut self, file: &SealedFile, offset: u64, len: usize) -> Result<&mut [u8]> {
         match self {
-            Self::Small(bytes) => bytes,
-            Self::Large(map) => map,
+            Self::Small(bytes) => {
+                let filled = bytes.len();
+                file.append_to(offset, len, bytes)?;
+                Ok(bytes.get_mut(filled..).unwrap_or_default())
+            }
+            Self::Large(map, filled) => {
+                let block = map.get_mut(*filled..*filled + len).unwrap_or_default();
+                *filled += len;
+                file.copy_to(offset, block)?;
+                Ok(block)
+            }
         }
     }
 
     fn into_bytes(self) -> Bytes {
         match self {
             Self::Small(bytes) => bytes.into(),
-            Self::Large(map) => Bytes::from_owner(map),
+            Self::Large(map, _) => Bytes::from_owner(map),
         }
     }
 }
