@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 
+mod content;
+
 use std::hint::black_box;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
+use content::random;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::Digest as _;
 use strongroom::keys::{LocalKey, SecretKey};
@@ -18,16 +21,6 @@ const SHORT: usize = 4 << 10;
 const BLOBS: usize = 50_000;
 /// So many small operations are timed together.
 const BATCH: usize = 2000;
-
-fn random(state: &mut u64, len: usize) -> Vec<u8> {
-    std::iter::repeat_with(|| {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state ^ *state >> 29).to_le_bytes()
-    })
-    .flatten()
-    .take(len)
-    .collect()
-}
 
 /// A store with many small blobs, whose facts are in runs, and what is measured on it.
 struct Lab {

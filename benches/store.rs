@@ -3,20 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 
+mod content;
+
 use std::time::Duration;
 
+use content::random;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::{Algorithm, Digest, Durability, Options, Store};
-
-fn random(state: &mut u64, len: usize) -> Vec<u8> {
-    std::iter::repeat_with(|| {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state ^ *state >> 29).to_le_bytes()
-    })
-    .flatten()
-    .take(len)
-    .collect()
-}
 
 /// On the disk that the project is on, not on a file system in memory.
 fn dir() -> tempfile::TempDir {
