@@ -353,11 +353,12 @@ impl Opening {
         let key = fact.place.key;
         let unknown = || Error::corrupt(file.path(), fact.place.offset, Damage::Invalid("key number"));
         let envelope = file.envelope.as_ref().ok_or_else(unknown)?;
-        let cipher = envelope.cipher(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
+        let sealing = envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
         let has_check = fact.place.crc != 0;
-        let check = has_check.then(|| envelope.check_key(keys, domain, key).ok_or_else(unknown)).transpose()?;
+        let check_key = || envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown);
+        let check = has_check.then(check_key).transpose()?;
         let prefix = (!has_check).then_some(fact.place.offset);
-        Ok(Self { sealing: Sealing { cipher, domain, key }, check, prefix })
+        Ok(Self { sealing, check, prefix })
     }
 }
 

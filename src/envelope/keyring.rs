@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use zeroize::Zeroizing;
 
-use super::{Cipher, Identity, KeyNumber, Purpose, Suite, cipher, subkey};
+use super::{Cipher, Identity, KeyNumber, Purpose, Suite, subkey};
 use crate::error::{Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
@@ -52,6 +52,13 @@ pub(crate) struct Domain {
     pub(crate) keys: BTreeMap<KeyNumber, DataKey>,
 }
 
+impl Domain {
+    /// A domain without a key.
+    fn new(state: DomainState, label: &str) -> Self {
+        Self { state, label: label.to_owned(), current: 0, keys: BTreeMap::new() }
+    }
+}
+
 /// All keys, as of one moment. Replaced as a whole, after what it says is durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Keyring {
@@ -69,8 +76,7 @@ pub(crate) struct Keyring {
 impl Keyring {
     /// The keyring of a store that is not encrypted.
     pub(crate) fn plain(store: StoreId) -> Self {
-        let domain = Domain { state: DomainState::Active, label: String::new(), current: 0, keys: BTreeMap::new() };
-        let domains = BTreeMap::from([(DomainId::DEFAULT, domain)]);
+        let domains = BTreeMap::from([(DomainId::DEFAULT, Domain::new(DomainState::Active, ""))]);
         Self { store, generation: 0, accepts_plain: true, next_domain: DomainId(1), domains }
     }
 
@@ -109,6 +115,11 @@ impl Keyring {
         (domain.state == DomainState::Active).then_some(domain.current)
     }
 
+    /// [`current`](Self::current), or the error that the domain was shredded.
+    pub(crate) fn in_use(&self, domain: DomainId) -> Result<KeyNumber> {
+        self.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })
+    }
+
     /// Whether a domain's keys were destroyed.
     pub(crate) fn is_shredded(&self, domain: DomainId) -> bool {
         domain < self.next_domain && self.current(domain).is_none()
@@ -127,11 +138,6 @@ impl Keyring {
         self.domains.get(&domain)?.keys.get(&number)
     }
 
-    /// How many data keys there are.
-    pub(crate) fn data_keys(&self) -> usize {
-        self.domains.values().map(|domain| domain.keys.len()).sum()
-    }
-
     /// Whether what is encrypted with a key of a domain, or with none (0), can be read and is believed.
     pub(crate) fn has(&self, domain: DomainId, number: KeyNumber) -> bool {
         if number == 0 { self.accepts_plain } else { self.data_key(domain, number).is_some() }
@@ -146,25 +152,31 @@ impl Keyring {
         purpose: Purpose,
         file: FileId,
     ) -> Option<Arc<Cipher>> {
+        let suite = self.data_key(domain, key)?.suite;
+        Cipher::new(suite, &*self.subkey(domain, key, salt, purpose, file)?).map(Arc::new)
+    }
+
+    fn subkey(
+        &self,
+        domain: DomainId,
+        key: KeyNumber,
+        salt: &[u8; 32],
+        purpose: Purpose,
+        file: FileId,
+    ) -> Option<Zeroizing<[u8; 32]>> {
         let identity = Identity { store: self.store, domain, key, file };
-        cipher(self.data_key(domain, key)?, salt, purpose, identity)
+        subkey(&self.data_key(domain, key)?.secret, salt, purpose, identity)
     }
 
     /// Another domain of this name, in use from now on, with a key of its own.
-    pub(crate) fn with_domain(
-        &self,
-        label: &str,
-        provider: &dyn KeyProvider,
-        key_id: &str,
-    ) -> Result<(Self, DomainId)> {
+    pub(crate) fn with_domain(&self, label: &str, provider: &dyn KeyProvider, key_id: &str) -> Result<Self> {
         let id = self.next_domain;
         Error::check_limit("the number of key domains", self.domains.len() + 1, MAX_DOMAINS)?;
         let mut new = self.next();
         new.next_domain = DomainId(id.0.saturating_add(1));
-        let domain = Domain { state: DomainState::Active, label: label.to_owned(), current: 0, keys: BTreeMap::new() };
-        new.domains.insert(id, domain);
+        new.domains.insert(id, Domain::new(DomainState::Active, label));
         new.add_key(id, provider, key_id)?;
-        Ok((new, id))
+        Ok(new)
     }
 
     /// The keys with encryption turned on.
@@ -217,8 +229,7 @@ impl Keyring {
     /// The keys without those of a domain, of which files may be left.
     pub(crate) fn shredding(&self, domain: DomainId) -> Self {
         let mut new = self.next();
-        let state = DomainState::Shredding;
-        new.domains.insert(domain, Domain { state, label: String::new(), current: 0, keys: BTreeMap::new() });
+        new.domains.insert(domain, Domain::new(DomainState::Shredding, ""));
         new
     }
 
@@ -307,38 +318,35 @@ const MAX_WRAPPED: usize = 8 << 10;
 pub(crate) struct FileEnvelope {
     file: FileId,
     salt: [u8; 32],
-    ciphers: RwLock<Vec<(Wanted, Arc<Cipher>)>>,
+    sealings: RwLock<Vec<(Purpose, Sealing)>>,
 }
-
-/// What a cipher is for.
-type Wanted = (DomainId, KeyNumber, Purpose);
 
 impl FileEnvelope {
     /// The envelope of a file with this header, in which something random stands.
     pub(crate) fn new(file: FileId, header: &[u8]) -> Self {
-        Self { file, salt: *blake3::hash(header).as_bytes(), ciphers: RwLock::default() }
+        Self { file, salt: *blake3::hash(header).as_bytes(), sealings: RwLock::default() }
     }
 
-    /// The cipher for one of the file's purposes; `None` where there is no such key (any more).
-    pub(crate) fn cipher(
+    /// How what is in the file was encrypted with a key, for one of its purposes; `None` where there is no such key (any more).
+    pub(crate) fn opening(
         &self,
         keys: &Keyring,
         domain: DomainId,
         key: KeyNumber,
         purpose: Purpose,
-    ) -> Option<Arc<Cipher>> {
-        let wanted = (domain, key, purpose);
-        if let Some((_, cipher)) = read(&self.ciphers).iter().find(|(known, _)| *known == wanted) {
-            return Some(Arc::clone(cipher));
+    ) -> Option<Sealing> {
+        let is_it = |(of, known): &&(Purpose, Sealing)| (*of, known.domain, known.key) == (purpose, domain, key);
+        if let Some((_, sealing)) = read(&self.sealings).iter().find(is_it) {
+            return Some(sealing.clone());
         }
-        let cipher = keys.cipher(domain, key, &self.salt, purpose, self.file)?;
-        write(&self.ciphers).push((wanted, Arc::clone(&cipher)));
-        Some(cipher)
+        let sealing = Sealing { cipher: keys.cipher(domain, key, &self.salt, purpose, self.file)?, domain, key };
+        write(&self.sealings).push((purpose, sealing.clone()));
+        Some(sealing)
     }
 
     /// Forgets the ciphers of a domain.
     pub(crate) fn forget(&self, domain: DomainId) {
-        write(&self.ciphers).retain(|((of, ..), _)| *of != domain);
+        write(&self.sealings).retain(|(_, sealing)| sealing.domain != domain);
     }
 
     /// How what is written to the file is encrypted; none without encryption.
@@ -346,25 +354,24 @@ impl FileEnvelope {
     /// # Errors
     /// [`Error::DomainShredded`] where the domain has no key any more.
     pub(crate) fn sealing(&self, keys: &Keyring, domain: DomainId, purpose: Purpose) -> Result<Option<Sealing>> {
-        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
-        if key == 0 {
-            return Ok(None);
+        match keys.in_use(domain)? {
+            0 => Ok(None),
+            key => {
+                let sealing = self.opening(keys, domain, key, purpose);
+                sealing.map(Some).ok_or(Error::DomainShredded { domain: domain.0 })
+            }
         }
-        let cipher = self.cipher(keys, domain, key, purpose).ok_or(Error::DomainShredded { domain: domain.0 })?;
-        Ok(Some(Sealing { cipher, domain, key }))
     }
 
-    /// The key for the checks of a log file's records.
-    pub(crate) fn header_key(&self, keys: &Keyring, key: KeyNumber) -> Option<Zeroizing<[u8; 32]>> {
-        let domain = DomainId::DEFAULT;
-        let identity = Identity { store: keys.store, domain, key, file: self.file };
-        subkey(&keys.data_key(domain, key)?.secret, &self.salt, Purpose::Header, identity)
-    }
-
-    /// The key for the check of a segment's table of blocks.
-    pub(crate) fn check_key(&self, keys: &Keyring, domain: DomainId, key: KeyNumber) -> Option<Zeroizing<[u8; 32]>> {
-        let identity = Identity { store: keys.store, domain, key, file: self.file };
-        subkey(&keys.data_key(domain, key)?.secret, &self.salt, Purpose::Check, identity)
+    /// A subkey for something else than a cipher; `None` where there is no such key (any more).
+    pub(crate) fn subkey(
+        &self,
+        keys: &Keyring,
+        domain: DomainId,
+        key: KeyNumber,
+        purpose: Purpose,
+    ) -> Option<Zeroizing<[u8; 32]>> {
+        keys.subkey(domain, key, &self.salt, purpose, self.file)
     }
 }
 

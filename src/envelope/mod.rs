@@ -42,19 +42,20 @@
 //!
 //! The tests record every (key, nonce) pair over all simulated crashes ([`recorder`]).
 
+mod header;
 mod keyring;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod recorder;
 mod table;
 
 use std::fmt;
-use std::sync::Arc;
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Tag as RingTag, UnboundKey};
 use ring::hkdf;
 use zeroize::Zeroizing;
 
-pub(crate) use self::keyring::{DataKey, Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
+pub(crate) use self::header::FileHeader;
+pub(crate) use self::keyring::{Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
 pub(crate) use self::table::Table;
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::SecretKey;
@@ -244,9 +245,4 @@ impl Cipher {
 
 fn assume_unique(nonce: Nonce) -> ring::aead::Nonce {
     ring::aead::Nonce::assume_unique_for_key(nonce.to_bytes())
-}
-
-/// A cipher that a data key makes under a salt.
-pub(crate) fn cipher(key: &DataKey, salt: &[u8; 32], purpose: Purpose, identity: Identity) -> Option<Arc<Cipher>> {
-    Cipher::new(key.suite, &*subkey(&key.secret, salt, purpose, identity)?).map(Arc::new)
 }

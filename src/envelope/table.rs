@@ -14,8 +14,9 @@
 
 use std::path::Path;
 
+use super::keyring::DataKey;
 use super::keyring::{MAX_DOMAINS, context};
-use super::{DataKey, Domain, DomainState, KeyNumber, Keyring, Nonce, Purpose, Suite, TAG_LEN};
+use super::{Domain, DomainState, KeyNumber, Keyring, Nonce, Purpose, Suite, TAG_LEN};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::{KeyError, KeyProvider};

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Purpose, Sealing};
+use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::log::record::{Body, Encoded, Position, Salt};
@@ -55,7 +55,7 @@ pub(crate) struct LogHeader {
 
 /// What the keys make of a log file.
 pub(crate) struct LogKeys {
-    envelope: FileEnvelope,
+    pub(crate) envelope: FileEnvelope,
     /// The key of the checks in records' headers.
     pub(crate) check: Zeroizing<[u8; 32]>,
 }
@@ -76,22 +76,13 @@ impl LogKeys {
         let check = match header.key {
             0 if keys.accepts_plain => Ok(Zeroizing::new(header.salt)),
             0 => Err(Damage::NotSealed),
-            key => envelope.header_key(keys, key).ok_or(Damage::Invalid("key number")),
+            key => {
+                let check = envelope.subkey(keys, DomainId::DEFAULT, key, Purpose::Header);
+                check.ok_or(Damage::Invalid("key number"))
+            }
         };
         let check = check.map_err(|damage| Error::corrupt(path, 0, damage))?;
         Ok(Self { envelope, check })
-    }
-
-    /// How what is in the file was encrypted with a key; `None` where there is no such key (any more).
-    pub(crate) fn opening(
-        &self,
-        keys: &Keyring,
-        domain: DomainId,
-        key: KeyNumber,
-        purpose: Purpose,
-    ) -> Option<Sealing> {
-        let cipher = self.envelope.cipher(keys, domain, key, purpose)?;
-        Some(Sealing { cipher, domain, key })
     }
 }
 

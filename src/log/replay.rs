@@ -167,7 +167,7 @@ impl<'a> Replay<'a> {
     }
 
     fn opening(&self, header: &Header, purpose: Purpose) -> Option<Sealing> {
-        self.keys.opening(self.keyring, header.domain, header.key, purpose)
+        self.keys.envelope.opening(self.keyring, header.domain, header.key, purpose)
     }
 
     /// Ends the log before `record`, unless that is known to have been durable.

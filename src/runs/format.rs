@@ -2,7 +2,7 @@
 
 use crate::envelope::{KeyNumber, TAG_LEN};
 use crate::facts::Family;
-use crate::id::{DomainId, FileId, Lsn, StoreId};
+use crate::id::Lsn;
 use crate::runs::guide;
 use crate::wire::{Fields, PutFields, crc32c};
 
@@ -15,53 +15,9 @@ pub(crate) const TOMBSTONE: u8 = 0;
 pub(crate) const INLINE: u8 = 1;
 pub(crate) const HEAP: u8 = 2;
 
-const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
+pub(super) const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
 const VERSION: u32 = 1;
-
-/// What a run says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RunHeader {
-    pub(crate) id: FileId,
-    pub(crate) store: StoreId,
-    /// The key domain of all its facts.
-    pub(crate) domain: DomainId,
-    /// The number of the key that it is encrypted with; 0 for none.
-    pub(crate) key: KeyNumber,
-    /// Random where it is encrypted, else zeros.
-    pub(crate) salt: [u8; 32],
-}
-
-impl RunHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        out.put(&MAGIC);
-        out.put_u32(VERSION);
-        out.put_u32(self.domain.0);
-        out.put_u64(self.id.0);
-        out.put(&self.store.0);
-        out.put_u32(self.key.into());
-        out.put_u32(0);
-        out.put(&self.salt);
-        out.resize(508, 0);
-        out.put_u32(crc32c(&out));
-        out
-    }
-
-    /// Parses a header; `None` where the bytes are none.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
-        let mut fields = Fields(body);
-        if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
-            return None;
-        }
-        let domain = DomainId(fields.u32()?);
-        let (id, store) = (FileId(fields.u64()?), StoreId(fields.array()?));
-        let key = KeyNumber::try_from(fields.u32()?).ok()?;
-        fields.u32()?;
-        Some(Self { id, store, domain, key, salt: fields.array()? })
-    }
-}
 
 /// The length of a page's entry in the table: its CRC-32C, or the tag that it was encrypted with.
 pub(crate) fn entry_len(key: KeyNumber) -> u64 {

@@ -8,8 +8,7 @@
 //! header, 512 bytes | pages of 4 KiB: for each section its entries, heap and guide | table of the pages'
 //! CRC-32Cs | footer | trailer, 24 bytes
 //!
-//! header:  magic 8 | version u32 | domain u32 | file u64 | store 16 | key u32 | reserved (0) 4 | salt 32 | zeros |
-//!          crc u32 at 508
+//! header:  see [`FileHeader`](crate::envelope::FileHeader)
 //! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the heap), then the
 //!          value where all values of the family have one length, else heap offset u48, length u32
 //! guide:   lines of 64 bytes, each for an equal share of the range of keys: whether a key may be there, and where

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::envelope::{FileEnvelope, Keyring, Nonce, Purpose, Sealing};
+use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
 use crate::id::{DomainId, FileId};
 use crate::runs::format::{
-    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, RunHeader, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
     entry_len, parse_trailer,
 };
 use crate::runs::guide::{LINE, Line, place};
@@ -25,7 +25,7 @@ use crate::wire::{Fields, crc32c};
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    header: RunHeader,
+    header: FileHeader,
     file: SealedFile,
     /// How it is encrypted, if it is, and where its pages are kept then.
     sealing: Option<(Sealing, Arc<PageCache>)>,
@@ -61,17 +61,16 @@ impl Run {
         let mappings = if key == 0 { mappings } else { &none };
         let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
         let encoded = file.read(0, 512)?;
-        let header = RunHeader::parse(&encoded);
-        let is_it =
-            |header: &RunHeader| (header.id, header.store, header.domain, header.key) == (id, keys.store, domain, key);
+        let header = FileHeader::parse(&encoded, &MAGIC);
+        let is_it = |header: &FileHeader| header.is_of(id, keys.store, domain, key);
         let header = header.filter(is_it).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
         let sealing = match key {
             0 if keys.accepts_plain => None,
             0 => return Err(corrupt(0, Damage::NotSealed)),
             _ => {
-                let cipher = FileEnvelope::new(id, &encoded).cipher(keys, domain, key, Purpose::Page);
-                let cipher = cipher.ok_or_else(|| corrupt(0, Damage::Invalid("key number")))?;
-                Some((Sealing { cipher, domain, key }, Arc::clone(cache)))
+                let sealing = FileEnvelope::new(id, &encoded).opening(keys, domain, key, Purpose::Page);
+                let sealing = sealing.ok_or_else(|| corrupt(0, Damage::Invalid("key number")))?;
+                Some((sealing, Arc::clone(cache)))
             }
         };
         let at = len.saturating_sub(TRAILER_LEN);

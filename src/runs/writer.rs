@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::envelope::{FileEnvelope, Keyring, Nonce, Purpose, Sealing};
+use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::runs::RunMeta;
 use crate::runs::format::{
-    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, PAGE, RunHeader, Section, TOMBSTONE, encode_trailer, is_spread, slot_len,
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, encode_trailer, is_spread, slot_len,
 };
 use crate::runs::guide::GuideBuilder;
-use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{PutFields, crc32c, len64};
 
@@ -28,7 +27,7 @@ pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
 /// length, that section's entries (43 bytes each).
 #[derive(Debug)]
 pub(crate) struct RunWriter {
-    header: RunHeader,
+    header: FileHeader,
     path: PathBuf,
     pages: PageWriter,
     lsns: (Lsn, Lsn),
@@ -59,10 +58,8 @@ impl RunWriter {
         lsns: (Lsn, Lsn),
         most_entries: FamilyCounts,
     ) -> Result<Self> {
-        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
-        let salt = if key == 0 { [0; 32] } else { random()? };
-        let header = RunHeader { id, store: keys.store, domain, key, salt };
-        let encoded = header.encode();
+        let header = FileHeader::new(id, keys, domain)?;
+        let encoded = header.encode(&MAGIC);
         let sealing = FileEnvelope::new(id, &encoded).sealing(keys, domain, Purpose::Page)?;
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
         let (buffer, path_buf) = (encoded, path.to_path_buf());
@@ -166,7 +163,7 @@ impl RunWriter {
         }
         .encode();
         if let Some(sealing) = &self.pages.sealing {
-            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(), &mut footer);
+            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(&MAGIC), &mut footer);
         }
         self.pages.buffer.put(&table);
         let footer_offset = self.pages.written + len64(&self.pages.buffer);

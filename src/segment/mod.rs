@@ -3,8 +3,7 @@
 //! ```text
 //! header, 512 bytes | zeros | frames from byte 3,968 on, so that the first content begins at a page | footer | trailer
 //!
-//! header: magic 8 | version u32 | domain u32 (0) | file u64 | store 16 | key u32 (0) | reserved (0) 4 | salt 32 | zeros |
-//!         crc u32 at 508
+//! header: see [`FileHeader`](crate::envelope::FileHeader)
 //! footer: count u32, then for each frame: offset u48 | length u48 | algorithm u8, digest
 //! trailer, 24 bytes: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
@@ -18,6 +17,4 @@ mod writer;
 pub(crate) use frame::{
     BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, entry, entry_len, frame_len, open_block, table_offset,
 };
-pub(crate) use writer::{
-    Progress, SEGMENT_FRAME_OFFSET, SegmentHeader, SegmentWriter, parse_footer, parse_header, table_check,
-};
+pub(crate) use writer::{Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header, table_check};

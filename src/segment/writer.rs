@@ -6,10 +6,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::digest::Digest;
-use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Nonce, Purpose, Sealing};
+use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Codec, put_digest, take_digest};
-use crate::id::{DomainId, FileId, StoreId};
+use crate::id::{DomainId, FileId};
 use crate::segment::frame::{
     BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, entry_len, frame_len,
     open_block, put_entry,
@@ -25,7 +25,6 @@ const CONTENT_OFFSET: u64 = 4096;
 const MAGIC: [u8; 8] = *b"SRseg\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRft";
 const TRAILER_LEN: u64 = 24;
-const VERSION: u32 = 1;
 
 /// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short that
 /// smaller blocks would do is either put into the log instead, or is one block all the same.
@@ -85,11 +84,11 @@ pub(crate) struct Progress {
 impl SegmentWriter {
     /// Creates the file, for content of a domain. The caller syncs the directory.
     pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, keys: &Keyring, domain: DomainId) -> Result<Self> {
-        let key = keys.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })?;
-        let header = encode_header(id, keys.store, domain, key)?;
-        let blocks = Blocks::new(&path, &FileEnvelope::new(id, &header), keys, domain, key)?;
+        let header = FileHeader::new(id, keys, domain)?;
+        let encoded = header.encode(&MAGIC);
+        let blocks = Blocks::new(&path, &FileEnvelope::new(id, &encoded), keys, domain, header.key)?;
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
-        file.write_all_at(&header, 0).map_err(Error::io("write", &path))?;
+        file.write_all_at(&encoded, 0).map_err(Error::io("write", &path))?;
         Ok(Self { path, file, len: 0, table: Vec::new(), blocks })
     }
 
@@ -111,8 +110,7 @@ impl SegmentWriter {
         let mut header = [0; 512];
         file.read_exact_at(&mut header, 0).map_err(Error::io("read", &path))?;
         // Else what comes now would be encrypted under a salt that is damaged.
-        let expected = SegmentHeader { id, store: keys.store, domain, key: progress.key };
-        if parse_header(&header) != Some(expected) {
+        if !parse_header(&header).is_some_and(|header| header.is_of(id, keys.store, domain, progress.key)) {
             return Err(Error::corrupt(&path, 0, Damage::Invalid("segment header")));
         }
         let mut blocks = Blocks::new(&path, &FileEnvelope::new(id, &header), keys, domain, progress.key)?;
@@ -269,10 +267,9 @@ impl Blocks {
             return Ok(Self::Plain(RunningCrc::default()));
         }
         let unknown = || Error::corrupt(path, 0, Damage::Invalid("key number"));
-        let cipher = envelope.cipher(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
         Ok(Self::Sealed(SealedBlocks {
-            sealing: Sealing { cipher, domain, key },
-            check_key: envelope.check_key(keys, domain, key).ok_or_else(unknown)?,
+            sealing: envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?,
+            check_key: envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown)?,
             prefix: u64::from_le_bytes(random()?),
             rest: Zeroizing::default(),
             buffer: Vec::new(),
@@ -347,42 +344,9 @@ pub(crate) fn table_check(key: &[u8; 32], table: &[u8]) -> u32 {
     Fields(blake3::keyed_hash(key, table).as_bytes()).u32().unwrap_or_default().max(1)
 }
 
-fn encode_header(id: FileId, store: StoreId, domain: DomainId, key: KeyNumber) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(512);
-    out.put(&MAGIC);
-    out.put_u32(VERSION);
-    out.put_u32(domain.0);
-    out.put_u64(id.0);
-    out.put(&store.0);
-    out.put_u32(key.into());
-    out.put_u32(0);
-    if key != 0 {
-        out.put(&random::<32>()?);
-    }
-    out.resize(508, 0);
-    out.put_u32(crc32c(&out));
-    Ok(out)
-}
-
-/// What a segment says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentHeader {
-    pub(crate) id: FileId,
-    pub(crate) store: StoreId,
-    pub(crate) domain: DomainId,
-    pub(crate) key: KeyNumber,
-}
-
 /// Parses a segment's header. `None` where it is none.
-pub(crate) fn parse_header(bytes: &[u8]) -> Option<SegmentHeader> {
-    let (body, check) = bytes.get(..512)?.split_at_checked(508)?;
-    let mut fields = Fields(body);
-    if Fields(check).u32()? != crc32c(body) || fields.array()? != MAGIC || fields.u32()? != VERSION {
-        return None;
-    }
-    let domain = DomainId(fields.u32()?);
-    let (id, store) = (FileId(fields.u64()?), StoreId(fields.array()?));
-    Some(SegmentHeader { id, store, domain, key: KeyNumber::try_from(fields.u32()?).ok()? })
+pub(crate) fn parse_header(bytes: &[u8]) -> Option<FileHeader> {
+    FileHeader::parse(bytes, &MAGIC)
 }
 
 /// A frame as the footer names it: its offset, its length and its blob.

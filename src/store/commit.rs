@@ -227,7 +227,7 @@ impl Inner {
     ) -> Result<()> {
         let keys = self.files.keys.get();
         for (domain, request) in requests {
-            let key = match keys.current(*domain).ok_or(Error::DomainShredded { domain: domain.0 }) {
+            let key = match keys.in_use(*domain) {
                 Ok(key) if request.segment_key().is_none_or(|key| keys.has(*domain, key)) => key,
                 Ok(_) => {
                     group.results.push(Err(retired(*domain)));

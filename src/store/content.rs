@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::blob::{Blob, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::envelope::{Purpose, Sealing};
+use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, successor};
 use crate::id::{DomainId, FileId, RepositoryId};
@@ -283,12 +283,27 @@ impl Inner {
         {
             return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
         }
+        self.store_segment(into.domain(), head, rest, expect, |descriptor, file| {
+            let then = into.then(&descriptor.digest);
+            Request::PutSegment { descriptor, file, then }
+        })
+    }
+
+    /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes known. Where that does
+    /// not need it, or fails, the segment is gone.
+    pub(crate) fn store_segment(
+        &self,
+        domain: DomainId,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+        request: impl FnOnce(Descriptor, FileId) -> Request,
+    ) -> Result<Digest> {
         self.admit()?;
         let file = self.files.new_id();
-        let stored = self.write_segment(file, into.domain(), head, rest, expect).and_then(|descriptor| {
-            let then = into.then(&descriptor.digest);
-            let request = Request::PutSegment { descriptor, file, then };
-            Ok((descriptor.digest, self.commit(into.domain(), request)?.existed))
+        let stored = self.write_segment(file, domain, head, rest, expect).and_then(|descriptor| {
+            let existed = self.commit(domain, request(descriptor, file))?.existed;
+            Ok((descriptor.digest, existed))
         });
         match &stored {
             Ok((_, true)) => self.files.discard(file),
@@ -471,11 +486,9 @@ impl Inner {
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
         let keys = self.files.keys.get();
-        let cipher = file
-            .envelope
-            .as_ref()
-            .and_then(|envelope| envelope.cipher(&keys, key.domain, fact.place.key, Purpose::Content));
-        let sealing = cipher.map(|cipher| Sealing { cipher, domain: key.domain, key: fact.place.key });
+        let envelope = file.envelope.as_ref();
+        let sealing =
+            envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));
         let prefix = (fact.place.crc == 0).then_some(fact.place.offset); // in a log file
         let descriptor = Descriptor::read(&bytes, sealing.as_ref(), prefix);
         let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);

@@ -124,7 +124,7 @@ impl Store {
             Some(key_id) => key_id.to_owned(),
             None => provider.key_id().map_err(|source| Error::Key { domain: 0, source })?,
         };
-        inner.install(keys.with_domain(name.as_str(), &*provider, &key_id)?.0)
+        inner.install(keys.with_domain(name.as_str(), &*provider, &key_id)?)
     }
 
     /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; those that are there are when they
@@ -249,8 +249,7 @@ impl Inner {
             accepts_plain = keys.active().map(is_needed).collect::<Result<Vec<bool>>>()?.contains(&true);
         }
         let new = keys.retired(domain, accepts_plain);
-        let is_changed = new.accepts_plain != keys.accepts_plain || new.data_keys() != keys.data_keys();
-        if is_changed {
+        if new.accepts_plain != keys.accepts_plain || keys.gives_up(&new) {
             self.renew_names(); // its pages are encrypted with the keys that go
             self.install(new)?;
         }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use crate::blob::Blob;
-use crate::digest::Hasher;
 use crate::envelope::{KeyNumber, Keyring};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact};
@@ -161,37 +160,13 @@ impl Inner {
             let frame = Frame::new(digest, fact.len, fact.codec, &blob.stored_content()?);
             return self.commit(domain, Request::MoveFrame { from, frame }).map(drop);
         }
-        self.admit()?;
-        let id = self.files.new_id();
-        let written = self.copy_to_segment(&blob, id, domain).and_then(|descriptor| {
-            Ok(self.commit(domain, Request::MoveSegment { from, descriptor, file: id })?.existed)
-        });
-        match &written {
-            Ok(true) => self.files.discard(id),
-            Ok(false) => self.publish(id)?,
-            Err(error) => self.files.give_up(id, error),
+        let request = |descriptor, file| Request::MoveSegment { from, descriptor, file };
+        let moved = self.store_segment(domain, &[], Some(&mut blob.reader()), digest.into(), request);
+        match moved {
+            Err(Error::DigestMismatch { .. }) => Err(blob.corrupt(Damage::Digest)),
+            Err(Error::Source { source }) => Err(read_failed(&source)),
+            other => other.map(drop),
         }
-        written.map(drop)
-    }
-
-    fn copy_to_segment(&self, blob: &Blob, id: FileId, domain: DomainId) -> Result<crate::segment::Descriptor> {
-        let digest = *blob.digest();
-        let mut writer = self.create_segment(id, domain)?;
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut at = 0;
-        while at < blob.len() {
-            let end = blob.len().min(at + (1 << 20));
-            let piece = blob.slice(at..end)?;
-            hasher.update(&piece);
-            writer.append(&piece)?;
-            at = end;
-        }
-        if hasher.finish() != digest {
-            return Err(blob.corrupt(Damage::Digest));
-        }
-        let descriptor = writer.seal(digest)?;
-        writer.sync().map_err(|error| self.poison(error))?;
-        Ok(descriptor)
     }
 
     /// Brings a domain's facts into runs that are encrypted with the current key, and lets go of log files with others.
@@ -214,6 +189,12 @@ impl Inner {
         lock(&self.dead_logs).append(&mut dropped);
         self.drop_dead_logs()
     }
+}
+
+/// What a blob's reader met.
+fn read_failed(error: &Arc<std::io::Error>) -> Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    cause.cloned().unwrap_or_else(|| Error::Source { source: Arc::clone(error) })
 }
 
 impl Snapshot {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::blob::Blob;
 use crate::digest::Digest;
-use crate::envelope::{FileEnvelope, KeyNumber, Purpose, Sealing};
+use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
 use crate::id::{DomainId, FileId};
 use crate::registry::recount;
-use crate::segment::{DESCRIPTOR_LEN, SegmentHeader, parse_footer, parse_header};
+use crate::segment::{DESCRIPTOR_LEN, parse_footer, parse_header};
 use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
@@ -168,12 +168,10 @@ impl Inner {
         };
         let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
         let header = read(0, 512).ok_or_else(invalid)?;
-        let expected = SegmentHeader { id, store: self.files.store, domain, key };
-        if parse_header(&header) != Some(expected) {
+        if !parse_header(&header).is_some_and(|header| header.is_of(id, self.files.store, domain, key)) {
             return Err(invalid());
         }
-        let cipher = FileEnvelope::new(id, &header).cipher(&self.files.keys.get(), domain, key, Purpose::Content);
-        let sealing = cipher.map(|cipher| Sealing { cipher, domain, key });
+        let sealing = FileEnvelope::new(id, &header).opening(&self.files.keys.get(), domain, key, Purpose::Content);
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         match parse_footer(len, sealing.as_ref(), read) {
             Some(_) => Ok(()),
