@@ -52,6 +52,27 @@ impl Clock {
     }
 }
 
+/// For how long stays what nothing holds after somebody relied on it, in milliseconds of open time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention(pub(crate) u64);
+
+impl Retention {
+    /// When something was last relied on is noted with this precision, so that claiming it again and again costs nothing.
+    fn precision(self) -> u64 {
+        self.0 / 8
+    }
+
+    /// Whether it is time to note that somebody relies on what was last relied on at a time.
+    pub(crate) fn is_stale(self, touched: u64, now: u64) -> bool {
+        touched.saturating_add(self.precision()) <= now
+    }
+
+    /// Whether nobody relies any more on what was last relied on at a time.
+    pub(crate) fn has_expired(self, touched: u64, now: u64) -> bool {
+        touched.saturating_add(self.0).saturating_add(self.precision()) <= now
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
         Self::system()

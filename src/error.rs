@@ -396,6 +396,9 @@ pub enum Damage {
         /// The last LSN found.
         found: u64,
     },
+    /// The content was found damaged before. It is whole again when somebody pushes it again.
+    #[error("content was found damaged; pushing it again brings it back")]
+    Known,
     /// Compressed content does not decompress, or not to its length.
     #[error("compressed content does not decompress to its length")]
     Compression,

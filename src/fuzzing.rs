@@ -101,7 +101,7 @@ pub fn run(bytes: &[u8]) {
     let len = bytes.len() as u64;
     let budget = MappingBudget::new(ReadMode::Positioned, 0);
     let (id, domain, lsn) = (FileId(1), DomainId::DEFAULT, crate::Lsn(1));
-    let meta = RunMeta { id, level: 0, domain, key: 0, entries: 0, lsn_min: lsn, lsn_max: lsn, len };
+    let meta = RunMeta { id, level: 0, domain, key: 0, entries: 0, tombstones: 0, lsn_min: lsn, lsn_max: lsn, len };
     if let Ok(run) = Run::open(&RealVfs, &path, &meta, &plain(), &budget, &PageCache::new(0)) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {

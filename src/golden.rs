@@ -10,14 +10,14 @@ use std::path::Path;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
-    BlobFact, Codec, Fact, Family, Held, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
+    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
     RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
 use crate::log::{ActiveLog, Body, LogHeader, Named, Position, Times};
 use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
-use crate::segment::{Frame, SegmentWriter};
+use crate::segment::{Frame, Pack, SegmentWriter};
 use crate::store::NOT_RANDOM;
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
@@ -35,7 +35,15 @@ fn digest(algorithm: Algorithm) -> Digest {
 
 fn facts() -> Vec<Fact> {
     let place = Place { file: FileId(3), offset: 4096, stored_len: 70_000, block_log2: 16, crc: 0x0102_0304, key: 0 };
-    let blob = |algorithm| BlobFact { algorithm, codec: Codec::Zstd, place, len: 100_000, count: 2 };
+    let blob = |algorithm| BlobFact {
+        algorithm,
+        codec: Codec::Zstd,
+        place,
+        len: 100_000,
+        count: 2,
+        touched: 0x0a0b_0c0d,
+        damaged: algorithm == Algorithm::Sha512,
+    };
     let segment =
         SegmentFact { kind: SegmentKind::Sealed, live_frames: 1, live_bytes: 70_136, frame_bytes: 70_136, key: 0 };
     let pin = PinFact {
@@ -64,6 +72,7 @@ fn facts() -> Vec<Fact> {
         (Key::pin(DOMAIN, &pin.name), Some(pin.encode())),
         (Key::upload(DOMAIN, UPLOAD), Some(upload.encode())),
         (Key::upload_part(DOMAIN, UPLOAD, 1), Some(Value::new(&[9; 8]))),
+        Idle::of_pin(&Key::pin(DOMAIN, &pin.name), &pin).unwrap().fact(),
     ];
     facts.extend(repository_facts());
     facts.sort_by_key(|(key, _)| *key);
@@ -149,7 +158,8 @@ fn list(key: KeyNumber) -> RunList {
         LogEntry { id: FileId(10), first_lsn: Lsn(26), sealed: None },
     ];
     let (domain, lsn_min, lsn_max) = (DOMAIN, Lsn(1), Lsn(20));
-    let run = |id, level| RunMeta { id: FileId(id), domain, key, level, entries: 7, lsn_min, lsn_max, len: 20_000 };
+    let (entries, tombstones, len) = (7, 2, 20_000);
+    let run = |id, level| RunMeta { id: FileId(id), domain, key, level, entries, tombstones, lsn_min, lsn_max, len };
     list.runs = vec![run(8, 0), run(6, 1)];
     list
 }
@@ -202,6 +212,12 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
         writer.append(&content).unwrap();
         writer.seal(Digest::of(Algorithm::Sha256, &content)).unwrap();
     });
+    let pack = file(|vfs, path| {
+        let mut pack = Pack::create(vfs, path.into(), FileId(4), keys, DOMAIN).unwrap();
+        pack.append(&frame).unwrap();
+        pack.append(&Frame::new(digest(Algorithm::Sha256), 9000, Codec::Plain, &[5; 9000])).unwrap();
+        pack.finish().unwrap();
+    });
     let structures = vec![
         ("FORMAT", crate::store::format::encode(keys).unwrap()),
         ("log header", header.encode()),
@@ -210,6 +226,7 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
         ("run", run),
         ("list", list(key).encode(keys).unwrap()),
         ("segment", segment),
+        ("segment of two frames", pack),
     ];
     NOT_RANDOM.set(false);
     structures

@@ -76,6 +76,7 @@ mod facts;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 #[cfg(test)]
 mod golden;
 mod id;
@@ -110,6 +111,7 @@ pub use blob::{Blob, BlobReader};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Damage, Error, ManifestProblem, Result};
+pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -53,6 +53,7 @@ impl MappingBudget {
 struct Counted {
     bytes: Bytes,
     budget: Arc<MappingBudget>,
+    _held: Arc<()>,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -95,6 +96,8 @@ pub(crate) struct SealedFile {
     verified: OnceLock<Vec<AtomicU64>>,
     /// What the store's keys make of it, if what is in it is encrypted.
     pub(crate) envelope: Option<FileEnvelope>,
+    /// Shared with all that was handed out of the mapping.
+    held: Arc<()>,
 }
 
 /// Verified bytes of a file: a part of its mapping, or a copy.
@@ -127,8 +130,10 @@ impl SealedFile {
         grain: Grain,
         mappings: &Arc<MappingBudget>,
     ) -> Self {
+        let held = Arc::new(());
         let map = (len > 0 && mappings.take()).then(|| {
-            let counted = |bytes| Bytes::from_owner(Counted { bytes, budget: Arc::clone(mappings) });
+            let counted =
+                |bytes| Bytes::from_owner(Counted { bytes, budget: Arc::clone(mappings), _held: Arc::clone(&held) });
             match file.map() {
                 Ok(bytes) => Some(counted(bytes)),
                 Err(_) => {
@@ -137,7 +142,8 @@ impl SealedFile {
                 }
             }
         });
-        Self { path, file, len, grain: grain as u64, map: map.flatten(), verified: OnceLock::new(), envelope: None }
+        let (grain, map, verified) = (grain as u64, map.flatten(), OnceLock::new());
+        Self { path, file, len, grain, map, verified, envelope: None, held }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -146,6 +152,11 @@ impl SealedFile {
 
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// What lives while somebody can read from the file.
+    pub(crate) fn held(&self) -> Weak<()> {
+        Arc::downgrade(&self.held)
     }
 
     pub(crate) fn is_mapped(&self) -> bool {

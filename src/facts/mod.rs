@@ -5,10 +5,12 @@
 //! nothing. They are made by commits ([`crate::store`]), wait in a [`Memtable`](memtable::Memtable) until there are
 //! enough of them, and are then kept in [runs](crate::runs).
 
+mod idle;
 pub(crate) mod memtable;
 mod repository;
 mod values;
 
+pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use repository::{Held, LinkFact, ManifestFact, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
 pub(crate) use values::{
@@ -52,11 +54,13 @@ pub(crate) enum Family {
     Pull = 13,
     /// That a tag points to a manifest, by repository, digest and the hash of the tag.
     TagOf = 14,
+    /// What nothing holds, in the order in which its time comes: see [`Idle`].
+    Idle = 15,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Blob,
         Self::Segment,
         Self::Pin,
@@ -70,6 +74,7 @@ impl Family {
         Self::Deleted,
         Self::Pull,
         Self::TagOf,
+        Self::Idle,
     ];
 
     /// The family of a number in a file.
@@ -85,6 +90,7 @@ impl Family {
             Self::Link => Some(LinkFact::LEN),
             Self::Pull => Some(PullFact::LEN),
             Self::Deleted => Some(0),
+            Self::Idle => Some(Idle::LEN),
             Self::Pin
             | Self::Upload
             | Self::UploadPart
@@ -99,7 +105,14 @@ impl Family {
     /// Whether keys of this family are often asked for in order, from some key on.
     pub(crate) fn is_ordered(self) -> bool {
         match self {
-            Self::Link | Self::Manifest | Self::Referrer | Self::Tag | Self::Pull | Self::TagOf | Self::Deleted => true,
+            Self::Link
+            | Self::Manifest
+            | Self::Referrer
+            | Self::Tag
+            | Self::Pull
+            | Self::TagOf
+            | Self::Deleted
+            | Self::Idle => true,
             Self::Blob | Self::Segment | Self::Pin | Self::Upload | Self::UploadPart | Self::Repository => false,
         }
     }

@@ -1,5 +1,6 @@
 //! What the values of facts say, field by field. All numbers are little-endian.
 
+use crate::clock::Retention;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::KeyNumber;
 use crate::facts::Value;
@@ -52,11 +53,11 @@ impl Place {
     }
 }
 
-/// What is known of a blob. 39 bytes:
+/// What is known of a blob. 44 bytes:
 ///
 /// ```text
-/// algorithm u8 | recipe and codec u8 | block_log2 u8 | flags u8 (0) | crc u32 | file u48 | offset u48 |
-/// stored_len u48 | len u48 | count u32 | key u16 | reserved (0) u8
+/// algorithm u8 | recipe and codec u8 | block_log2 u8 | flags u8 (bit 0: damaged) | crc u32 | file u48 | offset u48 |
+/// stored_len u48 | len u48 | count u32 | key u16 | touched u48 (ms of open time)
 /// ```
 ///
 /// The recipe stands in the upper four bits of its byte: 0 is *whole*, one frame; 1 *chunked* and 2 *decomposed* are
@@ -68,13 +69,22 @@ pub(crate) struct BlobFact {
     pub(crate) place: Place,
     /// The blob's own length in bytes.
     pub(crate) len: u64,
-    /// How many pins (later: links, recipes) hold the blob.
+    /// How many pins, links and manifests hold the blob.
     pub(crate) count: u32,
+    /// The store's open time when somebody outside of any repository last stored or claimed the blob; 0: nobody did.
+    pub(crate) touched: u64,
+    /// Whether the content was found damaged: whoever pushes it again brings it back.
+    pub(crate) damaged: bool,
 }
 
 impl BlobFact {
     /// The length of an encoded fact in bytes.
-    pub(crate) const LEN: usize = 39;
+    pub(crate) const LEN: usize = 44;
+
+    /// Whether it is time to note that somebody outside of any repository relies on the blob.
+    pub(crate) fn is_stale(&self, retention: Retention, now: u64) -> bool {
+        self.touched == 0 || retention.is_stale(self.touched, now)
+    }
 
     /// The algorithm in an encoded fact.
     pub(crate) fn algorithm_of(bytes: &[u8]) -> Option<Algorithm> {
@@ -86,7 +96,7 @@ impl BlobFact {
         out.put_u8(self.algorithm.code());
         out.put_u8(self.codec as u8);
         out.put_u8(self.place.block_log2);
-        out.put_u8(0);
+        out.put_u8(u8::from(self.damaged));
         out.put_u32(self.place.crc);
         out.put_u48(self.place.file.0);
         out.put_u48(self.place.offset);
@@ -94,7 +104,7 @@ impl BlobFact {
         out.put_u48(self.len);
         out.put_u32(self.count);
         out.put_u16(self.place.key);
-        out.put_u8(0);
+        out.put_u48(self.touched);
         Value::new(&out)
     }
 
@@ -104,7 +114,7 @@ impl BlobFact {
         let algorithm = Algorithm::from_code(fields.u8()?)?;
         let codec = Codec::from_code(fields.u8()?)?;
         let block_log2 = fields.u8().filter(|log2| crate::segment::BLOCK_LOG2.contains(log2))?;
-        let _flags = fields.u8()?;
+        let damaged = fields.u8()? & 1 == 1;
         let crc = fields.u32()?;
         let file = FileId(fields.u48()?);
         let offset = fields.u48().filter(|offset| *offset >= crate::segment::DESCRIPTOR_LEN)?;
@@ -112,11 +122,11 @@ impl BlobFact {
         let len = fields.u48()?;
         let count = fields.u32()?;
         let key = fields.u16()?;
-        fields.u8()?;
+        let touched = fields.u48()?;
         fields.end()?;
         let place = Place { file, offset, stored_len, block_log2, crc, key };
         (codec != Codec::Plain || len == stored_len).then_some(())?;
-        Some(Self { algorithm, codec, place, len, count })
+        Some(Self { algorithm, codec, place, len, count, touched, damaged })
     }
 }
 

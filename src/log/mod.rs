@@ -6,10 +6,12 @@
 //! what a power cut tore from what is damaged.
 
 pub(crate) mod file;
+mod frames;
 pub(crate) mod op;
 pub(crate) mod record;
 pub(crate) mod replay;
 
 pub(crate) use file::{ActiveLog, LogHeader};
+pub(crate) use frames::frames;
 pub(crate) use op::{Named, Op};
 pub(crate) use record::{Body, Encoded, Position, Times};

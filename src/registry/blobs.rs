@@ -7,14 +7,13 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix, RepositoryFact};
 use crate::id::{DomainId, RepositoryId, UploadId};
-use crate::log::Named;
-use crate::registry::changes::{Exists, Expire, Link, Touch, Unlink};
+use crate::registry::changes::{Exists, Link, Touch, Unlink};
 use crate::registry::{Repository, RepositoryName, find};
+use crate::store::Inner;
 use crate::store::content::{Destination, Expect};
-use crate::store::request::{Request, Then};
+use crate::store::request::Then;
 use crate::store::uploads::UploadStatus;
 use crate::store::view::{Lookup, Snapshot, decoded};
-use crate::store::{Inner, Store};
 
 /// What is known of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +33,14 @@ impl Destination for Repository<'_> {
         self.domain
     }
 
-    fn has(&self, digest: &Digest) -> Result<bool> {
-        // Whoever pushes relies on the blob: where that has to be noted, there is something to do.
-        let link = find::link(&self.snapshot()?, self.id, digest)?;
-        Ok(link.is_some_and(|(link, _)| !self.retention().is_stale(&link, self.inner.open_time())))
+    fn claim(&self, digest: &Digest) -> Result<bool> {
+        match find::link(&self.snapshot()?, self.id, digest)? {
+            Some((link, blob)) if !blob.damaged => match self.touch(digest, &link) {
+                Err(Error::BlobNotFound { .. }) => Ok(false),
+                other => other.map(|()| true),
+            },
+            _ => Ok(false),
+        }
     }
 
     fn exists(&self) -> Then {
@@ -45,8 +48,7 @@ impl Destination for Repository<'_> {
     }
 
     fn then(&self, digest: &Digest) -> Then {
-        let (repository, retention) = (self.named(), self.retention());
-        Some(Box::new(Link { repository, digest: *digest, retention, from: None }))
+        Some(Box::new(Link { repository: self.named(), digest: *digest, from: None }))
     }
 
     fn repository(&self) -> Result<Option<RepositoryId>> {
@@ -87,7 +89,8 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it.
     pub fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
-        Ok(self.find(digest)?.1)
+        let (link, blob) = self.find(digest)?;
+        Ok(BlobInfo { digest: *digest, len: blob.len, references: link.count })
     }
 
     /// Tells whether the repository has a blob so that the caller may rely on it: it stays for at least
@@ -96,14 +99,13 @@ impl Repository<'_> {
     /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the repository does not have it.
+    /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to be damaged: then it has to be
+    /// pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
-        let (link, info) = self.find(digest)?;
-        let retention = self.retention();
-        if retention.is_stale(&link, self.inner.open_time()) {
-            self.commit(Touch { repository: self.named(), digest: *digest, retention })?;
-        }
-        Ok(info)
+        let (link, blob) = self.find(digest)?;
+        self.inner.check_undamaged(&blob)?;
+        self.touch(digest, &link)?;
+        Ok(BlobInfo { digest: *digest, len: blob.len, references: link.count })
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other repository is
@@ -131,8 +133,7 @@ impl Repository<'_> {
         if from.domain != self.domain {
             return self.copy(digest, &from);
         }
-        let (repository, retention) = (self.named(), self.retention());
-        self.commit(Link { repository, digest: *digest, retention, from: Some(from.named()) }).map(drop)
+        self.commit(Link { repository: self.named(), digest: *digest, from: Some(from.named()) }).map(drop)
     }
 
     /// Pushes a blob of a repository of another domain, in which content is stored once more.
@@ -230,10 +231,17 @@ impl Repository<'_> {
         self.inner.uploads_of(self)
     }
 
-    fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobInfo)> {
-        let (link, blob) =
-            find::link(&self.snapshot()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        Ok((link, BlobInfo { digest: *digest, len: blob.len, references: link.count }))
+    fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {
+        find::link(&self.snapshot()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })
+    }
+
+    /// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
+    fn touch(&self, digest: &Digest, link: &LinkFact) -> Result<()> {
+        let retention = self.inner.options.retention_time();
+        if link.count > 0 || !retention.is_stale(link.touched, self.inner.open_time()) {
+            return Ok(());
+        }
+        self.commit(Touch { repository: self.named(), digest: *digest }).map(drop)
     }
 }
 
@@ -243,56 +251,5 @@ impl Inner {
         let key = link.blob(key);
         let blob = decoded(snapshot.blob_by_key(&key)?)?;
         Ok((self.digest_of(&key, &blob)?, blob))
-    }
-}
-
-/// So many links are taken away in one commit.
-const EXPIRED_AT_ONCE: usize = 256;
-
-impl Store {
-    /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
-    /// [`Options::retention`](crate::Options::retention), and returns how many. It looks at all links; to be called now and then.
-    ///
-    /// # Errors
-    /// What taking them away meets; those already taken stay so. Where single blobs are damaged, the first of them, after
-    /// all others were taken.
-    pub fn expire_blobs(&self) -> Result<usize> {
-        let (mut count, mut damaged) = (0, None);
-        for snapshot in self.inner.snapshot().each_domain() {
-            for repository in snapshot.repositories()? {
-                count += self.inner.expire_blobs_of(&snapshot, &repository?.named(), &mut damaged)?;
-            }
-        }
-        damaged.map_or(Ok(count), Err)
-    }
-}
-
-impl Inner {
-    /// Takes blobs away from a repository that was there in a snapshot of its domain, except for damaged ones.
-    fn expire_blobs_of(&self, snapshot: &Snapshot, named: &Named, damaged: &mut Option<Error>) -> Result<usize> {
-        let (retention, now) = (self.retention(), self.open_time());
-        let (mut count, mut digests) = (0, Vec::new());
-        for fact in snapshot.scan(Prefix::of(snapshot.domain, Family::Link, named.id))? {
-            let (key, value) = fact?;
-            let link = decoded(LinkFact::decode(value.as_bytes()))?;
-            if retention.has_expired(&link, now) {
-                match self.linked(snapshot, &key, &link) {
-                    Ok((digest, _)) => digests.push(digest),
-                    Err(error) => drop(damaged.get_or_insert(error)),
-                }
-            }
-            if digests.len() == EXPIRED_AT_ONCE {
-                count += self.expire_links(snapshot.domain, named, std::mem::take(&mut digests))?;
-            }
-        }
-        Ok(count + self.expire_links(snapshot.domain, named, digests)?)
-    }
-
-    fn expire_links(&self, domain: DomainId, repository: &Named, digests: Vec<Digest>) -> Result<usize> {
-        if digests.is_empty() {
-            return Ok(0);
-        }
-        let expire = Expire { repository: repository.clone(), digests, retention: self.retention() };
-        Ok(self.commit(domain, Request::Apply(Box::new(expire)))?.applied)
     }
 }

@@ -11,6 +11,7 @@
 //!   but that begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those that hold
 //!   it.** [`hold`] and [`release`] change them.
+//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched: [`set_link`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
 //!   [`delete_manifest`].
 //! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
@@ -27,7 +28,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
-use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact, Value};
+use crate::facts::{
+    Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact, Value,
+};
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
 use crate::registry::document::Document;
@@ -38,27 +41,6 @@ use crate::store::view::Lookup;
 
 /// So many tags go with a manifest in one step: others wait for it.
 const MAX_TAGS_DELETED: usize = 10_000;
-
-/// For how long blobs stay that no manifest holds, in milliseconds of open time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Retention(pub(crate) u64);
-
-impl Retention {
-    /// When a link was last relied on is noted with this precision, so that claiming it again and again costs nothing.
-    fn precision(self) -> u64 {
-        self.0 / 8
-    }
-
-    /// Whether it is time to note that somebody relies on a link.
-    pub(crate) fn is_stale(self, link: &LinkFact, now: u64) -> bool {
-        link.count == 0 && link.touched.saturating_add(self.precision()) <= now
-    }
-
-    /// Whether nobody relies on a link any more.
-    pub(crate) fn has_expired(self, link: &LinkFact, now: u64) -> bool {
-        link.count == 0 && link.touched.saturating_add(self.0).saturating_add(self.precision()) <= now
-    }
-}
 
 fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
     find::repository(facts, named.id, &named.name)
@@ -88,40 +70,48 @@ fn manifest_not_found(reference: impl Into<Reference>) -> Error {
     Error::ManifestNotFound { reference: reference.into().to_string() }
 }
 
+/// Changes a link, and with it the list of those that no manifest holds.
+fn set_link(facts: &mut Facts<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
+    let idle = |link: Option<&LinkFact>| link.and_then(|link| Idle::of_link(&key, link));
+    facts.relist(idle(old), idle(new));
+    facts.set(key, new.map(LinkFact::encode));
+}
+
 /// Gives a repository a blob that the store has, or notes that somebody relies on it again.
-fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest, retention: Retention) -> Result<Vec<Op>> {
-    let now = facts.now().open;
-    if let Some(mut link) = link_of(facts, named.id, digest)? {
-        touch(facts, named.id, digest, &mut link, retention);
+fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
+    let key = link_key(facts, named.id, digest);
+    if let Some(link) = link_of(facts, named.id, digest)? {
+        touch(facts, key, &link);
         return Ok(Vec::new());
     }
     facts.hold(digest)?;
-    facts.set(link_key(facts, named.id, digest), Some(LinkFact::new(&Key::blob(facts.domain(), digest), now).encode()));
+    let new = LinkFact::new(&Key::blob(facts.domain(), digest), facts.now().open);
+    set_link(facts, key, None, Some(&new));
     Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
 }
 
-/// Notes that somebody relies on a link, unless that was noted a moment ago.
-fn touch(facts: &mut Facts<'_>, id: RepositoryId, digest: &Digest, link: &mut LinkFact, retention: Retention) {
-    let now = facts.now().open;
-    if retention.is_stale(link, now) {
-        link.touched = now;
-        facts.set(link_key(facts, id, digest), Some(link.encode()));
+/// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
+fn touch(facts: &mut Facts<'_>, key: Key, link: &LinkFact) {
+    let touched = facts.now().open;
+    if link.count == 0 && facts.retention().is_stale(link.touched, touched) {
+        set_link(facts, key, Some(link), Some(&LinkFact { touched, ..*link }));
     }
 }
 
-fn unlink(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Op> {
-    facts.release(digest)?;
-    facts.set(link_key(facts, named.id, digest), None);
-    Ok(Op::Unlink { repository: named.clone(), digest: *digest })
+/// Takes a blob from a repository that no manifest of it holds.
+fn unlink(facts: &mut Facts<'_>, key: Key, link: &LinkFact) -> Result<()> {
+    facts.release_key(link.blob(&key))?;
+    set_link(facts, key, Some(link), None);
+    Ok(())
 }
 
 /// Counts one more manifest that holds something; `false` where that is not there.
 fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
     match held {
         Held::Blob(digest) => {
-            let Some(mut link) = link_of(facts, id, digest)? else { return Ok(false) };
-            link.count = one_more(link.count)?;
-            facts.set(link_key(facts, id, digest), Some(link.encode()));
+            let Some(link) = link_of(facts, id, digest)? else { return Ok(false) };
+            let count = one_more(link.count)?;
+            set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, ..link }));
         }
         Held::Manifest(digest) => {
             let Some(mut manifest) = find::manifest(facts, id, digest)? else { return Ok(false) };
@@ -136,10 +126,9 @@ fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
 fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
     match held {
         Held::Blob(digest) => {
-            if let Some(mut link) = link_of(facts, id, digest)? {
-                link.count = link.count.saturating_sub(1);
-                link.touched = facts.now().open;
-                facts.set(link_key(facts, id, digest), Some(link.encode()));
+            if let Some(link) = link_of(facts, id, digest)? {
+                let (count, touched) = (link.count.saturating_sub(1), facts.now().open);
+                set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, touched, ..link }));
             }
         }
         Held::Manifest(digest) => {
@@ -306,7 +295,6 @@ impl Apply for Exists {
 pub(crate) struct Link {
     pub(crate) repository: Named,
     pub(crate) digest: Digest,
-    pub(crate) retention: Retention,
     /// The repository that must have the blob.
     pub(crate) from: Option<Named>,
 }
@@ -319,7 +307,7 @@ impl Apply for Link {
         {
             return Err(Error::BlobNotFound { digest: self.digest });
         }
-        link(facts, &self.repository, &self.digest, self.retention)
+        link(facts, &self.repository, &self.digest)
     }
 }
 
@@ -328,15 +316,14 @@ impl Apply for Link {
 pub(crate) struct Touch {
     pub(crate) repository: Named,
     pub(crate) digest: Digest,
-    pub(crate) retention: Retention,
 }
 
 impl Apply for Touch {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let Self { repository: named, digest, retention } = self;
+        let Self { repository: named, digest } = self;
         repository(facts, named)?;
-        let mut link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        touch(facts, named.id, digest, &mut link, *retention);
+        let link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        touch(facts, link_key(facts, named.id, digest), &link);
         Ok(Vec::new())
     }
 }
@@ -354,7 +341,10 @@ impl Apply for Unlink {
         repository(facts, named)?;
         match link_of(facts, named.id, &digest)? {
             None => Err(Error::BlobNotFound { digest }),
-            Some(LinkFact { count: 0, .. }) => Ok(vec![unlink(facts, named, &digest)?]),
+            Some(link @ LinkFact { count: 0, .. }) => {
+                unlink(facts, link_key(facts, named.id, &digest), &link)?;
+                Ok(vec![Op::Unlink { repository: named.clone(), digest }])
+            }
             Some(LinkFact { count, .. }) => Err(Error::BlobInUse { digest, count }),
         }
     }

@@ -54,7 +54,7 @@
 //! worth nothing in another repository.
 
 mod blobs;
-mod changes;
+pub(crate) mod changes;
 mod document;
 mod events;
 mod find;

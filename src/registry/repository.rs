@@ -5,7 +5,7 @@ use crate::facts::{Family, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::names::{NameKind, first_names};
-use crate::registry::changes::{Create, Delete, Retention, Set};
+use crate::registry::changes::{Create, Delete, Set};
 use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
 use crate::store::request::{Apply, Outcome, Request};
 use crate::store::view::{Snapshot, decoded};
@@ -127,10 +127,6 @@ impl Repository<'_> {
         Named { id: self.id, name: self.name.to_string() }
     }
 
-    pub(crate) fn retention(&self) -> Retention {
-        self.inner.retention()
-    }
-
     /// The facts as of now, in which the repository is still there.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         let snapshot = self.inner.snapshot_of(self.domain);
@@ -152,10 +148,6 @@ impl Snapshot {
 }
 
 impl Inner {
-    pub(crate) fn retention(&self) -> Retention {
-        Retention(crate::clock::milliseconds(self.options.retention))
-    }
-
     /// What the view of names would answer, while it is being rebuilt.
     fn repositories_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         let snapshots: Vec<Snapshot> = self.snapshot().each_domain().collect();

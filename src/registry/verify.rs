@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
-use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, TagFact};
+use crate::facts::{Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, TagFact};
 use crate::id::RepositoryId;
 use crate::registry::find;
 use crate::store::view::{Snapshot, decoded};
@@ -11,9 +11,14 @@ use crate::store::view::{Snapshot, decoded};
 /// What is told of each number: what it counts, what is on record, and the recount.
 pub(crate) type Compare<'a> = dyn FnMut(String, u64, u64) + 'a;
 
-/// Recounts the repositories of the snapshot's domain, and adds to `held` how often each blob, by its key, is held by them.
-/// What is left of deleted repositories holds blobs too, but is not in order otherwise.
-pub(crate) fn recount(snapshot: &Snapshot, held: &mut HashMap<[u8; 32], u64>, compare: &mut Compare<'_>) -> Result<()> {
+/// Recounts the repositories of the snapshot's domain, and adds to `held` how often each blob, by its key, is held by them. Calls `idle` for each
+/// link that no manifest holds. What is left of deleted repositories holds blobs too, but is not in order otherwise.
+pub(crate) fn recount(
+    snapshot: &Snapshot,
+    held: &mut HashMap<[u8; 32], u64>,
+    idle: &mut dyn FnMut(Idle) -> Result<()>,
+    compare: &mut Compare<'_>,
+) -> Result<()> {
     let mut deleted = HashSet::new();
     for fact in snapshot.facts(Family::Deleted, [0; 32])? {
         deleted.insert(fact?.0.repository_id());
@@ -26,7 +31,9 @@ pub(crate) fn recount(snapshot: &Snapshot, held: &mut HashMap<[u8; 32], u64>, co
     }
     for fact in snapshot.facts(Family::Link, [0; 32])? {
         let (key, value) = fact?;
-        *held.entry(decoded(LinkFact::decode(value.as_bytes()))?.blob(&key).bytes).or_default() += 1;
+        let link = decoded(LinkFact::decode(value.as_bytes()))?;
+        *held.entry(link.blob(&key).bytes).or_default() += 1;
+        Idle::of_link(&key, &link).map_or(Ok(()), &mut *idle)?;
     }
     for fact in snapshot.facts(Family::Manifest, [0; 32])? {
         let digest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?.digest;

@@ -6,7 +6,7 @@
 //! ```text
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
 //! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
-//! | runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | lsn_min u64 | lsn_max u64 | length u64
+//! | runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | tombstones u64 | lsn_min u64 | lsn_max u64 | length u64
 //! | crc u32
 //! ```
 //!
@@ -70,6 +70,8 @@ pub(crate) struct RunMeta {
     /// The number of the key that it is encrypted with; 0 for none.
     pub(crate) key: KeyNumber,
     pub(crate) entries: u64,
+    /// How many of those say that something is gone.
+    pub(crate) tombstones: u64,
     pub(crate) lsn_min: Lsn,
     pub(crate) lsn_max: Lsn,
     pub(crate) len: u64,
@@ -206,7 +208,7 @@ impl RunList {
             if with_keys {
                 out.put_u16(run.key);
             }
-            for number in [run.entries, run.lsn_min.0, run.lsn_max.0, run.len] {
+            for number in [run.entries, run.tombstones, run.lsn_min.0, run.lsn_max.0, run.len] {
                 out.put_u64(number);
             }
         }
@@ -290,8 +292,9 @@ impl RunList {
             let (id, level, domain) = (FileId(fields.u64()?), fields.u8()?, DomainId(fields.u32()?));
             let key = if with_keys { fields.u16()? } else { 0 };
             let mut number = || fields.u64();
-            let (entries, lsn_min, lsn_max, len) = (number()?, Lsn(number()?), Lsn(number()?), number()?);
-            runs.push(RunMeta { id, level, domain, key, entries, lsn_min, lsn_max, len });
+            let (entries, tombstones) = (number()?, number()?);
+            let (lsn_min, lsn_max, len) = (Lsn(number()?), Lsn(number()?), number()?);
+            runs.push(RunMeta { id, level, domain, key, entries, tombstones, lsn_min, lsn_max, len });
         }
         fields.end()?;
         let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
@@ -368,6 +371,7 @@ mod tests {
             domain: DomainId(0),
             key: 0,
             entries,
+            tombstones: 0,
             lsn_min: Lsn(id),
             lsn_max: Lsn(id),
             len: 1,

@@ -35,6 +35,7 @@ pub(crate) struct RunWriter {
     section: Option<Building>,
     sections: Vec<Section>,
     entries: u64,
+    tombstones: u64,
 }
 
 /// The section that facts go to.
@@ -74,6 +75,7 @@ impl RunWriter {
             section: None,
             sections: Vec::new(),
             entries: 0,
+            tombstones: 0,
         })
     }
 
@@ -127,6 +129,7 @@ impl RunWriter {
         }
         section.entries += 1;
         self.entries += 1;
+        self.tombstones += u64::from(value.is_none());
         Ok(())
     }
 
@@ -177,6 +180,7 @@ impl RunWriter {
             domain: self.header.domain,
             key: self.header.key,
             entries: self.entries,
+            tombstones: self.tombstones,
             lsn_min: self.lsns.0,
             lsn_max: self.lsns.1,
             len: self.pages.written,

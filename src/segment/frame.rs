@@ -225,7 +225,8 @@ impl Descriptor {
             crc: self.crc,
             key: self.key,
         };
-        BlobFact { algorithm: self.digest.algorithm(), codec: self.codec, place, len: self.len, count: 0 }
+        let (algorithm, codec, len) = (self.digest.algorithm(), self.codec, self.len);
+        BlobFact { algorithm, codec, place, len, count: 0, touched: 0, damaged: false }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::wire::{Fields, PutFields, RunningCrc, crc32c, len64};
 pub(crate) const SEGMENT_FRAME_OFFSET: u64 = 4096 - DESCRIPTOR_LEN;
 const CONTENT_OFFSET: u64 = 4096;
 
-const MAGIC: [u8; 8] = *b"SRseg\0\0\0";
+pub(super) const MAGIC: [u8; 8] = *b"SRseg\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRft";
 const TRAILER_LEN: u64 = 24;
 
@@ -312,7 +312,7 @@ impl SealedBlocks {
 }
 
 /// Writes content, and has the system begin to write it out.
-fn write(file: &dyn File, path: &Path, content: &[u8], offset: u64) -> Result<()> {
+pub(super) fn write(file: &dyn File, path: &Path, content: &[u8], offset: u64) -> Result<()> {
     if content.is_empty() {
         return Ok(());
     }
@@ -353,7 +353,7 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Option<FileHeader> {
 pub(crate) type FooterEntry = (u64, u64, Digest);
 
 /// Encodes what stands at the end; encrypted: prefix u64 | ciphertext | tag 16, and the trailer, which is not.
-fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Vec<u8> {
+pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u32(u32::try_from(frames.len()).unwrap_or(u32::MAX));
     for (offset, len, digest) in frames {

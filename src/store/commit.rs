@@ -257,6 +257,7 @@ impl Inner {
                 oldest_log: self.oldest_log(log.header.file),
                 lsn: Lsn(tip.last.0 + group.records.len() as u64).next(),
                 now: group.times,
+                retention: self.options.retention_time(),
             };
             let resolved = match resolve(request, &context) {
                 Ok(resolved) => resolved,
@@ -376,6 +377,13 @@ impl Inner {
         self.files.insert_active(log);
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
+    }
+
+    /// Begins a new log file, unless nothing was written to the one that there is.
+    pub(crate) fn begin_log(&self) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let is_used = tip.active.as_ref().is_some_and(|log| log.position > crate::log::file::HEADER_LEN);
+        if is_used { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
     }
 
     /// Makes sure that what an earlier group left of itself, when writing it failed, can't come back after a restart.

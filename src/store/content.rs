@@ -71,9 +71,9 @@ pub(crate) trait Destination: Sync {
     /// The domain that the content belongs to from then on.
     fn domain(&self) -> DomainId;
 
-    /// Whether the blob is there, so that nothing has to be done. What is visible is durable, except where the caller chose
-    /// that it need not be.
-    fn has(&self, digest: &Digest) -> Result<bool>;
+    /// Whether the blob is there, undamaged, so that nothing has to be done, and notes that somebody relies on it. What is visible is durable, except
+    /// where the caller chose that it need not be.
+    fn claim(&self, digest: &Digest) -> Result<bool>;
 
     /// Fails where it is not there any more.
     fn exists(&self) -> Then;
@@ -90,8 +90,14 @@ impl Destination for Inner {
         DomainId::DEFAULT
     }
 
-    fn has(&self, digest: &Digest) -> Result<bool> {
-        self.snapshot().has_blob(digest)
+    fn claim(&self, digest: &Digest) -> Result<bool> {
+        match self.snapshot().blob(digest)? {
+            Some(blob) if !blob.damaged => match self.touch(digest, &blob) {
+                Err(Error::BlobNotFound { .. }) => Ok(false),
+                other => other.map(|()| true),
+            },
+            _ => Ok(false),
+        }
     }
 
     fn exists(&self) -> Then {
@@ -130,8 +136,8 @@ impl Stat {
 impl Store {
     /// Stores content and returns its digest. Content that the store has already is not stored again.
     ///
-    /// A blob that nothing refers to stays at least until it is [removed](Self::remove); [pin](Self::pin) it to say that
-    /// it is needed.
+    /// A blob that nothing refers to stays for at least [`Options::retention`](super::Options::retention) after it was stored or
+    /// [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect) takes it. [Pin](Self::pin) it to say that it is needed.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Error, Options};
@@ -185,6 +191,20 @@ impl Store {
         digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
     }
 
+    /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
+    /// [`Options::retention`](super::Options::retention), also if nothing holds it. Content that is known to be damaged can't be relied on.
+    ///
+    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it, is damaged.
+    pub fn claim(&self, digest: &Digest) -> Result<Stat> {
+        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        self.inner.check_undamaged(&fact)?;
+        self.inner.touch(digest, &fact)?;
+        Ok(Stat::new(*digest, &fact))
+    }
+
     /// What the store knows of a blob.
     ///
     /// # Errors
@@ -224,6 +244,23 @@ impl Snapshot {
 }
 
 impl Inner {
+    /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
+    fn touch(&self, digest: &Digest, blob: &BlobFact) -> Result<()> {
+        if !blob.is_stale(self.options.retention_time(), self.open_time()) {
+            return Ok(());
+        }
+        self.commit(DomainId::DEFAULT, Request::Touch(*digest)).map(drop)
+    }
+
+    /// Fails where a blob is known to be damaged.
+    pub(crate) fn check_undamaged(&self, blob: &BlobFact) -> Result<()> {
+        if !blob.damaged {
+            return Ok(());
+        }
+        let path = self.files.path(blob.place.file);
+        Err(Error::corrupt(&path, blob.place.offset, Damage::Known))
+    }
+
     /// Stores content in memory.
     pub(crate) fn put(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
         if content.len() as u64 <= self.options.inline_max {
@@ -263,7 +300,7 @@ impl Inner {
     /// Stores content that rides in the log.
     fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
         let digest = expect.check(Digest::of(expect.algorithm(), content))?;
-        if !into.has(&digest)? {
+        if !into.claim(&digest)? {
             let frame = frame_for(digest, content, self.options.compression);
             self.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
         }
@@ -279,7 +316,7 @@ impl Inner {
         into: &dyn Destination,
     ) -> Result<Digest> {
         if let Expect::Digest(digest) = expect
-            && into.has(&digest)?
+            && into.claim(&digest)?
         {
             return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
         }

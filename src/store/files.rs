@@ -1,11 +1,11 @@
 //! The store's files: ids are given out here, and open segments are kept here.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use crate::envelope::{FileEnvelope, Keys};
 use crate::error::{Damage, Error, Result};
@@ -41,6 +41,8 @@ pub(crate) struct Files {
     /// The ids of `open` in the order of opening, for eviction by second chance.
     order: Mutex<VecDeque<FileId>>,
     max_open: usize,
+    /// What was opened, for as long as somebody can read from it.
+    handles: Mutex<Vec<Handle>>,
     /// How many files were removed.
     removals: AtomicU64,
     /// How long the reserve is, in bytes, and whether it is there.
@@ -57,6 +59,16 @@ pub(crate) enum Space {
     Free,
     /// That, and what is reserved for giving space back.
     Reserve,
+}
+
+/// A file that was opened.
+#[derive(Debug)]
+struct Handle {
+    id: FileId,
+    len: u64,
+    held: Weak<()>,
+    /// Whether the file was removed since.
+    removed: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +96,7 @@ impl Files {
             open: RwLock::default(),
             order: Mutex::default(),
             max_open: max_open.max(1),
+            handles: Mutex::default(),
             removals: AtomicU64::new(0),
             reserve_len,
             reserved: AtomicBool::new(false),
@@ -254,11 +267,18 @@ impl Files {
             file.envelope = Some(FileEnvelope::new(place.file, &file.read(0, 512)?));
         }
         let file = Arc::new(file);
+        self.note_handle(place.file, &file);
         self.insert(place.file, Arc::clone(&file), false);
         if self.removals.load(Ordering::SeqCst) != removals {
             self.forget(place.file); // it may be this one that was removed: it must not be held for nobody
         }
         Ok(file)
+    }
+
+    /// Where a log file or segment lies.
+    pub(crate) fn path(&self, id: FileId) -> PathBuf {
+        let (log, segment) = (self.layout.log(id), self.layout.segment(id));
+        if self.vfs.open(&log, OpenMode::Read).is_ok() { log } else { segment }
     }
 
     /// Opens a segment, or the log file that became one.
@@ -329,7 +349,26 @@ impl Files {
         }
         self.removals.fetch_add(1, Ordering::SeqCst);
         self.forget(id);
+        lock(&self.handles).iter_mut().filter(|handle| handle.id == id).for_each(|handle| handle.removed = true);
         Ok(())
+    }
+
+    fn note_handle(&self, id: FileId, file: &SealedFile) {
+        let mut handles = lock(&self.handles);
+        // Those that nobody can read from any more go when there are as many as are kept open: so it costs little for each.
+        if handles.len() == handles.capacity() || handles.len() > 2 * self.max_open {
+            handles.retain(|handle| handle.held.strong_count() > 0);
+        }
+        handles.push(Handle { id, len: file.len(), held: file.held(), removed: false });
+    }
+
+    /// How many bytes of removed files somebody can still read.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let mut handles = lock(&self.handles);
+        handles.retain(|handle| handle.held.strong_count() > 0);
+        let held: BTreeMap<FileId, u64> =
+            handles.iter().filter(|handle| handle.removed).map(|handle| (handle.id, handle.len)).collect();
+        held.values().sum()
     }
 }
 

@@ -56,12 +56,12 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         lock(&self.state).stop
     }
 
     /// Waits until there is work, at most for a time; `false` where the thread should end.
-    fn wait(&self, at_most: Duration) -> bool {
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
         let state = lock(&self.state);
         let (mut state, _) = self
             .changed
@@ -317,6 +317,21 @@ impl Inner {
             remove_if_there(&*self.files.vfs, &self.files.layout.run(*id))?;
         }
         Ok(true)
+    }
+
+    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that they hide.
+    pub(crate) fn merge_if_dead(&self, domain: DomainId, percent: u8) -> Result<()> {
+        let _guard = lock(&self.maintenance);
+        let damaged = lock(&self.damaged_runs).clone();
+        let mut runs = lock(&self.list).runs.clone();
+        runs.retain(|run| run.domain == domain);
+        let entries: u64 = runs.iter().map(|run| run.entries).sum();
+        let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
+        let is_due = runs.len() > 1 && 200 * tombstones > u64::from(percent) * entries;
+        if !is_due || runs.iter().any(|run| damaged.contains(&run.id)) {
+            return Ok(());
+        }
+        self.merge(&runs.iter().map(|run| run.id).collect::<Vec<_>>()).map(drop)
     }
 
     /// Remembers the run that a merge found damaged, so that the others are merged without it.

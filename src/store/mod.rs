@@ -39,6 +39,7 @@ pub use verify::{Finding, Verification};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::gc;
 use crate::id::{FileId, Lsn, SessionId};
 use crate::keys::KeyProvider;
 use crate::log::Times;
@@ -71,7 +72,8 @@ use crate::sync::{lock, read, write};
 #[derive(Debug)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
-    thread: Option<JoinHandle<()>>,
+    /// Those of maintenance and of collection.
+    threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -99,6 +101,9 @@ pub(crate) struct Inner {
     pub(crate) names_refresh: Mutex<()>,
     pub(crate) uploads: Mutex<Slots>,
     pub(crate) signal: Signal,
+    /// What the thread waits for that collects in the background.
+    pub(crate) collector: Signal,
+    pub(crate) collections: gc::Memory,
     /// Held by who does maintenance.
     pub(crate) maintenance: Mutex<()>,
     /// Log files that no list names any more, to be removed where nothing lives in them.
@@ -169,6 +174,11 @@ impl Inner {
     /// The oldest log file that recovery needs, where `active` is the one being written.
     pub(crate) fn oldest_log(&self, active: FileId) -> FileId {
         read(&self.logs).first().map_or(active, |log| log.id.min(active))
+    }
+
+    /// Whether the store is being closed.
+    pub(crate) fn closes(&self) -> bool {
+        self.collector.stopped()
     }
 
     /// Fails if an earlier sync did.
@@ -263,7 +273,8 @@ impl Store {
         }
         let inner = &self.inner;
         inner.signal.stop();
-        if let Some(thread) = self.thread.take() {
+        inner.collector.stop();
+        for thread in self.threads.drain(..) {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
         }
         if inner.poison.get().is_some() {

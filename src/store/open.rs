@@ -24,6 +24,7 @@ use crate::envelope::{Keyring, Keys};
 use crate::error::{Damage, Error, Result};
 use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
+use crate::gc;
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::keys::KeyProvider;
 use crate::log::record::{record_len, tag_len};
@@ -61,18 +62,23 @@ impl Store {
         let keys = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
         let inner = Arc::new(recover(options, layout, keys, guard)?);
         inner.go_on_shredding();
-        let thread = match inner.options.maintenance {
-            Maintenance::Inline => None,
-            Maintenance::Thread => {
-                let shared = Arc::clone(&inner);
-                let spawned = std::thread::Builder::new()
-                    .name("strongroom".into())
-                    .spawn(move || maintenance::run_thread(&shared))
-                    .map_err(Error::io("start the maintenance thread of", inner.files.layout.root()))?;
-                Some(spawned)
-            }
-        };
-        Ok(Self { inner, thread, closed: false })
+        // Dropped where a thread can't be started, it ends those that were.
+        let mut store = Self { inner, threads: Vec::new(), closed: false };
+        if store.inner.options.maintenance == Maintenance::Thread {
+            store.spawn("strongroom", maintenance::run_thread)?;
+        }
+        if let Some(background) = store.inner.options.background.clone() {
+            store.spawn("strongroom-gc", move |inner| gc::run_thread(inner, &background))?;
+        }
+        Ok(store)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce(&Inner) + Send + 'static) -> Result<()> {
+        let shared = Arc::clone(&self.inner);
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
+        let root = self.inner.files.layout.root();
+        self.threads.push(spawned.map_err(Error::io("start a thread of", root))?);
+        Ok(())
     }
 }
 
@@ -193,6 +199,8 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
         chores: Chores::default(),
         event_positions: Mutex::default(),
         signal: Signal::default(),
+        collector: Signal::default(),
+        collections: gc::Memory::default(),
         maintenance: Mutex::default(),
         maintenance_failure: Mutex::default(),
         folded: std::sync::Condvar::new(),
@@ -437,6 +445,7 @@ impl Inner {
                 oldest_log: self.oldest_log(file),
                 lsn: record.header.lsn,
                 now: Times { wall: record.header.wall, open: record.header.open },
+                retention: self.options.retention_time(),
             };
             if frame.is_some() {
                 moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);

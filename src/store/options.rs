@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Retention, milliseconds};
 use crate::error::Result;
+use crate::gc::{Background, CollectOptions};
 use crate::keys::KeyProvider;
 use crate::sealed::ReadMode;
 use crate::store::Store;
@@ -69,6 +70,7 @@ pub struct Options {
     pub(crate) history: u64,
     pub(crate) page_cache: usize,
     pub(crate) key_provider: Option<Arc<dyn KeyProvider>>,
+    pub(crate) background: Option<Background>,
 }
 
 impl Default for Options {
@@ -90,6 +92,7 @@ impl Default for Options {
             history: 64 << 20,
             page_cache: 32 << 20,
             key_provider: None,
+            background: None,
         }
     }
 }
@@ -170,11 +173,27 @@ impl Options {
         self
     }
 
-    /// For how much of the store's open time a blob stays in a repository that was pushed, mounted or
-    /// [claimed](crate::registry::Repository::claim) there and that no manifest references; 24 hours by default. It has to be longer than the longest
-    /// push takes, from its first blob to its manifest.
+    /// For how much of the store's open time stays what nothing holds, after somebody relied on it; 24 hours by default: a blob in a repository that was
+    /// pushed, mounted or [claimed](crate::registry::Repository::claim) there and that no manifest references; a blob that was
+    /// [stored](Store::put) or [claimed](Store::claim) outside of repositories and that no pin names; an upload that nothing was added to. It has to be
+    /// longer than the longest push takes, from its first blob to its manifest.
     pub fn retention(mut self, open_time: Duration) -> Self {
         self.retention = open_time;
+        self
+    }
+
+    /// Has a thread of the store's own, named `strongroom-gc`, [collect](Store::collect) as often as this, in this way. By default
+    /// nobody collects but who calls that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strongroom::{CollectOptions, Options};
+    ///
+    /// let gently = CollectOptions::new().bytes_per_second(64 << 20);
+    /// let options = Options::new().collect_every(Duration::from_secs(60), gently);
+    /// ```
+    pub fn collect_every(mut self, time: Duration, options: CollectOptions) -> Self {
+        self.background = Some(Background { every: time, options });
         self
     }
 
@@ -223,6 +242,11 @@ impl Options {
     /// [`Corrupt`](crate::Error::Corrupt) where facts that were durable are damaged.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())
+    }
+
+    /// For how long stays what nothing holds.
+    pub(crate) fn retention_time(&self) -> Retention {
+        Retention(milliseconds(self.retention))
     }
 
     /// How many bytes are kept for giving space back on a full disk: for a small log file, which in recovery has to take a

@@ -8,16 +8,19 @@
 //! # Invariants kept here
 //! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests under its
 //!   digest. Only [`Facts::hold`] and [`Facts::release`] change it.
+//! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and no other is: [`Facts::change`].
+//!   So is a pin that expires: [`Facts::set_pin`].
 //! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`] changes
 //!   them, and every change of a blob's place goes through it.
 //! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::clock::Retention;
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Fact, Key, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::facts::{BlobFact, Fact, Idle, Key, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::log::record::MAX_BODY;
 use crate::log::{Op, Times};
@@ -34,6 +37,11 @@ pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
     fn space(&self) -> Space {
         Space::Free
     }
+
+    /// The number of the key that a segment is encrypted with which it publishes.
+    fn segment_key(&self) -> Option<KeyNumber> {
+        None
+    }
 }
 
 /// What follows, in the same step, from content being stored or an upload being begun.
@@ -46,6 +54,8 @@ pub(crate) enum Request {
     PutFrame { frame: Frame, then: Then },
     /// Store content that lies in a segment of its own, already synced.
     PutSegment { descriptor: Descriptor, file: FileId, then: Then },
+    /// Note that somebody relies on a blob, outside of any repository.
+    Touch(Digest),
     /// Remove a blob that nothing holds.
     Remove(Digest),
     /// Set a pin, replacing the one that has the name.
@@ -86,6 +96,7 @@ impl Request {
             Self::Apply(apply) => apply.space(),
             Self::PutFrame { .. }
             | Self::PutSegment { .. }
+            | Self::Touch(_)
             | Self::Pin(_)
             | Self::BeginUpload { .. }
             | Self::AppendUpload { .. }
@@ -103,6 +114,7 @@ impl Request {
             | Self::CommitUpload { descriptor, frame: None, .. }
             | Self::MoveSegment { descriptor, .. } => Some(descriptor.key),
             Self::AppendUpload { to, .. } | Self::MoveUpload { to, .. } => Some(to.key).filter(|_| to.file.is_some()),
+            Self::Apply(apply) => apply.segment_key(),
             _ => None,
         }
     }
@@ -131,6 +143,32 @@ pub(crate) struct Outcome {
     pub(crate) applied: usize,
     /// Parts of the request that were not done, by their numbers, and why.
     pub(crate) refused: Vec<(usize, Error)>,
+    pub(crate) tally: Tally,
+}
+
+/// What became of blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Links that were taken away since nobody relied on them.
+    pub(crate) links: u64,
+    /// Blobs that the store does not have any more.
+    pub(crate) forgotten: Frames,
+    /// Blobs that lie in another place.
+    pub(crate) moved: Frames,
+}
+
+/// How many frames, and how many bytes they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Frames {
+    fn add(&mut self, place: &Place) {
+        self.count += 1;
+        self.bytes += place.frame_len();
+    }
 }
 
 /// A request resolved: its operations and facts. Without any, nothing is written.
@@ -161,6 +199,7 @@ pub(crate) struct Context<'a> {
     /// The LSN that the request gets if there is something to write.
     pub(crate) lsn: Lsn,
     pub(crate) now: Times,
+    pub(crate) retention: Retention,
 }
 
 /// Decides what a request comes to.
@@ -173,11 +212,15 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         Request::PutFrame { frame, then } => {
             existed = facts.put(&frame.descriptor.in_log(context.key), context.log, context.frame_offset)?;
             uses_frame = !existed;
-            facts.follow(put_op(existed, &frame.descriptor), then)?
+            facts.follow(put_op(existed, &frame.descriptor), &frame.descriptor.digest, then)?
         }
         Request::PutSegment { descriptor, file, then } => {
             existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
-            facts.follow(put_op(existed, descriptor), then)?
+            facts.follow(put_op(existed, descriptor), &descriptor.digest, then)?
+        }
+        Request::Touch(digest) => {
+            facts.touch(digest)?;
+            Vec::new()
         }
         Request::Remove(digest) => {
             let blob = facts.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
@@ -195,7 +238,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             for digest in old.iter().flat_map(|old| &old.digests) {
                 facts.release(digest)?;
             }
-            facts.set(Key::pin(domain, &pin.name), Some(pin.encode()));
+            facts.set_pin(old.as_ref(), Some(pin));
             vec![Op::Pin { name: pin.name.clone(), digests: pin.digests.clone() }]
         }
         Request::Unpin(name) => {
@@ -208,7 +251,11 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::BeginUpload { id, fact, then } => {
             facts.set(Key::upload(domain, *id), Some(fact.encode()));
-            facts.follow(vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }], then)?
+            let mut ops = vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }];
+            if let Some(then) = then {
+                ops.extend(then.apply(&mut facts)?);
+            }
+            ops
         }
         Request::AppendUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;
@@ -231,7 +278,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.end_upload(*id, from, existed || frame.is_some())?;
             let mut ops = put_op(existed, descriptor);
             ops.push(Op::CommitUpload { id: *id, digest: descriptor.digest, len: descriptor.len });
-            facts.follow(ops, then)?
+            facts.follow(ops, &descriptor.digest, then)?
         }
         Request::CancelUpload { id, untouched_since } => match facts.upload(*id)? {
             Some(upload) if untouched_since.is_none_or(|since| upload.touched <= since) => {
@@ -272,8 +319,8 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::Apply(apply) => apply.apply(&mut facts)?,
     };
-    let Facts { changed, dropped, refused, .. } = facts;
-    let outcome = Outcome { lsn: context.lsn, existed, dropped, applied: ops.len(), refused };
+    let Facts { changed, dropped, refused, tally, .. } = facts;
+    let outcome = Outcome { lsn: context.lsn, existed, dropped, applied: ops.len(), refused, tally };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
 }
 
@@ -299,6 +346,7 @@ pub(crate) struct Facts<'a> {
     bytes: usize,
     dropped: Vec<FileId>,
     refused: Vec<(usize, Error)>,
+    pub(crate) tally: Tally,
 }
 
 impl Lookup for Facts<'_> {
@@ -314,7 +362,14 @@ impl Lookup for Facts<'_> {
 impl<'a> Facts<'a> {
     /// Starts from facts that stand as they are.
     pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
-        let mut new = Self { context, changed: BTreeMap::new(), bytes: 0, dropped: Vec::new(), refused: Vec::new() };
+        let mut new = Self {
+            context,
+            changed: BTreeMap::new(),
+            bytes: 0,
+            dropped: Vec::new(),
+            refused: Vec::new(),
+            tally: Tally::default(),
+        };
         facts.into_iter().for_each(|(key, value)| new.set(key, value));
         new
     }
@@ -324,12 +379,18 @@ impl<'a> Facts<'a> {
         self.changed.into_iter().collect()
     }
 
-    /// Does what follows from content having been stored.
-    fn follow(&mut self, mut ops: Vec<Op>, then: &Then) -> Result<Vec<Op>> {
-        if let Some(then) = then {
-            ops.extend(then.apply(self)?);
+    /// Does what follows from content having been stored. Where that is nothing, whoever stored it relies on the blob itself.
+    fn follow(&mut self, mut ops: Vec<Op>, digest: &Digest, then: &Then) -> Result<Vec<Op>> {
+        match then {
+            Some(then) => ops.extend(then.apply(self)?),
+            None => self.touch(digest)?,
         }
         Ok(ops)
+    }
+
+    /// For how long stays what nothing holds.
+    pub(crate) fn retention(&self) -> Retention {
+        self.context.retention
     }
 
     /// All domains, in order: the default one first.
@@ -349,13 +410,20 @@ impl<'a> Facts<'a> {
 
     /// The first facts with a prefix, at most `limit`, in the order of their keys.
     pub(crate) fn scan(&self, prefix: Prefix, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let overlay = self.context.overlay.iter().filter(|(key, _)| prefix.contains(key));
+        self.scan_after(prefix, None, limit)
+    }
+
+    /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
+    pub(crate) fn scan_after(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        let wanted = |key: &Key| prefix.contains(key) && after.is_none_or(|after| after < *key);
+        let overlay = self.context.overlay.iter().filter(|(key, _)| wanted(key));
         let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
-        let newer = overlay.chain(self.changed.range(from..).take_while(|(key, _)| prefix.contains(key)));
+        let changed = self.changed.range(from..).take_while(|(key, _)| prefix.contains(key));
+        let newer = overlay.chain(changed.filter(|(key, _)| wanted(key)));
         let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
         // Each of the newer ones may hide one of these.
         let most = limit.saturating_add(facts.len());
-        for fact in self.context.snapshot.scan(prefix)?.take(most) {
+        for fact in self.context.snapshot.scan_after(prefix, after)?.take(most) {
             let (key, value) = fact?;
             facts.entry(key).or_insert(Some(value));
         }
@@ -383,6 +451,33 @@ impl<'a> Facts<'a> {
         Error::check_limit("a commit's record", self.bytes, MAX_BODY)
     }
 
+    /// The entry of this time in the list of what nothing holds, if it is there.
+    pub(crate) fn idle(&self, idle: &Idle) -> Result<Option<Idle>> {
+        let at = idle.at();
+        self.decode(&at, |value| Idle::decode(&at, value))
+    }
+
+    /// Puts something in the list of what nothing holds, takes it out, or moves it to another time. An entry that stays is left as it is.
+    pub(crate) fn relist(&mut self, old: Option<Idle>, new: Option<Idle>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.set(old.at(), None);
+        }
+        if let Some((at, value)) = new.map(|new| new.fact()) {
+            self.set(at, value);
+        }
+    }
+
+    fn set_pin(&mut self, old: Option<&PinFact>, new: Option<&PinFact>) {
+        let Some(name) = new.or(old).map(|pin| &pin.name) else { return };
+        let key = Key::pin(self.domain(), name);
+        let idle = |pin: Option<&PinFact>| pin.and_then(|pin| Idle::of_pin(&key, pin));
+        self.relist(idle(old), idle(new));
+        self.set(key, new.map(PinFact::encode));
+    }
+
     fn pin(&self, name: &str) -> Result<Option<PinFact>> {
         self.decode(&Key::pin(self.domain(), name), PinFact::decode)
     }
@@ -400,29 +495,49 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Stores a blob unless it is there, and says whether it was.
+    /// Stores a blob unless it is there, and says whether it was. One that is damaged takes the new content.
     fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
-        if self.blob(&descriptor.digest)?.is_some() {
-            return Ok(true);
+        let old = self.blob(&descriptor.digest)?;
+        let mut new = descriptor.fact(file, frame_offset);
+        match &old {
+            Some(old) if old.damaged => (new.count, new.touched) = (old.count, old.touched),
+            Some(_) => return Ok(true),
+            None => {}
         }
-        self.change(Key::blob(self.domain(), &descriptor.digest), None, Some(&descriptor.fact(file, frame_offset)))?;
+        self.change(Key::blob(self.domain(), &descriptor.digest), old.as_ref(), Some(&new))?;
         Ok(false)
     }
 
+    /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
+    fn touch(&mut self, digest: &Digest) -> Result<()> {
+        let blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        // Never 0: that says that nobody does.
+        let touched = self.now().open.max(1);
+        if blob.is_stale(self.retention(), touched) {
+            self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { touched, ..blob }))?;
+        }
+        Ok(())
+    }
+
     /// Lets a blob lie in another place; `false` where it is not in the one that it was copied from any more.
-    fn put_elsewhere(&mut self, from: &Place, to: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
+    pub(crate) fn put_elsewhere(
+        &mut self,
+        from: &Place,
+        to: &Descriptor,
+        file: FileId,
+        frame_offset: u64,
+    ) -> Result<bool> {
         let Some(old) = self.blob(&to.digest)?.filter(|blob| blob.place == *from) else { return Ok(false) };
-        let new = BlobFact { count: old.count, ..to.fact(file, frame_offset) };
+        let new = BlobFact { count: old.count, touched: old.touched, ..to.fact(file, frame_offset) };
         self.change(Key::blob(self.domain(), &to.digest), Some(&old), Some(&new))?;
         Ok(true)
     }
 
     /// Counts one more that holds a blob.
     pub(crate) fn hold(&mut self, digest: &Digest) -> Result<()> {
-        let mut blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        blob.count = one_more(blob.count)?;
-        self.set(Key::blob(self.domain(), digest), Some(blob.encode()));
-        Ok(())
+        let blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        let count = one_more(blob.count)?;
+        self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { count, ..blob }))
     }
 
     /// Counts one less that holds a blob.
@@ -433,11 +548,8 @@ impl<'a> Facts<'a> {
 
     /// Counts one less that holds the blob with this key.
     pub(crate) fn release_key(&mut self, key: Key) -> Result<()> {
-        if let Some(mut blob) = self.blob_by_key(&key)? {
-            blob.count = blob.count.saturating_sub(1);
-            self.set(key, Some(blob.encode()));
-        }
-        Ok(())
+        let Some(blob) = self.blob_by_key(&key)? else { return Ok(()) };
+        self.change(key, Some(&blob), Some(&BlobFact { count: blob.count.saturating_sub(1), ..blob }))
     }
 
     /// Notes that a part of a request was not done, while the others are.
@@ -449,7 +561,7 @@ impl<'a> Facts<'a> {
         for digest in &pin.digests {
             self.release(digest)?;
         }
-        self.set(Key::pin(self.domain(), &pin.name), None);
+        self.set_pin(Some(pin), None);
         Ok(vec![Op::Unpin { name: pin.name.clone() }])
     }
 
@@ -475,11 +587,19 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    /// Changes a blob's fact, and carries its change of place, if that is one, over to the segments concerned.
+    /// Changes a blob's fact, and carries that over to the list of what nothing holds and, where its place changes, to the segments
+    /// concerned.
     pub(crate) fn change(&mut self, key: Key, old: Option<&BlobFact>, new: Option<&BlobFact>) -> Result<()> {
         self.set(key, new.map(BlobFact::encode));
+        let idle = |blob: Option<&BlobFact>| blob.and_then(|blob| Idle::of_blob(&key, blob));
+        self.relist(idle(old), idle(new));
         if old.map(|old| old.place) == new.map(|new| new.place) {
             return Ok(());
+        }
+        match (old, new) {
+            (Some(old), None) => self.tally.forgotten.add(&old.place),
+            (Some(_), Some(new)) => self.tally.moved.add(&new.place),
+            _ => {}
         }
         if let Some(BlobFact { place, .. }) = old
             && let Some(mut segment) = self.segment(place.file)?

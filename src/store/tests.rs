@@ -29,7 +29,7 @@ impl Destination for Other<'_> {
         OTHER
     }
 
-    fn has(&self, digest: &Digest) -> Result<bool> {
+    fn claim(&self, digest: &Digest) -> Result<bool> {
         Ok(self.0.snapshot_of(OTHER).blob(digest)?.is_some())
     }
 

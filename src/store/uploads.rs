@@ -202,7 +202,7 @@ impl Inner {
     fn expire_uploads_of(&self, domain: DomainId, since: u64) -> Result<usize> {
         let mut count = 0;
         for (id, _) in self.upload_facts(domain)?.into_iter().filter(|(_, fact)| fact.touched <= since) {
-            if matches!(lock(&self.uploads).get(&id), Some(Slot::InUse)) {
+            if self.is_upload_busy(id) {
                 continue; // its client is sending
             }
             match self.commit(domain, Request::CancelUpload { id, untouched_since: Some(since) }) {
@@ -359,6 +359,11 @@ impl Inner {
     }
 
     /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
+    /// Whether a call is at work on an upload.
+    pub(crate) fn is_upload_busy(&self, id: UploadId) -> bool {
+        matches!(lock(&self.uploads).get(&id), Some(Slot::InUse))
+    }
+
     pub(crate) fn forget_upload(&self, id: UploadId) {
         if let Entry::Occupied(slot) = lock(&self.uploads).entry(id)
             && matches!(slot.get(), Slot::Idle(_))

@@ -6,7 +6,7 @@ use crate::blob::Blob;
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, SegmentFact, SegmentKind};
+use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, SegmentFact, SegmentKind};
 use crate::id::{DomainId, FileId};
 use crate::registry::recount;
 use crate::segment::{DESCRIPTOR_LEN, parse_footer, parse_header};
@@ -87,12 +87,16 @@ impl Inner {
         progress: &mut dyn FnMut(&Verification),
     ) -> Result<()> {
         let mut held: HashMap<[u8; 32], u64> = HashMap::new();
+        let mut idle = IdleCheck::new(snapshot);
         for pin in snapshot.pins()? {
-            for digest in &pin?.digests {
+            let pin = pin?;
+            idle.check(Idle::of_pin(&Key::pin(snapshot.domain, &pin.name), &pin))?;
+            for digest in &pin.digests {
                 *held.entry(Key::blob(snapshot.domain, digest).bytes).or_default() += 1;
             }
         }
-        recount(snapshot, &mut held, &mut |what, stored, counted| report.compare(|| what, stored, counted))?;
+        let compare = &mut |what, stored, counted| report.compare(|| what, stored, counted);
+        recount(snapshot, &mut held, &mut |link| idle.check(Some(link)), compare)?;
         let mut segments: HashMap<FileId, (u64, u64)> = HashMap::new();
         for fact in snapshot.facts(Family::Blob, [0; 32])? {
             let (key, value) = fact?;
@@ -100,6 +104,7 @@ impl Inner {
             let (frames, bytes) = segments.entry(fact.place.file).or_default();
             *frames += 1;
             *bytes += fact.place.frame_len();
+            idle.check(Idle::of_blob(&key, &fact))?;
             report.blobs += 1;
             report.bytes += fact.len;
             report.stored_bytes += fact.place.stored_len;
@@ -122,6 +127,9 @@ impl Inner {
                 report.findings.push(finding);
             }
             progress(report);
+        }
+        for (kind, expected, listed) in idle.end()? {
+            report.compare(|| format!("{kind:?}s that nothing holds, in their list"), listed, expected);
         }
         for (key, counted) in held {
             report.compare(|| format!("references to the missing blob {key:02x?}"), 0, counted);
@@ -151,7 +159,8 @@ impl Inner {
     fn check_frame(&self, key: &Key, fact: &BlobFact) -> Result<()> {
         let descriptor = self.descriptor_of(key, fact)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
-        if (BlobFact { count: fact.count, ..descriptor.fact(fact.place.file, at) }) == *fact {
+        let BlobFact { count, touched, damaged, .. } = *fact;
+        if (BlobFact { count, touched, damaged, ..descriptor.fact(fact.place.file, at) }) == *fact {
             return Ok(());
         }
         let path = self.files.get(&fact.place)?.path().to_path_buf();
@@ -177,6 +186,46 @@ impl Inner {
             Some(_) => Ok(()),
             None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
         }
+    }
+}
+
+/// Compares what nothing holds with the list of it.
+struct IdleCheck<'a> {
+    snapshot: &'a Snapshot,
+    /// For each kind: how many there are that nothing holds, and how many of them are in the list.
+    found: [(IdleKind, u64, u64); 3],
+}
+
+impl<'a> IdleCheck<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot, found: [IdleKind::Pin, IdleKind::Link, IdleKind::Blob].map(|kind| (kind, 0, 0)) }
+    }
+
+    fn check(&mut self, idle: Option<Idle>) -> Result<()> {
+        let Some(idle) = idle else { return Ok(()) };
+        let is_listed = self.snapshot.get(&idle.at())?.is_some_and(|value| {
+            Idle::decode(&idle.at(), value.as_bytes()).is_some_and(|listed| listed.key == idle.key)
+        });
+        for (kind, expected, listed) in &mut self.found {
+            if *kind == idle.kind() {
+                *expected += 1;
+                *listed += u64::from(is_listed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The kinds of which some are not in the list, or others are: how many should be, and how many are.
+    fn end(self) -> Result<Vec<(IdleKind, u64, u64)>> {
+        let mut wrong = Vec::new();
+        for (kind, expected, listed) in self.found {
+            let mut all = self.snapshot.scan(Idle::all(self.snapshot.domain, kind))?;
+            let all = all.try_fold(0, |count, fact| fact.map(|_| count + 1))?;
+            if (listed, all) != (expected, expected) {
+                wrong.push((kind, expected, if listed == expected { all } else { listed }));
+            }
+        }
+        Ok(wrong)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Changes that nobody asks for: what has expired, what deleted repositories have left, and when manifests were pulled.
 
-use super::{Retention, is_there, link_of, unlink};
+use super::{is_there, set_link, unlink};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::facts::{Family, Key, LinkFact, ManifestFact, PullFact, TagFact};
+use crate::facts::{Family, Idle, Key, LinkFact, ManifestFact, PullFact, TagFact};
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
 use crate::registry::find;
@@ -15,8 +15,8 @@ use crate::store::view::Lookup;
 #[derive(Debug)]
 pub(crate) struct Expire {
     pub(crate) repository: Named,
-    pub(crate) digests: Vec<Digest>,
-    pub(crate) retention: Retention,
+    /// Their entries in the list of what nothing holds, and their digests, which are for who follows events.
+    pub(crate) links: Vec<(Idle, Option<Digest>)>,
 }
 
 impl Apply for Expire {
@@ -26,9 +26,15 @@ impl Apply for Expire {
         if !is_there(facts, named)? {
             return Ok(ops); // deleted meanwhile, with its links
         }
-        for digest in &self.digests {
-            if link_of(facts, named.id, digest)?.is_some_and(|link| self.retention.has_expired(&link, now)) {
-                ops.push(unlink(facts, named, digest)?);
+        for (idle, digest) in &self.links {
+            // No entry any more: somebody relies on the blob, a manifest holds it, or it is gone.
+            if facts.idle(idle)?.is_none() || !facts.retention().has_expired(idle.time, now) {
+                continue;
+            }
+            if let Some(link) = facts.decode(&idle.key, LinkFact::decode)? {
+                unlink(facts, idle.key, &link)?;
+                facts.tally.links += 1;
+                ops.extend(digest.map(|digest| Op::Unlink { repository: named.clone(), digest }));
             }
         }
         Ok(ops)
@@ -61,6 +67,7 @@ impl Apply for Purge {
                 Family::Link => {
                     if let Some(link) = LinkFact::decode(value.as_bytes()) {
                         facts.release_key(link.blob(key))?;
+                        set_link(facts, *key, Some(&link), None);
                     }
                 }
                 _ => {}

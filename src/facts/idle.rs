@@ -1,0 +1,143 @@
+//! The list of what nothing holds: what collection looks through, so that it costs what there is to collect.
+//!
+//! An entry stands under the time that counts for it, so that those whose time has come are the first of their kind:
+//!
+//! ```text
+//! key: kind u8 (1 pin, 2 link, 3 blob) | time u48, big-endian | the first 25 bytes of the key
+//! value: the last 7 bytes of the key | condemned u8
+//! ```
+//!
+//! A pin that expires has one, under the open time of that. A link that no manifest holds has one, and a blob that nothing holds,
+//! each under the open time when somebody last relied on it, which is in its own fact: so the entry can be found
+//! from there, and there is exactly one.
+
+use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, Value};
+use crate::id::DomainId;
+use crate::wire::{Fields, PutFields};
+
+/// What an entry is of. The numbers stand in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum IdleKind {
+    /// A pin that expires.
+    Pin = 1,
+    /// A link that no manifest of its repository holds.
+    Link = 2,
+    /// A blob that nothing holds.
+    Blob = 3,
+}
+
+/// An entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Idle {
+    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: nobody was told of it).
+    pub(crate) time: u64,
+    /// The key of what nothing holds.
+    pub(crate) key: Key,
+    /// Whether it goes in a later commit, unless somebody asks for it before.
+    pub(crate) condemned: bool,
+}
+
+/// How much of a key stands in an entry's key.
+const HEAD: usize = 25;
+
+impl Idle {
+    /// The length of an encoded value in bytes.
+    pub(crate) const LEN: usize = 8;
+
+    fn new(time: u64, key: &Key) -> Self {
+        Self { time, key: *key, condemned: false }
+    }
+
+    /// The entry of a pin, if it expires.
+    pub(crate) fn of_pin(key: &Key, pin: &PinFact) -> Option<Self> {
+        (pin.expires != 0).then(|| Self::new(pin.expires, key))
+    }
+
+    /// The entry of a link, if no manifest holds it.
+    pub(crate) fn of_link(key: &Key, link: &LinkFact) -> Option<Self> {
+        (link.count == 0).then(|| Self::new(link.touched, key))
+    }
+
+    /// The entry of a blob, if nothing holds it.
+    pub(crate) fn of_blob(key: &Key, blob: &BlobFact) -> Option<Self> {
+        (blob.count == 0).then(|| Self::new(blob.touched, key))
+    }
+
+    /// The entries of a kind in a domain.
+    pub(crate) fn all(domain: DomainId, kind: IdleKind) -> Prefix {
+        let mut from = [0; 32];
+        from[0] = kind as u8;
+        Prefix { domain, family: Family::Idle, from, len: 1 }
+    }
+
+    /// What it is of.
+    pub(crate) fn kind(&self) -> IdleKind {
+        match self.key.family {
+            Family::Pin => IdleKind::Pin,
+            Family::Link => IdleKind::Link,
+            _ => IdleKind::Blob,
+        }
+    }
+
+    /// The key that the entry stands under.
+    pub(crate) fn at(&self) -> Key {
+        let [_, _, time @ ..] = self.time.to_be_bytes();
+        let parts = [self.kind() as u8].into_iter().chain(time).chain(self.key.bytes);
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        Key { domain: self.key.domain, family: Family::Idle, bytes }
+    }
+
+    /// The entry as a fact.
+    pub(crate) fn fact(&self) -> Fact {
+        let mut value = Vec::with_capacity(Self::LEN);
+        value.put(self.key.bytes.split_at(HEAD).1);
+        value.put_u8(u8::from(self.condemned));
+        (self.at(), Some(Value::new(&value)))
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(at: &Key, value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(&at.bytes);
+        let family = match fields.u8()? {
+            1 => Family::Pin,
+            2 => Family::Link,
+            3 => Family::Blob,
+            _ => return None,
+        };
+        let time = fields.bytes(6)?.iter().fold(0, |time, byte| time << 8 | u64::from(*byte));
+        let (rest, condemned) = value.split_at_checked(Self::LEN - 1)?;
+        let bytes = [fields.0, rest].concat().try_into().ok()?;
+        let &[condemned] = condemned else { return None };
+        Some(Self { time, key: Key { domain: at.domain, family, bytes }, condemned: condemned == 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_and_sort_by_time() {
+        let key = |family, byte| Key { domain: DomainId(2), family, bytes: [byte; 32] };
+        let mut last = None;
+        for family in [Family::Pin, Family::Link, Family::Blob] {
+            for (time, byte) in [(0, 9), (1, 8), (255, 7), (256, 6), ((1 << 48) - 1, 0)] {
+                let idle = Idle { condemned: byte == 7, ..Idle::new(time, &key(family, byte)) };
+                let (at, value) = idle.fact();
+                assert_eq!(Idle::decode(&at, value.unwrap().as_bytes()), Some(idle));
+                assert!(last < Some(at.bytes));
+                last = Some(at.bytes);
+            }
+        }
+        let all = Idle::all(DomainId(2), IdleKind::Link);
+        assert!(all.contains(&Idle::new(7, &key(Family::Link, 1)).at()));
+        assert!(!all.contains(&Idle::new(7, &key(Family::Blob, 1)).at()));
+        assert_eq!(Idle::decode(&all_zeros(), &[0; Idle::LEN]), None);
+    }
+
+    fn all_zeros() -> Key {
+        Key { domain: DomainId(2), family: Family::Idle, bytes: [0; 32] }
+    }
+}

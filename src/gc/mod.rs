@@ -1,0 +1,149 @@
+//! Collection: space comes back, while everything goes on.
+//!
+//! A collection [sweeps](sweep), which forgets what nothing holds, then [compacts](compact), which gives back the space that is scattered
+//! among what lives. Both work beside everything else, in small commits; what they have done when they end, for whatever reason, stays done, and
+//! the next one goes on: there is no state of a collection on disk but the facts themselves.
+//!
+//! # Why nothing that is reachable goes
+//! *Reachable* is what a pin names, what a manifest holds, and a manifest. The argument has no clock in it:
+//!
+//! 1. **What is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it; a link's that of the
+//!    repository's manifests that do. Counts change in the commit that changes what is counted, by [`Facts::hold`] and
+//!    [`Facts::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and nowhere else.
+//! 2. **Nothing is taken whose count is above 0.** An entry of the [list of what nothing holds](crate::facts::Idle) is there exactly while the count is 0:
+//!    [`Facts::change`] and `set_link` keep it so, in the same commit. All that collection removes (`Expire`,
+//!    [`Forget`](sweep::Forget)), it removes where that entry is still there when its turn in the order of all commits has come.
+//! 3. **Nothing comes to be held that is not there.** `put_manifest`, `pin`, `mount` look for what they hold at their own turn in that order
+//!    ([`Facts::hold`] fails where it is gone). So of a collection and a push one is first: either the push holds the blob and the collection leaves it, or
+//!    the collection takes it and the push is told that it is missing, and nothing of it takes place. There is no third way, and no gap between
+//!    being uploaded and being held in which something else protects a blob: what protects it then is the courtesy.
+//! 4. **Nothing is taken to be unheld by mistake.** A fact that can't be read ends the sweep: no count is assumed.
+//! 5. **No content goes whose place counts.** A file is unlinked when its last live frame has left it: `Facts::drop_file`. A blob moves in one commit
+//!    that is refused where the blob is not in the place that was copied any more ([`Facts::put_elsewhere`]), after the copy is durable.
+//!
+//! The *courtesy* is what clocks are for: whatever somebody stored, or was told of when he claimed it, stays for
+//! [`Options::retention`](crate::Options::retention) of open time after that. It saves a push from having to be repeated, and nothing else
+//! depends on it.
+//!
+//! # Why readers are not disturbed
+//! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and opens the file after
+//! it, finds it missing, and looks again (`Inner::get`).
+//!
+//! [`Facts::hold`]: crate::store::request::Facts::hold
+//! [`Facts::release_key`]: crate::store::request::Facts::release_key
+//! [`Facts::change`]: crate::store::request::Facts::change
+//! [`Facts::put_elsewhere`]: crate::store::request::Facts::put_elsewhere
+
+mod background;
+mod collector;
+mod compact;
+mod options;
+mod plan;
+mod sweep;
+
+pub(crate) use background::{Background, run_thread};
+pub use options::{CollectOptions, Collection, Stayed, Stopped};
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::id::FileId;
+use crate::store::{GoOn, Store};
+use crate::sync::lock;
+use collector::{Collector, Halt};
+
+/// What collections know from each other.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// Held by the one that goes on.
+    going_on: Mutex<()>,
+    /// The lengths of files that are not written any more.
+    lens: Mutex<HashMap<FileId, u64>>,
+    /// Files out of which not all could be moved, since it is damaged, and how many live bytes were left in each.
+    stuck: Mutex<HashMap<FileId, u64>>,
+}
+
+impl Store {
+    /// Gives space back: forgets what nothing holds and nobody relies on any more, and moves what lives out of files that are mostly dead. Goes on
+    /// beside everything else. `progress` is called after each step with the numbers so far, and says whether to go on.
+    ///
+    /// What goes: pins that have expired; uploads to which nothing was added, links that no manifest holds, and blobs that nothing holds, each when
+    /// [`Options::retention`](crate::Options::retention) has passed since somebody relied on it; and what deleted repositories have left. What can be seen before goes on
+    /// being readable through handles that are open.
+    ///
+    /// There is one collection at a time: a second one waits. It may end early, by its options or by `progress`; then, and after a crash, the next one goes
+    /// on where it was.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strongroom::{Algorithm, CollectOptions, GoOn, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Options::new().create(true).retention(Duration::ZERO).open(dir.path().join("store"))?;
+    /// let digest = store.put("nobody needs this", Algorithm::Sha256)?;
+    ///
+    /// let would = store.collect(&CollectOptions::new().dry_run(true), |_| GoOn::Yes)?;
+    /// assert!(would.blobs == 1 && store.exists(&digest)?);
+    ///
+    /// let done = store.collect(&CollectOptions::new(), |_| GoOn::Yes)?;
+    /// assert!(done.blobs == 1 && !store.exists(&digest)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged that say what is held: then nothing is taken. [`Error::Full`] where not even the space that is reserved for this
+    /// is enough; [`Error::Poisoned`] after a failed sync. Damaged content is no error, but [reported](Collection::damaged), and stays where it is.
+    pub fn collect(
+        &self,
+        options: &CollectOptions,
+        mut progress: impl FnMut(&Collection) -> GoOn,
+    ) -> Result<Collection> {
+        self.inner.collect(options, &mut progress)
+    }
+
+    /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
+    /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what [`collect`](Self::collect) does.
+    ///
+    /// # Errors
+    /// What taking them away meets; those already taken stay so.
+    pub fn expire_blobs(&self) -> Result<usize> {
+        let _one = lock(&self.inner.collections.going_on);
+        let options = CollectOptions::new();
+        let mut progress = |_: &Collection| GoOn::Yes;
+        let mut collector = Collector::new(&self.inner, &options, &mut progress);
+        match collector.expire_links() {
+            Ok(()) | Err(Halt::Stopped(_)) => Ok(usize::try_from(collector.report.links).unwrap_or(usize::MAX)),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+}
+
+impl crate::store::Inner {
+    /// [`Store::collect`].
+    pub(crate) fn collect(
+        &self,
+        options: &CollectOptions,
+        progress: &mut dyn FnMut(&Collection) -> GoOn,
+    ) -> Result<Collection> {
+        let _one = lock(&self.collections.going_on);
+        if !options.dry_run {
+            self.check_writable()?;
+        }
+        let mut collector = Collector::new(self, options, progress);
+        let ended = collector.sweep().and_then(|()| collector.compact()).and_then(|()| collector.merge_facts());
+        match ended {
+            Err(Halt::Failed(error)) => return Err(error),
+            Err(Halt::Stopped(stopped)) => collector.report.stopped = Some(stopped),
+            Ok(()) => {}
+        }
+        collector.look_back()?;
+        Ok(collector.report)
+    }
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}

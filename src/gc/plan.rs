@@ -1,0 +1,142 @@
+//! Which files compaction takes up.
+//!
+//! Everything in a file of content that is not a live frame is dead: frames that nothing refers to, and the records of a log file, whose facts
+//! runs have. The emptiest files come first, and only as many as it takes: so moving costs at most (100 − [`max_dead`]) / [`max_dead`] bytes for each that comes back.
+//!
+//! [`max_dead`]: crate::CollectOptions::max_dead
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::facts::{SegmentFact, SegmentKind};
+use crate::gc::collector::Collector;
+use crate::id::{DomainId, FileId};
+use crate::store::view::decoded;
+use crate::sync::{lock, read};
+
+/// So many small files of a domain become one.
+const MERGED: usize = 8;
+
+/// A file of content.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) id: FileId,
+    pub(super) is_log: bool,
+    /// The domains that have something in it.
+    pub(super) domains: Vec<DomainId>,
+    pub(super) live: u64,
+    /// How long it is.
+    pub(super) len: u64,
+}
+
+impl Candidate {
+    pub(super) fn dead(&self) -> u64 {
+        self.len.saturating_sub(self.live)
+    }
+}
+
+/// What there is to do, and what is left as it is.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// In this order.
+    pub(super) files: Vec<Candidate>,
+    pub(super) live: u64,
+    /// Dead bytes of all files; of those among them that are left for they are too full, are needed as log files, or are damaged.
+    pub(super) dead: u64,
+    pub(super) scattered: u64,
+    pub(super) logs: u64,
+    pub(super) damaged: u64,
+    /// Whether folding the log would let more of it be taken up.
+    pub(super) may_fold: bool,
+}
+
+impl Collector<'_> {
+    /// Looks at every file of content once.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let logs = read(&self.inner.logs).clone();
+        let oldest_log = self.inner.oldest_log(FileId(FileId::MAX));
+        let max_small = self.inner.options.log_file_size.min(32 << 20) / MERGED as u64;
+        let mut plan = Plan::default();
+        let mut files: BTreeMap<FileId, Candidate> = BTreeMap::new();
+        for domain in self.domains() {
+            for fact in self.snapshot_of(domain).facts(crate::facts::Family::Segment, [0; 32])? {
+                let (key, value) = fact?;
+                let would_be = self.would_be(&key).cloned();
+                let Some(value) = would_be.unwrap_or(Some(value)) else { continue };
+                let segment = decoded(SegmentFact::decode(value.as_bytes()))?;
+                let id = FileId(key.prefix());
+                plan.live += segment.live_bytes;
+                if segment.kind == SegmentKind::Upload {
+                    continue;
+                }
+                let is_log = segment.kind == SegmentKind::Log;
+                // One blob in a file of its own: as it should be, and there may be very many of them.
+                if !is_log && segment.live_bytes == segment.frame_bytes && segment.live_bytes > max_small {
+                    continue;
+                }
+                let new = || Candidate { id, is_log, domains: Vec::new(), live: 0, len: 0 };
+                let file = files.entry(id).or_insert_with(new);
+                file.domains.push(domain);
+                file.live += segment.live_bytes;
+                file.len += segment.frame_bytes;
+            }
+        }
+        for file in files.values_mut().filter(|file| !file.is_log || file.id < oldest_log) {
+            file.len = self.len_of(file.id)?;
+        }
+        let sealed = files.values().filter(|file| !file.is_log || file.id < oldest_log);
+        *lock(&self.inner.collections.lens) = sealed.map(|file| (file.id, file.len)).collect();
+        let mut free = Vec::new();
+        let stuck = lock(&self.inner.collections.stuck).clone();
+        for file in files.into_values() {
+            plan.dead += file.dead();
+            if file.is_log && file.id >= oldest_log {
+                plan.logs += file.dead();
+            } else if stuck.get(&file.id) == Some(&file.live) {
+                plan.damaged += file.dead();
+            } else {
+                free.push(file);
+            }
+        }
+        plan.may_fold = logs.iter().any(|log| log.sealed.is_none()) && plan.logs > 0;
+        self.choose(&mut plan, free, max_small);
+        Ok(plan)
+    }
+
+    fn choose(&self, plan: &mut Plan, mut free: Vec<Candidate>, max_small: u64) {
+        let allowed = |plan: &Plan, dead: u64| {
+            u128::from(dead) * 100 <= u128::from(plan.live + dead) * u128::from(self.options.max_dead)
+        };
+        // The emptiest first: dead / len, without dividing.
+        free.sort_by(|one, other| {
+            let [one, other] =
+                [(one, other), (other, one)].map(|(this, that)| u128::from(this.dead()) * u128::from(that.len));
+            other.cmp(&one)
+        });
+        let mut dead = plan.dead;
+        let mut rest = Vec::new();
+        for file in free {
+            if file.dead() > 0 && !allowed(plan, dead) {
+                dead -= file.dead();
+                plan.files.push(file);
+            } else {
+                rest.push(file);
+            }
+        }
+        plan.may_fold &= !allowed(plan, dead);
+        let mut small: BTreeMap<DomainId, Vec<Candidate>> = BTreeMap::new();
+        for file in rest {
+            match file.domains.as_slice() {
+                [domain] if file.len <= max_small => small.entry(*domain).or_default().push(file),
+                _ => plan.scattered += file.dead(),
+            }
+        }
+        for files in small.into_values() {
+            if files.len() >= MERGED {
+                plan.files.extend(files);
+            } else {
+                plan.scattered += files.iter().map(Candidate::dead).sum::<u64>();
+            }
+        }
+    }
+}

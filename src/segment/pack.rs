@@ -1,0 +1,89 @@
+//! Writing a segment of many frames, one behind the other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Purpose, Sealing};
+use crate::error::{Damage, Error, Result};
+use crate::id::{DomainId, FileId};
+use crate::segment::frame::{DESCRIPTOR_LEN, Descriptor, Frame};
+use crate::segment::writer::{FooterEntry, MAGIC, SEGMENT_FRAME_OFFSET, encode_footer, write};
+use crate::store::random;
+use crate::vfs::{File, OpenMode, Vfs};
+use crate::wire::{PutFields, len64};
+
+/// So much is written at a time.
+const BUFFER: usize = 1 << 20;
+
+/// Writes a segment of many frames. Where it is encrypted, so are they, as in a log file: each place of the file is written once, so it
+/// can be the nonce of what stands there.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    key: KeyNumber,
+    sealing: Option<Sealing>,
+    /// What was not written yet, and where it begins.
+    buffer: Vec<u8>,
+    written: u64,
+    frames: Vec<FooterEntry>,
+}
+
+impl Pack {
+    /// Creates the file, for content of a domain. The caller syncs the directory.
+    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, keys: &Keyring, domain: DomainId) -> Result<Self> {
+        let header = FileHeader::new(id, keys, domain)?;
+        let encoded = header.encode(&MAGIC);
+        let sealing = match header.key {
+            0 => None,
+            key => {
+                let sealing = FileEnvelope::new(id, &encoded).opening(keys, domain, key, Purpose::Content);
+                Some(sealing.ok_or_else(|| Error::corrupt(&path, 0, Damage::Invalid("key number")))?)
+            }
+        };
+        let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+        let mut buffer = encoded;
+        buffer.resize(usize::try_from(SEGMENT_FRAME_OFFSET).unwrap_or_default(), 0);
+        Ok(Self { path, file, key: header.key, sealing, buffer, written: 0, frames: Vec::new() })
+    }
+
+    /// How many bytes the file has so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.written + len64(&self.buffer)
+    }
+
+    /// The number of the key that the segment is encrypted with; 0 for none.
+    pub(crate) fn key(&self) -> KeyNumber {
+        self.key
+    }
+
+    /// Adds a frame, and says what stands there now, and where.
+    pub(crate) fn append(&mut self, frame: &Frame) -> Result<(Descriptor, u64)> {
+        let at = self.len();
+        match &self.sealing {
+            None => self.buffer.put(&frame.bytes),
+            Some(sealing) => self.buffer.put(&frame.seal(sealing, at + DESCRIPTOR_LEN)),
+        }
+        self.frames.push((at, frame.len(self.key), frame.descriptor.digest));
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
+        Ok((frame.descriptor.in_log(self.key), at))
+    }
+
+    /// Writes what surrounds the frames, and makes all of it durable.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let prefix = u64::from_le_bytes(random()?);
+        let footer = encode_footer(self.len(), &self.frames, self.sealing.as_ref().map(|sealing| (sealing, prefix)));
+        self.buffer.put(&footer);
+        self.flush()?;
+        self.file.sync().map_err(Error::io("sync", &self.path))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        write(&*self.file, &self.path, &self.buffer, self.written)?;
+        self.written = self.len();
+        self.buffer.clear();
+        Ok(())
+    }
+}
