@@ -53,6 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         1 => select(vec![20_000, 60_000, 120_000]).prop_map(Step::Wait),
         1 => Just(Step::ExpireBlobs),
+        1 => which().prop_map(Step::Claim),
+        2 => select(vec![0, 20]).prop_map(Step::Collect),
         16 => (select(KINDS.to_vec()), 0..3u64, 0..1000u64)
             .prop_map(|(kind, repository, pick)| Step::Call { kind, repository, pick }),
     ]

@@ -165,12 +165,17 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    /// Ends it where it may write no more.
+    pub(super) fn check_budget(&self) -> Step<()> {
+        match self.options.max_bytes {
+            Some(most) if self.written >= most => Err(Halt::Stopped(Stopped::Bytes)),
+            _ => Ok(()),
+        }
+    }
+
     /// Notes that so many bytes were written, and waits until that is no more than what may be written in the time.
     pub(super) fn pace(&mut self, bytes: u64) -> Step<()> {
         self.written += bytes;
-        if self.options.max_bytes.is_some_and(|most| self.written >= most) {
-            return Err(Halt::Stopped(Stopped::Bytes));
-        }
         let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
         let due = Duration::from_secs_f64(self.written as f64 / rate as f64);
         while let Some(left) = due.checked_sub(self.began.elapsed()).filter(|left| !left.is_zero()) {

@@ -13,7 +13,7 @@ use crate::blob::Blob;
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Key, Place};
+use crate::facts::{BlobFact, Idle, IdleKind, Key, Place};
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
@@ -91,6 +91,7 @@ impl Collector<'_> {
             // What is dead in log files whose facts no run has yet is more than may stay.
             self.inner.begin_log()?;
             self.inner.checkpoint()?;
+            self.inner.unlist_folded_logs(self.inner.history(), Space::Reserve)?;
             plan = self.plan()?;
         }
         self.report.to_move_bytes = plan.files.iter().map(|file| file.live).sum();
@@ -123,6 +124,7 @@ impl Collector<'_> {
 
     fn evacuate(&mut self, file: &Candidate, packs: &mut Packs) -> Step<()> {
         for live in self.live_in(file)? {
+            self.check_budget()?;
             if let Some(frame) = self.copy(&live)? {
                 self.put_in_pack(&live, &frame, packs)?;
             }
@@ -318,6 +320,15 @@ impl Collector<'_> {
         let stayed = &mut self.report.stayed;
         (stayed.scattered_bytes, stayed.log_bytes, stayed.damaged_bytes) = (plan.scattered, plan.logs, plan.damaged);
         stayed.unreached_bytes = unreached;
+        if self.options.explain && !self.is_dry() {
+            for domain in self.domains() {
+                let blobs = self.inner.snapshot_of(domain);
+                for blob in blobs.scan(Idle::all(domain, IdleKind::Blob))? {
+                    blob?;
+                    self.report.stayed.recent_blobs += 1;
+                }
+            }
+        }
         self.report.held_bytes = self.inner.files.held_bytes();
         Ok(())
     }

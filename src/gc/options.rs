@@ -13,11 +13,13 @@ pub struct CollectOptions {
     pub(crate) max_time: Option<Duration>,
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) max_dead: u8,
+    /// Whether the report says what costs a look at all that stays.
+    pub(crate) explain: bool,
 }
 
 impl Default for CollectOptions {
     fn default() -> Self {
-        Self { dry_run: false, max_bytes: None, max_time: None, bytes_per_second: None, max_dead: 20 }
+        Self { dry_run: false, max_bytes: None, max_time: None, bytes_per_second: None, max_dead: 20, explain: true }
     }
 }
 
@@ -117,7 +119,7 @@ pub struct Stayed {
     pub damaged_bytes: u64,
     /// Of what this collection set out to give back and did not come to.
     pub unreached_bytes: u64,
-    /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live.
+    /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live. (Not counted in the background.)
     pub recent_blobs: u64,
 }
 

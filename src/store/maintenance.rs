@@ -383,6 +383,18 @@ impl Inner {
         )
     }
 
+    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up to so many bytes; and removes those in
+    /// which nothing lives.
+    pub(crate) fn unlist_folded_logs(&self, history: u64, space: Space) -> Result<()> {
+        let mut dropped = Vec::new();
+        self.update_list(space, |list| {
+            dropped = list.drop_folded_logs(history);
+            dropped.iter().for_each(|id| self.files.unlisted(*id));
+        })?;
+        lock(&self.dead_logs).append(&mut dropped);
+        self.drop_dead_logs()
+    }
+
     /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next time.
     pub(crate) fn drop_dead_logs(&self) -> Result<()> {
         let logs = lock(&self.dead_logs).clone();

@@ -193,7 +193,7 @@ impl Options {
     /// let options = Options::new().collect_every(Duration::from_secs(60), gently);
     /// ```
     pub fn collect_every(mut self, time: Duration, options: CollectOptions) -> Self {
-        self.background = Some(Background { every: time, options });
+        self.background = Some(Background { every: time, options: CollectOptions { explain: false, ..options } });
         self
     }
 

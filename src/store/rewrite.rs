@@ -181,13 +181,7 @@ impl Inner {
                 self.merge(&own)?;
             }
         }
-        let mut dropped = Vec::new();
-        self.update_list(Space::Free, |list| {
-            dropped = list.drop_folded_logs(0);
-            dropped.iter().for_each(|id| self.files.unlisted(*id));
-        })?;
-        lock(&self.dead_logs).append(&mut dropped);
-        self.drop_dead_logs()
+        self.unlist_folded_logs(0, Space::Free)
     }
 }
 

@@ -111,6 +111,10 @@ pub enum Step {
     /// Time passes: so many milliseconds.
     Wait(u64),
     ExpireBlobs,
+    /// Relies on a blob outside of any repository.
+    Claim(u64),
+    /// Collects, and leaves so many percent of the bytes dead.
+    Collect(u8),
 }
 
 /// A history of `count` operations drawn from a seed. What it begins with gives the others something to be about.
@@ -125,7 +129,7 @@ pub fn history(random: &mut Random, count: usize) -> Vec<Step> {
 
 pub fn step(random: &mut Random) -> Step {
     let algorithm = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3][random.below(3) as usize];
-    match random.below(60) {
+    match random.below(64) {
         0..=5 => Step::Put { content: content(random), algorithm },
         6..=7 => Step::Remove(random.next()),
         8..=10 => {
@@ -143,6 +147,8 @@ pub fn step(random: &mut Random) -> Step {
         25..=26 => Step::Reopen,
         27..=28 => Step::Wait([20_000, 60_000, 120_000][random.below(3) as usize]),
         29 => Step::ExpireBlobs,
+        30 => Step::Claim(random.next()),
+        31..=33 => Step::Collect([0, 0, 20][random.below(3) as usize]),
         _ => {
             let kind = KINDS[random.below(KINDS.len() as u64) as usize];
             // Mostly the two that there are from the beginning.
@@ -214,6 +220,8 @@ pub struct ModelPin {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// When somebody last relied on those of them that were stored or claimed outside of any repository.
+    pub touched: BTreeMap<Digest, u64>,
     pub pins: BTreeMap<String, ModelPin>,
     pub uploads: BTreeMap<UploadId, Vec<u8>>,
     /// The repositories of the uploads that are in one.
@@ -231,6 +239,25 @@ impl Model {
     fn is_held(&self, digest: &Digest) -> bool {
         let holds = |one: &Repository| one.links.contains_key(digest) || one.manifests.contains_key(digest);
         self.pins.values().any(|pin| pin.digests.contains(digest)) || self.repositories.values().any(holds)
+    }
+
+    /// Somebody relies on a blob, outside of any repository.
+    pub fn touch(&mut self, digest: Digest, now: u64) {
+        let touched = self.touched.entry(digest).or_insert(now);
+        if repositories::is_stale(*touched, now) {
+            *touched = now;
+        }
+    }
+
+    pub fn remove(&mut self, digest: &Digest) {
+        self.blobs.remove(digest);
+        self.touched.remove(digest);
+    }
+
+    /// The blobs that nothing holds and nobody relies on any more.
+    pub fn dead(&self, now: u64) -> Vec<Digest> {
+        let has_expired = |digest| self.touched.get(digest).is_none_or(|at| repositories::has_expired(*at, now));
+        self.blobs.keys().filter(|digest| has_expired(digest) && !self.is_held(digest)).copied().collect()
     }
 
     pub fn put(&mut self, algorithm: Algorithm, content: &[u8]) -> Digest {
@@ -321,7 +348,7 @@ pub fn outline(model: &Model) -> Model {
     let uploads = model.uploads.iter().map(|(id, content)| (*id, vec![0; content.len()])).collect();
     let repositories = model.repositories.iter().map(|(name, one)| (name.clone(), one.outline())).collect();
     let (blobs, pins, owners) = (model.blobs.clone(), model.pins.clone(), model.owners.clone());
-    Model { blobs, pins, uploads, owners, repositories, pushes: Vec::new() }
+    Model { blobs, touched: BTreeMap::new(), pins, uploads, owners, repositories, pushes: Vec::new() }
 }
 
 /// Whether what was seen is the state before an operation or that after it, with the leeway the operation has.
@@ -348,6 +375,24 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
                 && pins(seen).is_subset(&pins(&before))
                 && uploads(&after).is_subset(&uploads(seen))
                 && uploads(seen).is_subset(&uploads(&before))
+        }
+        Leeway::Swept => {
+            let of = |model: &Model| {
+                let mut keys: BTreeSet<String> = model.blobs.keys().map(Digest::to_string).collect();
+                keys.extend(model.pins.keys().map(|name| format!("pin {name}")));
+                keys.extend(model.uploads.keys().map(|id| format!("upload {id}")));
+                for (name, repository) in &model.repositories {
+                    keys.extend(repository.links.keys().map(|digest| format!("{digest} in {name}")));
+                }
+                keys
+            };
+            let (least, found, most) = (of(&after), of(seen), of(&before));
+            let rest = |model: &Model| {
+                let mut rest = model.repositories.clone();
+                rest.values_mut().for_each(|repository| repository.links.clear());
+                rest
+            };
+            least.is_subset(&found) && found.is_subset(&most) && rest(seen) == rest(&before)
         }
         Leeway::Each => {
             let is_one = |(name, one): (&String, &Repository)| {

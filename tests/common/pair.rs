@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
-use strongroom::{Clock, Durability, Error, Options, PinOptions, Result, Store, UploadId};
+use strongroom::{
+    Clock, CollectOptions, Collection, Durability, Error, GoOn, Options, PinOptions, Result, Store, UploadId,
+};
 
 use super::calls::{Call, NAMES, pulls};
 use super::events::{Follower, Stock, record};
 use super::registry::name;
-use super::repositories::{Action, Outcome};
+use super::repositories::{Action, Outcome, RETENTION};
 use super::{Model, ModelPin, Random, Step, nth, options, uploads_of};
 
 /// How a store is opened, with a clock.
@@ -46,6 +48,8 @@ pub enum Leeway {
     Between,
     /// Each repository as it was before or as it is after.
     Each,
+    /// Some of what a collection takes.
+    Swept,
 }
 
 impl Pair {
@@ -115,6 +119,8 @@ impl Pair {
         self.next.uploads.retain(|id, _| seen.uploads.contains_key(id));
         self.next.owners.retain(|id, _| seen.uploads.contains_key(id));
         self.next.pins.retain(|name, _| seen.pins.contains_key(name));
+        self.next.blobs.retain(|digest, _| seen.blobs.contains_key(digest));
+        self.next.touched.retain(|digest, _| seen.blobs.contains_key(digest));
         for (name, repository) in &mut self.next.repositories {
             repository.links.retain(|digest, _| seen.repositories[name].links.contains_key(digest));
         }
@@ -136,6 +142,7 @@ impl Pair {
         match step {
             Step::Put { content, algorithm } => {
                 let digest = self.next.put(*algorithm, content);
+                self.next.touch(digest, self.now);
                 assert_eq!(store.put_reader(&content[..], *algorithm)?, digest);
             }
             Step::Remove(n) => self.remove(*n)?,
@@ -182,6 +189,12 @@ impl Pair {
             }
             Step::Wait(milliseconds) => self.wait(*milliseconds),
             Step::ExpireBlobs => self.expire_blobs()?,
+            Step::Claim(n) => {
+                let Some(digest) = nth(&self.model.blobs, *n) else { return Ok(()) };
+                self.next.touch(digest, self.now);
+                assert_eq!(store.claim(&digest)?.digest, digest);
+            }
+            Step::Collect(max_dead) => self.collect(*max_dead)?,
         }
         Ok(())
     }
@@ -197,7 +210,7 @@ impl Pair {
             }
             return Ok(());
         }
-        self.next.blobs.remove(&digest);
+        self.next.remove(&digest);
         match store.remove(&digest) {
             // What a deleted repository left goes with the maintenance after a commit: if it failed, with the next.
             Err(Error::BlobInUse { .. }) => store.remove(&digest),
@@ -264,7 +277,8 @@ impl Pair {
                         repository.commit_upload(id, &digest)?;
                     }
                     _ => {
-                        self.next.put(*algorithm, &content);
+                        let digest = self.next.put(*algorithm, &content);
+                        self.next.touch(digest, self.now);
                         store.commit_upload(id, &digest)?;
                     }
                 }
@@ -285,11 +299,18 @@ impl Pair {
     }
 
     fn expire(&mut self) -> Result<()> {
-        let store = self.store.as_ref().expect("open");
         self.leeway = Leeway::Between;
-        // Uploads idle for 40 ms and expired pins, by what the store says of them.
+        let expected = self.expire_in_model(40)?;
+        let store = self.store.as_ref().expect("open");
+        assert_eq!(store.expire(Duration::from_millis(40))?, expected);
+        Ok(())
+    }
+
+    /// Ends expired pins and uploads that were idle for so many milliseconds, by what the store says of them, in the model; returns how many of each.
+    fn expire_in_model(&mut self, idle: u64) -> Result<(usize, usize)> {
+        let store = self.store.as_ref().expect("open");
         let uploads = uploads_of(store);
-        let is_idle = |idle: Duration| idle >= Duration::from_millis(40);
+        let is_idle = |one: Duration| one >= Duration::from_millis(idle);
         let idle: BTreeSet<_> = uploads.iter().filter(|(_, one)| is_idle(one.idle)).map(|(_, one)| one.id).collect();
         self.next.uploads.retain(|id, _| !idle.contains(id));
         self.next.owners.retain(|id, _| !idle.contains(id));
@@ -300,7 +321,48 @@ impl Pair {
             }
         }
         self.next.pins.retain(|name, _| !expired.contains(name));
-        assert_eq!(store.expire(Duration::from_millis(40))?, (expired.len(), idle.len()));
+        Ok((expired.len(), idle.len()))
+    }
+
+    /// A dry run first, which changes nothing and tells what then comes to pass.
+    fn collect(&mut self, max_dead: u8) -> Result<()> {
+        self.leeway = Leeway::Swept;
+        let (pins, uploads) = self.expire_in_model(RETENTION)?;
+        let store = self.store.as_ref().expect("open");
+        let mut links = 0;
+        for repository in self.next.repositories.values_mut() {
+            let expired = repository.expired(self.now);
+            links += expired.len();
+            repository.links.retain(|digest, _| !expired.contains(digest));
+        }
+        let dead = self.next.dead(self.now);
+        dead.iter().for_each(|digest| self.next.remove(digest));
+        let options = CollectOptions::new().max_dead(max_dead);
+        let would = store.collect(&options.clone().dry_run(true), |_| GoOn::Yes)?;
+        let done = store.collect(&options, |_| GoOn::Yes)?;
+        let counts = |one: &Collection| (one.pins, one.uploads, one.links, one.blobs, one.blob_bytes);
+        assert!(would.dry_run && !done.dry_run && done.stopped.is_none(), "{would:?} {done:?}");
+        assert_eq!((done.rescued, done.damaged.len()), (0, 0), "{done:?}");
+        assert!(counts(&would).3 <= counts(&done).3, "what deleted repositories have left may come to it");
+        if !self.time_is_doubtful {
+            let expected = (pins as u64, uploads as u64, links as u64, dead.len() as u64);
+            let (a, b, c, d, _) = counts(&done);
+            assert_eq!((a, b, c, d), expected, "{done:?}");
+            return Ok(());
+        }
+        // What the store has counted less time for, it may keep.
+        for (owner, after) in &mut self.next.repositories {
+            let repository = store.repository(&name(owner))?;
+            let before = &self.model.repositories[owner].links;
+            let stayed = before.iter().filter(|(digest, _)| repository.stat(digest).is_ok());
+            after.links.extend(stayed.map(|(digest, link)| (*digest, *link)));
+        }
+        for (digest, content) in &self.model.blobs {
+            if !self.next.blobs.contains_key(digest) && store.exists(digest)? {
+                self.next.blobs.insert(*digest, content.clone());
+                self.next.touched.extend(self.model.touched.get(digest).map(|at| (*digest, *at)));
+            }
+        }
         Ok(())
     }
 

@@ -13,6 +13,16 @@ pub const RETENTION: u64 = 100_000;
 /// With this precision they note that somebody relies on a blob.
 const PRECISION: u64 = RETENTION / 8;
 
+/// Whether it is noted anew that somebody relies on what was relied on at a time.
+pub fn is_stale(touched: u64, now: u64) -> bool {
+    touched + PRECISION <= now
+}
+
+/// Whether nobody relies any more on what was relied on at a time.
+pub fn has_expired(touched: u64, now: u64) -> bool {
+    touched + RETENTION + PRECISION <= now
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     Blob(Digest),
@@ -382,7 +392,7 @@ impl Repository {
 
     /// The blobs that nobody relies on any more.
     pub fn expired(&self, now: u64) -> Vec<Digest> {
-        let expired = |link: &Link| link.count == 0 && link.touched + RETENTION + PRECISION <= now;
+        let expired = |link: &Link| link.count == 0 && has_expired(link.touched, now);
         self.links.iter().filter(|(_, link)| expired(link)).map(|(digest, _)| *digest).collect()
     }
 

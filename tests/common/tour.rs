@@ -118,8 +118,9 @@ pub fn tour() -> Vec<Step> {
     });
     t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
     t.step(Step::Wait(100_000));
-    // One is expired now, and the one that was claimed is not.
+    // One is expired now, and the one that was claimed is not. What that leaves, and deleted manifests' documents, are dead.
     t.step(Step::ExpireBlobs);
+    t.step(Step::Collect(0));
     t.refused(Delete, 0, is!(Refusal::NotEmpty));
     t.upload(1, 100);
     t.step(Step::Cancel(0));
@@ -133,5 +134,8 @@ pub fn tour() -> Vec<Step> {
     t.step(Step::Reopen);
     t.done(Delete, 0);
     t.done(Create, 0);
+    t.step(Step::Wait(120_000));
+    t.step(Step::Put { content: Random(7).bytes(700), algorithm: Algorithm::Sha512 });
+    t.step(Step::Collect(0));
     tour.steps
 }

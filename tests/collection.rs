@@ -1,0 +1,45 @@
+//! Collection: what it takes and what it leaves, the races that have hurt users of others, full disks, damage, and crashes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test"
+)]
+
+mod common;
+
+#[path = "collection/clients.rs"]
+mod clients;
+#[path = "collection/crashes.rs"]
+mod crashes;
+#[path = "collection/races.rs"]
+mod races;
+#[path = "collection/running.rs"]
+mod running;
+#[path = "collection/space.rs"]
+mod space;
+
+use common::registry::{Lab, RETENTION};
+use strongroom::{CollectOptions, Collection, Digest, GoOn, Store};
+
+/// Past this, what nobody relied on since the beginning is gone: retention, and how exactly that is noted.
+const GONE: u64 = RETENTION + RETENTION / 8 + 1;
+
+/// A collection to its end that leaves nothing dead.
+fn collect(store: &Store) -> Collection {
+    store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes).unwrap()
+}
+
+/// A store on a disk where nothing is kept for who reads events.
+fn open(lab: &Lab) -> Store {
+    lab.options().history(0).open("/store").unwrap()
+}
+
+/// Whether the content is there, and right.
+fn is_whole(store: &Store, digest: &Digest) -> bool {
+    store.get(digest).is_ok_and(|blob| Digest::of(digest.algorithm(), &blob.bytes().unwrap()) == *digest)
+}
