@@ -51,6 +51,31 @@ fn a_file_goes_in_and_comes_out() {
 }
 
 #[test]
+fn what_nothing_holds_is_collected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("file"));
+    ok(&data, &["init"]);
+    let put = |content: &str, more: &[&str]| {
+        fs::write(&file, content).unwrap();
+        let arguments = [&["put", file.to_str().unwrap()], more].concat();
+        ok(&data, &arguments).split_whitespace().next().unwrap().to_owned()
+    };
+    let (kept, loose) = (put("kept", &["--pin", "it"]), put("loose", &[]));
+    assert!(ok(&data, &["gc"]).contains("1 blobs that nothing holds are too recent"));
+    let would = ok(&data, &["gc", "--retention", "0", "--dry-run"]);
+    assert!(would.contains("nothing was done") && would.contains("forgotten  1 blobs"), "{would}");
+    assert_eq!(ok(&data, &["cat", &loose]), "loose");
+    let report =
+        ok(&data, &["--json", "gc", "--retention", "0", "--history", "0", "--max-dead", "0", "--rate", "9999999"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["blobs"], &report["dry_run"], &report["stopped"]), (&1.into(), &false.into(), &().into()));
+    assert_eq!(code(&data, &["cat", &loose]), 3);
+    assert_eq!(ok(&data, &["cat", &kept]), "kept");
+    assert_eq!(code(&data, &["gc", "--max-dead", "100"]), 2);
+    assert!(ok(&data, &["verify"]).contains("all sound"));
+}
+
+#[test]
 fn a_folder_comes_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (data, from, to) = (dir.path().join("data"), dir.path().join("from"), dir.path().join("to"));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::keys::{KeyError, KeyProvider, LocalKey, Passphrase};
+use strongroom::{CollectOptions, Options};
 use zeroize::Zeroizing;
 
 use crate::http::{Creation, Indexes, connections::Limits};
@@ -51,6 +52,19 @@ pub struct Arguments {
     #[arg(long)]
     sparse: bool,
 
+    /// For how many seconds stays what no manifest holds, after it was pushed or asked for with HEAD; and an upload that nothing is added to. It has to be
+    /// longer than the longest push takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
+    retention: u64,
+
+    /// How often, in seconds, space is given back of what nobody needs any more; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5 * 60)]
+    collect_every: u64,
+
+    /// How many bytes a second are moved at most for that.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    collect_rate: u64,
+
     /// How many connections are served at once; others wait.
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     connections: u16,
@@ -72,6 +86,16 @@ impl Arguments {
         } else {
             None
         })
+    }
+
+    /// Options of the store for how it collects.
+    pub fn collection(&self, options: Options) -> Options {
+        let options = options.retention(Duration::from_secs(self.retention));
+        if self.collect_every == 0 {
+            return options;
+        }
+        let gently = CollectOptions::new().bytes_per_second(self.collect_rate);
+        options.collect_every(Duration::from_secs(self.collect_every), gently)
     }
 
     pub fn creation(&self) -> Creation {

@@ -11,23 +11,16 @@ mod http;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser as _;
+use strongroom::Options;
 use strongroom::tokio::AsyncStore;
-use strongroom::{Error, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Arguments;
 use crate::http::{Registry, connections, router};
-
-/// How often what has expired is let go. Looking for blobs costs what there are in all repositories.
-const EXPIRE_EVERY: Duration = Duration::from_secs(10 * 60);
-
-/// An upload that nothing was added to for so long is given up.
-const UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -44,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let mut options = Options::new().create(true);
+    let mut options = arguments.collection(Options::new().create(true));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
     }
@@ -57,10 +50,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
-        let expiry = tokio::spawn(expire(store.clone()));
         let registry = Arc::new(Registry::new(store.clone(), arguments.creation(), arguments.indexes()));
         connections::serve(listener, router(registry), arguments.limits(), stop).await;
-        expiry.abort();
         store.close().await?;
         tracing::info!("the store is closed");
         Ok(())
@@ -76,19 +67,4 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// Lets go of what nobody came back for, again and again.
-async fn expire(store: AsyncStore) {
-    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
-    loop {
-        ticks.tick().await;
-        let expired = store.call(|store| Ok((store.expire(UPLOAD_AGE)?, store.expire_blobs()?))).await;
-        match expired {
-            Ok(((_, 0), 0)) => {}
-            Ok(((_, uploads), blobs)) => tracing::info!(uploads, blobs, "expired"),
-            Err(Error::Closed) => return,
-            Err(error) => tracing::error!(%error, "cannot expire uploads and blobs"),
-        }
-    }
 }

@@ -49,7 +49,7 @@ use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::id::FileId;
-use crate::store::{GoOn, Store};
+use crate::store::{GoOn, Inner, Store};
 use crate::sync::lock;
 use collector::{Collector, Halt};
 
@@ -62,6 +62,8 @@ pub(crate) struct Memory {
     lens: Mutex<HashMap<FileId, u64>>,
     /// Files out of which not all could be moved, since it is damaged, and how many live bytes were left in each.
     stuck: Mutex<HashMap<FileId, u64>>,
+    /// What the last one came to.
+    last: Mutex<Option<Result<Collection>>>,
 }
 
 impl Store {
@@ -102,6 +104,12 @@ impl Store {
         self.inner.collect(options, &mut progress)
     }
 
+    /// What the last collection came to, whoever asked for it; `None` before the first since the store was opened. For who looks after a store that
+    /// collects [in the background](crate::Options::collect_every).
+    pub fn last_collection(&self) -> Option<Result<Collection>> {
+        lock(&self.inner.collections.last).clone()
+    }
+
     /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
     /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what [`collect`](Self::collect) does.
     ///
@@ -119,7 +127,7 @@ impl Store {
     }
 }
 
-impl crate::store::Inner {
+impl Inner {
     /// [`Store::collect`].
     pub(crate) fn collect(
         &self,
@@ -127,6 +135,18 @@ impl crate::store::Inner {
         progress: &mut dyn FnMut(&Collection) -> GoOn,
     ) -> Result<Collection> {
         let _one = lock(&self.collections.going_on);
+        let collected = self.collect_alone(options, progress);
+        if !options.dry_run {
+            *lock(&self.collections.last) = Some(collected.clone());
+        }
+        collected
+    }
+
+    fn collect_alone(
+        &self,
+        options: &CollectOptions,
+        progress: &mut dyn FnMut(&Collection) -> GoOn,
+    ) -> Result<Collection> {
         if !options.dry_run {
             self.check_writable()?;
         }

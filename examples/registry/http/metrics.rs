@@ -114,9 +114,16 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let usage = registry.store.call(strongroom::Store::usage).await?;
+    let (usage, last) = registry.store.call(|store| Ok((store.usage()?, store.last_collection()))).await?;
     let mut text = String::new();
+    let failed = matches!(last, Some(Err(_)));
+    let last = last.and_then(Result::ok).unwrap_or_default();
     let gauges = [
+        ("strongroom_collection_failed", "Whether the last collection failed.", u64::from(failed)),
+        ("strongroom_collection_blobs", "Blobs that the last collection forgot.", last.blobs),
+        ("strongroom_collection_freed_bytes", "Bytes that the last collection gave back.", last.freed_bytes),
+        ("strongroom_collection_damaged", "Blobs that the last collection found damaged.", last.damaged.len() as u64),
+        ("strongroom_held_bytes", "Bytes of removed files that readers still hold.", last.held_bytes),
         ("strongroom_blobs", "Blobs stored.", usage.blobs),
         ("strongroom_live_bytes", "Bytes of blobs as stored.", usage.live_bytes),
         ("strongroom_dead_bytes", "Bytes that no blob has any more, in files that hold others too.", usage.dead_bytes),

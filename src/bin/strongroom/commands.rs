@@ -10,10 +10,11 @@ use serde_json::json;
 use strongroom::keys::KeyError;
 use strongroom::{Algorithm, Digest, Error, Finding, Options, PinOptions, Store};
 
+use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, size};
-use crate::{folder, oci, transfer};
+use crate::{collect, folder, oci, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -102,6 +103,8 @@ enum Command {
         #[arg(long)]
         expires: Option<u64>,
     },
+    /// Give space back: forget what nothing holds and nobody relies on any more, and move what lives out of files that are mostly dead.
+    Gc(Collect),
     /// Read everything, compare it with its digests, and recount what is counted.
     Verify,
     /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
@@ -222,6 +225,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Init { encrypt } => encryption::init(&data, encrypt, source.as_ref(), &output)?,
         Command::Encrypt => encryption::encrypt(&data, source.as_ref(), &output)?,
+        Command::Gc(with) => collect::collect(&data, source.as_ref(), &with, &output)?,
         with_store => {
             let store = open(&data, source.as_ref())?;
             command(&store, &data, with_store, &output)?;
@@ -233,17 +237,21 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// Opens the store.
 pub fn open(data: &Path, source: Option<&KeySource>) -> Result<Store, Failure> {
-    let options = match source {
+    Ok(options(source)?.open(data)?)
+}
+
+/// The default options, with the key that is given.
+pub fn options(source: Option<&KeySource>) -> Result<Options, Failure> {
+    Ok(match source {
         Some(source) => Options::new().key_provider(source.existing()?),
         None => Options::new(),
-    };
-    Ok(options.open(data)?)
+    })
 }
 
 fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Result<(), Failure> {
     match command {
         // They open it themselves.
-        Command::Init { .. } | Command::Encrypt => {}
+        Command::Init { .. } | Command::Encrypt | Command::Gc(_) => {}
         Command::Key(command) => encryption::key(store, data, command, output)?,
         Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin } => put(store, &files, algorithm.into(), pin.as_deref(), output)?,

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a program has no outside")]
 #![allow(clippy::indexing_slicing, reason = "of JSON values by key, which does not panic")]
 
+mod collect;
 mod commands;
 mod encryption;
 mod folder;

@@ -1,0 +1,127 @@
+//! `strongroom gc`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use strongroom::{CollectOptions, Collection, GoOn, Stopped};
+
+use crate::commands::{Failure, options};
+use crate::keys::KeySource;
+use crate::output::{Output, size};
+
+/// How to collect.
+#[derive(Debug, Args)]
+pub struct Collect {
+    /// Only tell what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// For how many seconds of the store's open time stays what nothing holds, after somebody stored or claimed it. With 0
+    /// everything goes that nothing holds, also what a push or an upload that is under way has brought so far.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
+    retention: u64,
+    /// How many bytes of log files are kept for programs that follow events.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    history: u64,
+    /// How many percent of the bytes may stay dead.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..100))]
+    max_dead: u8,
+    /// How many bytes compaction may write at most; the next time goes on.
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+    /// How many seconds it may take.
+    #[arg(long, value_name = "SECONDS")]
+    max_seconds: Option<u64>,
+    /// How many bytes a second compaction writes at most.
+    #[arg(long, value_name = "BYTES")]
+    rate: Option<u64>,
+}
+
+/// Collects, in a store that it opens with these options.
+pub fn collect(data: &Path, source: Option<&KeySource>, with: &Collect, output: &Output) -> Result<(), Failure> {
+    let options = options(source)?.retention(Duration::from_secs(with.retention)).history(with.history);
+    let store = options.open(data)?;
+    let mut collect = CollectOptions::new().dry_run(with.dry_run).max_dead(with.max_dead);
+    if let Some(bytes) = with.max_bytes {
+        collect = collect.max_bytes(bytes);
+    }
+    if let Some(seconds) = with.max_seconds {
+        collect = collect.max_time(Duration::from_secs(seconds));
+    }
+    if let Some(bytes) = with.rate {
+        collect = collect.bytes_per_second(bytes);
+    }
+    let progress = output.bytes(0);
+    let report = store.collect(&collect, |so_far| {
+        progress.set_length(so_far.to_move_bytes);
+        progress.set_position(so_far.moved_bytes);
+        progress.set_message(format!("{} blobs forgotten", so_far.blobs));
+        GoOn::Yes
+    })?;
+    progress.finish_and_clear();
+    store.close()?;
+    output.print(&document(&report), &text(&report));
+    if report.damaged.is_empty() { Ok(()) } else { Err(Failure::Damaged(report.damaged.len())) }
+}
+
+fn stopped(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Told => "it was told to",
+        Stopped::Time => "its time was up",
+        Stopped::Bytes => "it was to write no more",
+        Stopped::Memory => "a dry run remembers no more",
+        Stopped::Space => "there is no space for more",
+        _ => "of something else",
+    }
+}
+
+fn document(report: &Collection) -> Value {
+    json!({
+        "dry_run": report.dry_run,
+        "pins": report.pins, "uploads": report.uploads, "links": report.links,
+        "blobs": report.blobs, "blob_bytes": report.blob_bytes, "rescued": report.rescued,
+        "moved": report.moved, "moved_bytes": report.moved_bytes,
+        "files": report.files, "freed_bytes": report.freed_bytes, "run_bytes": report.run_bytes,
+        "held_bytes": report.held_bytes, "live_bytes": report.live_bytes, "dead_bytes": report.dead_bytes,
+        "stayed": {
+            "scattered_bytes": report.stayed.scattered_bytes, "log_bytes": report.stayed.log_bytes,
+            "damaged_bytes": report.stayed.damaged_bytes, "unreached_bytes": report.stayed.unreached_bytes,
+            "recent_blobs": report.stayed.recent_blobs,
+        },
+        "damaged": report.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "stopped": report.stopped.map(stopped),
+    })
+}
+
+fn text(report: &Collection) -> String {
+    let mut lines = vec![
+        format!("expired    {} pins, {} uploads, {} links", report.pins, report.uploads, report.links),
+        format!("forgotten  {} blobs, {}", report.blobs, size(report.blob_bytes)),
+        format!("moved      {} blobs, {}", report.moved, size(report.moved_bytes)),
+        format!("removed    {} files, {}", report.files, size(report.freed_bytes)),
+        format!("live       {}", size(report.live_bytes)),
+        format!("dead       {}", size(report.dead_bytes)),
+    ];
+    if report.dry_run {
+        lines.insert(0, "nothing was done; this would be:".to_owned());
+    }
+    let stayed = &report.stayed;
+    for (bytes, why) in [
+        (stayed.scattered_bytes, "in files of which too much lives"),
+        (stayed.log_bytes, "in log files that are kept for events, or not folded yet"),
+        (stayed.damaged_bytes, "in files with damaged content"),
+        (stayed.unreached_bytes, "that it did not come to"),
+        (report.held_bytes, "more come back when readers are done"),
+    ] {
+        if bytes > 0 {
+            lines.push(format!("           {} {why}", size(bytes)));
+        }
+    }
+    if stayed.recent_blobs > 0 {
+        lines.push(format!("           {} blobs that nothing holds are too recent", stayed.recent_blobs));
+    }
+    lines.extend(report.damaged.iter().map(|error| format!("damaged    {error}")));
+    lines.extend(report.stopped.map(|why| format!("ended early: {}", stopped(why))));
+    lines.join("\n")
+}
