@@ -70,7 +70,7 @@ impl Collector<'_> {
     pub(super) fn sweep(&mut self) -> Step<()> {
         if !self.is_dry() {
             // What deleted repositories have left holds blobs.
-            self.inner.keep_house()?;
+            self.inner.purge()?;
         }
         self.expire_pins()?;
         self.expire_uploads()?;

@@ -58,16 +58,16 @@ impl Destination for Repository<'_> {
 }
 
 impl Repository<'_> {
-    /// Pushes a blob, as [`Store::put`]. It is visible in this repository, and stays there for at least
+    /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and stays there for at least
     /// [`Options::retention`](crate::Options::retention) while no manifest references it.
     ///
     /// # Errors
-    /// As [`Store::put`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    /// As [`Store::put`](crate::Store::put), and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
         self.inner.put(content.as_ref(), expect.into(), self)
     }
 
-    /// Pushes a blob that a reader yields, as [`Store::put_reader`].
+    /// Pushes a blob that a reader yields, as [`Store::put_reader`](crate::Store::put_reader).
     ///
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
@@ -175,26 +175,26 @@ impl Repository<'_> {
             .collect()
     }
 
-    /// Begins an upload into this repository, as [`Store::begin_upload`]. Its id means nothing elsewhere.
+    /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id means nothing elsewhere.
     ///
     /// # Errors
-    /// As [`Store::begin_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    /// As [`Store::begin_upload`](crate::Store::begin_upload), and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
         self.inner.begin_upload(algorithm, self)
     }
 
-    /// Adds a piece of content to an upload of this repository, as [`Store::append_upload`].
+    /// Adds a piece of content to an upload of this repository, as [`Store::append_upload`](crate::Store::append_upload).
     ///
     /// # Errors
-    /// As [`Store::append_upload`].
+    /// As [`Store::append_upload`](crate::Store::append_upload).
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
         self.inner.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
-    /// Adds what a reader yields to an upload of this repository, as [`Store::append_upload_from`].
+    /// Adds what a reader yields to an upload of this repository, as [`Store::append_upload_from`](crate::Store::append_upload_from).
     ///
     /// # Errors
-    /// As [`Store::append_upload_from`].
+    /// As [`Store::append_upload_from`](crate::Store::append_upload_from).
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
         self.inner.append_upload(id, offset, &mut content, self)
     }
@@ -207,10 +207,10 @@ impl Repository<'_> {
         self.inner.upload_status(id, self)
     }
 
-    /// Ends an upload as a blob of this repository, as [`Store::commit_upload`].
+    /// Ends an upload as a blob of this repository, as [`Store::commit_upload`](crate::Store::commit_upload).
     ///
     /// # Errors
-    /// As [`Store::commit_upload`], and [`Error::RepositoryNotFound`] where the repository was deleted.
+    /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
         self.inner.commit_upload(id, digest, self)
     }

@@ -38,12 +38,19 @@ pub(crate) struct Chores {
     due_at: AtomicU64,
     /// Whether something may be left of a deleted repository.
     purge: AtomicBool,
+    /// Held by who removes that.
+    purging: Mutex<()>,
 }
 
 impl Default for Chores {
     fn default() -> Self {
         // A crash may have come between a deletion and its end.
-        Self { pulls: Mutex::default(), due_at: AtomicU64::new(NEVER), purge: AtomicBool::new(true) }
+        Self {
+            pulls: Mutex::default(),
+            due_at: AtomicU64::new(NEVER),
+            purge: AtomicBool::new(true),
+            purging: Mutex::default(),
+        }
     }
 }
 
@@ -128,8 +135,9 @@ impl Inner {
         written
     }
 
-    /// Removes what is left of deleted repositories.
-    fn purge(&self) -> Result<()> {
+    /// Removes what is left of deleted repositories. Whoever else does so has done it when this returns.
+    pub(crate) fn purge(&self) -> Result<()> {
+        let _one = lock(&self.chores.purging);
         if !self.chores.purge.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
