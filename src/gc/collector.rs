@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts::{Idle, IdleKind, Key, Value};
 use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::id::{DomainId, FileId};
@@ -18,7 +18,7 @@ use crate::vfs::OpenMode;
 #[derive(Debug)]
 pub(super) enum Halt {
     Stopped(Stopped),
-    Failed(crate::error::Error),
+    Failed(Error),
 }
 
 pub(super) type Step<T> = std::result::Result<T, Halt>;
@@ -76,7 +76,11 @@ impl<'a> Collector<'a> {
     pub(super) fn commit(&mut self, domain: DomainId, request: Request) -> Result<Outcome> {
         let outcome = match &mut self.dry {
             None => {
-                self.inner.wait_for_room()?;
+                match self.inner.wait_for_room() {
+                    // What is forgotten now may be what makes room.
+                    Err(Error::Full { .. }) => {}
+                    other => other?,
+                }
                 self.inner.commit_now(domain, request)?
             }
             Some(dry) => {

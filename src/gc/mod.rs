@@ -135,7 +135,14 @@ impl Inner {
         progress: &mut dyn FnMut(&Collection) -> GoOn,
     ) -> Result<Collection> {
         let _one = lock(&self.collections.going_on);
-        let collected = self.collect_alone(options, progress);
+        let mut collected = self.collect_alone(options, progress);
+        // It is not among the domains any more.
+        for _ in self.snapshot().domains() {
+            if !matches!(&collected, Err(Error::DomainShredded { .. })) {
+                break;
+            }
+            collected = self.collect_alone(options, progress);
+        }
         if !options.dry_run {
             *lock(&self.collections.last) = Some(collected.clone());
         }

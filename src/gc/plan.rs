@@ -12,7 +12,7 @@ use crate::facts::{SegmentFact, SegmentKind};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
 use crate::store::view::decoded;
-use crate::sync::{lock, read};
+use crate::sync::lock;
 
 /// So many small files of a domain become one.
 const MERGED: usize = 8;
@@ -53,7 +53,6 @@ pub(super) struct Plan {
 impl Collector<'_> {
     /// Looks at every file of content once.
     pub(super) fn plan(&self) -> Result<Plan> {
-        let logs = read(&self.inner.logs).clone();
         let oldest_log = self.inner.oldest_log(FileId(FileId::MAX));
         let max_small = self.inner.options.log_file_size.min(32 << 20) / MERGED as u64;
         let mut plan = Plan::default();
@@ -86,11 +85,12 @@ impl Collector<'_> {
         }
         let sealed = files.values().filter(|file| !file.is_log || file.id < oldest_log);
         *lock(&self.inner.collections.lens) = sealed.map(|file| (file.id, file.len)).collect();
-        let mut free = Vec::new();
+        let (mut free, mut listed) = (Vec::new(), 0);
         let stuck = lock(&self.inner.collections.stuck).clone();
         for file in files.into_values() {
             plan.dead += file.dead();
             if file.is_log && file.id >= oldest_log {
+                listed += file.len;
                 plan.logs += file.dead();
             } else if stuck.get(&file.id) == Some(&file.live) {
                 plan.damaged += file.dead();
@@ -98,7 +98,8 @@ impl Collector<'_> {
                 free.push(file);
             }
         }
-        plan.may_fold = logs.iter().any(|log| log.sealed.is_none()) && plan.logs > 0;
+        // Of log files that no run needs any more so many bytes are kept for events, dead or not.
+        plan.may_fold = plan.logs > 0 && listed > self.inner.history();
         self.choose(&mut plan, free, max_small);
         Ok(plan)
     }

@@ -272,7 +272,7 @@ fn clients_beside_collections(new: fn() -> SimVfs, seed: u64, time: Duration) {
     tell(&format!(
         "{pushes} pushes and {collections} collections in {rounds} rounds that ended in a power cut or a kill"
     ));
-    assert!(pushes > 100 && collections > 20);
+    assert!(pushes > 100 && collections > 3);
 }
 
 fn untag(ours: &Repository<'_>, tag_name: &str) -> Result<()> {
