@@ -130,6 +130,29 @@ fn a_blob_is_pushed_again_while_it_is_condemned() {
 }
 
 #[test]
+fn a_blob_that_is_held_for_a_moment_while_it_is_condemned_is_not_forgotten_without_being_condemned_again() {
+    let survived = std::cell::Cell::new(0);
+    at_each_step(
+        |lab, store| {
+            let digests = ["one", "two"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
+            lab.advance(GONE);
+            digests
+        },
+        |store, digests| {
+            let pinned = store.pin("a moment", &digests[0], strongroom::PinOptions::new());
+            pinned.and_then(|()| store.unpin("a moment")).is_ok()
+        },
+        |_, store, digests, came_in_time, report| {
+            survived.set(survived.get() + u64::from(is_whole(store, &digests[0])));
+            assert_eq!(report.rescued, u64::from(came_in_time && is_whole(store, &digests[0])));
+            collect(store);
+            assert_eq!(store.blobs().count(), 0, "nobody relies on it any more");
+        },
+    );
+    assert_eq!(survived.into_inner(), 1, "between the two");
+}
+
+#[test]
 fn a_blob_is_mounted_from_a_repository_that_is_being_deleted() {
     at_each_step(
         |lab, store| {
