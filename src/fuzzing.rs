@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::envelope::{Keyring, Purpose, Sealing, Table};
 use crate::facts::{
-    BlobFact, Family, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, TagFact,
-    UploadFact,
+    BlobFact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact,
+    TagFact, UploadFact,
 };
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::fuzzing as keys;
@@ -15,7 +15,7 @@ use crate::keys::{InPlain, KeyContext, KeyProvider as _, LocalKey, SecretKey};
 use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
-use crate::log::{ActiveLog, Body, LogHeader, Position, Times};
+use crate::log::{ActiveLog, Body, LogHeader, Position, Times, frames};
 use crate::registry::{Document, Reference, RepositoryName, TagFilter, annotations};
 use crate::runs::{Footer, PageCache, Run, RunList, RunMeta};
 use crate::sealed::{MappingBudget, ReadMode};
@@ -56,6 +56,10 @@ pub fn record(bytes: &[u8]) {
     let _ = TagFact::decode(bytes);
     let _ = ReferrerFact::decode(bytes);
     let _ = PullFact::decode(bytes);
+    if let Some((key, value)) = bytes.split_first_chunk() {
+        let at = Key { domain: DomainId::DEFAULT, family: Family::Idle, bytes: *key };
+        let _ = Idle::decode(&at, value);
+    }
 }
 
 /// A frame with its descriptor, table and content.
@@ -113,11 +117,12 @@ pub fn run(bytes: &[u8]) {
     let _ = std::fs::remove_file(path);
 }
 
-/// A whole log file, replayed.
+/// A whole log file, replayed, and looked through for frames.
 pub fn log(bytes: &[u8]) {
     let Some(path) = scratch(bytes) else { return };
     if let Ok(file) = RealVfs.open(&path, OpenMode::Read)
         && let Ok(header) = LogHeader::read(&path, &*file, FileId(1), StoreId([0; 16]))
+        && frames(&path, &*file, bytes.len() as u64, &header, &plain(), |_, _, _| {}).is_ok()
         && let Ok(mut replay) =
             Replay::new(&path, &*file, header, &plain(), Extent::Open { durable: crate::Lsn(0) }, crate::Lsn(2))
     {
