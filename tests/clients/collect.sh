@@ -14,59 +14,12 @@ CLIENTS=${3:-4}
 SEED=${SEED:-$RANDOM}
 install_debian skopeo skopeo
 LAYOUT=$("$HERE/images.sh")
-V1=$(blob "$LAYOUT" "$(tagged "$LAYOUT" v1)")
-BASE=$(jq -c '.layers[0]' "$V1")
-BASE_ID=$(jq -r .digest <<<"$BASE")
-BASE_DIFF_ID=$(jq -r '.rootfs.diff_ids[0]' "$(blob "$LAYOUT" "$(jq -r .config.digest "$V1")")")
-BASE_FILE=$WORK/base
-cp "$(blob "$LAYOUT" "$BASE_ID")" "$BASE_FILE"
+base_layer "$LAYOUT"
 REGISTRY_OPTIONS=(--retention 10 --collect-every 2)
 mkdir "$WORK/records"
 echo "seed $SEED, $MINUTES minutes, $CLIENTS clients, in $WORK"
 
-wrong() { KEEP=1; fail "$* ($WORK is kept)"; }
-
 # --- a client ------------------------------------------------------------------------------------------------------
-
-# store LAYOUT FILE: moves a file among the blobs; sets STORED and SIZE.
-store() {
-  SIZE=$(stat -c %s "$2")
-  STORED=$(sha256sum "$2")
-  STORED=${STORED%% *}
-  mv "$2" "$1/blobs/sha256/$STORED"
-}
-
-# new_image LAYOUT: a layer that all share, and two of random bytes, small or large. Sets STORED to the digest of its manifest.
-new_image() {
-  local dir=$1 layers=$BASE diff_ids="\"$BASE_DIFF_ID\"" most type=application/vnd.oci.image
-  mkdir -p "$dir/blobs/sha256"
-  ln "$BASE_FILE" "$dir/blobs/sha256/${BASE_ID#*:}"
-  for most in 256 $((RANDOM % 3 == 0 ? 12000 : 1500)); do
-    head -c $((RANDOM % most * 1024 + RANDOM % 1024 + 1)) /dev/urandom >"$dir/new"
-    store "$dir" "$dir/new"
-    layers+=$(printf ',{"mediaType":"%s.layer.v1.tar","digest":"sha256:%s","size":%d}' $type "$STORED" "$SIZE")
-    diff_ids+=",\"sha256:$STORED\""
-  done
-  printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}' "$diff_ids" >"$dir/new"
-  store "$dir" "$dir/new"
-  printf '{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{"mediaType":"%s.config.v1+json",
-    "digest":"sha256:%s","size":%d},"layers":[%s]}' $type $type "$STORED" "$SIZE" "$layers" >"$dir/new"
-  store "$dir" "$dir/new"
-  printf '{"schemaVersion":2,"manifests":[{"mediaType":"%s.manifest.v1+json","digest":"sha256:%s","size":%d,
-    "annotations":{"org.opencontainers.image.ref.name":"it"}}]}' $type "$STORED" "$SIZE" >"$dir/index.json"
-  echo '{"imageLayoutVersion":"1.0.0"}' >"$dir/oci-layout"
-}
-
-# attempt DIR COMMAND...: runs a request; that it fails is an error only if the server ran all the time.
-attempt() {
-  local dir=$1 before
-  shift
-  before=$(<"$WORK/state")
-  "$@" >"$dir/output" 2>&1 && return
-  [[ $before = up* && $(<"$WORK/state") = "$before" ]] || return 1
-  { echo "failed though the server ran: $*"; tail -n 5 "$dir/output"; } >>"$WORK/errors"
-  return 1
-}
 
 client() { # client NUMBER: records lines "try|ack REPOSITORY:TAG DIGEST|gone BYTES"
   local dir=$WORK/client-$1 name may
@@ -88,7 +41,7 @@ client() { # client NUMBER: records lines "try|ack REPOSITORY:TAG DIGEST|gone BY
       fi
     elif [[ $may != lost* ]]; then
       rm -rf "$dir/image"
-      new_image "$dir/image"
+      new_image "$dir/image" 256 $((RANDOM % 3 == 0 ? 12000 : 1500))
       echo "try $name sha256:$STORED 0" >>"$WORK/records/$1"
       if attempt "$dir" skopeo --insecure-policy copy --quiet --preserve-digests --dest-tls-verify=false \
         "oci:$dir/image:it" "docker://$REGISTRY/$name"; then
@@ -102,11 +55,6 @@ client() { # client NUMBER: records lines "try|ack REPOSITORY:TAG DIGEST|gone BY
 }
 
 # --- the server and the checks -------------------------------------------------------------------------------------
-
-hold() { touch "$WORK/hold"; flock -x 9; }
-release() { rm -f "$WORK/hold"; flock -u 9; }
-up() { start_registry "$WORK/data" "$PORT"; echo "up $kills" >"$WORK/state"; }
-down() { echo "down $kills" >"$WORK/state"; } # before the server is killed, so that clients know why they fail
 
 # may_name: for each tag the digests that it may name, or "gone": what was acknowledged last, and what was tried since.
 may_name() {
@@ -142,7 +90,7 @@ check() {
 
 used() { du -s --apparent-size --block-size=1 "$WORK/data" | cut -f1; }
 
-kills=0 checks=0 most=0
+checks=0 most=0
 RANDOM=$SEED
 PORT=$(free_port)
 touch "$WORK/running"

@@ -219,3 +219,67 @@ must_list() {
 
 # tags REPOSITORY: the tags that the server lists.
 tags() { curl -sSf "http://$REGISTRY/v2/$1/tags/list" | jq -r '.tags[]'; }
+
+# --- a server that is killed while clients are at work -------------------------------------------------------------
+
+wrong() { KEEP=1; fail "$* ($WORK is kept)"; }
+
+# base_layer LAYOUT: takes the first layer of its v1 as the one that all new images share.
+base_layer() {
+  local config
+  config=$(blob "$1" "$(tagged "$1" v1)")
+  BASE=$(jq -c '.layers[0]' "$config")
+  BASE_ID=$(jq -r .digest <<<"$BASE")
+  BASE_DIFF_ID=$(jq -r '.rootfs.diff_ids[0]' "$(blob "$1" "$(jq -r .config.digest "$config")")")
+  BASE_FILE=$WORK/${BASE_ID#*:}
+  cp "$(blob "$1" "$BASE_ID")" "$BASE_FILE"
+}
+
+# store LAYOUT FILE: moves a file among the blobs; sets STORED and SIZE.
+store() {
+  SIZE=$(stat -c %s "$2")
+  STORED=$(sha256sum "$2")
+  STORED=${STORED%% *}
+  mv "$2" "$1/blobs/sha256/$STORED"
+}
+
+# new_image LAYOUT KIB...: makes an image that nobody has, with the tag `it`: the layer that all share, and for each number one of random
+# bytes, up to so many KiB. Sets STORED to the hexadecimal digest of its manifest.
+new_image() {
+  local dir=$1 layers=$BASE diff_ids="\"$BASE_DIFF_ID\"" most type=application/vnd.oci.image
+  shift
+  mkdir -p "$dir/blobs/sha256"
+  ln "$BASE_FILE" "$dir/blobs/sha256/"
+  for most in "$@"; do
+    head -c $((RANDOM % most * 1024 + RANDOM % 1024 + 1)) /dev/urandom >"$dir/new"
+    store "$dir" "$dir/new"
+    layers+=$(printf ',{"mediaType":"%s.layer.v1.tar","digest":"sha256:%s","size":%d}' $type "$STORED" "$SIZE")
+    diff_ids+=",\"sha256:$STORED\""
+  done
+  printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[%s]}}' "$diff_ids" >"$dir/new"
+  store "$dir" "$dir/new"
+  printf '{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{"mediaType":"%s.config.v1+json",
+    "digest":"sha256:%s","size":%d},"layers":[%s]}' $type $type "$STORED" "$SIZE" "$layers" >"$dir/new"
+  store "$dir" "$dir/new"
+  printf '{"schemaVersion":2,"manifests":[{"mediaType":"%s.manifest.v1+json","digest":"sha256:%s","size":%d,
+    "annotations":{"org.opencontainers.image.ref.name":"it"}}]}' $type "$STORED" "$SIZE" >"$dir/index.json"
+  echo '{"imageLayoutVersion":"1.0.0"}' >"$dir/oci-layout"
+}
+
+# attempt DIR COMMAND...: runs a request; that it fails is an error only if the server ran all the time.
+attempt() {
+  local dir=$1 before
+  shift
+  before=$(<"$WORK/state")
+  "$@" >"$dir/output" 2>&1 && return
+  [[ $before = up* && $(<"$WORK/state") = "$before" ]] || return 1
+  { echo "failed though the server ran: $*"; tail -n 5 "$dir/output"; } >>"$WORK/errors"
+  return 1
+}
+
+kills=0
+hold() { touch "$WORK/hold"; flock -x 9; } # what is under way is waited for, and nothing new begun
+release() { rm -f "$WORK/hold"; flock -u 9; }
+# shellcheck disable=SC2153 # the script sets PORT
+up() { start_registry "$WORK/data" "$PORT"; echo "up $kills" >"$WORK/state"; }
+down() { echo "down $kills" >"$WORK/state"; } # before the server is killed, so that clients know why they fail

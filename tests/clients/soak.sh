@@ -17,69 +17,27 @@ CLIENTS=${2:-8}
 SEED=${SEED:-$RANDOM}
 install_go_tool crane github.com/google/go-containerregistry/cmd/crane@v0.22.1
 LAYOUT=$("$HERE/images.sh")
-V1=$(blob "$LAYOUT" "$(tagged "$LAYOUT" v1)")
-BASE=$(jq -c '.layers[0]' "$V1")
-BASE_ID=$(jq -r .digest <<<"$BASE")
-BASE_DIFF_ID=$(jq -r '.rootfs.diff_ids[0]' "$(blob "$LAYOUT" "$(jq -r .config.digest "$V1")")")
-BASE_FILE=$WORK/${BASE_ID#*:}
-cp "$(blob "$LAYOUT" "$BASE_ID")" "$BASE_FILE"
+base_layer "$LAYOUT"
 for tag in v1 v2 v3 multi; do single "$LAYOUT" $tag >/dev/null; done
 mkdir "$WORK/records"
 echo "seed $SEED, $MINUTES minutes, $CLIENTS clients, in $WORK"
 
 pause_ms() { sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"; }
-wrong() { KEEP=1; fail "$* ($WORK is kept)"; }
 
 # --- a client ------------------------------------------------------------------------------------------------------
 
-# store LAYOUT FILE: moves a file among the blobs; sets STORED and SIZE.
-store() {
-  SIZE=$(stat -c %s "$2")
-  STORED=$(sha256sum "$2")
-  STORED=${STORED%% *}
-  mv "$2" "$1/blobs/sha256/$STORED"
-}
-
-# new_image LAYOUT: makes an image that nobody has: a layer that all share and one of random bytes, up to 16 MB, mostly
-# small. Sets STORED to the hexadecimal digest of its manifest.
-new_image() {
-  local most=256 dir=$1 layer type=application/vnd.oci.image
-  [ $((RANDOM % 4)) -gt 0 ] || most=2048
-  [ $((RANDOM % 20)) -gt 0 ] || most=16384
-  mkdir -p "$dir/blobs/sha256"
-  ln "$BASE_FILE" "$dir/blobs/sha256/"
-  head -c $((RANDOM % most * 1024 + RANDOM % 1024 + 1)) /dev/urandom >"$dir/new"
-  store "$dir" "$dir/new"
-  layer=$(printf '{"mediaType":"%s.layer.v1.tar","digest":"sha256:%s","size":%d}' $type "$STORED" "$SIZE")
-  printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["%s","sha256:%s"]}}' \
-    "$BASE_DIFF_ID" "$STORED" >"$dir/new"
-  store "$dir" "$dir/new"
-  printf '{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":{"mediaType":"%s.config.v1+json",
-    "digest":"sha256:%s","size":%d},"layers":[%s,%s]}' $type $type "$STORED" "$SIZE" "$BASE" "$layer" >"$dir/new"
-  store "$dir" "$dir/new"
-  printf '{"schemaVersion":2,"manifests":[{"mediaType":"%s.manifest.v1+json","digest":"sha256:%s","size":%d}]}' \
-    $type "$STORED" "$SIZE" >"$dir/index.json"
-  echo '{"imageLayoutVersion":"1.0.0"}' >"$dir/oci-layout"
-}
-
-# attempt DIR COMMAND...: runs a request; that it fails is an error only if the server ran all the time.
-attempt() {
-  local dir=$1 before
-  shift
-  before=$(<"$WORK/state")
-  "$@" >"$dir/output" 2>&1 && return
-  [[ $before = up* && $(<"$WORK/state") = "$before" ]] || return 1
-  { echo "failed though the server ran: $*"; tail -n 5 "$dir/output"; } >>"$WORK/errors"
-  return 1
-}
-
 push() { # push DIR REPOSITORY TAG: pushes a known image or a new one, and records it
-  local layout digest
+  local layout digest most
   rm -rf "$1/image"
   case $((RANDOM % 8)) in
     0) layout=$WORK/single/v$((RANDOM % 3 + 1)) ;;
     1) layout=$WORK/single/multi ;;
-    *) layout=$1/image; new_image "$layout" ;;
+    *)
+      layout=$1/image most=256 # KiB: mostly small
+      [ $((RANDOM % 4)) -gt 0 ] || most=2048
+      [ $((RANDOM % 20)) -gt 0 ] || most=16384
+      new_image "$layout" $most
+      ;;
   esac
   digest=$(grep -o 'sha256:[0-9a-f]*' "$layout/index.json")
   echo "try $2:$3 $digest" >>"$RECORD"
@@ -129,11 +87,6 @@ client() { # client NUMBER
 }
 
 # --- the server and the checks -------------------------------------------------------------------------------------
-
-hold() { touch "$WORK/hold"; flock -x 9; }
-release() { rm -f "$WORK/hold"; flock -u 9; }
-up() { start_registry "$WORK/data" "$PORT"; echo "up $kills" >"$WORK/state"; }
-down() { echo "down $kills" >"$WORK/state"; } # before the server is killed, so that clients know why they fail
 
 # read_all KIND: reads lines "REPOSITORY:REFERENCE" and gets what the API has under REPOSITORY/KIND/REFERENCE as files
 # with the line's name in $WORK/read, all with one curl; prints what is answered neither with 200 nor with 404.
@@ -198,7 +151,7 @@ check() {
   [ ! -s "$WORK/errors" ] || wrong "$(head -n 20 "$WORK/errors")"
 }
 
-kills=0 early=0 checks=0 tags_checked=0 named=0 wholes=0
+early=0 checks=0 tags_checked=0 named=0 wholes=0
 RANDOM=$SEED
 PORT=$(free_port)
 touch "$WORK/running"
