@@ -68,6 +68,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
 
 mod blob;
+mod check;
 mod clock;
 mod digest;
 mod envelope;
@@ -108,6 +109,7 @@ struct Readme;
 struct Embedding;
 
 pub use blob::{Blob, BlobReader};
+pub use check::{Finding, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Damage, Error, ManifestProblem, Result};
@@ -115,6 +117,6 @@ pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{
-    Blobs, Compression, DataKeyInfo, DomainInfo, Durability, Expect, Finding, GoOn, Maintenance, Options, Pin,
-    PinOptions, Rewriting, Stat, Store, UploadStatus, Usage, Verification,
+    Blobs, Compression, DataKeyInfo, DomainInfo, Durability, Expect, GoOn, Maintenance, Options, Pin, PinOptions,
+    Rewriting, Stat, Store, UploadStatus, Usage,
 };

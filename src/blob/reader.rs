@@ -130,17 +130,20 @@ impl Blob {
     /// [`Error::Corrupt`] with [`Damage::Digest`] where the content is another, although its checksums hold; otherwise
     /// as [`bytes`](Self::bytes).
     pub fn verify(&self) -> Result<()> {
+        self.verify_by(|_| Ok(()))
+    }
+
+    /// [`verify`](Self::verify), which calls `step` with the length of each piece that it has read, and ends with its error.
+    pub(crate) fn verify_by<E: From<Error>>(&self, mut step: impl FnMut(u64) -> Result<(), E>) -> Result<(), E> {
         let mut hasher = Hasher::new(self.digest.algorithm());
         let mut at = 0;
         while at < self.len() {
             let end = self.len().min(at + (1 << 20));
             hasher.update(&self.slice(at..end)?);
+            step(end - at)?;
             at = end;
         }
-        if hasher.finish() == self.digest {
-            return Ok(());
-        }
-        Err(self.corrupt(Damage::Digest))
+        if hasher.finish() == self.digest { Ok(()) } else { Err(self.corrupt(Damage::Digest).into()) }
     }
 
     /// The content as it is stored: perhaps compressed, not encrypted.

@@ -111,6 +111,14 @@ impl Run {
         (0..self.footer.pages).try_for_each(|number| self.page(number).map(drop))
     }
 
+    /// Goes through all facts: what can be known of them without the guide.
+    pub(crate) fn verify_facts(&self) -> Result<()> {
+        self.footer
+            .sections
+            .iter()
+            .try_for_each(|section| self.iter(section.family, [0; 32]).try_for_each(|fact| fact.map(drop)))
+    }
+
     /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
     pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
         let Some(section) = self.section(key.family) else { return Ok(None) };

@@ -11,6 +11,7 @@ use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, successor};
 use crate::id::{DomainId, FileId, RepositoryId};
+use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::store::options::{Durability, Maintenance};
 use crate::store::request::{Request, Then};
@@ -510,16 +511,14 @@ impl Inner {
     /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only a
     /// hash of the digest.
     pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
-        if fact.algorithm != Algorithm::Sha512 {
-            let digest = Digest::from_bytes(fact.algorithm, &key.bytes);
-            return decoded(digest);
+        match digest_in(key, fact)? {
+            Some(digest) => Ok(digest),
+            None => Ok(self.descriptor_in(&*self.files.get(&fact.place)?, key, fact)?.digest),
         }
-        self.descriptor_of(key, fact).map(|descriptor| descriptor.digest)
     }
 
-    /// The descriptor of the frame that a blob lies in.
-    pub(crate) fn descriptor_of(&self, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
-        let file = self.files.get(&fact.place)?;
+    /// The descriptor of the frame that a blob lies in, in this file.
+    pub(crate) fn descriptor_in(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
         let keys = self.files.keys.get();
@@ -530,5 +529,13 @@ impl Inner {
         let descriptor = Descriptor::read(&bytes, sealing.as_ref(), prefix);
         let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
         descriptor.ok_or_else(|| Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
+    }
+}
+
+/// The digest of a blob, where its key is the digest.
+pub(crate) fn digest_in(key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
+    match fact.algorithm {
+        Algorithm::Sha512 => Ok(None),
+        algorithm => decoded(Digest::from_bytes(algorithm, &key.bytes)).map(Some),
     }
 }

@@ -260,19 +260,32 @@ impl Files {
             return Ok(Arc::clone(&entry.file));
         }
         let removals = self.removals.load(Ordering::SeqCst);
-        let (path, file, grain) = self.open_any(place.file)?;
-        let len = file.len().map_err(Error::io("read the length of", &path))?;
-        let mut file = SealedFile::new(path, file, len, grain, &self.mappings);
-        if self.keys.get().is_encrypted() {
-            file.envelope = Some(FileEnvelope::new(place.file, &file.read(0, 512)?));
-        }
-        let file = Arc::new(file);
+        let file = self.open_sealed(place.file, &self.mappings)?;
         self.note_handle(place.file, &file);
         self.insert(place.file, Arc::clone(&file), false);
         if self.removals.load(Ordering::SeqCst) != removals {
             self.forget(place.file); // it may be this one that was removed: it must not be held for nobody
         }
         Ok(file)
+    }
+
+    /// The file that a frame lies in, opened anew and read by position: nothing is taken to be verified since it was once, or to be there
+    /// since somebody has it open.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn get_anew(&self, place: &Place) -> Result<Arc<SealedFile>> {
+        self.open_sealed(place.file, &MappingBudget::new(ReadMode::Positioned, 0))
+    }
+
+    fn open_sealed(&self, id: FileId, mappings: &Arc<MappingBudget>) -> Result<Arc<SealedFile>> {
+        let (path, file, grain) = self.open_any(id)?;
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let mut file = SealedFile::new(path, file, len, grain, mappings);
+        if self.keys.get().is_encrypted() {
+            file.envelope = Some(FileEnvelope::new(id, &file.read(0, 512)?));
+        }
+        Ok(Arc::new(file))
     }
 
     /// Where a log file or segment lies.

@@ -19,7 +19,6 @@ mod rewrite;
 mod tests;
 pub(crate) mod uploads;
 mod usage;
-mod verify;
 pub(crate) mod view;
 
 use std::collections::HashSet;
@@ -35,7 +34,6 @@ pub use pins::{Pin, PinOptions};
 pub use rewrite::{GoOn, Rewriting};
 pub use uploads::UploadStatus;
 pub use usage::Usage;
-pub use verify::{Finding, Verification};
 
 use crate::clock;
 use crate::error::{Error, Result};

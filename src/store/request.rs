@@ -576,7 +576,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Gives up what the domain has of a file, and the file where no other domain has anything of it.
-    fn drop_file(&mut self, file: FileId) -> Result<()> {
+    pub(crate) fn drop_file(&mut self, file: FileId) -> Result<()> {
         self.set(Key::segment(self.domain(), file), None);
         for domain in self.domains() {
             if self.get(&Key::segment(*domain, file))?.is_some() {
@@ -584,6 +584,16 @@ impl<'a> Facts<'a> {
             }
         }
         self.dropped.push(file);
+        Ok(())
+    }
+
+    /// Sets what the domain has in a file, from which something went, and gives the file up where nothing is left that needs it.
+    pub(crate) fn set_segment(&mut self, file: FileId, segment: &SegmentFact) -> Result<()> {
+        let is_needed = segment.kind == SegmentKind::Log && file >= self.context.oldest_log;
+        if segment.live_frames == 0 && !is_needed {
+            return self.drop_file(file);
+        }
+        self.set(Key::segment(self.domain(), file), Some(segment.encode()));
         Ok(())
     }
 
@@ -606,12 +616,7 @@ impl<'a> Facts<'a> {
         {
             segment.live_frames = segment.live_frames.saturating_sub(1);
             segment.live_bytes = segment.live_bytes.saturating_sub(place.frame_len());
-            let needed = segment.kind == SegmentKind::Log && place.file >= self.context.oldest_log;
-            if segment.live_frames == 0 && !needed {
-                self.drop_file(place.file)?;
-            } else {
-                self.set(Key::segment(self.domain(), place.file), Some(segment.encode()));
-            }
+            self.set_segment(place.file, &segment)?;
         }
         if let Some(BlobFact { place, .. }) = new {
             let kind = if place.file == self.context.log { SegmentKind::Log } else { SegmentKind::Sealed };

@@ -1,0 +1,171 @@
+//! Reading content, segments and runs again: from the disk, by position, whatever was verified before.
+
+use std::sync::Arc;
+
+use crate::blob::Blob;
+use crate::check::finding::Finding;
+use crate::check::{Halt, Step};
+use crate::digest::Digest;
+use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Key, SegmentKind};
+use crate::id::{DomainId, FileId};
+use crate::runs::{PageCache, Run, RunMeta};
+use crate::sealed::{MappingBudget, ReadMode, SealedFile};
+use crate::segment::{DESCRIPTOR_LEN, parse_footer, parse_header};
+use crate::store::Inner;
+use crate::store::content::digest_in;
+use crate::store::view::{Lookup, Snapshot};
+use crate::sync::lock;
+use crate::vfs::OpenMode;
+
+/// A blob that was read again.
+#[derive(Debug)]
+pub(super) struct Reread {
+    /// What was known of it when it was read.
+    pub(super) fact: BlobFact,
+    /// Which it is, where that is known.
+    pub(super) digest: Option<Digest>,
+    pub(super) found: Found,
+}
+
+/// What reading a blob again came to.
+#[derive(Debug)]
+pub(super) enum Found {
+    Sound,
+    /// The content is sound, but not what stands in front of it.
+    Frame(Error),
+    /// The content is damaged, or its file is lost.
+    Damaged(Error),
+    /// It could not be read, for another reason.
+    Unreadable(Error),
+}
+
+impl Inner {
+    /// Reads a blob again, wherever it is by then, and compares it with its digest. `None` where there is no such blob any more. `step` is
+    /// called with the length of each piece that was read.
+    pub(super) fn reread(&self, key: &Key, step: &mut dyn FnMut(u64) -> Step<()>) -> Step<Option<Reread>> {
+        let known = || self.snapshot_of(key.domain).blob_by_key(key);
+        let mut now = known()?;
+        while let Some(fact) = now {
+            let (digest, found) = self.read_at(key, &fact, step)?;
+            if matches!(found, Found::Sound) {
+                return Ok(Some(Reread { fact, digest, found }));
+            }
+            // It may have been removed while it was read, or moved.
+            now = known()?;
+            if now.is_some_and(|now| now.place == fact.place) {
+                return Ok(Some(Reread { fact, digest, found }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_at(
+        &self,
+        key: &Key,
+        fact: &BlobFact,
+        step: &mut dyn FnMut(u64) -> Step<()>,
+    ) -> Step<(Option<Digest>, Found)> {
+        let mut known = digest_in(key, fact)?;
+        let mut read = || {
+            let file = self.files.get_anew(&fact.place)?;
+            let descriptor = self.check_frame(&file, key, fact);
+            let digest = match (known, &descriptor) {
+                (Some(digest), _) => digest,
+                (None, Ok(digest)) => *digest,
+                (None, Err(error)) => return Err(Halt::Failed(error.clone())),
+            };
+            known = Some(digest);
+            Blob::new(digest, *fact, file, &self.files.keys.get(), key.domain)?.verify_by(&mut *step)?;
+            Ok(descriptor.err())
+        };
+        let found = match read() {
+            Ok(None) => Found::Sound,
+            Ok(Some(error)) => Found::Frame(error),
+            Err(Halt::Failed(error @ Error::Corrupt { .. })) => Found::Damaged(error),
+            Err(Halt::Failed(error)) => Found::Unreadable(error),
+            Err(Halt::Stopped) => return Err(Halt::Stopped),
+        };
+        Ok((known, found))
+    }
+
+    /// Compares what stands in front of a blob with its fact, and returns the digest that stands there.
+    fn check_frame(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Digest> {
+        let descriptor = self.descriptor_in(file, key, fact)?;
+        let at = fact.place.offset - DESCRIPTOR_LEN;
+        let BlobFact { count, touched, damaged, .. } = *fact;
+        if (BlobFact { count, touched, damaged, ..descriptor.fact(fact.place.file, at) }) == *fact {
+            return Ok(descriptor.digest);
+        }
+        Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
+    }
+
+    /// Reads what surrounds the frames of the segments of a snapshot's domain.
+    pub(super) fn check_segments(
+        &self,
+        snapshot: &Snapshot,
+        tell: &mut dyn FnMut(Option<Finding>) -> Step<()>,
+    ) -> Step<()> {
+        for fact in snapshot.segment_facts()? {
+            let (id, segment) = fact?;
+            let mut finding = None;
+            if segment.kind == SegmentKind::Sealed
+                && let Err(error) = self.check_segment(id, snapshot.domain, segment.key)
+                && self.snapshot_of(snapshot.domain).segment(id)?.is_some()
+            {
+                finding = Some(Finding::Segment { error });
+            }
+            tell(finding)?;
+        }
+        Ok(())
+    }
+
+    fn check_segment(&self, id: FileId, domain: DomainId, key: KeyNumber) -> Result<()> {
+        let path = self.files.layout.segment(id);
+        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+        let read = |offset, len| {
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+        };
+        let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
+        let header = read(0, 512).ok_or_else(invalid)?;
+        if !parse_header(&header).is_some_and(|header| header.is_of(id, self.files.store, domain, key)) {
+            return Err(invalid());
+        }
+        let sealing = FileEnvelope::new(id, &header).opening(&self.files.keys.get(), domain, key, Purpose::Content);
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        match parse_footer(len, sealing.as_ref(), read) {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
+        }
+    }
+
+    /// Reads all pages of all runs, and tells which run has a damaged one: the first of each, and whether facts are in what is damaged.
+    pub(super) fn check_runs(&self, tell: &mut dyn FnMut(&RunMeta, Option<Finding>) -> Step<()>) -> Step<()> {
+        let runs = lock(&self.list).runs.clone();
+        let is_shredded = |run: &RunMeta| self.files.keys.get().is_shredded(run.domain);
+        for run in runs.iter().filter(|run| !is_shredded(run)) {
+            let opened = self.open_anew(run);
+            let damage = opened.and_then(|open| {
+                open.verify().map_err(|error| match open.verify_facts() {
+                    Ok(()) => Finding::Run { error },
+                    Err(error) => Finding::Facts { error },
+                })?;
+                Ok(())
+            });
+            // It may have been merged meanwhile.
+            let is_needed = damage.is_ok() || lock(&self.list).runs.iter().any(|now| now.id == run.id);
+            tell(run, damage.err().filter(|_| is_needed))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a run anew: nothing is taken to be verified since it was once.
+    fn open_anew(&self, run: &RunMeta) -> Result<Run, Finding> {
+        let (vfs, path) = (&*self.files.vfs, self.files.layout.run(run.id));
+        let (mappings, cache): (_, Arc<PageCache>) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
+        let opened = Run::open(vfs, &path, run, &self.files.keys.get(), &mappings, &cache);
+        opened.map_err(|error| Finding::Facts { error })
+    }
+}

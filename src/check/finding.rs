@@ -1,0 +1,64 @@
+//! What checks find.
+
+use crate::digest::Digest;
+use crate::error::Error;
+
+/// So many findings are kept at most, and so many damaged blobs.
+pub(super) const MOST_LISTED: usize = if cfg!(test) { 50 } else { 10_000 };
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Finding {
+    /// A blob can't be read, or is not what its digest says. (In a [`Scrub`]: it can't be read, for another reason than damage.)
+    Blob {
+        /// The blob, where its digest is known.
+        digest: Option<Digest>,
+        /// Why.
+        error: Error,
+    },
+    /// A segment's header or footer, or what stands in front of a blob in one, is damaged. The blobs may be sound all the same.
+    Segment {
+        /// Which, and where.
+        error: Error,
+    },
+    /// A part of a run is damaged. Where it is one without which facts are found all the same, if not as fast, merging the run mends it.
+    Run {
+        /// Which, and where.
+        error: Error,
+    },
+    /// Facts are damaged, so that what they said is not known, and not what could have been checked by them.
+    Facts {
+        /// Which, and where.
+        error: Error,
+    },
+    /// A number that is kept differs from what a recount gives.
+    Count {
+        /// What is counted.
+        what: String,
+        /// The number on record.
+        stored: u64,
+        /// The recount.
+        counted: u64,
+    },
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Blob { digest: Some(digest), error } => write!(f, "{digest}: {error}"),
+            Self::Blob { digest: None, error } | Self::Segment { error } | Self::Run { error } => error.fmt(f),
+            Self::Facts { error } => write!(f, "facts can't be read: {error}"),
+            Self::Count { what, stored, counted } => write!(f, "{what}: {stored} on record, {counted} counted"),
+        }
+    }
+}
+
+/// Adds a finding to a list that has not too many.
+pub(super) fn note(findings: &mut Vec<Finding>, more: &mut u64, finding: Finding) {
+    if findings.len() < MOST_LISTED {
+        findings.push(finding);
+    } else {
+        *more += 1;
+    }
+}

@@ -1,0 +1,222 @@
+//! Counting anew what is counted in facts.
+//!
+//! All of it is about one snapshot, in which everything is as one commit left it: so whatever differs is wrong, however much goes on beside.
+//!
+//! How often each blob is held is counted in passes, each over a range of keys that holds about a million blobs: so memory does not grow with the
+//! store, and the facts of links, manifests and pins are gone through once for each pass.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::check::wrong::{IDLE_KINDS, Live, Wrong};
+use crate::check::{Step, repositories};
+use crate::facts::{BlobFact, Family, Idle, Key, LinkFact, PinFact, SegmentKind};
+use crate::id::FileId;
+use crate::store::Inner;
+use crate::store::view::{Lookup, Snapshot, decoded};
+
+/// So many blobs are counted in a pass, if their keys are spread evenly: 40 MiB.
+const BLOBS_A_PASS: u64 = if cfg!(test) { 64 } else { 1 << 20 };
+
+/// Who is told of what a recount finds, and may end it.
+pub(crate) trait Listener {
+    /// Something is wrong.
+    fn hear(&mut self, wrong: Wrong) -> Step<()>;
+
+    /// Called for each fact.
+    fn step(&mut self) -> Step<()> {
+        Ok(())
+    }
+}
+
+/// A part of the keys, by their first eight bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys {
+    first: u64,
+    last: u64,
+}
+
+impl Keys {
+    /// All keys, in so many parts.
+    fn parts(count: u64) -> impl Iterator<Item = Self> {
+        let width = u64::MAX / count.max(1);
+        let at = move |part: u64| part.saturating_mul(width);
+        let last = move |part: u64| if part + 1 >= count { u64::MAX } else { at(part + 1) - 1 };
+        (0..count.max(1)).map(move |part| Self { first: at(part), last: last(part) })
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        (self.first..=self.last).contains(&key.prefix())
+    }
+
+    /// The first of them.
+    fn from(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(self.first.to_be_bytes()).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
+/// How often each of some blobs is held.
+pub(crate) struct Holds {
+    keys: Keys,
+    counts: HashMap<[u8; 32], u64>,
+}
+
+impl Holds {
+    /// Counts one more that holds a blob.
+    pub(crate) fn add(&mut self, blob: &Key) {
+        if self.keys.has(blob) {
+            *self.counts.entry(blob.bytes).or_default() += 1;
+        }
+    }
+}
+
+impl Inner {
+    /// Recounts what belongs to a snapshot's domain: nothing that is counted in one leads out of it.
+    ///
+    /// A fact that can't be read ends it, and then nothing is said that would have needed it.
+    pub(super) fn recount(&self, snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
+        repositories::recount(snapshot, listener)?;
+        for pin in snapshot.pins()? {
+            let pin = pin?;
+            check_listed(snapshot, Idle::of_pin(&Key::pin(snapshot.domain, &pin.name), &pin), listener)?;
+        }
+        check_list(snapshot, listener)?;
+        let mut live: HashMap<FileId, Live> = HashMap::new();
+        for keys in Keys::parts(1 + blobs(snapshot)? / BLOBS_A_PASS) {
+            self.recount_blobs(snapshot, keys, &mut live, listener)?;
+        }
+        self.recount_segments(snapshot, live, listener)
+    }
+
+    /// Recounts how often blobs are held, and adds to what lives in files.
+    fn recount_blobs(
+        &self,
+        snapshot: &Snapshot,
+        keys: Keys,
+        live: &mut HashMap<FileId, Live>,
+        listener: &mut dyn Listener,
+    ) -> Step<()> {
+        let mut holds = Holds { keys, counts: HashMap::new() };
+        for pin in snapshot.pins()? {
+            pin?.digests.iter().for_each(|digest| holds.add(&Key::blob(snapshot.domain, digest)));
+            listener.step()?;
+        }
+        repositories::holds(snapshot, &mut holds, listener)?;
+        for fact in snapshot.facts(Family::Blob, keys.from())? {
+            let (key, value) = fact?;
+            if !keys.has(&key) {
+                break;
+            }
+            let fact = decoded(BlobFact::decode(value.as_bytes()))?;
+            live.entry(fact.place.file).or_default().add(&fact.place);
+            check_listed(snapshot, Idle::of_blob(&key, &fact), listener)?;
+            let counted = holds.counts.remove(&key.bytes).unwrap_or_default();
+            if counted != u64::from(fact.count) {
+                let name = self.digest_of(&key, &fact).map_or_else(|_| format!("{key:?}"), |digest| digest.to_string());
+                listener.hear(Wrong::Count { key, name, stored: fact.count, counted })?;
+            }
+            listener.step()?;
+        }
+        for (bytes, counted) in holds.counts {
+            let key = Key { domain: snapshot.domain, family: Family::Blob, bytes };
+            listener.hear(Wrong::missing(format!("references to the missing blob {key:?}"), counted))?;
+        }
+        Ok(())
+    }
+
+    /// Compares what lives in files with what is on record.
+    fn recount_segments(
+        &self,
+        snapshot: &Snapshot,
+        mut live: HashMap<FileId, Live>,
+        listener: &mut dyn Listener,
+    ) -> Step<()> {
+        let uploads: HashSet<_> =
+            self.upload_facts(snapshot.domain)?.into_iter().filter_map(|(_, upload)| upload.file).collect();
+        for fact in snapshot.segment_facts()? {
+            let (file, segment) = fact?;
+            let counted = live.remove(&file).unwrap_or_default();
+            let is_empty = segment.kind == SegmentKind::Sealed && counted.frames == 0;
+            if (segment.live_frames, segment.live_bytes) != (counted.frames, counted.bytes) || is_empty {
+                listener.hear(Wrong::Segment { file, stored: Some(segment), counted, kind: segment.kind })?;
+            } else if segment.kind == SegmentKind::Upload
+                && !uploads.contains(&file)
+                // The uploads are those of now: it may have ended since.
+                && self.snapshot_of(snapshot.domain).segment(file)?.is_some_and(|now| now.kind == SegmentKind::Upload)
+            {
+                listener.hear(Wrong::Abandoned(file))?;
+            }
+            listener.step()?;
+        }
+        for (file, counted) in live {
+            let is_log = self.files.path(file).starts_with(self.files.layout.logs());
+            let kind = if is_log { SegmentKind::Log } else { SegmentKind::Sealed };
+            listener.hear(Wrong::Segment { file, stored: None, counted, kind })?;
+        }
+        Ok(())
+    }
+}
+
+/// How many blobs there are, by what is on record.
+fn blobs(snapshot: &Snapshot) -> Step<u64> {
+    let mut blobs: u64 = 0;
+    for fact in snapshot.segment_facts()? {
+        blobs = blobs.saturating_add(fact?.1.live_frames.into());
+    }
+    Ok(blobs)
+}
+
+/// Looks whether what nothing holds is in the list of that.
+pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &mut dyn Listener) -> Step<()> {
+    let Some(idle) = idle else { return Ok(()) };
+    let listed = snapshot.get(&idle.at())?.and_then(|value| Idle::decode(&idle.at(), value.as_bytes()));
+    if listed.is_none_or(|listed| listed.key != idle.key) {
+        listener.hear(Wrong::unlisted(&idle))?;
+    }
+    Ok(())
+}
+
+/// Looks whether what is in the list of what nothing holds should be.
+fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
+    for kind in IDLE_KINDS {
+        for fact in snapshot.scan(Idle::all(snapshot.domain, kind))? {
+            let (at, value) = fact?;
+            let key = Idle::decode(&at, value.as_bytes()).map(|idle| idle.key);
+            let should = key.map_or(Ok(None), |key| idle_of(snapshot, &key))?;
+            if should.is_none_or(|idle| idle.at() != at) {
+                listener.hear(Wrong::Idle { at, key, is_there: true })?;
+            }
+            listener.step()?;
+        }
+    }
+    Ok(())
+}
+
+/// The entry that something should have in the list of what nothing holds.
+pub(super) fn idle_of(facts: &impl Lookup, key: &Key) -> crate::Result<Option<Idle>> {
+    Ok(match key.family {
+        Family::Pin => facts.decode(key, PinFact::decode)?.and_then(|pin| Idle::of_pin(key, &pin)),
+        Family::Link => facts.decode(key, LinkFact::decode)?.and_then(|link| Idle::of_link(key, &link)),
+        _ => facts.blob_by_key(key)?.and_then(|blob| Idle::of_blob(key, &blob)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DomainId;
+
+    #[test]
+    fn parts_have_every_key_once() {
+        for count in [0, 1, 2, 3, 7, 255, 1 << 20] {
+            let parts: Vec<_> = Keys::parts(count).collect();
+            assert_eq!((parts[0].first, parts[parts.len() - 1].last), (0, u64::MAX));
+            assert!(parts.windows(2).all(|pair| pair[0].last + 1 == pair[1].first && pair[0].first <= pair[0].last));
+            for part in parts {
+                let key = Key { domain: DomainId::DEFAULT, family: Family::Blob, bytes: part.from() };
+                assert!(part.has(&key));
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Counting anew what is counted in repositories, and following every reference.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::check::Step;
+use crate::check::recount::{Holds, Listener, check_listed};
+use crate::check::wrong::{Wrong, unknown};
+use crate::facts::{Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact};
+use crate::id::RepositoryId;
+use crate::registry::find;
+use crate::store::view::{Snapshot, decoded};
+
+/// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list of those. What is left of
+/// deleted repositories is not in order otherwise.
+pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
+    let mut deleted = HashSet::new();
+    for fact in snapshot.facts(Family::Deleted, [0; 32])? {
+        deleted.insert(fact?.0.repository_id());
+    }
+    let mut known = HashSet::new();
+    for repository in snapshot.repositories()? {
+        let repository = repository?;
+        known.insert(repository.id);
+        recount_repository(snapshot, &repository, listener)?;
+    }
+    for fact in snapshot.facts(Family::Link, [0; 32])? {
+        let (key, value) = fact?;
+        let link = decoded(LinkFact::decode(value.as_bytes()))?;
+        check_listed(snapshot, Idle::of_link(&key, &link), listener)?;
+        listener.step()?;
+    }
+    let mut strays: HashMap<RepositoryId, u64> = HashMap::new();
+    for family in [Family::Link, Family::Manifest, Family::Referrer, Family::Tag, Family::TagOf, Family::Pull] {
+        for fact in snapshot.facts(family, [0; 32])? {
+            let id = fact?.0.repository_id();
+            if !known.contains(&id) && !deleted.contains(&id) {
+                *strays.entry(id).or_default() += 1;
+            }
+            listener.step()?;
+        }
+    }
+    for (id, count) in strays {
+        listener.hear(Wrong::Beyond { what: unknown(id), stored: count, counted: 0 })?;
+    }
+    Ok(())
+}
+
+/// Counts how often blobs are held by what repositories have, what is left of deleted ones too.
+pub(super) fn holds(snapshot: &Snapshot, holds: &mut Holds, listener: &mut dyn Listener) -> Step<()> {
+    for fact in snapshot.facts(Family::Link, [0; 32])? {
+        let (key, value) = fact?;
+        holds.add(&decoded(LinkFact::decode(value.as_bytes()))?.blob(&key));
+        listener.step()?;
+    }
+    for fact in snapshot.facts(Family::Manifest, [0; 32])? {
+        let digest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?.digest;
+        holds.add(&Key::blob(snapshot.domain, &digest));
+        listener.step()?;
+    }
+    Ok(())
+}
+
+fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
+    let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
+    let facts = |family| snapshot.scan(Prefix::of(domain, family, id));
+    let (mut holds, mut subjects): (HashMap<Key, u64>, HashMap<Key, ReferrerFact>) = Default::default();
+    for fact in facts(Family::Manifest)? {
+        let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
+        for held in &manifest.held {
+            let key = match held {
+                Held::Blob(digest) => Key::of_digest(domain, Family::Link, id, digest),
+                Held::Manifest(digest) => Key::of_digest(domain, Family::Manifest, id, digest),
+            };
+            *holds.entry(key).or_default() += 1;
+        }
+        subjects.extend(manifest.subject.map(|subject| {
+            let fact = ReferrerFact { subject, digest: manifest.digest };
+            (Key::referrer(domain, id, &subject, &manifest.digest), fact)
+        }));
+        listener.step()?;
+    }
+    for fact in facts(Family::Link)?.chain(facts(Family::Manifest)?) {
+        let (key, value) = fact?;
+        let stored = match key.family {
+            Family::Link => decoded(LinkFact::decode(value.as_bytes()))?.count,
+            _ => decoded(ManifestFact::decode(value.as_bytes()))?.count,
+        };
+        let counted = holds.remove(&key).unwrap_or_default();
+        if counted != u64::from(stored) {
+            listener.hear(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
+        }
+        listener.step()?;
+    }
+    for (key, counted) in holds {
+        listener.hear(Wrong::missing(format!("manifests of {name} that hold {key:?}, which is missing"), counted))?;
+    }
+    for fact in facts(Family::Referrer)? {
+        let (key, value) = fact?;
+        let fact = decoded(ReferrerFact::decode(value.as_bytes()))?;
+        if subjects.remove(&key) != Some(fact) {
+            listener.hear(Wrong::Referrer { key, fact, repository: name.clone(), is_there: true })?;
+        }
+        listener.step()?;
+    }
+    for (key, fact) in subjects {
+        listener.hear(Wrong::Referrer { key, fact, repository: name.clone(), is_there: false })?;
+    }
+    recount_tags(snapshot, repository, listener)
+}
+
+fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
+    let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
+    for fact in snapshot.scan(Prefix::of(domain, Family::Tag, id))? {
+        let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
+        if find::manifest(snapshot, id, &tag.digest)?.is_none() {
+            let what = format!("manifests that tag {} of {name} names", tag.tag);
+            listener.hear(Wrong::Beyond { what, stored: 1, counted: 0 })?;
+        }
+        let key = Key::tag_of(domain, id, &tag.digest, &tag.tag);
+        if snapshot.get(&key)?.is_none_or(|found| found.as_bytes() != tag.tag.as_bytes()) {
+            listener.hear(Wrong::TagOf { key, tag: tag.tag, repository: name.clone(), is_there: false })?;
+        }
+        listener.step()?;
+    }
+    for fact in snapshot.scan(Prefix::of(domain, Family::TagOf, id))? {
+        let (key, value) = fact?;
+        let tag = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let named = find::tag(snapshot, id, &tag)?;
+        if named.is_none_or(|named| Key::tag_of(domain, id, &named.digest, &tag) != key) {
+            listener.hear(Wrong::TagOf { key, tag, repository: name.clone(), is_there: true })?;
+        }
+        listener.step()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Reading everything again and counting everything anew, at once.
+
+use crate::check::content::{Found, Reread};
+use crate::check::finding::{Finding, note};
+use crate::check::recount::Listener;
+use crate::check::wrong::Wrong;
+use crate::check::{Step, is_done};
+use crate::error::Result;
+use crate::facts::{BlobFact, Family};
+use crate::store::view::{Snapshot, decoded};
+use crate::store::{Inner, Store};
+
+/// What [`Store::verify`] found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verification {
+    /// How many blobs were read.
+    pub blobs: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many bytes their content takes on disk, without checksums.
+    pub stored_bytes: u64,
+    /// What is wrong: at most 10,000 things. Empty for a sound store.
+    pub findings: Vec<Finding>,
+    /// How many more there are.
+    pub more_findings: u64,
+}
+
+impl Store {
+    /// Reads every blob, compares it with its digest, and recounts all that is counted. Calls `progress` after each blob
+    /// with the numbers so far. Changes nothing: [`scrub`](Self::scrub) does the same at a bounded rate, and notes what is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known.
+    pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
+        let mut report = Verification::default();
+        for snapshot in self.inner.snapshot().each_domain() {
+            is_done(self.inner.verify_domain(&snapshot, &mut report, &mut progress))?;
+        }
+        // What these say of facts was readable, or this would have ended already.
+        let runs = self.inner.check_runs(&mut |_, finding| {
+            finding.into_iter().for_each(|finding| report.note(finding));
+            Ok(())
+        });
+        is_done(runs)?;
+        Ok(report)
+    }
+}
+
+impl Inner {
+    fn verify_domain(
+        &self,
+        snapshot: &Snapshot,
+        report: &mut Verification,
+        progress: &mut dyn FnMut(&Verification),
+    ) -> Step<()> {
+        self.recount(snapshot, report)?;
+        self.check_segments(snapshot, &mut |finding| {
+            finding.into_iter().for_each(|finding| report.note(finding));
+            Ok(())
+        })?;
+        for fact in snapshot.facts(Family::Blob, [0; 32])? {
+            let (key, value) = fact?;
+            let known = decoded(BlobFact::decode(value.as_bytes()))?;
+            report.blobs += 1;
+            report.bytes += known.len;
+            report.stored_bytes += known.place.stored_len;
+            if let Some(Reread { digest, found, .. }) = self.reread(&key, &mut |_| Ok(()))? {
+                match found {
+                    Found::Sound => {}
+                    Found::Frame(error) => report.note(Finding::Segment { error }),
+                    Found::Damaged(error) | Found::Unreadable(error) => report.note(Finding::Blob { digest, error }),
+                }
+            }
+            progress(report);
+        }
+        Ok(())
+    }
+}
+
+impl Verification {
+    fn note(&mut self, finding: Finding) {
+        note(&mut self.findings, &mut self.more_findings, finding);
+    }
+}
+
+impl Listener for Verification {
+    fn hear(&mut self, wrong: Wrong) -> Step<()> {
+        self.note(wrong.finding());
+        Ok(())
+    }
+}
