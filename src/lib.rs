@@ -109,7 +109,7 @@ struct Readme;
 struct Embedding;
 
 pub use blob::{Blob, BlobReader};
-pub use check::{Finding, Verification};
+pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Damage, Error, ManifestProblem, Result};

@@ -14,7 +14,8 @@ pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use repository::{Held, LinkFact, ManifestFact, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
 pub(crate) use values::{
-    BlobFact, Codec, PART_BLOCKS, PinFact, Place, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
+    BlobFact, Codec, PART_BLOCKS, PinFact, Place, ProgressFact, SegmentFact, SegmentKind, UploadFact, put_digest,
+    take_digest,
 };
 
 use std::sync::Arc;
@@ -56,11 +57,13 @@ pub(crate) enum Family {
     TagOf = 14,
     /// What nothing holds, in the order in which its time comes: see [`Idle`].
     Idle = 15,
+    /// How far a scrub has come: one fact of the default domain.
+    Progress = 16,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Blob,
         Self::Segment,
         Self::Pin,
@@ -75,6 +78,7 @@ impl Family {
         Self::Pull,
         Self::TagOf,
         Self::Idle,
+        Self::Progress,
     ];
 
     /// The family of a number in a file.
@@ -91,6 +95,7 @@ impl Family {
             Self::Pull => Some(PullFact::LEN),
             Self::Deleted => Some(0),
             Self::Idle => Some(Idle::LEN),
+            Self::Progress => Some(ProgressFact::LEN),
             Self::Pin
             | Self::Upload
             | Self::UploadPart
@@ -113,7 +118,13 @@ impl Family {
             | Self::TagOf
             | Self::Deleted
             | Self::Idle => true,
-            Self::Blob | Self::Segment | Self::Pin | Self::Upload | Self::UploadPart | Self::Repository => false,
+            Self::Blob
+            | Self::Segment
+            | Self::Pin
+            | Self::Upload
+            | Self::UploadPart
+            | Self::Repository
+            | Self::Progress => false,
         }
     }
 }
@@ -208,6 +219,11 @@ impl Key {
     pub(crate) fn referrer(domain: DomainId, repository: RepositoryId, subject: &Digest, digest: &Digest) -> Self {
         let (subject, digest) = (digest_key(subject), digest_key(digest));
         Self { domain, family: Family::Referrer, bytes: scoped(repository, &[head(&subject), &digest]) }
+    }
+
+    /// The key of how far a scrub has come.
+    pub(crate) fn progress(domain: DomainId) -> Self {
+        Self { domain, family: Family::Progress, bytes: [0; 32] }
     }
 
     /// The repository in the key of what belongs to one.

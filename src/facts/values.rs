@@ -4,7 +4,7 @@ use crate::clock::Retention;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::KeyNumber;
 use crate::facts::Value;
-use crate::id::{FileId, RepositoryId};
+use crate::id::{DomainId, FileId, RepositoryId};
 use crate::segment::SegmentWriter;
 use crate::wire::{Fields, PutFields};
 
@@ -203,6 +203,51 @@ impl SegmentFact {
         fields.bytes(8)?;
         fields.end()?;
         Some(Self { kind, live_frames, live_bytes, frame_bytes, key })
+    }
+}
+
+/// How far a scrub has come. 76 bytes:
+///
+/// ```text
+/// domain u32 | key 32 | began u64 (ms since 1970) | blobs u64 | bytes u64 | read bytes u64 | findings u64
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProgressFact {
+    /// The domain whose blobs are being read, and the first key that was not.
+    pub(crate) domain: DomainId,
+    pub(crate) from: [u8; 32],
+    /// The wall clock when it was begun, in milliseconds since 1970.
+    pub(crate) began: u64,
+    /// How many blobs were read, how many bytes they have, and how many bytes of files they take.
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    pub(crate) read_bytes: u64,
+    /// How many findings were told, other than damaged blobs, which are flagged.
+    pub(crate) findings: u64,
+}
+
+impl ProgressFact {
+    /// The length of an encoded fact in bytes.
+    pub(crate) const LEN: usize = 76;
+
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.put_u32(self.domain.0);
+        out.put(&self.from);
+        for number in [self.began, self.blobs, self.bytes, self.read_bytes, self.findings] {
+            out.put_u64(number);
+        }
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (domain, from) = (DomainId(fields.u32()?), fields.array()?);
+        let (began, blobs, bytes) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (read_bytes, findings) = (fields.u64()?, fields.u64()?);
+        fields.end()?;
+        Some(Self { domain, from, began, blobs, bytes, read_bytes, findings })
     }
 }
 

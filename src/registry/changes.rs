@@ -71,7 +71,7 @@ fn manifest_not_found(reference: impl Into<Reference>) -> Error {
 }
 
 /// Changes a link, and with it the list of those that no manifest holds.
-fn set_link(facts: &mut Facts<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
+pub(crate) fn set_link(facts: &mut Facts<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
     let idle = |link: Option<&LinkFact>| link.and_then(|link| Idle::of_link(&key, link));
     facts.relist(idle(old), idle(new));
     facts.set(key, new.map(LinkFact::encode));

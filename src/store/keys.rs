@@ -219,7 +219,7 @@ impl Inner {
     }
 
     /// Has the view of names written anew, with the keys as they are.
-    fn renew_names(&self) {
+    pub(crate) fn renew_names(&self) {
         // Whoever is opening or rebuilding it does so with the keys of before.
         let one = lock(&self.names_refresh);
         self.names.restart(self.options.names_on_disk.then(|| self.files.layout.names()));

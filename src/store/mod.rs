@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     /// What the thread waits for that collects in the background.
     pub(crate) collector: Signal,
     pub(crate) collections: gc::Memory,
+    /// Held by who scrubs.
+    pub(crate) scrubbing: Mutex<()>,
     /// Held by who does maintenance.
     pub(crate) maintenance: Mutex<()>,
     /// Log files that no list names any more, to be removed where nothing lives in them.

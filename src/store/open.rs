@@ -201,6 +201,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
         signal: Signal::default(),
         collector: Signal::default(),
         collections: gc::Memory::default(),
+        scrubbing: Mutex::default(),
         maintenance: Mutex::default(),
         maintenance_failure: Mutex::default(),
         folded: std::sync::Condvar::new(),

@@ -146,11 +146,13 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
 }
 
-/// What became of blobs.
+/// What became of blobs, and of other facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Links that were taken away since nobody relied on them.
     pub(crate) links: u64,
+    /// Facts that did not follow from others, and do now.
+    pub(crate) mended: u64,
     /// Blobs that the store does not have any more.
     pub(crate) forgotten: Frames,
     /// Blobs that lie in another place.

@@ -1,0 +1,178 @@
+//! Repair: what follows from other facts is derived anew.
+//!
+//! | what | follows from |
+//! |---|---|
+//! | a blob's count | pins, links, manifests |
+//! | a link's, a manifest's count | the repository's manifests |
+//! | what lives in a file, and whether the file is needed | the places of blobs, uploads |
+//! | the list of what nothing holds | counts, and what they are of |
+//! | under which subject a manifest is listed | the manifest |
+//! | which tags name a manifest | tags |
+//! | the view of names | pins, repositories, tags |
+//! | a run's guide | its facts |
+//!
+//! What nothing else says can't be mended, and is told: damaged content, which is flagged, so that a push mends it; facts in damaged pages of runs;
+//! a manifest that holds what is not there, a tag that names no manifest, what belongs to a repository that is not known.
+
+use std::collections::BTreeSet;
+
+use crate::check::finding::{Finding, note};
+use crate::check::mend::Mend;
+use crate::check::recount::Listener;
+use crate::check::report::{Scrub, ScrubOptions};
+use crate::check::wrong::Wrong;
+use crate::check::{Halt, Step, is_done};
+use crate::error::{Error, Result};
+use crate::id::{DomainId, FileId};
+use crate::store::request::Request;
+use crate::store::{GoOn, Inner, Store};
+use crate::sync::lock;
+
+/// So many facts are mended in one commit.
+const AT_ONCE: usize = 256;
+
+/// What is mended may show something else: a count that becomes 0, an entry that is missing. More rounds than this change nothing more.
+const ROUNDS: usize = 4;
+
+/// What [`Store::repair`] did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Repair {
+    /// How many facts were mended.
+    pub mended: u64,
+    /// What was wrong with them: at most 10,000 of them.
+    pub was_wrong: Vec<Finding>,
+    /// How many runs were merged since a part of one was damaged without which its facts can be read.
+    pub merged_runs: u64,
+    /// What is wrong still: a scrub of all that there is after the repair.
+    pub left: Scrub,
+}
+
+impl Store {
+    /// Derives anew what follows from other facts: counts, lists, views, guides of runs. Then [scrubs](Self::scrub), from the beginning, and says what is left that
+    /// can't be mended; `progress` is told how far that has come. Nobody else uses the store meanwhile.
+    ///
+    /// What is counted is never so wrong that a repair is needed, but by a bug, or a disk that gave back what was there before and not what was
+    /// written. It does not bring back what damage took: restore the file from a backup, or push the content again.
+    ///
+    /// ```
+    /// use strongroom::{Algorithm, GoOn, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let mut store = Options::new().create(true).open(dir.path().join("store"))?;
+    /// store.put("content", Algorithm::Sha256)?;
+    /// let report = store.repair(|_| GoOn::Yes)?;
+    /// assert!(report.mended == 0 && report.left.is_sound());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was mended stays so. Damage is no error, but [reported](Repair::left).
+    pub fn repair(&mut self, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Repair> {
+        let inner = &self.inner;
+        let mut report = Repair::default();
+        inner.check_writable()?;
+        // What deleted repositories have left is counted too, and goes beside.
+        inner.keep_house()?;
+        for _ in 0..ROUNDS {
+            let before = report.mended;
+            inner.mend_all(&mut report)?;
+            if report.mended == before {
+                break;
+            }
+        }
+        inner.renew_names();
+        inner.mend_runs(&mut report)?;
+        report.left = inner.scrub(&ScrubOptions::new().restart(true), &mut progress)?;
+        Ok(report)
+    }
+}
+
+impl Inner {
+    /// Recounts everything, and mends what is wrong.
+    fn mend_all(&self, report: &mut Repair) -> Result<()> {
+        let domains = self.snapshot().domains().to_vec();
+        for domain in domains {
+            let mut mender = Mender { inner: self, report, domain, batch: Vec::new() };
+            let recounted = self.recount(&self.snapshot_of(domain), &mut mender);
+            // What was found before a fact that can't be read was counted whole.
+            mender.flush()?;
+            match is_done(recounted) {
+                Err(Error::Corrupt { .. }) => {} // the scrub tells it
+                other => other.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges the runs of domains in which one has a damaged guide.
+    fn mend_runs(&self, report: &mut Repair) -> Result<()> {
+        let mut domains = BTreeSet::new();
+        is_done(self.check_runs(&mut |run, finding| {
+            domains.extend(matches!(finding, Some(Finding::Run { .. })).then_some(run.domain));
+            Ok(())
+        }))?;
+        for domain in domains {
+            let _guard = lock(&self.maintenance);
+            let runs = lock(&self.list).runs.clone();
+            let own: Vec<FileId> = runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
+            match self.merge(&own) {
+                Ok(merged) => report.merged_runs += if merged { own.len() as u64 } else { 0 },
+                Err(Error::Corrupt { .. }) => {} // facts of another one are damaged: the scrub tells it
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Mends what a recount finds, some at a time.
+struct Mender<'a> {
+    inner: &'a Inner,
+    report: &'a mut Repair,
+    domain: DomainId,
+    batch: Vec<Wrong>,
+}
+
+impl Mender<'_> {
+    fn flush(&mut self) -> Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.mend(batch.clone()) {
+            Ok(mended) if mended == batch.len() as u64 => batch.into_iter().for_each(|wrong| self.note(wrong)),
+            // Which of them, or which is so large, shows one by one.
+            Ok(mended) => self.report.mended += mended,
+            Err(Error::TooLarge { .. }) => {
+                for wrong in batch {
+                    if self.mend(vec![wrong.clone()])? > 0 {
+                        self.note(wrong);
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Mends what still is wrong of this, and says how much that is.
+    fn mend(&self, batch: Vec<Wrong>) -> Result<u64> {
+        let outcome = self.inner.commit(self.domain, Request::Apply(Box::new(Mend(batch))))?;
+        Ok(outcome.tally.mended)
+    }
+
+    fn note(&mut self, wrong: Wrong) {
+        self.report.mended += 1;
+        note(&mut self.report.was_wrong, &mut 0, wrong.finding());
+    }
+}
+
+impl Listener for Mender<'_> {
+    fn hear(&mut self, wrong: Wrong) -> Step<()> {
+        if wrong.can_be_mended() {
+            self.batch.push(wrong);
+        }
+        if self.batch.len() >= AT_ONCE { self.flush().map_err(Halt::from) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a scrub is asked for, and what checks tell.
+
+use std::time::Duration;
+
+use crate::check::finding::{Finding, MOST_LISTED, note};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::registry::{RepositoryName, Tag};
+
+/// How [`Store::scrub`](crate::Store::scrub) goes about it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ScrubOptions {
+    pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) max_time: Option<Duration>,
+    pub(crate) recount: bool,
+    pub(crate) restart: bool,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self { bytes_per_second: None, max_time: None, recount: true, restart: false }
+    }
+}
+
+impl ScrubOptions {
+    /// A scrub that goes on where the last one ended early, else begins anew, and reads as fast as it can.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many bytes a second are read at most; without limit by default. The recount, which goes through facts, does not count.
+    pub fn bytes_per_second(mut self, bytes: u64) -> Self {
+        self.bytes_per_second = Some(bytes.max(1));
+        self
+    }
+
+    /// How long it may take; without limit by default. The recount and a blob that is begun come to their end all the same, so that each scrub
+    /// gets further than the one before.
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = Some(time);
+        self
+    }
+
+    /// Whether what is counted is counted anew, before content is read; yes by default. A scrub that goes on has done so when it began.
+    pub fn recount(mut self, recount: bool) -> Self {
+        self.recount = recount;
+        self
+    }
+
+    /// Whether it begins anew, wherever the last one ended; no by default.
+    pub fn restart(mut self, restart: bool) -> Self {
+        self.restart = restart;
+        self
+    }
+}
+
+/// What a scrub found. See [`Store::scrub`](crate::Store::scrub).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Scrub {
+    /// Whether it went on where an earlier one had ended. The numbers are then those of both.
+    pub resumed: bool,
+    /// When it was begun, by the wall clock, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// Whether all content was read. If not, the next scrub goes on.
+    pub complete: bool,
+    /// How many blobs were read.
+    pub blobs: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many bytes of files were read for that.
+    pub read_bytes: u64,
+    /// How many bytes of files there were to read when it began, or went on.
+    pub total_bytes: u64,
+    /// How many blobs are damaged.
+    pub damaged_blobs: u64,
+    /// Those, with what is affected: at most 10,000.
+    pub damaged: Vec<DamagedBlob>,
+    /// How many blobs that were flagged as damaged turned out to be sound.
+    pub recovered: u64,
+    /// What else is wrong: at most 10,000.
+    pub findings: Vec<Finding>,
+    /// How many findings there were that are not in the list: since it is full, or since an earlier part of this scrub told them.
+    pub more_findings: u64,
+    /// Whether [`damaged`](Self::damaged) has all that is damaged, and all that is affected.
+    pub all_listed: bool,
+}
+
+/// A blob whose content is damaged.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DamagedBlob {
+    /// The blob, where its digest is known.
+    pub digest: Option<Digest>,
+    /// What is damaged, and where.
+    pub error: Error,
+    /// The repositories that have the blob, and what of them is affected.
+    pub affected: Vec<Affected>,
+    /// The pins that hold it.
+    pub pins: Vec<String>,
+}
+
+/// What of a repository is affected by damage to a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Affected {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Its manifests that can't be pulled whole: those that are the blob or hold it, and the indexes over those.
+    pub manifests: Vec<Digest>,
+    /// The tags that name one of those.
+    pub tags: Vec<Tag>,
+}
+
+/// So many names and digests of what is affected are kept at most.
+pub(super) const MOST_AFFECTED: usize = 20 * MOST_LISTED;
+
+impl Scrub {
+    /// Whether nothing was found that is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.damaged_blobs == 0 && self.findings.is_empty() && self.more_findings == 0
+    }
+
+    pub(super) fn note(&mut self, finding: Finding) {
+        note(&mut self.findings, &mut self.more_findings, finding);
+    }
+}
