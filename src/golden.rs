@@ -10,8 +10,8 @@ use std::path::Path;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
-    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, PinFact, Place, PullFact, ReferrerFact,
-    RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, PinFact, Place, ProgressFact, PullFact,
+    ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
@@ -64,6 +64,15 @@ fn facts() -> Vec<Fact> {
         key: 0,
         rest: Vec::new(),
     };
+    let progress = ProgressFact {
+        domain: DOMAIN,
+        from: [7; 32],
+        began: 1_700_000_000_004,
+        blobs: 1,
+        bytes: 100_000,
+        read_bytes: 70_136,
+        findings: 2,
+    };
     let mut facts = vec![
         (Key::blob(DOMAIN, &digest(Algorithm::Sha256)), Some(blob(Algorithm::Sha256).encode())),
         (Key::blob(DOMAIN, &digest(Algorithm::Sha512)), Some(blob(Algorithm::Sha512).encode())),
@@ -73,6 +82,7 @@ fn facts() -> Vec<Fact> {
         (Key::upload(DOMAIN, UPLOAD), Some(upload.encode())),
         (Key::upload_part(DOMAIN, UPLOAD, 1), Some(Value::new(&[9; 8]))),
         Idle::of_pin(&Key::pin(DOMAIN, &pin.name), &pin).unwrap().fact(),
+        (Key::progress(DOMAIN), Some(progress.encode())),
     ];
     facts.extend(repository_facts());
     facts.sort_by_key(|(key, _)| *key);

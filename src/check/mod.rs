@@ -25,6 +25,8 @@ mod repair;
 mod report;
 mod repositories;
 mod scrub;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod wrong;
 

@@ -25,6 +25,14 @@ pub struct BlobInfo {
     pub len: u64,
     /// How many manifests of the repository hold it.
     pub references: u32,
+    /// Whether its content is known to be damaged: pushing it again brings it back.
+    pub damaged: bool,
+}
+
+impl BlobInfo {
+    fn new(digest: Digest, link: &LinkFact, blob: &BlobFact) -> Self {
+        Self { digest, len: blob.len, references: link.count, damaged: blob.damaged }
+    }
 }
 
 /// A blob that goes into a repository is linked there in the step that stores it.
@@ -90,7 +98,7 @@ impl Repository<'_> {
     /// [`Error::BlobNotFound`] where the repository does not have it.
     pub fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
         let (link, blob) = self.find(digest)?;
-        Ok(BlobInfo { digest: *digest, len: blob.len, references: link.count })
+        Ok(BlobInfo::new(*digest, &link, &blob))
     }
 
     /// Tells whether the repository has a blob so that the caller may rely on it: it stays for at least
@@ -105,7 +113,7 @@ impl Repository<'_> {
         let (link, blob) = self.find(digest)?;
         self.inner.check_undamaged(&blob)?;
         self.touch(digest, &link)?;
-        Ok(BlobInfo { digest: *digest, len: blob.len, references: link.count })
+        Ok(BlobInfo::new(*digest, &link, &blob))
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other repository is
@@ -114,7 +122,7 @@ impl Repository<'_> {
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository, and where `allow` says no:
-    /// the caller is not told which.
+    /// the caller is not told which. [`Error::Corrupt`] where its content is known to be damaged: then it has to be pushed.
     pub fn mount(
         &self,
         digest: &Digest,
@@ -130,6 +138,9 @@ impl Repository<'_> {
             Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
             other => other?,
         };
+        let source = snapshot.in_domain(from.domain);
+        let (_, blob) = find::link(&source, from.id, digest)?.ok_or_else(not_found)?;
+        self.inner.check_undamaged(&blob)?;
         if from.domain != self.domain {
             return self.copy(digest, &from);
         }
@@ -170,7 +181,7 @@ impl Repository<'_> {
                 let (key, value) = fact?;
                 let link = decoded(LinkFact::decode(value.as_bytes()))?;
                 let (digest, blob) = self.inner.linked(&snapshot, &key, &link)?;
-                Ok(BlobInfo { digest, len: blob.len, references: link.count })
+                Ok(BlobInfo::new(digest, &link, &blob))
             })
             .collect()
     }

@@ -167,6 +167,8 @@ pub struct ManifestInfo {
     pub pulled_ms: Option<u64>,
     /// How many manifests of the repository hold it.
     pub references: u32,
+    /// Whether the document is known to be damaged: pushing it again brings it back.
+    pub damaged: bool,
 }
 
 impl Repository<'_> {
@@ -303,7 +305,9 @@ impl Repository<'_> {
         // In this order, and as of now: what does not wait any more is stored.
         let noted = self.inner.chores.last(self, &fact.digest);
         let pulled = Key::of_digest(self.domain, Family::Pull, self.id, &fact.digest);
-        let stored = self.inner.snapshot().decode(&pulled, PullFact::decode)?;
+        let snapshot = self.inner.snapshot_of(self.domain);
+        let stored = snapshot.decode(&pulled, PullFact::decode)?;
+        let damaged = snapshot.blob(&fact.digest)?.is_some_and(|blob| blob.damaged);
         Ok(ManifestInfo {
             digest: fact.digest,
             media_type: fact.media_type,
@@ -313,6 +317,7 @@ impl Repository<'_> {
             pushed_ms: fact.pushed,
             pulled_ms: noted.max(stored.map(|stored| stored.pulled)),
             references: fact.count,
+            damaged,
         })
     }
 }

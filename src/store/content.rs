@@ -126,11 +126,13 @@ pub struct Stat {
     pub stored_len: u64,
     /// How many references hold it.
     pub references: u32,
+    /// Whether its content is known to be damaged: who has it can bring it back by storing it again.
+    pub damaged: bool,
 }
 
 impl Stat {
     fn new(digest: Digest, fact: &BlobFact) -> Self {
-        Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count }
+        Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count, damaged: fact.damaged }
     }
 }
 

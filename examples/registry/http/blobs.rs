@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use strongroom::Digest;
 use strongroom::registry::RepositoryName;
+use strongroom::{Damage, Digest, Error};
 
 use super::failure::Failure;
 use super::range::Wanted;
@@ -35,10 +35,17 @@ pub async fn get(
     Ok((StatusCode::PARTIAL_CONTENT, headers, [(CONTENT_RANGE, range)], body).into_response())
 }
 
-/// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time.
+/// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time. Of one that is known to be
+/// damaged nobody is told so: who has it then pushes it, and that brings it back. (Who pulls it is told that the registry has failed.)
 pub async fn head(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
-    let blob = registry.store.call(move |store| store.repository(&name)?.claim(&digest)).await?;
+    let claimed = registry.store.call(move |store| store.repository(&name)?.claim(&digest)).await;
+    let blob = claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?;
     Ok(empty(StatusCode::OK, described(&digest, blob.len)))
+}
+
+/// Whether content is known to be damaged, so that it has to be pushed again.
+pub fn is_known_damage(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { damage: Damage::Known, .. })
 }
 
 /// What is said of a blob, of which so many bytes are sent.

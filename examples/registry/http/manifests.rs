@@ -5,6 +5,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_M
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use futures_util::TryStreamExt as _;
+use strongroom::Error;
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
 
 use super::failure::{Code, Failure};
@@ -31,9 +32,13 @@ pub async fn get(registry: &Registry, name: RepositoryName, reference: Reference
     Ok((headers, Body::from(manifest.content)).into_response())
 }
 
-/// Does not count as a pull.
+/// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it pushes it again.
 pub async fn head(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
-    let manifest = registry.store.call(move |store| store.repository(&name)?.manifest_info(&reference)).await?;
+    let info = move |store: &strongroom::Store| match store.repository(&name)?.manifest_info(&reference)? {
+        info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }),
+        info => Ok(info),
+    };
+    let manifest = registry.store.call(info).await?;
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (CONTENT_LENGTH, manifest.len.to_string()),

@@ -12,6 +12,7 @@ use strongroom::registry::RepositoryName;
 use strongroom::tokio::StreamError;
 use strongroom::{Algorithm, Digest, Error, Result, UploadId};
 
+use super::blobs::is_known_damage;
 use super::failure::{Code, Failure};
 use super::query::Query;
 use super::range::chunk;
@@ -51,11 +52,14 @@ async fn mount(registry: &Registry, to: RepositoryName, digest: Digest, from: Op
         let repository = creation.repository(store, &to)?;
         match repository.claim(&digest) {
             Err(Error::BlobNotFound { .. }) => {}
+            // It has to be pushed again, wherever else it was.
+            Err(error) if is_known_damage(&error) => return Ok(false),
             other => return other.map(|_| true),
         }
         let Some(from) = from else { return Ok(false) };
         match repository.mount(&digest, &from, may_pull) {
             Err(Error::BlobNotFound { .. } | Error::RepositoryNotFound { .. }) => Ok(false),
+            Err(error) if is_known_damage(&error) => Ok(false),
             other => other.map(|()| true),
         }
     };
