@@ -46,7 +46,7 @@ struct Lab {
 
 fn open(disk: &SimVfs) -> Store {
     let options = Options::new().create(true).vfs(Arc::new(disk.clone())).clock(Clock::manual());
-    options.maintenance(Maintenance::Inline).inline_max(1000).history(0).open("/store").unwrap()
+    options.maintenance(Maintenance::Inline).inline_max(1000).log_file_size(64 << 10).history(0).open("/store").unwrap()
 }
 
 fn descriptor(digest: &Digest) -> String {
@@ -118,7 +118,12 @@ fn broken(what: &str, findings: usize, mended: u64, facts: impl FnOnce(&Lab) -> 
     assert_eq!(lab.findings().len(), findings, "{what}: {:#?}", lab.findings());
     let report = lab.store.repair(|_| GoOn::Yes).unwrap();
     assert!(report.left.complete && report.left.is_sound(), "{what}: {:#?}", report.left);
-    assert_eq!((report.mended, report.was_wrong.len() as u64), (mended, mended), "{what}: {:#?}", report.was_wrong);
+    assert_eq!(
+        (report.mended, report.was_wrong.len() as u64),
+        (mended, mended.min(50)),
+        "{what}: {:#?}",
+        report.was_wrong
+    );
     assert!(lab.all_facts() == before, "{what}: not as it was");
     let again = lab.store.repair(|_| GoOn::Yes).unwrap();
     assert_eq!(again.mended, 0, "{what}");
@@ -130,16 +135,16 @@ fn broken(what: &str, findings: usize, mended: u64, facts: impl FnOnce(&Lab) -> 
 #[test]
 fn counts_are_mended() {
     for count in [0, 1, 2, 77, u32::MAX] {
-        // Its count is 2; of one with 0 the list should say so.
-        broken(
-            "a blob's count",
-            if count == 2 { 0 } else { 1 + usize::from(count == 0) },
-            u64::from(count != 2),
-            |lab| {
-                let (key, blob) = lab.blob(&lab.layer);
-                vec![(key, Some(BlobFact { count, ..blob }.encode()))]
-            },
-        );
+        // Its count is 2. If it was 0, it would have to be listed too.
+        let wrong = match count {
+            0 => 2,
+            2 => 0,
+            _ => 1,
+        };
+        broken("a blob's count", wrong, wrong as u64, |lab| {
+            let (key, blob) = lab.blob(&lab.layer);
+            vec![(key, Some(BlobFact { count, ..blob }.encode()))]
+        });
     }
     broken("a link's count", 1, 1, |lab| {
         let key = lab.of_digest(Family::Link, &lab.layer);
@@ -216,7 +221,8 @@ fn what_lives_in_files_is_mended() {
         });
     }
     broken("a segment without a fact", 1, 1, |lab| vec![(segment_of(lab, &lab.large).0, None)]);
-    broken("facts of files that nothing lives in", 3, 3, |lab| {
+    // Of two of them it is told as well that the file is lost.
+    broken("facts of files that nothing lives in", 5, 3, |lab| {
         let key = |id| Key::segment(DOMAIN, FileId(id));
         let empty = |kind| Some(SegmentFact::empty(kind, 0).encode());
         let full = SegmentFact { live_frames: 2, live_bytes: 9, ..SegmentFact::empty(SegmentKind::Sealed, 0) };
@@ -315,7 +321,7 @@ fn a_run_with_a_damaged_guide_is_merged_anew_and_one_with_damaged_facts_is_told(
     for page in 0..len / 4096 {
         let disk = lab.disk.restarted();
         disk.flip_bit(&runs(&disk)[0], 8 * (512 + 4096 * page + 100)).unwrap();
-        let Ok(mut store) = Options::new().vfs(Arc::new(disk.clone())).names_on_disk(false).open("/store") else {
+        let Ok(mut store) = Options::new().vfs(Arc::new(disk.clone())).open("/store") else {
             continue;
         };
         let report = store.repair(|_| GoOn::Yes).unwrap();
