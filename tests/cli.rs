@@ -157,6 +157,63 @@ fn damage_is_told_by_the_exit_code() {
 }
 
 #[test]
+fn a_scrub_flags_damage_and_a_push_brings_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("file"));
+    ok(&data, &["init"]);
+    fs::write(&file, vec![7; 5 << 20]).unwrap();
+    let path = file.to_str().unwrap();
+    let digest = ok(&data, &["put", path, "--pin", "it"]).split_whitespace().next().unwrap().to_owned();
+    assert!(ok(&data, &["scrub"]).contains("all sound"));
+    let report = &rows(&data, &["scrub", "--rate", "2000M", "--restart"])[0];
+    assert_eq!((&report["complete"], &report["blobs"], &report["damaged_blobs"]), (&true.into(), &1.into(), &0.into()));
+    refused(&data, &["scrub", "--rate", "fast"], 2, &["no number of bytes"]);
+    refused(&data, &["scrub", "--rate", "0"], 2, &["no number of bytes"]);
+
+    let shard = data.join("segments/0000000000");
+    let segment = fs::read_dir(&shard).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[100_000] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let output = strongroom(&data, &["scrub"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(told.contains(&digest) && told.contains("pin it") && told.contains("damage found"), "{told}");
+    let output = strongroom(&data, &["--json", "scrub"]);
+    let report: serde_json::Value =
+        serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!((&report["damaged"][0]["digest"], &report["damaged"][0]["pins"][0]), (&digest.into(), &"it".into()));
+    assert_eq!(code(&data, &["fsck"]), 4);
+    assert_eq!(code(&data, &["fsck", "--repair"]), 4, "content comes from who has it");
+
+    ok(&data, &["put", path]);
+    assert!(ok(&data, &["scrub"]).contains("all sound"));
+    assert!(ok(&data, &["fsck"]).contains("all sound"));
+    let repaired = ok(&data, &["fsck", "--repair"]);
+    assert!(repaired.contains("0 facts mended") && repaired.contains("all sound"), "{repaired}");
+    assert_eq!(rows(&data, &["fsck", "--repair"])[0]["left"]["complete"], true);
+}
+
+#[test]
+fn a_store_that_does_not_open_is_checked_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("file"));
+    assert_eq!(code(&data, &["fsck"]), 3, "there is none");
+    ok(&data, &["init"]);
+    fs::write(&file, "content").unwrap();
+    ok(&data, &["put", file.to_str().unwrap()]);
+    let list = data.join("runs/LIST");
+    let sound = fs::read(&list).unwrap();
+    let mut bytes = sound.clone();
+    bytes[40] ^= 1;
+    fs::write(&list, bytes).unwrap();
+    refused(&data, &["fsck"], 4, &["can't be opened", "LIST", "backup"]);
+    refused(&data, &["fsck", "--repair"], 4, &["can't be opened", "LIST"]);
+    fs::write(&list, sound).unwrap();
+    ok(&data, &["fsck"]);
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -29,7 +29,7 @@ use serde_json::json;
 use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::registry::{RepositorySettings, TagMutability};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error};
+use strongroom::{Algorithm, Digest, Error, GoOn, ScrubOptions};
 
 use http::{Creation, Indexes};
 use server::{Answer, Server, image, options};
@@ -589,4 +589,43 @@ fn numbers_for_prometheus_count_requests_and_content() {
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{text}");
     }
+}
+
+#[test]
+fn what_is_known_to_be_damaged_is_pushed_again() {
+    let (layer, config) = (Random(8).bytes(200_000), "{}");
+    let disk = SimVfs::new();
+    let server = Server::on(disk.clone(), |_| {});
+    let digest = server.push_blob("a/b", &layer);
+    let manifest = server.push_image("a/b", "v1", config);
+    let document = server.get("/v2/a/b/manifests/v1").body;
+    drop(server);
+    let files = || disk.files().into_iter().filter(|path| path.extension().is_some_and(|ext| ext != "run"));
+    for (content, at) in [(&layer[..], 100_000), (&document[..], 20)] {
+        let found = files().find_map(|path| {
+            let bytes = disk.read_file(&path).unwrap();
+            let head = &content[..32];
+            Some((path, bytes.windows(32).position(|window| window == head)?))
+        });
+        let (path, begins) = found.unwrap();
+        disk.flip_bit(path, 8 * (begins as u64 + at)).unwrap();
+    }
+    let server = Server::on(disk.clone(), |store| {
+        let report = store.scrub(&ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+        assert_eq!(report.damaged_blobs, 2);
+    });
+    let head = |path: &str| server.send("HEAD", path, &[], &[]).status;
+    let blob = format!("/v2/a/b/blobs/{digest}");
+    // Who asks whether to push is told to; who pulls is not told that it never was there.
+    assert_eq!((head(&blob), head("/v2/a/b/manifests/v1")), (404, 404));
+    assert_ne!(server.get("/v2/a/b/manifests/v1").status, 404);
+    let mount = |to: &str| {
+        let path = format!("/v2/{to}/blobs/uploads/?mount={digest}&from=a/b");
+        server.send("POST", &path, &[], &[]).status
+    };
+    assert_eq!((mount("c/d"), mount("a/b")), (202, 202), "an upload begins instead");
+    assert_eq!(server.push_blob("a/b", &layer), digest);
+    assert_eq!(server.push_image("a/b", "v2", config), manifest);
+    assert_eq!((head(&blob), head("/v2/a/b/manifests/v1"), mount("c/d")), (200, 200, 201));
+    assert!(server.get(&blob).body == layer && server.get("/v2/a/b/manifests/v1").body == document);
 }

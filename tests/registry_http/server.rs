@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use strongroom::keys::KeyProvider;
 use strongroom::tokio::AsyncStore;
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Options, Store};
+use strongroom::{Algorithm, Compression, Digest, Options, Store};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -40,6 +40,13 @@ impl Server {
         let store = options(&disk).open("/store").unwrap();
         prepare(&store);
         Self::serve(disk, store, creation, indexes)
+    }
+
+    /// Serves the store on a disk, with content as it is; creates it, if there is none.
+    pub fn on(disk: SimVfs, prepare: impl FnOnce(&Store)) -> Self {
+        let store = options(&disk).compression(Compression::Off).open("/store").unwrap();
+        prepare(&store);
+        Self::serve(disk, store, Creation::OnPush, Indexes::Whole)
     }
 
     /// Serves the encrypted store on a disk; creates it, if there is none.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use strongroom::keys::KeyError;
-use strongroom::{Algorithm, Digest, Error, Finding, Options, PinOptions, Store};
+use strongroom::{Algorithm, Digest, Error, Options, PinOptions, Store};
 
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, size};
-use crate::{collect, folder, oci, transfer};
+use crate::{check, collect, folder, oci, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -107,6 +107,23 @@ enum Command {
     Gc(Collect),
     /// Read everything, compare it with its digests, and recount what is counted.
     Verify,
+    /// Read everything again, flag what is damaged, and say what that affects. Goes on where the last one was interrupted.
+    ///
+    /// What is flagged comes back when it is pushed again.
+    Scrub {
+        /// Read at most so many bytes a second: a number, or one with K, M or G behind it.
+        #[arg(long, value_name = "BYTES", value_parser = check::rate)]
+        rate: Option<u64>,
+        /// Begin anew, wherever the last one ended.
+        #[arg(long)]
+        restart: bool,
+    },
+    /// Check a store that nobody else uses, and say what is wrong with it; also where it can't be opened.
+    Fsck {
+        /// Derive anew what can be derived: counts, lists, views. Then scrub.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
     Import {
         /// The folder.
@@ -156,6 +173,8 @@ pub enum Failure {
     Document(String),
     /// Verification found so many things.
     Damaged(usize),
+    /// The store can't be opened: what would say what is in it is damaged.
+    CantOpen(Error),
 }
 
 impl std::fmt::Display for Failure {
@@ -165,6 +184,10 @@ impl std::fmt::Display for Failure {
             Self::Key(error) => write!(f, "{error}"),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Document(problem) | Self::Usage(problem) => f.write_str(problem),
+            Self::CantOpen(error) => write!(
+                f,
+                "the store can't be opened: {error}; what that said is not known from elsewhere: restore the file from a backup"
+            ),
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
         }
     }
@@ -226,6 +249,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Init { encrypt } => encryption::init(&data, encrypt, source.as_ref(), &output)?,
         Command::Encrypt => encryption::encrypt(&data, source.as_ref(), &output)?,
         Command::Gc(with) => collect::collect(&data, source.as_ref(), &with, &output)?,
+        Command::Fsck { repair } => check::fsck(&data, source.as_ref(), repair, &output)?,
         with_store => {
             let store = open(&data, source.as_ref())?;
             command(&store, &data, with_store, &output)?;
@@ -251,7 +275,7 @@ pub fn options(source: Option<&KeySource>) -> Result<Options, Failure> {
 fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Result<(), Failure> {
     match command {
         // They open it themselves.
-        Command::Init { .. } | Command::Encrypt | Command::Gc(_) => {}
+        Command::Init { .. } | Command::Encrypt | Command::Gc(_) | Command::Fsck { .. } => {}
         Command::Key(command) => encryption::key(store, data, command, output)?,
         Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin } => put(store, &files, algorithm.into(), pin.as_deref(), output)?,
@@ -314,7 +338,8 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
             store.pin(&name, &digest, options)?;
             output.print(&json!({ "name": name, "digest": digest.to_string() }), "");
         }
-        Command::Verify => verify(store, output)?,
+        Command::Verify => check::verify(store, output)?,
+        Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { from, name } => {
             let name = match name {
                 Some(name) => name,
@@ -425,29 +450,6 @@ fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Fai
     }
     output.print(&json!({ "unpinned": text, "removed_blobs": removed }), "");
     Ok(())
-}
-
-fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
-    let progress = output.bytes(store.usage()?.live_bytes);
-    let report = store.verify(|so_far| progress.set_position(so_far.stored_bytes))?;
-    progress.finish_and_clear();
-    let findings: Vec<String> = report
-        .findings
-        .iter()
-        .map(|finding| match finding {
-            Finding::Blob { digest: Some(digest), error } => format!("{digest}: {error}"),
-            Finding::Blob { error, .. } | Finding::Segment { error } => error.to_string(),
-            Finding::Count { what, stored, counted } => format!("{what}: {stored} on record, {counted} counted"),
-            other => format!("{other:?}"),
-        })
-        .collect();
-    let document = json!({
-        "blobs": report.blobs, "bytes": report.bytes, "stored_bytes": report.stored_bytes, "findings": findings,
-    });
-    let mut text = format!("{} blobs, {}: ", report.blobs, size(report.bytes));
-    text.push_str(if findings.is_empty() { "all sound" } else { "damage found\n" });
-    output.print(&document, &(text + &findings.join("\n")));
-    if findings.is_empty() { Ok(()) } else { Err(Failure::Damaged(findings.len())) }
 }
 
 fn folder_name(path: &Path) -> Result<String, Failure> {

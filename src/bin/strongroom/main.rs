@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a program has no outside")]
 #![allow(clippy::indexing_slicing, reason = "of JSON values by key, which does not panic")]
 
+mod check;
 mod collect;
 mod commands;
 mod encryption;
@@ -49,7 +50,9 @@ fn main() -> ExitCode {
 
 fn code_of(failure: &Failure) -> u8 {
     match failure {
-        Failure::Damaged(_) | Failure::Store(Error::Corrupt { .. } | Error::DigestMismatch { .. }) => DAMAGED,
+        Failure::Damaged(_)
+        | Failure::CantOpen(_)
+        | Failure::Store(Error::Corrupt { .. } | Error::DigestMismatch { .. }) => DAMAGED,
         Failure::Store(
             Error::BlobNotFound { .. }
             | Error::PinNotFound { .. }
