@@ -18,7 +18,8 @@
 //! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store; [`Store::create_domain`] makes domains that share
 //!   neither keys nor content, and [`Store::shred_domain`] ends one for good.
 //! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
-//! - [`Store::verify`] reads everything again and recounts what is counted.
+//! - [`Store::verify`] reads everything again and recounts what is counted. [`Store::scrub`] does so at a bounded rate, and flags what is damaged: pushed again, it comes
+//!   back. [`Store::repair`] derives anew what follows from other facts.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
 //!
 //! # Example

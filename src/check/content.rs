@@ -10,6 +10,7 @@ use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Key, SegmentKind};
 use crate::id::{DomainId, FileId};
+use crate::log::replay::{Extent, Replay};
 use crate::runs::{PageCache, Run, RunMeta};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::segment::{DESCRIPTOR_LEN, parse_footer, parse_header};
@@ -139,6 +140,28 @@ impl Inner {
             Some(_) => Ok(()),
             None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
         }
+    }
+
+    /// Goes through the records of log files that recovery needs, but for the file that is being written.
+    pub(super) fn check_logs(&self, tell: &mut dyn FnMut(u64, Option<Finding>) -> Step<()>) -> Step<()> {
+        let list = lock(&self.list).clone();
+        for log in list.logs.iter().filter(|log| log.is_needed(list.folded)) {
+            let Some((len, last)) = log.sealed else { continue };
+            let replay = || -> Result<()> {
+                let (path, file, header) = self.files.open_log(log.id)?;
+                let (keys, extent) = (self.files.keys.get(), Extent::Sealed { len, last });
+                let mut records = Replay::new(&path, &*file, header, &keys, extent, list.folded)?;
+                while records.next()?.is_some() {}
+                Ok(())
+            };
+            let damage = replay();
+            let is_needed = || {
+                let now = lock(&self.list);
+                now.logs.iter().any(|one| one.id == log.id && one.is_needed(now.folded))
+            };
+            tell(len, damage.err().filter(|_| is_needed()).map(|error| Finding::Log { error }))?;
+        }
+        Ok(())
     }
 
     /// Reads all pages of all runs, and tells which run has a damaged one: the first of each, and whether facts are in what is damaged.

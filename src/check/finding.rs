@@ -27,6 +27,12 @@ pub enum Finding {
         /// Which, and where.
         error: Error,
     },
+    /// Records in the log are damaged that no run has yet, while the store is open and knows what they said. A scrub folds them into a run, so that the
+    /// store opens again. What a [`verify`](crate::Store::verify) finds, a [`checkpoint`](crate::Store::checkpoint) mends.
+    Log {
+        /// Which, and where.
+        error: Error,
+    },
     /// Facts are damaged, so that what they said is not known, and not what could have been checked by them.
     Facts {
         /// Which, and where.
@@ -48,6 +54,7 @@ impl std::fmt::Display for Finding {
         match self {
             Self::Blob { digest: Some(digest), error } => write!(f, "{digest}: {error}"),
             Self::Blob { digest: None, error } | Self::Segment { error } | Self::Run { error } => error.fmt(f),
+            Self::Log { error } => write!(f, "records that no run has are damaged: {error}"),
             Self::Facts { error } => write!(f, "facts can't be read: {error}"),
             Self::Count { what, stored, counted } => write!(f, "{what}: {stored} on record, {counted} counted"),
         }

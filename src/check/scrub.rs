@@ -98,8 +98,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// What flagging meets: [`Error::Full`], [`Error::Poisoned`]. The flags that were set stay set. Damage is no error, nor is what can't be read, but
-    /// [reported](Scrub).
+    /// [`Error::Poisoned`] after a failed sync; the flags that were set stay set. Damage is no error, nor is what can't be read, but
+    /// [reported](Scrub); on a full disk it is reported too, but not flagged.
     pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Scrub> {
         self.inner.scrub(options, &mut progress)
     }
@@ -211,6 +211,19 @@ impl<'a> Scrubber<'a> {
                 self.step()
             });
             self.known(checked)?;
+        }
+        let mut is_damaged = false;
+        inner.check_logs(&mut |len, finding| {
+            is_damaged |= finding.is_some();
+            finding.into_iter().for_each(|finding| self.report.note(finding));
+            self.pace(len)
+        })?;
+        if is_damaged {
+            // While the store is open it knows what they said; without this it would not open again.
+            match inner.checkpoint() {
+                Err(Error::Full { .. }) => {} // maintenance tries again
+                other => other?,
+            }
         }
         inner.check_runs(&mut |run, finding| {
             finding.into_iter().for_each(|finding| self.report.note(finding));
@@ -324,6 +337,7 @@ impl<'a> Scrubber<'a> {
             let flag = Flag { key: *key, place: fact.place, damaged };
             match self.inner.commit(key.domain, Request::Apply(Box::new(flag))) {
                 Err(Error::DomainShredded { .. }) => return Ok(false),
+                Err(Error::Full { .. }) => {} // the next scrub meets it again
                 other => other.map(drop)?,
             }
         }
@@ -366,10 +380,7 @@ impl<'a> Scrubber<'a> {
             return Ok(());
         }
         self.saved = (Instant::now(), self.read);
-        match self.save_where_it_stands() {
-            Err(Error::Full { .. }) => Ok(()), // reading goes on; a crash would cost more of it
-            other => Ok(other?),
-        }
+        Ok(self.save_where_it_stands()?)
     }
 
     fn save_where_it_stands(&self) -> Result<()> {
@@ -386,7 +397,14 @@ impl<'a> Scrubber<'a> {
     }
 
     fn save(&self, progress: Option<ProgressFact>) -> Result<()> {
-        self.inner.commit(DomainId::DEFAULT, Request::Apply(Box::new(Save(progress)))).map(drop)
+        let key = Key::progress(DomainId::DEFAULT);
+        if self.inner.snapshot().decode(&key, ProgressFact::decode)? == progress {
+            return Ok(());
+        }
+        match self.inner.commit(DomainId::DEFAULT, Request::Apply(Box::new(Save(progress)))) {
+            Err(Error::Full { .. }) => Ok(()), // what was read is read again
+            other => other.map(drop),
+        }
     }
 }
 

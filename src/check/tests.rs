@@ -340,3 +340,45 @@ fn a_run_with_a_damaged_guide_is_merged_anew_and_one_with_damaged_facts_is_told(
     }
     assert!(guides > 0 && facts > 0, "{guides} {facts}");
 }
+
+#[test]
+fn a_damaged_record_in_the_log_is_told_and_folded_while_it_is_known() {
+    let lab = Lab::new();
+    lab.store.inner.begin_log().unwrap();
+    lab.store.put("behind", Algorithm::Sha256).unwrap();
+    let logs = crate::sync::read(&lab.store.inner.logs).clone();
+    let sealed = logs.iter().find_map(|log| log.sealed.map(|(len, _)| (log.id, len))).unwrap();
+    let path = lab.store.inner.files.layout.log(sealed.0);
+    lab.disk.flip_bit(&path, 8 * (sealed.1 / 2)).unwrap();
+    let is_log = |finding: &super::Finding| matches!(finding, super::Finding::Log { .. });
+    assert!(lab.store.verify(|_| {}).unwrap().findings.iter().any(is_log));
+    assert!(
+        Options::new().vfs(Arc::new(lab.disk.restarted())).open("/store").is_err(),
+        "after a crash it does not open"
+    );
+    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+    assert!(report.complete && report.findings.iter().any(is_log), "{report:#?}");
+    let store = open(&lab.disk.restarted());
+    for digest in [lab.idle, lab.large, lab.layer, lab.image] {
+        assert!(store.exists(&digest).unwrap());
+    }
+    assert!(!store.verify(|_| {}).unwrap().findings.iter().any(is_log));
+}
+
+#[test]
+fn a_full_disk_keeps_damage_from_being_flagged_and_not_from_being_told() {
+    let lab = Lab::new();
+    let (_, blob) = lab.blob(&lab.large);
+    let path = lab.store.inner.files.layout.segment(blob.place.file);
+    lab.disk.flip_bit(&path, 8 * (blob.place.offset + 100)).unwrap();
+    lab.disk.set_capacity(Some(lab.disk.used()));
+    lab.disk.remove(std::path::Path::new("/store/RESERVE")).unwrap();
+    lab.disk.set_capacity(Some(lab.disk.used()));
+    // Until the log has no room left.
+    while lab.store.put(lab.store.last_lsn().to_string(), Algorithm::Sha256).is_ok() {}
+    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+    assert!(report.complete && report.damaged_blobs == 1, "{report:#?}");
+    lab.disk.set_capacity(None);
+    assert_eq!(lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap().damaged_blobs, 1);
+    assert!(lab.store.stat(&lab.large).unwrap().damaged);
+}

@@ -37,6 +37,11 @@ impl Store {
         for snapshot in self.inner.snapshot().each_domain() {
             is_done(self.inner.verify_domain(&snapshot, &mut report, &mut progress))?;
         }
+        let logs = self.inner.check_logs(&mut |_, finding| {
+            finding.into_iter().for_each(|finding| report.note(finding));
+            Ok(())
+        });
+        is_done(logs)?;
         // What these say of facts was readable, or this would have ended already.
         let runs = self.inner.check_runs(&mut |_, finding| {
             finding.into_iter().for_each(|finding| report.note(finding));
