@@ -1,7 +1,5 @@
 //! Reading content, segments and runs again: from the disk, by position, whatever was verified before.
 
-use std::sync::Arc;
-
 use crate::blob::Blob;
 use crate::check::finding::Finding;
 use crate::check::{Halt, Step};
@@ -169,26 +167,24 @@ impl Inner {
         let runs = lock(&self.list).runs.clone();
         let is_shredded = |run: &RunMeta| self.files.keys.get().is_shredded(run.domain);
         for run in runs.iter().filter(|run| !is_shredded(run)) {
-            let opened = self.open_anew(run);
-            let damage = opened.and_then(|open| {
-                open.verify().map_err(|error| match open.verify_facts() {
+            let finding = match self.open_anew(run) {
+                Err(error) => Some(Finding::Facts { error }),
+                Ok(open) => open.verify().err().map(|error| match open.verify_facts() {
                     Ok(()) => Finding::Run { error },
                     Err(error) => Finding::Facts { error },
-                })?;
-                Ok(())
-            });
+                }),
+            };
             // It may have been merged meanwhile.
-            let is_needed = damage.is_ok() || lock(&self.list).runs.iter().any(|now| now.id == run.id);
-            tell(run, damage.err().filter(|_| is_needed))?;
+            let is_needed = || lock(&self.list).runs.iter().any(|now| now.id == run.id);
+            tell(run, finding.filter(|_| is_needed()))?;
         }
         Ok(())
     }
 
     /// Opens a run anew: nothing is taken to be verified since it was once.
-    fn open_anew(&self, run: &RunMeta) -> Result<Run, Finding> {
+    fn open_anew(&self, run: &RunMeta) -> Result<Run> {
         let (vfs, path) = (&*self.files.vfs, self.files.layout.run(run.id));
-        let (mappings, cache): (_, Arc<PageCache>) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
-        let opened = Run::open(vfs, &path, run, &self.files.keys.get(), &mappings, &cache);
-        opened.map_err(|error| Finding::Facts { error })
+        let (mappings, cache) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
+        Run::open(vfs, &path, run, &self.files.keys.get(), &mappings, &cache)
     }
 }
