@@ -95,6 +95,12 @@ pub trait File: Debug + Send + Sync {
     /// promise: `sync` has less to wait for later.
     fn start_writeback(&self, offset: u64, len: u64);
 
+    /// Waits until the system has written out what it [began to](Self::start_writeback) in a range, so that who writes much leaves the disk
+    /// to others in between. That makes nothing durable. An error may be told here and not again by `sync`: the file is to be given up then.
+    fn wait_for_writeback(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Maps the whole file as it is now. For sealed files only: nothing may cut the file while the mapping lives.
     fn map(&self) -> io::Result<Bytes>;
 }

@@ -100,6 +100,10 @@ impl File for RealFile {
         start_writeback(&self.0, offset, len);
     }
 
+    fn wait_for_writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        wait_for_writeback(&self.0, offset, len)
+    }
+
     fn map(&self) -> io::Result<Bytes> {
         #[expect(unsafe_code, reason = "a mapping is what makes reads without a copy possible")]
         // SAFETY: the mapped bytes must not change while the mapping lives. `map` is called for sealed files only, which
@@ -111,14 +115,33 @@ impl File for RealFile {
 
 #[cfg(target_os = "linux")]
 fn start_writeback(file: &fs::File, offset: u64, len: u64) {
+    let _ = sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WRITE); // an error shows in the sync
+}
+
+/// The system tells an error in writing out once for each open file, here or in `fdatasync`.
+#[cfg(target_os = "linux")]
+fn wait_for_writeback(file: &fs::File, offset: u64, len: u64) -> io::Result<()> {
+    match sync_file_range(file, offset, len, libc::SYNC_FILE_RANGE_WAIT_BEFORE) {
+        // The call itself is not there, or not allowed.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_range(file: &fs::File, offset: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
-    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return Ok(()) };
     #[expect(unsafe_code, reason = "neither std nor rustix has sync_file_range")]
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
-    unsafe {
-        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
-    }
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn start_writeback(_: &fs::File, _: u64, _: u64) {}
+
+#[cfg(not(target_os = "linux"))]
+fn wait_for_writeback(_: &fs::File, _: u64, _: u64) -> io::Result<()> {
+    Ok(())
+}
