@@ -124,8 +124,8 @@ release
 wait "${clients[@]}"
 check
 
-pushed=$(cat "$WORK"/records/* | awk '$1 == "ack" { sum += $4 } END { printf "%d", sum }')
-live=$(cut -d' ' -f2- "$WORK/named" | sort -u | awk '{ sum += $2 } END { printf "%d", sum }')
+pushed=$(cat "$WORK"/records/* | awk '$1 == "ack" { sum += $4 } END { printf "%.0f", sum }')
+live=$(cut -d' ' -f2- "$WORK/named" | sort -u | awk '{ sum += $2 } END { printf "%.0f", sum }')
 # Besides what lives, and a quarter of it: log files that are kept for events, the one in use, what is reserved, the names.
 allowed=$((live * 5 / 4 + (64 + 64 + 8 + 8) * 1048576))
 until [ "$(used)" -le "$allowed" ]; do
