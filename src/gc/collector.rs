@@ -34,6 +34,8 @@ pub(super) struct Collector<'a> {
     began: Instant,
     /// How many bytes compaction has written.
     pub(super) written: u64,
+    /// The files out of which it has moved what it could.
+    pub(super) taken_up: Vec<FileId>,
 }
 
 struct Dry {
@@ -52,7 +54,7 @@ impl<'a> Collector<'a> {
     ) -> Self {
         let dry = options.dry_run.then(|| Dry { snapshot: inner.snapshot(), changed: HashMap::new() });
         let report = Collection { dry_run: options.dry_run, ..Collection::default() };
-        Self { inner, options, report, progress, dry, began: Instant::now(), written: 0 }
+        Self { inner, options, report, progress, dry, began: Instant::now(), written: 0, taken_up: Vec::new() }
     }
 
     pub(super) fn is_dry(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::blob::Blob;
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Idle, IdleKind, Key, Place};
+use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Place};
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
@@ -23,7 +23,7 @@ use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack, parse_footer, pars
 use crate::store::Inner;
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::Lookup;
+use crate::store::view::{Lookup, decoded};
 use crate::sync::lock;
 use crate::vfs::OpenMode;
 
@@ -38,6 +38,9 @@ const MAX_FRAMES: usize = 64 << 10;
 struct MoveFrames {
     file: FileId,
     key: KeyNumber,
+    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with the last, and
+    /// nothing may come to lie in it any more.
+    goes_on: bool,
     moves: Vec<Move>,
 }
 
@@ -51,6 +54,9 @@ struct Move {
 
 impl Apply for MoveFrames {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        if self.goes_on && facts.segment(self.file)?.is_none() {
+            return Ok(Vec::new());
+        }
         for Move { from, to, offset } in &self.moves {
             facts.put_elsewhere(from, to, self.file, *offset)?;
         }
@@ -76,6 +82,9 @@ struct Filling {
 /// The packs being filled, of each domain.
 type Packs = BTreeMap<DomainId, Filling>;
 
+/// A frame of a file: its domain, where it begins, its blob.
+type Found = (DomainId, u64, Digest);
+
 /// A blob that lives in a file.
 struct Live {
     key: Key,
@@ -89,9 +98,11 @@ impl Collector<'_> {
         let mut plan = self.plan()?;
         if plan.may_fold && !self.is_dry() {
             // What is dead in log files whose facts no run has yet is more than may stay.
-            self.inner.begin_log()?;
-            self.inner.checkpoint()?;
-            self.inner.unlist_folded_logs(self.inner.history(), Space::Reserve)?;
+            match self.inner.fold_log() {
+                // Then without those.
+                Err(Error::Full { .. }) => {}
+                other => other?,
+            }
             plan = self.plan()?;
         }
         self.report.to_move_bytes = plan.files.iter().map(|file| file.live).sum();
@@ -108,7 +119,7 @@ impl Collector<'_> {
             Err(Halt::Failed(Error::Full { .. })) => self.move_out_in_reserve(),
             other => other,
         };
-        ended.and(self.note_stuck(&plan.files))
+        ended.and(self.note_stuck())
     }
 
     /// Moves out of files what lives in them.
@@ -123,7 +134,10 @@ impl Collector<'_> {
     }
 
     fn evacuate(&mut self, file: &Candidate, packs: &mut Packs) -> Step<()> {
-        for live in self.live_in(file)? {
+        let all = self.live_in(file)?;
+        self.check_budget()?;
+        self.taken_up.push(file.id);
+        for live in all {
             self.check_budget()?;
             if let Some(frame) = self.copy(&live)? {
                 self.put_in_pack(&live, &frame, packs)?;
@@ -134,15 +148,15 @@ impl Collector<'_> {
     }
 
     /// A file out of which not all can be moved, since it is damaged, is not taken up again before something in it changes.
-    fn note_stuck(&mut self, files: &[Candidate]) -> Step<()> {
+    fn note_stuck(&mut self) -> Step<()> {
         if self.report.damaged.is_empty() {
             return Ok(());
         }
         let snapshot = self.inner.snapshot();
-        for file in files {
-            let left: u64 = snapshot.segments(file.id)?.iter().map(|(_, segment)| segment.live_bytes).sum();
+        for id in &self.taken_up {
+            let left: u64 = snapshot.segments(*id)?.iter().map(|(_, segment)| segment.live_bytes).sum();
             if left > 0 {
-                lock(&self.inner.collections.stuck).insert(file.id, left);
+                lock(&self.inner.collections.stuck).insert(*id, left);
             }
         }
         Ok(())
@@ -203,8 +217,8 @@ impl Collector<'_> {
         }
         let mut is_published = false;
         for moves in moves.chunks(AT_ONCE) {
-            let request = Request::Apply(Box::new(MoveFrames { file: id, key, moves: moves.to_vec() }));
-            match self.commit(domain, request) {
+            let step = MoveFrames { file: id, key, goes_on: is_published, moves: moves.to_vec() };
+            match self.commit(domain, Request::Apply(Box::new(step))) {
                 Ok(outcome) => {
                     let moved = outcome.tally.moved;
                     is_published |= moved.count > 0;
@@ -238,6 +252,7 @@ impl Collector<'_> {
         let is_none = files.is_empty();
         for file in files {
             let live = self.live_in(&file)?;
+            self.taken_up.push(file.id);
             let Some(domain) = live.first().map(|live| live.key.domain) else { continue };
             let mut frames = Vec::new();
             for live in &live {
@@ -260,27 +275,12 @@ impl Collector<'_> {
 
     /// The blobs that live in a file, in the order in which they lie there.
     fn live_in(&mut self, file: &Candidate) -> Result<Vec<Live>> {
-        let (mut found, mut damage) = (Vec::new(), Vec::new());
-        let keys = self.inner.files.keys.get();
-        if file.is_log {
-            let (path, handle, header) = match self.inner.files.open_log(file.id) {
-                Err(error @ Error::Corrupt { .. }) => {
-                    self.report.damaged.push(error);
-                    return Ok(Vec::new());
-                }
-                other => other?,
-            };
-            let note = |domain, at, descriptor: Descriptor| found.push((domain, at, descriptor.digest));
-            damage.extend(frames(&path, &*handle, file.len, &header, &keys, note)?);
-        } else {
-            for domain in &file.domains {
-                match self.inner.packed(file.id, *domain) {
-                    Ok(frames) => found.extend(frames.into_iter().map(|(at, digest)| (*domain, at, digest))),
-                    Err(error @ Error::Corrupt { .. }) => damage.push(error),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let found = if file.is_log { self.inner.logged(file) } else { self.inner.packed(file) };
+        let (found, damage) = match found {
+            // What would tell is damaged, or (a header's check) under a key that was given up.
+            Err(error @ Error::Corrupt { .. }) => return self.live_by_facts(file, error),
+            other => other?,
+        };
         let mut live = Vec::new();
         for (domain, at, digest) in found {
             let key = Key::blob(domain, &digest);
@@ -289,9 +289,29 @@ impl Collector<'_> {
             live.extend(fact.filter(is_here).map(|fact| Live { key, digest, fact }));
         }
         // Damage to what is dead is none.
-        if live.iter().map(|live| live.fact.place.frame_len()).sum::<u64>() < file.live {
+        if !damage.is_empty() && live.iter().map(|live| live.fact.place.frame_len()).sum::<u64>() < file.live {
             self.report.damaged.extend(damage);
         }
+        Ok(live)
+    }
+
+    /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have something there.
+    fn live_by_facts(&mut self, file: &Candidate, error: Error) -> Result<Vec<Live>> {
+        let mut live = Vec::new();
+        for domain in &file.domains {
+            for fact in self.inner.snapshot_of(*domain).facts(Family::Blob, [0; 32])? {
+                let (key, value) = fact?;
+                let fact = decoded(BlobFact::decode(value.as_bytes()))?;
+                if fact.place.file != file.id {
+                    continue;
+                }
+                match self.inner.digest_of(&key, &fact) {
+                    Ok(digest) => live.push(Live { key, digest, fact }),
+                    Err(_) => self.report.damaged.push(error.clone()),
+                }
+            }
+        }
+        live.sort_by_key(|live| live.fact.place.offset);
         Ok(live)
     }
 
@@ -303,7 +323,10 @@ impl Collector<'_> {
         let run_bytes = |inner: &Inner| inner.view().runs.iter().map(|run| run.len()).sum::<u64>();
         let before = run_bytes(self.inner);
         for domain in self.domains() {
-            self.inner.merge_if_dead(domain, self.options.max_dead)?;
+            match self.inner.merge_if_dead(domain, self.options.max_dead) {
+                Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
+                other => other?,
+            }
             self.go_on()?;
         }
         self.report.run_bytes = before.saturating_sub(run_bytes(self.inner));
@@ -355,8 +378,25 @@ impl Inner {
         create().map_err(|error| self.fail_stop(error)).inspect_err(|error| self.files.give_up(id, error))
     }
 
-    /// Where the frames of a segment begin, and of which blobs they are, by its footer.
-    fn packed(&self, id: FileId, domain: DomainId) -> Result<Vec<(u64, Digest)>> {
+    /// Brings facts into runs, so that log files are needed no more.
+    fn fold_log(&self) -> Result<()> {
+        self.begin_log()?;
+        self.checkpoint()?;
+        self.unlist_folded_logs(self.history(), Space::Reserve)
+    }
+
+    /// The frames of a log file, by its records' headers, and the damage met.
+    fn logged(&self, file: &Candidate) -> Result<(Vec<Found>, Vec<Error>)> {
+        let (path, handle, header) = self.files.open_log(file.id)?;
+        let mut found = Vec::new();
+        let note = |domain, at, descriptor: Descriptor| found.push((domain, at, descriptor.digest));
+        let damage = frames(&path, &*handle, file.len, &header, &self.files.keys.get(), note)?;
+        Ok((found, damage))
+    }
+
+    /// The frames of a segment, by its footer.
+    fn packed(&self, file: &Candidate) -> Result<(Vec<Found>, Vec<Error>)> {
+        let id = file.id;
         let path = self.files.layout.segment(id);
         let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
         let read = |offset, len| {
@@ -368,9 +408,10 @@ impl Inner {
         let parsed =
             parse_header(&header).ok_or_else(|| Error::corrupt(&path, 0, Damage::Invalid("segment header")))?;
         let envelope = FileEnvelope::new(id, &header);
+        let domain = parsed.domain;
         let sealing = envelope.opening(&self.files.keys.get(), domain, parsed.key, Purpose::Content);
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         let footer = parse_footer(len, sealing.as_ref(), read).ok_or_else(|| invalid(len))?;
-        Ok(footer.into_iter().map(|(at, _, digest)| (at, digest)).collect())
+        Ok((footer.into_iter().map(|(at, _, digest)| (domain, at, digest)).collect(), Vec::new()))
     }
 }

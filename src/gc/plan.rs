@@ -80,10 +80,11 @@ impl Collector<'_> {
                 file.len += segment.frame_bytes;
             }
         }
-        for file in files.values_mut().filter(|file| !file.is_log || file.id < oldest_log) {
+        // What surrounds the frames of a segment is not dead: it would be there again in the next.
+        for file in files.values_mut().filter(|file| file.is_log && file.id < oldest_log) {
             file.len = self.len_of(file.id)?;
         }
-        let sealed = files.values().filter(|file| !file.is_log || file.id < oldest_log);
+        let sealed = files.values().filter(|file| file.is_log && file.id < oldest_log);
         *lock(&self.inner.collections.lens) = sealed.map(|file| (file.id, file.len)).collect();
         let (mut free, mut listed) = (Vec::new(), 0);
         let stuck = lock(&self.inner.collections.stuck).clone();
