@@ -10,7 +10,7 @@ pub(super) const MOST_LISTED: usize = if cfg!(test) { 50 } else { 10_000 };
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Finding {
-    /// A blob can't be read, or is not what its digest says. (In a [`Scrub`]: it can't be read, for another reason than damage.)
+    /// A blob can't be read, or is not what its digest says. (In a [`Scrub`](crate::Scrub): it can't be read, for another reason than damage.)
     Blob {
         /// The blob, where its digest is known.
         digest: Option<Digest>,
