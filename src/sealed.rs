@@ -72,7 +72,7 @@ impl Drop for Counted {
 /// length over this: 2 MiB for a segment of 1 TiB, 64 KiB for a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grain {
-    /// Small content, in log files.
+    /// Small content, in log files and packs.
     Small = 128,
     /// The pages of runs.
     Page = 4096,

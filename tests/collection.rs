@@ -12,6 +12,8 @@
 
 mod common;
 
+#[path = "collection/between.rs"]
+mod between;
 #[path = "collection/clients.rs"]
 mod clients;
 #[path = "collection/crashes.rs"]

@@ -32,8 +32,9 @@ pub(super) struct Collector<'a> {
     /// In a dry run: what stood at its beginning, and what it would have changed since.
     dry: Option<Dry>,
     began: Instant,
-    /// How many bytes compaction has written.
+    /// How many bytes compaction has written, and since when.
     pub(super) written: u64,
+    writing: Option<Instant>,
     /// The files out of which it has moved what it could.
     pub(super) taken_up: Vec<FileId>,
 }
@@ -54,7 +55,17 @@ impl<'a> Collector<'a> {
     ) -> Self {
         let dry = options.dry_run.then(|| Dry { snapshot: inner.snapshot(), changed: HashMap::new() });
         let report = Collection { dry_run: options.dry_run, ..Collection::default() };
-        Self { inner, options, report, progress, dry, began: Instant::now(), written: 0, taken_up: Vec::new() }
+        Self {
+            inner,
+            options,
+            report,
+            progress,
+            dry,
+            began: Instant::now(),
+            written: 0,
+            writing: None,
+            taken_up: Vec::new(),
+        }
     }
 
     pub(super) fn is_dry(&self) -> bool {
@@ -183,8 +194,9 @@ impl<'a> Collector<'a> {
     pub(super) fn pace(&mut self, bytes: u64) -> Step<()> {
         self.written += bytes;
         let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
-        let due = Duration::from_secs_f64(self.written as f64 / rate as f64);
-        while let Some(left) = due.checked_sub(self.began.elapsed()).filter(|left| !left.is_zero()) {
+        let since = *self.writing.get_or_insert_with(Instant::now);
+        let due = Duration::try_from_secs_f64(self.written as f64 / rate as f64).unwrap_or(Duration::MAX);
+        while let Some(left) = due.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
             thread::sleep(left.min(Duration::from_millis(50)));
             self.go_on()?;
         }

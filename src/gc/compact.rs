@@ -79,6 +79,13 @@ struct Filling {
     moves: Vec<Move>,
 }
 
+/// A pack that is durable, and of which nobody knows yet.
+struct Packed {
+    id: FileId,
+    key: KeyNumber,
+    moves: Vec<Move>,
+}
+
 /// The packs being filled, of each domain.
 type Packs = BTreeMap<DomainId, Filling>;
 
@@ -116,7 +123,10 @@ impl Collector<'_> {
         }
         let moved = self.move_out(&plan.files);
         let ended = match moved {
-            Err(Halt::Failed(Error::Full { .. })) => self.move_out_in_reserve(),
+            Err(Halt::Failed(Error::Full { .. })) => {
+                self.taken_up.clear(); // what they had is not published
+                self.move_out_in_reserve()
+            }
             other => other,
         };
         ended.and(self.note_stuck())
@@ -126,24 +136,26 @@ impl Collector<'_> {
     fn move_out(&mut self, files: &[Candidate]) -> Step<()> {
         let mut packs = Packs::new();
         let moved = files.iter().try_for_each(|file| self.evacuate(file, &mut packs));
-        let published = packs.into_iter().try_for_each(|(domain, filling)| self.finish(domain, filling));
-        match published {
-            Err(error @ Halt::Failed(_)) => Err(error),
-            _ => moved,
+        let mut failed = None;
+        for (domain, filling) in packs {
+            if failed.is_some() {
+                self.inner.files.discard(filling.id);
+            } else {
+                failed = self.finish(domain, filling).err();
+            }
         }
+        failed.map_or(moved, Err)
     }
 
     fn evacuate(&mut self, file: &Candidate, packs: &mut Packs) -> Step<()> {
-        let all = self.live_in(file)?;
-        self.check_budget()?;
-        self.taken_up.push(file.id);
-        for live in all {
+        for live in self.live_in(file)? {
             self.check_budget()?;
             if let Some(frame) = self.copy(&live)? {
                 self.put_in_pack(&live, &frame, packs)?;
             }
             self.go_on()?;
         }
+        self.taken_up.push(file.id);
         Ok(())
     }
 
@@ -152,9 +164,8 @@ impl Collector<'_> {
         if self.report.damaged.is_empty() {
             return Ok(());
         }
-        let snapshot = self.inner.snapshot();
         for id in &self.taken_up {
-            let left: u64 = snapshot.segments(*id)?.iter().map(|(_, segment)| segment.live_bytes).sum();
+            let left = self.left_in(*id)?;
             if left > 0 {
                 lock(&self.inner.collections.stuck).insert(*id, left);
             }
@@ -173,7 +184,7 @@ impl Collector<'_> {
         };
         match read() {
             Ok(frame) => Ok(Some(frame)),
-            Err(error @ Error::Corrupt { .. }) => {
+            Err(error) if is_unreadable(&error) => {
                 if self.inner.snapshot().blob_by_key(&live.key)?.is_some_and(|now| now.place == live.fact.place) {
                     self.report.damaged.push(error);
                 }
@@ -209,12 +220,12 @@ impl Collector<'_> {
 
     /// Makes a pack durable, and lets the blobs lie there.
     fn finish(&mut self, domain: DomainId, filling: Filling) -> Step<()> {
-        let Filling { id, pack, moves } = filling;
-        let key = pack.key();
-        if let Err(error) = pack.finish() {
-            self.inner.files.give_up(id, &error);
-            return Err(self.inner.fail_stop(error).into());
-        }
+        let packed = self.inner.seal_pack(filling)?;
+        self.publish(domain, packed)
+    }
+
+    /// Lets blobs lie in a pack that is durable.
+    fn publish(&mut self, domain: DomainId, Packed { id, key, moves }: Packed) -> Step<()> {
         let mut is_published = false;
         for moves in moves.chunks(AT_ONCE) {
             let step = MoveFrames { file: id, key, goes_on: is_published, moves: moves.to_vec() };
@@ -261,13 +272,14 @@ impl Collector<'_> {
             let fill = || {
                 let mut filling = self.inner.begin_pack(domain)?;
                 let filled = frames.iter().try_for_each(|(live, frame)| filling.add(live, frame));
-                filled.inspect_err(|_| self.inner.files.discard(filling.id)).map(|()| filling)
+                filled.inspect_err(|_| self.inner.files.discard(filling.id))?;
+                self.inner.seal_pack(filling)
             };
-            let filling = match self.inner.files.within(Space::Reserve, fill) {
+            let packed = match self.inner.files.within(Space::Reserve, fill) {
                 Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
                 other => other?,
             };
-            self.finish(domain, filling)?;
+            self.publish(domain, packed)?;
             self.go_on()?;
         }
         if is_none { Err(Halt::Stopped(Stopped::Space)) } else { Ok(()) }
@@ -278,7 +290,7 @@ impl Collector<'_> {
         let found = if file.is_log { self.inner.logged(file) } else { self.inner.packed(file) };
         let (found, damage) = match found {
             // What would tell is damaged, or (a header's check) under a key that was given up.
-            Err(error @ Error::Corrupt { .. }) => return self.live_by_facts(file, error),
+            Err(error) if is_unreadable(&error) => return self.live_by_facts(file, &error),
             other => other?,
         };
         let mut live = Vec::new();
@@ -289,15 +301,24 @@ impl Collector<'_> {
             live.extend(fact.filter(is_here).map(|fact| Live { key, digest, fact }));
         }
         // Damage to what is dead is none.
-        if !damage.is_empty() && live.iter().map(|live| live.fact.place.frame_len()).sum::<u64>() < file.live {
+        let found: u64 = live.iter().map(|live| live.fact.place.frame_len()).sum();
+        if !damage.is_empty() && found < self.left_in(file.id)? {
             self.report.damaged.extend(damage);
         }
         Ok(live)
     }
 
+    /// How many bytes live in a file now.
+    fn left_in(&self, id: FileId) -> Result<u64> {
+        Ok(self.inner.snapshot().segments(id)?.iter().map(|(_, segment)| segment.live_bytes).sum())
+    }
+
     /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have something there.
-    fn live_by_facts(&mut self, file: &Candidate, error: Error) -> Result<Vec<Live>> {
+    fn live_by_facts(&mut self, file: &Candidate, error: &Error) -> Result<Vec<Live>> {
         let mut live = Vec::new();
+        if self.left_in(file.id)? == 0 {
+            return Ok(live); // it is gone
+        }
         for domain in &file.domains {
             for fact in self.inner.snapshot_of(*domain).facts(Family::Blob, [0; 32])? {
                 let (key, value) = fact?;
@@ -357,6 +378,11 @@ impl Collector<'_> {
     }
 }
 
+/// Whether an error says that something can't be read, rather than that nothing can be done.
+fn is_unreadable(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::Io { operation: "read" | "open" | "read the length of", .. })
+}
+
 impl Filling {
     fn add(&mut self, live: &Live, frame: &Frame) -> Result<()> {
         let (to, offset) = self.pack.append(frame)?;
@@ -376,6 +402,14 @@ impl Inner {
             Ok(Filling { id, pack, moves: Vec::new() })
         };
         create().map_err(|error| self.fail_stop(error)).inspect_err(|error| self.files.give_up(id, error))
+    }
+
+    /// Makes a pack durable.
+    fn seal_pack(&self, Filling { id, pack, moves }: Filling) -> Result<Packed> {
+        let key = pack.key();
+        let sealed = pack.finish().map_err(|error| self.fail_stop(error));
+        sealed.inspect_err(|error| self.files.give_up(id, error))?;
+        Ok(Packed { id, key, moves })
     }
 
     /// Brings facts into runs, so that log files are needed no more.

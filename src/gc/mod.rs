@@ -74,7 +74,7 @@ impl Store {
     /// [`Options::retention`](crate::Options::retention) has passed since somebody relied on it; and what deleted repositories have left. What can be seen before goes on
     /// being readable through handles that are open.
     ///
-    /// There is one collection at a time: a second one waits. It may end early, by its options or by `progress`; then, and after a crash, the next one goes
+    /// There is one collection at a time: a second one waits (so `progress` must not call for one). It may end early, by its options or by `progress`; then, and after a crash, the next one goes
     /// on where it was.
     ///
     /// ```

@@ -9,11 +9,10 @@ use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix, RepositoryFact};
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::registry::changes::{Exists, Link, Touch, Unlink};
 use crate::registry::{Repository, RepositoryName, find};
-use crate::store::Inner;
 use crate::store::content::{Destination, Expect};
 use crate::store::request::Then;
 use crate::store::uploads::UploadStatus;
-use crate::store::view::{Lookup, Snapshot, decoded};
+use crate::store::view::{Lookup, decoded};
 
 /// What is known of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,15 +174,15 @@ impl Repository<'_> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
         let links = snapshot.scan_after(Prefix::of(self.domain, Family::Link, self.id), after)?;
-        links
-            .take(limit)
-            .map(|fact| {
-                let (key, value) = fact?;
-                let link = decoded(LinkFact::decode(value.as_bytes()))?;
-                let (digest, blob) = self.inner.linked(&snapshot, &key, &link)?;
-                Ok(BlobInfo::new(digest, &link, &blob))
-            })
-            .collect()
+        let infos = links.map(|fact| {
+            let (key, value) = fact?;
+            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+            let blob_key = link.blob(&key);
+            let blob = decoded(snapshot.blob_by_key(&blob_key)?)?;
+            let digest = self.inner.digest_since(&blob_key, &blob)?;
+            Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob)))
+        });
+        infos.filter_map(Result::transpose).take(limit).collect()
     }
 
     /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id means nothing elsewhere.
@@ -253,14 +252,5 @@ impl Repository<'_> {
             return Ok(());
         }
         self.commit(Touch { repository: self.named(), digest: *digest }).map(drop)
-    }
-}
-
-impl Inner {
-    /// What a link leads to.
-    fn linked(&self, snapshot: &Snapshot, key: &Key, link: &LinkFact) -> Result<(Digest, BlobFact)> {
-        let key = link.blob(key);
-        let blob = decoded(snapshot.blob_by_key(&key)?)?;
-        Ok((self.digest_of(&key, &blob)?, blob))
     }
 }

@@ -477,18 +477,19 @@ impl Blobs<'_> {
     const BATCH: usize = 16 << 10;
 
     fn next_batch(&mut self, from: [u8; 32]) -> Result<Vec<Result<Stat>>> {
-        let mut batch = Vec::new();
+        let (mut batch, mut count) = (Vec::new(), 0);
         let mut last = None;
         for fact in self.snapshot.facts(Family::Blob, from)?.take(Self::BATCH) {
             let (key, value) = fact?;
             last = Some(key.bytes);
             let stat = decoded(BlobFact::decode(value.as_bytes())).and_then(|fact| {
-                let digest = self.inner.digest_of(&key, &fact)?;
-                Ok(Stat::new(digest, &fact))
+                let digest = self.inner.digest_since(&key, &fact)?;
+                Ok(digest.map(|digest| Stat::new(digest, &fact)))
             });
-            batch.push(stat);
+            batch.extend(stat.transpose());
+            count += 1;
         }
-        self.from = last.filter(|_| batch.len() == Self::BATCH).and_then(successor);
+        self.from = last.filter(|_| count == Self::BATCH).and_then(successor);
         Ok(batch)
     }
 }
@@ -516,6 +517,22 @@ impl Inner {
         match digest_in(key, fact)? {
             Some(digest) => Ok(digest),
             None => Ok(self.descriptor_in(&*self.files.get(&fact.place)?, key, fact)?.digest),
+        }
+    }
+
+    /// The digest of a blob that was there as of some snapshot, wherever it lies now. `None` where it is gone since, and only its frame could tell.
+    pub(crate) fn digest_since(&self, key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
+        let mut fact = *fact;
+        loop {
+            let error = match self.digest_of(key, &fact) {
+                Err(error @ Error::Corrupt { damage: Damage::Missing, .. }) => error,
+                other => return other.map(Some),
+            };
+            match self.snapshot_of(key.domain).blob_by_key(key)? {
+                Some(now) if now.place != fact.place => fact = now,
+                Some(_) => return Err(error),
+                None => return Ok(None),
+            }
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Files {
     /// The ids of `open` in the order of opening, for eviction by second chance.
     order: Mutex<VecDeque<FileId>>,
     max_open: usize,
+    /// Segments up to this length may be packs: they have small content in them.
+    longest_pack: u64,
     /// What was opened, for as long as somebody can read from it.
     handles: Mutex<Vec<Handle>>,
     /// How many files were removed.
@@ -96,6 +98,7 @@ impl Files {
             open: RwLock::default(),
             order: Mutex::default(),
             max_open: max_open.max(1),
+            longest_pack: options.log_file_size.saturating_mul(2),
             handles: Mutex::default(),
             removals: AtomicU64::new(0),
             reserve_len,
@@ -281,6 +284,7 @@ impl Files {
     fn open_sealed(&self, id: FileId, mappings: &Arc<MappingBudget>) -> Result<Arc<SealedFile>> {
         let (path, file, grain) = self.open_any(id)?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let grain = if len <= self.longest_pack { Grain::Small } else { grain };
         let mut file = SealedFile::new(path, file, len, grain, mappings);
         if self.keys.get().is_encrypted() {
             file.envelope = Some(FileEnvelope::new(id, &file.read(0, 512)?));

@@ -432,7 +432,8 @@ impl Inner {
         }
         self.signal.raise();
         let mut failure = lock(&self.maintenance_failure);
-        while !has_room() {
+        // While the store is being closed nobody makes room, and nobody needs it: closing folds what there is.
+        while !has_room() && !self.maintenance_stops() {
             if let Some(error) = failure.take() {
                 return Err(error);
             }

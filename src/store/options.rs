@@ -193,6 +193,7 @@ impl Options {
     /// let options = Options::new().collect_every(Duration::from_secs(60), gently);
     /// ```
     pub fn collect_every(mut self, time: Duration, options: CollectOptions) -> Self {
+        let time = time.max(Duration::from_millis(1));
         self.background = Some(Background { every: time, options: CollectOptions { explain: false, ..options } });
         self
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::milliseconds;
+use crate::clock::{self, milliseconds};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PinFact};
@@ -84,7 +84,7 @@ impl Store {
         digests.extend(options.references);
         Error::check_limit("the number of blobs of a pin", digests.len(), MAX_HELD)?;
         let now = self.inner.now();
-        let expires = options.expires_after.map_or(0, |after| now.open + milliseconds(after).max(1));
+        let expires = options.expires_after.map_or(0, |after| (now.open + milliseconds(after).max(1)).min(clock::MAX));
         let pin = PinFact { name: name.to_owned(), created: now.wall, expires, digests };
         self.inner.commit(DomainId::DEFAULT, Request::Pin(pin)).map(drop)
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
-use crate::id::{DomainId, FileId, RepositoryId};
+use crate::facts::Family;
+use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::keys::InPlain;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
@@ -305,4 +306,16 @@ fn what_two_blobs_have_in_a_log_file_can_not_be_exchanged() {
         let read = store.get(&digest).unwrap().bytes();
         assert!(matches!(read, Err(Error::Corrupt { damage: Damage::Seal, .. })), "{read:?}");
     }
+}
+
+#[test]
+fn what_is_stored_and_held_in_one_commit_is_not_listed_and_taken_off_the_list() {
+    let store = open(&SimVfs::new());
+    let ours = store.create_repository(&"our/repo".parse().unwrap(), RepositorySettings::new()).unwrap();
+    ours.put("pushed", Algorithm::Sha256).unwrap();
+    store.put("stored", Algorithm::Sha256).unwrap();
+    let facts = store.inner.view().active.sorted(Lsn(u64::MAX));
+    let listed: Vec<bool> =
+        facts.iter().filter(|(key, _)| key.family == Family::Idle).map(|(_, value)| value.is_some()).collect();
+    assert_eq!(listed, [true, true], "the link, and the blob that nothing holds");
 }

@@ -193,6 +193,22 @@ fn a_full_disk_gets_space_back_out_of_the_reserve() {
 }
 
 #[test]
+fn a_pack_is_finished_in_the_reserve_where_its_file_could_be_begun_without() {
+    // A few blocks are free: enough for a new file, not for what is to be in it.
+    let lab = Lab::new();
+    let (store, kept) = scattered(&lab, 600, 30);
+    store.checkpoint().unwrap();
+    let used = lab.disk.used();
+    for free in [4096, 8192, 16_384, 32_768] {
+        lab.disk.set_capacity(Some(lab.disk.used() + free));
+        store.collect(&CollectOptions::new().max_dead(5), |_| GoOn::Yes).unwrap();
+    }
+    assert!(lab.disk.used() * 4 < used, "{} of {used}", lab.disk.used());
+    assert!(kept.iter().all(|digest| is_whole(&store, digest)));
+    assert_sound(&store);
+}
+
+#[test]
 fn it_ends_where_it_is_told_to_and_goes_on_the_next_time() {
     let lab = Lab::new();
     let (store, kept) = scattered(&lab, 900, 3);

@@ -479,7 +479,10 @@ impl<'a> Interrogation<'a> {
             Ok(report) => {
                 for finding in report.findings {
                     match finding {
-                        Finding::Blob { error, .. } | Finding::Segment { error } | Finding::Run { error } => {
+                        Finding::Blob { error, .. }
+                        | Finding::Segment { error }
+                        | Finding::Run { error }
+                        | Finding::Facts { error } => {
                             self.ask("verify", Err::<(), _>(error), |()| true);
                         }
                         other => panic!("{}: a wrong answer: {other:?}", self.context),

@@ -9,7 +9,7 @@
 //!   them, and every change of a blob's place goes through it.
 //! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Retention;
 use crate::digest::Digest;
@@ -27,6 +27,8 @@ use crate::store::view::{Lookup, decoded};
 pub(crate) struct Facts<'a> {
     context: &'a Context<'a>,
     pub(super) changed: BTreeMap<Key, Option<Value>>,
+    /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has to be said of them.
+    new_entries: BTreeSet<Key>,
     /// How long the values are that have changed, in bytes.
     bytes: usize,
     pub(super) dropped: Vec<FileId>,
@@ -50,6 +52,7 @@ impl<'a> Facts<'a> {
         let mut new = Self {
             context,
             changed: BTreeMap::new(),
+            new_entries: BTreeSet::new(),
             bytes: 0,
             dropped: Vec::new(),
             refused: Vec::new(),
@@ -147,10 +150,18 @@ impl<'a> Facts<'a> {
         if old == new {
             return;
         }
-        if let Some(old) = old {
-            self.set(old.at(), None);
+        if let Some(old) = old.map(|old| old.at()) {
+            if self.new_entries.remove(&old) {
+                let entry = self.changed.remove(&old).flatten();
+                self.bytes -= entry.map_or(0, |entry| entry.as_bytes().len());
+            } else {
+                self.set(old, None);
+            }
         }
         if let Some((at, value)) = new.map(|new| new.fact()) {
+            if !self.changed.contains_key(&at) {
+                self.new_entries.insert(at);
+            }
             self.set(at, value);
         }
     }
