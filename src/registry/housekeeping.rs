@@ -196,7 +196,7 @@ impl Inner {
             }
             self.commit_now(domain, Request::Apply(Box::new(Purge { repository: id, keys })))?;
             self.keep_up()?;
-            if self.maintenance_stops() {
+            if self.maintenance_stops() || self.closes() {
                 return Ok(false);
             }
         }
