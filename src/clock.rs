@@ -52,6 +52,40 @@ impl Clock {
     }
 }
 
+/// Keeps work to so many bytes a second, if that is wanted.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    rate: Option<u64>,
+    began: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Work that begins now.
+    pub(crate) fn new(rate: Option<u64>) -> Self {
+        Self { rate, began: Instant::now(), bytes: 0 }
+    }
+
+    /// Notes that so many bytes were done.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// How many bytes were done.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Sleeps for a moment, if more was done than should be by now; `false` where not.
+    pub(crate) fn rest(&self) -> bool {
+        let Some(rate) = self.rate else { return false };
+        let due = Duration::try_from_secs_f64(self.bytes as f64 / rate as f64).unwrap_or(Duration::MAX);
+        let left = due.saturating_sub(self.began.elapsed());
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+        !left.is_zero()
+    }
+}
+
 /// For how long stays what nothing holds after somebody relied on it, in milliseconds of open time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention(pub(crate) u64);

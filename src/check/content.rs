@@ -4,19 +4,16 @@ use crate::blob::Blob;
 use crate::check::finding::Finding;
 use crate::check::{Halt, Step};
 use crate::digest::Digest;
-use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Key, SegmentKind};
-use crate::id::{DomainId, FileId};
 use crate::log::replay::{Extent, Replay};
 use crate::runs::{PageCache, Run, RunMeta};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
-use crate::segment::{DESCRIPTOR_LEN, parse_footer, parse_header};
+use crate::segment::DESCRIPTOR_LEN;
 use crate::store::Inner;
 use crate::store::content::digest_in;
 use crate::store::view::{Lookup, Snapshot};
 use crate::sync::lock;
-use crate::vfs::OpenMode;
 
 /// A blob that was read again.
 #[derive(Debug)]
@@ -110,7 +107,7 @@ impl Inner {
             let (id, segment) = fact?;
             let mut finding = None;
             if segment.kind == SegmentKind::Sealed
-                && let Err(error) = self.check_segment(id, snapshot.domain, segment.key)
+                && let Err(error) = self.files.footer(id, snapshot.domain, segment.key)
                 && self.snapshot_of(snapshot.domain).segment(id)?.is_some()
             {
                 finding = Some(Finding::Segment { error });
@@ -118,26 +115,6 @@ impl Inner {
             tell(finding)?;
         }
         Ok(())
-    }
-
-    fn check_segment(&self, id: FileId, domain: DomainId, key: KeyNumber) -> Result<()> {
-        let path = self.files.layout.segment(id);
-        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
-        let read = |offset, len| {
-            let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
-        };
-        let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
-        let header = read(0, 512).ok_or_else(invalid)?;
-        if !parse_header(&header).is_some_and(|header| header.is_of(id, self.files.store, domain, key)) {
-            return Err(invalid());
-        }
-        let sealing = FileEnvelope::new(id, &header).opening(&self.files.keys.get(), domain, key, Purpose::Content);
-        let len = file.len().map_err(Error::io("read the length of", &path))?;
-        match parse_footer(len, sealing.as_ref(), read) {
-            Some(_) => Ok(()),
-            None => Err(Error::corrupt(&path, len, Damage::Invalid("segment footer"))),
-        }
     }
 
     /// Goes through the records of log files that recovery needs, but for the file that is being written.

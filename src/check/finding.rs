@@ -61,8 +61,9 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Adds a finding to a list that has not too many.
-pub(super) fn note(findings: &mut Vec<Finding>, more: &mut u64, finding: Finding) {
+/// Adds a finding, if there is one, to a list that has not too many.
+pub(super) fn note(findings: &mut Vec<Finding>, more: &mut u64, finding: impl Into<Option<Finding>>) {
+    let Some(finding) = finding.into() else { return };
     if findings.len() < MOST_LISTED {
         findings.push(finding);
     } else {

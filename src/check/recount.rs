@@ -7,9 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::check::wrong::{IDLE_KINDS, Live, Wrong};
+use crate::check::wrong::{Live, Wrong};
 use crate::check::{Step, repositories};
-use crate::facts::{BlobFact, Family, Idle, Key, LinkFact, PinFact, SegmentKind};
+use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, LinkFact, PinFact, SegmentKind};
 use crate::id::FileId;
 use crate::store::Inner;
 use crate::store::view::{Lookup, Snapshot, decoded};
@@ -83,7 +83,8 @@ impl Inner {
         }
         check_list(snapshot, listener)?;
         let mut live: HashMap<FileId, Live> = HashMap::new();
-        for keys in Keys::parts(1 + blobs(snapshot)? / BLOBS_A_PASS) {
+        let blobs = snapshot.sum_segments(|segment| segment.live_frames.into())?;
+        for keys in Keys::parts(1 + blobs / BLOBS_A_PASS) {
             self.recount_blobs(snapshot, keys, &mut live, listener)?;
         }
         self.recount_segments(snapshot, live, listener)
@@ -158,15 +159,6 @@ impl Inner {
     }
 }
 
-/// How many blobs there are, by what is on record.
-fn blobs(snapshot: &Snapshot) -> Step<u64> {
-    let mut blobs: u64 = 0;
-    for fact in snapshot.segment_facts()? {
-        blobs = blobs.saturating_add(fact?.1.live_frames.into());
-    }
-    Ok(blobs)
-}
-
 /// Looks whether what nothing holds is in the list of that.
 pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &mut dyn Listener) -> Step<()> {
     let Some(idle) = idle else { return Ok(()) };
@@ -179,7 +171,7 @@ pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &m
 
 /// Looks whether what is in the list of what nothing holds should be.
 fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
-    for kind in IDLE_KINDS {
+    for kind in IdleKind::ALL {
         for fact in snapshot.scan(Idle::all(snapshot.domain, kind))? {
             let (at, value) = fact?;
             let key = Idle::decode(&at, value.as_bytes()).map(|idle| idle.key);

@@ -23,10 +23,9 @@ use crate::check::report::{Scrub, ScrubOptions};
 use crate::check::wrong::Wrong;
 use crate::check::{Halt, Step, is_done};
 use crate::error::{Error, Result};
-use crate::id::{DomainId, FileId};
+use crate::id::DomainId;
 use crate::store::request::Request;
 use crate::store::{GoOn, Inner, Store};
-use crate::sync::lock;
 
 /// So many facts are mended in one commit.
 const AT_ONCE: usize = 256;
@@ -113,11 +112,8 @@ impl Inner {
             Ok(())
         }))?;
         for domain in domains {
-            let _guard = lock(&self.maintenance);
-            let runs = lock(&self.list).runs.clone();
-            let own: Vec<FileId> = runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
-            match self.merge(&own) {
-                Ok(merged) => report.merged_runs += if merged { own.len() as u64 } else { 0 },
+            match self.merge_all(domain, |_| true) {
+                Ok(merged) => report.merged_runs += merged as u64,
                 Err(Error::Corrupt { .. }) => {} // facts of another one are damaged: the scrub tells it
                 Err(error) => return Err(error),
             }

@@ -122,7 +122,8 @@ impl Scrub {
         self.damaged_blobs == 0 && self.findings.is_empty() && self.more_findings == 0
     }
 
-    pub(super) fn note(&mut self, finding: Finding) {
+    /// Notes a finding, if there is one.
+    pub(super) fn note(&mut self, finding: impl Into<Option<Finding>>) {
         note(&mut self.findings, &mut self.more_findings, finding);
     }
 }

@@ -3,7 +3,6 @@
 //! Content is read in the order of keys, domain by domain. Where it stands is a fact, written now and then, and removed at the end: so a crash
 //! costs what was read since. What comes behind is not waited for, and what moves meanwhile is read where it lies when its turn comes.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::check::content::{Found, Reread};
@@ -12,6 +11,7 @@ use crate::check::recount::Listener;
 use crate::check::report::{DamagedBlob, Scrub, ScrubOptions};
 use crate::check::wrong::Wrong;
 use crate::check::{Halt, Step};
+use crate::clock::Pace;
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Place, ProgressFact, successor};
@@ -126,8 +126,8 @@ pub(super) struct Scrubber<'a> {
     /// The blobs of [`Scrub::damaged`].
     pub(super) keys: Vec<Key>,
     began: Instant,
-    /// How many bytes were read by this call, for the rate.
-    read: u64,
+    /// How many bytes were read by this call.
+    reading: Pace,
     steps: u64,
     next: Cursor,
     /// When, and after how many bytes read, it was last noted where it stands.
@@ -140,8 +140,8 @@ impl<'a> Scrubber<'a> {
     fn new(inner: &'a Inner, options: &'a ScrubOptions, progress: &'a mut dyn FnMut(&Scrub) -> GoOn) -> Self {
         let report = Scrub { began_ms: inner.now().wall, all_listed: true, ..Scrub::default() };
         let (began, next) = (Instant::now(), (DomainId::DEFAULT, [0; 32]));
-        let (keys, saved) = (Vec::new(), (began, 0));
-        Self { inner, options, progress, report, keys, began, read: 0, steps: 0, next, saved, blind: false }
+        let (keys, saved, reading) = (Vec::new(), (began, 0), Pace::new(options.bytes_per_second));
+        Self { inner, options, progress, report, keys, began, reading, steps: 0, next, saved, blind: false }
     }
 
     fn run(mut self) -> Result<Scrub> {
@@ -188,7 +188,7 @@ impl<'a> Scrubber<'a> {
     fn begin(&mut self, goes_on: bool) -> Step<()> {
         let snapshots: Vec<Snapshot> = self.inner.snapshot().each_domain().collect();
         for snapshot in &snapshots {
-            let total = bytes_of_files(snapshot);
+            let total = snapshot.sum_segments(|segment| segment.live_bytes).map_err(Halt::from);
             let total = self.known(total)?.unwrap_or_default();
             self.report.total_bytes = self.report.total_bytes.saturating_add(total);
         }
@@ -207,7 +207,7 @@ impl<'a> Scrubber<'a> {
             let recounted = inner.recount(snapshot, self);
             self.known(recounted)?;
             let checked = inner.check_segments(snapshot, &mut |finding| {
-                finding.into_iter().for_each(|finding| self.report.note(finding));
+                self.report.note(finding);
                 self.step()
             });
             self.known(checked)?;
@@ -215,7 +215,7 @@ impl<'a> Scrubber<'a> {
         let mut is_damaged = false;
         inner.check_logs(&mut |len, finding| {
             is_damaged |= finding.is_some();
-            finding.into_iter().for_each(|finding| self.report.note(finding));
+            self.report.note(finding);
             self.pace(len)
         })?;
         if is_damaged {
@@ -226,7 +226,7 @@ impl<'a> Scrubber<'a> {
             }
         }
         inner.check_runs(&mut |run, finding| {
-            finding.into_iter().for_each(|finding| self.report.note(finding));
+            self.report.note(finding);
             self.pace(run.len)
         })
     }
@@ -363,12 +363,9 @@ impl<'a> Scrubber<'a> {
 
     /// Notes that so many bytes were read, and waits until that is no more than what may be read in the time.
     fn pace(&mut self, bytes: u64) -> Step<()> {
-        self.read = self.read.saturating_add(bytes);
+        self.reading.add(bytes);
         self.go_on()?;
-        let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
-        let due = Duration::try_from_secs_f64(self.read as f64 / rate as f64).unwrap_or(Duration::MAX);
-        while let Some(left) = due.checked_sub(self.began.elapsed()).filter(|left| !left.is_zero()) {
-            thread::sleep(left.min(Duration::from_millis(50)));
+        while self.reading.rest() {
             self.go_on()?;
         }
         Ok(())
@@ -376,10 +373,10 @@ impl<'a> Scrubber<'a> {
 
     fn save_now_and_then(&mut self) -> Step<()> {
         let (when, read) = self.saved;
-        if when.elapsed() < SAVE_EVERY && self.read.saturating_sub(read) < SAVE_BYTES {
+        if when.elapsed() < SAVE_EVERY && self.reading.bytes().saturating_sub(read) < SAVE_BYTES {
             return Ok(());
         }
-        self.saved = (Instant::now(), self.read);
+        self.saved = (Instant::now(), self.reading.bytes());
         Ok(self.save_where_it_stands()?)
     }
 
@@ -426,13 +423,4 @@ impl Inner {
         let snapshot = self.snapshot_of(domain);
         snapshot.facts(Family::Blob, from)?.take(BATCH).map(|fact| Ok(fact?.0)).collect()
     }
-}
-
-/// How many bytes blobs take in files.
-fn bytes_of_files(snapshot: &Snapshot) -> Step<u64> {
-    let mut bytes: u64 = 0;
-    for fact in snapshot.segment_facts()? {
-        bytes = bytes.saturating_add(fact?.1.live_bytes);
-    }
-    Ok(bytes)
 }

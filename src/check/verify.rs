@@ -37,17 +37,9 @@ impl Store {
         for snapshot in self.inner.snapshot().each_domain() {
             is_done(self.inner.verify_domain(&snapshot, &mut report, &mut progress))?;
         }
-        let logs = self.inner.check_logs(&mut |_, finding| {
-            finding.into_iter().for_each(|finding| report.note(finding));
-            Ok(())
-        });
-        is_done(logs)?;
+        is_done(self.inner.check_logs(&mut |_, finding| report.note(finding)))?;
         // What these say of facts was readable, or this would have ended already.
-        let runs = self.inner.check_runs(&mut |_, finding| {
-            finding.into_iter().for_each(|finding| report.note(finding));
-            Ok(())
-        });
-        is_done(runs)?;
+        is_done(self.inner.check_runs(&mut |_, finding| report.note(finding)))?;
         Ok(report)
     }
 }
@@ -60,10 +52,7 @@ impl Inner {
         progress: &mut dyn FnMut(&Verification),
     ) -> Step<()> {
         self.recount(snapshot, report)?;
-        self.check_segments(snapshot, &mut |finding| {
-            finding.into_iter().for_each(|finding| report.note(finding));
-            Ok(())
-        })?;
+        self.check_segments(snapshot, &mut |finding| report.note(finding))?;
         for fact in snapshot.facts(Family::Blob, [0; 32])? {
             let (key, value) = fact?;
             let known = decoded(BlobFact::decode(value.as_bytes()))?;
@@ -73,8 +62,8 @@ impl Inner {
             if let Some(Reread { digest, found, .. }) = self.reread(&key, &mut |_| Ok(()))? {
                 match found {
                     Found::Sound => {}
-                    Found::Frame(error) => report.note(Finding::Segment { error }),
-                    Found::Damaged(error) | Found::Unreadable(error) => report.note(Finding::Blob { digest, error }),
+                    Found::Frame(error) => report.note(Finding::Segment { error })?,
+                    Found::Damaged(error) | Found::Unreadable(error) => report.note(Finding::Blob { digest, error })?,
                 }
             }
             progress(report);
@@ -84,14 +73,15 @@ impl Inner {
 }
 
 impl Verification {
-    fn note(&mut self, finding: Finding) {
+    /// Notes a finding, if there is one. That never ends a verification.
+    fn note(&mut self, finding: impl Into<Option<Finding>>) -> Step<()> {
         note(&mut self.findings, &mut self.more_findings, finding);
+        Ok(())
     }
 }
 
 impl Listener for Verification {
     fn hear(&mut self, wrong: Wrong) -> Step<()> {
-        self.note(wrong.finding());
-        Ok(())
+        self.note(wrong.finding())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::check::Finding;
 use crate::envelope::KeyNumber;
-use crate::facts::{Idle, IdleKind, Key, Place, ReferrerFact, SegmentFact, SegmentKind};
+use crate::facts::{Idle, Key, Place, ReferrerFact, SegmentFact, SegmentKind};
 use crate::id::{FileId, RepositoryId};
 
 /// A fact that is not what follows from the others.
@@ -89,9 +89,6 @@ impl Wrong {
         Self::Idle { at: idle.at(), key: Some(idle.key), is_there: false }
     }
 }
-
-/// The kinds of entries of the list of what nothing holds.
-pub(crate) const IDLE_KINDS: [IdleKind; 3] = [IdleKind::Pin, IdleKind::Link, IdleKind::Blob];
 
 /// The name of something that a repository has, as users are told of it.
 pub(crate) fn unknown(repository: RepositoryId) -> String {

@@ -27,6 +27,20 @@ pub(crate) enum IdleKind {
     Blob = 3,
 }
 
+impl IdleKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 3] = [Self::Pin, Self::Link, Self::Blob];
+
+    /// The family of what its entries are of.
+    fn family(self) -> Family {
+        match self {
+            Self::Pin => Family::Pin,
+            Self::Link => Family::Link,
+            Self::Blob => Family::Blob,
+        }
+    }
+}
+
 /// An entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idle {
@@ -73,11 +87,7 @@ impl Idle {
 
     /// What it is of.
     pub(crate) fn kind(&self) -> IdleKind {
-        match self.key.family {
-            Family::Pin => IdleKind::Pin,
-            Family::Link => IdleKind::Link,
-            _ => IdleKind::Blob,
-        }
+        IdleKind::ALL.into_iter().find(|kind| kind.family() == self.key.family).unwrap_or(IdleKind::Blob)
     }
 
     /// The key that the entry stands under.
@@ -100,12 +110,8 @@ impl Idle {
     /// Parses a fact; `None` where it holds what no writer puts there.
     pub(crate) fn decode(at: &Key, value: &[u8]) -> Option<Self> {
         let mut fields = Fields(&at.bytes);
-        let family = match fields.u8()? {
-            1 => Family::Pin,
-            2 => Family::Link,
-            3 => Family::Blob,
-            _ => return None,
-        };
+        let code = fields.u8()?;
+        let family = IdleKind::ALL.into_iter().find(|kind| *kind as u8 == code)?.family();
         let time = fields.bytes(6)?.iter().fold(0, |time, byte| time << 8 | u64::from(*byte));
         let (rest, condemned) = value.split_at_checked(Self::LEN - 1)?;
         let bytes = [fields.0, rest].concat().try_into().ok()?;

@@ -1,18 +1,18 @@
 //! What the steps of a collection have in common: committing, or acting as if; budgets; progress.
 
 use std::collections::HashMap;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::clock::Pace;
 use crate::error::{Error, Result};
 use crate::facts::{Idle, IdleKind, Key, Value};
 use crate::gc::options::{CollectOptions, Collection, Stopped};
+use crate::gc::plan::Plan;
 use crate::id::{DomainId, FileId};
 use crate::store::request::{Context, Facts, Outcome, Request, resolve};
 use crate::store::view::{Snapshot, decoded};
 use crate::store::{GoOn, Inner};
 use crate::sync::lock;
-use crate::vfs::OpenMode;
 
 /// What keeps a collection from going on.
 #[derive(Debug)]
@@ -30,19 +30,46 @@ pub(super) struct Collector<'a> {
     pub(super) report: Collection,
     progress: &'a mut dyn FnMut(&Collection) -> GoOn,
     /// In a dry run: what stood at its beginning, and what it would have changed since.
-    dry: Option<Dry>,
+    dry: Option<Standing>,
     began: Instant,
-    /// How many bytes compaction has written, and since when.
-    pub(super) written: u64,
-    writing: Option<Instant>,
+    /// How many bytes compaction has written.
+    pub(super) writing: Pace,
+    /// What compaction has planned, where it has changed nothing since.
+    pub(super) planned: Option<Plan>,
     /// The files out of which it has moved what it could.
     pub(super) taken_up: Vec<FileId>,
 }
 
-struct Dry {
+/// How facts stand: as of a moment, with what would have changed since.
+struct Standing {
     snapshot: Snapshot,
     changed: HashMap<Key, Option<Value>>,
 }
+
+impl Standing {
+    fn now(inner: &Inner) -> Self {
+        Self { snapshot: inner.snapshot(), changed: HashMap::new() }
+    }
+
+    /// Where the next request of a dry run stands.
+    fn context(&self, inner: &Inner, domain: DomainId) -> Context<'_> {
+        Context {
+            domain,
+            key: 0,
+            snapshot: &self.snapshot,
+            overlay: &self.changed,
+            log: FileId(FileId::MAX),
+            frame_offset: 0,
+            oldest_log: inner.oldest_log(FileId(FileId::MAX)),
+            lsn: self.snapshot.lsn.next(),
+            now: inner.now(),
+            retention: inner.options.retention_time(),
+        }
+    }
+}
+
+/// So many entries go in one commit: others wait for it.
+const AT_ONCE: usize = 256;
 
 /// What a remembered fact takes in memory, in bytes, roughly.
 const FACT_BYTES: usize = 200;
@@ -53,7 +80,7 @@ impl<'a> Collector<'a> {
         options: &'a CollectOptions,
         progress: &'a mut dyn FnMut(&Collection) -> GoOn,
     ) -> Self {
-        let dry = options.dry_run.then(|| Dry { snapshot: inner.snapshot(), changed: HashMap::new() });
+        let dry = options.dry_run.then(|| Standing::now(inner));
         let report = Collection { dry_run: options.dry_run, ..Collection::default() };
         Self {
             inner,
@@ -62,8 +89,8 @@ impl<'a> Collector<'a> {
             progress,
             dry,
             began: Instant::now(),
-            written: 0,
-            writing: None,
+            writing: Pace::new(options.bytes_per_second),
+            planned: None,
             taken_up: Vec::new(),
         }
     }
@@ -97,15 +124,14 @@ impl<'a> Collector<'a> {
                 self.inner.commit_now(domain, request)?
             }
             Some(dry) => {
-                let context = context(self.inner, dry, domain);
-                let resolved = resolve(&request, &context)?;
+                let resolved = resolve(&request, &dry.context(self.inner, domain))?;
                 dry.changed.extend(resolved.facts);
                 resolved.outcome
             }
         };
         for file in &outcome.dropped {
             self.report.files += 1;
-            self.report.freed_bytes += self.len_of(*file)?;
+            self.report.freed_bytes += self.len_of(*file);
         }
         if !self.is_dry() {
             self.inner.remove_dropped(&outcome);
@@ -114,57 +140,51 @@ impl<'a> Collector<'a> {
         Ok(outcome)
     }
 
+    /// Goes through the entries of a kind whose time has come, some at a time.
+    pub(super) fn each_due(
+        &mut self,
+        domain: DomainId,
+        kind: IdleKind,
+        mut take: impl FnMut(&mut Self, Vec<Idle>) -> Step<()>,
+    ) -> Step<()> {
+        // A dry run goes through all that it remembers for each look.
+        let at_once = if self.is_dry() { 64 * AT_ONCE } else { AT_ONCE };
+        let mut after = None;
+        loop {
+            let due = self.due(domain, kind, after, at_once)?;
+            let Some(last) = due.last() else { return Ok(()) };
+            after = Some(last.at());
+            take(self, due)?;
+        }
+    }
+
     /// The first entries of a kind, behind a key, whose time has come.
-    pub(super) fn due(&self, domain: DomainId, kind: IdleKind, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
+    fn due(&self, domain: DomainId, kind: IdleKind, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
         let (now, retention) = (self.inner.open_time(), self.inner.options.retention_time());
         let is_due = |idle: &Idle| match kind {
             IdleKind::Pin => idle.time <= now,
             IdleKind::Link => retention.has_expired(idle.time, now),
             IdleKind::Blob => idle.time == 0 || retention.has_expired(idle.time, now),
         };
-        let prefix = Idle::all(domain, kind);
-        let decode = |(at, value): (Key, Value)| decoded(Idle::decode(&at, value.as_bytes()));
+        let as_of_now = Standing::now(self.inner);
+        let context = self.dry.as_ref().unwrap_or(&as_of_now).context(self.inner, domain);
         let mut found = Vec::new();
-        let mut take = |idle: Idle| {
-            let due = is_due(&idle);
-            found.extend(Some(idle).filter(|_| due));
-            due
-        };
-        match &self.dry {
-            None => {
-                for fact in self.inner.snapshot_of(domain).scan_after(prefix, after)?.take(limit) {
-                    if !take(decode(fact?)?) {
-                        break;
-                    }
-                }
+        for (at, value) in Facts::new(&context, Vec::new()).scan_after(Idle::all(domain, kind), after, limit)? {
+            let idle = decoded(Idle::decode(&at, value.as_bytes()))?;
+            if !is_due(&idle) {
+                break;
             }
-            Some(dry) => {
-                let context = context(self.inner, dry, domain);
-                for fact in Facts::new(&context, Vec::new()).scan_after(prefix, after, limit)? {
-                    if !take(decode(fact)?) {
-                        break;
-                    }
-                }
-            }
+            found.push(idle);
         }
         Ok(found)
     }
 
-    /// How many steps are taken at once: a dry run goes through all that it remembers for each.
-    pub(super) fn at_once(&self, live: usize) -> usize {
-        if self.is_dry() { 64 * live } else { live }
-    }
-
     /// How long a file is on disk, in bytes.
-    pub(super) fn len_of(&self, id: FileId) -> Result<u64> {
-        if let Some(len) = lock(&self.inner.collections.lens).get(&id) {
-            return Ok(*len);
-        }
-        let len = match self.inner.files.vfs.open(&self.inner.files.path(id), OpenMode::Read) {
-            Ok(file) => file.len().unwrap_or_default(),
-            Err(_) => 0, // it is gone, or lost
-        };
-        Ok(len)
+    pub(super) fn len_of(&self, id: FileId) -> u64 {
+        let known = lock(&self.inner.collections.lens).get(&id).copied();
+        // 0: it is gone, or lost.
+        let find = || self.inner.files.open_any(id).ok().and_then(|(_, file, _)| file.len().ok()).unwrap_or_default();
+        known.unwrap_or_else(find)
     }
 
     /// What follows each step: tells how far it has come, and ends it where it is to end.
@@ -185,37 +205,17 @@ impl<'a> Collector<'a> {
     /// Ends it where it may write no more.
     pub(super) fn check_budget(&self) -> Step<()> {
         match self.options.max_bytes {
-            Some(most) if self.written >= most => Err(Halt::Stopped(Stopped::Bytes)),
+            Some(most) if self.writing.bytes() >= most => Err(Halt::Stopped(Stopped::Bytes)),
             _ => Ok(()),
         }
     }
 
     /// Notes that so many bytes were written, and waits until that is no more than what may be written in the time.
     pub(super) fn pace(&mut self, bytes: u64) -> Step<()> {
-        self.written += bytes;
-        let Some(rate) = self.options.bytes_per_second else { return Ok(()) };
-        let since = *self.writing.get_or_insert_with(Instant::now);
-        let due = Duration::try_from_secs_f64(self.written as f64 / rate as f64).unwrap_or(Duration::MAX);
-        while let Some(left) = due.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
-            thread::sleep(left.min(Duration::from_millis(50)));
+        self.writing.add(bytes);
+        while self.writing.rest() {
             self.go_on()?;
         }
         Ok(())
-    }
-}
-
-/// Where a dry run's next request stands.
-fn context<'a>(inner: &Inner, dry: &'a Dry, domain: DomainId) -> Context<'a> {
-    Context {
-        domain,
-        key: 0,
-        snapshot: &dry.snapshot,
-        overlay: &dry.changed,
-        log: FileId(FileId::MAX),
-        frame_offset: 0,
-        oldest_log: inner.oldest_log(FileId(FileId::MAX)),
-        lsn: dry.snapshot.lsn.next(),
-        now: inner.now(),
-        retention: inner.options.retention_time(),
     }
 }

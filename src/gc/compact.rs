@@ -10,22 +10,22 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::blob::Blob;
+use crate::clock::Pace;
 use crate::digest::Digest;
-use crate::envelope::{FileEnvelope, KeyNumber, Purpose};
-use crate::error::{Damage, Error, Result};
+use crate::envelope::KeyNumber;
+use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Place};
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
 use crate::id::{DomainId, FileId};
 use crate::log::{Op, frames};
-use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack, parse_footer, parse_header};
+use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
 use crate::store::Inner;
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, Request};
 use crate::store::view::{Lookup, decoded};
 use crate::sync::lock;
-use crate::vfs::OpenMode;
 
 /// So many blobs change their places in one commit: others wait for it.
 const AT_ONCE: usize = 256;
@@ -119,6 +119,9 @@ impl Collector<'_> {
                 self.report.freed_bytes += file.len;
                 self.report.moved_bytes += file.live;
             }
+        }
+        if self.is_dry() || plan.files.is_empty() {
+            self.planned = Some(plan);
             return Ok(());
         }
         let moved = self.move_out(&plan.files);
@@ -134,6 +137,7 @@ impl Collector<'_> {
 
     /// Moves out of files what lives in them.
     fn move_out(&mut self, files: &[Candidate]) -> Step<()> {
+        self.writing = Pace::new(self.options.bytes_per_second);
         let mut packs = Packs::new();
         let moved = files.iter().try_for_each(|file| self.evacuate(file, &mut packs));
         let mut failed = None;
@@ -196,23 +200,22 @@ impl Collector<'_> {
 
     fn put_in_pack(&mut self, live: &Live, frame: &Frame, packs: &mut Packs) -> Step<()> {
         let domain = live.key.domain;
-        if let Some(filling) = packs.remove(&domain) {
-            let is_full = filling.pack.len() + frame.len(filling.pack.key()) > self.inner.options.log_file_size
-                || filling.moves.len() >= MAX_FRAMES;
-            if is_full {
-                self.finish(domain, filling)?;
-            } else {
-                packs.insert(domain, filling);
-            }
+        let is_full = |filling: &Filling| {
+            filling.pack.len() + frame.len(filling.pack.key()) > self.inner.options.log_file_size
+                || filling.moves.len() >= MAX_FRAMES
+        };
+        if packs.get(&domain).is_some_and(is_full)
+            && let Some(filling) = packs.remove(&domain)
+        {
+            self.finish(domain, filling)?;
         }
         let filling = match packs.entry(domain) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(self.inner.begin_pack(domain)?),
         };
-        let added = filling.add(live, frame);
-        if let Err(error) = added {
-            let filling = packs.remove(&domain);
-            filling.iter().for_each(|filling| self.inner.files.discard(filling.id));
+        if let Err(error) = filling.add(live, frame) {
+            self.inner.files.discard(filling.id);
+            packs.remove(&domain);
             return Err(error.into());
         }
         self.pace(frame.bytes.len() as u64)
@@ -227,31 +230,20 @@ impl Collector<'_> {
     /// Lets blobs lie in a pack that is durable.
     fn publish(&mut self, domain: DomainId, Packed { id, key, moves }: Packed) -> Step<()> {
         let mut is_published = false;
-        for moves in moves.chunks(AT_ONCE) {
+        let moved = moves.chunks(AT_ONCE).try_for_each(|moves| {
             let step = MoveFrames { file: id, key, goes_on: is_published, moves: moves.to_vec() };
-            match self.commit(domain, Request::Apply(Box::new(step))) {
-                Ok(outcome) => {
-                    let moved = outcome.tally.moved;
-                    is_published |= moved.count > 0;
-                    self.report.moved += moved.count;
-                    self.report.moved_bytes += moved.bytes;
-                }
-                Err(error) => {
-                    if is_published {
-                        self.inner.publish(id)?;
-                    } else {
-                        self.inner.files.give_up(id, &error);
-                    }
-                    return Err(error.into());
-                }
-            }
+            let moved = self.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
+            is_published |= moved.count > 0;
+            self.report.moved += moved.count;
+            self.report.moved_bytes += moved.bytes;
+            Ok(())
+        });
+        match &moved {
+            _ if is_published => self.inner.publish(id)?,
+            Ok(()) => self.inner.files.discard(id),
+            Err(error) => self.inner.files.give_up(id, error),
         }
-        if is_published {
-            self.inner.publish(id)?;
-        } else {
-            self.inner.files.discard(id);
-        }
-        Ok(())
+        Ok(moved?)
     }
 
     /// Takes up the files of which so little lives that there is space for it in the reserve.
@@ -287,7 +279,11 @@ impl Collector<'_> {
 
     /// The blobs that live in a file, in the order in which they lie there.
     fn live_in(&mut self, file: &Candidate) -> Result<Vec<Live>> {
-        let found = if file.is_log { self.inner.logged(file) } else { self.inner.packed(file) };
+        let found = if file.is_log {
+            self.inner.logged(file)
+        } else {
+            self.inner.packed(file).map(|found| (found, Vec::new()))
+        };
         let (found, damage) = match found {
             // What would tell is damaged, or (a header's check) under a key that was given up.
             Err(error) if is_unreadable(&error) => return self.live_by_facts(file, &error),
@@ -356,7 +352,7 @@ impl Collector<'_> {
 
     /// What stands after all that was done, and why the rest stayed.
     pub(super) fn look_back(&mut self) -> Result<()> {
-        let plan = self.plan()?;
+        let plan = self.planned.take().map_or_else(|| self.plan(), Ok)?;
         // A dry run that came to its end would have done all of it.
         let is_done = self.is_dry() && self.report.stopped.is_none();
         let unreached = if is_done { 0 } else { plan.files.iter().map(Candidate::dead).sum() };
@@ -394,14 +390,11 @@ impl Filling {
 impl Inner {
     fn begin_pack(&self, domain: DomainId) -> Result<Filling> {
         let id = self.files.new_id();
-        let create = || {
-            let files = &self.files;
-            let dir = files.prepare_shard(&files.layout.segments(), id)?;
-            let pack = Pack::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain)?;
-            files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-            Ok(Filling { id, pack, moves: Vec::new() })
-        };
-        create().map_err(|error| self.fail_stop(error)).inspect_err(|error| self.files.give_up(id, error))
+        let files = &self.files;
+        let create = || Pack::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain);
+        let created = files.create_in_shard(&files.layout.segments(), id, create);
+        let created = created.map_err(|error| self.fail_stop(error)).inspect_err(|error| files.give_up(id, error));
+        created.map(|pack| Filling { id, pack, moves: Vec::new() })
     }
 
     /// Makes a pack durable.
@@ -429,23 +422,12 @@ impl Inner {
     }
 
     /// The frames of a segment, by its footer.
-    fn packed(&self, file: &Candidate) -> Result<(Vec<Found>, Vec<Error>)> {
-        let id = file.id;
-        let path = self.files.layout.segment(id);
-        let file = self.files.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
-        let read = |offset, len| {
-            let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
-        };
-        let invalid = |at| Error::corrupt(&path, at, Damage::Invalid("segment footer"));
-        let header = read(0, 512).ok_or_else(|| invalid(0))?;
-        let parsed =
-            parse_header(&header).ok_or_else(|| Error::corrupt(&path, 0, Damage::Invalid("segment header")))?;
-        let envelope = FileEnvelope::new(id, &header);
-        let domain = parsed.domain;
-        let sealing = envelope.opening(&self.files.keys.get(), domain, parsed.key, Purpose::Content);
-        let len = file.len().map_err(Error::io("read the length of", &path))?;
-        let footer = parse_footer(len, sealing.as_ref(), read).ok_or_else(|| invalid(len))?;
-        Ok((footer.into_iter().map(|(at, _, digest)| (domain, at, digest)).collect(), Vec::new()))
+    fn packed(&self, file: &Candidate) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for (domain, segment) in self.snapshot().segments(file.id)? {
+            let footer = self.files.footer(file.id, domain, segment.key)?;
+            found.extend(footer.into_iter().map(|(at, _, digest)| (domain, at, digest)));
+        }
+        Ok(found)
     }
 }

@@ -46,12 +46,14 @@ pub use options::{CollectOptions, Collection, Stayed, Stopped};
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use crate::clock::milliseconds;
 use crate::error::{Error, Result};
 use crate::id::FileId;
 use crate::store::{GoOn, Inner, Store};
 use crate::sync::lock;
-use collector::{Collector, Halt};
+use collector::{Collector, Halt, Step};
 
 /// What collections know from each other.
 #[derive(Debug, Default)]
@@ -110,21 +112,41 @@ impl Store {
         lock(&self.inner.collections.last).clone()
     }
 
+    /// Ends pins and uploads that have expired: pins by what their options said, uploads that nothing was added to for
+    /// `upload_age` of open time. Returns how many of each: a part of what [`collect`](Self::collect) does.
+    ///
+    /// # Errors
+    /// What ending them meets; those already ended stay so.
+    pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
+        let done = self.inner.collect_part(|collector| {
+            collector.expire_pins()?;
+            collector.expire_uploads(milliseconds(upload_age))
+        })?;
+        Ok((count(done.pins), count(done.uploads)))
+    }
+
+    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and returns
+    /// how many.
+    ///
+    /// # Errors
+    /// What giving them up meets; those already given up stay so.
+    pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
+        let done = self.inner.collect_part(|collector| collector.expire_uploads(milliseconds(idle)))?;
+        Ok(count(done.uploads))
+    }
+
     /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
     /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what [`collect`](Self::collect) does.
     ///
     /// # Errors
     /// What taking them away meets; those already taken stay so.
     pub fn expire_blobs(&self) -> Result<usize> {
-        let _one = lock(&self.inner.collections.going_on);
-        let options = CollectOptions::new();
-        let mut progress = |_: &Collection| GoOn::Yes;
-        let mut collector = Collector::new(&self.inner, &options, &mut progress);
-        match collector.expire_links() {
-            Ok(()) | Err(Halt::Stopped(_)) => Ok(usize::try_from(collector.report.links).unwrap_or(usize::MAX)),
-            Err(Halt::Failed(error)) => Err(error),
-        }
+        Ok(count(self.inner.collect_part(|collector| collector.expire_links())?.links))
     }
+}
+
+fn count(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 impl Inner {
@@ -147,6 +169,17 @@ impl Inner {
             *lock(&self.collections.last) = Some(collected.clone());
         }
         collected
+    }
+
+    /// Does steps of a collection, beside any that goes on: each is decided at the ordering point.
+    fn collect_part(&self, steps: impl FnOnce(&mut Collector<'_>) -> Step<()>) -> Result<Collection> {
+        let options = CollectOptions::new();
+        let mut progress = |_: &Collection| GoOn::Yes;
+        let mut collector = Collector::new(self, &options, &mut progress);
+        match steps(&mut collector) {
+            Ok(()) | Err(Halt::Stopped(_)) => Ok(collector.report),
+            Err(Halt::Failed(error)) => Err(error),
+        }
     }
 
     fn collect_alone(

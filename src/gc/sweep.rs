@@ -8,17 +8,14 @@ use std::collections::HashMap;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Idle, IdleKind, LinkFact, PinFact};
+use crate::facts::{Idle, IdleKind, Key, LinkFact, PinFact};
 use crate::gc::collector::{Collector, Step};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::{Named, Op};
 use crate::registry::changes::Expire;
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::Lookup;
-
-/// So many entries go in one commit: others wait for it.
-const AT_ONCE: usize = 256;
+use crate::store::view::{Lookup, Snapshot};
 
 /// Condemns blobs.
 #[derive(Debug)]
@@ -73,7 +70,7 @@ impl Collector<'_> {
             self.inner.purge()?;
         }
         self.expire_pins()?;
-        self.expire_uploads()?;
+        self.expire_uploads(self.inner.options.retention_time().0)?;
         self.expire_links()?;
         for domain in self.domains() {
             self.forget_blobs(domain)?;
@@ -85,27 +82,25 @@ impl Collector<'_> {
         self.inner.snapshot().domains().to_vec()
     }
 
-    fn expire_pins(&mut self) -> Step<()> {
-        let mut after = None;
-        loop {
-            let due = self.due(DomainId::DEFAULT, IdleKind::Pin, after, self.at_once(AT_ONCE))?;
-            let Some(last) = due.last() else { return Ok(()) };
-            after = Some(last.at());
+    /// Ends pins whose time has come.
+    pub(super) fn expire_pins(&mut self) -> Step<()> {
+        let domain = DomainId::DEFAULT;
+        self.each_due(domain, IdleKind::Pin, |this, due| {
             for idle in due {
-                let pin = self.snapshot_of(DomainId::DEFAULT).decode(&idle.key, PinFact::decode)?;
+                let pin = this.snapshot_of(domain).decode(&idle.key, PinFact::decode)?;
                 let Some(name) = pin.map(|pin| pin.name) else { continue };
-                let now = self.inner.open_time();
-                let outcome = self.commit(DomainId::DEFAULT, Request::ExpirePin { name, now })?;
-                self.report.pins += u64::from(outcome.applied > 0);
-                self.go_on()?;
+                let now = this.inner.open_time();
+                let outcome = this.commit(domain, Request::ExpirePin { name, now })?;
+                this.report.pins += u64::from(outcome.applied > 0);
+                this.go_on()?;
             }
-        }
+            Ok(())
+        })
     }
 
-    /// Gives up uploads that were not touched for the retention time.
-    fn expire_uploads(&mut self) -> Step<()> {
-        let retention = self.inner.options.retention_time().0;
-        let Some(since) = self.inner.open_time().checked_sub(retention) else { return Ok(()) };
+    /// Gives up uploads that nothing was added to for so many milliseconds of open time.
+    pub(super) fn expire_uploads(&mut self, idle: u64) -> Step<()> {
+        let Some(since) = self.inner.open_time().checked_sub(idle) else { return Ok(()) };
         for domain in self.domains() {
             for (id, upload) in self.inner.upload_facts(domain)? {
                 if upload.touched > since || self.inner.is_upload_busy(id) {
@@ -129,62 +124,62 @@ impl Collector<'_> {
     /// Takes links away on which nobody relies any more.
     pub(super) fn expire_links(&mut self) -> Step<()> {
         for domain in self.domains() {
-            self.expire_links_of(domain)?;
+            let mut names: Option<HashMap<RepositoryId, Named>> = None;
+            self.each_due(domain, IdleKind::Link, |this, due| this.expire_these(domain, due, &mut names))?;
         }
         Ok(())
     }
 
-    fn expire_links_of(&mut self, domain: DomainId) -> Step<()> {
-        let mut names: Option<HashMap<RepositoryId, Named>> = None;
-        let mut after = None;
-        loop {
-            let due = self.due(domain, IdleKind::Link, after, self.at_once(AT_ONCE))?;
-            let Some(last) = due.last() else { return Ok(()) };
-            after = Some(last.at());
-            let snapshot = self.snapshot_of(domain);
-            // Those of deleted repositories are not among them: what is theirs goes otherwise.
-            if names.is_none() {
+    fn expire_these(
+        &mut self,
+        domain: DomainId,
+        due: Vec<Idle>,
+        names: &mut Option<HashMap<RepositoryId, Named>>,
+    ) -> Step<()> {
+        let snapshot = self.snapshot_of(domain);
+        // Those of deleted repositories are not among them: what is theirs goes otherwise.
+        let names = match names {
+            Some(names) => names,
+            None => {
                 let all = snapshot.repositories()?.map(|one| one.map(|one| (one.id, one.named())));
-                names = Some(all.collect::<Result<_>>()?);
+                names.insert(all.collect::<Result<_>>()?)
             }
-            let mut by_repository: HashMap<RepositoryId, Vec<(Idle, Option<Digest>)>> = HashMap::new();
-            for idle in due {
-                let Some(link) = snapshot.decode(&idle.key, LinkFact::decode)? else { continue };
-                let blob = link.blob(&idle.key);
-                let digest = snapshot.blob_by_key(&blob)?.and_then(|fact| self.inner.digest_of(&blob, &fact).ok());
-                by_repository.entry(idle.key.repository_id()).or_default().push((idle, digest));
-            }
-            drop(snapshot);
-            for (id, links) in by_repository {
-                let Some(repository) = names.as_ref().and_then(|names| names.get(&id)).cloned() else { continue };
-                let expired = self.commit(domain, Request::Apply(Box::new(Expire { repository, links })))?;
-                self.report.links += expired.tally.links;
-                self.go_on()?;
-            }
+        };
+        let mut by_repository: HashMap<RepositoryId, Vec<(Idle, Option<Digest>)>> = HashMap::new();
+        for idle in due {
+            let Some(link) = snapshot.decode(&idle.key, LinkFact::decode)? else { continue };
+            let digest = self.digest_at(&snapshot, &link.blob(&idle.key))?;
+            by_repository.entry(idle.key.repository_id()).or_default().push((idle, digest));
         }
+        drop(snapshot);
+        for (id, links) in by_repository {
+            let Some(repository) = names.get(&id).cloned() else { continue };
+            let expired = self.commit(domain, Request::Apply(Box::new(Expire { repository, links })))?;
+            self.report.links += expired.tally.links;
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// The digest of the blob with a key, where it can be told.
+    fn digest_at(&self, snapshot: &Snapshot, key: &Key) -> Result<Option<Digest>> {
+        Ok(snapshot.blob_by_key(key)?.and_then(|fact| self.inner.digest_of(key, &fact).ok()))
     }
 
     fn forget_blobs(&mut self, domain: DomainId) -> Step<()> {
-        let mut after = None;
-        loop {
-            let due = self.due(domain, IdleKind::Blob, after, self.at_once(AT_ONCE))?;
-            let Some(last) = due.last() else { return Ok(()) };
-            after = Some(last.at());
-            let snapshot = self.snapshot_of(domain);
-            let mut with_digests = Vec::with_capacity(due.len());
-            for idle in &due {
-                let blob = snapshot.blob_by_key(&idle.key)?;
-                with_digests.push((*idle, blob.and_then(|fact: BlobFact| self.inner.digest_of(&idle.key, &fact).ok())));
-            }
+        self.each_due(domain, IdleKind::Blob, |this, due| {
+            let snapshot = this.snapshot_of(domain);
+            let with_digest = |idle: &Idle| Ok((*idle, this.digest_at(&snapshot, &idle.key)?));
+            let with_digests = due.iter().map(with_digest).collect::<Result<Vec<_>>>()?;
             drop(snapshot);
             let count = due.len() as u64;
-            self.commit(domain, Request::Apply(Box::new(Condemn(due))))?;
-            self.go_on()?;
-            let forgotten = self.commit(domain, Request::Apply(Box::new(Forget(with_digests))))?.tally.forgotten;
-            self.report.blobs += forgotten.count;
-            self.report.blob_bytes += forgotten.bytes;
-            self.report.rescued += count.saturating_sub(forgotten.count);
-            self.go_on()?;
-        }
+            this.commit(domain, Request::Apply(Box::new(Condemn(due))))?;
+            this.go_on()?;
+            let forgotten = this.commit(domain, Request::Apply(Box::new(Forget(with_digests))))?.tally.forgotten;
+            this.report.blobs += forgotten.count;
+            this.report.blob_bytes += forgotten.bytes;
+            this.report.rescued += count.saturating_sub(forgotten.count);
+            this.go_on()
+        })
     }
 }

@@ -20,4 +20,6 @@ pub(crate) use frame::{
     BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, entry, entry_len, frame_len, open_block, table_offset,
 };
 pub(crate) use pack::Pack;
-pub(crate) use writer::{Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header, table_check};
+pub(crate) use writer::{
+    FooterEntry, Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header, table_check,
+};

@@ -429,15 +429,13 @@ impl Inner {
         let files = &self.files;
         let id = files.new_id();
         let create = || {
-            let dir = files.prepare_shard(&files.layout.logs(), id)?;
             let (file, store, session, keys) = (id, files.store, self.session, files.keys.get());
             let key = keys.current(DomainId::DEFAULT).unwrap_or_default();
             let header = LogHeader { file, store, session, first_lsn, capacity, key, salt: random()? };
-            let log = ActiveLog::create(&*files.vfs, files.layout.log(id), header, &keys)?;
-            files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-            Ok(log)
+            ActiveLog::create(&*files.vfs, files.layout.log(id), header, &keys)
         };
-        create().inspect_err(|_| files.discard(id)).map_err(|error| self.fail_stop(error))
+        let created = files.create_in_shard(&files.layout.logs(), id, create);
+        created.inspect_err(|_| files.discard(id)).map_err(|error| self.fail_stop(error))
     }
 
     /// The facts as of now, as the default domain sees them.

@@ -394,13 +394,8 @@ impl Inner {
     /// Creates a segment's file for content of a domain, and makes its name durable.
     pub(crate) fn create_segment(&self, id: FileId, domain: DomainId) -> Result<SegmentWriter> {
         let files = &self.files;
-        let create = || {
-            let dir = files.prepare_shard(&files.layout.segments(), id)?;
-            let writer = SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain)?;
-            files.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-            Ok(writer)
-        };
-        create().map_err(|error| self.fail_stop(error))
+        let create = || SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain);
+        files.create_in_shard(&files.layout.segments(), id, create).map_err(|error| self.fail_stop(error))
     }
 
     /// A file of content has its fact, which is made durable if that was left open: openings after a crash look no more

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-use crate::envelope::{FileEnvelope, Keys};
+use crate::envelope::{FileEnvelope, KeyNumber, Keys, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Place;
 use crate::id::{DomainId, FileId, StoreId};
 use crate::log::{ActiveLog, LogHeader};
 use crate::runs::PageCache;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
+use crate::segment::{FooterEntry, parse_footer, parse_header};
 use crate::store::layout::{Layout, shard};
 use crate::store::options::Options;
 use crate::sync::{IdHasher, lock, read, write};
@@ -157,7 +158,7 @@ impl Files {
     }
 
     /// Makes sure that the directory of a new file's shard exists, durably.
-    pub(crate) fn prepare_shard(&self, parent: &Path, id: FileId) -> Result<PathBuf> {
+    fn prepare_shard(&self, parent: &Path, id: FileId) -> Result<PathBuf> {
         let dir = parent.join(shard(id));
         let mut shards = lock(&self.shards);
         if !shards.contains(&dir) {
@@ -171,6 +172,38 @@ impl Files {
             shards.insert(dir.clone());
         }
         Ok(dir)
+    }
+
+    /// Creates a file with this id below `parent`, durably by name.
+    pub(crate) fn create_in_shard<T>(
+        &self,
+        parent: &Path,
+        id: FileId,
+        create: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let dir = self.prepare_shard(parent, id)?;
+        let created = create()?;
+        self.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        Ok(created)
+    }
+
+    /// What is in a segment, which belongs to a domain and is encrypted with this key: its frames, by its footer.
+    pub(crate) fn footer(&self, id: FileId, domain: DomainId, key: KeyNumber) -> Result<Vec<FooterEntry>> {
+        let path = self.layout.segment(id);
+        let file = self.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+        let read = |offset, len| {
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+        };
+        let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
+        let header = read(0, 512).ok_or_else(invalid)?;
+        if !parse_header(&header).is_some_and(|header| header.is_of(id, self.store, domain, key)) {
+            return Err(invalid());
+        }
+        let sealing = FileEnvelope::new(id, &header).opening(&self.keys.get(), domain, key, Purpose::Content);
+        let len = file.len().map_err(Error::io("read the length of", &path))?;
+        let footer = parse_footer(len, sealing.as_ref(), read);
+        footer.ok_or_else(|| Error::corrupt(&path, len, Damage::Invalid("segment footer")))
     }
 
     /// Registers a log file that is still written: it is read by position, up to its capacity.
@@ -294,12 +327,11 @@ impl Files {
 
     /// Where a log file or segment lies.
     pub(crate) fn path(&self, id: FileId) -> PathBuf {
-        let (log, segment) = (self.layout.log(id), self.layout.segment(id));
-        if self.vfs.open(&log, OpenMode::Read).is_ok() { log } else { segment }
+        self.open_any(id).map_or_else(|_| self.layout.segment(id), |(path, ..)| path)
     }
 
     /// Opens a segment, or the log file that became one.
-    fn open_any(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>, Grain)> {
+    pub(crate) fn open_any(&self, id: FileId) -> Result<(PathBuf, Arc<dyn File>, Grain)> {
         let segment = self.layout.segment(id);
         for (path, grain) in [(self.layout.log(id), Grain::Small), (segment.clone(), Grain::Block)] {
             match self.vfs.open(&path, OpenMode::Read) {

@@ -319,19 +319,29 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that they hide.
-    pub(crate) fn merge_if_dead(&self, domain: DomainId, percent: u8) -> Result<()> {
+    /// Merges all runs of a domain into one, if that is due, and says how many those were.
+    pub(crate) fn merge_all(&self, domain: DomainId, is_due: impl FnOnce(&[RunMeta]) -> bool) -> Result<usize> {
         let _guard = lock(&self.maintenance);
-        let damaged = lock(&self.damaged_runs).clone();
         let mut runs = lock(&self.list).runs.clone();
         runs.retain(|run| run.domain == domain);
-        let entries: u64 = runs.iter().map(|run| run.entries).sum();
-        let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
-        let is_due = runs.len() > 1 && 200 * tombstones > u64::from(percent) * entries;
-        if !is_due || runs.iter().any(|run| damaged.contains(&run.id)) {
-            return Ok(());
+        if !is_due(&runs) {
+            return Ok(0);
         }
-        self.merge(&runs.iter().map(|run| run.id).collect::<Vec<_>>()).map(drop)
+        let own: Vec<FileId> = runs.iter().map(|run| run.id).collect();
+        Ok(if self.merge(&own)? { own.len() } else { 0 })
+    }
+
+    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that they hide.
+    pub(crate) fn merge_if_dead(&self, domain: DomainId, percent: u8) -> Result<()> {
+        let is_due = |runs: &[RunMeta]| {
+            let entries: u64 = runs.iter().map(|run| run.entries).sum();
+            let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
+            let damaged = lock(&self.damaged_runs);
+            runs.len() > 1
+                && 200 * tombstones > u64::from(percent) * entries
+                && !runs.iter().any(|run| damaged.contains(&run.id))
+        };
+        self.merge_all(domain, is_due).map(drop)
     }
 
     /// Remembers the run that a merge found damaged, so that the others are merged without it.
@@ -480,13 +490,8 @@ impl Store {
     pub fn merge_runs(&self) -> Result<()> {
         self.checkpoint()?;
         let inner = &self.inner;
-        let _guard = lock(&inner.maintenance);
         for domain in inner.snapshot().domains() {
-            let runs = lock(&inner.list).runs.clone();
-            let own: Vec<FileId> = runs.iter().filter(|run| run.domain == *domain).map(|run| run.id).collect();
-            if own.len() > 1 {
-                inner.merge(&own)?;
-            }
+            inner.merge_all(*domain, |runs| runs.len() > 1)?;
         }
         Ok(())
     }

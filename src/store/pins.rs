@@ -127,21 +127,6 @@ impl Store {
             None => self.inner.pins_from_facts(after, limit),
         }
     }
-
-    /// Ends pins and uploads that have expired: pins by what their options said, uploads that nothing was added to for
-    /// `upload_age` of open time. Returns how many of each.
-    ///
-    /// # Errors
-    /// What ending them meets; those already ended stay so.
-    pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
-        let now = self.inner.open_time();
-        let expired = self.inner.expired_pins(now)?;
-        let pins = expired.len();
-        for name in expired {
-            self.inner.commit(DomainId::DEFAULT, Request::ExpirePin { name, now })?;
-        }
-        Ok((pins, self.expire_uploads(upload_age)?))
-    }
 }
 
 impl Inner {
@@ -158,14 +143,6 @@ impl Inner {
             created_ms: fact.created,
             expires_in,
         }))
-    }
-
-    /// The names of the pins that have expired by this open time.
-    fn expired_pins(&self, now: u64) -> Result<Vec<String>> {
-        let snapshot = self.snapshot();
-        let has_expired = |pin: &PinFact| pin.expires != 0 && pin.expires <= now;
-        let expired = snapshot.pins()?.filter(|pin| pin.as_ref().map_or(true, has_expired));
-        expired.map(|pin| Ok(pin?.name)).collect()
     }
 
     /// What the view of names would answer, while it is being rebuilt.

@@ -96,13 +96,8 @@ impl Inner {
     /// How many bytes live in segments that are encrypted with an old key, or not at all.
     fn bytes_with_old_keys(&self, domain: DomainId) -> Result<u64> {
         let current = self.files.keys.get().current(domain);
-        let snapshot = self.snapshot_of(domain);
-        let mut bytes = 0;
-        for segment in snapshot.segment_facts()? {
-            let (_, segment) = segment?;
-            bytes += if Some(segment.key) == current { 0 } else { segment.live_bytes };
-        }
-        Ok(bytes)
+        let is_old = |segment: &SegmentFact| Some(segment.key) != current;
+        self.snapshot_of(domain).sum_segments(|segment| if is_old(segment) { segment.live_bytes } else { 0 })
     }
 
     /// Rewrites what a domain has; `false` where something is left.
@@ -172,15 +167,7 @@ impl Inner {
     /// Brings a domain's facts into runs that are encrypted with the current key, and lets go of log files with others.
     fn rewrite_facts(&self, domain: DomainId, current: KeyNumber) -> Result<()> {
         self.checkpoint()?;
-        {
-            let _guard = lock(&self.maintenance);
-            let runs = lock(&self.list).runs.clone();
-            let own = || runs.iter().filter(|run| run.domain == domain);
-            if own().any(|run| run.key != current) {
-                let own: Vec<FileId> = own().map(|run| run.id).collect();
-                self.merge(&own)?;
-            }
-        }
+        self.merge_all(domain, |runs| runs.iter().any(|run| run.key != current))?;
         self.unlist_folded_logs(0, Space::Free)
     }
 }
@@ -199,5 +186,11 @@ impl Snapshot {
             let (key, value) = fact?;
             Ok((FileId(key.prefix()), decoded(SegmentFact::decode(value.as_bytes()))?))
         }))
+    }
+
+    /// The sum of a number over what the domain has in files.
+    pub(crate) fn sum_segments(&self, number: impl Fn(&SegmentFact) -> u64) -> Result<u64> {
+        let add = |sum: u64, fact: Result<(FileId, SegmentFact)>| Ok(sum.saturating_add(number(&fact?.1)));
+        self.segment_facts()?.try_fold(0, add)
     }
 }

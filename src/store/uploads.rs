@@ -16,7 +16,6 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::blob::frame_for;
-use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
@@ -180,41 +179,9 @@ impl Store {
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
         self.inner.uploads_of(&*self.inner)
     }
-
-    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and returns
-    /// how many.
-    ///
-    /// # Errors
-    /// What giving them up meets; those already given up stay so.
-    pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
-        let Some(since) = self.inner.open_time().checked_sub(milliseconds(idle)) else { return Ok(0) };
-        let snapshot = self.inner.snapshot();
-        let mut count = 0;
-        for domain in snapshot.domains() {
-            count += self.inner.expire_uploads_of(*domain, since)?;
-        }
-        Ok(count)
-    }
 }
 
 impl Inner {
-    /// Gives up the uploads of a domain that were not touched since an open time.
-    fn expire_uploads_of(&self, domain: DomainId, since: u64) -> Result<usize> {
-        let mut count = 0;
-        for (id, _) in self.upload_facts(domain)?.into_iter().filter(|(_, fact)| fact.touched <= since) {
-            if self.is_upload_busy(id) {
-                continue; // its client is sending
-            }
-            match self.commit(domain, Request::CancelUpload { id, untouched_since: Some(since) }) {
-                Ok(_) => count += 1,
-                Err(Error::UploadNotFound { .. }) => continue, // committed or cancelled meanwhile
-                Err(error) => return Err(error),
-            }
-            self.forget_upload(id);
-        }
-        Ok(count)
-    }
-
     pub(crate) fn begin_upload(&self, algorithm: Algorithm, into: &dyn Destination) -> Result<UploadId> {
         let id = UploadId(random()?);
         let now = self.now();

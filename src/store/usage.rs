@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::Result;
-use crate::facts::{Family, SegmentFact};
 use crate::store::Store;
-use crate::store::view::decoded;
 
 /// Space taken, in bytes. See [`Store::usage`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,13 +33,12 @@ impl Store {
         // A log file counts once, however many domains have something in it.
         let mut files = HashSet::new();
         for snapshot in snapshot.each_domain() {
-            for fact in snapshot.facts(Family::Segment, [0; 32])? {
-                let (key, value) = fact?;
-                let segment = decoded(SegmentFact::decode(value.as_bytes()))?;
+            for fact in snapshot.segment_facts()? {
+                let (file, segment) = fact?;
                 usage.live_bytes += segment.live_bytes;
                 usage.dead_bytes += segment.frame_bytes.saturating_sub(segment.live_bytes);
                 usage.blobs += u64::from(segment.live_frames);
-                files.insert(key.prefix());
+                files.insert(file);
             }
         }
         usage.segments = files.len() as u64;
