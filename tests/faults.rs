@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::watched::Watched;
 use common::{Random, observe};
-use strongroom::vfs::{Fault, File, OpenMode, SimVfs, Vfs};
+use strongroom::vfs::{Fault, OpenMode, SimVfs, Vfs};
 use strongroom::{Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, Store};
 
 fn options(disk: &SimVfs) -> Options {
@@ -37,51 +38,22 @@ struct Refusal {
     times: Arc<AtomicU64>,
 }
 
-/// A simulated disk where opening files fails at times, as it does where a process has too many open.
-#[derive(Debug)]
-struct Crowded {
-    disk: SimVfs,
-    refusals: Vec<Refusal>,
-}
-
 fn take(count: &AtomicU64) -> bool {
     count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
-impl Vfs for Crowded {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        for refusal in &self.refusals {
+/// A simulated disk where opening files fails at times, as it does where a process has too many open.
+fn crowded(disk: &SimVfs, refusals: Vec<Refusal>) -> Arc<dyn Vfs> {
+    let opening = move |path: &Path, mode: OpenMode| {
+        for refusal in &refusals {
             let is_meant = mode == refusal.mode && path.to_string_lossy().ends_with(refusal.ending);
             if is_meant && !take(&refusal.after) && take(&refusal.times) {
                 return Err(io::Error::from_raw_os_error(24)); // EMFILE
             }
         }
-        self.disk.open(path, mode)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        Vfs::lock(&self.disk, path)
-    }
+        Ok(())
+    };
+    Arc::new(Watched { opening: Box::new(opening), ..Watched::new(disk) })
 }
 
 #[test]
@@ -96,9 +68,8 @@ fn files_that_can_not_be_opened_for_a_moment_cost_a_step_of_maintenance_and_noth
     let mut random = Random(1);
     for round in 0..40u64 {
         let disk = SimVfs::new();
-        let vfs = Arc::new(Crowded { disk: disk.clone(), refusals: kinds.to_vec() });
-        let open =
-            || options(&disk).memtable_size(1 << 10).vfs(Arc::clone(&vfs) as Arc<dyn Vfs>).open("/store").unwrap();
+        let vfs = crowded(&disk, kinds.to_vec());
+        let open = || options(&disk).memtable_size(1 << 10).vfs(Arc::clone(&vfs)).open("/store").unwrap();
         let store = open();
         let mut stored: Vec<Digest> = Vec::new();
         let mut failed = 0;

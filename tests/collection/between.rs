@@ -1,68 +1,20 @@
 //! What others do, or have done, while files are compacted.
 
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use strongroom::registry::RepositorySettings;
-use strongroom::vfs::{File, OpenMode, SimVfs, Vfs};
+use strongroom::vfs::{OpenMode, Vfs as _};
 use strongroom::{Algorithm, CollectOptions, Digest, GoOn, Options, PinOptions, Store};
 
 use super::{collect, is_whole};
 use crate::common::registry::{Lab, assert_sound, name};
+use crate::common::watched::Watched;
 use crate::common::{Random, encrypted_disk};
 
+/// What happens once.
 type Hook = Box<dyn FnOnce() + Send>;
-
-/// A disk on which something happens when the first log file is removed: between two commits of a compaction.
-#[derive(Clone)]
-struct Hooked {
-    disk: SimVfs,
-    hook: Arc<Mutex<Option<Hook>>>,
-}
-
-impl std::fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hooked")
-    }
-}
-
-impl Vfs for Hooked {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.disk.open(path, mode)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let is_log = path.starts_with("/store/log") && self.disk.open(path, OpenMode::Read).is_ok();
-        self.disk.remove(path)?;
-        let hook = if is_log { self.hook.lock().unwrap().take() } else { None };
-        if let Some(hook) = hook {
-            hook();
-        }
-        Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(path)
-    }
-}
 
 /// Log files of 256 KiB, nothing kept for events, and nothing that goes by itself.
 fn options(lab: &Lab) -> Options {
@@ -85,8 +37,14 @@ fn scattered(store: &Store, count: u64, len: usize) -> Vec<Digest> {
 #[test]
 fn a_pack_whose_first_blobs_are_removed_while_the_others_are_published_loses_none() {
     let lab = Lab::new();
-    let vfs = Hooked { disk: lab.disk.clone(), hook: Arc::default() };
-    let hook = Arc::clone(&vfs.hook);
+    // What happens when the first log file is removed: between two commits of a compaction.
+    let hook: Arc<Mutex<Option<Hook>>> = Arc::default();
+    let hooked = Arc::clone(&hook);
+    let removed = move |path: &Path| {
+        let hook = if path.starts_with("/store/log") { hooked.lock().unwrap().take() } else { None };
+        hook.into_iter().for_each(|hook| hook());
+    };
+    let vfs = Watched { removed: Box::new(removed), ..Watched::new(&lab.disk) };
     let store = Arc::new(options(&lab).memtable_size(1 << 20).vfs(Arc::new(vfs)).open("/store").unwrap());
     let kept = scattered(&store, 1200, 400);
     let (first, rest) = kept.split_at(256);

@@ -9,6 +9,7 @@ pub mod pair;
 pub mod registry;
 pub mod repositories;
 pub mod tour;
+pub mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
