@@ -382,8 +382,7 @@ fn name(name: &str) -> RepositoryName {
 
 /// An image of these blobs, the first of which is its configuration.
 fn manifest(blobs: &[Digest], n: u64) -> String {
-    let descriptor =
-        |digest: &Digest| format!(r#"{{"mediaType":"application/octet-stream","digest":"{digest}","size":9}}"#);
+    let descriptor = |digest: &Digest| format!(r#"{{"mediaType":"application/octet-stream","digest":"{digest}"}}"#);
     let layers: Vec<String> = blobs.iter().skip(1).map(descriptor).collect();
     let (config, layers) = (descriptor(&blobs[0]), layers.join(","));
     format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}],"annotations":{{"build":"{n}"}}}}"#)

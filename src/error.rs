@@ -315,7 +315,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestProblem {
-    /// It is not JSON, or a field has another type than manifests have.
+    /// It is not JSON, or not UTF-8, or a key stands there twice, or a field has another type than manifests have.
     #[error("unexpected content at line {line}, column {column}")]
     Syntax {
         /// The line, from 1.
@@ -337,6 +337,18 @@ pub enum ManifestProblem {
         /// The media type.
         media_type: String,
     },
+    /// A key differs from one that means something in the case of its letters only. Some parsers, Go's among them, take it for
+    /// that one, so clients would see another manifest than the registry.
+    #[error("key {found:?} is read as {key:?} by some, and not by others")]
+    Ambiguous {
+        /// The key that means something.
+        key: &'static str,
+        /// The key found, cut to 200 characters.
+        found: String,
+    },
+    /// An object has more annotations than 1,000, or longer ones than 256 KiB in all.
+    #[error("more annotations than 1,000, or than 256 KiB in all")]
+    Annotations,
     /// A field that its media type requires is missing or has a value that it may not have.
     #[error("field {field:?} is missing or not as it has to be")]
     Field {
@@ -347,6 +359,16 @@ pub enum ManifestProblem {
     /// to wait until it is held no more.
     #[error("another manifest holds it, so that it can't come to hold manifests")]
     References,
+    /// A descriptor gives another size than its blob or manifest has, or than another descriptor of the same.
+    #[error("{digest} has {expected} bytes, not {found}")]
+    Size {
+        /// What is referenced.
+        digest: Digest,
+        /// Its length in bytes.
+        expected: u64,
+        /// The length that the manifest says it has.
+        found: u64,
+    },
     /// A digest is not well-formed, or of an algorithm that is not known.
     #[error("invalid digest {digest:?}")]
     Digest {

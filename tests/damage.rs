@@ -166,7 +166,7 @@ fn interrogate_repository(
         Err(error) => fails(error, "blobs of a repository"),
     }
     match repository.referrers(&known.images[0].1, None, None, 100) {
-        Ok(referrers) => assert_eq!(referrers.len(), known.images.len() - 1, "{context}"),
+        Ok(page) => assert_eq!(page.referrers.len(), known.images.len() - 1, "{context}"),
         Err(error) => fails(error, "referrers"),
     }
 }

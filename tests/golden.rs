@@ -89,7 +89,7 @@ fn pull(store: &Store) {
     assert_eq!(Digest::of(Algorithm::Sha256, &manifest.content), manifest.digest);
     let info = repository.manifest_info(&manifest.digest.into()).unwrap();
     assert!(info.references == 1 && info.pulled_ms.is_some());
-    assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().len(), 1);
+    assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().referrers.len(), 1);
     assert_eq!(repository.blobs(None, 9).unwrap().iter().map(|blob| blob.references).sum::<u32>(), 3);
     assert_eq!(repository.manifests(None, 9).unwrap().len(), 3);
 }

@@ -348,7 +348,7 @@ fn what_manifests_refer_to_is_not_deleted() {
     let digest = server.push_image("repo", "v1", "config");
     let config = Digest::of(Algorithm::Sha256, b"config");
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX,
-        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": 1 }] });
+        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": image(config, 6).to_string().len() }] });
     let pushed = server.push_manifest("repo", "index", &index);
     let delete = |path: String| server.send("DELETE", &path, &[], &[]);
     let refused = delete(format!("/v2/repo/blobs/{config}"));

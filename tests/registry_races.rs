@@ -134,7 +134,7 @@ fn an_index_is_refused_or_has_its_children() {
         || {
             tolerate(ours.delete_manifest(&child));
             // What is listed is whole, whatever happens meanwhile.
-            let listed = ours.referrers(&subject, None, None, 9).unwrap();
+            let listed = ours.referrers(&subject, None, None, 9).unwrap().referrers;
             assert!(listed.len() <= 1 && listed.iter().all(|referrer| referrer.digest == child));
             let both: [Reference; 2] = [child.into(), parent.into()];
             ours.delete_batch(&both).unwrap().into_iter().for_each(tolerate);

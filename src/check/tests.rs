@@ -50,7 +50,7 @@ fn open(disk: &SimVfs) -> Store {
 }
 
 fn descriptor(digest: &Digest) -> String {
-    format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1}}"#)
+    format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}"}}"#)
 }
 
 fn push(repository: &Repository<'_>, kind: &str, rest: &str, tag: &str) -> Digest {

@@ -144,8 +144,14 @@ pub(crate) struct ManifestFact {
 }
 
 impl ManifestFact {
+    /// About how long an encoded fact is that holds nothing, in bytes.
+    pub(crate) const MIN_LEN: usize = 200;
+
+    /// How long what it holds is in it, each, with a digest of 32 bytes.
+    pub(crate) const HELD_LEN: usize = 34;
+
     pub(crate) fn encode(&self) -> Value {
-        let mut out = Vec::with_capacity(200 + 34 * self.held.len());
+        let mut out = Vec::with_capacity(Self::MIN_LEN + Self::HELD_LEN * self.held.len());
         out.put_u48(self.len);
         out.put_u64(self.pushed);
         out.put_u32(self.count);

@@ -33,7 +33,7 @@ use crate::facts::{
 };
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
-use crate::registry::document::Document;
+use crate::registry::document::{Document, Reference as Referenced};
 use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag, find};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
@@ -105,21 +105,34 @@ fn unlink(facts: &mut Facts<'_>, key: Key, link: &LinkFact) -> Result<()> {
     Ok(())
 }
 
-/// Counts one more manifest that holds something; `false` where that is not there.
-fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<bool> {
+/// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false` where it
+/// is not there.
+fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held, size: Option<u64>) -> Result<bool> {
     match held {
         Held::Blob(digest) => {
-            let Some(link) = link_of(facts, id, digest)? else { return Ok(false) };
+            let Some((link, blob)) = find::link(facts, id, digest)? else { return Ok(false) };
+            check_size(digest, blob.len, size)?;
             let count = one_more(link.count)?;
             set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, ..link }));
         }
         Held::Manifest(digest) => {
             let Some(mut manifest) = find::manifest(facts, id, digest)? else { return Ok(false) };
+            check_size(digest, manifest.len, size)?;
             manifest.count = one_more(manifest.count)?;
             facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
         }
     }
     Ok(true)
+}
+
+fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
+    match said {
+        Some(found) if found != expected => {
+            let problem = ManifestProblem::Size { digest: *digest, expected, found };
+            Err(Error::InvalidManifest { problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from now on.
@@ -369,14 +382,16 @@ pub(crate) struct PutManifest {
 }
 
 impl PutManifest {
-    /// What it references, as what else that may be held, and whether it may be absent. Not itself, which references that are given with
-    /// a document can name: it is there when it is there, and if it held itself it could never be deleted.
-    fn references(&self) -> impl Iterator<Item = (Held, Option<Held>, bool)> + '_ {
-        let blobs = self.document.blobs.iter().map(|blob| (Held::Blob(blob.digest), None, blob.optional));
-        let manifests = self.document.manifests.iter().filter(|digest| **digest != self.digest);
-        let manifests = manifests.map(|digest| (Held::Manifest(*digest), None, self.sparse));
-        let others = self.document.others.iter();
-        let others = others.map(|digest| (Held::Manifest(*digest), Some(Held::Blob(*digest)), self.sparse));
+    /// What it references, as what that may be held, in the order in which that is tried, and whether it may be absent. Not
+    /// itself, which references that are given with a document can name: it is there when it is there, and if it held itself it
+    /// could never be deleted.
+    fn references(&self) -> impl Iterator<Item = (&Referenced, [Option<Held>; 2], bool)> + '_ {
+        let Document { blobs, manifests, others, .. } = &self.document;
+        let blobs = blobs.iter().map(|blob| (blob, [Some(Held::Blob(blob.digest)), None], blob.optional));
+        let manifests = manifests.iter().filter(|manifest| manifest.digest != self.digest);
+        let manifests = manifests.map(|one| (one, [Some(Held::Manifest(one.digest)), None], self.sparse));
+        let either = |digest| [Some(Held::Manifest(digest)), Some(Held::Blob(digest))];
+        let others = others.iter().map(move |other| (other, either(other.digest), self.sparse));
         blobs.chain(manifests).chain(others)
     }
 
@@ -385,18 +400,17 @@ impl PutManifest {
         let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
         let is_held = known.is_some_and(|known| known.count > 0);
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for (first, second, optional) in self.references() {
-            let choices = [Some(first), second];
+        for (reference, choices, optional) in self.references() {
             if choices.iter().flatten().any(|held| already.contains(held)) {
                 continue;
             }
             let mut found = None;
-            for held in choices.into_iter().flatten() {
-                if found.is_none() && hold(facts, self.repository.id, &held)? {
-                    found = Some(held);
+            for held in choices.iter().flatten() {
+                if found.is_none() && hold(facts, self.repository.id, held, reference.size)? {
+                    found = Some(*held);
                 }
             }
-            match (found, first) {
+            match (found, choices[0]) {
                 // What holds this one may be among those: then neither could ever be deleted.
                 (Some(Held::Manifest(_)), _) if is_held => {
                     return Err(Error::InvalidManifest { problem: ManifestProblem::References });
@@ -406,8 +420,8 @@ impl PutManifest {
                     new.push(held);
                 }
                 (None, _) if optional => {}
-                (None, Held::Blob(digest)) => blobs.push(digest),
-                (None, Held::Manifest(digest)) => manifests.push(digest),
+                (None, Some(Held::Manifest(digest))) => manifests.push(digest),
+                (None, _) => blobs.push(reference.digest),
             }
         }
         if blobs.is_empty() && manifests.is_empty() {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::MapAccess;
 
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
+use crate::registry::json::{self, Fields, Value};
 
 /// An OCI image manifest.
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -23,10 +24,12 @@ const NOT_DISTRIBUTED: [&str; 2] =
 /// The longest media type, in bytes: RFC 6838 allows 127 and 127.
 const MAX_MEDIA_TYPE: usize = 255;
 
-/// A blob that a manifest references.
+/// A blob or a manifest that a manifest references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlobReference {
+pub(crate) struct Reference {
     pub(crate) digest: Digest,
+    /// The length in bytes that the manifest says it has.
+    pub(crate) size: Option<u64>,
     /// Whether it may be absent: a layer that registries need not have.
     pub(crate) optional: bool,
 }
@@ -37,18 +40,17 @@ pub(crate) struct Document {
     pub(crate) artifact_type: Option<String>,
     pub(crate) subject: Option<Digest>,
     /// The blobs that it references, each once.
-    pub(crate) blobs: Vec<BlobReference>,
+    pub(crate) blobs: Vec<Reference>,
     /// The manifests that it references, each once.
-    pub(crate) manifests: Vec<Digest>,
+    pub(crate) manifests: Vec<Reference>,
     /// What an index lists under media types that are not those of manifests known here, each once: manifests or blobs. Build
     /// caches are indexes of layers.
-    pub(crate) others: Vec<Digest>,
+    pub(crate) others: Vec<Reference>,
 }
 
-/// The fields that matter here. All others are left as they are: the document is stored byte for byte.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Fields {
+/// The fields of manifests and indexes that matter here. All others are left as they are: the document is stored byte for byte.
+#[derive(Default)]
+struct Manifest {
     schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
@@ -56,28 +58,87 @@ struct Fields {
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
+    /// Those of the first schema of Docker's manifests.
+    has_old_layers: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+impl<'de> Fields<'de> for Manifest {
+    const KEYS: &'static [&'static str] = &[
+        "schemaVersion",
+        "mediaType",
+        "artifactType",
+        "config",
+        "layers",
+        "manifests",
+        "subject",
+        "annotations",
+        "fsLayers",
+    ];
+
+    fn take<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        match key {
+            "schemaVersion" => self.schema_version = value.length("schemaVersion")?,
+            "mediaType" => self.media_type = value.text()?,
+            "artifactType" => self.artifact_type = value.text()?,
+            "config" => self.config = value.object()?,
+            "layers" => self.layers = value.list()?,
+            "manifests" => self.manifests = value.list()?,
+            "subject" => self.subject = value.object()?,
+            "annotations" => drop(value.annotations()?),
+            "fsLayers" => self.has_old_layers = value.present()?,
+            _ => value.skip()?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
 struct Descriptor {
     media_type: Option<String>,
-    digest: String,
+    digest: Option<Digest>,
+    size: Option<u64>,
+}
+
+impl<'de> Fields<'de> for Descriptor {
+    const KEYS: &'static [&'static str] =
+        &["mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"];
+
+    fn take<A: MapAccess<'de>>(&mut self, key: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        match key {
+            "mediaType" => self.media_type = value.text()?,
+            "digest" => self.digest = Some(value.digest()?),
+            "size" => self.size = value.length("size")?,
+            "annotations" => drop(value.annotations()?),
+            "platform" => {
+                value.object::<Platform>()?;
+            }
+            _ => value.skip()?,
+        }
+        Ok(())
+    }
 }
 
 impl Descriptor {
-    fn digest(&self) -> Result<Digest> {
-        let digest = || self.digest.chars().take(200).collect();
-        self.digest.parse().map_err(|_| invalid(ManifestProblem::Digest { digest: digest() }))
+    fn reference(&self) -> Result<Reference> {
+        let digest = self.digest.ok_or_else(|| invalid(ManifestProblem::Field { field: "digest" }))?;
+        Ok(Reference { digest, size: self.size, optional: false })
+    }
+}
+
+/// What clients choose a manifest of an index by.
+#[derive(Default)]
+struct Platform;
+
+impl<'de> Fields<'de> for Platform {
+    const KEYS: &'static [&'static str] = &["architecture", "os", "os.version", "os.features", "variant", "features"];
+
+    fn take<A: MapAccess<'de>>(&mut self, _: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+        value.skip()
     }
 }
 
 fn invalid(problem: ManifestProblem) -> Error {
     Error::InvalidManifest { problem }
-}
-
-fn syntax(error: &serde_json::Error) -> Error {
-    invalid(ManifestProblem::Syntax { line: error.line(), column: error.column() })
 }
 
 /// Checks that a media type is one as to its form.
@@ -100,10 +161,7 @@ impl Document {
             OCI_INDEX | DOCKER_LIST => true,
             _ => return Err(invalid(ManifestProblem::UnknownMediaType { media_type: media_type.to_owned() })),
         };
-        if content.trim_ascii_start().first() != Some(&b'{') {
-            return Err(invalid(ManifestProblem::Syntax { line: 1, column: 1 })); // serde takes a list for an object too
-        }
-        let fields: Fields = serde_json::from_slice(content).map_err(|error| syntax(&error))?;
+        let fields: Manifest = json::parse(content)?;
         let field = |field| invalid(ManifestProblem::Field { field });
         if fields.schema_version != Some(2) {
             return Err(field("schemaVersion"));
@@ -118,9 +176,12 @@ impl Document {
         if !is_index && fields.manifests.is_some() {
             return Err(field("manifests"));
         }
+        if fields.has_old_layers {
+            return Err(field("fsLayers"));
+        }
         let mut document = Self {
             artifact_type: fields.artifact_type.filter(|kind| !kind.is_empty()),
-            subject: fields.subject.as_ref().map(Descriptor::digest).transpose()?,
+            subject: fields.subject.map(|subject| Ok(subject.reference()?.digest)).transpose()?,
             ..Self::default()
         };
         if is_index {
@@ -128,51 +189,75 @@ impl Document {
                 let kind = listed.media_type.as_deref().unwrap_or(OCI_MANIFEST);
                 let is_manifest = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&kind);
                 let list = if is_manifest { &mut document.manifests } else { &mut document.others };
-                list.push(listed.digest()?);
+                list.push(listed.reference()?);
             }
         } else {
             let config = fields.config.ok_or_else(|| field("config"))?;
-            document.blobs.push(BlobReference { digest: config.digest()?, optional: false });
+            document.blobs.push(config.reference()?);
             for layer in fields.layers.iter().flatten() {
                 let kind = layer.media_type.as_deref().unwrap_or_default();
                 let optional = NOT_DISTRIBUTED.iter().any(|beginning| kind.starts_with(beginning));
-                document.blobs.push(BlobReference { digest: layer.digest()?, optional });
+                document.blobs.push(Reference { optional, ..layer.reference()? });
             }
             document.artifact_type = document.artifact_type.or(config.media_type.filter(|kind| !kind.is_empty()));
         }
         if let Some(kind) = &document.artifact_type {
             check_media_type(kind).map_err(|_| field("artifactType"))?;
         }
-        Ok(document.without_repetitions())
-    }
-
-    /// A document whose references are given.
-    pub(crate) fn of_references(blobs: &[Digest], manifests: &[Digest]) -> Self {
-        let blobs = blobs.iter().map(|digest| BlobReference { digest: *digest, optional: false }).collect();
-        let document = Self { blobs, manifests: manifests.to_vec(), ..Self::default() };
         document.without_repetitions()
     }
 
-    /// Each reference once: a blob that is referenced as one that must be there must be there.
-    fn without_repetitions(mut self) -> Self {
-        self.blobs.sort_unstable_by_key(|blob| (blob.digest, blob.optional));
-        self.blobs.dedup_by_key(|blob| blob.digest);
-        for list in [&mut self.manifests, &mut self.others] {
-            list.sort_unstable();
-            list.dedup();
+    /// A document whose references are given.
+    pub(crate) fn of_references(blobs: &[Digest], manifests: &[Digest]) -> Result<Self> {
+        let references = |digests: &[Digest]| {
+            digests.iter().map(|digest| Reference { digest: *digest, size: None, optional: false }).collect()
+        };
+        let document = Self { blobs: references(blobs), manifests: references(manifests), ..Self::default() };
+        document.without_repetitions()
+    }
+
+    /// Each reference once, with the one size that is said of it: a blob that is referenced as one that must be there must be
+    /// there.
+    fn without_repetitions(mut self) -> Result<Self> {
+        for list in [&mut self.blobs, &mut self.manifests, &mut self.others] {
+            list.sort_unstable_by_key(|reference| (reference.digest, reference.optional));
+            let mut differing = None;
+            list.dedup_by(|again, first| {
+                let is_same = again.digest == first.digest;
+                if is_same
+                    && let (Some(expected), Some(found)) = (first.size, again.size)
+                    && expected != found
+                {
+                    differing = Some(ManifestProblem::Size { digest: first.digest, expected, found });
+                }
+                if is_same {
+                    first.size = first.size.or(again.size);
+                }
+                is_same
+            });
+            if let Some(problem) = differing {
+                return Err(invalid(problem));
+            }
         }
-        self
+        Ok(self)
     }
 }
 
-/// The annotations of a manifest; none where it has none, or is no JSON document.
+/// The annotations of a manifest; none where it has none, or is no document as [`json`] has them.
 pub(crate) fn annotations(content: &[u8]) -> BTreeMap<String, String> {
-    #[derive(Deserialize)]
-    struct Annotated {
-        annotations: Option<BTreeMap<String, String>>,
+    #[derive(Default)]
+    struct Annotated(BTreeMap<String, String>);
+
+    impl<'de> Fields<'de> for Annotated {
+        const KEYS: &'static [&'static str] = &["annotations"];
+
+        fn take<A: MapAccess<'de>>(&mut self, _: &str, value: Value<'_, A>) -> Result<(), A::Error> {
+            self.0 = value.annotations()?;
+            Ok(())
+        }
     }
-    let parsed = serde_json::from_slice::<Annotated>(content).ok();
-    parsed.and_then(|parsed| parsed.annotations).unwrap_or_default()
+
+    json::parse(content).map(|Annotated(annotations)| annotations).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -182,6 +267,10 @@ mod tests {
 
     fn digest(n: u8) -> Digest {
         Digest::of(Algorithm::Sha256, &[n])
+    }
+
+    fn sized(n: u8) -> Reference {
+        Reference { digest: digest(n), size: Some(1), optional: false }
     }
 
     fn descriptor(kind: &str, n: u8) -> String {
@@ -236,12 +325,12 @@ mod tests {
         let content =
             format!(r#"{{"schemaVersion":2,"artifactType":"x/y","manifests":[{}]}}"#, descriptor(OCI_MANIFEST, 1));
         let document = Document::parse(OCI_INDEX, content.as_bytes()).unwrap();
-        assert_eq!((document.manifests, document.blobs), (vec![digest(1)], vec![]));
+        assert_eq!((document.manifests, document.blobs), (vec![sized(1)], vec![]));
         assert_eq!(document.artifact_type.as_deref(), Some("x/y"));
         assert!(Document::parse(DOCKER_LIST, br#"{"schemaVersion":2,"manifests":[]}"#).unwrap().manifests.is_empty());
         let cache = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor("application/vnd.x.layer", 1));
         let cache = Document::parse(OCI_INDEX, cache.as_bytes()).unwrap();
-        assert_eq!((cache.manifests, cache.others), (vec![], vec![digest(1)]));
+        assert_eq!((cache.manifests, cache.others), (vec![], vec![sized(1)]));
     }
 
     #[test]

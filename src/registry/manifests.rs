@@ -113,7 +113,7 @@ impl PutManifest {
             None => Document::parse(&self.media_type, content),
             Some((blobs, manifests)) => {
                 Error::check_limit("the number of references", blobs.len() + manifests.len(), MAX_REFERENCES)?;
-                Ok(Document::of_references(blobs, manifests))
+                Document::of_references(blobs, manifests)
             }
         }
     }

@@ -59,8 +59,10 @@ mod document;
 mod events;
 pub(crate) mod find;
 mod housekeeping;
+mod json;
 mod manifests;
 mod name;
+mod referrers;
 mod repository;
 mod settings;
 mod tags;
@@ -69,9 +71,10 @@ pub use blobs::BlobInfo;
 pub use events::{Event, EventKind, Events};
 pub use manifests::{ExpectTag, Manifest, ManifestInfo, Pushed, PutManifest};
 pub use name::{Reference, RepositoryName, Tag, TagFilter};
+pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};
 pub use settings::{RepositoryInfo, RepositorySettings, TagMutability};
-pub use tags::{Referrer, TagInfo};
+pub use tags::TagInfo;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use document::{Document, annotations};

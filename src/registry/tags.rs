@@ -1,14 +1,11 @@
-//! Tags, and what refers to a manifest.
-
-use std::collections::BTreeMap;
+//! Tags.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, Prefix, ReferrerFact, TagFact};
+use crate::facts::{Family, Prefix, TagFact};
 use crate::id::RepositoryId;
 use crate::names::{NameKind, first_names, tag_name};
 use crate::registry::changes::SetTag;
-use crate::registry::document::annotations;
 use crate::registry::{ExpectTag, Reference, Repository, Tag, find};
 use crate::store::view::decoded;
 
@@ -22,22 +19,6 @@ pub struct TagInfo {
     pub digest: Digest,
     /// Since when, by the wall clock, in milliseconds since 1970.
     pub updated_ms: u64,
-}
-
-/// A manifest that refers to a subject: what its descriptor says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Referrer {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// Its media type.
-    pub media_type: String,
-    /// Its artifact type: its `artifactType`, or the media type of its config.
-    pub artifact_type: Option<String>,
-    /// Its length in bytes.
-    pub len: u64,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
 }
 
 impl Repository<'_> {
@@ -106,47 +87,5 @@ impl Repository<'_> {
         }
         tags.sort_unstable();
         Ok(tags)
-    }
-
-    /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type if one is
-    /// given, at most `limit` of them.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where facts, or one of the manifests, are damaged.
-    pub fn referrers(
-        &self,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<Referrer>> {
-        let snapshot = self.snapshot()?;
-        let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));
-        let mut referrers = Vec::new();
-        for fact in snapshot.scan_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
-            if referrers.len() == limit {
-                break;
-            }
-            let fact = decoded(ReferrerFact::decode(fact?.1.as_bytes()))?;
-            if fact.subject != *subject {
-                continue; // it begins with the same bytes
-            }
-            let manifest = decoded(find::manifest(&snapshot, self.id, &fact.digest)?)?;
-            if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
-                continue;
-            }
-            let content = match self.inner.get(self.domain, &fact.digest) {
-                Err(Error::BlobNotFound { .. }) => continue, // deleted since
-                blob => blob?.bytes()?,
-            };
-            referrers.push(Referrer {
-                digest: fact.digest,
-                media_type: manifest.media_type,
-                artifact_type: manifest.artifact_type,
-                len: manifest.len,
-                annotations: annotations(&content),
-            });
-        }
-        Ok(referrers)
     }
 }

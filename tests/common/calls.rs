@@ -417,10 +417,7 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
     let subjects: BTreeSet<Digest> =
         seen.manifests.iter().flat_map(|(digest, one)| one.subject.into_iter().chain([*digest])).collect();
     for subject in subjects {
-        let listed = pages(|after| {
-            let after = after.map(|referrer: &strongroom::registry::Referrer| &referrer.digest);
-            repository.referrers(&subject, None, after, 2)
-        });
+        let listed = super::registry::referrer_pages(&repository, &subject, None, 2).concat();
         let listed: BTreeMap<_, _> = listed.into_iter().map(|one| (one.digest, one.artifact_type)).collect();
         let expected = seen.manifests.iter().filter(|(_, manifest)| manifest.subject == Some(subject));
         let expected: BTreeMap<_, _> = expected.map(|(digest, one)| (*digest, one.artifact_type.clone())).collect();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use strongroom::registry::{Pushed, PutManifest, Reference, Repository, RepositoryName, RepositorySettings, Tag};
+use strongroom::registry::{
+    Pushed, PutManifest, Reference, Referrer, Repository, RepositoryName, RepositorySettings, Tag,
+};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, Digest, Error, Options, Result, Store};
 
@@ -22,9 +24,9 @@ pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
     super::options(disk, clock)
 }
 
-/// A descriptor, as a manifest has them.
+/// A descriptor, as a manifest has them, without a size.
 pub fn descriptor(media_type: &str, digest: &Digest) -> String {
-    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#)
+    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}"}}"#)
 }
 
 fn subject(subject: Option<&Digest>) -> String {
@@ -118,6 +120,26 @@ pub fn missing<T: std::fmt::Debug>(refused: Result<T>) -> (Vec<Digest>, Vec<Dige
             (blobs, manifests)
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// The pages of a subject's referrers, those of a type if one is given.
+pub fn referrer_pages(
+    repository: &Repository<'_>,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    limit: usize,
+) -> Vec<Vec<Referrer>> {
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = repository.referrers(subject, artifact_type, after.as_ref(), limit).expect("a page of referrers");
+        assert!(page.referrers.len() <= limit);
+        assert!(page.next.is_none() || page.next != after, "each page goes on");
+        pages.push(page.referrers);
+        after = page.next;
+        if after.is_none() {
+            return pages;
+        }
     }
 }
 

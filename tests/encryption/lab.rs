@@ -525,7 +525,7 @@ impl<'a> Interrogation<'a> {
             });
             let referrers = expected.manifests.values().filter(|one| one.subject == Some(*digest)).count();
             let listed = repository.referrers(digest, None, None, usize::MAX);
-            self.ask("referrers", listed, |found| found.len() == referrers);
+            self.ask("referrers", listed, |found| found.referrers.len() == referrers);
         }
         let tags = repository.tags(None, usize::MAX);
         self.ask("tags", tags, |found| found.iter().map(|tag| tag.to_string()).eq(expected.tags.keys().cloned()));

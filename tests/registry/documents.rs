@@ -16,7 +16,7 @@ fn problem(repository: &Repository<'_>, media_type: &str, document: &str) -> Man
 }
 
 fn layer(media_type: &str, digest: &Digest) -> String {
-    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#)
+    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}"}}"#)
 }
 
 fn document(config: &Digest, layers: &[String]) -> String {
@@ -85,6 +85,82 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn keys_that_some_clients_read_as_others_are_refused() {
+    // Go's parser takes a key in any case: to it this image has a layer, which the registry did not hold.
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let config = layer("a/b", &blob(&ours, "config"));
+    let away = layer("a/b", &Digest::of(Algorithm::Sha256, b"away"));
+    for (media_type, document) in [
+        (IMAGE, format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"Layers":[{away}]}}"#)),
+        (IMAGE, format!(r#"{{"schemaVersion":2,"config":{config},"layer\u017f":[{away}]}}"#)),
+        (IMAGE, format!(r#"{{"schemaVersion":2,"config":{config},"FSLAYERS":[]}}"#)),
+        (IMAGE, format!(r#"{{"schemaVersion":2,"config":{}}}"#, config.replace("digest", "Digest"))),
+        (INDEX, format!(r#"{{"schemaVersion":2,"manifests":[],"Manifests":[{away}]}}"#)),
+        (INDEX, format!(r#"{{"schemaVersion":2,"manifests":[],"subject":{}}}"#, away.replace("digest", "DIGEST"))),
+    ] {
+        assert!(matches!(problem(&ours, media_type, &document), ManifestProblem::Ambiguous { .. }), "{document}");
+    }
+    let platform =
+        format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, away.replacen('{', r#"{"platform":{"OS":"x"},"#, 1));
+    assert!(matches!(problem(&ours, INDEX, &platform), ManifestProblem::Ambiguous { key: "os", .. }));
+    let old = format!(r#"{{"schemaVersion":2,"config":{config},"fsLayers":[{{"blobSum":"x"}}]}}"#);
+    assert!(matches!(problem(&ours, IMAGE, &old), ManifestProblem::Field { field: "fsLayers" }));
+    for annotations in [r#"{"n":1}"#, r#"{"n":null}"#, r#"["n"]"#, r#"{"n":"1","n":"2"}"#] {
+        let top = format!(r#"{{"schemaVersion":2,"config":{config},"annotations":{annotations}}}"#);
+        let inner = config.replacen('{', &format!(r#"{{"annotations":{annotations},"#), 1);
+        for document in [top, format!(r#"{{"schemaVersion":2,"config":{inner}}}"#)] {
+            assert!(matches!(problem(&ours, IMAGE, &document), ManifestProblem::Syntax { .. }), "{document}");
+        }
+    }
+    let mut no_text = format!(r#"{{"schemaVersion":2,"config":{config},"anything":"?"}}"#).into_bytes();
+    *no_text.iter_mut().rfind(|byte| **byte == b'?').unwrap() = 0xff;
+    let refused = ours.put_manifest(&no_text, PutManifest::new(IMAGE));
+    assert!(matches!(refused, Err(Error::InvalidManifest { problem: ManifestProblem::Syntax { line: 1, .. } })));
+    assert_eq!(store.usage().unwrap().blobs, 1, "nothing was stored");
+}
+
+#[test]
+fn sizes_are_those_of_what_is_referenced() {
+    // containerd pulls no image whose manifest gives a layer another size than it has.
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let (config, child) = (blob(&ours, "config"), push_image(&ours, "image", &[]));
+    let len = ours.manifest_info(&child.into()).unwrap().len;
+    let sized = |digest: &Digest, size: &str| format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#);
+    let image = |config: &str, more: &str| format!(r#"{{"schemaVersion":2,"config":{config}{more}}}"#);
+    for size in ["-1", "6.0", "6e0", "9223372036854775808"] {
+        for document in [
+            image(&sized(&config, size), ""),
+            image(&sized(&config, "6"), &format!(r#","subject":{}"#, sized(&child, size))),
+        ] {
+            assert!(matches!(problem(&ours, IMAGE, &document), ManifestProblem::Field { field: "size" }), "{document}");
+        }
+    }
+    let differs = |media_type: &str, document: &str, digest: Digest, expected: u64, found: u64| {
+        assert_eq!(problem(&ours, media_type, document), ManifestProblem::Size { digest, expected, found });
+    };
+    differs(IMAGE, &image(&sized(&config, "7"), ""), config, 6, 7);
+    differs(IMAGE, &image(&sized(&config, "6"), &format!(r#","layers":[{}]"#, sized(&config, "5"))), config, 6, 5);
+    let list = |kind: &str, size: u64| {
+        let listed = sized(&child, &size.to_string()).replace("a/b", kind);
+        format!(r#"{{"schemaVersion":2,"manifests":[{listed}]}}"#)
+    };
+    for kind in [IMAGE, "a/b"] {
+        differs(INDEX, &list(kind, len + 1), child, len, len + 1);
+        push(&ours, (INDEX, list(kind, len)), &[]);
+    }
+    push(&ours, (IMAGE, image(&sized(&config, "6"), "")), &[]);
+    // Of what is not there, and need not be, nobody knows better.
+    let away = sized(&Digest::of(Algorithm::Sha256, b"away"), "5")
+        .replace("a/b", "application/vnd.docker.image.rootfs.foreign.x");
+    push(&ours, (IMAGE, image(&sized(&config, "6"), &format!(r#","layers":[{away}]"#))), &[]);
+    assert_sound(&store);
+}
+
+#[test]
 fn a_manifest_has_one_media_type() {
     let lab = Lab::new();
     let store = lab.open();
@@ -125,15 +201,15 @@ fn deep_nesting_does_no_harm_and_digests_that_are_none_are_refused() {
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
         let deep = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
         let with = |field: &str| document(&config, &[]).replacen('{', &format!(r#"{{"{field}":{deep},"#), 1);
-        for field in ["mediaType", "config", "layers", "subject"] {
+        for field in ["mediaType", "config", "layers", "annotations"] {
             assert!(matches!(problem(&ours, IMAGE, &with(field)), ManifestProblem::Syntax { .. }));
         }
-        for field in ["annotations", "anything"] {
-            let subject = format!(r#"{{"subject":{},"#, layer("a/b", &subject));
-            let digest = push(&ours, (IMAGE, with(field).replacen('{', &subject, 1)), &[]);
-            let referrers = ours.referrers(&subject_of(&ours, &digest), None, None, 9).unwrap();
-            assert!(referrers.iter().any(|found| found.digest == digest && found.annotations.is_empty()));
-        }
+        let no_descriptor = problem(&ours, IMAGE, &with("subject"));
+        assert!(matches!(no_descriptor, ManifestProblem::Syntax { .. } | ManifestProblem::Field { field: "digest" }));
+        let subject = format!(r#"{{"subject":{},"#, layer("a/b", &subject));
+        let digest = push(&ours, (IMAGE, with("anything").replacen('{', &subject, 1)), &[]);
+        let referrers = ours.referrers(&subject_of(&ours, &digest), None, None, 9).unwrap().referrers;
+        assert!(referrers.iter().any(|found| found.digest == digest && found.annotations.is_empty()));
         ours.put_manifest(&deep, PutManifest::new("a/b").references([], [])).unwrap();
     }
     let bad = [
@@ -228,7 +304,7 @@ fn digests_of_all_algorithms_may_stand_everywhere() {
         let parent = push(index(&[child], None));
         let referrer = push(image(&[config], Some(&parent)));
         assert!([config, layer, child, parent, referrer].iter().all(|digest| digest.algorithm() == algorithm));
-        assert_eq!(ours.referrers(&parent, None, None, 9).unwrap()[0].digest, referrer);
+        assert_eq!(ours.referrers(&parent, None, None, 9).unwrap().referrers[0].digest, referrer);
         assert!(matches!(ours.delete_manifest(&child), Err(Error::ManifestInUse { .. })));
         assert_eq!(ours.tags_of(&referrer).unwrap(), [tag("v1")]);
         assert!(is_unknown(&ours.get_manifest(&Digest::of(Algorithm::Sha256, b"x").into())));
@@ -237,7 +313,7 @@ fn digests_of_all_algorithms_may_stand_everywhere() {
             let other = |digest: &Digest| Digest::from_bytes(Algorithm::Sha256, digest.as_bytes()).unwrap();
             assert!(is_gone(&ours.stat(&other(&layer))) && is_gone(&ours.claim(&other(&layer))));
             assert!(is_gone(&ours.remove_blob(&other(&layer))) && is_unknown(&ours.delete_manifest(&other(&child))));
-            assert!(ours.referrers(&other(&parent), None, None, 9).unwrap().is_empty());
+            assert!(ours.referrers(&other(&parent), None, None, 9).unwrap().referrers.is_empty());
             assert!(ours.tags_of(&other(&referrer)).unwrap().is_empty());
             let absent = [other(&config)];
             assert_eq!(missing(try_push(&ours, image(&absent, None), &[])).0, absent);

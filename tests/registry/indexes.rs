@@ -70,7 +70,7 @@ fn an_index_with_a_subject_holds_its_children_and_not_its_subject() {
     assert_eq!(in_use(ours.delete_manifest(&child)), 1);
     ours.delete_manifest(&subject).unwrap();
     assert_eq!(in_use(ours.delete_manifest(&child)), 1);
-    assert_eq!(ours.referrers(&subject, None, None, 9).unwrap()[0].digest, parent);
+    assert_eq!(ours.referrers(&subject, None, None, 9).unwrap().referrers[0].digest, parent);
     ours.delete_manifest(&parent).unwrap();
     ours.delete_manifest(&child).unwrap();
     assert_sound(&store);

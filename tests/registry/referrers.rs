@@ -1,15 +1,20 @@
 //! Referrers: listed under their subject, whichever comes first, and no burden to it.
 
-use strongroom::registry::{PutManifest, Repository};
-use strongroom::{Algorithm, Digest};
+use strongroom::registry::{PutManifest, Referrer, Repository};
+use strongroom::{Algorithm, Digest, Error, ManifestProblem};
 
 use crate::common::registry::{
-    IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, push, push_image, try_push,
+    IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, push, push_image, referrer_pages, try_push,
 };
 
 fn referrers(repository: &Repository<'_>, subject: &Digest) -> Vec<Digest> {
-    let mut digests: Vec<_> =
-        repository.referrers(subject, None, None, 99).unwrap().iter().map(|referrer| referrer.digest).collect();
+    let mut digests: Vec<_> = repository
+        .referrers(subject, None, None, 99)
+        .unwrap()
+        .referrers
+        .iter()
+        .map(|referrer| referrer.digest)
+        .collect();
     digests.sort_unstable();
     digests
 }
@@ -106,16 +111,7 @@ fn referrers_are_listed_by_type_in_pages_with_what_their_descriptors_say() {
     // Those of an untyped image are of its config's type.
     push(&ours, image(&[blob(&ours, "config")], Some(&subject)), &[]);
     let config_type = "application/vnd.oci.image.config.v1+json";
-    let paged = |kind: Option<&str>, limit: usize| {
-        let mut all: Vec<strongroom::registry::Referrer> = Vec::new();
-        loop {
-            let page = ours.referrers(&subject, kind, all.last().map(|last| &last.digest), limit).unwrap();
-            all.extend(page.clone());
-            if page.len() < limit {
-                return all;
-            }
-        }
-    };
+    let paged = |kind, limit| referrer_pages(&ours, &subject, kind, limit).concat();
     for limit in [1, 4, 100] {
         let counts =
             [Some(kinds[0]), Some(kinds[1]), Some(config_type), Some("a/b"), None].map(|kind| paged(kind, limit).len());
@@ -129,7 +125,7 @@ fn referrers_are_listed_by_type_in_pages_with_what_their_descriptors_say() {
     }
     notes.sort_unstable();
     assert_eq!(notes, [0, 5, 10, 15, 20]);
-    assert!(ours.referrers(&subject, None, None, 0).unwrap().is_empty());
+    assert!(ours.referrers(&subject, None, None, 0).unwrap().referrers.is_empty());
 }
 
 #[test]
@@ -151,4 +147,55 @@ fn a_manifest_pushed_again_is_listed_once_and_in_its_own_repository() {
     assert_eq!(referrers(&ours, &subject), [signature]);
     assert!(is_unknown(&theirs.get_manifest(&signature.into())));
     assert_sound(&store);
+}
+
+#[test]
+fn a_page_costs_no_more_than_a_page_whatever_was_pushed() {
+    // 64 MiB of tiny annotations, read by one request, took 900 MB.
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    let (config, subject) = (blob(&ours, "config"), Digest::of(Algorithm::Sha256, b"subject"));
+    let tiny = |from: usize, count: usize| {
+        let all: Vec<String> = (from..from + count).map(|n| format!(r#""{n}":"""#)).collect();
+        artifact(&config, &subject, "a/b", "x").1.replacen(r#""note":"x""#, &all.join(","), 1)
+    };
+    let refused = try_push(&ours, (IMAGE, tiny(0, 300_000)), &[]);
+    assert!(matches!(refused, Err(Error::InvalidManifest { problem: ManifestProblem::Annotations })), "{refused:?}");
+
+    let mut pushed: Vec<Digest> = (0..20).map(|n| push(&ours, (IMAGE, tiny(n, 1000)), &[])).collect();
+    for n in 0..20 {
+        pushed.push(push(&ours, artifact(&config, &subject, "a/long", &"x".repeat(100_000 + n)), &[]));
+        let spaces = " ".repeat((3 << 20) + n);
+        pushed.push(push(&ours, (IMAGE, artifact(&config, &subject, "a/spaces", "x").1 + &spaces), &[]));
+    }
+    let pages = referrer_pages(&ours, &subject, None, usize::MAX);
+    for page in &pages {
+        let documents: u64 = page.iter().map(|one| one.len).sum();
+        let notes =
+            |one: &Referrer| one.annotations.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let annotations: usize = page.iter().map(notes).sum();
+        assert!(documents <= 12 << 20 && annotations <= 512 << 10, "{documents} {annotations}");
+    }
+    let mut listed: Vec<Digest> = pages.concat().iter().map(|one| one.digest).collect();
+    assert!(pages.len() > 5, "{}", pages.len());
+    listed.sort_unstable();
+    pushed.sort_unstable();
+    assert_eq!(listed, pushed);
+}
+
+#[test]
+fn a_filter_that_matches_none_ends_where_enough_was_looked_at() {
+    let lab = Lab::new();
+    let store = lab.options().memtable_size(64 << 20).log_file_size(16 << 20).open("/store").unwrap();
+    let ours = create(&store, "a/ours");
+    let (config, subject) = (blob(&ours, "config"), Digest::of(Algorithm::Sha256, b"subject"));
+    for n in 0..12_000 {
+        push(&ours, artifact(&config, &subject, "a/b", &n.to_string()), &[]);
+    }
+    let pages = referrer_pages(&ours, &subject, Some("no/such"), 100);
+    assert!(pages.len() > 2 && pages.iter().all(Vec::is_empty), "{}", pages.len());
+    let last = push(&ours, artifact(&config, &subject, "such/a-one", "x"), &[]);
+    let found = referrer_pages(&ours, &subject, Some("such/a-one"), 100).concat();
+    assert_eq!(found.iter().map(|one| one.digest).collect::<Vec<_>>(), [last]);
 }

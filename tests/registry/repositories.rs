@@ -62,7 +62,7 @@ fn a_new_repository_has_nothing_of_the_deleted_one_of_its_name() {
     assert!(is_gone(&new.get(&config)) && is_gone(&new.claim(&layer)));
     assert!(is_unknown(&new.get_manifest(&manifest.into())) && is_unknown(&new.get_manifest(&at("v1"))));
     assert!(new.tags(None, 9).unwrap().is_empty() && new.tags_of(&manifest).unwrap().is_empty());
-    assert!(new.referrers(&manifest, None, None, 9).unwrap().is_empty());
+    assert!(new.referrers(&manifest, None, None, 9).unwrap().referrers.is_empty());
     assert!(new.manifests(None, 9).unwrap().is_empty() && new.blobs(None, 9).unwrap().is_empty());
     assert!(new.uploads().unwrap().is_empty() && unknown(new.upload_status(upload).map(drop)));
     assert!(unknown(new.commit_upload(upload, &config)) && unknown(new.cancel_upload(upload)));

@@ -47,7 +47,7 @@ fn a_tag_moves_only_from_where_it_was_expected() {
     let put = PutManifest::new(media_type).tag(tag("new")).tag(latest.clone()).expect_tag(ExpectTag::Absent);
     assert_eq!(found(ours.put_manifest(document, put).map(drop)), Some(b));
     assert_eq!((store.last_lsn(), listed(&ours, 9)), (before, vec!["latest".to_owned()]));
-    assert!(ours.referrers(&a, None, None, 9).unwrap().is_empty());
+    assert!(ours.referrers(&a, None, None, 9).unwrap().referrers.is_empty());
     assert_sound(&store);
 }
 

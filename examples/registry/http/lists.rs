@@ -6,8 +6,8 @@ use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use strongroom::registry::{Referrer, RepositoryName};
-use strongroom::{Digest, Error, Result, Store};
+use strongroom::registry::{Referrer, Referrers, RepositoryName};
+use strongroom::{Digest, Error, Store};
 
 use super::failure::{Code, Failure};
 use super::query::Query;
@@ -18,12 +18,6 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The most entries of a page.
 const MAX_ENTRIES: usize = 1000;
-
-/// A page of referrers ends behind the one with which it becomes longer than this, in bytes: annotations may be long.
-const MAX_REFERRERS_LEN: usize = 1 << 20;
-
-/// How many referrers are read at a time.
-const BATCH: usize = 16;
 
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
@@ -87,49 +81,21 @@ pub async fn referrers(
     let filter = query.get("artifactType").filter(|kind| !kind.is_empty()).map(|kind| kind.replace(' ', "+"));
     let after = query.parsed::<Digest>("last", Code::DigestInvalid)?;
     let (of, artifact_type) = (name.clone(), filter.clone());
-    let read = move |store: &Store| referrers_page(store, &of, &subject, artifact_type.as_deref(), after);
-    let (referrers, last) = registry.store.call(read).await?;
-    let link = last.map(|last| {
+    let read = move |store: &Store| match store.repository(&of) {
+        Err(Error::RepositoryNotFound { .. }) => Ok(Referrers::default()),
+        repository => repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES),
+    };
+    let page = registry.store.call(read).await?;
+    let link = page.next.map(|last| {
         let path = format!("/v2/{name}/referrers/{subject}");
         let kind = filter.as_deref().map(|kind| ("artifactType", kind));
         next(&path, &kind.into_iter().chain([("last", last.to_string().as_str())]).collect::<Vec<_>>())
     });
     let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
-    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": referrers });
+    let descriptors: Vec<Value> = page.referrers.into_iter().map(descriptor).collect();
+    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors });
     let more = AppendHeaders(link.into_iter().chain(applied).collect::<Vec<_>>());
     Ok(([(CONTENT_TYPE, INDEX)], more, Body::from(document.to_string())).into_response())
-}
-
-/// The descriptors of a page, and the last of them where there are more.
-fn referrers_page(
-    store: &Store,
-    name: &RepositoryName,
-    subject: &Digest,
-    artifact_type: Option<&str>,
-    mut after: Option<Digest>,
-) -> Result<(Vec<Value>, Option<Digest>)> {
-    let repository = match store.repository(name) {
-        Err(Error::RepositoryNotFound { .. }) => return Ok((Vec::new(), None)),
-        other => other?,
-    };
-    let mut page = Vec::new();
-    let mut len = 0;
-    loop {
-        let batch = repository.referrers(subject, artifact_type, after.as_ref(), BATCH)?;
-        let is_last = batch.len() < BATCH;
-        for referrer in batch {
-            if page.len() == MAX_ENTRIES || len > MAX_REFERRERS_LEN {
-                return Ok((page, after));
-            }
-            after = Some(referrer.digest);
-            let texts = referrer.annotations.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-            len += 300 + texts;
-            page.push(descriptor(referrer));
-        }
-        if is_last {
-            return Ok((page, None));
-        }
-    }
 }
 
 fn descriptor(referrer: Referrer) -> Value {
