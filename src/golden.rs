@@ -97,6 +97,7 @@ fn repository_facts() -> Vec<Fact> {
         id,
         created: 1_700_000_000_000,
         immutable: true,
+        provisional: Some(77_001),
         name: "team/app".into(),
         exclusions: vec!["dev-*".into(), "latest".into()],
     };
@@ -115,6 +116,7 @@ fn repository_facts() -> Vec<Fact> {
     vec![
         (Key::repository(DOMAIN, "team/app"), Some(repository.encode())),
         (Key::deleted(DOMAIN, RepositoryId(11)), Some(Value::new(&[]))),
+        Idle::of_repository(&Key::repository(DOMAIN, "team/app"), &repository).unwrap().fact(),
         (Key::of_digest(DOMAIN, Family::Link, id, &blob), Some(link.encode())),
         (Key::of_digest(DOMAIN, Family::Manifest, id, &manifest), Some(fact.encode())),
         (Key::of_digest(DOMAIN, Family::Pull, id, &manifest), Some(PullFact { pulled: 1_700_000_000_003 }.encode())),

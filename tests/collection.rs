@@ -20,6 +20,8 @@ mod clients;
 mod crashes;
 #[path = "collection/races.rs"]
 mod races;
+#[path = "collection/repositories.rs"]
+mod repositories;
 #[path = "collection/running.rs"]
 mod running;
 #[path = "collection/space.rs"]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::check::wrong::{Live, Wrong};
 use crate::check::{Step, repositories};
-use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, LinkFact, PinFact, SegmentKind};
+use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact, SegmentKind};
 use crate::id::FileId;
 use crate::store::Inner;
 use crate::store::view::{Lookup, Snapshot, decoded};
@@ -190,6 +190,9 @@ pub(super) fn idle_of(facts: &impl Lookup, key: &Key) -> crate::Result<Option<Id
     Ok(match key.family {
         Family::Pin => facts.decode(key, PinFact::decode)?.and_then(|pin| Idle::of_pin(key, &pin)),
         Family::Link => facts.decode(key, LinkFact::decode)?.and_then(|link| Idle::of_link(key, &link)),
+        Family::Repository => {
+            facts.decode(key, RepositoryFact::decode)?.and_then(|repository| Idle::of_repository(key, &repository))
+        }
         _ => facts.blob_by_key(key)?.and_then(|blob| Idle::of_blob(key, &blob)),
     })
 }

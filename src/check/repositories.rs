@@ -21,6 +21,8 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
     for repository in snapshot.repositories()? {
         let repository = repository?;
         known.insert(repository.id);
+        let key = Key::repository(snapshot.domain, &repository.name);
+        check_listed(snapshot, Idle::of_repository(&key, &repository), listener)?;
         recount_repository(snapshot, &repository, listener)?;
     }
     for fact in snapshot.facts(Family::Link, [0; 32])? {

@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Fact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, ReferrerFact, SegmentFact, SegmentKind, Value,
+    BlobFact, Fact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, ReferrerFact, RepositoryFact, SegmentFact,
+    SegmentKind, Value,
 };
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::log::Op;
@@ -77,6 +78,7 @@ impl Lab {
         for n in 0..200 {
             store.put(format!("filler {n}"), Algorithm::Sha256).unwrap();
         }
+        store.create_on_push(&"a/pushed".parse().unwrap(), RepositorySettings::new()).unwrap();
         Self { disk, store, repository: id, layer, idle, large, image, index }
     }
 
@@ -193,6 +195,14 @@ fn the_list_of_what_nothing_holds_is_mended() {
     broken("a link that is not listed", 1, 1, |lab| {
         let key = lab.of_digest(Family::Link, &Digest::of(Algorithm::Sha256, b"unreferenced"));
         vec![(Idle::of_link(&key, &lab.get(&key, LinkFact::decode)).unwrap().at(), None)]
+    });
+    broken("a provisional repository that is not listed, and one that is and stays", 2, 2, |lab| {
+        let idle = |name: &str, provisional| {
+            let key = Key::repository(DOMAIN, name);
+            let repository = RepositoryFact { provisional, ..lab.get(&key, RepositoryFact::decode) };
+            Idle::of_repository(&key, &repository).unwrap()
+        };
+        vec![(idle("a/pushed", Some(0)).at(), None), idle("a/b", Some(7)).fact()]
     });
     broken("a blob that is held and listed, one that is listed twice, one that is not there", 3, 3, |lab| {
         let (held, idle) = (lab.blob(&lab.layer), lab.blob(&lab.idle));

@@ -3,15 +3,15 @@
 //! An entry stands under the time that counts for it, so that those whose time has come are the first of their kind:
 //!
 //! ```text
-//! key: kind u8 (1 pin, 2 link, 3 blob) | time u48, big-endian | the first 25 bytes of the key
+//! key: kind u8 (1 pin, 2 link, 3 blob, 4 repository) | time u48, big-endian | the first 25 bytes of the key
 //! value: the last 7 bytes of the key | condemned u8
 //! ```
 //!
 //! A pin that expires has one, under the open time of that. A link that no manifest holds has one, and a blob that nothing holds,
 //! each under the open time when somebody last relied on it, which is in its own fact: so the entry can be found
-//! from there, and there is exactly one.
+//! from there, and there is exactly one. So has a repository that a push created and none completed.
 
-use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, Value};
+use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, RepositoryFact, Value};
 use crate::id::DomainId;
 use crate::wire::{Fields, PutFields};
 
@@ -25,11 +25,13 @@ pub(crate) enum IdleKind {
     Link = 2,
     /// A blob that nothing holds.
     Blob = 3,
+    /// A repository that a push created and none completed.
+    Repository = 4,
 }
 
 impl IdleKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 3] = [Self::Pin, Self::Link, Self::Blob];
+    pub(crate) const ALL: [Self; 4] = [Self::Pin, Self::Link, Self::Blob, Self::Repository];
 
     /// The family of what its entries are of.
     fn family(self) -> Family {
@@ -37,6 +39,7 @@ impl IdleKind {
             Self::Pin => Family::Pin,
             Self::Link => Family::Link,
             Self::Blob => Family::Blob,
+            Self::Repository => Family::Repository,
         }
     }
 }
@@ -76,6 +79,11 @@ impl Idle {
     /// The entry of a blob, if nothing holds it.
     pub(crate) fn of_blob(key: &Key, blob: &BlobFact) -> Option<Self> {
         (blob.count == 0).then(|| Self::new(blob.touched, key))
+    }
+
+    /// The entry of a repository, if no push to it was completed.
+    pub(crate) fn of_repository(key: &Key, repository: &RepositoryFact) -> Option<Self> {
+        repository.provisional.map(|touched| Self::new(touched, key))
     }
 
     /// The entries of a kind in a domain.
@@ -128,7 +136,7 @@ mod tests {
     fn entries_come_back_and_sort_by_time() {
         let key = |family, byte| Key { domain: DomainId(2), family, bytes: [byte; 32] };
         let mut last = None;
-        for family in [Family::Pin, Family::Link, Family::Blob] {
+        for family in [Family::Pin, Family::Link, Family::Blob, Family::Repository] {
             for (time, byte) in [(0, 9), (1, 8), (255, 7), (256, 6), ((1 << 48) - 1, 0)] {
                 let idle = Idle { condemned: byte == 7, ..Idle::new(time, &key(family, byte)) };
                 let (at, value) = idle.fact();

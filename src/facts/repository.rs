@@ -9,8 +9,8 @@ use crate::wire::{Fields, PutFields};
 /// What is known of a repository:
 ///
 /// ```text
-/// id u48 | created u64 (ms since 1970) | domain u32 | quota u64 (0) | immutable u8 | name text |
-/// exclusions u8, then each: text
+/// id u48 | created u64 (ms since 1970) | domain u32 | quota u64 (0) | immutable u8 |
+/// provisional u8 (0 no, 1), touched u48 (ms of open time) | name text | exclusions u8, then each: text
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RepositoryFact {
@@ -19,6 +19,9 @@ pub(crate) struct RepositoryFact {
     pub(crate) id: RepositoryId,
     pub(crate) created: u64,
     pub(crate) immutable: bool,
+    /// A push created it, and none was completed yet: the store's open time when an upload into it was last begun. None: it
+    /// stays until somebody deletes it.
+    pub(crate) provisional: Option<u64>,
     pub(crate) name: String,
     pub(crate) exclusions: Vec<String>,
 }
@@ -36,6 +39,8 @@ impl RepositoryFact {
         out.put_u32(self.domain.0);
         out.put_u64(0);
         out.put_u8(u8::from(self.immutable));
+        out.put_u8(u8::from(self.provisional.is_some()));
+        out.put_u48(self.provisional.unwrap_or(0));
         out.put_text(&self.name);
         out.put_u8(u8::try_from(self.exclusions.len()).unwrap_or(u8::MAX));
         self.exclusions.iter().for_each(|filter| out.put_text(filter));
@@ -49,10 +54,12 @@ impl RepositoryFact {
         let created = fields.u64()?;
         let (domain, _quota) = (DomainId(fields.u32()?), fields.u64()?);
         let immutable = fields.u8()? == 1;
+        let (is_provisional, touched) = (fields.u8()? == 1, fields.u48()?);
+        let provisional = is_provisional.then_some(touched);
         let name = fields.text()?;
         let exclusions = (0..fields.u8()?).map(|_| fields.text()).collect::<Option<_>>()?;
         fields.end()?;
-        Some(Self { domain, id, created, immutable, name, exclusions })
+        Some(Self { domain, id, created, immutable, provisional, name, exclusions })
     }
 }
 

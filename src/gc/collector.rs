@@ -163,7 +163,7 @@ impl<'a> Collector<'a> {
         let (now, retention) = (self.inner.open_time(), self.inner.options.retention_time());
         let is_due = |idle: &Idle| match kind {
             IdleKind::Pin => idle.time <= now,
-            IdleKind::Link => retention.has_expired(idle.time, now),
+            IdleKind::Link | IdleKind::Repository => retention.has_expired(idle.time, now),
             IdleKind::Blob => idle.time == 0 || retention.has_expired(idle.time, now),
         };
         let as_of_now = Standing::now(self.inner);

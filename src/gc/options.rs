@@ -75,6 +75,8 @@ pub struct Collection {
     pub uploads: u64,
     /// Links that expired: blobs that a repository does not have any more.
     pub links: u64,
+    /// Repositories that expired: pushes created them, and none was completed.
+    pub repositories: u64,
     /// Blobs that were forgotten.
     pub blobs: u64,
     /// How many bytes of files they took.

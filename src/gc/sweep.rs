@@ -4,15 +4,15 @@
 //! forget. A blob is *condemned* in one commit and *forgotten* in a later one. Whoever stores, claims or holds it between the two takes its entry from the list, and with that
 //! rescues it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Idle, IdleKind, Key, LinkFact, PinFact};
+use crate::facts::{Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact};
 use crate::gc::collector::{Collector, Step};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::{Named, Op};
-use crate::registry::changes::Expire;
+use crate::registry::changes::{Expire, ExpireRepository};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, Request};
 use crate::store::view::{Lookup, Snapshot};
@@ -73,6 +73,7 @@ impl Collector<'_> {
         self.expire_uploads(self.inner.options.retention_time().0)?;
         self.expire_links()?;
         for domain in self.domains() {
+            self.expire_repositories(domain)?;
             self.forget_blobs(domain)?;
         }
         Ok(())
@@ -159,6 +160,26 @@ impl Collector<'_> {
             self.go_on()?;
         }
         Ok(())
+    }
+
+    /// Deletes repositories that pushes created and none completed.
+    fn expire_repositories(&mut self, domain: DomainId) -> Step<()> {
+        self.each_due(domain, IdleKind::Repository, |this, due| {
+            let uploads = this.inner.upload_facts(domain)?;
+            let in_use: HashSet<RepositoryId> = uploads.iter().filter_map(|(_, upload)| upload.repository).collect();
+            for idle in due {
+                let found = this.snapshot_of(domain).decode(&idle.key, RepositoryFact::decode)?;
+                let Some(repository) = found.filter(|found| !in_use.contains(&found.id)) else { continue };
+                let expire = ExpireRepository(repository.named());
+                let expired = this.commit(domain, Request::Apply(Box::new(expire)))?.tally.repositories;
+                this.report.repositories += expired;
+                if expired > 0 && !this.is_dry() {
+                    this.inner.purge_later();
+                }
+                this.go_on()?;
+            }
+            Ok(())
+        })
     }
 
     /// The digest of the blob with a key, where it can be told.

@@ -11,7 +11,8 @@
 //!   but that begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those that hold
 //!   it.** [`hold`] and [`release`] change them.
-//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched: [`set_link`].
+//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched: [`set_link`]. So is a
+//!   provisional repository: [`repositories`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
 //!   [`delete_manifest`].
 //! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
@@ -20,8 +21,11 @@
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
 //!   [released](release). No clock but the store's open time is asked.
 
+mod repositories;
 mod upkeep;
 
+use repositories::keep;
+pub(crate) use repositories::{Create, Delete, Exists, ExpireRepository, Keep, Set};
 pub(crate) use upkeep::{Expire, NotePulls, Purge};
 
 use std::collections::{HashMap, HashSet};
@@ -34,7 +38,7 @@ use crate::facts::{
 use crate::id::RepositoryId;
 use crate::log::{Named, Op};
 use crate::registry::document::{Document, Reference as Referenced};
-use crate::registry::{ExpectTag, Reference, RepositoryInfo, RepositorySettings, Tag, find};
+use crate::registry::{ExpectTag, Reference, RepositoryInfo, Tag, find};
 use crate::store::files::Space;
 use crate::store::request::{Apply, Facts, one_more};
 use crate::store::view::Lookup;
@@ -229,80 +233,6 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     Ok((ops, manifest.held))
 }
 
-/// Creates a repository, in the domain of the commit.
-#[derive(Debug)]
-pub(crate) struct Create {
-    pub(crate) name: String,
-    pub(crate) settings: RepositorySettings,
-}
-
-impl Apply for Create {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        for domain in facts.domains() {
-            if facts.get(&Key::repository(*domain, &self.name))?.is_some() {
-                return Err(Error::RepositoryExists { name: self.name.clone() });
-            }
-        }
-        let id = RepositoryId(facts.lsn().0);
-        let fact = self.settings.to_fact(facts.domain(), id, &self.name, facts.now().wall);
-        facts.set(Key::repository(facts.domain(), &self.name), Some(fact.encode()));
-        Ok(vec![Op::CreateRepository { repository: Named { id, name: self.name.clone() } }])
-    }
-}
-
-/// Changes a repository's settings.
-#[derive(Debug)]
-pub(crate) struct Set {
-    pub(crate) repository: Named,
-    pub(crate) settings: RepositorySettings,
-}
-
-impl Apply for Set {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let old = repository(facts, &self.repository)?;
-        let fact = self.settings.to_fact(old.domain, old.id, &old.name, old.created);
-        if fact == old {
-            return Ok(Vec::new());
-        }
-        facts.set(Key::repository(facts.domain(), &old.name), Some(fact.encode()));
-        Ok(vec![Op::SetRepository { repository: self.repository.clone() }])
-    }
-}
-
-/// Deletes a repository: its name is free at once, its contents go in later commits.
-#[derive(Debug)]
-pub(crate) struct Delete {
-    pub(crate) name: String,
-    pub(crate) with_contents: bool,
-}
-
-impl Apply for Delete {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let name = || self.name.clone();
-        let id = find::repository_in_domain(facts, &self.name)?.id;
-        if !self.with_contents && !facts.scan(Prefix::of(facts.domain(), Family::Manifest, id), 1)?.is_empty() {
-            return Err(Error::RepositoryNotEmpty { name: name() });
-        }
-        facts.set(Key::repository(facts.domain(), &self.name), None);
-        facts.set(Key::deleted(facts.domain(), id), Some(Value::new(&[])));
-        Ok(vec![Op::DeleteRepository { repository: Named { id, name: name() } }])
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-}
-
-/// Goes with what may only take place in a repository that is there.
-#[derive(Debug)]
-pub(crate) struct Exists(pub(crate) Named);
-
-impl Apply for Exists {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        repository(facts, &self.0).map(|_| Vec::new())
-    }
-}
-
 /// Gives a repository a blob that was just stored, or that it may have by another right.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -442,6 +372,7 @@ impl Apply for PutManifest {
             return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });
         }
         let new = self.hold_new(facts, known.as_ref())?;
+        keep(facts, &repository);
         let mut ops = Vec::new();
         match known {
             Some(_) if new.is_empty() => {}

@@ -5,7 +5,7 @@ use crate::facts::{Family, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::names::{NameKind, first_names};
-use crate::registry::changes::{Create, Delete, Set};
+use crate::registry::changes::{Create, Delete, Keep, Set};
 use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
 use crate::store::request::{Apply, Outcome, Request};
 use crate::store::view::{Snapshot, decoded};
@@ -39,8 +39,12 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key domain.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+        self.create(name, settings, false)
+    }
+
+    fn create(&self, name: &RepositoryName, settings: RepositorySettings, provisional: bool) -> Result<Repository<'_>> {
         let domain = settings.get_domain().map_or(Ok(DomainId::DEFAULT), |domain| self.inner.domain_of(domain))?;
-        let create = Create { name: name.to_string(), settings };
+        let create = Create { name: name.to_string(), settings, provisional };
         // Not looked up: it may have been deleted since, and another one have its name.
         let id = RepositoryId(self.inner.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
         Ok(Repository { inner: &self.inner, domain, id, name: name.clone() })
@@ -51,8 +55,14 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where there is none of that name.
     pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
-        let RepositoryFact { domain, id, .. } = find::repository_of_name(&self.inner.snapshot(), name.as_str())?;
-        Ok(Repository { inner: &self.inner, domain, id, name: name.clone() })
+        Ok(self.find(name)?.0)
+    }
+
+    /// A repository, and whether it is provisional.
+    fn find(&self, name: &RepositoryName) -> Result<(Repository<'_>, bool)> {
+        let fact = find::repository_of_name(&self.inner.snapshot(), name.as_str())?;
+        let RepositoryFact { domain, id, .. } = fact;
+        Ok((Repository { inner: &self.inner, domain, id, name: name.clone() }, fact.provisional.is_some()))
     }
 
     /// Opens a repository, or creates it with these settings where there is none.
@@ -60,13 +70,50 @@ impl Store {
     /// # Errors
     /// [`Error::Full`] and the like, where it has to be created.
     pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        match self.repository(name) {
+        let (repository, provisional) = self.find_or_create(name, settings, false)?;
+        if provisional {
+            repository.commit(Keep(repository.named()))?;
+        }
+        Ok(repository)
+    }
+
+    /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in this way is *provisional*:
+    /// it stays once a manifest was pushed to it. Until then a [collection](Self::collect) deletes it where nobody began an upload into it for
+    /// [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail leave nothing behind.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strongroom::registry::RepositorySettings;
+    /// # use strongroom::{Algorithm, CollectOptions, GoOn, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).retention(Duration::ZERO).open(dir.path())?;
+    /// let name = "team/app".parse()?;
+    /// let app = store.create_on_push(&name, RepositorySettings::new())?;
+    /// assert!(app.put_manifest("no manifest", strongroom::registry::PutManifest::new("text/plain")).is_err());
+    /// assert_eq!(store.collect(&CollectOptions::new(), |_| GoOn::Yes)?.repositories, 1);
+    /// assert!(store.repository(&name).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ensure_repository`](Self::ensure_repository).
+    pub fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+        Ok(self.find_or_create(name, settings, true)?.0)
+    }
+
+    fn find_or_create(
+        &self,
+        name: &RepositoryName,
+        settings: RepositorySettings,
+        provisional: bool,
+    ) -> Result<(Repository<'_>, bool)> {
+        match self.find(name) {
             Err(Error::RepositoryNotFound { .. }) => {}
             other => return other,
         }
-        match self.create_repository(name, settings) {
-            Err(Error::RepositoryExists { .. }) => self.repository(name),
-            other => other,
+        match self.create(name, settings, provisional) {
+            Err(Error::RepositoryExists { .. }) => self.find(name),
+            other => Ok((other?, provisional)),
         }
     }
 

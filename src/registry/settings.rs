@@ -105,7 +105,7 @@ impl RepositorySettings {
     pub(crate) fn to_fact(&self, domain: DomainId, id: RepositoryId, name: &str, created: u64) -> RepositoryFact {
         let exclusions = self.exclusions.iter().map(TagFilter::to_string).collect();
         let immutable = self.mutability == TagMutability::Immutable;
-        RepositoryFact { domain, id, created, immutable, name: name.to_owned(), exclusions }
+        RepositoryFact { domain, id, created, immutable, provisional: None, name: name.to_owned(), exclusions }
     }
 }
 

@@ -144,6 +144,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Tally {
     /// Links that were taken away since nobody relied on them.
     pub(crate) links: u64,
+    /// Repositories that were deleted since no push to them was completed.
+    pub(crate) repositories: u64,
     /// Facts that did not follow from others, and do now.
     pub(crate) mended: u64,
     /// Blobs that the store does not have any more.

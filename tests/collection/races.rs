@@ -1,6 +1,6 @@
 //! The moments between the steps of a collection: in each of them a client does what has gone wrong elsewhere.
 
-use strongroom::registry::{Repository, RepositoryDeletion};
+use strongroom::registry::{Repository, RepositoryDeletion, RepositorySettings};
 use strongroom::{Algorithm, CollectOptions, Collection, Digest, Error, GoOn, Store};
 
 use super::{GONE, collect, is_whole, open};
@@ -42,6 +42,34 @@ fn at_each_step<P, A>(
 /// Two blobs that are alike for collection, so that something is condemned whichever is rescued.
 fn two(repository: &Repository<'_>) -> [Digest; 2] {
     ["a layer", "another layer"].map(|content| blob(repository, content))
+}
+
+#[test]
+fn a_push_to_a_repository_that_no_push_completed_comes_while_that_is_collected() {
+    at_each_step(
+        |lab, store| {
+            for one in ["a/ours", "a/theirs"] {
+                store.create_on_push(&name(one), RepositorySettings::new()).unwrap();
+            }
+            lab.advance(GONE);
+        },
+        |store, _| {
+            let ours = store.create_on_push(&name("a/ours"), RepositorySettings::new()).unwrap();
+            ours.begin_upload(Algorithm::Sha256).unwrap()
+        },
+        |lab, store, _, upload, report| {
+            // Whether the collection took the repository before: there is one, and the upload in it.
+            assert!((1..=2).contains(&report.repositories), "{report:?}");
+            let ours = store.repository(&name("a/ours")).unwrap();
+            assert_eq!(ours.upload_status(upload).unwrap().offset, 0);
+            assert_eq!(collect(store).repositories, 0);
+            lab.advance(GONE / 2);
+            ours.append_upload(upload, 0, "content").unwrap();
+            lab.advance(GONE / 2 + 1);
+            assert_eq!(collect(store).repositories, 0);
+            ours.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"content")).unwrap();
+        },
+    );
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Create,
+    CreateOnPush,
     Set,
     Delete,
     Put,
@@ -44,11 +45,13 @@ pub enum Kind {
 }
 
 /// Kinds as often as they are drawn.
-pub const KINDS: [Kind; 32] = {
+pub const KINDS: [Kind; 34] = {
     use Kind::*;
     [
         Create,
         Create,
+        CreateOnPush,
+        CreateOnPush,
         Set,
         Delete,
         Put,
@@ -106,6 +109,7 @@ impl Kind {
         let own = model.repositories.get(&repository).unwrap_or(&nothing);
         let action = match self {
             Self::Create => Action::Create(settings(random)),
+            Self::CreateOnPush => Action::CreateOnPush(settings(random)),
             Self::Set => Action::Set(settings(random)),
             Self::Delete => Action::Delete { with_contents: random.below(2) == 0 },
             Self::Put => Action::Put { content: content(random), algorithm: algorithm(random) },
@@ -284,6 +288,10 @@ impl Call {
                 store.create_repository(&named, settings.for_store())?;
                 return Ok(Outcome::Done);
             }
+            Action::CreateOnPush(settings) => {
+                store.create_on_push(&named, settings.for_store())?;
+                return Ok(Outcome::Done);
+            }
             Action::Delete { with_contents } => {
                 let how = if *with_contents { RepositoryDeletion::WithContents } else { RepositoryDeletion::IfEmpty };
                 store.delete_repository(&named, how)?;
@@ -293,7 +301,7 @@ impl Call {
         }
         let repository = store.repository(&named)?;
         match &self.action {
-            Action::Create(_) | Action::Delete { .. } => {}
+            Action::Create(_) | Action::CreateOnPush(_) | Action::Delete { .. } => {}
             Action::Set(settings) => repository.set_settings(settings.for_store())?,
             Action::Put { content, algorithm } => {
                 let digest = Digest::of(*algorithm, content);

@@ -383,6 +383,7 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
                 keys.extend(model.pins.keys().map(|name| format!("pin {name}")));
                 keys.extend(model.uploads.keys().map(|id| format!("upload {id}")));
                 for (name, repository) in &model.repositories {
+                    keys.insert(format!("repository {name}"));
                     keys.extend(repository.links.keys().map(|digest| format!("{digest} in {name}")));
                 }
                 keys
@@ -390,6 +391,7 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
             let (least, found, most) = (of(&after), of(seen), of(&before));
             let rest = |model: &Model| {
                 let mut rest = model.repositories.clone();
+                rest.retain(|name, _| seen.repositories.contains_key(name));
                 rest.values_mut().for_each(|repository| repository.links.clear());
                 rest
             };

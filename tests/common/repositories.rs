@@ -64,6 +64,8 @@ pub struct Manifest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Repository {
     pub settings: Settings,
+    /// A push created it and none was completed: when an upload into it was last begun, as far as that is noted.
+    pub provisional: Option<u64>,
     pub links: BTreeMap<Digest, Link>,
     pub manifests: BTreeMap<Digest, Manifest>,
     pub tags: BTreeMap<String, Digest>,
@@ -97,6 +99,7 @@ impl Push {
 #[derive(Clone, Debug)]
 pub enum Action {
     Create(Settings),
+    CreateOnPush(Settings),
     Set(Settings),
     Delete {
         with_contents: bool,
@@ -186,12 +189,17 @@ fn decide(
         *state = Some(Repository { settings: settings.clone(), ..Repository::default() });
         return Ok(Outcome::Done);
     }
+    if let Action::CreateOnPush(settings) = action {
+        let (settings, provisional) = (settings.clone(), Some(now));
+        state.get_or_insert_with(|| Repository { settings, provisional, ..Repository::default() });
+        return Ok(Outcome::Done);
+    }
     let Some(repository) = state else {
         return Err(Refusal::NoRepository);
     };
     match action {
-        Action::Create(_) => {}
-        Action::Set(settings) => repository.settings = settings.clone(),
+        Action::Create(_) | Action::CreateOnPush(_) => {}
+        Action::Set(settings) => (repository.settings, repository.provisional) = (settings.clone(), None),
         Action::Delete { with_contents } => {
             if !with_contents && !repository.manifests.is_empty() {
                 return Err(Refusal::NotEmpty);
@@ -320,7 +328,22 @@ impl Repository {
         });
         manifest.held.extend(held);
         let _ = now; // what is held needs nobody who relies on it
+        self.provisional = None;
         push.tags.iter().try_for_each(|tag| self.set_tag(tag, &digest, &push.expect))
+    }
+
+    /// An upload is begun.
+    pub fn touch(&mut self, now: u64) {
+        self.provisional = self.provisional.map(|touched| if is_stale(touched, now) { now } else { touched });
+    }
+
+    /// Whether a collection takes it, after what has expired in it, where it has no uploads. What is not empty is looked at again later.
+    pub fn expires(&mut self, now: u64) -> bool {
+        let expired = self.provisional.is_some_and(|touched| has_expired(touched, now));
+        if expired && !self.links.is_empty() {
+            self.provisional = Some(now);
+        }
+        expired && self.links.is_empty()
     }
 
     fn set_tag(&mut self, name: &str, digest: &Digest, expect: &ExpectTag) -> Result<(), Refusal> {
@@ -398,7 +421,7 @@ impl Repository {
 
     /// What of it can be seen.
     pub fn outline(&self) -> Self {
-        let mut seen = self.clone();
+        let mut seen = Self { provisional: None, ..self.clone() };
         seen.links.values_mut().for_each(|link| link.touched = 0);
         for manifest in seen.manifests.values_mut() {
             (manifest.held, manifest.pulled) = (BTreeSet::new(), None);

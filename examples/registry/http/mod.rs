@@ -69,7 +69,7 @@ impl Creation {
     /// The repository that something is pushed to.
     fn repository<'a>(self, store: &'a Store, name: &RepositoryName) -> Result<Repository<'a>> {
         match self {
-            Self::OnPush => store.ensure_repository(name, RepositorySettings::new()),
+            Self::OnPush => store.create_on_push(name, RepositorySettings::new()),
             Self::Never => store.repository(name),
         }
     }

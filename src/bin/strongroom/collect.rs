@@ -80,6 +80,7 @@ fn document(report: &Collection) -> Value {
     json!({
         "dry_run": report.dry_run,
         "pins": report.pins, "uploads": report.uploads, "links": report.links,
+        "repositories": report.repositories,
         "blobs": report.blobs, "blob_bytes": report.blob_bytes, "rescued": report.rescued,
         "moved": report.moved, "moved_bytes": report.moved_bytes,
         "files": report.files, "freed_bytes": report.freed_bytes, "run_bytes": report.run_bytes,
@@ -96,7 +97,10 @@ fn document(report: &Collection) -> Value {
 
 fn text(report: &Collection) -> String {
     let mut lines = vec![
-        format!("expired    {} pins, {} uploads, {} links", report.pins, report.uploads, report.links),
+        format!(
+            "expired    {} pins, {} uploads, {} links, {} repositories",
+            report.pins, report.uploads, report.links, report.repositories
+        ),
         format!("forgotten  {} blobs, {}", report.blobs, size(report.blob_bytes)),
         format!("moved      {} blobs, {}", report.moved, size(report.moved_bytes)),
         format!("removed    {} files, {}", report.files, size(report.freed_bytes)),
