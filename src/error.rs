@@ -27,7 +27,7 @@ pub enum Error {
         /// The operating system's error.
         source: Arc<io::Error>,
     },
-    /// The disk (or the quota) is full. Nothing acknowledged is lost, reads and deletions still work, and the store goes
+    /// The disk is full, or the quota, or the process may not write longer files (`ulimit -f`). Nothing acknowledged is lost, reads and deletions still work, and the store goes
     /// on by itself once there is space.
     #[error("no space left for {}: free some space or remove content, then try again", path.display())]
     Full {
@@ -431,7 +431,9 @@ impl Error {
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             // A failed sync stops all writes, whatever made it fail.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if operation != "sync" => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+                if operation != "sync" =>
+            {
                 Self::Full { path: path.to_path_buf() }
             }
             io::ErrorKind::UnexpectedEof => {

@@ -13,12 +13,17 @@
 mod common;
 
 use std::io::{self, Read};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::copy;
-use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Store};
+use common::watched::Watched;
+use strongroom::vfs::{OpenMode, SimVfs};
+use strongroom::{
+    Algorithm, Clock, Damage, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Store,
+};
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -309,4 +314,84 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
         assert_eq!(store.pins(None, 9).unwrap(), ["first", "second"], "spoilt in way {number}");
         store.close().unwrap();
     }
+}
+
+/// Names the directory for the part of a test that runs in a process of its own, with limits.
+const LIMITED: &str = "STRONGROOM_TEST_LIMITED";
+
+#[test]
+fn a_file_that_may_not_grow_longer_is_a_full_disk_and_not_the_end_of_the_process() {
+    let Some(dir) = std::env::var_os(LIMITED) else {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "a_file_that_may_not_grow_longer_is_a_full_disk_and_not_the_end_of_the_process";
+        // Blocks of 512 bytes or of 1,024, as the shell has it: 16 or 32 MiB.
+        let mut limited = Command::new("sh");
+        limited.args(["-c", r#"ulimit -f 32768; exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
+        let output = limited.args(["--exact", name, "--nocapture"]).env(LIMITED, dir.path()).output().unwrap();
+        assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let dir = Path::new(&dir).join("store");
+    let open = |create| Options::new().create(create).log_file_size(1 << 20).open(&dir).unwrap();
+    let store = open(true);
+    let small = store.put("small", Algorithm::Sha256).unwrap();
+    let large = vec![7; 40 << 20];
+    for _ in 0..3 {
+        assert!(matches!(store.put(&large, Algorithm::Sha256), Err(Error::Full { .. })));
+        let upload = store.begin_upload(Algorithm::Sha256).unwrap();
+        assert!(matches!(store.append_upload(upload, 0, &large), Err(Error::Full { .. })));
+        store.cancel_upload(upload).unwrap();
+    }
+    let more = store.put(vec![7; 6 << 20], Algorithm::Sha256).unwrap();
+    store.remove(&small).unwrap();
+    store.probe().unwrap();
+    store.close().unwrap();
+    let store = open(false);
+    assert_eq!(store.get(&more).unwrap().bytes().unwrap(), vec![7; 6 << 20]);
+    assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+    // A log file of the usual length would be too long: it is as long as it may be.
+    let usual = Options::new().create(true).open(dir.with_file_name("usual")).unwrap();
+    usual.put("small", Algorithm::Sha256).unwrap();
+    usual.close().unwrap();
+}
+
+#[test]
+fn a_probe_tells_that_the_directory_is_gone_replaced_or_not_to_be_written() {
+    let (dir, store) = store();
+    let path = dir.path().join("store");
+    let probe = path.join("PROBE");
+    store.probe().unwrap();
+    std::fs::write(&probe, "left by a crash").unwrap();
+    store.probe().unwrap();
+    assert!(!probe.exists());
+
+    let away = dir.path().join("away");
+    std::fs::rename(&path, &away).unwrap();
+    assert!(matches!(store.probe(), Err(Error::Corrupt { damage: Damage::Missing, .. })));
+    copy(&away, &path);
+    assert!(matches!(store.probe(), Err(Error::Corrupt { file, .. }) if file.ends_with("LOCK")), "a copy");
+    std::fs::remove_dir_all(&path).unwrap();
+    drop(Options::new().create(true).open(&path).unwrap());
+    assert!(matches!(store.probe(), Err(Error::Corrupt { damage: Damage::Invalid("store id"), .. })), "another one");
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    store.probe().unwrap();
+
+    let disk = SimVfs::new();
+    let opening = |path: &Path, mode: OpenMode| match mode {
+        OpenMode::CreateNew if path.ends_with("PROBE") => Err(io::Error::from_raw_os_error(30)), // EROFS
+        _ => Ok(()),
+    };
+    let read_only = Watched { opening: Box::new(opening), ..Watched::new(&disk) };
+    let store = Options::new().create(true).vfs(Arc::new(read_only)).open("/store").unwrap();
+    assert!(matches!(store.probe(), Err(Error::Io { operation: "create", .. })));
+
+    let disk = SimVfs::new();
+    let store = Options::new().create(true).vfs(Arc::new(disk.clone())).open("/store").unwrap();
+    disk.set_capacity(Some(disk.used()));
+    assert!(matches!(store.probe(), Err(Error::Full { .. })));
+    disk.set_capacity(None);
+    store.probe().unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    assert!(store.exists(&digest).unwrap());
 }

@@ -53,6 +53,8 @@ pub(crate) struct Files {
     reserved: AtomicBool,
     /// Held by who makes the reserve or gives it up.
     reserve: Mutex<()>,
+    /// Held by who tries whether files can be written.
+    pub(crate) probing: Mutex<()>,
 }
 
 /// What space may be taken.
@@ -105,6 +107,7 @@ impl Files {
             reserve_len,
             reserved: AtomicBool::new(false),
             reserve: Mutex::default(),
+            probing: Mutex::default(),
         }
     }
 

@@ -90,10 +90,7 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
 /// # Errors
 /// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is the other way round.
 pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider>) -> Result<Keyring> {
-    let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
-    let len = file.len().map_err(Error::io("read the length of", path))?;
-    let mut bytes = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
-    file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    let bytes = read(vfs, path)?;
     let (store, table) = parse(&bytes, path)?;
     match (table, provider) {
         (None, None) => Ok(Keyring::plain(store)),
@@ -101,6 +98,19 @@ pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider
         (Some(table), None) => Err(Error::KeyRequired { path: path.to_path_buf(), key_id: table.key_id() }),
         (Some(table), Some(provider)) => table.open(store, provider, path, bytes.get(..FIXED).unwrap_or_default()),
     }
+}
+
+/// The id of the store whose file it is.
+pub(crate) fn store_of(vfs: &dyn Vfs, path: &Path) -> Result<StoreId> {
+    Ok(parse(&read(vfs, path)?, path)?.0)
+}
+
+fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
+    let len = file.len().map_err(Error::io("read the length of", path))?;
+    let mut bytes = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
+    Ok(bytes)
 }
 
 /// Parses the file's content: the store's id and, if it is encrypted, its table of keys.

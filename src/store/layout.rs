@@ -37,6 +37,11 @@ impl Layout {
         self.root.join("RESERVE")
     }
 
+    /// A file that is written and removed to see whether that can be done.
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.root.join("PROBE")
+    }
+
     /// The directory of runs and their list.
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join("runs")

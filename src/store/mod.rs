@@ -13,6 +13,7 @@ mod maintenance;
 mod open;
 pub(crate) mod options;
 mod pins;
+mod probe;
 pub(crate) mod request;
 mod rewrite;
 #[cfg(test)]

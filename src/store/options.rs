@@ -234,6 +234,9 @@ impl Options {
 
     /// Opens the store in a directory.
     ///
+    /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not become longer
+    /// (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process.
+    ///
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and
     /// none can be created, [`Locked`](crate::Error::Locked) where somebody has it open,

@@ -51,6 +51,7 @@ impl Vfs for RealVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        outlive_file_size_limit();
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
@@ -58,6 +59,27 @@ impl Vfs for RealVfs {
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// A write past the limit on file sizes (`ulimit -f`) ends a process with the signal SIGXFSZ, unless it ignores that: then the
+/// write fails with an error, as on a full disk. Done before the first write, and only where the program has not decided otherwise.
+#[cfg(unix)]
+fn outlive_file_size_limit() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        #[expect(unsafe_code, reason = "neither std nor rustix can ignore a signal")]
+        // SAFETY: both calls get pointers to whole, zeroed structures of the right type, or null where that is allowed. Ignoring
+        // a signal runs no code of ours in a handler.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            let is_default = libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut now) == 0
+                && now.sa_sigaction == libc::SIG_DFL;
+            if is_default {
+                now.sa_sigaction = libc::SIG_IGN;
+                libc::sigaction(libc::SIGXFSZ, &raw const now, std::ptr::null_mut());
+            }
+        }
+    });
 }
 
 #[derive(Debug)]
