@@ -10,10 +10,15 @@
 //! What a failed call wrote lies behind the offset of the fact, and the memory of it goes with the lease: the next call
 //! starts from the facts.
 
+mod appending;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Read;
+use std::ops::Deref;
 use std::time::Duration;
+
+pub(crate) use appending::Appending;
 
 use crate::blob::frame_for;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -30,10 +35,6 @@ use crate::wire::len64;
 
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
-
-/// A piece longer than this is committed in steps, so that a crash takes no more of it back, and no record holds more of its
-/// checksums.
-const COMMIT_EVERY: u64 = 256 << 20;
 
 /// Where an upload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +79,37 @@ pub(crate) struct Session {
 }
 
 /// The right to work on an upload. Gives the slot back, also if the caller's reader panics.
-struct Lease<'a> {
-    inner: &'a Inner,
+struct Lease<I: Deref<Target = Inner>> {
+    inner: I,
     id: UploadId,
     /// What the next call can go on with.
     session: Option<Box<Session>>,
 }
 
-impl Drop for Lease<'_> {
+impl<I: Deref<Target = Inner>> Lease<I> {
+    /// Takes an upload that no other call is at work on.
+    fn take(inner: I, domain: DomainId, id: UploadId) -> Result<(Self, Box<Session>)> {
+        inner.settle()?;
+        let held = match lock(&inner.uploads).entry(id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot::InUse);
+                None
+            }
+            Entry::Occupied(mut slot) => match slot.insert(Slot::InUse) {
+                Slot::Idle(session) => Some(session),
+                Slot::InUse => return Err(Error::UploadBusy { id }),
+            },
+        };
+        let lease = Self { inner, id, session: None };
+        let session = match held {
+            Some(session) => session,
+            None => Box::new(lease.inner.load_session(domain, id)?),
+        };
+        Ok((lease, session))
+    }
+}
+
+impl<I: Deref<Target = Inner>> Drop for Lease<I> {
     fn drop(&mut self) {
         let mut slots = lock(&self.inner.uploads);
         match self.session.take() {
@@ -208,7 +232,16 @@ impl Inner {
         content: &mut dyn Read,
         into: &dyn Destination,
     ) -> Result<u64> {
-        self.with_upload(id, into, |session| self.append(id, session, offset, content))
+        let mut appending = Appending::begin(self, id, offset, into)?;
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            let source = content.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed);
+            appending = appending.write(&piece)?;
+            if source.is_err() || piece.len() < PIECE {
+                return appending.finish().and_then(|offset| source.map(|_| offset));
+            }
+        }
     }
 
     pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<()> {
@@ -288,22 +321,7 @@ impl Inner {
         domain: DomainId,
         work: impl FnOnce(&mut Session) -> Result<(T, Next), Unsuccessful>,
     ) -> Result<T> {
-        self.settle()?;
-        let held = match lock(&self.uploads).entry(id) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Slot::InUse);
-                None
-            }
-            Entry::Occupied(mut slot) => match slot.insert(Slot::InUse) {
-                Slot::Idle(session) => Some(session),
-                Slot::InUse => return Err(Error::UploadBusy { id }),
-            },
-        };
-        let mut lease = Lease { inner: self, id, session: None };
-        let mut session = match held {
-            Some(session) => session,
-            None => Box::new(self.load_session(domain, id)?),
-        };
+        let (mut lease, mut session) = Lease::take(self, domain, id)?;
         let result = match work(&mut session) {
             Ok(done) => Ok(done),
             Err(Refused(error)) => {
@@ -312,25 +330,22 @@ impl Inner {
             }
             Err(Failed(error)) => Err(error),
         };
-        if let Err(error) = &result
-            && let Some(file) = session.unpublished.take()
-        {
-            self.files.give_up(file, error);
+        if let Err(error) = &result {
+            session.give_up(self, error);
         }
-        // These are found out before anything is written.
-        let is_refused = matches!(&result, Err(Error::WrongOffset { .. } | Error::DigestMismatch { .. }));
-        if is_refused && session.unsaved() == 0 || matches!(&result, Ok((_, Next::GoesOn))) {
+        // This is found out before anything is written.
+        if matches!(&result, Err(Error::DigestMismatch { .. }) | Ok((_, Next::GoesOn))) {
             lease.session = Some(session);
         }
         result.map(|(value, _)| value)
     }
 
-    /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
     /// Whether a call is at work on an upload.
     pub(crate) fn is_upload_busy(&self, id: UploadId) -> bool {
         matches!(lock(&self.uploads).get(&id), Some(Slot::InUse))
     }
 
+    /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
     pub(crate) fn forget_upload(&self, id: UploadId) {
         if let Entry::Occupied(slot) = lock(&self.uploads).entry(id)
             && matches!(slot.get(), Slot::Idle(_))
@@ -397,63 +412,6 @@ impl Inner {
             }
         };
         Ok(Session { domain, fact, writer, hasher, unpublished: None })
-    }
-
-    fn append(&self, id: UploadId, session: &mut Session, offset: u64, content: &mut dyn Read) -> Result<(u64, Next)> {
-        if offset != session.fact.offset {
-            return Err(Error::WrongOffset { expected: session.fact.offset, found: offset });
-        }
-        self.admit()?;
-        let mut piece = Vec::new();
-        loop {
-            piece.clear();
-            let source = content.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed);
-            self.append_piece(session, &piece)?;
-            let is_last = piece.len() < PIECE;
-            if is_last || session.unsaved() >= COMMIT_EVERY {
-                self.advance(id, session)?;
-            }
-            source?;
-            if is_last {
-                return Ok((session.fact.offset, Next::GoesOn));
-            }
-        }
-    }
-
-    /// Writes a piece into the upload's segment, which is created with the first.
-    fn append_piece(&self, session: &mut Session, piece: &[u8]) -> Result<()> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        let writer = match &mut session.writer {
-            Some(writer) => writer,
-            none => {
-                let file = *session.unpublished.insert(self.files.new_id());
-                none.insert(self.create_segment(file, session.domain)?)
-            }
-        };
-        writer.append(piece)?;
-        if let Some(hasher) = &mut session.hasher {
-            hasher.update(piece);
-        }
-        Ok(())
-    }
-
-    /// Makes what was appended durable, and then the upload's new state.
-    fn advance(&self, id: UploadId, session: &mut Session) -> Result<()> {
-        if session.unsaved() == 0 {
-            return Ok(());
-        }
-        let Some(writer) = &session.writer else { return Ok(()) };
-        writer.sync().map_err(|error| self.poison(error))?;
-        let from = session.fact.clone();
-        let file = from.file.or(session.unpublished);
-        let hash_state = session.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
-        let to = UploadFact { file, touched: self.open_time(), hash_state, ..from.clone() }.advanced(writer);
-        let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
-        self.commit(session.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
-        session.fact = to;
-        session.unpublished.take().map_or(Ok(()), |file| self.publish(file))
     }
 
     fn finish_upload(
@@ -530,6 +488,13 @@ enum Next {
 }
 
 impl Session {
+    /// What was written is not wanted: the segment goes, where no fact names it.
+    fn give_up(&mut self, inner: &Inner, error: &Error) {
+        if let Some(file) = self.unpublished.take() {
+            inner.files.give_up(file, error);
+        }
+    }
+
     /// How many bytes were written that the fact does not count yet.
     fn unsaved(&self) -> u64 {
         self.writer.as_ref().map_or(0, |writer| writer.len().saturating_sub(self.fact.offset))

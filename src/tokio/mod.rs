@@ -6,15 +6,16 @@
 //!   async tasks                                        tokio's blocking threads
 //!   call(work) ──────────── permit of `calls` ───────► work(&Store)             one result back
 //!   BlobStream ──────────── permit of `calls` ───────► Blob::slice, a piece     one piece ahead of who reads
-//!   ContentSink ─ 8 pieces ─ permit of `writes` ─────► append_upload_from, …    reads the pieces as they come
+//!   ContentSink ─ 8 pieces ─ permit of `writes` ─────► put_reader, …            reads the pieces as they come
+//!   UploadWriter ─────────── permit of `writes` ─────► some pieces of an upload, then the next
 //! ```
 //!
-//! What holds for all three:
+//! What holds for all of them:
 //! - **Memory is bounded.** A stream holds two pieces of 256 KiB (with mapped reads none of its own), a sink at most eight on
-//!   their way; whoever produces faster waits.
-//! - **Threads are bounded** by [`Limits`]. Calls are short. A write lasts as long as its source takes, and so has permits of
-//!   its own: slow clients never make calls wait. Both kinds together should stay below the runtime's `max_blocking_threads`
-//!   (512 by default).
+//!   their way; whoever produces faster waits. An upload writer holds what it is given, until that is written.
+//! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: who sends slowly, or nothing, holds no
+//!   thread. What an operation [reads from a sink](AsyncStore::write) lasts as long as its source takes, and so has permits of its own:
+//!   slow clients never make calls wait. Both kinds together should stay below the runtime's `max_blocking_threads` (512 by default).
 //! - **Dropping a future leaves nothing half done.** A call that began runs to its end. A sink that is dropped before
 //!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload, what came
 //!   before counts, and it can be continued.
@@ -48,16 +49,18 @@
 
 mod sink;
 mod stream;
+mod upload;
 
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use ::tokio::runtime::Handle;
-use ::tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use ::tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 use ::tokio::task::JoinError;
 
 pub use sink::{ContentReader, ContentSink, StreamError};
 pub use stream::BlobStream;
+pub use upload::UploadWriter;
 
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -94,7 +97,8 @@ impl Limits {
         self
     }
 
-    /// How many [sinks](ContentSink) are written from at once; at least 1. Each holds a thread from its first piece to its end.
+    /// How many [operations that read from a sink](AsyncStore::write) run at once, each from its first piece to its end, and how many steps
+    /// of uploads; at least 1.
     pub fn writes(mut self, writes: u16) -> Self {
         self.writes = writes.max(1);
         self
@@ -114,6 +118,8 @@ struct Shared {
     limits: Limits,
     calls: Arc<Semaphore>,
     writes: Arc<Semaphore>,
+    /// Held for reading by those to whose upload something was written that is not durable yet.
+    open_uploads: Arc<RwLock<()>>,
 }
 
 impl AsyncStore {
@@ -129,6 +135,7 @@ impl AsyncStore {
             limits,
             calls: Arc::new(Semaphore::new(limits.calls.into())),
             writes: Arc::new(Semaphore::new(limits.writes.into())),
+            open_uploads: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -142,14 +149,14 @@ impl AsyncStore {
     /// Those of `work`, and [`Error::Closed`].
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
         let permit = permit(&self.shared.calls).await?;
-        self.run(permit, work).await
+        self.run(permit, |store| work(store)).await
     }
 
     /// Runs blocking work that has its permit.
     async fn run<T: Send + 'static>(
         &self,
         permit: OwnedSemaphorePermit,
-        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = lock(&self.shared.store).clone().ok_or(Error::Closed)?;
         let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
@@ -166,15 +173,17 @@ impl AsyncStore {
     /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait, and
     /// fail with [`Error::Closed`] in the end. Streams and sinks that are not at work need not be dropped before.
     ///
-    /// Sinks whose source goes on are waited for: drop those, where that may be long. If the program holds the store in an
+    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may be long. If the program holds the store in an
     /// `Arc` elsewhere too, it is [synced](Store::sync) only, and closes when the last of them is dropped.
     ///
     /// # Errors
     /// As [`Store::close`]; [`Error::Closed`] the second time.
     pub async fn close(&self) -> Result<()> {
-        let Shared { store, limits, calls, writes } = &*self.shared;
+        let Shared { store, limits, calls, writes, open_uploads } = &*self.shared;
         let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
         let gone = |_| Error::Closed;
+        // First of all: their steps need permits.
+        let _uploads = open_uploads.write().await;
         let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
         let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
         calls.close();

@@ -16,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use ::tokio::runtime::Handle;
-use ::tokio::sync::mpsc::{Receiver, channel};
+use ::tokio::sync::mpsc::{Receiver, Sender, channel};
 use ::tokio::task::JoinHandle;
 use bytes::{Buf as _, Bytes};
 use futures_core::Stream;
@@ -28,7 +28,7 @@ use crate::id::UploadId;
 use crate::registry::RepositoryName;
 use crate::store::Store;
 use crate::store::content::source_failed;
-use crate::tokio::{AsyncStore, PIECE, joined, permit};
+use crate::tokio::{AsyncStore, PIECE, UploadWriter, joined, permit};
 
 /// How many pieces may wait for the reader: enough that neither side waits for the other's every step.
 const WAITING: usize = 8;
@@ -40,6 +40,15 @@ enum Piece {
     Content(Bytes),
     /// That was all.
     End,
+}
+
+impl Piece {
+    fn content(self) -> Option<Bytes> {
+        match self {
+            Self::Content(piece) => Some(piece),
+            Self::End => None,
+        }
+    }
 }
 
 /// Takes content piece by piece, and hands it to a blocking operation that reads it. Made by [`AsyncStore::append_upload`] and
@@ -78,17 +87,14 @@ pub struct ContentReader {
 
 impl AsyncStore {
     /// A sink that appends to an upload, of a repository or of the store itself (`None`), at `offset`, and gives the offset
-    /// where the upload then stands: [`Repository::append_upload_from`](crate::registry::Repository::append_upload_from).
+    /// where the upload then stands: an [`UploadWriter`](super::UploadWriter) as a sink. It holds no thread while nothing comes.
     ///
     /// # Errors
-    /// Come from the sink: as that method's, and [`Error::Closed`]. A sink that is dropped leaves the upload where what came
+    /// Come from the sink: as [`Store::append_upload_from`]'s, and [`Error::Closed`]. A sink that is dropped leaves the upload where what came
     /// before ends, or further back; [`upload_status`](Store::upload_status) tells.
     pub fn append_upload(&self, repository: Option<&RepositoryName>, id: UploadId, offset: u64) -> ContentSink<u64> {
-        let repository = repository.cloned();
-        self.write(move |store, content| match repository {
-            Some(name) => store.repository(&name)?.append_upload_from(id, offset, content),
-            None => store.append_upload_from(id, offset, content),
-        })
+        let (sender, receiver) = channel(WAITING);
+        ContentSink::new(sender, append(self.upload_writer(repository, id, offset), receiver))
     }
 
     /// A sink for any operation that reads content, such as [`Store::put_reader`]. The operation begins with the first piece,
@@ -126,11 +132,35 @@ impl AsyncStore {
             let permit = permit(&store.shared.writes).await?;
             store.run(permit, move |store| work(store, reader)).await
         };
+        ContentSink::new(sender, write)
+    }
+}
+
+/// Writes what is sent to an upload: each time what is there.
+async fn append(mut writer: UploadWriter, mut receiver: Receiver<Piece>) -> Result<u64> {
+    loop {
+        let mut sent = Vec::with_capacity(WAITING);
+        receiver.recv_many(&mut sent, WAITING).await;
+        let (is_cut_off, is_end) = (sent.is_empty(), matches!(sent.last(), Some(Piece::End)));
+        let pieces: Vec<Bytes> = sent.into_iter().filter_map(Piece::content).collect();
+        if is_end {
+            return writer.finish_with(pieces).await;
+        }
+        if is_cut_off {
+            writer.finish().await?; // what came before counts
+            return Err(source_failed(cut_off()));
+        }
+        writer.write(pieces).await?;
+    }
+}
+
+impl<T: Send + 'static> ContentSink<T> {
+    fn new(sender: Sender<Piece>, work: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let work = match Handle::try_current() {
-            Ok(runtime) => Work::Running(runtime.spawn(write)),
+            Ok(runtime) => Work::Running(runtime.spawn(work)),
             Err(_) => Work::Done(Some(Err(Error::Closed))),
         };
-        ContentSink { sender: PollSender::new(sender), rest: Bytes::new(), ended: false, work }
+        Self { sender: PollSender::new(sender), rest: Bytes::new(), ended: false, work }
     }
 }
 

@@ -1,0 +1,110 @@
+//! Adding content to an upload, piece by piece, by whoever has it: a caller with a reader, or a client that sends when it likes.
+
+use std::ops::Deref;
+
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::facts::UploadFact;
+use crate::id::UploadId;
+use crate::store::Inner;
+use crate::store::content::Destination;
+use crate::store::request::Request;
+use crate::store::uploads::{Lease, Session, changed_parts, expect_owner};
+
+/// After so many bytes what came is made durable while the rest comes: a crash takes no more of it back, and no record holds more of
+/// its checksums.
+const COMMIT_EVERY: u64 = 256 << 20;
+
+/// An upload to which content is being added. No other call can work on it meanwhile.
+///
+/// What was written counts once [`finish`](Self::finish) has made it durable: who drops this before wants none of it.
+pub(crate) struct Appending<I: Deref<Target = Inner>> {
+    lease: Lease<I>,
+    session: Box<Session>,
+}
+
+impl<I: Deref<Target = Inner>> Appending<I> {
+    /// Begins at `offset`, which must be where the upload stands.
+    pub(crate) fn begin(inner: I, id: UploadId, offset: u64, into: &dyn Destination) -> Result<Self> {
+        let owner = into.repository()?;
+        let (mut lease, session) = Lease::take(inner, into.domain(), id)?;
+        let expected = session.fact.offset;
+        let may_begin = expect_owner(id, &session.fact, owner).and_then(|()| {
+            if offset == expected { lease.inner.admit() } else { Err(Error::WrongOffset { expected, found: offset }) }
+        });
+        match may_begin {
+            Ok(()) => Ok(Self { lease, session }),
+            Err(error) => {
+                lease.session = Some(session);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes a piece. Where that fails the upload stands where it was made durable last.
+    pub(crate) fn write(mut self, piece: &[u8]) -> Result<Self> {
+        let mut written = self.session.write(&self.lease.inner, piece);
+        if written.is_ok() && self.session.unsaved() >= COMMIT_EVERY {
+            written = self.session.advance(&self.lease.inner, self.lease.id);
+        }
+        match written {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Makes durable what was written, and returns where the upload then stands.
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        match self.session.advance(&self.lease.inner, self.lease.id) {
+            Ok(()) => {
+                let offset = self.session.fact.offset;
+                self.lease.session = Some(self.session);
+                Ok(offset)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn fail(mut self, error: Error) -> Error {
+        self.session.give_up(&self.lease.inner, &error);
+        error
+    }
+}
+
+impl Session {
+    /// Writes a piece into the upload's segment, which is created with the first.
+    fn write(&mut self, inner: &Inner, piece: &[u8]) -> Result<()> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let file = *self.unpublished.insert(inner.files.new_id());
+                none.insert(inner.create_segment(file, self.domain)?)
+            }
+        };
+        writer.append(piece)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(piece);
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable, and then the upload's new state.
+    fn advance(&mut self, inner: &Inner, id: UploadId) -> Result<()> {
+        if self.unsaved() == 0 {
+            return Ok(());
+        }
+        let Some(writer) = &self.writer else { return Ok(()) };
+        writer.sync().map_err(|error| inner.poison(error))?;
+        let from = self.fact.clone();
+        let file = from.file.or(self.unpublished);
+        let hash_state = self.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
+        let to = UploadFact { file, touched: inner.open_time(), hash_state, ..from.clone() }.advanced(writer);
+        let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
+        inner.commit(self.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
+        self.fact = to;
+        self.unpublished.take().map_or(Ok(()), |file| inner.publish(file))
+    }
+}
