@@ -15,6 +15,8 @@
 mod common;
 #[path = "registry_http/disk.rs"]
 mod disk;
+#[path = "registry_http/hostile.rs"]
+mod hostile;
 #[path = "../examples/registry/http/mod.rs"]
 mod http;
 #[path = "registry_http/server.rs"]
@@ -484,9 +486,8 @@ fn a_name_may_hold_the_words_of_the_api() {
         let digest = server.push_image(name, "v1", name);
         assert_eq!(server.get(&format!("/v2/{name}/manifests/{digest}")).status, 200, "{name}");
         assert_eq!(server.get(&format!("/v2/{name}/tags/list")).json()["name"], name);
-        let escaped = name.replace('/', "%2F");
         let config = Digest::of(Algorithm::Sha256, name.as_bytes()).to_string().replace(':', "%3A");
-        assert_eq!(server.get(&format!("/v2/{escaped}/blobs/{config}")).body, name.as_bytes());
+        assert_eq!(server.get(&format!("/v2/{name}/blobs/{config}")).body, name.as_bytes());
     }
 }
 

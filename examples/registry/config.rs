@@ -1,7 +1,8 @@
 //! The command line.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use strongroom::keys::{KeyError, KeyProvider, LocalKey, Passphrase};
 use strongroom::{CollectOptions, Options};
 use zeroize::Zeroizing;
 
-use crate::http::{Creation, Indexes, connections::Limits};
+use crate::http::limits::Limits;
+use crate::http::{Admission, Creation, Indexes, Settings};
 
 /// An OCI registry in one process and one directory, on the embedded store `strongroom`.
 ///
@@ -65,14 +67,47 @@ pub struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     collect_rate: u64,
 
-    /// How many connections are served at once; others wait.
+    /// How many connections are served at once. Where there is no place, one whose client says nothing or does not go on makes way, or else the
+    /// new one is told to come again; probes (/healthz, /metrics) are served all the same.
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     connections: u16,
+
+    /// How many of them one client may have: an address, of IPv6 a network of 64 bits. Half of them by default.
+    #[arg(long, value_name = "COUNT")]
+    connections_per_client: Option<u16>,
+
+    /// The address of a proxy that passes requests on: many clients, of which the last of `X-Forwarded-For` is the one that asks.
+    #[arg(long, value_name = "ADDRESS")]
+    proxy: Vec<IpAddr>,
+
+    /// A name, with its port, under which the registry is reached. If any are given, requests for others are refused: a page in a
+    /// browser on this machine could otherwise reach the registry by a name that its author makes point to it.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+
+    /// An origin, such as https://ui.example.com, whose pages may read and write. Others may not write.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+
+    /// For how many seconds a client may not go on with a body that it sends, or with an answer that it reads. It has to make up for it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    idle: u64,
+
+    /// How many bytes a second a client has to send, or to read, in the long run.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 10)]
+    slowest: u32,
+
+    /// How many bytes of bodies and answers are held in memory.
+    #[arg(long, value_name = "BYTES", default_value_t = 96 << 20)]
+    memory: usize,
 
     /// For how many seconds requests under way may go on once the registry was told to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
 }
+
+/// How many bytes of facts are held in memory before they are written out.
+const MEMTABLE: usize = 16 << 20;
 
 impl Arguments {
     /// The key that was given, if one was; clap sees to it that there is one at most.
@@ -90,7 +125,8 @@ impl Arguments {
 
     /// Options of the store for how it collects.
     pub fn collection(&self, options: Options) -> Options {
-        let options = options.retention(Duration::from_secs(self.retention));
+        // Four of them may be in memory for a while.
+        let options = options.retention(Duration::from_secs(self.retention)).memtable_size(MEMTABLE);
         if self.collect_every == 0 {
             return options;
         }
@@ -98,23 +134,38 @@ impl Arguments {
         options.collect_every(Duration::from_secs(self.collect_every), gently)
     }
 
-    pub fn creation(&self) -> Creation {
-        if self.no_create { Creation::Never } else { Creation::OnPush }
-    }
-
-    pub fn indexes(&self) -> Indexes {
-        if self.sparse { Indexes::Sparse } else { Indexes::Whole }
-    }
-
-    pub fn limits(&self) -> Limits {
-        Limits { connections: self.connections.max(1).into(), grace: Duration::from_secs(self.grace) }
+    /// How the registry behaves.
+    pub fn settings(&self) -> Settings {
+        let connections = usize::from(self.connections.max(1));
+        let per_client = self.connections_per_client.map_or(connections.div_ceil(2), usize::from);
+        let limits = Limits {
+            connections,
+            connections_per_client: per_client.max(1),
+            idle: Duration::from_secs(self.idle.max(1)),
+            rate: self.slowest,
+            memory: self.memory,
+            grace: Duration::from_secs(self.grace),
+            ..Limits::default()
+        };
+        Settings {
+            creation: if self.no_create { Creation::Never } else { Creation::OnPush },
+            indexes: if self.sparse { Indexes::Sparse } else { Indexes::Whole },
+            admission: Admission { hosts: self.host.clone(), origins: self.allow_origin.clone() },
+            proxies: self.proxy.iter().map(IpAddr::to_canonical).collect(),
+            limits,
+            lost_lines: None,
+        }
     }
 }
+
+/// No more is read of a file with a passphrase, in bytes.
+const MAX_PASSPHRASE: u64 = 64 << 10;
 
 /// The passphrase in a file, without the end of its line.
 fn passphrase(path: &Path) -> Result<Passphrase, KeyError> {
     let failed = |error: std::io::Error| KeyError::File { path: path.to_owned(), kind: error.kind() };
-    let content = Zeroizing::new(fs::read(path).map_err(failed)?);
+    let mut content = Zeroizing::new(Vec::new());
+    fs::File::open(path).map_err(failed)?.take(MAX_PASSPHRASE).read_to_end(&mut content).map_err(failed)?;
     let line = content.strip_suffix(b"\n").unwrap_or(&content);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.contains(&b'\n') {

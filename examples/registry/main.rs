@@ -10,24 +10,30 @@ mod http;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use strongroom::Options;
-use strongroom::tokio::AsyncStore;
+use strongroom::tokio::{AsyncStore, Limits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Arguments;
-use crate::http::{Registry, connections, router};
+use crate::http::Settings;
+
+/// So many lines of the log wait to be taken, each of at most about a kilobyte. Further ones are lost, and counted.
+const LINES_WAITING: usize = 4096;
+
+/// How many reads and writes of content run at once.
+const WRITES: u16 = 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_ansi(std::io::stderr().is_terminal()).init();
-    match run(&arguments) {
+    let (lost_lines, _log) = log();
+    raise_file_limit();
+    match run(&arguments, lost_lines) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the registry has failed");
@@ -36,22 +42,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+/// Has a thread of its own write the log: one that nobody reads, or that is full, or broken, keeps no request waiting. Dropping the guard waits a
+/// second at most for what is left.
+fn log() -> (ErrorCounter, WorkerGuard) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING);
+    let (writer, guard) = builder.finish(std::io::stderr());
+    let lost_lines = writer.error_counter();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
+    (lost_lines, guard)
+}
+
+/// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if let Err(error) = raised {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit on open files");
+    }
+}
+
+fn run(arguments: &Arguments, lost_lines: ErrorCounter) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = arguments.collection(Options::new().create(true));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
     }
     let store = options.open(&arguments.data)?;
     let encrypted = store.is_encrypted();
-    let store = AsyncStore::new(store);
+    let store = AsyncStore::with_limits(store, Limits::new().writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
-        let registry = Arc::new(Registry::new(store.clone(), arguments.creation(), arguments.indexes()));
-        connections::serve(listener, router(registry), arguments.limits(), stop).await;
+        let settings = Settings { lost_lines: Some(lost_lines), ..arguments.settings() };
+        http::serve(store.clone(), settings, listener, stop).await;
         store.close().await?;
         tracing::info!("the store is closed");
         Ok(())

@@ -112,6 +112,18 @@ impl Blob {
         }
     }
 
+    /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB, one ahead: nothing where
+    /// it is mapped as it is; two pieces where it is copied or decrypted; the whole content where it is compressed, which only content up to
+    /// 4 MiB is.
+    pub fn memory(&self, range: &Range<u64>) -> u64 {
+        let pieces = range.end.saturating_sub(range.start).min(512 << 10);
+        match self.fact.codec {
+            Codec::Zstd => self.len(),
+            Codec::Plain if self.opening.is_some() || !self.file.is_mapped() => pieces,
+            Codec::Plain => 0,
+        }
+    }
+
     /// Fails unless a range lies within the blob.
     pub(crate) fn check(&self, range: &Range<u64>) -> Result<()> {
         let (&Range { start, end }, len) = (range, self.len());

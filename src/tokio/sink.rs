@@ -87,7 +87,7 @@ pub struct ContentReader {
 
 impl AsyncStore {
     /// A sink that appends to an upload, of a repository or of the store itself (`None`), at `offset`, and gives the offset
-    /// where the upload then stands: an [`UploadWriter`](super::UploadWriter) as a sink. It holds no thread while nothing comes.
+    /// where the upload then stands: an [`UploadWriter`] as a sink. It holds no thread while nothing comes.
     ///
     /// # Errors
     /// Come from the sink: as [`Store::append_upload_from`]'s, and [`Error::Closed`]. A sink that is dropped leaves the upload where what came

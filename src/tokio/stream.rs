@@ -92,6 +92,11 @@ impl AsyncStore {
 }
 
 impl BlobStream {
+    /// The blob.
+    pub fn blob(&self) -> &Blob {
+        &self.blob
+    }
+
     /// The blob's digest.
     pub fn digest(&self) -> &Digest {
         self.blob.digest()

@@ -108,6 +108,12 @@ impl Open {
     fn finish(mut self) -> Result<u64> {
         self.appending.take().ok_or(Error::Closed)?.finish()
     }
+
+    fn discard(mut self) {
+        if let Some(appending) = self.appending.take() {
+            appending.discard();
+        }
+    }
 }
 
 impl AsyncStore {
@@ -152,6 +158,21 @@ impl UploadWriter {
     /// As [`write`](Self::write).
     pub async fn finish(self) -> Result<u64> {
         self.finish_with(Vec::new()).await
+    }
+
+    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that was less than 256 MiB ago.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn discard(mut self) -> Result<()> {
+        if let State::Unopened { .. } = self.state {
+            return Ok(());
+        }
+        let discard = |open: Open| {
+            open.discard();
+            Ok(())
+        };
+        self.step(discard).await
     }
 
     /// Writes the last pieces, and finishes.

@@ -15,11 +15,24 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::common::registry::IMAGE;
-use crate::http::{self, Creation, Indexes, Registry, connections};
+use crate::http::limits::Limits;
+use crate::http::{self, Admission, Creation, Indexes, Settings};
 
 /// How a store on a disk is opened.
 pub fn options(disk: &SimVfs) -> Options {
     Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000).log_file_size(1 << 20)
+}
+
+/// How a registry behaves by default, and has little patience when it is stopped.
+pub fn settings() -> Settings {
+    Settings {
+        creation: Creation::OnPush,
+        indexes: Indexes::Whole,
+        admission: Admission::default(),
+        proxies: Vec::new(),
+        limits: Limits { grace: Duration::from_secs(20), ..Limits::default() },
+        lost_lines: None,
+    }
 }
 
 /// A registry on a simulated disk.
@@ -56,6 +69,22 @@ impl Server {
     }
 
     fn serve(disk: SimVfs, store: Store, creation: Creation, indexes: Indexes) -> Self {
+        Self::serve_with(disk, store, Settings { creation, indexes, ..settings() })
+    }
+
+    /// Serves a store that lies elsewhere.
+    pub fn serving(store: Store) -> Self {
+        Self::serve_with(SimVfs::new(), store, settings())
+    }
+
+    /// Serves a new store in a way of its own.
+    pub fn configured(settings: Settings) -> Self {
+        let disk = SimVfs::new();
+        let store = options(&disk).open("/store").unwrap();
+        Self::serve_with(disk, store, settings)
+    }
+
+    fn serve_with(disk: SimVfs, store: Store, settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -63,10 +92,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 let store = AsyncStore::new(store);
-                let router = http::router(Arc::new(Registry::new(store.clone(), creation, indexes)));
-                let limits = connections::Limits { connections: 64, grace: Duration::from_secs(20) };
-                let stopped = async { drop(stopped.await) };
-                connections::serve(listener, router, limits, stopped).await;
+                http::serve(store.clone(), settings, listener, async { drop(stopped.await) }).await;
                 store.close().await.unwrap();
             });
         });

@@ -5,29 +5,42 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use strongroom::registry::RepositoryName;
-use strongroom::{Damage, Digest, Error};
+use strongroom::{Damage, Digest, Error, Store};
 
 use super::failure::Failure;
+use super::limits::UNCOUNTED;
+use super::memory::keeping;
 use super::range::Wanted;
-use super::{DOCKER_CONTENT_DIGEST, Registry, empty};
+use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
 
 /// Streams a blob, or a part of it. Damage that is found after the first piece cuts the answer off.
 pub async fn get(
     registry: &Registry,
+    caller: &Caller,
     name: RepositoryName,
     digest: Digest,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let wanted = Wanted::of(headers, &digest);
-    let open = move |store: &strongroom::Store| {
+    let open = move |store: &Store| {
         let blob = store.repository(&name)?.get(&digest)?;
         let range = wanted.within(blob.len())?;
-        Ok((blob, range))
+        // What takes memory is read when there is some.
+        let first = if blob.memory(&range) > UNCOUNTED as u64 { range.start..range.start } else { range };
+        Ok((blob, first))
     };
-    let content = registry.store.open(open).await?;
+    let _turn = registry.turn(&registry.turns).await?;
+    let mut content = registry.store.open(open).await?;
+    let range = wanted.within(content.blob_len())?;
+    let mut held = None;
+    if content.range() != range {
+        let blob = content.blob().clone();
+        held = Some(registry.memory.hold(blob.memory(&range).try_into().unwrap_or(usize::MAX), &caller.peer).await?);
+        content = registry.store.open(move |_| Ok((blob, range))).await?;
+    }
     let headers = described(&digest, content.remaining());
     let (range, len) = (content.range(), content.blob_len());
-    let body = Body::from_stream(content);
+    let body = keeping(Body::from_stream(content), held);
     if wanted == Wanted::All {
         return Ok((headers, body).into_response());
     }
@@ -38,8 +51,11 @@ pub async fn get(
 /// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time. Of one that is known to be
 /// damaged nobody is told so: who has it then pushes it, and that brings it back. (Who pulls it is told that the registry has failed.)
 pub async fn head(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
-    let claimed = registry.store.call(move |store| store.repository(&name)?.claim(&digest)).await;
-    let blob = claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?;
+    let claim = move |store: &Store| {
+        let claimed = store.repository(&name)?.claim(&digest);
+        Ok(claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?)
+    };
+    let blob = registry.call(claim).await?;
     Ok(empty(StatusCode::OK, described(&digest, blob.len)))
 }
 
@@ -60,6 +76,6 @@ fn described(digest: &Digest, len: u64) -> [(HeaderName, String); 5] {
 }
 
 pub async fn delete(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
-    registry.store.call(move |store| store.repository(&name)?.remove_blob(&digest)).await?;
+    registry.call(move |store| Ok(store.repository(&name)?.remove_blob(&digest)?)).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }

@@ -1,55 +1,180 @@
-//! Connections: how many, how long they may take to ask, and how they end.
+//! Connections: how many, whose, and how they end.
+//!
+//! A connection that is made gets a place, if there is one, for all clients and for this one. If there is none, one whose client keeps the
+//! registry waiting makes way. If there is none such, the new one is told to come again, and is served if it is a probe.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// A connection on which no whole head of a request came for so long is closed, also if it waits for the next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+use super::clock;
+use super::limits::Limits;
+use super::patience::Patience;
+use super::peer::{Client, Peer};
+use super::transport::Watched;
 
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How many connections are served at once. Others wait in the system's queue.
-    pub connections: usize,
-    /// For how long requests under way may go on after `stop`.
-    pub grace: Duration,
+/// The longest head of a request, and how much of a body is read at a time, in bytes.
+const BUFFER: usize = 64 << 10;
+
+/// The connections that there are.
+#[derive(Debug, Default)]
+pub struct Places(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Those that have a place, and those that are told that there is none.
+    connections: HashMap<u64, Connection>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: Arc<Peer>,
+    /// None until it is served.
+    task: Option<AbortHandle>,
+}
+
+impl Taken {
+    fn count(&self, is_it: impl Fn(&Peer) -> bool) -> usize {
+        self.connections.values().filter(|connection| is_it(&connection.peer)).count()
+    }
+
+    /// Ends the connection that has kept the registry waiting, of the client that has most of them. Says whether there was one.
+    fn evict(&mut self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
+        let keeps_waiting = |peer: &Peer| peer.waiting() >= if peer.is_busy() { limits.stalled } else { limits.silent };
+        let mut counts: HashMap<Client, usize> = HashMap::new();
+        for connection in self.connections.values() {
+            *counts.entry(connection.peer.client).or_default() += 1;
+        }
+        let candidates = self.connections.iter().filter(|(_, one)| keeps_waiting(&one.peer) && may_go(&one.peer));
+        let rank = |peer: &Peer| (counts.get(&peer.client).copied(), !peer.is_busy(), peer.waiting());
+        let worst = candidates.max_by_key(|(_, one)| rank(&one.peer)).map(|(id, _)| *id);
+        let Some(evicted) = worst.and_then(|id| self.connections.remove(&id)) else { return false };
+        if let Some(task) = evicted.task {
+            task.abort();
+        }
+        tracing::debug!(client = ?evicted.peer.client, "a connection that kept the registry waiting makes way");
+        true
+    }
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a connection that has kept the registry waiting, if there is one among these.
+    pub fn evict(&self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
+        self.lock().evict(limits, may_go)
+    }
+
+    /// A place for a connection, or one among those that are told that there is none; nothing where there are too many of those.
+    fn take(self: &Arc<Self>, client: Client, is_proxy: bool, limits: &Limits) -> Option<Place> {
+        let mut taken = self.lock();
+        let own = |peer: &Peer| peer.client == client && !peer.is_surplus;
+        let has_too_many = !is_proxy && taken.count(own) >= limits.connections_per_client;
+        let is_full = taken.count(|peer| !peer.is_surplus) >= limits.connections;
+        let is_surplus = if has_too_many {
+            !taken.evict(limits, own)
+        } else {
+            is_full && !taken.evict(limits, |peer| !peer.is_surplus)
+        };
+        if is_surplus && taken.count(|peer| peer.is_surplus) >= limits.refusals {
+            return None;
+        }
+        taken.last += 1;
+        let (id, peer) = (taken.last, Arc::new(Peer::new(client, is_proxy, is_surplus)));
+        taken.connections.insert(id, Connection { peer: Arc::clone(&peer), task: None });
+        Some(Place { places: Arc::clone(self), id, peer })
+    }
+
+    /// Lets a connection be ended to make way. One that was to, before it was served, ends now.
+    fn serves(&self, id: u64, task: AbortHandle) {
+        match self.lock().connections.get_mut(&id) {
+            Some(connection) => connection.task = Some(task),
+            None => task.abort(),
+        }
+    }
+
+    /// How many connections there are, those that are told that there is no place included.
+    pub fn taken(&self) -> usize {
+        self.lock().connections.len()
+    }
+}
+
+/// The place of a connection, given back when this is dropped.
+struct Place {
+    places: Arc<Places>,
+    id: u64,
+    peer: Arc<Peer>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().connections.remove(&self.id);
+    }
 }
 
 /// Serves until `stop`; then lets requests under way end, and cuts off those that take too long. Cutting a request off is safe:
 /// what was answered stays, an upload stands where it got to.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    places: Arc<Places>,
+    proxies: &[IpAddr],
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accept = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, accept(&listener).await)
-        };
-        let (slot, stream) = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = &mut stop => break,
-            accepted = accept => accepted,
+            accepted = accept(&listener, &places, &limits) => accepted,
         };
+        while connections.try_join_next().is_some() {} // lets go of those that have ended
+        let is_proxy = proxies.contains(&address);
+        let Some(place) = places.take(Client::of(address), is_proxy, &limits) else { continue };
+        let (id, peer) = (place.id, Arc::clone(&place.peer));
+        let patience = Patience::new(limits.idle, limits.rate);
+        let stream = Watched::new(stream, Arc::clone(&peer), patience);
+        if !clock::is_sane() {
+            connections.spawn(async move {
+                let _place = place;
+                clock::refuse(stream).await;
+            });
+            continue;
+        }
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            let _slot = slot;
-            if let Err(error) = connection.await {
+        // A surplus connection is only there to be told so.
+        let head = if peer.is_surplus { limits.stalled } else { limits.head };
+        http.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER).auto_date_header(false);
+        let router = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&peer));
+            router.call(request)
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let task = connections.spawn(async move {
+            let _place = place;
+            if let Some(Err(error)) = clock::while_sane(connection).await {
                 tracing::debug!(%error, "a connection has failed");
             }
         });
-        while connections.try_join_next().is_some() {} // lets go of those that have ended
+        places.serves(id, task);
     }
     drop(listener);
     tracing::info!(connections = connections.len(), "stopping");
@@ -59,17 +184,19 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     connections.shutdown().await;
 }
 
-/// The next connection. Failures, as for want of file descriptors, pass.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection, and from where it comes. Failures pass; where file descriptors are short, one that keeps the registry waiting makes way.
+async fn accept(listener: &TcpListener, places: &Places, limits: &Limits) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true); // slower without, no more
-                return stream;
+                return (stream, address.ip().to_canonical());
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !places.evict(limits, |_| true) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }

@@ -11,16 +11,20 @@
 //! | deleting what manifests refer to | 405 `DENIED`: with 400, all that the specification has for a deletion refused |
 //! | an immutable tag would move | 409 `DENIED`, which docker shows with the message |
 //! | `If-Match`, `If-None-Match` do not hold | 412 `DENIED` |
-//! | an upload is in use by another request | 429 `TOOMANYREQUESTS` and `Retry-After`: clients try again |
-//! | the disk is full | 507 `UNAVAILABLE` |
-//! | an earlier sync failed, or the registry stops | 503 `UNAVAILABLE` |
+//! | a body that does not come | 408 `BLOB_UPLOAD_INVALID`, `MANIFEST_INVALID` |
+//! | an upload is in use by another request, a client has too much unfinished | 429 `TOOMANYREQUESTS` and `Retry-After`: clients try again |
+//! | there is no place, no memory, no turn | 503 `UNAVAILABLE` and `Retry-After` |
+//! | the disk is full | 507 `UNAVAILABLE`, and a warning in the log |
+//! | an earlier sync failed | 503 `UNAVAILABLE`, and an error in the log |
+//! | the registry stops | 503 `UNAVAILABLE` |
 //! | damage, I/O errors | 500 `UNKNOWN`, and an error in the log |
+//!
+//! What a client does wrong is no more than a line for its request: errors in the log are for the operator.
 
 use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde_json::{Value, json};
-use strongroom::tokio::StreamError;
 use strongroom::{Digest, Error};
 
 /// The codes of the specification, and two for errors of the server, for which it has none.
@@ -100,6 +104,22 @@ impl Failure {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, methods.to_owned())
     }
 
+    /// There is no place, no memory or no turn for a request just now.
+    pub fn busy() -> Self {
+        let message = "the registry is busy: try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).retry_after(1)
+    }
+
+    /// Says when to try again, in seconds.
+    pub fn retry_after(self, seconds: u32) -> Self {
+        self.header(RETRY_AFTER, seconds.to_string())
+    }
+
+    /// Whether trying again comes to nothing else.
+    pub fn is_final(&self) -> bool {
+        matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+    }
+
     pub fn header(mut self, name: HeaderName, value: String) -> Self {
         self.headers.push((name, value));
         self
@@ -135,6 +155,7 @@ impl From<Error> for Failure {
             Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => {
                 (StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
+            Error::ReferencesMissing { .. } => (StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown),
             Error::Source { .. } => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
             Error::WrongOffset { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
@@ -147,15 +168,18 @@ impl From<Error> for Failure {
             Error::Poisoned { .. } | Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         };
-        if status.is_server_error() {
-            tracing::error!(%error, "the store has failed");
+        match &error {
+            Error::Full { .. } => tracing::warn!(%error, "nothing can be pushed"),
+            Error::Closed => {}
+            _ if status.is_server_error() => tracing::error!(%error, "the store has failed"),
+            _ => {}
         }
         let failure = Self::new(status, code, error.to_string());
         match error {
             Error::ReferencesMissing { blobs, manifests } => Self::references_missing(&blobs, &manifests),
             Error::OutOfRange { len, .. } => failure.header(CONTENT_RANGE, format!("bytes */{len}")),
             Error::BlobInUse { .. } | Error::ManifestInUse { .. } => failure.header(ALLOW, "GET, HEAD".to_owned()),
-            Error::UploadBusy { .. } => failure.header(RETRY_AFTER, "1".to_owned()),
+            Error::UploadBusy { .. } => failure.retry_after(1),
             // Where things lie on the server is for its log.
             _ if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 Self::new(status, code, "the registry has failed: its log says how")
@@ -163,18 +187,6 @@ impl From<Error> for Failure {
             Error::Full { .. } => Self::new(status, code, "no space left in the registry"),
             Error::Poisoned { .. } => Self::new(status, code, "the registry takes no writes: its log says why"),
             _ => failure,
-        }
-    }
-}
-
-/// A body that was cut off is the client's doing; nobody may be there to read this.
-impl From<StreamError<axum::BoxError>> for Failure {
-    fn from(error: StreamError<axum::BoxError>) -> Self {
-        match error {
-            StreamError::Source(error) => {
-                Self::bad_request(Code::BlobUploadInvalid, format!("the body was cut off: {error}"))
-            }
-            StreamError::Store(error) => error.into(),
         }
     }
 }

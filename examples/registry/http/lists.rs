@@ -10,14 +10,21 @@ use strongroom::registry::{Referrer, Referrers, RepositoryName};
 use strongroom::{Digest, Error, Store};
 
 use super::failure::{Code, Failure};
+use super::memory::{Held, keeping};
 use super::query::Query;
-use super::{Registry, json};
+use super::{Caller, Registry};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The most entries of a page.
 const MAX_ENTRIES: usize = 1000;
+
+/// What a page of names takes in memory, at most and roughly, in bytes: 1,000 of 256 characters, as they are and as JSON.
+const PAGE_MEMORY: usize = 768 << 10;
+
+/// What a page of referrers takes: a document at a time, and annotations as they are and as JSON.
+const REFERRERS_MEMORY: usize = 8 << 20;
 
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
@@ -52,27 +59,36 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
     (LINK, format!("<{path}?{}>; rel=\"next\"", query.join("&")))
 }
 
-pub async fn catalog(registry: &Registry, query: &Query) -> Result<Response, Failure> {
+pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
+    let held = registry.memory.hold(PAGE_MEMORY, &caller.peer).await?;
     let (after, limit) = (page.after.clone(), page.len + 1);
-    let names = registry.store.call(move |store| store.repositories(after.as_deref(), limit)).await?;
+    let names = registry.call(move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
-    Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
+    Ok(answer("application/json", link, json!({ "repositories": names }), held))
 }
 
-pub async fn tags(registry: &Registry, name: RepositoryName, query: &Query) -> Result<Response, Failure> {
+pub async fn tags(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    query: &Query,
+) -> Result<Response, Failure> {
     let page = Page::of(query)?;
+    let held = registry.memory.hold(PAGE_MEMORY, &caller.peer).await?;
     let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
-    let tags = registry.store.call(move |store| store.repository(&of)?.tags(after.as_deref(), limit)).await?;
+    let tags = registry.call(move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
-    let document = json!({ "name": name.as_str(), "tags": tags });
-    Ok((AppendHeaders(link), json(document.to_string())).into_response())
+    Ok(answer("application/json", link, json!({ "name": name.as_str(), "tags": tags }), held))
 }
 
 /// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell clients
 /// that there is no such endpoint, so there is none for an unknown repository either.
+///
+/// A page costs what [`Repository::referrers`](strongroom::registry::Repository::referrers) says, however many there are of another type.
 pub async fn referrers(
     registry: &Registry,
+    caller: &Caller,
     name: RepositoryName,
     subject: Digest,
     query: &Query,
@@ -83,9 +99,12 @@ pub async fn referrers(
     let (of, artifact_type) = (name.clone(), filter.clone());
     let read = move |store: &Store| match store.repository(&of) {
         Err(Error::RepositoryNotFound { .. }) => Ok(Referrers::default()),
-        repository => repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES),
+        repository => Ok(repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES)?),
     };
-    let page = registry.store.call(read).await?;
+    let held = registry.memory.hold(REFERRERS_MEMORY, &caller.peer).await?;
+    let turn = registry.turn(&registry.long_turns).await?;
+    let page = registry.call(read).await?;
+    drop(turn);
     let link = page.next.map(|last| {
         let path = format!("/v2/{name}/referrers/{subject}");
         let kind = filter.as_deref().map(|kind| ("artifactType", kind));
@@ -94,8 +113,20 @@ pub async fn referrers(
     let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
     let descriptors: Vec<Value> = page.referrers.into_iter().map(descriptor).collect();
     let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors });
-    let more = AppendHeaders(link.into_iter().chain(applied).collect::<Vec<_>>());
-    Ok(([(CONTENT_TYPE, INDEX)], more, Body::from(document.to_string())).into_response())
+    Ok(answer(INDEX, link.into_iter().chain(applied), document, held))
+}
+
+/// An answer that keeps the memory that it takes until it was sent.
+fn answer(
+    media_type: &'static str,
+    headers: impl IntoIterator<Item = (HeaderName, String)>,
+    document: Value,
+    mut held: Held,
+) -> Response {
+    let document = document.to_string();
+    held.shrink(document.len());
+    let headers = AppendHeaders(headers.into_iter().collect::<Vec<_>>());
+    ([(CONTENT_TYPE, media_type)], headers, keeping(Body::from(document), Some(held))).into_response()
 }
 
 fn descriptor(referrer: Referrer) -> Value {

@@ -1,16 +1,20 @@
 //! Pulling, pushing and deleting manifests and tags.
 
-use axum::body::Body;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
-use futures_util::TryStreamExt as _;
-use strongroom::Error;
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
+use strongroom::{Error, Store};
 
+use super::body::Kind;
 use super::failure::{Code, Failure};
+use super::limits::UNCOUNTED;
+use super::memory::{Held, keeping};
 use super::query::Query;
-use super::{DOCKER_CONTENT_DIGEST, Indexes, Registry, empty};
+use super::{Caller, DOCKER_CONTENT_DIGEST, Indexes, Registry, empty};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -21,24 +25,44 @@ const MAX_LEN: usize = 4 << 20;
 /// More tags than that in one request are refused.
 const MAX_TAGS: usize = 100;
 
-pub async fn get(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
-    let manifest = registry.store.call(move |store| store.repository(&name)?.pull_manifest(&reference)).await?;
+pub async fn get(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    reference: Reference,
+) -> Result<Response, Failure> {
+    let mut held = None;
+    let manifest = loop {
+        let (from, wanted, is_held) = (name.clone(), reference.clone(), held.is_some());
+        let pull = move |store: &Store| {
+            let repository = store.repository(&from)?;
+            let len = repository.manifest_info(&wanted)?.len;
+            if !is_held && len > UNCOUNTED as u64 {
+                return Ok(Err(len));
+            }
+            Ok(Ok(repository.pull_manifest(&wanted)?))
+        };
+        match registry.call(pull).await? {
+            Ok(manifest) => break manifest,
+            Err(len) => held = Some(registry.memory.hold(usize::try_from(len).unwrap_or(MAX_LEN), &caller.peer).await?),
+        }
+    };
     let digest = manifest.digest;
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (DOCKER_CONTENT_DIGEST, digest.to_string()),
         (ETAG, format!("\"{digest}\"")),
     ];
-    Ok((headers, Body::from(manifest.content)).into_response())
+    Ok((headers, keeping(Body::from(manifest.content), held)).into_response())
 }
 
 /// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it pushes it again.
 pub async fn head(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
-    let info = move |store: &strongroom::Store| match store.repository(&name)?.manifest_info(&reference)? {
-        info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }),
+    let info = move |store: &Store| match store.repository(&name)?.manifest_info(&reference)? {
+        info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }.into()),
         info => Ok(info),
     };
-    let manifest = registry.store.call(info).await?;
+    let manifest = registry.call(info).await?;
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (CONTENT_LENGTH, manifest.len.to_string()),
@@ -51,7 +75,8 @@ pub async fn head(registry: &Registry, name: RepositoryName, reference: Referenc
 /// Pushes by tag, or by digest and perhaps with tags: `?tag=` for each. `If-Match` with the digest of what a tag points to, and
 /// `If-None-Match: *`, make moving it depend on that.
 pub async fn put(
-    registry: &Registry,
+    registry: &Arc<Registry>,
+    caller: &Caller,
     name: RepositoryName,
     reference: Reference,
     query: &Query,
@@ -79,9 +104,14 @@ pub async fn put(
     for tag in &tags {
         put = put.tag(tag.clone());
     }
-    let content = read(body).await?;
-    let (creation, to) = (registry.creation, name.clone());
-    let pushed = registry.store.call(move |store| creation.repository(store, &to)?.put_manifest(&content, put)).await?;
+    let (content, _held) = read(registry, caller, body).await?;
+    let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
+    let push = move |store: &Store| {
+        let pushed = own.push(store, &to, client, |repository| repository.put_manifest(&content, put.clone()))?;
+        own.unfinished.repository_settled(&to);
+        Ok(pushed)
+    };
+    let pushed = registry.call(push).await?;
     let headers = [
         (LOCATION, format!("/v2/{name}/manifests/{}", pushed.digest)),
         (DOCKER_CONTENT_DIGEST, pushed.digest.to_string()),
@@ -94,30 +124,44 @@ pub async fn put(
 
 /// By tag, the tag is removed; by digest, the manifest with all its tags.
 pub async fn delete(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
-    let delete = move |store: &strongroom::Store| {
+    let delete = move |store: &Store| {
         let repository = store.repository(&name)?;
-        match &reference {
+        Ok(match &reference {
             Reference::Tag(tag) => repository.untag(tag),
             Reference::Digest(digest) => repository.delete_manifest(digest),
-        }
+        }?)
     };
-    registry.store.call(delete).await?;
+    registry.call(delete).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }
 
-/// The body, in memory: a manifest is short.
-async fn read(body: Body) -> Result<Vec<u8>, Failure> {
-    let mut pieces = body.into_data_stream();
-    let mut content = Vec::new();
-    let cut_off = |error| Failure::bad_request(Code::ManifestInvalid, format!("the body was cut off: {error}"));
-    while let Some(piece) = pieces.try_next().await.map_err(cut_off)? {
-        if content.len() + piece.len() > MAX_LEN {
-            let message = format!("a manifest has at most {MAX_LEN} bytes");
-            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message));
+/// The body, in memory: a manifest is short. With it, the memory that a long one takes, parsed too.
+async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u8>, Option<Held>), Failure> {
+    let mut incoming = registry.incoming(body, Kind::Manifest, caller);
+    let (mut content, mut held) = (Vec::new(), None);
+    let expected = incoming.expected().and_then(|len| usize::try_from(len).ok());
+    check_len(expected.unwrap_or_default())?;
+    loop {
+        let pieces = incoming.some(UNCOUNTED).await?;
+        if pieces.is_empty() {
+            return Ok((content, held));
         }
-        content.extend_from_slice(&piece);
+        let len = content.len() + pieces.iter().map(Bytes::len).sum::<usize>();
+        check_len(len)?;
+        if held.is_none() && len > UNCOUNTED {
+            held = Some(registry.memory.hold(3 * expected.unwrap_or(MAX_LEN), &caller.peer).await?);
+        }
+        content.reserve_exact(expected.unwrap_or_default().saturating_sub(content.len()));
+        pieces.iter().for_each(|piece| content.extend_from_slice(piece));
     }
-    Ok(content)
+}
+
+fn check_len(len: usize) -> Result<(), Failure> {
+    if len <= MAX_LEN {
+        return Ok(());
+    }
+    let message = format!("a manifest has at most {MAX_LEN} bytes");
+    Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message))
 }
 
 /// The media type, without parameters.

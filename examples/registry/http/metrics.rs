@@ -114,12 +114,27 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let (usage, last) = registry.store.call(|store| Ok((store.usage()?, store.last_collection()))).await?;
+    let (usage, last) = registry.call(|store| Ok((store.usage()?, store.last_collection()))).await?;
     let mut text = String::new();
     let failed = matches!(last, Some(Err(_)));
     let last = last.and_then(Result::ok).unwrap_or_default();
     let gauges = [
+        (
+            "registry_connections",
+            "Connections, those included that are told to come again.",
+            registry.places.taken() as u64,
+        ),
+        (
+            "registry_memory_held_bytes",
+            "Memory that bodies and answers hold, beyond what each may.",
+            registry.memory.held() as u64,
+        ),
         ("strongroom_collection_failed", "Whether the last collection failed.", u64::from(failed)),
+        (
+            "strongroom_collection_repositories",
+            "Repositories that it deleted, since no push completed them.",
+            last.repositories,
+        ),
         ("strongroom_collection_blobs", "Blobs that the last collection forgot.", last.blobs),
         ("strongroom_collection_freed_bytes", "Bytes that the last collection gave back.", last.freed_bytes),
         ("strongroom_collection_damaged", "Blobs that the last collection found damaged.", last.damaged.len() as u64),
@@ -132,6 +147,8 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Fai
     ];
     // Writing to a string does not fail.
     let _ = registry.metrics.write(&mut text);
+    let lost = registry.lost_lines.as_ref().map_or(0, |lines| lines.dropped_lines() as u64);
+    let _ = value(&mut text, "registry_log_lines_lost_total", "counter", "Lines of the log that nobody took.", lost);
     for (name, help, gauge) in gauges {
         let _ = value(&mut text, name, "gauge", help, gauge);
     }

@@ -6,24 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
 use super::Registry;
+use super::peer::{Asking, Peer};
 
-pub async fn observe(State(registry): State<Arc<Registry>>, request: Request, next: Next) -> Response {
+/// So much of a path is logged: a line of the log may be no longer than that of others because a client wants it.
+const PATH_LOGGED: usize = 300;
+
+pub async fn observe(
+    State(registry): State<Arc<Registry>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    request: Request,
+    next: Next,
+) -> Response {
     registry.metrics.under_way.fetch_add(1, Relaxed);
     let (received, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut record = Record {
         registry,
         method: request.method().clone(),
-        uri: request.uri().clone(),
+        path: request.uri().to_string().chars().take(PATH_LOGGED).collect(),
         status: None,
         begun: Instant::now(),
+        _asking: Asking::new(peer),
         received: Arc::clone(&received),
         sent: Arc::clone(&sent),
     };
@@ -37,11 +48,12 @@ pub async fn observe(State(registry): State<Arc<Registry>>, request: Request, ne
 struct Record {
     registry: Arc<Registry>,
     method: Method,
-    uri: Uri,
+    path: String,
     status: Option<StatusCode>,
     begun: Instant,
     received: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    _asking: Asking,
 }
 
 impl Drop for Record {
@@ -52,7 +64,7 @@ impl Drop for Record {
         metrics.count(&self.method, self.status, took, received, sent);
         // 0 where no answer was sent.
         let status = self.status.map_or(0, |status| status.as_u16());
-        tracing::info!(method = %self.method, path = %self.uri, status, received, sent, ?took, "request");
+        tracing::info!(method = %self.method, path = %self.path, status, received, sent, ?took, "request");
     }
 }
 

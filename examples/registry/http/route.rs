@@ -1,10 +1,9 @@
 //! What a path names.
 
-use percent_encoding::percent_decode_str;
 use strongroom::registry::{Reference, RepositoryName};
 use strongroom::{Digest, UploadId};
 
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 
 /// An endpoint of the distribution API, with the names in its path parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +27,16 @@ pub enum Route {
 }
 
 impl Route {
-    /// Parses a path as it came. Names of repositories have slashes, and may hold any of the words: `a/blobs/b` is one. So the
-    /// path is taken apart from its end, where no part has a slash.
+    /// Parses a path. Names of repositories have slashes, and may hold any of the words: `a/blobs/b` is one. So the path is taken apart
+    /// from its end, where no part has a slash.
+    ///
+    /// A path is taken as it stands, so that it means to a proxy before the registry what it means here: nothing in it needs to be
+    /// encoded, and of what could be only the colon is, since some clients do that in digests.
     pub fn parse(path: &str) -> Result<Self, Failure> {
-        let path = percent_decode_str(path).decode_utf8().map_err(|_| Failure::no_such_endpoint())?;
+        let path = path.replace("%3A", ":").replace("%3a", ":");
+        if path.contains('%') {
+            return Err(Failure::bad_request(Code::Unsupported, "nothing but the colon may be encoded in a path"));
+        }
         match &*path {
             "/v2" | "/v2/" => return Ok(Self::Version),
             "/v2/_catalog" => return Ok(Self::Catalog),

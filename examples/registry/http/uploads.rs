@@ -1,69 +1,131 @@
 //! Pushing blobs: at once, in chunks, or by mounting them from another repository.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody as _};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
+use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
-use futures_util::{Stream, StreamExt as _, stream};
 use strongroom::registry::RepositoryName;
-use strongroom::tokio::StreamError;
-use strongroom::{Algorithm, Digest, Error, Result, UploadId};
+use strongroom::{Algorithm, Digest, Error, Store, UploadId};
 
 use super::blobs::is_known_damage;
+use super::body::{Incoming, Kind};
 use super::failure::{Code, Failure};
+use super::limits::{GATHERED, UNCOUNTED};
 use super::query::Query;
 use super::range::chunk;
-use super::{DOCKER_CONTENT_DIGEST, Registry, empty};
+use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
-/// A client that sends nothing for so long is given up. Its upload can be continued.
-const IDLE: Duration = Duration::from_secs(60);
+/// Content up to this length is held in memory when an upload of it is ended: the default of the store.
+const INLINE: u64 = 4 << 20;
 
 /// `POST`: mounts a blob (`?mount=&from=`), takes it whole (`?digest=`), or begins an upload.
-pub async fn begin(registry: &Registry, name: RepositoryName, query: &Query, body: Body) -> Result<Response, Failure> {
+pub async fn begin(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    name: RepositoryName,
+    query: &Query,
+    body: Body,
+) -> Result<Response, Failure> {
     if let Some(digest) = query.parsed("mount", Code::DigestInvalid)? {
         // A name that can't be one is one that has nothing.
         let from = query.get("from").and_then(|from| from.parse().ok());
-        if mount(registry, name.clone(), digest, from).await? {
+        if mount(registry, caller, name.clone(), digest, from).await? {
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = query.parsed::<Digest>("digest", Code::DigestInvalid)? {
-        let _receiving = registry.metrics.receiving();
-        let (creation, to) = (registry.creation, name.clone());
-        let sink =
-            registry.store.write(move |store, content| creation.repository(store, &to)?.put_reader(content, digest));
-        sink.send_stream(content(body)).await?;
+        take_whole(registry, caller, &name, digest, body).await?;
         return Ok(created(&name, &digest));
     }
-    let algorithm = algorithm(query)?;
-    let (creation, to) = (registry.creation, name.clone());
-    let id = registry.store.call(move |store| creation.repository(store, &to)?.begin_upload(algorithm)).await?;
+    let id = begin_upload(registry, caller, &name, algorithm(query)?).await?;
     Ok(stands(StatusCode::ACCEPTED, &name, id, 0))
 }
 
-/// Whether the repository now has the blob, be it that it had it before.
-async fn mount(registry: &Registry, to: RepositoryName, digest: Digest, from: Option<RepositoryName>) -> Result<bool> {
-    let creation = registry.creation;
-    let mount = move |store: &strongroom::Store| {
-        let repository = creation.repository(store, &to)?;
-        match repository.claim(&digest) {
-            Err(Error::BlobNotFound { .. }) => {}
-            // It has to be pushed again, wherever else it was.
-            Err(error) if is_known_damage(&error) => return Ok(false),
-            other => return other.map(|_| true),
-        }
-        let Some(from) = from else { return Ok(false) };
-        match repository.mount(&digest, &from, may_pull) {
-            Err(Error::BlobNotFound { .. } | Error::RepositoryNotFound { .. }) => Ok(false),
-            Err(error) if is_known_damage(&error) => Ok(false),
-            other => other.map(|()| true),
-        }
+async fn begin_upload(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    name: &RepositoryName,
+    algorithm: Algorithm,
+) -> Result<UploadId, Failure> {
+    let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
+    let begin = move |store: &Store| {
+        own.unfinished.check_upload(client, &own.limits)?;
+        let id = own.push(store, &to, client, |repository| repository.begin_upload(algorithm))?;
+        own.unfinished.upload_begun(client, to, id);
+        Ok(id)
     };
-    registry.store.call(mount).await
+    registry.call(begin).await
+}
+
+/// Takes a blob in one body. A short one is stored when it is there; a longer one is an upload that nobody else knows of.
+async fn take_whole(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    name: &RepositoryName,
+    digest: Digest,
+    body: Body,
+) -> Result<(), Failure> {
+    let _receiving = registry.metrics.receiving();
+    let mut incoming = registry.incoming(body, Kind::Blob, caller);
+    let mut held = None;
+    let (mut first, mut len) = (Vec::new(), 0);
+    while len < GATHERED {
+        let pieces = incoming.some(GATHERED - len).await?;
+        if pieces.is_empty() {
+            let content = first.concat();
+            let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
+            let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
+            return registry.call(put).await.map(drop);
+        }
+        len += pieces.iter().map(Bytes::len).sum::<usize>();
+        first.extend(pieces);
+        if held.is_none() && len > UNCOUNTED {
+            held = Some(registry.memory.hold(3 * GATHERED, &caller.peer).await?);
+        }
+    }
+    let id = begin_upload(registry, caller, name, digest.algorithm()).await?;
+    let received = async {
+        write(registry, caller, name, id, 0, first, incoming).await?;
+        commit(registry, caller, name, id, digest).await
+    };
+    if let Err(failure) = received.await {
+        let to = name.clone();
+        let _ = registry.call(move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await; // or it expires
+        registry.unfinished.upload_ended(id);
+        return Err(failure);
+    }
+    Ok(())
+}
+
+/// Whether the repository now has the blob, be it that it had it before.
+async fn mount(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    to: RepositoryName,
+    digest: Digest,
+    from: Option<RepositoryName>,
+) -> Result<bool, Failure> {
+    let (own, client) = (Arc::clone(registry), caller.client);
+    let mount = move |store: &Store| {
+        own.push(store, &to, client, |repository| {
+            match repository.claim(&digest) {
+                Err(Error::BlobNotFound { .. }) => {}
+                // It has to be pushed again, wherever else it was.
+                Err(error) if is_known_damage(&error) => return Ok(false),
+                other => return other.map(|_| true),
+            }
+            let Some(from) = &from else { return Ok(false) };
+            match repository.mount(&digest, from, may_pull) {
+                Err(Error::BlobNotFound { .. }) => Ok(false),
+                Err(error) if is_known_damage(&error) => Ok(false),
+                other => other.map(|()| true),
+            }
+        })
+    };
+    registry.call(mount).await
 }
 
 /// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user, so
@@ -81,18 +143,20 @@ pub async fn status(registry: &Registry, name: RepositoryName, id: UploadId) -> 
 /// `PATCH`: a chunk, at the place that `Content-Range` says, or a stream of what comes next.
 pub async fn append(
     registry: &Registry,
+    caller: &Caller,
     name: RepositoryName,
     id: UploadId,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let offset = receive(registry, &name, id, headers, body).await?;
+    let offset = receive(registry, caller, &name, id, headers, body).await?;
     Ok(stands(StatusCode::ACCEPTED, &name, id, offset))
 }
 
 /// `PUT`: perhaps the last chunk, and then the digest of all.
 pub async fn finish(
     registry: &Registry,
+    caller: &Caller,
     name: RepositoryName,
     id: UploadId,
     query: &Query,
@@ -102,76 +166,137 @@ pub async fn finish(
     let digest = query.parsed("digest", Code::DigestInvalid)?;
     let digest = digest.ok_or_else(|| Failure::bad_request(Code::DigestInvalid, "the parameter digest is missing"))?;
     if !body.is_end_stream() {
-        receive(registry, &name, id, headers, body).await?;
+        receive(registry, caller, &name, id, headers, body).await?;
     }
-    let to = name.clone();
-    let commit = move |store: &strongroom::Store| {
-        let repository = store.repository(&to)?;
-        match repository.commit_upload(id, &digest) {
-            // The content will not become another.
-            Err(error @ Error::DigestMismatch { .. }) => {
-                repository.cancel_upload(id)?;
-                Err(error)
-            }
-            // Perhaps this was done before, and the answer did not arrive.
-            Err(error @ Error::UploadNotFound { .. }) => repository.claim(&digest).map(drop).map_err(|_| error),
-            other => other,
-        }
-    };
-    registry.store.call(commit).await?;
+    commit(registry, caller, &name, id, digest).await?;
     Ok(created(&name, &digest))
 }
 
 /// `DELETE`: gives an upload up.
 pub async fn cancel(registry: &Registry, name: RepositoryName, id: UploadId) -> Result<Response, Failure> {
-    registry.store.call(move |store| store.repository(&name)?.cancel_upload(id)).await?;
+    registry.call(move |store| Ok(store.repository(&name)?.cancel_upload(id)?)).await?;
+    registry.unfinished.upload_ended(id);
     Ok(empty(StatusCode::NO_CONTENT, []))
 }
 
 /// Appends a body to an upload, and returns where it then stands.
 async fn receive(
     registry: &Registry,
+    caller: &Caller,
     name: &RepositoryName,
     id: UploadId,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<u64, Failure> {
     let _receiving = registry.metrics.receiving();
-    let offset = match headers.get(CONTENT_RANGE) {
+    let incoming = registry.incoming(body, Kind::Blob, caller);
+    let (offset, incoming) = match headers.get(CONTENT_RANGE) {
         Some(range) => {
             let chunk = range.to_str().ok().and_then(chunk).ok_or_else(|| {
                 Failure::bad_request(Code::BlobUploadInvalid, "Content-Range is not <first byte>-<last byte>")
             })?;
-            let len = (chunk.end - chunk.start).to_string();
-            if headers.get(CONTENT_LENGTH).is_some_and(|given| given.as_bytes() != len.as_bytes()) {
+            let len = chunk.end - chunk.start;
+            if incoming.expected().is_some_and(|given| given != len) {
                 return Err(Failure::bad_request(Code::SizeInvalid, "Content-Length and Content-Range differ"));
             }
-            chunk.start
+            (chunk.start, incoming.expect(len))
         }
-        None => offset_of(registry, name, id).await?,
+        None => (offset_of(registry, name, id).await?, incoming),
     };
-    match registry.store.append_upload(Some(name), id, offset).send_stream(content(body)).await {
-        Err(StreamError::Store(error @ Error::WrongOffset { expected, .. })) => {
-            Err(Failure::from(error).header(LOCATION, location(name, id)).header(RANGE, received(expected)))
+    write(registry, caller, name, id, offset, Vec::new(), incoming).await
+}
+
+/// Appends to an upload, first what has come already, then the rest of the body. Where that breaks off, what came counts; where the body is another
+/// than was said, nothing of it does.
+async fn write(
+    registry: &Registry,
+    caller: &Caller,
+    name: &RepositoryName,
+    id: UploadId,
+    offset: u64,
+    first: Vec<Bytes>,
+    mut incoming: Incoming,
+) -> Result<u64, Failure> {
+    let failed = |error| match error {
+        Error::WrongOffset { expected, .. } => {
+            Failure::from(error).header(LOCATION, location(name, id)).header(RANGE, received(expected))
         }
-        other => Ok(other?),
+        other => other.into(),
+    };
+    let mut writer = registry.store.upload_writer(Some(name), id, offset);
+    let mut pieces = first;
+    loop {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        if len > 0 {
+            let _held = match len {
+                ..=UNCOUNTED => None,
+                _ => Some(registry.memory.hold(len, &caller.peer).await?),
+            };
+            writer.write(pieces).await.map_err(failed)?;
+        }
+        pieces = match incoming.some(GATHERED).await {
+            Ok(next) if next.is_empty() => break,
+            Ok(next) => next,
+            Err(failure) => {
+                // How far it came, the client asks for. If the store fails here, it is told then.
+                let _ = if incoming.is_misfit() { writer.discard().await } else { writer.finish().await.map(drop) };
+                return Err(failure);
+            }
+        };
+    }
+    let stands = writer.finish().await.map_err(failed)?;
+    if stands > 0 {
+        registry.unfinished.upload_continued(id);
+    }
+    Ok(stands)
+}
+
+/// Ends an upload as a blob.
+async fn commit(
+    registry: &Registry,
+    caller: &Caller,
+    name: &RepositoryName,
+    id: UploadId,
+    digest: Digest,
+) -> Result<(), Failure> {
+    let mut held = None;
+    loop {
+        let (to, is_held) = (name.clone(), held.is_some());
+        let commit = move |store: &Store| {
+            let repository = store.repository(&to)?;
+            // Short content is read, compressed and framed in memory.
+            if let Ok(upload) = repository.upload_status(id)
+                && !is_held
+                && (UNCOUNTED as u64..=INLINE).contains(&upload.offset)
+            {
+                return Ok(Some(upload.offset));
+            }
+            match repository.commit_upload(id, &digest) {
+                // The content will not become another.
+                Err(error @ Error::DigestMismatch { .. }) => {
+                    repository.cancel_upload(id)?;
+                    Err(error.into())
+                }
+                // Perhaps this was done before, and the answer did not arrive.
+                Err(error @ Error::UploadNotFound { .. }) => {
+                    repository.claim(&digest).map(|_| None).map_err(|_| error.into())
+                }
+                other => Ok(other.map(|()| None)?),
+            }
+        };
+        let committed = registry.call(commit).await;
+        if committed.as_ref().map_or_else(Failure::is_final, Option::is_none) {
+            registry.unfinished.upload_ended(id);
+        }
+        let Some(len) = committed? else { return Ok(()) };
+        let bytes = usize::try_from(3 * len).unwrap_or(usize::MAX);
+        held = Some(registry.memory.hold(bytes, &caller.peer).await?);
     }
 }
 
-/// The pieces of a body, and an error where none comes for too long.
-fn content(body: Body) -> impl Stream<Item = Result<Bytes, BoxError>> {
-    stream::unfold(body.into_data_stream(), |mut body| async {
-        match tokio::time::timeout(IDLE, body.next()).await {
-            Ok(piece) => Some((piece?.map_err(BoxError::from), body)),
-            Err(elapsed) => Some((Err(elapsed.into()), body)),
-        }
-    })
-}
-
-async fn offset_of(registry: &Registry, name: &RepositoryName, id: UploadId) -> Result<u64> {
+async fn offset_of(registry: &Registry, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
     let name = name.clone();
-    let status = registry.store.call(move |store| store.repository(&name)?.upload_status(id)).await?;
-    Ok(status.offset)
+    registry.call(move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
 }
 
 /// The algorithm that a client says it will use. Another one in the end works too: the content is then read again.

@@ -65,6 +65,13 @@ impl<I: Deref<Target = Inner>> Appending<I> {
         }
     }
 
+    /// Forgets what was written since it was made durable last.
+    pub(crate) fn discard(mut self) {
+        if let Some(file) = self.session.unpublished.take() {
+            self.lease.inner.files.discard(file);
+        }
+    }
+
     fn fail(mut self, error: Error) -> Error {
         self.session.give_up(&self.lease.inner, &error);
         error

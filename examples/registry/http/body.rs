@@ -1,0 +1,139 @@
+//! The body of a request, from a client that may send slowly, or not at all.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
+use axum::http::StatusCode;
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::failure::{Code, Failure};
+use super::limits::Limits;
+use super::patience::Patience;
+use super::peer::Peer;
+
+/// What kind of body it is: how much time it may take, and what an error with it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Blob,
+    Manifest,
+}
+
+impl Kind {
+    fn code(self) -> Code {
+        match self {
+            Self::Blob => Code::BlobUploadInvalid,
+            Self::Manifest => Code::ManifestInvalid,
+        }
+    }
+}
+
+/// A body that is being received.
+#[derive(Debug)]
+pub struct Incoming {
+    body: BodyDataStream,
+    kind: Kind,
+    peer: Arc<Peer>,
+    patience: Patience,
+    /// When it has to be there.
+    end: Instant,
+    /// How long it has to be, where that was said.
+    expected: Option<u64>,
+    received: u64,
+    /// Whether it is longer or shorter than it should be.
+    misfit: bool,
+    /// What was met behind pieces that were handed out before: the end, or why there are no more.
+    end_or_failure: Option<Result<Option<Bytes>, Failure>>,
+}
+
+impl Incoming {
+    pub fn new(body: Body, kind: Kind, peer: &Arc<Peer>, limits: &Limits) -> Self {
+        let most = if kind == Kind::Blob { limits.blob } else { limits.manifest };
+        let expected = body.size_hint().exact();
+        Self {
+            body: body.into_data_stream(),
+            kind,
+            peer: Arc::clone(peer),
+            patience: Patience::new(limits.idle.min(most), limits.rate),
+            end: Instant::now() + most,
+            expected,
+            received: 0,
+            misfit: false,
+            end_or_failure: None,
+        }
+    }
+
+    /// Has the body be exactly so long: otherwise receiving it fails.
+    pub fn expect(mut self, len: u64) -> Self {
+        self.expected = Some(len);
+        self
+    }
+
+    /// How long it is, where that was said.
+    pub fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
+    /// Whether it failed since it is longer or shorter than was said.
+    pub fn is_misfit(&self) -> bool {
+        self.misfit
+    }
+
+    /// Waits until there is something, and returns that with what more is there already, about `most` bytes; nothing at the end.
+    pub async fn some(&mut self, most: usize) -> Result<Vec<Bytes>, Failure> {
+        let mut pieces = Vec::new();
+        let mut len = 0;
+        let mut next = match self.end_or_failure.take() {
+            Some(known) => known,
+            None => self.wait().await,
+        };
+        while let Ok(Some(piece)) = next {
+            len += piece.len();
+            pieces.push(piece);
+            let there = if len < most { self.body.next().now_or_never() } else { None };
+            match there {
+                Some(there) => next = self.take(there),
+                None => return Ok(pieces),
+            }
+        }
+        if pieces.is_empty() {
+            return next.map(|_| pieces);
+        }
+        self.end_or_failure = Some(next.map(|_| None));
+        Ok(pieces)
+    }
+
+    /// Waits for the next piece.
+    async fn wait(&mut self) -> Result<Option<Bytes>, Failure> {
+        let until = self.patience.wait(Instant::now()).min(self.end);
+        self.peer.waits();
+        let next = tokio::time::timeout_at(until.into(), self.body.next()).await;
+        self.peer.goes_on();
+        match next {
+            Ok(next) => self.take(next),
+            Err(_) => {
+                let message = "the body did not come, or came too slowly; of a blob, what came is kept";
+                Err(Failure::new(StatusCode::REQUEST_TIMEOUT, self.kind.code(), message))
+            }
+        }
+    }
+
+    /// Counts what has come.
+    fn take(&mut self, next: Option<Result<Bytes, axum::Error>>) -> Result<Option<Bytes>, Failure> {
+        let next = next
+            .transpose()
+            .map_err(|error| Failure::bad_request(self.kind.code(), format!("the body was cut off: {error}")))?;
+        let len = next.as_ref().map_or(0, Bytes::len);
+        self.patience.moved(len, Instant::now());
+        self.received += len as u64;
+        let (received, is_end) = (self.received, next.is_none());
+        match self.expected {
+            Some(expected) if received > expected || is_end && received < expected => {
+                self.misfit = true;
+                let message = format!("the body should have {expected} bytes, and has {received} or more");
+                Err(Failure::bad_request(Code::SizeInvalid, message))
+            }
+            _ => Ok(next),
+        }
+    }
+}

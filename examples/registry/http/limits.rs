@@ -1,0 +1,70 @@
+//! What one client, and all together, may take. `docs/security.md` says why each is there.
+
+use std::time::Duration;
+
+/// Bytes that are held in memory for each request without being counted: so small documents never wait for others.
+pub const UNCOUNTED: usize = 64 << 10;
+
+/// How much of a body is gathered before it is written.
+pub const GATHERED: usize = 256 << 10;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many connections are served at once.
+    pub connections: usize,
+    /// How many of them one client may have. Proxies are not counted.
+    pub connections_per_client: usize,
+    /// How many more get an answer of 503 when those are taken; among them probes, which are served.
+    pub refusals: usize,
+    /// For how long a connection may say nothing, from its beginning or after an answer, until a request's head is there. Longer than
+    /// the 60 s for which balancers usually keep connections: who closes first is not surprised by a request.
+    pub head: Duration,
+    /// A connection that says nothing for so long, or a request whose client does not go on for [`stalled`](Self::stalled), makes way where
+    /// there is no place for another.
+    pub silent: Duration,
+    pub stalled: Duration,
+    /// For how long a client may not go on with a body, or with reading an answer. It has to make up for it at `rate`.
+    pub idle: Duration,
+    /// How many bytes a second a client has to send, or to read, in the long run.
+    pub rate: u32,
+    /// For how long one body of a blob may take in all, and that of a manifest.
+    pub blob: Duration,
+    pub manifest: Duration,
+    /// How many bytes of bodies and answers are held in memory, beyond [`UNCOUNTED`] for each.
+    pub memory: usize,
+    /// For how long a request waits for its turn, or for memory, before it is told to come again.
+    pub wait: Duration,
+    /// How many uploads of one client may be unfinished, and how many of those may have no content yet.
+    pub uploads: usize,
+    pub begun_uploads: usize,
+    /// After this time an upload without content is given up.
+    pub begun: Duration,
+    /// How many repositories one client may create by pushes that are not completed.
+    pub new_repositories: usize,
+    /// For how long requests under way may go on after `stop`.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            connections_per_client: 256,
+            refusals: 64,
+            head: Duration::from_secs(75),
+            silent: Duration::from_secs(1),
+            stalled: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            rate: 4 << 10,
+            blob: Duration::from_secs(6 * 60 * 60),
+            manifest: Duration::from_secs(60),
+            memory: 96 << 20,
+            wait: Duration::from_secs(10),
+            uploads: 1000,
+            begun_uploads: 100,
+            begun: Duration::from_secs(10 * 60),
+            new_repositories: 100,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
