@@ -346,8 +346,8 @@ pub enum ManifestProblem {
         /// The key found, cut to 200 characters.
         found: String,
     },
-    /// An object has more annotations than 1,000, or longer ones than 256 KiB in all.
-    #[error("more annotations than 1,000, or than 256 KiB in all")]
+    /// An object has more than 1,000 annotations.
+    #[error("there are more than 1,000 annotations")]
     Annotations,
     /// A field that its media type requires is missing or has a value that it may not have.
     #[error("field {field:?} is missing or not as it has to be")]

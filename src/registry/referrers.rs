@@ -10,7 +10,6 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
 use crate::registry::document::annotations;
-use crate::registry::json::MAX_ANNOTATIONS_LEN;
 use crate::registry::{Repository, find};
 use crate::store::view::{Snapshot, decoded};
 
@@ -26,7 +25,7 @@ pub struct Referrer {
     pub artifact_type: Option<String>,
     /// Its length in bytes.
     pub len: u64,
-    /// Its annotations: at most 1,000 of them, and 256 KiB in all.
+    /// Its annotations, at most 1,000 of them.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -46,6 +45,9 @@ const MAX_FACTS_LEN: usize = 1 << 20;
 /// A page ends behind the document with which more bytes of documents were read.
 const MAX_DOCUMENTS_LEN: usize = 8 << 20;
 
+/// A page ends behind the manifest with which it has more bytes of annotations.
+const MAX_ANNOTATIONS_LEN: usize = 256 << 10;
+
 /// What was done for a page, in bytes.
 #[derive(Default)]
 struct Work {
@@ -63,7 +65,7 @@ impl Work {
 impl Repository<'_> {
     /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type if one is given, in
     /// pages of at most `limit` of them. A page may have fewer, also none, though more follow: [`Referrers::next`] tells. It costs at
-    /// most 1 MiB of facts, 8 MiB of documents and 256 KiB of annotations, and one manifest more.
+    /// most 1 MiB of facts, 8 MiB of documents and 256 KiB of annotations, and one manifest more, which may be of 4 MiB.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts, or one of the manifests, are damaged.

@@ -1,11 +1,14 @@
 //! Lists, a page at a time: repositories, tags, referrers.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::http::HeaderName;
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use strongroom::registry::{Referrer, Referrers, RepositoryName};
 use strongroom::{Digest, Error, Store};
 
@@ -23,8 +26,8 @@ const MAX_ENTRIES: usize = 1000;
 /// What a page of names takes in memory, at most and roughly, in bytes: 1,000 of 256 characters, as they are and as JSON.
 const PAGE_MEMORY: usize = 768 << 10;
 
-/// What a page of referrers takes: a document at a time, and annotations as they are and as JSON.
-const REFERRERS_MEMORY: usize = 8 << 20;
+/// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
+const REFERRERS_MEMORY: usize = 16 << 20;
 
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
@@ -65,7 +68,7 @@ pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Res
     let (after, limit) = (page.after.clone(), page.len + 1);
     let names = registry.call(move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
-    Ok(answer("application/json", link, json!({ "repositories": names }), held))
+    Ok(answer("application/json", link, &json!({ "repositories": names }), held))
 }
 
 pub async fn tags(
@@ -79,7 +82,7 @@ pub async fn tags(
     let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
     let tags = registry.call(move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
-    Ok(answer("application/json", link, json!({ "name": name.as_str(), "tags": tags }), held))
+    Ok(answer("application/json", link, &json!({ "name": name.as_str(), "tags": tags }), held))
 }
 
 /// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell clients
@@ -101,8 +104,9 @@ pub async fn referrers(
         Err(Error::RepositoryNotFound { .. }) => Ok(Referrers::default()),
         repository => Ok(repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES)?),
     };
-    let held = registry.memory.hold(REFERRERS_MEMORY, &caller.peer).await?;
+    // One page at a time: that is where most memory is needed, and most is done.
     let turn = registry.turn(&registry.long_turns).await?;
+    let held = registry.memory.hold(REFERRERS_MEMORY, &caller.peer).await?;
     let page = registry.call(read).await?;
     drop(turn);
     let link = page.next.map(|last| {
@@ -111,32 +115,52 @@ pub async fn referrers(
         next(&path, &kind.into_iter().chain([("last", last.to_string().as_str())]).collect::<Vec<_>>())
     });
     let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
-    let descriptors: Vec<Value> = page.referrers.into_iter().map(descriptor).collect();
-    let document = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors });
-    Ok(answer(INDEX, link.into_iter().chain(applied), document, held))
+    let manifests = page.referrers.iter().map(Descriptor::from).collect();
+    let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
+    Ok(answer(INDEX, link.into_iter().chain(applied), &index, held))
 }
 
 /// An answer that keeps the memory that it takes until it was sent.
 fn answer(
     media_type: &'static str,
     headers: impl IntoIterator<Item = (HeaderName, String)>,
-    document: Value,
+    document: &impl Serialize,
     mut held: Held,
 ) -> Response {
-    let document = document.to_string();
+    let document = serde_json::to_string(document).unwrap_or_default(); // texts and numbers can be written
     held.shrink(document.len());
     let headers = AppendHeaders(headers.into_iter().collect::<Vec<_>>());
     ([(CONTENT_TYPE, media_type)], headers, keeping(Body::from(document), Some(held))).into_response()
 }
 
-fn descriptor(referrer: Referrer) -> Value {
-    let mut fields = serde_json::Map::new();
-    fields.insert("mediaType".to_owned(), referrer.media_type.into());
-    fields.insert("digest".to_owned(), referrer.digest.to_string().into());
-    fields.insert("size".to_owned(), referrer.len.into());
-    fields.extend(referrer.artifact_type.map(|kind| ("artifactType".to_owned(), kind.into())));
-    if !referrer.annotations.is_empty() {
-        fields.insert("annotations".to_owned(), json!(referrer.annotations));
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageIndex<'a> {
+    schema_version: u8,
+    media_type: &'static str,
+    manifests: Vec<Descriptor<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: String,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> From<&'a Referrer> for Descriptor<'a> {
+    fn from(referrer: &'a Referrer) -> Self {
+        Self {
+            media_type: &referrer.media_type,
+            digest: referrer.digest.to_string(),
+            size: referrer.len,
+            artifact_type: referrer.artifact_type.as_deref(),
+            annotations: &referrer.annotations,
+        }
     }
-    fields.into()
 }
