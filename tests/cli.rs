@@ -2,28 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test")]
 
+mod command;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
-fn strongroom(data: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    command.arg("--data").arg(data).args(arguments).output().unwrap()
-}
-
-/// Runs a command that has to succeed, and returns what it printed.
-fn ok(data: &Path, arguments: &[&str]) -> String {
-    let output = strongroom(data, arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn code(data: &Path, arguments: &[&str]) -> i32 {
-    strongroom(data, arguments).status.code().unwrap()
-}
+use command::{assert_alike, code, command, ok, refused, rows, strongroom};
 
 #[test]
 fn a_file_goes_in_and_comes_out() {
@@ -91,8 +79,7 @@ fn a_folder_comes_back_as_it_was() {
         serde_json::from_str(&ok(&data, &["--json", "import", from.to_str().unwrap(), "--name", "f"])).unwrap();
     assert_eq!(report["files"], 4);
     ok(&data, &["export", "f", to.to_str().unwrap()]);
-    let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(&from).arg(&to).output().unwrap();
-    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    assert_alike(&from, &to);
     assert_eq!(fs::metadata(to.join("a")).unwrap().permissions().mode() & 0o777, 0o750);
     assert!(to.join("sub/empty").is_dir());
     let again: serde_json::Value =
@@ -115,8 +102,7 @@ fn an_image_layout_comes_back_as_it_was_and_a_blob_unlike_its_name_is_refused() 
     ok(&data, &["init"]);
     ok(&data, &["import", from.to_str().unwrap(), "--name", "image"]);
     ok(&data, &["export", "image", to.to_str().unwrap()]);
-    let diff = Command::new("diff").arg("-r").arg(&from).arg(&to).output().unwrap();
-    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    assert_alike(&from, &to);
     fs::write(blobs.join("ab".repeat(32)), "another").unwrap();
     assert_eq!(code(&data, &["import", from.to_str().unwrap(), "--name", "image"]), 4);
 }
@@ -221,8 +207,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let files: Vec<String> = (0..2000).map(|n| dir.path().join(n.to_string()).to_str().unwrap().to_owned()).collect();
     files.iter().for_each(|file| fs::write(file, file).unwrap());
     let arguments: Vec<&str> = std::iter::once("put").chain(files.iter().map(String::as_str)).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    let mut child = command.arg("--data").arg(&data).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&data, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(ok(&data, &["stat"]).contains("2000"), "all were stored");
@@ -256,24 +241,8 @@ fn put_secrets(dir: &Path, data: &Path, key: &[&str]) -> [String; 2] {
     })
 }
 
-/// Fails with this exit code and says these words, on a terminal's end and as JSON.
-fn refused(data: &Path, arguments: &[&str], code: i32, words: &[&str]) {
-    let output = strongroom(data, arguments);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
-    words.iter().for_each(|word| assert!(told.contains(word), "{arguments:?}: {told:?} has no {word:?}"));
-}
-
-/// The documents of a command that prints one a line.
-fn rows(data: &Path, arguments: &[&str]) -> Vec<serde_json::Value> {
-    let printed = ok(data, &[&["--json"], arguments].concat());
-    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn with_input(data: &Path, arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    let command = command.arg("--data").arg(data).args(arguments);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(data, arguments).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -299,9 +268,8 @@ fn an_encrypted_store_opens_with_its_key_and_says_what_is_missing_without() {
     assert_eq!(ok(&data, &["cat", &digests[0], "--key-file", key]).as_bytes(), SECRET);
     assert_eq!(ok(&data, &["--key-file", key, "cat", &digests[1]]).len(), (5 << 20) / SECRET.len() * SECRET.len());
     let hex = fs::read_to_string(key).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    let command = command.arg("--data").arg(&data).args(["verify", "--key-env", "STORE_KEY"]);
-    assert!(command.env("STORE_KEY", hex.trim()).status().unwrap().success());
+    let mut verify = command(&data, &["verify", "--key-env", "STORE_KEY"]);
+    assert!(verify.env("STORE_KEY", hex.trim()).status().unwrap().success());
     assert!(!is_on_disk(&data, SECRET));
 
     refused(&data, &["cat", &digests[0]], 7, &["is encrypted", "--key-file"]);

@@ -10,28 +10,17 @@
     reason = "a test"
 )]
 
+mod command;
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use command::{assert_alike, command, ok};
 use common::{Random, copy, tell};
 use strongroom::Store;
-
-fn strongroom(data: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    command.arg("--data").arg(data).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn ok(data: &Path, arguments: &[&str]) -> String {
-    let output = strongroom(data, arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// A folder of random files, or the one that `STRONGROOM_KILL_FOLDER` names.
 fn folder(dir: &Path, random: &mut Random) -> PathBuf {
@@ -63,7 +52,7 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
     let mut kills = 0;
     let mut known: BTreeMap<_, _> = BTreeMap::new();
     for round in 0..25 {
-        let mut child = strongroom(&data, &import).spawn().unwrap();
+        let mut child = command(&data, &import).spawn().unwrap();
         std::thread::sleep(Duration::from_micros(random.below(whole + 1)));
         child.kill().unwrap();
         if !child.wait().unwrap().success() {
@@ -82,8 +71,7 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
     tell(&told);
     assert!(ok(&data, &["verify"]).contains("all sound"));
     ok(&data, &["export", "f", to.to_str().unwrap()]);
-    let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(&from).arg(&to).output().unwrap();
-    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    assert_alike(&from, &to);
 }
 
 #[test]
@@ -101,7 +89,7 @@ fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_old
             true => ["rm", &name].map(str::to_owned).to_vec(),
             false => ["put", file.to_str().unwrap(), "--pin", &name].map(str::to_owned).to_vec(),
         };
-        let mut child = strongroom(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
+        let mut child = command(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
         if random.below(2) == 0 {
             std::thread::sleep(Duration::from_micros(random.below(12_000)));
             let _ = child.kill();
