@@ -213,6 +213,21 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(ok(&data, &["stat"]).contains("2000"), "all were stored");
 }
 
+#[test]
+fn a_full_standard_error_changes_no_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, key) = (dir.path().join("data"), dir.path().join("key"));
+    let code = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        command(&data, arguments).stderr(full).status().unwrap().code()
+    };
+    assert_eq!(code(&["init", "--encrypt", "--key-file", key.to_str().unwrap()]), Some(0), "it tells of the new key");
+    assert_eq!(code(&["ls"]), Some(7));
+    assert_eq!(code(&["cat", "nothing", "--key-file", key.to_str().unwrap()]), Some(3));
+    assert_eq!(code(&["get", "nothing", "out", "--key-file", key.to_str().unwrap()]), Some(3));
+    assert_eq!(code(&["no-command"]), Some(2));
+}
+
 /// A command with a key.
 fn with<'a>(key: &[&'a str], arguments: &[&'a str]) -> Vec<&'a str> {
     [key, arguments].concat()

@@ -16,6 +16,7 @@ use strongroom::keys::{KeyProvider, LocalKey, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::commands::{Failure, at};
+use crate::output::tell;
 
 /// The options that give a key, for messages.
 #[cfg(not(feature = "kms"))]
@@ -157,11 +158,11 @@ fn make(path: &Path, data: &Path) -> Result<Arc<dyn KeyProvider>, Failure> {
         return Err(Failure::Document(problem.into()));
     }
     let key = LocalKey::create_file(path)?;
-    eprintln!(
-        "strongroom: made the key file {}. Keep a copy of it elsewhere, apart from the store's backups: without it, what \
-         is in the store is lost.",
+    tell(&format!(
+        "made the key file {}. Keep a copy of it elsewhere, apart from the store's backups: without it, what is in the \
+         store is lost.",
         path.display()
-    );
+    ));
     Ok(Arc::new(key))
 }
 

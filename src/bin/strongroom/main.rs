@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             if json {
                 let _ = writeln!(std::io::stdout(), "{}", json!({ "error": failure.to_string(), "exit": code }));
             }
-            eprintln!("strongroom: {failure}");
+            output::tell(&failure.to_string());
             ExitCode::from(code)
         }
     }

@@ -62,6 +62,11 @@ impl Output {
     }
 }
 
+/// Tells something beside the answer. Where standard error is closed or full, the command goes on without.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "strongroom: {text}");
+}
+
 /// A number of bytes for people.
 pub fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
