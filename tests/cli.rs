@@ -104,7 +104,7 @@ fn an_image_layout_comes_back_as_it_was_and_a_blob_unlike_its_name_is_refused() 
     ok(&data, &["export", "image", to.to_str().unwrap()]);
     assert_alike(&from, &to);
     fs::write(blobs.join("ab".repeat(32)), "another").unwrap();
-    assert_eq!(code(&data, &["import", from.to_str().unwrap(), "--name", "image"]), 4);
+    assert_eq!(code(&data, &["import", from.to_str().unwrap(), "--name", "another"]), 4);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_document_that_leads_out_of_the_folder_is_refused() {
         r#"[{"path":"l","mode":511,"type":"link","target":"/tmp"},{"path":"l/evil","mode":420,"type":"dir"}]"#,
     ] {
         fs::write(&file, format!(r#"{{"strongroom":"folder","entries":{entries}}}"#)).unwrap();
-        ok(&data, &["put", file.to_str().unwrap(), "--pin", "evil"]);
+        ok(&data, &["put", file.to_str().unwrap(), "--pin", "evil", "--replace"]);
         assert_eq!(code(&data, &["export", "evil", to.to_str().unwrap()]), 1);
         fs::remove_dir_all(&to).unwrap();
     }
@@ -214,6 +214,43 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
+fn what_a_name_stands_for_is_replaced_only_when_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, from, file) = (dir.path().join("data"), dir.path().join("from"), dir.path().join("file"));
+    fs::create_dir(&from).unwrap();
+    ok(&data, &["init"]);
+    let [from, file] = [&from, &file].map(|path| path.to_str().unwrap());
+    let put = |content: &str, more: &[&str]| {
+        fs::write(file, content).unwrap();
+        let printed = ok(&data, &[&["put", file], more].concat());
+        printed.split_whitespace().next().unwrap().to_owned()
+    };
+    let (first, other) = (put("first", &["--pin", "f"]), put("other", &[]));
+    for arguments in [
+        &["pin", "f", &other][..],
+        &["put", file, "--pin", "f"],
+        &["import", from, "--name", "f"],
+        // Nothing is read before the name was looked at.
+        &["put", "/nowhere", "--pin", "f"],
+        &["import", "/nowhere", "--name", "f"],
+    ] {
+        refused(&data, arguments, 1, &["already", "--replace", &first]);
+    }
+    assert_eq!(ok(&data, &["cat", "f"]), "first");
+
+    let replaced = |arguments: &[&str]| rows(&data, arguments)[0]["replaced"].clone();
+    assert_eq!(replaced(&["pin", "f", &other, "--replace"]), first);
+    assert_eq!(replaced(&["put", file, "--pin", "f", "--replace"]), other);
+    assert!(ok(&data, &["pin", "f", &first, "--replace"]).contains(&other));
+    assert!(ok(&data, &["put", file, "--pin", "f", "--replace"]).contains(&first));
+    assert_eq!(replaced(&["import", from, "--name", "f", "--replace"]), other);
+    assert!(ok(&data, &["import", from, "--name", "f", "--replace"]).contains("replaced sha256:"));
+    assert_eq!(replaced(&["import", from, "--name", "new", "--replace"]), serde_json::Value::Null);
+    assert_eq!(replaced(&["put", file]), serde_json::Value::Null);
+    assert_eq!(code(&data, &["put", file, "--replace"]), 2, "there is nothing to replace");
+}
+
+#[test]
 fn a_full_standard_error_changes_no_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let (data, key) = (dir.path().join("data"), dir.path().join("key"));
@@ -251,7 +288,7 @@ fn put_secrets(dir: &Path, data: &Path, key: &[&str]) -> [String; 2] {
         let file = dir.join("file");
         fs::write(&file, content).unwrap();
         let name = String::from_utf8(SECRET.to_vec()).unwrap();
-        let put = ok(data, &[key, &["put", file.to_str().unwrap(), "--pin", &name]].concat());
+        let put = ok(data, &[key, &["put", file.to_str().unwrap(), "--pin", &name, "--replace"]].concat());
         put.split_whitespace().next().unwrap().to_owned()
     })
 }

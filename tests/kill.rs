@@ -43,7 +43,7 @@ fn an_import_that_is_killed_at_random_moments_ends_with_everything_there() {
     let (data, to) = (dir.path().join("data"), dir.path().join("to"));
     let from = folder(dir.path(), &mut random);
     ok(&data, &["init"]);
-    let import = ["import", from.to_str().unwrap(), "--name", "f"];
+    let import = ["import", from.to_str().unwrap(), "--name", "f", "--replace"];
     let start = Instant::now();
     ok(&data, &import);
     let whole = u64::try_from(start.elapsed().as_micros()).unwrap();
@@ -87,7 +87,7 @@ fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_old
         let name = format!("name-{:03}", random.below(60));
         let arguments = match pinned.contains(&name) {
             true => ["rm", &name].map(str::to_owned).to_vec(),
-            false => ["put", file.to_str().unwrap(), "--pin", &name].map(str::to_owned).to_vec(),
+            false => ["put", file.to_str().unwrap(), "--pin", &name, "--replace"].map(str::to_owned).to_vec(),
         };
         let mut child = command(&data, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).spawn().unwrap();
         if random.below(2) == 0 {

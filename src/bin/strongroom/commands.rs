@@ -1,20 +1,22 @@
 //! The commands and their arguments.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::ProgressBar;
 use serde_json::json;
 use strongroom::keys::KeyError;
-use strongroom::{Algorithm, Digest, Error, Options, PinOptions, Store};
+use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
 
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, size};
-use crate::{check, collect, folder, oci, transfer};
+use crate::pins::{Existing, NewPin};
+use crate::{check, collect, folder, oci, pins, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -61,6 +63,9 @@ enum Command {
         /// Pin the one file under this name.
         #[arg(long)]
         pin: Option<String>,
+        /// Let the pin take the place of one that has the name already.
+        #[arg(long, requires = "pin")]
+        replace: bool,
     },
     /// Write a blob to a file.
     Get {
@@ -102,6 +107,9 @@ enum Command {
         /// For how many seconds of the store's open time.
         #[arg(long)]
         expires: Option<u64>,
+        /// Take the place of a pin that has the name already.
+        #[arg(long)]
+        replace: bool,
     },
     /// Give space back: forget what nothing holds and nobody relies on any more, and move what lives out of files that are mostly dead.
     Gc(Collect),
@@ -131,6 +139,9 @@ enum Command {
         /// The pin's name; the folder's by default.
         #[arg(long)]
         name: Option<String>,
+        /// Take the place of a pin that has the name already.
+        #[arg(long)]
+        replace: bool,
     },
     /// Write what was imported under a name to a new folder.
     Export {
@@ -278,27 +289,26 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Init { .. } | Command::Encrypt | Command::Gc(_) | Command::Fsck { .. } => {}
         Command::Key(command) => encryption::key(store, data, command, output)?,
         Command::Domain(command) => encryption::domain(store, command, output)?,
-        Command::Put { files, algorithm, pin } => put(store, &files, algorithm.into(), pin.as_deref(), output)?,
+        Command::Put { files, algorithm, pin, replace } => {
+            let pin = pin.map(|name| NewPin::new(store, &name, existing(replace))).transpose()?;
+            put(store, &files, algorithm.into(), pin, output)?;
+        }
         Command::Get { blob, output: to } => {
             let blob = store.get(&resolve(store, &blob)?)?;
             let mut file = fs::File::create_new(&to).map_err(at(&to))?;
             let progress = output.bytes(blob.len());
-            let copied = io::copy(&mut progress.wrap_read(blob.reader()), &mut file);
-            if let Err(error) = copied {
+            copy(&blob, &mut file, &to, &progress).inspect_err(|_| {
                 let _ = fs::remove_file(&to); // half a blob is worse than none
-                return Err(unwrap_io(&to, error));
-            }
+            })?;
             progress.finish_and_clear();
             output.print(&json!({ "digest": blob.digest().to_string(), "bytes": blob.len() }), "");
         }
         Command::Cat { blob } => {
             let blob = store.get(&resolve(store, &blob)?)?;
-            let mut stdout = io::stdout().lock();
-            io::copy(&mut blob.reader(), &mut stdout)
-                .and_then(|_| stdout.flush())
-                .map_err(|error| unwrap_io(Path::new("standard output"), error))?;
+            let standard_output = Path::new("standard output");
+            copy(&blob, &mut io::stdout().lock(), standard_output, &ProgressBar::hidden())?;
         }
-        Command::Ls { blobs: false } => ls_pins(store, output)?,
+        Command::Ls { blobs: false } => pins::list(store, output)?,
         Command::Ls { blobs: true } => {
             for stat in store.blobs() {
                 let stat = stat?;
@@ -330,27 +340,23 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
             output.print(&document, &text);
         }
         Command::Rm { blob, blobs } => rm(store, &blob, blobs, output)?,
-        Command::Pin { name, digest, expires } => {
+        Command::Pin { name, digest, expires, replace } => {
             let options = match expires {
                 Some(seconds) => PinOptions::new().expires_after(Duration::from_secs(seconds)),
                 None => PinOptions::new(),
             };
-            store.pin(&name, &digest, options)?;
-            output.print(&json!({ "name": name, "digest": digest.to_string() }), "");
+            let replaced = NewPin::new(store, &name, existing(replace))?.set(&digest, options)?;
+            let replaced = replaced.map(|digest| digest.to_string());
+            let document = json!({ "name": name, "digest": digest.to_string(), "replaced": replaced });
+            output.print(&document, &replaced.map_or_else(String::new, |digest| format!("replaced {digest}")));
         }
         Command::Verify => check::verify(store, output)?,
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
-        Command::Import { from, name } => {
-            let name = match name {
-                Some(name) => name,
-                None => folder_name(&from)?,
-            };
-            let report = if oci::is_layout(&from) {
-                oci::import(store, &from, &name, output)?
-            } else {
-                folder::import(store, &from, &name, output)?
-            };
-            report.print(&name, output);
+        Command::Import { from, name, replace } => {
+            let name = name.map_or_else(|| folder_name(&from), Ok)?;
+            let pin = NewPin::new(store, &name, existing(replace))?;
+            let import = if oci::is_layout(&from) { oci::import } else { folder::import };
+            import(store, &from, pin, output)?.print(&name, output);
         }
         Command::Export { name, to } => transfer::export(store, &name, &to, output)?,
     }
@@ -369,19 +375,24 @@ fn resolve(store: &Store, text: &str) -> Result<Digest, Failure> {
     }
 }
 
-/// What failed while content was copied: the store inside of the I/O error, or the file.
-fn unwrap_io(path: &Path, error: io::Error) -> Failure {
-    match error.downcast::<Error>() {
+/// Writes a blob's content to its end. What fails is the store inside of the I/O error, or the file.
+pub fn copy(blob: &Blob, to: &mut impl io::Write, path: &Path, progress: &ProgressBar) -> Result<(), Failure> {
+    let copied = io::copy(&mut progress.wrap_read(blob.reader()), to).and_then(|_| to.flush());
+    copied.map_err(|error| match error.downcast::<Error>() {
         Ok(error) => Failure::Store(error),
-        Err(error) => Failure::File(path.to_path_buf(), error),
-    }
+        Err(error) => at(path)(error),
+    })
+}
+
+fn existing(replace: bool) -> Existing {
+    if replace { Existing::Replace } else { Existing::Refuse }
 }
 
 fn put(
     store: &Store,
     files: &[PathBuf],
     algorithm: Algorithm,
-    pin: Option<&str>,
+    mut pin: Option<NewPin<'_>>,
     output: &Output,
 ) -> Result<(), Failure> {
     if pin.is_some() && files.len() > 1 {
@@ -397,11 +408,13 @@ fn put(
             progress.finish_and_clear();
             digest
         };
-        if let Some(name) = pin {
-            store.pin(name, &digest, PinOptions::new())?;
-        }
-        let document = json!({ "digest": digest.to_string(), "file": path.to_string_lossy() });
-        output.row(&document, || format!("{digest}  {}", path.display()));
+        let replaced = pin.take().map_or(Ok(None), |pin| pin.set(&digest, PinOptions::new()))?;
+        let replaced = replaced.map(|digest| digest.to_string());
+        let document = json!({ "digest": digest.to_string(), "file": path.to_string_lossy(), "replaced": replaced });
+        output.row(&document, || {
+            let replaced = replaced.map_or_else(String::new, |digest| format!(", replaced {digest}"));
+            format!("{digest}  {}{replaced}", path.display())
+        });
     }
     Ok(())
 }
@@ -412,47 +425,14 @@ fn stat_json(stat: &strongroom::Stat) -> serde_json::Value {
     })
 }
 
-fn ls_pins(store: &Store, output: &Output) -> Result<(), Failure> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.pins(after.as_deref(), 1000)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.clone());
-        for name in page {
-            // It may have been removed since the page was made.
-            let Ok(pin) = store.get_pin(&name) else { continue };
-            let document = json!({
-                "name": pin.name, "digest": pin.digest.to_string(), "references": pin.references.len(),
-                "expires_in_seconds": pin.expires_in.map(|left| left.as_secs()),
-            });
-            output.row(&document, || format!("{:<40} {} +{}", pin.name, pin.digest, pin.references.len()));
-        }
-    }
-}
-
-fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
-    if let Ok(digest) = text.parse() {
-        store.remove(&digest)?;
-        output.print(&json!({ "removed": digest.to_string() }), "");
-        return Ok(());
-    }
-    let mut removed = 0;
-    for name in transfer::parts(store, text)? {
-        let pin = store.get_pin(&name)?;
-        store.unpin(&name)?;
-        for digest in pin.references.iter().chain([&pin.digest]).filter(|_| blobs) {
-            match store.remove(digest) {
-                Ok(()) => removed += 1,
-                Err(Error::BlobInUse { .. } | Error::BlobNotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    output.print(&json!({ "unpinned": text, "removed_blobs": removed }), "");
-    Ok(())
-}
-
 fn folder_name(path: &Path) -> Result<String, Failure> {
     let whole = path.canonicalize().map_err(at(path))?;
     Ok(whole.file_name().map_or_else(|| "root".into(), |name| name.to_string_lossy().into_owned()))
+}
+
+fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
+    let Ok(digest) = text.parse() else { return pins::remove(store, text, blobs, output) };
+    store.remove(&digest)?;
+    output.print(&json!({ "removed": digest.to_string() }), "");
+    Ok(())
 }

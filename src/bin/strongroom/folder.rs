@@ -11,6 +11,7 @@ use strongroom::{Algorithm, Digest, Expect, PinOptions, Store};
 
 use crate::commands::{Failure, at};
 use crate::output::Output;
+use crate::pins::NewPin;
 use crate::transfer::{Report, store_files, write_files};
 
 /// A document lists so many entries at most; further ones get documents, and pins, of their own.
@@ -24,7 +25,7 @@ enum Entry {
 }
 
 /// Stores a folder.
-pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result<Report, Failure> {
+pub fn import(store: &Store, from: &Path, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
     let before = store.usage()?;
     let mut entries = Vec::new();
     walk(from, Path::new(""), &mut entries)?;
@@ -39,6 +40,7 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
     progress.finish_and_clear();
     let count = files.len();
     let parts: Vec<_> = if entries.is_empty() { vec![&entries[..]] } else { entries.chunks(ENTRIES).collect() };
+    let mut replaced = None;
     for (number, part) in parts.into_iter().enumerate() {
         let mut held = BTreeSet::new();
         let mut rows = Vec::new();
@@ -62,11 +64,15 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
             rows.push(row);
         }
         let digest = store.put(json!({ "strongroom": "folder", "entries": rows }).to_string(), Algorithm::Sha256)?;
-        let pin = if number == 0 { name.to_owned() } else { format!("{name}#{}", number + 1) };
-        store.pin(&pin, &digest, PinOptions::new().references(Vec::from_iter(held)))?;
+        let options = PinOptions::new().references(Vec::from_iter(held));
+        if number == 0 {
+            replaced = pin.set(&digest, options)?;
+        } else {
+            store.pin(&format!("{}#{}", pin.name, number + 1), &digest, options)?;
+        }
     }
     let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
-    Ok(Report { files: count, bytes_in, bytes_stored })
+    Ok(Report { files: count, bytes_in, bytes_stored, replaced })
 }
 
 /// All that is in a folder, parents before their children, by path relative to it. What is neither a file, a directory

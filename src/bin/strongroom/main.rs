@@ -11,6 +11,7 @@ mod folder;
 mod keys;
 mod oci;
 mod output;
+mod pins;
 mod transfer;
 
 use std::io::Write as _;

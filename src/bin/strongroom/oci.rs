@@ -9,6 +9,7 @@ use strongroom::{Algorithm, Digest, Expect, PinOptions, Store};
 
 use crate::commands::{Failure, at};
 use crate::output::Output;
+use crate::pins::NewPin;
 use crate::transfer::{Job, Report, store_files, write_files};
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
@@ -26,7 +27,7 @@ pub fn is_index(document: &Value) -> bool {
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
-pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result<Report, Failure> {
+pub fn import(store: &Store, from: &Path, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
     let before = store.usage()?;
     let marker = from.join(MARKER);
     let marker = fs::read(&marker).map_err(at(&marker))?;
@@ -47,9 +48,9 @@ pub fn import(store: &Store, from: &Path, name: &str, output: &Output) -> Result
     progress.finish_and_clear();
     digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&document, Algorithm::Sha256)?;
-    store.pin(name, &digest, PinOptions::new().references(digests))?;
+    let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
     let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
-    Ok(Report { files: files + 2, bytes_in, bytes_stored })
+    Ok(Report { files: files + 2, bytes_in, bytes_stored, replaced })
 }
 
 /// The files below `blobs/`, with the digests that their names say they have.

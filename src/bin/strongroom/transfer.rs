@@ -22,15 +22,20 @@ pub struct Report {
     pub files: usize,
     pub bytes_in: u64,
     pub bytes_stored: u64,
+    /// What the name stood for before.
+    pub replaced: Option<Digest>,
 }
 
 impl Report {
     pub fn print(&self, name: &str, output: &Output) {
+        let replaced = self.replaced.map(|digest| digest.to_string());
         let document = json!({
             "name": name, "files": self.files, "bytes_in": self.bytes_in, "bytes_stored": self.bytes_stored,
+            "replaced": replaced,
         });
+        let replaced = replaced.map_or_else(String::new, |digest| format!("\nreplaced {digest}"));
         let text = format!(
-            "{name}: {} files, {} ({} bytes) in, {} ({} bytes) stored anew",
+            "{name}: {} files, {} ({} bytes) in, {} ({} bytes) stored anew{replaced}",
             self.files,
             size(self.bytes_in),
             self.bytes_in,
