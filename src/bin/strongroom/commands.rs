@@ -14,7 +14,7 @@ use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
-use crate::output::{Output, size};
+use crate::output::{Output, shown, size};
 use crate::pins::{Existing, NewPin};
 use crate::{check, collect, folder, oci, pins, transfer};
 
@@ -193,7 +193,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Store(error) => f.write_str(&told(error)),
             Self::Key(error) => write!(f, "{error}"),
-            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::File(path, error) => write!(f, "{}: {error}", shown(path)),
             Self::Document(problem) | Self::Usage(problem) => f.write_str(problem),
             Self::CantOpen(error) => write!(
                 f,

@@ -11,8 +11,12 @@ mod folder;
 mod keys;
 mod oci;
 mod output;
+#[expect(dead_code, reason = "nothing uses it yet")]
+mod path;
 mod pins;
 mod transfer;
+#[expect(dead_code, reason = "nothing uses it yet")]
+mod tree;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,6 +66,19 @@ impl Output {
 /// Tells something beside the answer. Where standard error is closed or full, the command goes on without.
 pub fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "strongroom: {text}");
+}
+
+/// A path for people. A name that somebody else chose does not get control characters to their terminal.
+pub fn shown(path: &Path) -> String {
+    let mut shown = String::new();
+    for letter in path.to_string_lossy().chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// A number of bytes for people.
