@@ -108,23 +108,6 @@ fn an_image_layout_comes_back_as_it_was_and_a_blob_unlike_its_name_is_refused() 
 }
 
 #[test]
-fn a_document_that_leads_out_of_the_folder_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let (data, file, to) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("to"));
-    ok(&data, &["init"]);
-    for entries in [
-        r#"[{"path":"../evil","mode":420,"type":"dir"}]"#,
-        r#"[{"path":"/evil","mode":420,"type":"dir"}]"#,
-        r#"[{"path":"l","mode":511,"type":"link","target":"/tmp"},{"path":"l/evil","mode":420,"type":"dir"}]"#,
-    ] {
-        fs::write(&file, format!(r#"{{"strongroom":"folder","entries":{entries}}}"#)).unwrap();
-        ok(&data, &["put", file.to_str().unwrap(), "--pin", "evil", "--replace"]);
-        assert_eq!(code(&data, &["export", "evil", to.to_str().unwrap()]), 1);
-        fs::remove_dir_all(&to).unwrap();
-    }
-}
-
-#[test]
 fn damage_is_told_by_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let (data, file) = (dir.path().join("data"), dir.path().join("file"));

@@ -9,10 +9,21 @@ use serde_json::Value;
 
 const STRONGROOM: &str = env!("CARGO_BIN_EXE_strongroom");
 
+/// How many seconds a command of a test may take: one that takes more hangs.
+const PATIENCE: &str = "60";
+
 /// A command on a store.
 pub fn command(data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(STRONGROOM);
     command.arg("--data").arg(data).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A command that has a limit of the shell's: `-n 40` for 40 descriptors.
+pub fn limited(limit: &str, data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+    command.arg("-c").arg(script).arg(STRONGROOM).arg("--data").arg(data).args(arguments);
     command
 }
 
@@ -44,6 +55,14 @@ pub fn refused(data: &Path, arguments: &[&str], code: i32, words: &[&str]) {
 pub fn rows(data: &Path, arguments: &[&str]) -> Vec<Value> {
     let printed = ok(data, &[&["--json"], arguments].concat());
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a command that is not to hang.
+pub fn ends(command: &Command) -> Output {
+    let mut limited = Command::new("timeout");
+    let output = limited.arg(PATIENCE).arg(command.get_program()).args(command.get_args()).output().unwrap();
+    assert_ne!(output.status.code(), Some(124), "{command:?} hangs");
+    output
 }
 
 /// Fails unless two folders are alike: names, content, modes, and what links point to.

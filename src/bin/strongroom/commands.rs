@@ -16,6 +16,7 @@ use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, shown, size};
 use crate::pins::{Existing, NewPin};
+use crate::transfer::SpecialBits;
 use crate::{check, collect, folder, oci, pins, transfer};
 
 /// A content-addressable store in a directory.
@@ -149,6 +150,9 @@ enum Command {
         name: String,
         /// The folder, which must not exist or be empty.
         to: PathBuf,
+        /// Also set the set-user-ID, set-group-ID and sticky bits: only for what comes from somebody you trust.
+        #[arg(long)]
+        special_bits: bool,
     },
 }
 
@@ -358,7 +362,10 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
             let import = if oci::is_layout(&from) { oci::import } else { folder::import };
             import(store, &from, pin, output)?.print(&name, output);
         }
-        Command::Export { name, to } => transfer::export(store, &name, &to, output)?,
+        Command::Export { name, to, special_bits } => {
+            let bits = if special_bits { SpecialBits::Set } else { SpecialBits::Drop };
+            transfer::export(store, &name, &to, bits, output)?.print(&name, output);
+        }
     }
     Ok(())
 }

@@ -1,21 +1,19 @@
 //! Plain folders: their files as blobs, and a pinned document that says which file is where.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use strongroom::{Algorithm, Digest, Expect, PinOptions, Store};
+use rustix::fs::Mode;
+use strongroom::{Algorithm, Expect, Store};
 
 use crate::commands::{Failure, at};
+use crate::document::{Kind, Row, Writer};
 use crate::output::Output;
+use crate::path::{RawPath, TreePath};
 use crate::pins::NewPin;
-use crate::transfer::{Report, store_files, write_files};
-
-/// A document lists so many entries at most; further ones get documents, and pins, of their own.
-const ENTRIES: usize = 50_000;
+use crate::transfer::{Report, store_files};
 
 /// Something in a folder.
 enum Entry {
@@ -39,38 +37,25 @@ pub fn import(store: &Store, from: &Path, pin: NewPin<'_>, output: &Output) -> R
     let mut stored = store_files(store, jobs, &progress)?.into_iter();
     progress.finish_and_clear();
     let count = files.len();
-    let parts: Vec<_> = if entries.is_empty() { vec![&entries[..]] } else { entries.chunks(ENTRIES).collect() };
-    let mut replaced = None;
-    for (number, part) in parts.into_iter().enumerate() {
-        let mut held = BTreeSet::new();
-        let mut rows = Vec::new();
-        for (path, mode, entry) in part {
-            let mut row = json!({ "path": encode(path), "mode": mode });
-            match entry {
-                Entry::Dir => row["type"] = "dir".into(),
-                Entry::Link(target) => {
-                    row["type"] = "link".into();
-                    row["target"] = encode(target);
-                }
-                Entry::File => {
-                    if let Some((digest, len)) = stored.next() {
-                        held.insert(digest);
-                        row["type"] = "file".into();
-                        row["digest"] = digest.to_string().into();
-                        row["bytes"] = len.into();
-                    }
+    let mut document = Writer::new(store, pin);
+    for (path, mode, entry) in entries {
+        let path = TreePath::new(path.into_os_string().into_vec())?;
+        let row = |kind| Row::new(kind, &path, Mode::from_raw_mode(mode));
+        match entry {
+            Entry::Dir => document.add(&row(Kind::Dir), None)?,
+            Entry::Link(target) => {
+                let target = Some(RawPath(target.into_os_string().into_vec()));
+                document.add(&Row { target, ..row(Kind::Link) }, None)?;
+            }
+            Entry::File => {
+                if let Some((digest, len)) = stored.next() {
+                    let row = Row { digest: Some(digest.to_string()), bytes: Some(len), ..row(Kind::File) };
+                    document.add(&row, Some(digest))?;
                 }
             }
-            rows.push(row);
-        }
-        let digest = store.put(json!({ "strongroom": "folder", "entries": rows }).to_string(), Algorithm::Sha256)?;
-        let options = PinOptions::new().references(Vec::from_iter(held));
-        if number == 0 {
-            replaced = pin.set(&digest, options)?;
-        } else {
-            store.pin(&format!("{}#{}", pin.name, number + 1), &digest, options)?;
         }
     }
+    let replaced = document.finish()?;
     let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
     Ok(Report { files: count, bytes_in, bytes_stored, replaced })
 }
@@ -99,67 +84,4 @@ fn walk(root: &Path, below: &Path, entries: &mut Vec<(PathBuf, u32, Entry)>) -> 
         }
     }
     Ok(())
-}
-
-/// A path in JSON: a text, or its bytes where it is none.
-fn encode(path: &Path) -> Value {
-    path.to_str().map_or_else(|| json!(path.as_os_str().as_bytes()), Value::from)
-}
-
-fn decode(value: &Value) -> Option<PathBuf> {
-    if let Some(text) = value.as_str() {
-        return Some(text.into());
-    }
-    let bytes = value.as_array()?.iter().map(|byte| u8::try_from(byte.as_u64()?).ok()).collect::<Option<Vec<_>>>()?;
-    Some(std::ffi::OsString::from_vec(bytes).into())
-}
-
-/// Writes the files that a document lists; returns how many.
-pub fn export(store: &Store, document: &Value, to: &Path, output: &Output) -> Result<usize, Failure> {
-    let bad = || Failure::Document("the pinned document is no list of files: use get or cat".into());
-    if document["strongroom"] != "folder" {
-        return Err(bad());
-    }
-    let mut jobs: Vec<(Digest, PathBuf)> = Vec::new();
-    let mut modes = Vec::new();
-    let mut total = 0;
-    let mut links = BTreeSet::new();
-    for row in document["entries"].as_array().ok_or_else(bad)? {
-        let path = decode(&row["path"]).ok_or_else(bad)?;
-        // A document is content that anybody may have stored: it must not lead out of the folder, nor through a link.
-        let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_inside || path.ancestors().any(|part| links.contains(part)) {
-            return Err(Failure::Document(format!(
-                "the document has the path {path:?}, which leads out of the folder"
-            )));
-        }
-        let whole = to.join(&path);
-        let mode = row["mode"].as_u64().and_then(|mode| u32::try_from(mode).ok()).ok_or_else(bad)?;
-        match row["type"].as_str() {
-            Some("dir") => {
-                fs::create_dir_all(&whole).map_err(at(&whole))?;
-                modes.push((whole, mode));
-            }
-            Some("link") => {
-                let target = decode(&row["target"]).ok_or_else(bad)?;
-                symlink(target, &whole).map_err(at(&whole))?;
-                links.insert(path);
-            }
-            Some("file") => {
-                let digest = row["digest"].as_str().ok_or_else(bad)?.parse()?;
-                total += store.stat(&digest)?.len;
-                jobs.push((digest, whole.clone()));
-                modes.push((whole, mode));
-            }
-            _ => return Err(bad()),
-        }
-    }
-    let progress = output.bytes(total);
-    write_files(store, &jobs, &progress)?;
-    progress.finish_and_clear();
-    // Last, and children first: a directory may not let anything be put into it.
-    for (path, mode) in modes.iter().rev() {
-        fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(at(path))?;
-    }
-    Ok(jobs.len())
 }

@@ -1,21 +1,22 @@
 //! `strongroom`: a store from the command line.
 
 #![allow(unreachable_pub, reason = "a program has no outside")]
-#![allow(clippy::indexing_slicing, reason = "of JSON values by key, which does not panic")]
 
 mod check;
 mod collect;
 mod commands;
+mod document;
 mod encryption;
 mod folder;
 mod keys;
 mod oci;
 mod output;
-#[expect(dead_code, reason = "nothing uses it yet")]
+#[expect(dead_code, reason = "import does not read with it yet")]
 mod path;
 mod pins;
+mod plan;
 mod transfer;
-#[expect(dead_code, reason = "nothing uses it yet")]
+#[expect(dead_code, reason = "import does not read with it yet")]
 mod tree;
 
 use std::io::Write as _;

@@ -1,16 +1,21 @@
 //! OCI image layouts: their blobs, and their index as a pinned document.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use strongroom::{Algorithm, Digest, Expect, PinOptions, Store};
+use strongroom::{Algorithm, Digest, Expect, Pin, PinOptions, Store};
 
 use crate::commands::{Failure, at};
+use crate::document::{parse, read};
 use crate::output::Output;
+use crate::path::TreePath;
 use crate::pins::NewPin;
-use crate::transfer::{Job, Report, store_files, write_files};
+use crate::plan::{Entry, Plan};
+use crate::transfer::{Job, Report, store_files};
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
 const MARKER: &str = "oci-layout";
@@ -19,11 +24,6 @@ const MARKER_MAX: u64 = 4096;
 /// Whether a folder is an image layout.
 pub fn is_layout(path: &Path) -> bool {
     path.join(MARKER).is_file() && path.join("index.json").is_file()
-}
-
-/// Whether a document is an image index.
-pub fn is_index(document: &Value) -> bool {
-    document.get("manifests").is_some_and(Value::is_array)
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
@@ -73,40 +73,40 @@ fn sorted(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
-/// Writes a layout; returns the number of files.
-pub fn export(store: &Store, index: &Bytes, blobs: &[Digest], to: &Path, output: &Output) -> Result<usize, Failure> {
-    let mut jobs = Vec::new();
-    let mut total = 0;
-    let Some((marker, blobs)) = blobs.split_last() else { return Err(not_a_layout()) };
-    let marker = marker_of(store, marker)?;
-    for digest in blobs {
-        let dir = to.join("blobs").join(digest.algorithm().name());
-        fs::create_dir_all(&dir).map_err(at(&dir))?;
-        total += store.stat(digest)?.len;
-        jobs.push((*digest, dir.join(digest.hex())));
-    }
-    let progress = output.bytes(total);
-    write_files(store, &jobs, &progress)?;
-    progress.finish_and_clear();
-    for (name, content) in [(MARKER, &marker), ("index.json", index)] {
-        let path = to.join(name);
-        fs::write(&path, content).map_err(at(&path))?;
-    }
-    Ok(jobs.len() + 2)
-}
-
-/// The content of the marker, which an import stores behind all other blobs.
-fn marker_of(store: &Store, digest: &Digest) -> Result<Bytes, Failure> {
-    let blob = store.get(digest)?;
-    let content = if blob.len() > MARKER_MAX { return Err(not_a_layout()) } else { blob.bytes()? };
-    if is_marker(&content) { Ok(content) } else { Err(not_a_layout()) }
-}
-
 fn is_marker(content: &[u8]) -> bool {
     let has_version = |document: Value| document.get("imageLayoutVersion").is_some();
     content.len() as u64 <= MARKER_MAX && serde_json::from_slice(content).is_ok_and(has_version)
 }
 
-fn not_a_layout() -> Failure {
-    Failure::Document("this index was not stored by import: use get or cat".into())
+/// Whether a document is an image index.
+pub fn is_index(document: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(rename = "manifests")]
+        _manifests: Vec<IgnoredAny>,
+    }
+    parse::<Document>(document).is_some()
+}
+
+/// The layout whose index is pinned.
+pub fn plan(store: &Store, pin: &Pin) -> Result<Plan, Failure> {
+    let not_a_layout = || Failure::Document("this index was not stored by import: use get or cat".into());
+    let (marker, blobs) = pin.references.split_last().ok_or_else(not_a_layout)?;
+    if !is_marker(&read(store, marker, MARKER_MAX)?) {
+        return Err(not_a_layout());
+    }
+    let mut plan = Plan::default();
+    let mut add = |path: String, digest: Option<&Digest>| {
+        let entry = digest.map_or(Entry::Dir { mode: None }, |digest| Entry::File { mode: None, digest: *digest });
+        plan.add(TreePath::new(path)?, entry)
+    };
+    add("blobs".into(), None)?;
+    let algorithms: BTreeSet<_> = blobs.iter().map(|digest| digest.algorithm().name()).collect();
+    algorithms.iter().try_for_each(|algorithm| add(format!("blobs/{algorithm}"), None))?;
+    for digest in blobs {
+        add(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()), Some(digest))?;
+    }
+    add(MARKER.into(), Some(marker))?;
+    add("index.json".into(), Some(&pin.digest))?;
+    Ok(plan)
 }

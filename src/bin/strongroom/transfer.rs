@@ -1,17 +1,19 @@
 //! What importing and exporting folders and image layouts have in common.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
-use strongroom::{Digest, Error, Expect, Store};
+use serde_json::json;
+use strongroom::{Digest, Expect, Store};
 
 use crate::commands::{Failure, at};
+use crate::document::{self, DOCUMENT_MAX, read};
+use crate::oci;
 use crate::output::{Output, size};
-use crate::{folder, oci};
+use crate::plan::Plan;
+use crate::tree::Tree;
 
 /// So many files are stored at a time: those that wait for the disk share its syncs.
 const WORKERS: usize = 16;
@@ -74,57 +76,45 @@ pub fn store_files(store: &Store, jobs: Vec<Job>, progress: &ProgressBar) -> Res
     Ok(stored.into_iter().map(|(_, result)| result).collect())
 }
 
-/// Writes blobs to new files.
-pub fn write_files(store: &Store, jobs: &[(Digest, PathBuf)], progress: &ProgressBar) -> Result<(), Failure> {
-    for (digest, path) in jobs {
-        let blob = store.get(digest)?;
-        let mut file = fs::File::create_new(path).map_err(at(path))?;
-        io::copy(&mut progress.wrap_read(blob.reader()), &mut file).map_err(|error| {
-            match error.downcast::<Error>() {
-                Ok(error) => Failure::Store(error),
-                Err(error) => at(path)(error),
-            }
-        })?;
-    }
-    Ok(())
+/// What becomes of the set-user-ID, set-group-ID and sticky bits in an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialBits {
+    Drop,
+    Set,
 }
 
-/// The pins that an import under a name has made: the name itself, and `name#2` and so on where it was large.
-pub fn parts(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
-    let mut parts = vec![name.to_owned()];
-    store.get_pin(name)?;
-    loop {
-        let next = format!("{name}#{}", parts.len() + 1);
-        match store.get_pin(&next) {
-            Ok(_) => parts.push(next),
-            Err(Error::PinNotFound { .. }) => return Ok(parts),
-            Err(error) => return Err(error.into()),
+/// What an export did.
+#[derive(Debug)]
+pub struct Exported {
+    files: usize,
+    /// How many modes are without their special bits.
+    dropped: usize,
+}
+
+impl Exported {
+    pub fn print(&self, name: &str, output: &Output) {
+        let Self { files, dropped } = self;
+        let mut text = format!("{name}: {files} files");
+        if *dropped > 0 {
+            text += &format!("\nleft out: the special bits of {dropped} modes; --special-bits sets them");
         }
+        output.print(&json!({ "name": name, "files": files, "special_bits_left_out": dropped }), &text);
     }
 }
 
 /// Writes what was imported under a name to a new folder.
-pub fn export(store: &Store, name: &str, to: &Path, output: &Output) -> Result<(), Failure> {
-    match fs::create_dir(to) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::read_dir(to).map_err(at(to))?.next().is_some() {
-                return Err(at(to)(io::ErrorKind::DirectoryNotEmpty.into()));
-            }
-        }
-        other => other.map_err(at(to))?,
-    }
-    let mut files = 0;
-    for part in parts(store, name)? {
-        let pin = store.get_pin(&part)?;
-        let bytes = store.get(&pin.digest)?.bytes()?;
-        let document: Value = serde_json::from_slice(&bytes)
-            .map_err(|_| Failure::Document(format!("{part} was not made by import: use get or cat")))?;
-        files += if oci::is_index(&document) {
-            oci::export(store, &bytes, &pin.references, to, output)?
-        } else {
-            folder::export(store, &document, to, output)?
-        };
-    }
-    output.print(&json!({ "name": name, "files": files }), &format!("{name}: {files} files"));
-    Ok(())
+pub fn export(store: &Store, name: &str, to: &Path, bits: SpecialBits, output: &Output) -> Result<Exported, Failure> {
+    let mut plan = plan(store, name)?;
+    let dropped = if bits == SpecialBits::Set { 0 } else { plan.drop_special_bits() };
+    let progress = output.bytes(plan.bytes(store)?);
+    plan.write(store, &mut Tree::create(to)?, &progress)?;
+    progress.finish_and_clear();
+    Ok(Exported { files: plan.files().count(), dropped })
+}
+
+/// What there is to write of what was imported under a name.
+pub fn plan(store: &Store, name: &str) -> Result<Plan, Failure> {
+    let pin = store.get_pin(name)?;
+    let document = read(store, &pin.digest, DOCUMENT_MAX)?;
+    if oci::is_index(&document) { oci::plan(store, &pin) } else { document::plan(store, name, &document) }
 }

@@ -1,0 +1,106 @@
+//! What an export makes: checked as a whole before any of it is written.
+//!
+//! The documents that an export reads are content that anybody may have stored. In a [`Plan`], every path is one below
+//! the root, and each is in a directory of the plan that came before it. It is carried out in an order in which no
+//! link, and no directory's mode, is in the way of anything: directories, files, links, and the directories' modes from
+//! the bottom up.
+
+use std::collections::BTreeMap;
+
+use indicatif::ProgressBar;
+use rustix::fs::Mode;
+use strongroom::{Digest, Store};
+
+use crate::commands::{Failure, copy};
+use crate::path::TreePath;
+use crate::tree::Tree;
+
+/// What owner, group and others may do.
+const PERMISSIONS: Mode = Mode::from_raw_mode(0o777);
+
+/// What is to be at a path. Without a mode, it gets what the umask leaves.
+#[derive(Debug)]
+pub enum Entry {
+    Dir { mode: Option<Mode> },
+    File { mode: Option<Mode>, digest: Digest },
+    Link { target: Box<[u8]> },
+}
+
+/// What is to be in a folder.
+#[derive(Debug, Default)]
+pub struct Plan(BTreeMap<TreePath, Entry>);
+
+impl Plan {
+    /// Adds something that is in the root, or in a directory that was added before.
+    pub fn add(&mut self, path: TreePath, entry: Entry) -> Result<(), Failure> {
+        let (dir, _) = path.split();
+        let problem = match self.0.get(dir) {
+            _ if self.0.contains_key(&path) => "is there twice",
+            None if !dir.is_empty() => "is in a directory that is not listed before it",
+            Some(Entry::File { .. }) => "is below a file",
+            Some(Entry::Link { .. }) => "is below a link",
+            None | Some(Entry::Dir { .. }) => {
+                self.0.insert(path, entry);
+                return Ok(());
+            }
+        };
+        Err(Failure::Document(format!("the document has the path {:?}, which {problem}", path.as_path())))
+    }
+
+    /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. Returns from how
+    /// many.
+    pub fn drop_special_bits(&mut self) -> usize {
+        let mut count = 0;
+        for entry in self.0.values_mut() {
+            if let Entry::Dir { mode: Some(mode) } | Entry::File { mode: Some(mode), .. } = entry
+                && !PERMISSIONS.contains(*mode)
+            {
+                *mode &= PERMISSIONS;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (&TreePath, Option<Mode>, &Digest)> {
+        self.0.iter().filter_map(|(path, entry)| match entry {
+            Entry::File { mode, digest } => Some((path, *mode, digest)),
+            _ => None,
+        })
+    }
+
+    /// How many bytes there are to write. Fails where the store does not have all the blobs.
+    pub fn bytes(&self, store: &Store) -> Result<u64, Failure> {
+        let mut bytes = 0_u64;
+        for (.., digest) in self.files() {
+            bytes = bytes.saturating_add(store.stat(digest)?.len);
+        }
+        Ok(bytes)
+    }
+
+    /// Writes everything into a tree.
+    pub fn write(&self, store: &Store, tree: &mut Tree, progress: &ProgressBar) -> Result<(), Failure> {
+        let mut made = Vec::new();
+        for (path, entry) in &self.0 {
+            if let Entry::Dir { mode } = entry {
+                made.push((path, *mode, tree.create_dir(path, *mode)?));
+            }
+        }
+        for (path, mode, digest) in self.files() {
+            let blob = store.get(digest)?;
+            let whole = tree.whole(path);
+            tree.create_file(path, mode, |file| copy(&blob, file, &whole, progress))?;
+        }
+        for (path, entry) in &self.0 {
+            if let Entry::Link { target } = entry {
+                tree.create_link(path, target)?;
+            }
+        }
+        for (path, mode, identity) in made.iter().rev() {
+            if let Some(mode) = mode {
+                tree.set_dir_mode(path, identity, *mode)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Import and export of what others have made: documents that are meant to do harm, and folders that change meanwhile.
+//! Nothing outside of the folder is written.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test"
+)]
+
+mod command;
+#[path = "transfer/export.rs"]
+mod export;
+#[path = "transfer/import.rs"]
+mod import;
+#[path = "transfer/lab.rs"]
+mod lab;
+#[path = "transfer/names.rs"]
+mod names;
+#[path = "transfer/sizes.rs"]
+mod sizes;

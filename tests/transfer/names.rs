@@ -1,0 +1,112 @@
+//! What a name stands for changes only where that was asked for, and as a whole.
+
+use std::fs;
+use std::path::Path;
+
+use strongroom::{PinOptions, Store};
+
+use crate::command::{assert_alike, code, refused, rows};
+use crate::import::import;
+use crate::lab::{Lab, names_of};
+
+/// A folder whose document has a part besides itself.
+fn large(path: &Path) {
+    fs::create_dir(path).unwrap();
+    fs::write(path.join("file"), "content").unwrap();
+    names_of(&path.join("file"), path, (0..50_100).map(|n| n.to_string()));
+}
+
+fn small(path: &Path) {
+    fs::create_dir(path).unwrap();
+    fs::write(path.join("file"), "content").unwrap();
+}
+
+fn pins(lab: &Lab) -> Vec<String> {
+    Store::open(&lab.data).unwrap().pins(None, 1000).unwrap()
+}
+
+#[test]
+fn a_shorter_import_takes_the_place_of_a_longer_one() {
+    let lab = Lab::new();
+    large(&lab.path("large"));
+    small(&lab.path("small"));
+    lab.ok(&["import", &lab.text("large"), "--name", "f"]);
+    let parts = pins(&lab);
+    assert!(parts.len() == 2 && parts[1].starts_with("f#sha256:"), "{parts:?}");
+    let listed = rows(&lab.data, &["ls"]);
+    assert_eq!((listed.len(), &listed[0]["name"]), (1, &"f".into()));
+
+    lab.ok(&["import", &lab.text("small"), "--name", "f", "--replace"]);
+    assert_eq!(pins(&lab), ["f"]);
+    assert_eq!(lab.export("f"), 0);
+    assert_alike(&lab.path("small"), &lab.path("to"));
+
+    // As an import that was killed leaves it: parts of it are held, and the name stands for what it did before.
+    lab.ok(&["import", &lab.text("large"), "--name", "g"]);
+    let store = Store::open(&lab.data).unwrap();
+    let part = store.get_pin("g").unwrap();
+    store.pin(&format!("f#{}", part.digest), &part.digest, PinOptions::new()).unwrap();
+    store.pin(&format!("h#{}", part.digest), &part.digest, PinOptions::new()).unwrap();
+    store.close().unwrap();
+    assert_eq!(lab.export("f"), 0);
+    assert_alike(&lab.path("small"), &lab.path("to"));
+    lab.ok(&["import", &lab.text("small"), "--name", "f", "--replace"]);
+    lab.ok(&["rm", "h"]);
+    lab.ok(&["rm", "g"]);
+    assert_eq!(pins(&lab), ["f"]);
+    assert_eq!(code(&lab.data, &["rm", "g"]), 3);
+}
+
+#[test]
+fn other_pins_have_no_part_in_an_import() {
+    let lab = Lab::new();
+    small(&lab.path("from"));
+    import(&lab, &[]);
+    for name in ["from#2", "from#", "from#3", "from#sha256:ab"] {
+        lab.put(r#"{"strongroom":"folder","entries":[{"path":"file","mode":511,"type":"dir"}]}"#, Some(name));
+    }
+    assert_eq!(lab.export("from"), 0);
+    assert_alike(&lab.path("from"), &lab.path("to"));
+    lab.ok(&["rm", "from"]);
+    assert_eq!(rows(&lab.data, &["ls"]).len(), 4);
+}
+
+#[test]
+fn the_names_of_parts_are_not_the_users() {
+    let lab = Lab::new();
+    small(&lab.path("from"));
+    let digest = lab.put("content", None);
+    let (from, file) = (lab.text("from"), lab.text("file"));
+    for name in [
+        format!("f#{digest}"),
+        format!("f#2#{digest}"),
+        format!("#{digest}"),
+        format!("f#sha512:{}", "ab".repeat(64)),
+        format!("f#blake3:{}", "ab".repeat(32)),
+    ] {
+        let words = ["part of an import"];
+        refused(&lab.data, &["pin", &name, &digest], 1, &words);
+        refused(&lab.data, &["put", &file, "--pin", &name], 1, &words);
+        refused(&lab.data, &["import", &from, "--name", &name], 1, &words);
+        refused(&lab.data, &["rm", &name], 1, &words);
+    }
+    assert_eq!(lab.ok(&["ls"]), "");
+    let long = "n".repeat(953);
+    refused(&lab.data, &["import", &from, "--name", &long], 1, &["952"]);
+    refused(&lab.data, &["import", &from, "--name", "a\nb"], 1, &["invalid name"]);
+    refused(&lab.data, &["import", &from, "--name", ""], 1, &["invalid name"]);
+    lab.ok(&["import", &from, "--name", &long[1..]]);
+}
+
+#[test]
+fn removing_a_large_import_removes_what_its_parts_held() {
+    let lab = Lab::new();
+    let from = lab.path("from");
+    large(&from);
+    for n in 0..10_u8 {
+        fs::write(from.join(format!("file-{n}")), [n]).unwrap();
+    }
+    import(&lab, &[]);
+    lab.ok(&["rm", "from", "--blobs"]);
+    assert_eq!((lab.ok(&["ls"]), lab.ok(&["ls", "--blobs"])), (String::new(), String::new()));
+}
