@@ -1,5 +1,5 @@
-//! Import and export of what others have made: documents that are meant to do harm, and folders that change meanwhile.
-//! Nothing outside of the folder is written.
+//! Import and export of what others have made: documents, layouts and trees that are meant to do harm, or that change
+//! meanwhile. Nothing outside of the folder is read or written, and what can't be stored is told.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,8 @@ mod export;
 mod import;
 #[path = "transfer/lab.rs"]
 mod lab;
+#[path = "transfer/layouts.rs"]
+mod layouts;
 #[path = "transfer/names.rs"]
 mod names;
 #[path = "transfer/sizes.rs"]

@@ -17,7 +17,7 @@ use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, shown, size};
 use crate::pins::{Existing, NewPin};
 use crate::transfer::SpecialBits;
-use crate::{check, collect, folder, oci, pins, transfer};
+use crate::{check, collect, pins, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -134,6 +134,9 @@ enum Command {
         repair: bool,
     },
     /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
+    ///
+    /// Links are stored as links; an image layout has none. What is neither a file, a directory nor a link is left out,
+    /// and so is what is replaced meanwhile.
     Import {
         /// The folder.
         from: PathBuf,
@@ -358,9 +361,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { from, name, replace } => {
             let name = name.map_or_else(|| folder_name(&from), Ok)?;
-            let pin = NewPin::new(store, &name, existing(replace))?;
-            let import = if oci::is_layout(&from) { oci::import } else { folder::import };
-            import(store, &from, pin, output)?.print(&name, output);
+            transfer::import(store, &from, &name, existing(replace), output)?.print(&name, output);
         }
         Command::Export { name, to, special_bits } => {
             let bits = if special_bits { SpecialBits::Set } else { SpecialBits::Drop };

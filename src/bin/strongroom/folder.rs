@@ -1,87 +1,79 @@
-//! Plain folders: their files as blobs, and a pinned document that says which file is where.
+//! Plain folders: their files as blobs, and a pinned [document](crate::document) that says which file is where.
 
-use std::fs;
-use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode};
 use strongroom::{Algorithm, Expect, Store};
 
-use crate::commands::{Failure, at};
+use crate::commands::Failure;
 use crate::document::{Kind, Row, Writer};
 use crate::output::Output;
 use crate::path::{RawPath, TreePath};
 use crate::pins::NewPin;
-use crate::transfer::{Report, store_files};
-
-/// Something in a folder.
-enum Entry {
-    Dir,
-    File,
-    Link(PathBuf),
-}
+use crate::transfer::{Job, LeftOut, Report, Why, store_files};
+use crate::tree::Tree;
 
 /// Stores a folder.
-pub fn import(store: &Store, from: &Path, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
-    let before = store.usage()?;
-    let mut entries = Vec::new();
-    walk(from, Path::new(""), &mut entries)?;
-    let files: Vec<_> = entries.iter().filter(|(_, _, entry)| matches!(entry, Entry::File)).collect();
-    let mut bytes_in = 0;
-    for (path, ..) in &files {
-        bytes_in += fs::metadata(from.join(path)).map_err(at(path))?.len();
-    }
-    let progress = output.bytes(bytes_in);
-    let jobs = files.iter().map(|(path, ..)| (from.join(path), Expect::Algorithm(Algorithm::Sha256))).collect();
-    let mut stored = store_files(store, jobs, &progress)?.into_iter();
-    progress.finish_and_clear();
-    let count = files.len();
+pub fn import(store: &Store, tree: &mut Tree, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
+    let mut left_out = LeftOut::default();
+    let Walked { dirs, links, files } = walk(tree, &mut left_out)?;
+    let files = store_files(store, tree, files, output, &mut left_out)?;
     let mut document = Writer::new(store, pin);
-    for (path, mode, entry) in entries {
-        let path = TreePath::new(path.into_os_string().into_vec())?;
-        let row = |kind| Row::new(kind, &path, Mode::from_raw_mode(mode));
-        match entry {
-            Entry::Dir => document.add(&row(Kind::Dir), None)?,
-            Entry::Link(target) => {
-                let target = Some(RawPath(target.into_os_string().into_vec()));
-                document.add(&Row { target, ..row(Kind::Link) }, None)?;
-            }
-            Entry::File => {
-                if let Some((digest, len)) = stored.next() {
-                    let row = Row { digest: Some(digest.to_string()), bytes: Some(len), ..row(Kind::File) };
-                    document.add(&row, Some(digest))?;
-                }
-            }
-        }
+    for (path, mode) in dirs {
+        document.add(&Row::new(Kind::Dir, &path, mode), None)?;
+    }
+    for file in &files {
+        let (digest, bytes) = (Some(file.digest.to_string()), Some(file.len));
+        let row = Row { digest, bytes, ..Row::new(Kind::File, &file.path, file.mode) };
+        document.add(&row, Some(file.digest))?;
+    }
+    for (path, mode, target) in links {
+        document.add(&Row { target: Some(RawPath(target)), ..Row::new(Kind::Link, &path, mode) }, None)?;
     }
     let replaced = document.finish()?;
-    let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
-    Ok(Report { files: count, bytes_in, bytes_stored, replaced })
+    let bytes_in = files.iter().map(|file| file.len).sum();
+    Ok(Report { files: files.len(), bytes_in, left_out, replaced, ..Report::default() })
 }
 
-/// All that is in a folder, parents before their children, by path relative to it. What is neither a file, a directory
-/// nor a link is left out.
-fn walk(root: &Path, below: &Path, entries: &mut Vec<(PathBuf, u32, Entry)>) -> Result<(), Failure> {
-    let dir = root.join(below);
-    let listed = fs::read_dir(&dir).map_err(at(&dir))?;
-    let mut names =
-        listed.map(|entry| Ok(entry.map_err(at(&dir))?.file_name())).collect::<Result<Vec<_>, Failure>>()?;
-    names.sort();
-    for name in names {
-        let path = below.join(name);
-        let whole = root.join(&path);
-        let metadata = fs::symlink_metadata(&whole).map_err(at(&whole))?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        if metadata.is_dir() {
-            entries.push((path.clone(), mode, Entry::Dir));
-            walk(root, &path, entries)?;
-        } else if metadata.is_file() {
-            entries.push((path, mode, Entry::File));
-        } else if metadata.is_symlink() {
-            let target = fs::read_link(&whole).map_err(at(&whole))?;
-            entries.push((path, mode, Entry::Link(target)));
+/// What is in a folder.
+#[derive(Default)]
+struct Walked {
+    /// Parents before their children.
+    dirs: Vec<(TreePath, Mode)>,
+    links: Vec<(TreePath, Mode, Vec<u8>)>,
+    files: Vec<Job>,
+}
+
+/// Lists a folder and all directories in it.
+fn walk(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Walked, Failure> {
+    let mut walked = Walked::default();
+    let mut ahead = vec![None];
+    while let Some(dir) = ahead.pop() {
+        let Some(listing) = tree.list(dir.as_ref())? else {
+            left_out.add(dir.as_ref().map_or(&[], TreePath::as_bytes), Why::Changed);
+            continue;
+        };
+        let mut below = Vec::new();
+        for found in listing.found {
+            let path = match TreePath::of(dir.as_ref(), &found.name) {
+                Ok(path) => path,
+                Err(long) => {
+                    left_out.add(&long.0, Why::TooLong);
+                    continue;
+                }
+            };
+            match found.kind {
+                FileType::Directory => below.push(Some(path)),
+                FileType::RegularFile => {
+                    walked.files.push(Job { path, len: found.len, expect: Expect::Algorithm(Algorithm::Sha256) });
+                }
+                FileType::Symlink => match tree.read_link(&path)? {
+                    Some(target) => walked.links.push((path, found.mode, target)),
+                    None => left_out.add(path.as_bytes(), Why::Changed),
+                },
+                _ => left_out.add(path.as_bytes(), Why::Special),
+            }
         }
+        walked.dirs.extend(dir.map(|dir| (dir, listing.mode)));
+        ahead.extend(below.into_iter().rev());
     }
-    Ok(())
+    Ok(walked)
 }

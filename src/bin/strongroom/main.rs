@@ -11,12 +11,10 @@ mod folder;
 mod keys;
 mod oci;
 mod output;
-#[expect(dead_code, reason = "import does not read with it yet")]
 mod path;
 mod pins;
 mod plan;
 mod transfer;
-#[expect(dead_code, reason = "import does not read with it yet")]
 mod tree;
 
 use std::io::Write as _;

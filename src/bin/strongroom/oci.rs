@@ -1,81 +1,144 @@
 //! OCI image layouts: their blobs, and their index as a pinned document.
+//!
+//! The pin of the index holds the layout's blobs and, behind them, its marker, the file `oci-layout`.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
 
+use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
-use strongroom::{Algorithm, Digest, Expect, Pin, PinOptions, Store};
+use strongroom::{Algorithm, Digest, Pin, PinOptions, Store};
 
 use crate::commands::{Failure, at};
 use crate::document::{parse, read};
-use crate::output::Output;
+use crate::output::{Output, shown};
 use crate::path::TreePath;
-use crate::pins::NewPin;
+use crate::pins::{HELD_MAX, NewPin};
 use crate::plan::{Entry, Plan};
-use crate::transfer::{Job, Report, store_files};
+use crate::transfer::{Job, LeftOut, Report, Why, store_files};
+use crate::tree::Tree;
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
 const MARKER: &str = "oci-layout";
 const MARKER_MAX: u64 = 4096;
 
-/// Whether a folder is an image layout.
-pub fn is_layout(path: &Path) -> bool {
-    path.join(MARKER).is_file() && path.join("index.json").is_file()
+const INDEX: &str = "index.json";
+const INDEX_MAX: u64 = 16 << 20;
+
+const BLOBS: &str = "blobs";
+
+/// The marker's content.
+#[derive(Deserialize)]
+struct Marker {
+    #[serde(rename = "imageLayoutVersion")]
+    _version: String,
+}
+
+/// An image index, as far as it has to be one.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(rename = "schemaVersion")]
+    version: u64,
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+}
+
+/// Whether a folder is an image layout. One with links in the place of its files is one that can't be imported.
+pub fn is_layout(tree: &mut Tree) -> Result<bool, Failure> {
+    for name in [MARKER, INDEX] {
+        if tree.kind(&TreePath::new(name)?)?.is_none_or(FileType::is_dir) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
-pub fn import(store: &Store, from: &Path, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
-    let before = store.usage()?;
-    let marker = from.join(MARKER);
-    let marker = fs::read(&marker).map_err(at(&marker))?;
-    if !is_marker(&marker) {
+pub fn import(store: &Store, tree: &mut Tree, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
+    let marker = content(tree, MARKER, MARKER_MAX)?;
+    if parse::<Marker>(&marker).is_none() {
         return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
     }
-    let jobs = blobs(from)?;
-    let mut bytes_in = marker.len() as u64;
-    for (path, _) in &jobs {
-        bytes_in += fs::metadata(path).map_err(at(path))?.len();
+    let index = content(tree, INDEX, INDEX_MAX)?;
+    let is_index = |index: &Index| index.version == 2 && index.manifests.iter().all(|entry| is_digest(&entry.digest));
+    if !parse(&index).as_ref().is_some_and(is_index) {
+        return Err(Failure::Document("the index.json file is no image index".into()));
     }
-    let index = from.join("index.json");
-    let document = fs::read(&index).map_err(at(&index))?;
-    bytes_in += document.len() as u64;
-    let progress = output.bytes(bytes_in);
-    let files = jobs.len();
-    let mut digests: Vec<Digest> = store_files(store, jobs, &progress)?.into_iter().map(|(digest, _)| digest).collect();
-    progress.finish_and_clear();
+    let mut left_out = LeftOut::default();
+    let jobs = jobs(tree, &mut left_out)?;
+    if jobs.len() >= HELD_MAX {
+        let problem = format!("the layout has {} blobs: {} can be imported under one name", jobs.len(), HELD_MAX - 1);
+        return Err(Failure::Document(problem));
+    }
+    let blobs = store_files(store, tree, jobs, output, &mut left_out)?;
+    let mut digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
     digests.push(store.put(&marker, Algorithm::Sha256)?);
-    let digest = store.put(&document, Algorithm::Sha256)?;
+    let digest = store.put(&index, Algorithm::Sha256)?;
     let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
-    let bytes_stored = store.usage()?.live_bytes.saturating_sub(before.live_bytes);
-    Ok(Report { files: files + 2, bytes_in, bytes_stored, replaced })
+    let bytes_in = blobs.iter().map(|blob| blob.len).sum::<u64>() + (marker.len() + index.len()) as u64;
+    Ok(Report { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Report::default() })
 }
 
-/// The files below `blobs/`, with the digests that their names say they have.
-fn blobs(layout: &Path) -> Result<Vec<Job>, Failure> {
+fn is_digest(text: &str) -> bool {
+    text.parse::<Digest>().is_ok()
+}
+
+/// What a small file of a layout has in it.
+fn content(tree: &mut Tree, name: &str, max: u64) -> Result<Vec<u8>, Failure> {
+    let path = TreePath::new(name)?;
+    let whole = tree.whole(&path);
+    let problem = match tree.open_file(&path)? {
+        None => "is no regular file: links in an image layout are not followed".into(),
+        Some(opened) => {
+            let mut content = Vec::new();
+            opened.file.take(max + 1).read_to_end(&mut content).map_err(at(&whole))?;
+            if content.len() as u64 <= max {
+                return Ok(content);
+            }
+            format!("has more than {max} bytes")
+        }
+    };
+    Err(Failure::Document(format!("{} {problem}", shown(&whole))))
+}
+
+/// The files below `blobs/`, with the digests that their names say they have. All else in the layout is left out.
+fn jobs(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Vec<Job>, Failure> {
+    let blobs = TreePath::new(BLOBS)?;
     let mut jobs = Vec::new();
-    for algorithm in sorted(&layout.join("blobs"))? {
-        for path in sorted(&algorithm)? {
-            let [name, hex] = [&algorithm, &path].map(|path| path.file_name().unwrap_or_default().to_string_lossy());
-            let digest: Digest = format!("{name}:{hex}").parse()?;
-            jobs.push((path.clone(), Expect::Digest(digest)));
+    for found in tree.list(None)?.into_iter().flat_map(|listing| listing.found) {
+        if ![MARKER, INDEX, BLOBS].iter().any(|name| name.as_bytes() == found.name) {
+            left_out.add(&found.name, Why::Stray);
+        }
+    }
+    let Some(listing) = tree.list(Some(&blobs))? else {
+        return Err(Failure::Document(format!("{} is no directory", shown(&tree.whole(&blobs)))));
+    };
+    for algorithm in listing.found {
+        let dir = TreePath::of(Some(&blobs), &algorithm.name)?;
+        let Some(listing) = tree.list(Some(&dir))? else {
+            left_out.add(dir.as_bytes(), Why::Stray);
+            continue;
+        };
+        for found in listing.found {
+            let path = TreePath::of(Some(&dir), &found.name)?;
+            match digest_of(&algorithm.name, &found.name) {
+                None => left_out.add(path.as_bytes(), Why::Stray),
+                Some(_) if !found.kind.is_file() => left_out.add(path.as_bytes(), Why::NoFile),
+                Some(digest) => jobs.push(Job { path, len: found.len, expect: digest.into() }),
+            }
         }
     }
     Ok(jobs)
 }
 
-fn sorted(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries = fs::read_dir(dir).map_err(at(dir))?;
-    let mut paths = entries.map(|entry| Ok(entry.map_err(at(dir))?.path())).collect::<Result<Vec<_>, Failure>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn is_marker(content: &[u8]) -> bool {
-    let has_version = |document: Value| document.get("imageLayoutVersion").is_some();
-    content.len() as u64 <= MARKER_MAX && serde_json::from_slice(content).is_ok_and(has_version)
+fn digest_of(algorithm: &[u8], hex: &[u8]) -> Option<Digest> {
+    let [algorithm, hex] = [algorithm, hex].map(std::str::from_utf8);
+    format!("{}:{}", algorithm.ok()?, hex.ok()?).parse().ok()
 }
 
 /// Whether a document is an image index.
@@ -92,21 +155,19 @@ pub fn is_index(document: &[u8]) -> bool {
 pub fn plan(store: &Store, pin: &Pin) -> Result<Plan, Failure> {
     let not_a_layout = || Failure::Document("this index was not stored by import: use get or cat".into());
     let (marker, blobs) = pin.references.split_last().ok_or_else(not_a_layout)?;
-    if !is_marker(&read(store, marker, MARKER_MAX)?) {
-        return Err(not_a_layout());
-    }
+    parse::<Marker>(&read(store, marker, MARKER_MAX)?).ok_or_else(not_a_layout)?;
     let mut plan = Plan::default();
     let mut add = |path: String, digest: Option<&Digest>| {
         let entry = digest.map_or(Entry::Dir { mode: None }, |digest| Entry::File { mode: None, digest: *digest });
         plan.add(TreePath::new(path)?, entry)
     };
-    add("blobs".into(), None)?;
+    add(BLOBS.into(), None)?;
     let algorithms: BTreeSet<_> = blobs.iter().map(|digest| digest.algorithm().name()).collect();
-    algorithms.iter().try_for_each(|algorithm| add(format!("blobs/{algorithm}"), None))?;
+    algorithms.iter().try_for_each(|algorithm| add(format!("{BLOBS}/{algorithm}"), None))?;
     for digest in blobs {
-        add(format!("blobs/{}/{}", digest.algorithm().name(), digest.hex()), Some(digest))?;
+        add(format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()), Some(digest))?;
     }
     add(MARKER.into(), Some(marker))?;
-    add("index.json".into(), Some(&pin.digest))?;
+    add(INDEX.into(), Some(&pin.digest))?;
     Ok(plan)
 }

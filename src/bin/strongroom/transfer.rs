@@ -1,22 +1,27 @@
 //! What importing and exporting folders and image layouts have in common.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::Mutex;
 
-use indicatif::ProgressBar;
+use rustix::fs::Mode;
 use serde_json::json;
 use strongroom::{Digest, Expect, Store};
 
-use crate::commands::{Failure, at};
+use crate::commands::Failure;
 use crate::document::{self, DOCUMENT_MAX, read};
-use crate::oci;
-use crate::output::{Output, size};
+use crate::output::{Output, shown, size};
+use crate::path::{RawPath, TreePath};
+use crate::pins::{Existing, NewPin};
 use crate::plan::Plan;
 use crate::tree::Tree;
+use crate::{folder, oci};
 
 /// So many files are stored at a time: those that wait for the disk share its syncs.
 const WORKERS: usize = 16;
+
+/// So many names of what was left out are told.
+const LISTED: usize = 1000;
 
 /// What an import did.
 #[derive(Debug, Default)]
@@ -24,56 +29,31 @@ pub struct Report {
     pub files: usize,
     pub bytes_in: u64,
     pub bytes_stored: u64,
+    pub left_out: LeftOut,
     /// What the name stood for before.
     pub replaced: Option<Digest>,
 }
 
 impl Report {
     pub fn print(&self, name: &str, output: &Output) {
+        let Self { files, bytes_in, bytes_stored, left_out, .. } = self;
         let replaced = self.replaced.map(|digest| digest.to_string());
+        let listed = left_out.listed.iter();
+        let told: Vec<_> = listed.clone().map(|(path, why)| json!({ "path": path, "why": why.text() })).collect();
         let document = json!({
-            "name": name, "files": self.files, "bytes_in": self.bytes_in, "bytes_stored": self.bytes_stored,
-            "replaced": replaced,
+            "name": name, "files": files, "bytes_in": bytes_in, "bytes_stored": bytes_stored, "replaced": replaced,
+            "left_out": told, "left_out_count": left_out.count,
         });
-        let replaced = replaced.map_or_else(String::new, |digest| format!("\nreplaced {digest}"));
-        let text = format!(
-            "{name}: {} files, {} ({} bytes) in, {} ({} bytes) stored anew{replaced}",
-            self.files,
-            size(self.bytes_in),
-            self.bytes_in,
-            size(self.bytes_stored),
-            self.bytes_stored
-        );
-        output.print(&document, &text);
+        let (read, anew) = (size(*bytes_in), size(*bytes_stored));
+        let mut lines = vec![format!(
+            "{name}: {files} files, {read} ({bytes_in} bytes) in, {anew} ({bytes_stored} bytes) stored anew"
+        )];
+        lines.extend(replaced.map(|digest| format!("replaced {digest}")));
+        lines.extend(listed.map(|(path, why)| format!("left out: {}: {}", shown(path.as_path()), why.text())));
+        let more = left_out.count - left_out.listed.len();
+        lines.extend((more > 0).then(|| format!("left out: {more} more")));
+        output.print(&document, &lines.join("\n"));
     }
-}
-
-/// A file to store, and what its digest has to be.
-pub type Job = (PathBuf, Expect);
-
-/// Stores files, and returns their digests and lengths in the same order.
-pub fn store_files(store: &Store, jobs: Vec<Job>, progress: &ProgressBar) -> Result<Vec<(Digest, u64)>, Failure> {
-    let queue = Mutex::new(jobs.into_iter().enumerate());
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((number, (path, expect))) = queue.lock().ok().and_then(|mut queue| queue.next()) {
-            let file = fs::File::open(&path).map_err(at(&path))?;
-            let len = file.metadata().map_err(at(&path))?.len();
-            let digest = store.put_reader(progress.wrap_read(file), expect)?;
-            done.push((number, (digest, len)));
-        }
-        Ok::<_, Failure>(done)
-    };
-    let mut stored = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        let mut stored = Vec::new();
-        for worker in workers {
-            stored.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok::<_, Failure>(stored)
-    })?;
-    stored.sort_unstable_by_key(|(number, _)| *number);
-    Ok(stored.into_iter().map(|(_, result)| result).collect())
 }
 
 /// What becomes of the set-user-ID, set-group-ID and sticky bits in an export.
@@ -81,6 +61,131 @@ pub fn store_files(store: &Store, jobs: Vec<Job>, progress: &ProgressBar) -> Res
 pub enum SpecialBits {
     Drop,
     Set,
+}
+
+/// What was left out of an import.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// The first of it.
+    pub listed: Vec<(RawPath, Why)>,
+    count: usize,
+}
+
+/// Why something was left out.
+#[derive(Clone, Copy, Debug)]
+pub enum Why {
+    /// It is a pipe, a socket or a device.
+    Special,
+    /// It was replaced or removed between listing and opening.
+    Changed,
+    /// An export could not make its path.
+    TooLong,
+    /// An image layout has no such file.
+    Stray,
+    /// What should be a blob of an image layout is a link, a directory, a pipe …
+    NoFile,
+}
+
+impl Why {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Special => "neither a file, a directory nor a link",
+            Self::Changed => "removed or replaced while it was read",
+            Self::TooLong => "its path is too long",
+            Self::Stray => "not part of an image layout",
+            Self::NoFile => "no regular file; links in an image layout are not followed",
+        }
+    }
+}
+
+impl LeftOut {
+    pub fn add(&mut self, path: &[u8], why: Why) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push((RawPath(path.to_vec()), why));
+        }
+    }
+}
+
+/// A file to store, and what its digest has to be.
+#[derive(Debug)]
+pub struct Job {
+    pub path: TreePath,
+    /// What it had when it was listed.
+    pub len: u64,
+    pub expect: Expect,
+}
+
+/// A file that was stored.
+#[derive(Debug)]
+pub struct Stored {
+    pub path: TreePath,
+    pub mode: Mode,
+    pub digest: Digest,
+    /// How much was read: no more than it had when it was opened.
+    pub len: u64,
+}
+
+/// Stores files; returns them in the same order, without those that are left out.
+pub fn store_files(
+    store: &Store,
+    tree: &mut Tree,
+    jobs: Vec<Job>,
+    output: &Output,
+    left_out: &mut LeftOut,
+) -> Result<Vec<Stored>, Failure> {
+    let progress = output.bytes(jobs.iter().fold(0, |bytes, job| bytes.saturating_add(job.len)));
+    let queue = Mutex::new((tree, jobs.into_iter().enumerate()));
+    // One at a time, so that few descriptors are open, and files of a directory are opened one after the other.
+    let next = || {
+        let mut queue = queue.lock().ok()?;
+        let (number, job) = queue.1.next()?;
+        let opened = queue.0.open_file(&job.path);
+        Some((number, job, opened))
+    };
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((number, Job { path, expect, .. }, opened)) = next() {
+            let stored = match opened? {
+                None => Err(path),
+                Some(opened) => {
+                    let mut content = opened.file.take(opened.len);
+                    let digest = store.put_reader(progress.wrap_read(&mut content), expect)?;
+                    Ok(Stored { path, mode: opened.mode, digest, len: opened.len - content.limit() })
+                }
+            };
+            done.push((number, stored));
+        }
+        Ok::<_, Failure>(done)
+    };
+    let mut done = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        let mut done = Vec::new();
+        for worker in workers {
+            done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, Failure>(done)
+    })?;
+    progress.finish_and_clear();
+    done.sort_unstable_by_key(|(number, _)| *number);
+    let mut all = Vec::with_capacity(done.len());
+    for (_, stored) in done {
+        match stored {
+            Ok(stored) => all.push(stored),
+            Err(path) => left_out.add(path.as_bytes(), Why::Changed),
+        }
+    }
+    Ok(all)
+}
+
+/// Stores a folder, or an image layout, under a name.
+pub fn import(store: &Store, from: &Path, name: &str, existing: Existing, output: &Output) -> Result<Report, Failure> {
+    let pin = NewPin::new(store, name, existing)?;
+    let mut tree = Tree::open(from)?;
+    let before = store.usage()?.live_bytes;
+    let import = if oci::is_layout(&mut tree)? { oci::import } else { folder::import };
+    let report = import(store, &mut tree, pin, output)?;
+    Ok(Report { bytes_stored: store.usage()?.live_bytes.saturating_sub(before), ..report })
 }
 
 /// What an export did.
