@@ -8,6 +8,8 @@ mod commands;
 mod document;
 mod encryption;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod oci;
 mod output;
