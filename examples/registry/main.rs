@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (lost_lines, _log) = log();
     raise_file_limit();
+    give_memory_back();
     match run(&arguments, lost_lines) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,6 +61,18 @@ fn raise_file_limit() {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     if let Err(error) = raised {
         tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit on open files");
+    }
+}
+
+/// Has the allocator of the GNU C library give long buffers back to the system when they are freed, and keep few pools: by default it keeps
+/// what it was once asked for, in as many as there were threads that asked.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the allocator is told by a call")]
+    // SAFETY: the call takes numbers, and there is no other thread yet that it could be in the way of but the one of the log.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 4);
     }
 }
 

@@ -35,7 +35,7 @@ pub async fn get(
     let mut held = None;
     if content.range() != range {
         let blob = content.blob().clone();
-        held = Some(registry.memory.hold(blob.memory(&range).try_into().unwrap_or(usize::MAX), &caller.peer).await?);
+        held = Some(registry.memory.keep(blob.memory(&range).try_into().unwrap_or(usize::MAX), caller).await?);
         content = registry.store.open(move |_| Ok((blob, range))).await?;
     }
     let headers = described(&digest, content.remaining());

@@ -51,15 +51,19 @@ impl Taken {
         self.connections.values().filter(|connection| is_it(&connection.peer)).count()
     }
 
-    /// Ends the connection that has kept the registry waiting, of the client that has most of them. Says whether there was one.
-    fn evict(&mut self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
-        let keeps_waiting = |peer: &Peer| peer.waiting() >= if peer.is_busy() { limits.stalled } else { limits.silent };
-        let mut counts: HashMap<Client, usize> = HashMap::new();
+    /// How many connections each client has.
+    fn counts(&self) -> HashMap<Client, usize> {
+        let mut counts = HashMap::new();
         for connection in self.connections.values() {
             *counts.entry(connection.peer.client).or_default() += 1;
         }
-        let candidates = self.connections.iter().filter(|(_, one)| keeps_waiting(&one.peer) && may_go(&one.peer));
-        let rank = |peer: &Peer| (counts.get(&peer.client).copied(), !peer.is_busy(), peer.waiting());
+        counts
+    }
+
+    /// Ends, of the connections that may go, the heaviest, and of those one that asks for nothing, and for the longest time. Says whether there was one.
+    fn evict(&mut self, may_go: impl Fn(&Peer) -> bool, weight: impl Fn(&Peer) -> usize) -> bool {
+        let rank = |peer: &Peer| (weight(peer), !peer.is_busy(), peer.waiting());
+        let candidates = self.connections.iter().filter(|(_, one)| may_go(&one.peer));
         let worst = candidates.max_by_key(|(_, one)| rank(&one.peer)).map(|(id, _)| *id);
         let Some(evicted) = worst.and_then(|id| self.connections.remove(&id)) else { return false };
         if let Some(task) = evicted.task {
@@ -68,6 +72,14 @@ impl Taken {
         tracing::debug!(client = ?evicted.peer.client, "a connection that kept the registry waiting makes way");
         true
     }
+
+    /// Ends a connection that keeps the registry waiting, of the client that has most of them.
+    fn make_way(&mut self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
+        let counts = self.counts();
+        let keeps_waiting = |peer: &Peer| peer.waiting() >= if peer.is_busy() { limits.stalled } else { limits.silent };
+        let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
+        self.evict(|peer| keeps_waiting(peer) && may_go(peer), weight)
+    }
 }
 
 impl Places {
@@ -75,24 +87,29 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a connection that has kept the registry waiting, if there is one among these.
-    pub fn evict(&self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
-        self.lock().evict(limits, may_go)
+    /// Ends, of the connections that have kept the registry waiting for so long and may go, the heaviest.
+    pub fn evict(&self, waiting: Duration, may_go: impl Fn(&Peer) -> bool, weight: impl Fn(&Peer) -> usize) {
+        self.lock().evict(|peer| peer.waiting() >= waiting && may_go(peer), weight);
     }
 
     /// A place for a connection, or one among those that are told that there is none; nothing where there are too many of those.
     fn take(self: &Arc<Self>, client: Client, is_proxy: bool, limits: &Limits) -> Option<Place> {
         let mut taken = self.lock();
-        let own = |peer: &Peer| peer.client == client && !peer.is_surplus;
+        let has_place = |peer: &Peer| !peer.is_surplus;
+        let own = |peer: &Peer| peer.client == client && has_place(peer);
         let has_too_many = !is_proxy && taken.count(own) >= limits.connections_per_client;
-        let is_full = taken.count(|peer| !peer.is_surplus) >= limits.connections;
         let is_surplus = if has_too_many {
-            !taken.evict(limits, own)
+            !taken.make_way(limits, own)
         } else {
-            is_full && !taken.evict(limits, |peer| !peer.is_surplus)
+            taken.count(has_place) >= limits.connections && !taken.make_way(limits, has_place)
         };
         if is_surplus && taken.count(|peer| peer.is_surplus) >= limits.refusals {
-            return None;
+            // Who says nothing needs not be told that there is no place; who asks, and be it a probe, does.
+            let counts = taken.counts();
+            let is_silent = |peer: &Peer| peer.is_surplus && !peer.is_busy() && peer.waiting() >= limits.silent / 10;
+            if !taken.evict(is_silent, |peer| counts.get(&peer.client).copied().unwrap_or(0)) {
+                return None;
+            }
         }
         taken.last += 1;
         let (id, peer) = (taken.last, Arc::new(Peer::new(client, is_proxy, is_surplus)));
@@ -194,7 +211,7 @@ async fn accept(listener: &TcpListener, places: &Places, limits: &Limits) -> (Tc
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                if !places.evict(limits, |_| true) {
+                if !places.lock().make_way(limits, |_| true) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

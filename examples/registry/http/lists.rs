@@ -13,9 +13,10 @@ use strongroom::registry::{Referrer, Referrers, RepositoryName};
 use strongroom::{Digest, Error, Store};
 
 use super::failure::{Code, Failure};
-use super::memory::{Held, keeping};
+use super::limits::UNCOUNTED;
+use super::memory::keeping;
 use super::query::Query;
-use super::{Caller, Registry};
+use super::{Caller, Registry, json};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -23,8 +24,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The most entries of a page.
 const MAX_ENTRIES: usize = 1000;
 
-/// What a page of names takes in memory, at most and roughly, in bytes: 1,000 of 256 characters, as they are and as JSON.
-const PAGE_MEMORY: usize = 768 << 10;
+/// The most bytes of a page of names: what no memory has to be counted for.
+const MAX_NAMES_LEN: usize = UNCOUNTED - 1024;
 
 /// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
 const REFERRERS_MEMORY: usize = 16 << 20;
@@ -45,11 +46,18 @@ impl Page {
         Ok(Self { len, after: query.get("last").filter(|last| !last.is_empty()).map(str::to_owned) })
     }
 
-    /// A list that was read with one entry more than the page has, as the page and perhaps the way to the next.
+    /// A list that was read with one entry more than the page has, as the page and perhaps the way to the next. A page of long names has fewer of
+    /// them.
     fn cut(&self, path: &str, mut entries: Vec<String>) -> (Vec<String>, Option<(HeaderName, String)>) {
-        let is_last = entries.len() <= self.len;
-        entries.truncate(self.len);
-        let last = entries.last().filter(|_| !is_last);
+        let read = entries.len();
+        let mut len = 0;
+        let fits = |entry: &&String| {
+            len += entry.len() + 3;
+            len <= MAX_NAMES_LEN
+        };
+        let count = entries.iter().take(self.len).take_while(fits).count();
+        entries.truncate(count);
+        let last = entries.last().filter(|_| count < read);
         let link = last.map(|last| next(path, &[("n", &self.len.to_string()), ("last", last)]));
         (entries, link)
     }
@@ -62,27 +70,21 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
     (LINK, format!("<{path}?{}>; rel=\"next\"", query.join("&")))
 }
 
-pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
+pub async fn catalog(registry: &Registry, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let held = registry.memory.hold(PAGE_MEMORY, &caller.peer).await?;
     let (after, limit) = (page.after.clone(), page.len + 1);
     let names = registry.call(move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
-    Ok(answer("application/json", link, &json!({ "repositories": names }), held))
+    Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
 
-pub async fn tags(
-    registry: &Registry,
-    caller: &Caller,
-    name: RepositoryName,
-    query: &Query,
-) -> Result<Response, Failure> {
+pub async fn tags(registry: &Registry, name: RepositoryName, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let held = registry.memory.hold(PAGE_MEMORY, &caller.peer).await?;
     let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
     let tags = registry.call(move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
-    Ok(answer("application/json", link, &json!({ "name": name.as_str(), "tags": tags }), held))
+    let document = json!({ "name": name.as_str(), "tags": tags });
+    Ok((AppendHeaders(link), json(document.to_string())).into_response())
 }
 
 /// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell clients
@@ -106,9 +108,8 @@ pub async fn referrers(
     };
     // One page at a time: that is where most memory is needed, and most is done.
     let turn = registry.turn(&registry.long_turns).await?;
-    let held = registry.memory.hold(REFERRERS_MEMORY, &caller.peer).await?;
+    let work = registry.memory.work(REFERRERS_MEMORY).await?;
     let page = registry.call(read).await?;
-    drop(turn);
     let link = page.next.map(|last| {
         let path = format!("/v2/{name}/referrers/{subject}");
         let kind = filter.as_deref().map(|kind| ("artifactType", kind));
@@ -117,20 +118,14 @@ pub async fn referrers(
     let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
     let manifests = page.referrers.iter().map(Descriptor::from).collect();
     let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
-    Ok(answer(INDEX, link.into_iter().chain(applied), &index, held))
-}
-
-/// An answer that keeps the memory that it takes until it was sent.
-fn answer(
-    media_type: &'static str,
-    headers: impl IntoIterator<Item = (HeaderName, String)>,
-    document: &impl Serialize,
-    mut held: Held,
-) -> Response {
-    let document = serde_json::to_string(document).unwrap_or_default(); // texts and numbers can be written
-    held.shrink(document.len());
-    let headers = AppendHeaders(headers.into_iter().collect::<Vec<_>>());
-    ([(CONTENT_TYPE, media_type)], headers, keeping(Body::from(document), Some(held))).into_response()
+    let document = serde_json::to_string(&index).unwrap_or_default(); // texts and numbers can be written
+    let held = match document.len() {
+        ..=UNCOUNTED => None,
+        len => Some(registry.memory.keep(len, caller).await?),
+    };
+    drop((turn, work));
+    let headers = AppendHeaders(link.into_iter().chain(applied).collect::<Vec<_>>());
+    Ok(([(CONTENT_TYPE, INDEX)], headers, keeping(Body::from(document), held)).into_response())
 }
 
 #[derive(Serialize)]

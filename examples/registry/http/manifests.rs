@@ -44,7 +44,7 @@ pub async fn get(
         };
         match registry.call(pull).await? {
             Ok(manifest) => break manifest,
-            Err(len) => held = Some(registry.memory.hold(usize::try_from(len).unwrap_or(MAX_LEN), &caller.peer).await?),
+            Err(len) => held = Some(registry.memory.keep(usize::try_from(len).unwrap_or(MAX_LEN), caller).await?),
         }
     };
     let digest = manifest.digest;
@@ -105,6 +105,10 @@ pub async fn put(
         put = put.tag(tag.clone());
     }
     let (content, _held) = read(registry, caller, body).await?;
+    let _work = match content.len() {
+        ..=UNCOUNTED => None,
+        len => Some(registry.memory.work(3 * len).await?), // it is parsed, compressed and framed
+    };
     let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
     let push = move |store: &Store| {
         let pushed = own.push(store, &to, client, |repository| repository.put_manifest(&content, put.clone()))?;
@@ -135,7 +139,7 @@ pub async fn delete(registry: &Registry, name: RepositoryName, reference: Refere
     Ok(empty(StatusCode::ACCEPTED, []))
 }
 
-/// The body, in memory: a manifest is short. With it, the memory that a long one takes, parsed too.
+/// The body, in memory: a manifest is short. With it, the memory that a long one takes.
 async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u8>, Option<Held>), Failure> {
     let mut incoming = registry.incoming(body, Kind::Manifest, caller);
     let (mut content, mut held) = (Vec::new(), None);
@@ -149,7 +153,7 @@ async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u
         let len = content.len() + pieces.iter().map(Bytes::len).sum::<usize>();
         check_len(len)?;
         if held.is_none() && len > UNCOUNTED {
-            held = Some(registry.memory.hold(3 * expected.unwrap_or(MAX_LEN), &caller.peer).await?);
+            held = Some(registry.memory.keep(expected.unwrap_or(MAX_LEN), caller).await?);
         }
         content.reserve_exact(expected.unwrap_or_default().saturating_sub(content.len()));
         pieces.iter().for_each(|piece| content.extend_from_slice(piece));

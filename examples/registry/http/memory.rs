@@ -1,105 +1,191 @@
 //! The memory that bodies and answers take.
+//!
+//! There are two kinds. What is *kept* waits for a client, who is to send the rest of a body or to read an answer: a client who does not
+//! would keep it for ever. So it is shared out among clients, with a share left for who comes next, and where there is not enough, clients go that
+//! keep much and do not go on. What is *worked* with waits for nobody but the store, so that it comes back in a moment: it is given out in turn.
 
+use std::collections::HashMap;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Caller;
 use super::connections::Places;
 use super::failure::Failure;
 use super::limits::Limits;
-use super::peer::Peer;
+use super::peer::{Client, Peer};
 
-/// How many bytes are counted as one.
+/// How many bytes of memory to work with are counted as one.
 const UNIT: usize = 1 << 10;
 
-/// The memory that is counted. Who needs some waits for those that have it; where that are clients who do not go on, those go.
 #[derive(Debug)]
 pub struct Memory {
-    units: Arc<Semaphore>,
-    most: usize,
+    kept: Arc<Kept>,
+    work: Arc<Semaphore>,
     places: Arc<Places>,
     limits: Limits,
 }
 
+/// What clients keep.
+#[derive(Debug)]
+struct Kept {
+    most: usize,
+    shares: Mutex<Shares>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Shares {
+    all: usize,
+    by_client: HashMap<Client, usize>,
+}
+
+impl Shares {
+    fn of(&self, client: Client) -> usize {
+        self.by_client.get(&client).copied().unwrap_or(0)
+    }
+
+    /// Whether a client may have so much more: as much as the others have that have some, and as is left for one who has none yet.
+    fn may_have(&self, client: Client, bytes: usize, most: usize) -> bool {
+        let own = self.of(client);
+        let others = self.by_client.len() - usize::from(own > 0);
+        self.all + bytes <= most && (own == 0 || own + bytes <= most / (others + 2))
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, client: Client, bytes: usize) -> bool {
+        let mut shares = self.lock();
+        let may_have = shares.may_have(client, bytes, self.most);
+        if may_have {
+            shares.all += bytes;
+            *shares.by_client.entry(client).or_default() += bytes;
+        }
+        may_have
+    }
+
+    fn give_back(&self, client: Client, bytes: usize) {
+        let mut shares = self.lock();
+        shares.all -= bytes;
+        if let Some(own) = shares.by_client.get_mut(&client) {
+            *own -= bytes;
+            if *own == 0 {
+                shares.by_client.remove(&client);
+            }
+        }
+        drop(shares);
+        self.freed.notify_waiters();
+    }
+}
+
 impl Memory {
     pub fn new(places: Arc<Places>, limits: &Limits) -> Self {
-        let most = (limits.memory / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(most)), most, places, limits: *limits }
+        let kept = Kept { most: limits.memory / 2, shares: Mutex::default(), freed: Notify::new() };
+        let work = (limits.memory / 2 / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self { kept: Arc::new(kept), work: Arc::new(Semaphore::new(work)), places, limits: *limits }
     }
 
-    /// How many bytes are held.
-    pub fn held(&self) -> usize {
-        (self.most - self.units.available_permits()) * UNIT
+    /// How many bytes clients keep.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().all
     }
 
-    /// Memory for a request. What is more than there is at all counts as all of it.
+    /// Memory that waits for a client. More than there is at all counts as all of it.
     ///
     /// # Errors
     /// 503, to try again, where there is none for too long.
-    pub async fn hold(&self, bytes: usize, peer: &Arc<Peer>) -> Result<Held, Failure> {
-        let units = bytes.div_ceil(UNIT).clamp(1, self.most);
-        let count = u32::try_from(units).unwrap_or(u32::MAX);
-        let mut acquire = pin!(Arc::clone(&self.units).acquire_many_owned(count));
+    pub async fn keep(&self, bytes: usize, caller: &Caller) -> Result<Held, Failure> {
+        let bytes = bytes.clamp(1, self.kept.most.max(1));
         let end = Instant::now() + self.limits.wait;
         loop {
-            // Looked at now and then: who goes on now may not in a moment.
-            let moment = (Instant::now() + self.limits.silent).min(end);
-            if let Ok(permit) = timeout_at(moment, &mut acquire).await {
-                peer.held.fetch_add(units * UNIT, Relaxed);
-                return Ok(Held { peer: Arc::clone(peer), permit: permit.map_err(|_| Failure::busy())? });
+            let mut freed = pin!(self.kept.freed.notified());
+            freed.as_mut().enable(); // what is given back from here on is not missed
+            if self.kept.take(caller.client, bytes) {
+                caller.peer.keeps.fetch_add(bytes, Relaxed);
+                return Ok(Held {
+                    kept: Arc::clone(&self.kept),
+                    peer: Arc::clone(&caller.peer),
+                    client: caller.client,
+                    bytes,
+                });
             }
-            self.places.evict(&self.limits, |peer| peer.held.load(Relaxed) > 0);
+            self.evict(caller.client);
             if Instant::now() >= end {
                 return Err(Failure::busy());
             }
+            // Who goes on now may not in a moment.
+            let _ = timeout_at((Instant::now() + self.limits.silent / 4).min(end), freed).await;
         }
+    }
+
+    /// Ends a connection that keeps memory and does not go on: the client's own if he has too much, else of who has most.
+    fn evict(&self, client: Client) {
+        let shares: HashMap<Client, usize> = self.kept.lock().by_client.clone();
+        let has_more = |peer: &Peer| peer.keeps.load(Relaxed) > 0 && shares.get(&peer.client) >= shares.get(&client);
+        self.places.evict(self.limits.silent, has_more, |peer| shares.get(&peer.client).copied().unwrap_or(0));
+    }
+
+    /// Memory to work with for a moment.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub async fn work(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let most = self.limits.memory / 2 / UNIT;
+        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, most.max(1))).unwrap_or(u32::MAX);
+        let work = timeout(self.limits.wait, Arc::clone(&self.work).acquire_many_owned(units)).await;
+        work.ok().and_then(Result::ok).ok_or_else(Failure::busy)
     }
 }
 
-/// Memory that a request holds.
+/// Memory that a request keeps.
 #[derive(Debug)]
 pub struct Held {
+    kept: Arc<Kept>,
     peer: Arc<Peer>,
-    permit: OwnedSemaphorePermit,
-}
-
-impl Held {
-    fn bytes(&self) -> usize {
-        self.permit.num_permits() * UNIT
-    }
-
-    /// Gives back what turned out not to be needed.
-    pub fn shrink(&mut self, bytes: usize) {
-        let surplus = self.permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
-        if let Some(surplus) = self.permit.split(surplus) {
-            self.peer.held.fetch_sub(surplus.num_permits() * UNIT, Relaxed);
-        }
-    }
+    client: Client,
+    bytes: usize,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.peer.held.fetch_sub(self.bytes(), Relaxed);
+        self.peer.keeps.fetch_sub(self.bytes, Relaxed);
+        self.kept.give_back(self.client, self.bytes);
     }
 }
 
-/// An answer's body with the memory that it takes: given back when it was sent, or is given up.
+/// An answer's body with the memory that it takes: given back when the last of it was sent, or is given up.
 pub fn keeping(body: Body, held: Option<Held>) -> Body {
     match held {
-        Some(held) => Body::new(Keeping { body, _held: held }),
+        Some(held) => Body::new(Keeping { body, held: Arc::new(held) }),
         None => body,
     }
 }
 
 struct Keeping {
     body: Body,
-    _held: Held,
+    held: Arc<Held>,
+}
+
+/// A part of a body. It may wait to be sent when the body is long gone.
+struct Part {
+    data: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 impl HttpBody for Keeping {
@@ -107,7 +193,9 @@ impl HttpBody for Keeping {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let keep = |data| Bytes::from_owner(Part { data, _held: Arc::clone(&self.held) });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(keep))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -116,5 +204,29 @@ impl HttpBody for Keeping {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_clients_keep_as_much_as_they_may_there_is_a_share_for_the_next() {
+        let client = |n: u8| Client::of([192, 0, 2, n].into());
+        let kept = Kept { most: 1200, shares: Mutex::default(), freed: Notify::new() };
+        let takes_all = |n: u8| (0..).take_while(|_| kept.take(client(n), 10)).count() * 10;
+        assert_eq!(takes_all(1), 600);
+        assert_eq!(takes_all(2), 400, "a third");
+        assert_eq!(takes_all(3), 200, "what is left: the first two have more than their share by now");
+        assert!(!kept.take(client(4), 10), "they have to give some back");
+        kept.give_back(client(1), 500);
+        assert_eq!(takes_all(1), 200, "a quarter is its share now");
+        assert_eq!(takes_all(4), 240, "a fifth");
+        assert!(kept.take(client(5), 60), "who has nothing may have what is left");
+        for (n, bytes) in [(1, 300), (2, 400), (3, 200), (4, 240), (5, 60)] {
+            kept.give_back(client(n), bytes);
+        }
+        assert!(kept.lock().all == 0 && kept.lock().by_client.is_empty());
     }
 }

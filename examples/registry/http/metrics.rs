@@ -125,9 +125,9 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Fai
             registry.places.taken() as u64,
         ),
         (
-            "registry_memory_held_bytes",
+            "registry_memory_kept_bytes",
             "Memory that bodies and answers hold, beyond what each may.",
-            registry.memory.held() as u64,
+            registry.memory.kept() as u64,
         ),
         ("strongroom_collection_failed", "Whether the last collection failed.", u64::from(failed)),
         (

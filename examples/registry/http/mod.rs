@@ -264,8 +264,8 @@ async fn answer(registry: &Arc<Registry>, caller: &Caller, request: Request) -> 
     let allowed = route.methods();
     match (route, parts.method) {
         (Route::Version, Method::GET | Method::HEAD) => Ok(json("{}".to_owned())),
-        (Route::Catalog, Method::GET) => lists::catalog(registry, caller, &query).await,
-        (Route::Tags(name), Method::GET) => lists::tags(registry, caller, name, &query).await,
+        (Route::Catalog, Method::GET) => lists::catalog(registry, &query).await,
+        (Route::Tags(name), Method::GET) => lists::tags(registry, name, &query).await,
         (Route::Referrers(name, subject), Method::GET) => {
             lists::referrers(registry, caller, name, subject, &query).await
         }

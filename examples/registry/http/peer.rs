@@ -32,8 +32,8 @@ pub struct Peer {
     busy: AtomicBool,
     /// Since when the registry waits for the client, in milliseconds since the first connection; [`NEVER`] while it does not.
     waiting: AtomicU64,
-    /// Bytes of counted memory that its request holds.
-    pub held: AtomicUsize,
+    /// Bytes of memory that its request keeps.
+    pub keeps: AtomicUsize,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -46,8 +46,8 @@ fn now() -> u64 {
 impl Peer {
     /// A connection that was just made.
     pub fn new(client: Client, is_proxy: bool, is_surplus: bool) -> Self {
-        let (busy, waiting, held) = (AtomicBool::new(false), AtomicU64::new(now()), AtomicUsize::new(0));
-        Self { client, is_proxy, is_surplus, busy, waiting, held }
+        let (busy, waiting, keeps) = (AtomicBool::new(false), AtomicU64::new(now()), AtomicUsize::new(0));
+        Self { client, is_proxy, is_surplus, busy, waiting, keeps }
     }
 
     /// A request's head is there: it is the registry's turn.

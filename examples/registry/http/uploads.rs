@@ -75,6 +75,7 @@ async fn take_whole(
     while len < GATHERED {
         let pieces = incoming.some(GATHERED - len).await?;
         if pieces.is_empty() {
+            let _work = registry.memory.work(3 * len).await?;
             let content = first.concat();
             let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
             let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
@@ -83,13 +84,14 @@ async fn take_whole(
         len += pieces.iter().map(Bytes::len).sum::<usize>();
         first.extend(pieces);
         if held.is_none() && len > UNCOUNTED {
-            held = Some(registry.memory.hold(3 * GATHERED, &caller.peer).await?);
+            held = Some(registry.memory.keep(GATHERED + UNCOUNTED, caller).await?);
         }
     }
+    drop(held);
     let id = begin_upload(registry, caller, name, digest.algorithm()).await?;
     let received = async {
-        write(registry, caller, name, id, 0, first, incoming).await?;
-        commit(registry, caller, name, id, digest).await
+        write(registry, name, id, 0, first, incoming).await?;
+        commit(registry, name, id, digest).await
     };
     if let Err(failure) = received.await {
         let to = name.clone();
@@ -168,7 +170,7 @@ pub async fn finish(
     if !body.is_end_stream() {
         receive(registry, caller, &name, id, headers, body).await?;
     }
-    commit(registry, caller, &name, id, digest).await?;
+    commit(registry, &name, id, digest).await?;
     Ok(created(&name, &digest))
 }
 
@@ -203,14 +205,13 @@ async fn receive(
         }
         None => (offset_of(registry, name, id).await?, incoming),
     };
-    write(registry, caller, name, id, offset, Vec::new(), incoming).await
+    write(registry, name, id, offset, Vec::new(), incoming).await
 }
 
 /// Appends to an upload, first what has come already, then the rest of the body. Where that breaks off, what came counts; where the body is another
 /// than was said, nothing of it does.
 async fn write(
     registry: &Registry,
-    caller: &Caller,
     name: &RepositoryName,
     id: UploadId,
     offset: u64,
@@ -228,9 +229,9 @@ async fn write(
     loop {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         if len > 0 {
-            let _held = match len {
+            let _work = match len {
                 ..=UNCOUNTED => None,
-                _ => Some(registry.memory.hold(len, &caller.peer).await?),
+                _ => Some(registry.memory.work(len).await?),
             };
             writer.write(pieces).await.map_err(failed)?;
         }
@@ -252,21 +253,15 @@ async fn write(
 }
 
 /// Ends an upload as a blob.
-async fn commit(
-    registry: &Registry,
-    caller: &Caller,
-    name: &RepositoryName,
-    id: UploadId,
-    digest: Digest,
-) -> Result<(), Failure> {
-    let mut held = None;
+async fn commit(registry: &Registry, name: &RepositoryName, id: UploadId, digest: Digest) -> Result<(), Failure> {
+    let mut work = None;
     loop {
-        let (to, is_held) = (name.clone(), held.is_some());
+        let (to, is_ready) = (name.clone(), work.is_some());
         let commit = move |store: &Store| {
             let repository = store.repository(&to)?;
             // Short content is read, compressed and framed in memory.
             if let Ok(upload) = repository.upload_status(id)
-                && !is_held
+                && !is_ready
                 && (UNCOUNTED as u64..=INLINE).contains(&upload.offset)
             {
                 return Ok(Some(upload.offset));
@@ -290,7 +285,7 @@ async fn commit(
         }
         let Some(len) = committed? else { return Ok(()) };
         let bytes = usize::try_from(3 * len).unwrap_or(usize::MAX);
-        held = Some(registry.memory.hold(bytes, &caller.peer).await?);
+        work = Some(registry.memory.work(bytes).await?);
     }
 }
 
