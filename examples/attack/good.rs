@@ -49,12 +49,13 @@ pub fn run(
     is_attacked: &AtomicBool,
     stop: &AtomicBool,
 ) -> Vec<Pushed> {
-    let mut client = Client::new(registry);
     let mut pushed = Vec::new();
     for round in 0.. {
         if stop.load(Relaxed) {
             break;
         }
+        // As a program that is run for each image: it connects anew.
+        let mut client = Client::new(registry);
         let latencies = if is_attacked.load(Relaxed) { attacked } else { alone };
         pushed.extend(image(&mut client, number, round, latencies));
         std::thread::sleep(Duration::from_millis(100 + (round * 37) % 100));
@@ -92,6 +93,7 @@ fn image(client: &mut Client, number: u32, round: u64, latencies: &Latencies) ->
     let blob = format!("/v2/{repository}/blobs/{digest}");
     client.send("ask for a blob", 200, ("HEAD", &blob, &[], &[]), latencies)?;
     let content = client.send("pull a blob", 200, ("GET", &blob, &[], &[]), latencies)?;
+    client.send("probe", 200, ("GET", "/healthz", &[], &[]), latencies)?;
     client.send("list tags", 200, ("GET", &format!("/v2/{repository}/tags/list"), &[], &[]), latencies)?;
     if pulled.body != manifest || content.body != layer {
         latencies.refuse("pull", "other content than was pushed");

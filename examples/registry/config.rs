@@ -153,7 +153,7 @@ impl Arguments {
             admission: Admission { hosts: self.host.clone(), origins: self.allow_origin.clone() },
             proxies: self.proxy.iter().map(IpAddr::to_canonical).collect(),
             limits,
-            lost_lines: None,
+            lost_lines: Arc::default(),
         }
     }
 }

@@ -7,8 +7,8 @@
 
 mod config;
 mod http;
+mod log;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -17,42 +17,28 @@ use strongroom::Options;
 use strongroom::tokio::{AsyncStore, Limits};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Arguments;
 use crate::http::Settings;
-
-/// So many lines of the log wait to be taken, each of at most about a kilobyte. Further ones are lost, and counted.
-const LINES_WAITING: usize = 4096;
+use crate::log::Log;
 
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (lost_lines, _log) = log();
-    raise_file_limit();
     give_memory_back();
-    match run(&arguments, lost_lines) {
+    let Ok(log) = Log::begin() else { return ExitCode::FAILURE };
+    raise_file_limit();
+    let code = match run(&arguments, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the registry has failed");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Has a thread of its own write the log: one that nobody reads, or that is full, or broken, keeps no request waiting. Dropping the guard waits a
-/// second at most for what is left.
-fn log() -> (ErrorCounter, WorkerGuard) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING);
-    let (writer, guard) = builder.finish(std::io::stderr());
-    let lost_lines = writer.error_counter();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
-    log.with_ansi(std::io::stderr().is_terminal()).init();
-    (lost_lines, guard)
+    };
+    log.end();
+    code
 }
 
 /// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have.
@@ -69,14 +55,14 @@ fn raise_file_limit() {
 fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the allocator is told by a call")]
-    // SAFETY: the call takes numbers, and there is no other thread yet that it could be in the way of but the one of the log.
+    // SAFETY: the call takes numbers, and there is no other thread yet that it could be in the way of.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 10);
         libc::mallopt(libc::M_ARENA_MAX, 4);
     }
 }
 
-fn run(arguments: &Arguments, lost_lines: ErrorCounter) -> Result<(), Box<dyn std::error::Error>> {
+fn run(arguments: &Arguments, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = arguments.collection(Options::new().create(true));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
@@ -90,7 +76,7 @@ fn run(arguments: &Arguments, lost_lines: ErrorCounter) -> Result<(), Box<dyn st
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
-        let settings = Settings { lost_lines: Some(lost_lines), ..arguments.settings() };
+        let settings = Settings { lost_lines: log.lost(), ..arguments.settings() };
         http::serve(store.clone(), settings, listener, stop).await;
         store.close().await?;
         tracing::info!("the store is closed");

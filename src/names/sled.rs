@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::envelope::Keys;
 use crate::id::DomainId;
@@ -118,6 +118,10 @@ impl SledBackend {
             if entry.file_name().to_string_lossy().ends_with(".generating") {
                 std::fs::remove_file(entry.path()).map_err(|_| Failed)?;
             }
+        }
+        // It begins with the time since 1970, and panics where there is none.
+        if SystemTime::now() < SystemTime::UNIX_EPOCH {
+            return Err(Failed);
         }
         let (sender, receiver) = sync_channel(1);
         let path = dir.to_path_buf();

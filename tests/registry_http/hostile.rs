@@ -76,7 +76,7 @@ fn raw(server: &Server, request: &str) -> Answer {
 fn connections_that_say_nothing_make_way_and_probes_are_always_served() {
     let places = 6;
     let server = limited(|limits| {
-        (limits.connections, limits.connections_per_client) = (places, places);
+        (limits.connections, limits.connections_per_client) = (2 * places, places);
         limits.silent = Duration::from_millis(200);
         limits.refusals = 4;
     });
@@ -93,7 +93,8 @@ fn connections_that_say_nothing_make_way_and_probes_are_always_served() {
 #[test]
 fn where_all_places_are_taken_by_requests_the_next_is_told_to_come_again() {
     let server = limited(|limits| {
-        (limits.connections, limits.connections_per_client) = (3, 3);
+        // One client may have half of them, so that there are some for the next.
+        (limits.connections, limits.connections_per_client) = (6, 6);
         limits.stalled = Duration::from_millis(500);
     });
     // Three that begin to push a manifest shut everybody out.

@@ -31,7 +31,7 @@ pub fn settings() -> Settings {
         admission: Admission::default(),
         proxies: Vec::new(),
         limits: Limits { grace: Duration::from_secs(20), ..Limits::default() },
-        lost_lines: None,
+        lost_lines: Arc::default(),
     }
 }
 

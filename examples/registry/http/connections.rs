@@ -1,7 +1,8 @@
 //! Connections: how many, whose, and how they end.
 //!
-//! A connection that is made gets a place, if there is one, for all clients and for this one. If there is none, one whose client keeps the
-//! registry waiting makes way. If there is none such, the new one is told to come again, and is served if it is a probe.
+//! A connection that is made gets a place, if there is one: for all clients, and in the share of this one, of which there is always one more than
+//! there are clients. If there is none, a connection whose client keeps the registry waiting makes way, first of who has most. If there is none
+//! such, the new one is told to come again, and is served if it is a probe.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -51,12 +52,11 @@ impl Taken {
         self.connections.values().filter(|connection| is_it(&connection.peer)).count()
     }
 
-    /// How many connections each client has.
+    /// How many places each client has that is no proxy.
     fn counts(&self) -> HashMap<Client, usize> {
         let mut counts = HashMap::new();
-        for connection in self.connections.values() {
-            *counts.entry(connection.peer.client).or_default() += 1;
-        }
+        let places = self.connections.values().filter(|one| !one.peer.is_surplus && !one.peer.is_proxy);
+        places.for_each(|one| *counts.entry(one.peer.client).or_default() += 1);
         counts
     }
 
@@ -73,11 +73,19 @@ impl Taken {
         true
     }
 
-    /// Ends a connection that keeps the registry waiting, of the client that has most of them.
-    fn make_way(&mut self, limits: &Limits, may_go: impl Fn(&Peer) -> bool) -> bool {
+    /// Ends a connection that keeps the registry waiting, of the client that has most of them. Of one that has more than a share, it need not have
+    /// done so for long.
+    fn make_way(&mut self, limits: &Limits, share: usize, may_go: impl Fn(&Peer) -> bool) -> bool {
         let counts = self.counts();
-        let keeps_waiting = |peer: &Peer| peer.waiting() >= if peer.is_busy() { limits.stalled } else { limits.silent };
         let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
+        let keeps_waiting = |peer: &Peer| {
+            let patience = match peer.is_busy() {
+                _ if weight(peer) > share => limits.silent / 4,
+                true => limits.stalled,
+                false => limits.silent,
+            };
+            peer.waiting() >= patience
+        };
         self.evict(|peer| keeps_waiting(peer) && may_go(peer), weight)
     }
 }
@@ -97,15 +105,18 @@ impl Places {
         let mut taken = self.lock();
         let has_place = |peer: &Peer| !peer.is_surplus;
         let own = |peer: &Peer| peer.client == client && has_place(peer);
-        let has_too_many = !is_proxy && taken.count(own) >= limits.connections_per_client;
-        let is_surplus = if has_too_many {
-            !taken.make_way(limits, own)
+        let counts = taken.counts();
+        let own_count = counts.get(&client).copied().unwrap_or(0);
+        // As many as the others may have that have some, and as are left for one who has none yet.
+        let others = counts.len() - usize::from(own_count > 0);
+        let share = limits.connections.div_ceil(others + 2).min(limits.connections_per_client);
+        let is_surplus = if own_count >= share && !is_proxy {
+            !taken.make_way(limits, share, own)
         } else {
-            taken.count(has_place) >= limits.connections && !taken.make_way(limits, has_place)
+            taken.count(has_place) >= limits.connections && !taken.make_way(limits, share, has_place)
         };
         if is_surplus && taken.count(|peer| peer.is_surplus) >= limits.refusals {
             // Who says nothing needs not be told that there is no place; who asks, and be it a probe, does.
-            let counts = taken.counts();
             let is_silent = |peer: &Peer| peer.is_surplus && !peer.is_busy() && peer.waiting() >= limits.silent / 10;
             if !taken.evict(is_silent, |peer| counts.get(&peer.client).copied().unwrap_or(0)) {
                 return None;
@@ -211,7 +222,7 @@ async fn accept(listener: &TcpListener, places: &Places, limits: &Limits) -> (Tc
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                if !places.lock().make_way(limits, |_| true) {
+                if !places.lock().make_way(limits, 0, |_| true) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

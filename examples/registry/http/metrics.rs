@@ -147,7 +147,7 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Fai
     ];
     // Writing to a string does not fail.
     let _ = registry.metrics.write(&mut text);
-    let lost = registry.lost_lines.as_ref().map_or(0, |lines| lines.dropped_lines() as u64);
+    let lost = registry.lost_lines.load(Relaxed);
     let _ = value(&mut text, "registry_log_lines_lost_total", "counter", "Lines of the log that nobody took.", lost);
     for (name, help, gauge) in gauges {
         let _ = value(&mut text, name, "gauge", help, gauge);

@@ -31,6 +31,7 @@ mod uploads;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -45,7 +46,6 @@ use strongroom::{Error, Result, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tracing_appender::non_blocking::ErrorCounter;
 
 use body::{Incoming, Kind};
 use connections::Places;
@@ -72,7 +72,7 @@ pub struct Settings {
     pub proxies: Vec<IpAddr>,
     pub limits: Limits,
     /// Counts lines of the log that were lost, since nobody took them.
-    pub lost_lines: Option<ErrorCounter>,
+    pub lost_lines: Arc<AtomicU64>,
 }
 
 /// Whether an index may be pushed before what it lists.
@@ -102,7 +102,7 @@ pub struct Registry {
     admission: Admission,
     limits: Limits,
     metrics: Metrics,
-    lost_lines: Option<ErrorCounter>,
+    lost_lines: Arc<AtomicU64>,
     health: Health,
     memory: Memory,
     places: Arc<Places>,

@@ -1,0 +1,91 @@
+//! The log, written by a thread of its own: one that nobody reads, that is full, or broken, keeps no request waiting, and ends nothing.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+
+/// So many lines wait to be taken, each of at most about a kilobyte. Further ones are lost, and counted.
+const WAITING: usize = 4096;
+
+/// For so long is waited, in the end, for what is left to be taken.
+const END: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Vec<u8>),
+    /// All that was sent before is to be written. What is dropped with this tells that it was.
+    Flush(SyncSender<()>),
+}
+
+/// Where lines go.
+#[derive(Clone)]
+pub struct Log {
+    sender: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Log {
+    /// Begins the log, on standard error, at the levels that `RUST_LOG` says.
+    pub fn begin() -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(WAITING);
+        thread::Builder::new().name("log".to_owned()).spawn(move || write(&receiver, &mut io::stderr()))?;
+        let log = Self { sender, lost: Arc::default() };
+        let (filter, lines) = (EnvFilter::try_from_default_env(), log.clone());
+        let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal());
+        subscriber.log_internal_errors(false).with_writer(move || lines.clone()).init();
+        Ok(log)
+    }
+
+    /// Counts the lines that were lost.
+    pub fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
+    }
+
+    /// Waits until what was logged is written, but not for long.
+    pub fn end(&self) {
+        let end = Instant::now() + END;
+        let (done, is_done) = sync_channel(0);
+        let mut message = Message::Flush(done);
+        while let Err(error) = self.sender.try_send(message) {
+            let (std::sync::mpsc::TrySendError::Full(back) | std::sync::mpsc::TrySendError::Disconnected(back)) = error;
+            message = back;
+            if Instant::now() >= end {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _: Result<(), RecvTimeoutError> = is_done.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Each call has a whole line.
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.sender.try_send(Message::Line(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(receiver: &Receiver<Message>, to: &mut impl Write) {
+    for message in receiver {
+        match message {
+            // There is nobody to tell that it could not be written.
+            Message::Line(line) => drop(to.write_all(&line)),
+            Message::Flush(done) => {
+                let _ = to.flush();
+                drop(done);
+            }
+        }
+    }
+}
