@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// So many lines wait to be taken, each of at most about a kilobyte. Further ones are lost, and counted.
 const WAITING: usize = 4096;
 
+/// The lines of so long are written together.
+const TOGETHER: Duration = Duration::from_millis(5);
+
 /// For so long is waited, in the end, for what is left to be taken.
 const END: Duration = Duration::from_secs(1);
 
@@ -77,15 +80,22 @@ impl Write for Log {
     }
 }
 
+/// Writes what comes, many lines at a time: to be woken for each costs more than to write it.
 fn write(receiver: &Receiver<Message>, to: &mut impl Write) {
-    for message in receiver {
-        match message {
-            // There is nobody to tell that it could not be written.
-            Message::Line(line) => drop(to.write_all(&line)),
-            Message::Flush(done) => {
-                let _ = to.flush();
-                drop(done);
+    while let Ok(first) = receiver.recv() {
+        if matches!(first, Message::Line(_)) {
+            thread::sleep(TOGETHER);
+        }
+        let mut lines = Vec::new();
+        for message in std::iter::once(first).chain(receiver.try_iter().take(WAITING)) {
+            match message {
+                Message::Line(line) => lines.extend(line),
+                Message::Flush(done) => {
+                    let _ = to.write_all(&std::mem::take(&mut lines));
+                    drop(done);
+                }
             }
         }
+        let _ = to.write_all(&lines); // there is nobody to tell that they could not be written
     }
 }

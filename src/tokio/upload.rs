@@ -22,6 +22,9 @@ use crate::store::uploads::Appending;
 use crate::store::{Inner, Store};
 use crate::tokio::{AsyncStore, permit};
 
+/// Small pieces are written together up to so many bytes: a copy is cheaper than a call of the system for each.
+const TOGETHER: usize = 64 << 10;
+
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
 ///
 /// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the writer, or one of its futures,
@@ -98,10 +101,25 @@ impl Open {
     }
 
     fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
+        let mut small = Vec::new();
         for piece in pieces {
-            let appending = self.appending.take().ok_or(Error::Closed)?;
-            self.appending = Some(appending.write(piece)?);
+            if small.len() + piece.len() <= TOGETHER {
+                small.extend_from_slice(piece);
+                continue;
+            }
+            self.append(&small)?;
+            small.clear();
+            match piece.len() {
+                ..=TOGETHER => small.extend_from_slice(piece),
+                _ => self.append(piece)?,
+            }
         }
+        self.append(&small)
+    }
+
+    fn append(&mut self, piece: &[u8]) -> Result<()> {
+        let appending = self.appending.take().ok_or(Error::Closed)?;
+        self.appending = Some(appending.write(piece)?);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The body of a request, from a client that may send slowly, or not at all.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -101,6 +102,26 @@ impl Incoming {
         }
         self.end_or_failure = Some(next.map(|_| None));
         Ok(pieces)
+    }
+
+    /// Works, and gathers meanwhile what comes, about `most` bytes. What is met at the end of that, [`some`](Self::some) tells.
+    pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, most: usize) -> (T, Vec<Bytes>) {
+        let mut work = pin!(work);
+        let (mut pieces, mut len) = (Vec::new(), 0);
+        loop {
+            let may_take = len < most && self.end_or_failure.is_none();
+            tokio::select! {
+                biased;
+                done = &mut work => return (done, pieces),
+                next = self.body.next(), if may_take => match self.take(next) {
+                    Ok(Some(piece)) => {
+                        len += piece.len();
+                        pieces.push(piece);
+                    }
+                    other => self.end_or_failure = Some(other.map(|_| None)),
+                },
+            }
+        }
     }
 
     /// Waits for the next piece.

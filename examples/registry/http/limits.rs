@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const UNCOUNTED: usize = 64 << 10;
 
 /// How much of a body is gathered before it is written.
-pub const GATHERED: usize = 256 << 10;
+pub const GATHERED: usize = 512 << 10;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -81,7 +81,7 @@ async fn take_whole(
             let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
             return registry.call(put).await.map(drop);
         }
-        len += pieces.iter().map(Bytes::len).sum::<usize>();
+        len += len_of(&pieces);
         first.extend(pieces);
         if held.is_none() && len > UNCOUNTED {
             held = Some(registry.memory.keep(GATHERED + UNCOUNTED, caller).await?);
@@ -226,16 +226,20 @@ async fn write(
     };
     let mut writer = registry.store.upload_writer(Some(name), id, offset);
     let mut pieces = first;
+    let mut work = None;
     loop {
-        let len: usize = pieces.iter().map(Bytes::len).sum();
-        if len > 0 {
-            let _work = match len {
-                ..=UNCOUNTED => None,
-                _ => Some(registry.memory.work(len).await?),
-            };
-            writer.write(pieces).await.map_err(failed)?;
+        // While there is something, the next is gathered as it is written. To wait for the client takes no memory.
+        while !pieces.is_empty() {
+            if work.is_none() && len_of(&pieces) >= UNCOUNTED / 2 {
+                work = Some(registry.memory.work(3 * GATHERED).await?);
+            }
+            let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
+            let (written, more) = incoming.some_during(writer.write(pieces), most).await;
+            written.map_err(failed)?;
+            pieces = more;
         }
-        pieces = match incoming.some(GATHERED).await {
+        work = None;
+        pieces = match incoming.some(UNCOUNTED / 2).await {
             Ok(next) if next.is_empty() => break,
             Ok(next) => next,
             Err(failure) => {
@@ -287,6 +291,10 @@ async fn commit(registry: &Registry, name: &RepositoryName, id: UploadId, digest
         let bytes = usize::try_from(3 * len).unwrap_or(usize::MAX);
         work = Some(registry.memory.work(bytes).await?);
     }
+}
+
+fn len_of(pieces: &[Bytes]) -> usize {
+    pieces.iter().map(Bytes::len).sum()
 }
 
 async fn offset_of(registry: &Registry, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
