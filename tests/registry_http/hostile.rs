@@ -1,6 +1,6 @@
 //! Clients that mean harm, or behave as if: nobody else is shut out, and nothing of them stays.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
@@ -198,7 +198,10 @@ fn a_client_that_does_not_read_its_answer_is_given_up() {
     until("they are given up", || {
         metric(&server, "registry_requests_under_way") == 1 && metric(&server, "registry_connections") == 1
     });
-    drop(stuck);
+    for mut stuck in stuck {
+        let end = io::copy(&mut stuck, &mut io::sink()).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "the system keeps nothing for it");
+    }
     assert!(server.get(&format!("/v2/repo/blobs/{digest}")).body.len() == 24 << 20);
 }
 

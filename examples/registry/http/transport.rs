@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::patience::Patience;
@@ -18,17 +19,18 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Writing fails once the client's [`Patience`] has run out: who does not read holds what was read for him.
 #[derive(Debug)]
-pub struct Watched<T> {
-    stream: T,
+pub struct Watched {
+    stream: TcpStream,
     peer: Arc<Peer>,
     patience: Patience,
+    /// When writing fails, while the client does not read.
     end: Option<Pin<Box<Sleep>>>,
     /// Until when it lingers.
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Watched<T> {
-    pub fn new(stream: T, peer: Arc<Peer>, patience: Patience) -> Self {
+impl Watched {
+    pub fn new(stream: TcpStream, peer: Arc<Peer>, patience: Patience) -> Self {
         Self { stream, peer, patience, end: None, linger: None }
     }
 
@@ -47,13 +49,22 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.end.is_some() {
+            // The system lets go of what the client has not read, too. It would keep it for minutes.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.written(cx, written)
