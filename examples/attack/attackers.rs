@@ -173,7 +173,9 @@ pub fn prepare(registry: SocketAddr, only: &[String]) -> Vec<Attacker> {
             Box::new(move |this, stop| {
                 let open = || {
                     let mut stream = connect(registry, this.from)?;
-                    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHo").map(|()| stream)
+                    // As long as is taken, and a header that never ends.
+                    let begun = format!("GET /v2/ HTTP/1.1\r\nLong: {}", "x".repeat(120 << 10));
+                    stream.write_all(begun.as_bytes()).map(|()| stream)
                 };
                 this.hold(stop, 300, 5 * second, open, |stream| stream.write_all(b"s"));
             }),

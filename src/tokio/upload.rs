@@ -23,7 +23,7 @@ use crate::store::{Inner, Store};
 use crate::tokio::{AsyncStore, permit};
 
 /// Small pieces are written together up to so many bytes: a copy is cheaper than a call of the system for each.
-const TOGETHER: usize = 64 << 10;
+const TOGETHER: usize = 128 << 10;
 
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
 ///

@@ -27,7 +27,7 @@ use super::peer::{Client, Peer};
 use super::transport::Watched;
 
 /// The longest head of a request, and how much of a body is read at a time, in bytes.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 128 << 10;
 
 /// The connections that there are.
 #[derive(Debug, Default)]
