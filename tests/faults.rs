@@ -64,22 +64,33 @@ fn files_that_can_not_be_opened_for_a_moment_cost_a_step_of_maintenance_and_noth
         refusal(".run", OpenMode::Read),
         refusal("LIST.tmp", OpenMode::CreateNew),
         refusal(".log", OpenMode::CreateNew),
+        // Directories, opened to be synced.
+        refusal("/runs", OpenMode::Read),
+        refusal("/log", OpenMode::Read),
+        refusal("/log/0000000000", OpenMode::Read),
+        refusal("/segments", OpenMode::Read),
+        refusal("/segments/0000000000", OpenMode::Read),
     ];
     let mut random = Random(1);
     for round in 0..40u64 {
         let disk = SimVfs::new();
         let vfs = crowded(&disk, kinds.to_vec());
-        let open = || options(&disk).memtable_size(1 << 10).vfs(Arc::clone(&vfs)).open("/store").unwrap();
+        let open =
+            || options(&disk).memtable_size(1 << 10).inline_max(16 << 10).vfs(Arc::clone(&vfs)).open("/store").unwrap();
         let store = open();
         let mut stored: Vec<Digest> = Vec::new();
         let mut failed = 0;
         for n in 0..150u64 {
             if random.below(8) == 0 {
-                let kind = &kinds[random.below(4) as usize];
+                let kind = &kinds[random.below(kinds.len() as u64) as usize];
                 kind.after.store(random.below(3), Ordering::SeqCst);
                 kind.times.store(1 + random.below(3), Ordering::SeqCst);
             }
-            let put = store.put((round << 32 | n).to_le_bytes(), Algorithm::Sha256);
+            let mut content = (round << 32 | n).to_le_bytes().to_vec();
+            if random.below(16) == 0 {
+                content.resize(20 << 10, 0); // in a segment of its own
+            }
+            let put = store.put(content, Algorithm::Sha256);
             match put {
                 Ok(digest) => stored.push(digest),
                 Err(Error::Io { .. }) => failed += 1,

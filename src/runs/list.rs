@@ -26,7 +26,7 @@ use crate::envelope::{KeyNumber, Keyring, Nonce, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::store::random;
-use crate::vfs::{File, OpenMode, Vfs};
+use crate::vfs::{Directory, File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 
 const MAGIC: [u8; 8] = *b"SRlist\0\0";
@@ -328,11 +328,11 @@ impl RunList {
         Ok(file)
     }
 
-    /// Makes the list that was written the one that counts, durably.
-    pub(crate) fn publish(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    /// Makes the list that was written to a directory the one that counts, durably.
+    pub(crate) fn publish(vfs: &dyn Vfs, dir: &Path, open: &dyn Directory) -> Result<()> {
         let (path, temporary) = (dir.join(NAME), dir.join(TEMPORARY));
         vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
-        vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+        open.sync().map_err(Error::io("sync", dir))
     }
 }
 

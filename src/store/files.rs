@@ -18,7 +18,7 @@ use crate::segment::{FooterEntry, parse_footer, parse_header};
 use crate::store::layout::{Layout, shard};
 use crate::store::options::Options;
 use crate::sync::{IdHasher, lock, read, write};
-use crate::vfs::{File, OpenMode, Vfs};
+use crate::vfs::{Directory, File, OpenMode, Vfs};
 
 /// Opens, keeps and creates log files and segments.
 #[derive(Debug)]
@@ -165,12 +165,13 @@ impl Files {
         let dir = parent.join(shard(id));
         let mut shards = lock(&self.shards);
         if !shards.contains(&dir) {
+            let open = open_dir(&*self.vfs, parent)?;
             match self.vfs.create_dir(&dir) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(Error::io("create", &dir)(error));
                 }
                 // Whoever created it, perhaps before a crash, may not have synced it.
-                _ => self.vfs.sync_dir(parent).map_err(Error::io("sync", parent))?,
+                _ => open.sync().map_err(Error::io("sync", parent))?,
             }
             shards.insert(dir.clone());
         }
@@ -185,8 +186,9 @@ impl Files {
         create: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let dir = self.prepare_shard(parent, id)?;
+        let open = open_dir(&*self.vfs, &dir)?;
         let created = create()?;
-        self.vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        open.sync().map_err(Error::io("sync", &dir))?;
         Ok(created)
     }
 
@@ -380,16 +382,19 @@ impl Files {
 
     /// Removes log files or segments so that no power cut brings them back.
     pub(crate) fn remove_durably(&self, ids: &[FileId]) -> Result<()> {
-        let mut dirs = BTreeSet::new();
-        for id in ids {
-            self.remove(*id)?;
-            dirs.extend([self.layout.segments(), self.layout.logs()].map(|parent| parent.join(shard(*id))));
-        }
-        for dir in dirs {
-            match self.vfs.sync_dir(&dir) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("sync", &dir)(error)),
-                _ => {}
+        let mut by_shard: BTreeMap<String, Vec<FileId>> = BTreeMap::new();
+        ids.iter().for_each(|id| by_shard.entry(shard(*id)).or_default().push(*id));
+        for (shard, ids) in by_shard {
+            let dirs = [self.layout.segments(), self.layout.logs()].map(|parent| parent.join(&shard));
+            let mut open = Vec::new();
+            for dir in &dirs {
+                match self.vfs.open_dir(dir) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    opened => open.push((opened.map_err(Error::io("open", dir))?, dir)),
+                }
             }
+            ids.iter().try_for_each(|id| self.remove(*id))?;
+            open.iter().try_for_each(|(open, dir)| open.sync().map_err(Error::io("sync", dir)))?;
         }
         Ok(())
     }
@@ -422,6 +427,11 @@ impl Files {
             handles.iter().filter(|handle| handle.removed).map(|handle| (handle.id, handle.len)).collect();
         held.values().sum()
     }
+}
+
+/// Opens a directory whose entries are going to change.
+pub(crate) fn open_dir(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Directory>> {
+    vfs.open_dir(dir).map_err(Error::io("open", dir))
 }
 
 /// Removes a file, if it is there.

@@ -18,7 +18,7 @@ use crate::envelope::{Keyring, Table};
 use crate::error::{Damage, Error, Result};
 use crate::id::StoreId;
 use crate::keys::KeyProvider;
-use crate::store::files::remove_if_there;
+use crate::store::files::{open_dir, remove_if_there};
 use crate::store::layout::Layout;
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
@@ -70,12 +70,13 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
     let (path, root) = (layout.format(), layout.root());
     let temporary = root.join("FORMAT.tmp");
     let old = vfs.open(&path, OpenMode::Write).and_then(|old| Ok((old.len()?, old)));
+    let dir = open_dir(vfs, root)?;
     remove_if_there(vfs, &temporary)?;
     let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
     file.write_all_at(&encoded, 0).map_err(Error::io("write", &temporary))?;
     file.sync().map_err(Error::io("sync", &temporary))?;
     vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
-    vfs.sync_dir(root).map_err(Error::io("sync", root))?;
+    dir.sync().map_err(Error::io("sync", root))?;
     if let Ok((len, old)) = old
         && then == Old::Wipe
     {

@@ -15,7 +15,7 @@ use crate::facts::memtable::Memtable;
 use crate::facts::{Fact, Family, Value};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::runs::{FamilyCounts, MergeJob, Run, RunList, RunMeta, RunWriter, pick_merge};
-use crate::store::files::{Space, remove_if_there};
+use crate::store::files::{Space, open_dir, remove_if_there};
 use crate::store::options::Maintenance;
 use crate::store::request::Request;
 use crate::store::view::{Snapshot, View};
@@ -364,9 +364,10 @@ impl Inner {
         let id = writer.id();
         let finish = || {
             written?;
-            let meta = writer.finish(level)?;
             let runs = self.files.layout.runs();
-            self.files.vfs.sync_dir(&runs).map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
+            let dir = open_dir(&*self.files.vfs, &runs)?;
+            let meta = writer.finish(level)?;
+            dir.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
             Ok(meta)
         };
         finish().inspect_err(|_| self.discard_run(id))

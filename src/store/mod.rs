@@ -46,7 +46,7 @@ use crate::names::Names;
 use crate::registry::{Chores, EventPositions};
 use crate::runs::{LogEntry, RunList};
 use crate::store::commit::{Queue, Tip};
-use crate::store::files::{Files, Space};
+use crate::store::files::{Files, Space, open_dir};
 use crate::store::maintenance::Signal;
 use crate::store::uploads::Slots;
 use crate::store::view::View;
@@ -223,10 +223,11 @@ impl Inner {
         new.generation = new.generation.saturating_add(1);
         change(&mut new);
         let (vfs, runs) = (&*self.files.vfs, self.files.layout.runs());
+        let dir = open_dir(vfs, &runs)?;
         let file = new.write(vfs, &runs, &self.files.keys.get())?;
         file.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.poison(error))?;
         // From here on the new list may be the one that counts, whatever comes back.
-        RunList::publish(vfs, &runs).map_err(|error| self.poison(error))?;
+        RunList::publish(vfs, &runs, &*dir).map_err(|error| self.poison(error))?;
         self.unfolded_logs.store(new.unfolded_logs(), Ordering::Relaxed);
         if new.logs != list.logs {
             *write(&self.logs) = new.logs.as_slice().into();

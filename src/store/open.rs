@@ -35,7 +35,7 @@ use crate::registry::Chores;
 use crate::runs::RunList;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::store::commit::{Tip, name_changes};
-use crate::store::files::{Files, Space, remove_if_there};
+use crate::store::files::{Files, Space, open_dir, remove_if_there};
 use crate::store::layout::{Layout, parse_id, shard};
 use crate::store::maintenance::{self, Signal};
 use crate::store::options::{Maintenance, Options};
@@ -90,7 +90,12 @@ fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     }
     // Also where it was there: whoever created it may have lost power since.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    vfs.sync_dir(parent).map_err(Error::io("sync", parent))
+    sync_dir(vfs, parent)
+}
+
+/// Makes durable what whoever had the store before has done to a directory.
+fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    open_dir(vfs, dir)?.sync().map_err(Error::io("sync", dir))
 }
 
 fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> {
@@ -143,7 +148,7 @@ fn create(vfs: &dyn Vfs, layout: &Layout, provider: Option<&dyn KeyProvider>) ->
     }
     let list = RunList::empty(store).write(vfs, &layout.runs(), &keys)?;
     list.sync().map_err(Error::io("sync", &layout.runs()))?;
-    RunList::publish(vfs, &layout.runs())?;
+    RunList::publish(vfs, &layout.runs(), &*open_dir(vfs, &layout.runs())?)?;
     format::replace(vfs, layout, &keys, format::Old::Leave)
 }
 
@@ -155,7 +160,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     // A process that was killed may have renamed the list, or `FORMAT` with new keys, and not synced that. What follows
     // acts on what they say, and encrypts with those keys.
     for dir in [layout.runs(), layout.root().to_path_buf()] {
-        vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        sync_dir(&*vfs, &dir)?;
     }
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));

@@ -8,7 +8,7 @@
 //!
 //! - Bytes written with [`File::write_at`] are durable once a later [`File::sync`] of the same file has returned. Until
 //!   then a power cut keeps any subset of their 512-byte sectors, in any order, and the file's length is on its own too.
-//! - A directory entry (created, renamed or removed) is durable once a later [`Vfs::sync_dir`] of its directory has
+//! - A directory entry (created, renamed or removed) is durable once a later [`Directory::sync`] of its directory has
 //!   returned. Until then it may or may not be there. A rename is atomic: the new name holds the old or the new file.
 //! - A failed `sync` says nothing about what reached the disk, and neither does a later one that succeeds.
 //! - No file is shorter after a power cut than its last synced length, and nothing else writes into the directory.
@@ -60,12 +60,19 @@ pub trait Vfs: Debug + Send + Sync {
     /// Removes a file's name. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes a directory's entries durable.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a directory, to make its entries durable. Whoever changes entries opens it before: so a process that has no
+    /// descriptors left fails to, and has done nothing, rather than not knowing what is durable.
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>>;
 
     /// Takes the exclusive lock of a file, which is created if needed, or fails with `WouldBlock` where another process
     /// holds it. The lock is given back when the returned guard is dropped, or when the process dies.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// An open directory.
+pub trait Directory: Debug + Send + Sync {
+    /// Makes the entries durable that the directory has now.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. All positions are absolute; nothing has a cursor.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{File, OpenMode, Vfs};
+use super::{Directory, File, OpenMode, Vfs};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,8 +46,8 @@ impl Vfs for RealVfs {
         fs::remove_file(path)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
+        Ok(Box::new(RealDirectory(fs::File::open(dir)?)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -80,6 +80,15 @@ fn outlive_file_size_limit() {
             }
         }
     });
+}
+
+#[derive(Debug)]
+struct RealDirectory(fs::File);
+
+impl Directory for RealDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
 }
 
 #[derive(Debug)]

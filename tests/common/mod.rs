@@ -177,7 +177,7 @@ pub fn encrypted_disk() -> SimVfs {
     let file = disk.open(Path::new(KEY), OpenMode::CreateNew).expect("an empty disk");
     file.write_all_at(&Random(0x6b).bytes(32), 0).expect("a working disk");
     file.sync().expect("a working disk");
-    disk.sync_dir(Path::new("/")).expect("a working disk");
+    disk.open_dir(Path::new("/")).and_then(|root| root.sync()).expect("a working disk");
     disk
 }
 

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use strongroom::vfs::{File, OpenMode, SimVfs, Vfs};
+use strongroom::vfs::{Directory, File, OpenMode, SimVfs, Vfs};
 
-/// What is asked before a file is opened: an error is what comes of that.
+/// What is asked before a file or a directory is opened: an error is what comes of that.
 type Opening = Box<dyn Fn(&Path, OpenMode) -> io::Result<()> + Send + Sync>;
 
 /// What is told of each file that was there and was removed.
@@ -54,8 +54,9 @@ impl Vfs for Watched {
         Ok(())
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
+        (self.opening)(dir, OpenMode::Read)?;
+        self.disk.open_dir(dir)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

@@ -90,7 +90,7 @@ pub fn flip(disk: &SimVfs, content: &Content) {
 pub fn lose(disk: &SimVfs, content: &Content) {
     let (path, _) = find(disk, content);
     disk.remove(&path).unwrap();
-    disk.sync_dir(path.parent().unwrap()).unwrap();
+    disk.open_dir(path.parent().unwrap()).unwrap().sync().unwrap();
 }
 
 /// The segment that is longer than so many bytes.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{File, OpenMode, Vfs};
+use super::{Directory, File, OpenMode, Vfs};
 use crate::sync::lock;
 use disk::{Disk, Node};
 
@@ -194,8 +194,9 @@ impl Vfs for SimVfs {
         lock(&self.disk).remove(path)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        lock(&self.disk).sync_dir(dir)
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
+        lock(&self.disk).list(dir)?;
+        Ok(Box::new(SimDirectory { disk: Arc::clone(&self.disk), path: dir.to_path_buf() }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -221,6 +222,18 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         lock(&self.disk).locks.remove(&self.path);
+    }
+}
+
+#[derive(Debug)]
+struct SimDirectory {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+}
+
+impl Directory for SimDirectory {
+    fn sync(&self) -> io::Result<()> {
+        lock(&self.disk).sync_dir(&self.path)
     }
 }
 

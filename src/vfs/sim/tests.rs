@@ -12,7 +12,7 @@ fn disk_with(content: &[u8]) -> (SimVfs, Arc<dyn File>) {
 fn what_was_synced_survives_every_power_cut_and_the_rest_any_way() {
     let (disk, file) = disk_with(&[1; 2048]);
     file.sync().unwrap();
-    disk.sync_dir(Path::new("/")).unwrap();
+    disk.open_dir(Path::new("/")).unwrap().sync().unwrap();
     file.write_all_at(&[2; 1500], 1024).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..300 {
@@ -32,7 +32,7 @@ fn a_name_is_durable_only_after_its_directory_was_synced() {
     file.sync().unwrap();
     let kept = |disk: &SimVfs| (0..100).filter(|seed| disk.power_cut(*seed).read_file("/f").is_ok()).count();
     assert!((1..100).contains(&kept(&disk)));
-    disk.sync_dir(Path::new("/")).unwrap();
+    disk.open_dir(Path::new("/")).unwrap().sync().unwrap();
     assert_eq!(kept(&disk), 100);
     disk.remove(Path::new("/f")).unwrap();
     assert!((1..100).contains(&kept(&disk)));
@@ -44,7 +44,7 @@ fn a_rename_shows_the_old_file_or_the_new_one() {
     let new = disk.open(Path::new("/new"), OpenMode::CreateNew).unwrap();
     new.write_all_at(b"new", 0).unwrap();
     [old, new].iter().for_each(|file| file.sync().unwrap());
-    disk.sync_dir(Path::new("/")).unwrap();
+    disk.open_dir(Path::new("/")).unwrap().sync().unwrap();
     disk.rename(Path::new("/new"), Path::new("/f")).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..100 {
@@ -60,7 +60,7 @@ fn a_rename_shows_the_old_file_or_the_new_one() {
 fn after_a_failed_sync_a_later_one_makes_nothing_durable() {
     let (disk, file) = disk_with(&[1; 512]);
     file.sync().unwrap();
-    disk.sync_dir(Path::new("/")).unwrap();
+    disk.open_dir(Path::new("/")).unwrap().sync().unwrap();
     file.write_all_at(&[2; 512], 0).unwrap();
     disk.fault_at(disk.operations() + 1, Fault::FailedSync);
     assert!(file.sync().is_err());
