@@ -140,7 +140,8 @@ impl<'a> Collector<'a> {
         Ok(outcome)
     }
 
-    /// Goes through the entries of a kind whose time has come, some at a time.
+    /// Goes through the entries of a kind whose time has come when this begins, some at a time: what comes due meanwhile, others
+    /// may be adding without end.
     pub(super) fn each_due(
         &mut self,
         domain: DomainId,
@@ -149,18 +150,19 @@ impl<'a> Collector<'a> {
     ) -> Step<()> {
         // A dry run goes through all that it remembers for each look.
         let at_once = if self.is_dry() { 64 * AT_ONCE } else { AT_ONCE };
+        let now = self.inner.open_time();
         let mut after = None;
         loop {
-            let due = self.due(domain, kind, after, at_once)?;
+            let due = self.due(domain, kind, now, after, at_once)?;
             let Some(last) = due.last() else { return Ok(()) };
             after = Some(last.at());
             take(self, due)?;
         }
     }
 
-    /// The first entries of a kind, behind a key, whose time has come.
-    fn due(&self, domain: DomainId, kind: IdleKind, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
-        let (now, retention) = (self.inner.open_time(), self.inner.options.retention_time());
+    /// The first entries of a kind, behind a key, whose time has come by `now`.
+    fn due(&self, domain: DomainId, kind: IdleKind, now: u64, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
+        let retention = self.inner.options.retention_time();
         let is_due = |idle: &Idle| match kind {
             IdleKind::Pin => idle.time <= now,
             IdleKind::Link | IdleKind::Repository => retention.has_expired(idle.time, now),

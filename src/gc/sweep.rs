@@ -165,12 +165,13 @@ impl Collector<'_> {
     /// Deletes repositories that pushes created and none completed.
     fn expire_repositories(&mut self, domain: DomainId) -> Step<()> {
         self.each_due(domain, IdleKind::Repository, |this, due| {
-            let uploads = this.inner.upload_facts(domain)?;
-            let in_use: HashSet<RepositoryId> = uploads.iter().filter_map(|(_, upload)| upload.repository).collect();
+            let uploads = this.inner.upload_facts(domain)?.into_iter();
+            let uploads = uploads.filter(|(id, _)| this.would_be(&Key::upload(domain, *id)).is_none());
+            let in_use: HashSet<RepositoryId> = uploads.filter_map(|(_, upload)| upload.repository).collect();
             for idle in due {
                 let found = this.snapshot_of(domain).decode(&idle.key, RepositoryFact::decode)?;
-                let Some(repository) = found.filter(|found| !in_use.contains(&found.id)) else { continue };
-                let expire = ExpireRepository(repository.named());
+                let Some(found) = found else { continue };
+                let expire = ExpireRepository { repository: found.named(), in_use: in_use.contains(&found.id) };
                 let expired = this.commit(domain, Request::Apply(Box::new(expire)))?.tally.repositories;
                 this.report.repositories += expired;
                 if expired > 0 && !this.is_dry() {

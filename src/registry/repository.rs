@@ -5,7 +5,7 @@ use crate::facts::{Family, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::names::{NameKind, first_names};
-use crate::registry::changes::{Create, Delete, Keep, Set};
+use crate::registry::changes::{Create, Delete, Exists, Keep, Set};
 use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
 use crate::store::request::{Apply, Outcome, Request};
 use crate::store::view::{Snapshot, decoded};
@@ -34,20 +34,45 @@ pub struct Repository<'a> {
 }
 
 impl Store {
-    /// Creates a repository.
+    /// Creates a repository. One that is there [provisionally](Self::create_on_push), in the same key domain, becomes it, with what
+    /// is in it.
     ///
     /// # Errors
     /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key domain.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.create(name, settings, false)
+        until_it_stands_still(|| match self.create(name, &settings, false) {
+            Err(Error::RepositoryExists { .. }) => self.take_over(name, &settings),
+            other => other,
+        })
     }
 
-    fn create(&self, name: &RepositoryName, settings: RepositorySettings, provisional: bool) -> Result<Repository<'_>> {
-        let domain = settings.get_domain().map_or(Ok(DomainId::DEFAULT), |domain| self.inner.domain_of(domain))?;
-        let create = Create { name: name.to_string(), settings, provisional };
+    fn create(
+        &self,
+        name: &RepositoryName,
+        settings: &RepositorySettings,
+        provisional: bool,
+    ) -> Result<Repository<'_>> {
+        let domain = self.domain_of(settings)?;
+        let create = Create { name: name.to_string(), settings: settings.clone(), provisional };
         // Not looked up: it may have been deleted since, and another one have its name.
         let id = RepositoryId(self.inner.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
         Ok(Repository { inner: &self.inner, domain, id, name: name.clone() })
+    }
+
+    fn domain_of(&self, settings: &RepositorySettings) -> Result<DomainId> {
+        settings.get_domain().map_or(Ok(DomainId::DEFAULT), |domain| self.inner.domain_of(domain))
+    }
+
+    /// Makes of a provisional repository one that was created with these settings.
+    fn take_over(&self, name: &RepositoryName, settings: &RepositorySettings) -> Result<Repository<'_>> {
+        let found = self.find(name)?.0;
+        if found.domain != self.domain_of(settings)? {
+            // Who is told that it exists may rely on that.
+            found.commit(Keep(found.named()))?;
+            return Err(Error::RepositoryExists { name: name.to_string() });
+        }
+        found.commit(Set { repository: found.named(), settings: settings.clone(), creates: true })?;
+        Ok(found)
     }
 
     /// Opens a repository.
@@ -58,11 +83,11 @@ impl Store {
         Ok(self.find(name)?.0)
     }
 
-    /// A repository, and whether it is provisional.
-    fn find(&self, name: &RepositoryName) -> Result<(Repository<'_>, bool)> {
+    /// A repository, and if it is provisional, when it was touched.
+    fn find(&self, name: &RepositoryName) -> Result<(Repository<'_>, Option<u64>)> {
         let fact = find::repository_of_name(&self.inner.snapshot(), name.as_str())?;
         let RepositoryFact { domain, id, .. } = fact;
-        Ok((Repository { inner: &self.inner, domain, id, name: name.clone() }, fact.provisional.is_some()))
+        Ok((Repository { inner: &self.inner, domain, id, name: name.clone() }, fact.provisional))
     }
 
     /// Opens a repository, or creates it with these settings where there is none.
@@ -70,16 +95,18 @@ impl Store {
     /// # Errors
     /// [`Error::Full`] and the like, where it has to be created.
     pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        let (repository, provisional) = self.find_or_create(name, settings, false)?;
-        if provisional {
-            repository.commit(Keep(repository.named()))?;
-        }
-        Ok(repository)
+        until_it_stands_still(|| {
+            let (repository, provisional) = self.find_or_create(name, &settings, false)?;
+            if provisional.is_some() {
+                repository.commit(Keep(repository.named()))?;
+            }
+            Ok(repository)
+        })
     }
 
     /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in this way is *provisional*:
-    /// it stays once a manifest was pushed to it. Until then a [collection](Self::collect) deletes it where nobody began an upload into it for
-    /// [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail leave nothing behind.
+    /// it stays once a manifest was pushed to it. Until then a [collection](Self::collect) deletes it where nobody called this, or began an
+    /// upload into it, for [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail leave nothing behind.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -98,22 +125,29 @@ impl Store {
     /// # Errors
     /// As [`ensure_repository`](Self::ensure_repository).
     pub fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        Ok(self.find_or_create(name, settings, true)?.0)
+        until_it_stands_still(|| {
+            let (repository, provisional) = self.find_or_create(name, &settings, true)?;
+            let retention = self.inner.options.retention_time();
+            if provisional.is_some_and(|touched| retention.is_stale(touched, self.inner.open_time())) {
+                repository.commit(Exists(repository.named()))?;
+            }
+            Ok(repository)
+        })
     }
 
     fn find_or_create(
         &self,
         name: &RepositoryName,
-        settings: RepositorySettings,
+        settings: &RepositorySettings,
         provisional: bool,
-    ) -> Result<(Repository<'_>, bool)> {
+    ) -> Result<(Repository<'_>, Option<u64>)> {
         match self.find(name) {
             Err(Error::RepositoryNotFound { .. }) => {}
             other => return other,
         }
         match self.create(name, settings, provisional) {
             Err(Error::RepositoryExists { .. }) => self.find(name),
-            other => Ok((other?, provisional)),
+            other => Ok((other?, None)),
         }
     }
 
@@ -143,6 +177,16 @@ impl Store {
     }
 }
 
+/// Tries again where a repository that was there was deleted meanwhile.
+fn until_it_stands_still<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
+    loop {
+        match attempt() {
+            Err(Error::RepositoryNotFound { .. }) => {}
+            other => return other,
+        }
+    }
+}
+
 impl Repository<'_> {
     /// The repository's name.
     pub fn name(&self) -> &RepositoryName {
@@ -167,7 +211,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn set_settings(&self, settings: RepositorySettings) -> Result<()> {
-        self.commit(Set { repository: self.named(), settings }).map(drop)
+        self.commit(Set { repository: self.named(), settings, creates: false }).map(drop)
     }
 
     pub(crate) fn named(&self) -> Named {

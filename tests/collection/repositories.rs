@@ -1,9 +1,13 @@
 //! Repositories that pushes create: they go if none is completed, and stay otherwise.
 
-use strongroom::registry::{EventKind, PutManifest, Reference, RepositorySettings};
-use strongroom::{Algorithm, Digest, Lsn};
+use std::time::Duration;
+
+use strongroom::registry::{EventKind, PutManifest, Reference, RepositoryDeletion, RepositorySettings, TagMutability};
+use strongroom::vfs::SimVfs;
+use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, GoOn, Lsn};
 
 use super::{GONE, collect, open};
+use crate::common::options;
 use crate::common::registry::{Lab, assert_sound, blob, name, push_image, tag};
 
 fn names(store: &strongroom::Store) -> Vec<String> {
@@ -83,4 +87,89 @@ fn what_is_in_a_repository_keeps_it_until_that_goes() {
     assert_eq!(collect(&store).repositories, 0);
     assert!(blobs.get_manifest(&Reference::Tag(tag("v1"))).is_ok());
     assert_sound(&store);
+}
+
+#[test]
+fn who_creates_a_repository_that_a_push_left_has_it_and_with_these_settings() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let pushed = store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
+    let layer = blob(&pushed, "a layer");
+    let settings = RepositorySettings::new().mutability(TagMutability::Immutable);
+    let created = store.create_repository(&name("a/b"), settings.clone()).unwrap();
+    assert!(created.stat(&layer).is_ok() && pushed.stat(&layer).is_ok(), "what was pushed is there");
+    let again = store.create_repository(&name("a/b"), settings.clone());
+    assert!(matches!(again, Err(Error::RepositoryExists { .. })));
+    lab.advance(2 * GONE);
+    assert_eq!(collect(&store).repositories, 0);
+    assert_eq!(store.repository(&name("a/b")).unwrap().info().unwrap().settings, settings);
+    assert_sound(&store);
+}
+
+#[test]
+fn who_opens_a_repository_for_a_push_has_it_for_a_while_though_nothing_comes() {
+    let lab = Lab::new();
+    let store = lab.open();
+    store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
+    lab.advance(GONE);
+    let ours = store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
+    assert_eq!(collect(&store).repositories, 0);
+    blob(&ours, "a layer");
+}
+
+/// A collection and pushes add to each other's work without end, where what is new is due at once.
+#[test]
+fn a_collection_ends_though_nothing_is_kept_and_pushes_go_on() {
+    let lab = Lab::new();
+    let store = lab.options().retention(Duration::ZERO).open("/store").unwrap();
+    let ours = store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
+    let other = store.create_repository(&name("o/o"), RepositorySettings::new()).unwrap();
+    blob(&other, "x");
+    lab.advance(1);
+    let mut steps = 0;
+    let report = store.collect(&CollectOptions::new(), |_| {
+        blob(&ours, &format!("layer {steps}"));
+        steps += 1;
+        lab.advance(1);
+        if steps < 100 { GoOn::Yes } else { GoOn::No }
+    });
+    assert!(report.unwrap().stopped.is_none(), "{steps} steps");
+}
+
+#[test]
+fn a_dry_run_counts_the_repositories_of_uploads_that_it_would_give_up() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
+    ours.begin_upload(Algorithm::Sha256).unwrap();
+    lab.advance(2 * GONE);
+    let dry = store.collect(&CollectOptions::new().dry_run(true), |_| GoOn::Yes).unwrap();
+    let real = collect(&store);
+    assert_eq!((dry.uploads, dry.repositories), (1, 1));
+    assert_eq!((real.uploads, real.repositories), (1, 1));
+}
+
+#[test]
+fn a_repository_that_is_collected_at_the_same_moment_is_there_for_who_wants_it() {
+    let store = &options(&SimVfs::new(), &Clock::system()).retention(Duration::ZERO).open("/store").unwrap();
+    let wanted = |n: usize| name(&format!("a/r{}", n % 4));
+    let (push, keep) = (RepositorySettings::new, RepositorySettings::new);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(move || {
+            for n in 0..500 {
+                store.create_on_push(&wanted(n), push()).unwrap();
+                store.ensure_repository(&wanted(n), keep()).unwrap();
+                let delete = || store.delete_repository(&wanted(n), RepositoryDeletion::WithContents);
+                delete().unwrap();
+                store.create_on_push(&wanted(n), push()).unwrap();
+                store.create_repository(&wanted(n), keep()).unwrap();
+                delete().unwrap();
+            }
+        });
+        while !client.is_finished() {
+            store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+        }
+        client.join().unwrap();
+    });
+    assert_sound(store);
 }

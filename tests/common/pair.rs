@@ -339,7 +339,7 @@ impl Pair {
         }
         let (owners, now) = (&self.next.owners, self.now);
         let is_used = |name: &String| owners.values().any(|owner| owner == name);
-        self.next.repositories.retain(|name, repository| is_used(name) || !repository.expires(now));
+        self.next.repositories.retain(|name, repository| !repository.expires(is_used(name), now));
         let repositories = self.model.repositories.len() - self.next.repositories.len();
         let dead = self.next.dead(self.now);
         dead.iter().for_each(|digest| self.next.remove(digest));
@@ -351,6 +351,8 @@ impl Pair {
         let is_done = matches!(done.stopped, None | Some(Stopped::Space));
         assert!(would.dry_run && !done.dry_run && is_done, "{would:?} {done:?}");
         assert_eq!((done.rescued, done.damaged.len()), (0, 0), "{done:?}");
+        let all_but_blobs = |one: &Collection| (one.pins, one.uploads, one.links, one.repositories);
+        assert_eq!(all_but_blobs(&would), all_but_blobs(&done));
         assert!(would.blobs <= done.blobs, "what deleted repositories have left may come to it");
         if !self.time_is_doubtful {
             let expected = (pins as u64, uploads as u64, links as u64, repositories as u64, dead.len() as u64);

@@ -183,15 +183,16 @@ fn decide(
     now: u64,
 ) -> Result<Outcome, Refusal> {
     if let Action::Create(settings) = action {
-        if state.is_some() {
+        let state = state.get_or_insert_with(|| Repository { provisional: Some(now), ..Repository::default() });
+        if state.provisional.is_none() {
             return Err(Refusal::Exists);
         }
-        *state = Some(Repository { settings: settings.clone(), ..Repository::default() });
+        (state.settings, state.provisional) = (settings.clone(), None);
         return Ok(Outcome::Done);
     }
     if let Action::CreateOnPush(settings) = action {
         let (settings, provisional) = (settings.clone(), Some(now));
-        state.get_or_insert_with(|| Repository { settings, provisional, ..Repository::default() });
+        state.get_or_insert_with(|| Repository { settings, provisional, ..Repository::default() }).touch(now);
         return Ok(Outcome::Done);
     }
     let Some(repository) = state else {
@@ -332,18 +333,19 @@ impl Repository {
         push.tags.iter().try_for_each(|tag| self.set_tag(tag, &digest, &push.expect))
     }
 
-    /// An upload is begun.
+    /// A push begins.
     pub fn touch(&mut self, now: u64) {
         self.provisional = self.provisional.map(|touched| if is_stale(touched, now) { now } else { touched });
     }
 
-    /// Whether a collection takes it, after what has expired in it, where it has no uploads. What is not empty is looked at again later.
-    pub fn expires(&mut self, now: u64) -> bool {
+    /// Whether a collection takes it, after what has expired in it. What is not empty, or has uploads, is looked at again later.
+    pub fn expires(&mut self, has_uploads: bool, now: u64) -> bool {
         let expired = self.provisional.is_some_and(|touched| has_expired(touched, now));
-        if expired && !self.links.is_empty() {
+        let is_empty = self.links.is_empty() && !has_uploads;
+        if expired && !is_empty {
             self.provisional = Some(now);
         }
-        expired && self.links.is_empty()
+        expired && is_empty
     }
 
     fn set_tag(&mut self, name: &str, digest: &Digest, expect: &ExpectTag) -> Result<(), Refusal> {

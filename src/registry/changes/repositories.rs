@@ -90,11 +90,16 @@ impl Apply for Keep {
 pub(crate) struct Set {
     pub(crate) repository: Named,
     pub(crate) settings: RepositorySettings,
+    /// Whether it is to be created by that: one that is not provisional is there already.
+    pub(crate) creates: bool,
 }
 
 impl Apply for Set {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let old = repository(facts, &self.repository)?;
+        if self.creates && old.provisional.is_none() {
+            return Err(Error::RepositoryExists { name: old.name });
+        }
         let new = self.settings.to_fact(old.domain, old.id, &old.name, old.created);
         if new == old {
             return Ok(Vec::new());
@@ -125,22 +130,25 @@ impl Apply for Delete {
     }
 }
 
-/// Deletes a provisional repository to which nobody has pushed for the retention time, and in which nothing is. Whether there are
-/// uploads is for the caller to know: one that is begun touches the repository.
+/// Deletes a provisional repository to which nobody has pushed for the retention time, and in which nothing is.
 #[derive(Debug)]
-pub(crate) struct ExpireRepository(pub(crate) Named);
+pub(crate) struct ExpireRepository {
+    pub(crate) repository: Named,
+    /// Whether there are uploads into it. One that was begun since has touched it.
+    pub(crate) in_use: bool,
+}
 
 impl Apply for ExpireRepository {
     fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
         let now = facts.now().open;
-        if !is_there(facts, &self.0)? {
+        if !is_there(facts, &self.repository)? {
             return Ok(Vec::new()); // deleted meanwhile
         }
-        let found = repository(facts, &self.0)?;
+        let found = repository(facts, &self.repository)?;
         if !found.provisional.is_some_and(|touched| facts.retention().has_expired(touched, now)) {
             return Ok(Vec::new());
         }
-        if has_any(facts, Family::Link, found.id)? || has_any(facts, Family::Manifest, found.id)? {
+        if self.in_use || has_any(facts, Family::Link, found.id)? || has_any(facts, Family::Manifest, found.id)? {
             touch(facts, &found); // to be looked at again when that may have gone
             return Ok(Vec::new());
         }
