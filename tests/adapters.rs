@@ -12,6 +12,9 @@
 
 mod common;
 
+#[path = "adapters/writers.rs"]
+mod writers;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::Read;
@@ -137,76 +140,6 @@ fn uploads_to_which_nothing_comes_hold_no_thread_and_keep_nobody_from_writing() 
             writer.write(["mo".into(), "re".into()]).await.unwrap();
             assert_eq!(writer.finish().await.unwrap(), 5);
         }
-    });
-}
-
-#[test]
-fn what_an_upload_writer_has_written_counts_whenever_it_is_dropped() {
-    one_thread().block_on(async {
-        let disk = SimVfs::new();
-        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let begin = || store.call(|store| store.begin_upload(Algorithm::Sha256));
-        let stands = |id| store.call(move |store| Ok(store.upload_status(id)?.offset));
-        let (id, other) = (begin().await.unwrap(), begin().await.unwrap());
-        let mut writer = store.upload_writer(None, id, 0);
-        writer.write(["one ".into()]).await.unwrap();
-        assert_eq!(stands(id).await.unwrap(), 0, "nothing is durable yet");
-        let second = store.upload_writer(None, id, 0).write(["x".into()]).await;
-        assert!(matches!(second, Err(Error::UploadBusy { .. })));
-        // Dropped with a call under way: so much is not written in a moment.
-        let two = Bytes::from(Random(9).bytes(4 << 20));
-        let mut call = Box::pin(writer.write([two.clone()]));
-        assert!(poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await.is_pending());
-        drop(call);
-        assert!(matches!(writer.write(["never ".into()]).await, Err(Error::Closed)));
-        drop(writer);
-        // Dropped between two calls, and never begun.
-        let mut writer = store.upload_writer(None, other, 0);
-        writer.write(["other".into()]).await.unwrap();
-        drop(writer);
-        drop(store.upload_writer(None, other, 5));
-        let begun = loop {
-            let again = store.upload_writer(None, id, 0).finish().await;
-            if !matches!(again, Err(Error::UploadBusy { .. })) {
-                break again; // what was written last is durable by now
-            }
-        };
-        let offset = 4 + (4 << 20);
-        assert!(matches!(begun, Err(Error::WrongOffset { expected, found: 0 }) if expected == offset), "{begun:?}");
-        let mut writer = store.upload_writer(None, id, offset);
-        writer.write(["three".into()]).await.unwrap();
-        drop(writer);
-        store.close().await.unwrap(); // waits for all of it
-        let store = options(&disk).open("/store").unwrap();
-        for (id, content) in [(id, [b"one ", &two[..], b"three"].concat()), (other, b"other".to_vec())] {
-            let digest = Digest::of(Algorithm::Sha256, &content);
-            store.commit_upload(id, &digest).unwrap();
-        }
-    });
-}
-
-#[test]
-fn an_upload_writer_whose_store_fails_leaves_the_upload_where_it_stood() {
-    one_thread().block_on(async {
-        let disk = SimVfs::new();
-        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-        let mut writer = store.upload_writer(None, id, 0);
-        writer.write([vec![1; 1000].into()]).await.unwrap();
-        let files = disk.files().len();
-        disk.set_capacity(Some(disk.used() + 50_000));
-        let full = loop {
-            if let Err(error) = writer.write([vec![1; 10_000].into()]).await {
-                break error;
-            }
-        };
-        assert!(matches!(full, Error::Full { .. }), "{full}");
-        assert!(matches!(writer.finish().await, Err(Error::Closed)));
-        assert_eq!(disk.files().len(), files - 1, "the segment is gone");
-        disk.set_capacity(None);
-        let mut writer = store.upload_writer(None, id, 0);
-        writer.write(["again".into()]).await.unwrap();
-        assert_eq!(writer.finish().await.unwrap(), 5);
     });
 }
 

@@ -8,7 +8,7 @@
 //! # Invariant kept here
 //! One call at a time writes to an upload's segment: it takes the upload's [`Slot`], and its [`Lease`] gives that back.
 //! What a failed call wrote lies behind the offset of the fact, and the memory of it goes with the lease: the next call
-//! starts from the facts.
+//! starts from the facts. So it does where the slot was taken away meanwhile, because the upload is gone.
 
 mod appending;
 
@@ -112,9 +112,11 @@ impl<I: Deref<Target = Inner>> Lease<I> {
 impl<I: Deref<Target = Inner>> Drop for Lease<I> {
     fn drop(&mut self) {
         let mut slots = lock(&self.inner.uploads);
-        match self.session.take() {
-            Some(session) => drop(slots.insert(self.id, Slot::Idle(session))),
-            None => drop(slots.remove(&self.id)),
+        if let Entry::Occupied(mut slot) = slots.entry(self.id) {
+            match self.session.take() {
+                Some(session) => drop(slot.insert(Slot::Idle(session))),
+                None => drop(slot.remove()),
+            }
         }
         // Each keeps a file open. One that is let go starts from its facts.
         let idle = |(id, slot): (&UploadId, &Slot)| (matches!(slot, Slot::Idle(_)) && *id != self.id).then_some(*id);
@@ -345,13 +347,15 @@ impl Inner {
         matches!(lock(&self.uploads).get(&id), Some(Slot::InUse))
     }
 
-    /// Lets go of an upload that was given up, unless a call is at work on it, which then finds out.
+    /// Lets go of an upload that is gone. A call that is at work on it finds out.
     pub(crate) fn forget_upload(&self, id: UploadId) {
-        if let Entry::Occupied(slot) = lock(&self.uploads).entry(id)
-            && matches!(slot.get(), Slot::Idle(_))
-        {
-            slot.remove();
-        }
+        lock(&self.uploads).remove(&id);
+    }
+
+    /// Whether so many uploads are open that who is not at work on one should let go of it: each takes a file.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_crowd_of_uploads(&self) -> bool {
+        lock(&self.uploads).len() > self.options.max_open_files / 2
     }
 
     /// Lets go of all uploads of a domain that no call is at work on.

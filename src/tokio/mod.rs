@@ -171,10 +171,11 @@ impl AsyncStore {
     }
 
     /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait, and
-    /// fail with [`Error::Closed`] in the end. Streams and sinks that are not at work need not be dropped before.
+    /// fail with [`Error::Closed`] in the end; uploads to which nothing was written yet fail at once. Streams and sinks that are not at
+    /// work need not be dropped before.
     ///
-    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may be long. If the program holds the store in an
-    /// `Arc` elsewhere too, it is [synced](Store::sync) only, and closes when the last of them is dropped.
+    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may be long. If the
+    /// program holds the store in an `Arc` elsewhere too, it is [synced](Store::sync) only, and closes when the last of them is dropped.
     ///
     /// # Errors
     /// As [`Store::close`]; [`Error::Closed`] the second time.

@@ -30,20 +30,21 @@ const TOGETHER: usize = 128 << 10;
 /// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the writer, or one of its futures,
 /// leaves the upload where what was written ends: it can be continued there, as soon as that was made durable in the background;
 /// until then other calls on the upload fail with [`Error::UploadBusy`].
+///
+/// Each writer keeps a file open from write to write, unless more uploads are being written than half of
+/// [`Options::max_open_files`](crate::Options::max_open_files): each write is then durable when it returns, and the upload is free until the next.
 #[must_use = "what it is given becomes durable when it is finished"]
 #[derive(Debug)]
 pub struct UploadWriter {
     store: AsyncStore,
+    repository: Option<RepositoryName>,
+    id: UploadId,
     state: State,
 }
 
 enum State {
-    /// Nothing was written.
-    Unopened {
-        repository: Option<RepositoryName>,
-        id: UploadId,
-        offset: u64,
-    },
+    /// The upload is to stand here, and is nobody's.
+    Unopened(u64),
     Open(Open),
     /// A call is at work, or has failed.
     Closed,
@@ -52,15 +53,21 @@ enum State {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Unopened { .. } => "Unopened",
+            Self::Unopened(_) => "Unopened",
             Self::Open(_) => "Open",
             Self::Closed => "Closed",
         })
     }
 }
 
-/// An upload that is being written. Where it is dropped, what was written is made durable: that blocks.
+/// An upload that is being written. Where it is dropped, what was written is made durable, off the runtime.
 struct Open {
+    unsaved: Option<Unsaved>,
+    store: AsyncStore,
+}
+
+/// What was written. Where it is dropped, it is made durable: that blocks.
+struct Unsaved {
     appending: Option<Appending<Owned>>,
     /// Keeps the store from being closed. Behind what uses the store: so it is dropped later.
     _guard: OwnedRwLockReadGuard<()>,
@@ -76,7 +83,7 @@ impl Deref for Owned {
     }
 }
 
-impl Drop for Open {
+impl Drop for Unsaved {
     fn drop(&mut self) {
         if let Some(appending) = self.appending.take() {
             let _ = appending.finish(); // what of it counts, the upload's status says
@@ -84,22 +91,47 @@ impl Drop for Open {
     }
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        let (Some(unsaved), Ok(runtime)) = (self.unsaved.take(), Handle::try_current()) else { return };
+        let store = self.store.clone();
+        runtime.spawn(async move {
+            // Where there is no permit any more, or no runtime, it is made durable here.
+            if let Ok(permit) = permit(&store.shared.writes).await {
+                let flush = move |_: &Arc<Store>| {
+                    drop(unsaved);
+                    Ok(())
+                };
+                let _ = store.run(permit, flush).await;
+            }
+        });
+    }
+}
+
 impl Open {
-    fn begin(
-        store: &Arc<Store>,
-        guard: OwnedRwLockReadGuard<()>,
-        repository: Option<&RepositoryName>,
-        id: UploadId,
-        offset: u64,
-    ) -> Result<Self> {
-        let owned = Owned(Arc::clone(store));
-        let appending = match repository {
-            Some(name) => Appending::begin(owned, id, offset, &store.repository(name)?),
-            None => Appending::begin(owned, id, offset, &*store.inner),
-        };
-        Ok(Self { appending: Some(appending?), _guard: guard })
+    fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
+        self.unsaved.as_mut().ok_or(Error::Closed)?.write(pieces)
     }
 
+    fn finish(mut self) -> Result<u64> {
+        self.unsaved.take().ok_or(Error::Closed)?.take()?.finish()
+    }
+
+    fn discard(mut self) -> Result<()> {
+        self.unsaved.take().ok_or(Error::Closed)?.take().map(Appending::discard)
+    }
+
+    /// What the next write goes on with.
+    fn rest(self) -> Result<State> {
+        let appending = self.unsaved.as_ref().and_then(|unsaved| unsaved.appending.as_ref());
+        if appending.is_some_and(Appending::is_in_the_way) {
+            return Ok(State::Unopened(self.finish()?));
+        }
+        Ok(State::Open(self))
+    }
+}
+
+impl Unsaved {
     fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
         let mut small = Vec::new();
         for piece in pieces {
@@ -118,19 +150,12 @@ impl Open {
     }
 
     fn append(&mut self, piece: &[u8]) -> Result<()> {
-        let appending = self.appending.take().ok_or(Error::Closed)?;
-        self.appending = Some(appending.write(piece)?);
+        self.appending = Some(self.take()?.write(piece)?);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<u64> {
-        self.appending.take().ok_or(Error::Closed)?.finish()
-    }
-
-    fn discard(mut self) {
-        if let Some(appending) = self.appending.take() {
-            appending.discard();
-        }
+    fn take(&mut self) -> Result<Appending<Owned>> {
+        self.appending.take().ok_or(Error::Closed)
     }
 }
 
@@ -153,8 +178,7 @@ impl AsyncStore {
     /// # }
     /// ```
     pub fn upload_writer(&self, repository: Option<&RepositoryName>, id: UploadId, offset: u64) -> UploadWriter {
-        let state = State::Unopened { repository: repository.cloned(), id, offset };
-        UploadWriter { store: self.clone(), state }
+        UploadWriter { store: self.clone(), repository: repository.cloned(), id, state: State::Unopened(offset) }
     }
 }
 
@@ -165,8 +189,7 @@ impl UploadWriter {
     /// As [`Store::append_upload`], and [`Error::Closed`], which is what every call after an error comes to.
     pub async fn write(&mut self, pieces: impl Into<Vec<Bytes>>) -> Result<()> {
         let pieces = pieces.into();
-        let open = self.step(move |mut open| open.write(&pieces).map(|()| open)).await?;
-        self.state = State::Open(open);
+        self.state = self.step(move |mut open| open.write(&pieces).and_then(|()| open.rest())).await?;
         Ok(())
     }
 
@@ -178,19 +201,16 @@ impl UploadWriter {
         self.finish_with(Vec::new()).await
     }
 
-    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that was less than 256 MiB ago.
+    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that was less than 256 MiB ago
+    /// and few are being written.
     ///
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn discard(mut self) -> Result<()> {
-        if let State::Unopened { .. } = self.state {
+        if let State::Unopened(_) = self.state {
             return Ok(());
         }
-        let discard = |open: Open| {
-            open.discard();
-            Ok(())
-        };
-        self.step(discard).await
+        self.step(Open::discard).await
     }
 
     /// Writes the last pieces, and finishes.
@@ -204,39 +224,32 @@ impl UploadWriter {
 
     /// Does something with the upload, off the runtime. Until its turn has come, dropping the future changes nothing.
     async fn step<T: Send + 'static>(&mut self, work: impl FnOnce(Open) -> Result<T> + Send + 'static) -> Result<T> {
-        let shared = Arc::clone(&self.store.shared);
-        let guard = match &self.state {
-            State::Unopened { .. } => Some(Arc::clone(&shared.open_uploads).read_owned().await),
+        let store = self.store.clone();
+        let begins = match &self.state {
+            // A store that waits to be closed waits for those that are open, who may wait for this one.
+            State::Unopened(_) => {
+                let guard = Arc::clone(&store.shared.open_uploads).try_read_owned().map_err(|_| Error::Closed)?;
+                Some((guard, self.repository.clone(), self.id))
+            }
             State::Open(_) => None,
             State::Closed => return Err(Error::Closed),
         };
-        let permit = permit(&shared.writes).await?;
+        let permit = permit(&store.shared.writes).await?;
         let state = std::mem::replace(&mut self.state, State::Closed);
-        let work = move |store: &Arc<Store>| match (state, guard) {
+        let owner = store.clone();
+        let work = move |blocking: &Arc<Store>| match (state, begins) {
             (State::Open(open), _) => work(open),
-            (State::Unopened { repository, id, offset }, Some(guard)) => {
-                work(Open::begin(store, guard, repository.as_ref(), id, offset)?)
+            (State::Unopened(offset), Some((guard, repository, id))) => {
+                let owned = Owned(Arc::clone(blocking));
+                let appending = match &repository {
+                    Some(name) => Appending::begin(owned, id, offset, &blocking.repository(name)?),
+                    None => Appending::begin(owned, id, offset, &*blocking.inner),
+                };
+                let unsaved = Some(Unsaved { appending: Some(appending?), _guard: guard });
+                work(Open { unsaved, store: owner })
             }
             _ => Err(Error::Closed),
         };
-        self.store.run(permit, work).await
-    }
-}
-
-impl Drop for UploadWriter {
-    fn drop(&mut self) {
-        let state = std::mem::replace(&mut self.state, State::Closed);
-        let (State::Open(open), Ok(runtime)) = (state, Handle::try_current()) else { return };
-        let store = self.store.clone();
-        runtime.spawn(async move {
-            // Where there is no permit any more, or no runtime, it is made durable here.
-            if let Ok(permit) = permit(&store.shared.writes).await {
-                let flush = move |_: &Arc<Store>| {
-                    drop(open);
-                    Ok(())
-                };
-                let _ = store.run(permit, flush).await;
-            }
-        });
+        store.run(permit, work).await
     }
 }

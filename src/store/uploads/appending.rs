@@ -53,9 +53,20 @@ impl<I: Deref<Target = Inner>> Appending<I> {
         }
     }
 
+    /// Whether to let go of it while nothing comes: others need the file that it takes.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        self.lease.inner.has_crowd_of_uploads()
+    }
+
     /// Makes durable what was written, and returns where the upload then stands.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        match self.session.advance(&self.lease.inner, self.lease.id) {
+        let advanced = match self.session.unsaved() {
+            // No commit finds out whether the upload is still there.
+            0 => self.lease.inner.upload_fact(self.session.domain, self.lease.id).map(drop),
+            _ => self.session.advance(&self.lease.inner, self.lease.id),
+        };
+        match advanced {
             Ok(()) => {
                 let offset = self.session.fact.offset;
                 self.lease.session = Some(self.session);
@@ -66,6 +77,7 @@ impl<I: Deref<Target = Inner>> Appending<I> {
     }
 
     /// Forgets what was written since it was made durable last.
+    #[cfg(feature = "tokio")]
     pub(crate) fn discard(mut self) {
         if let Some(file) = self.session.unpublished.take() {
             self.lease.inner.files.discard(file);
