@@ -376,6 +376,10 @@ fn a_probe_tells_that_the_directory_is_gone_replaced_or_not_to_be_written() {
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::rename(&away, &path).unwrap();
     store.probe().unwrap();
+    store.close().unwrap();
+    std::fs::write(&probe, "left by a crash").unwrap();
+    drop(Options::new().open(&path).unwrap());
+    assert!(!probe.exists());
 
     let disk = SimVfs::new();
     let opening = |path: &Path, mode: OpenMode| match mode {

@@ -25,12 +25,15 @@ use crate::log::Log;
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;
 
+/// How many files the store keeps open.
+const STORE_FILES: usize = 512;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     give_memory_back();
     let Ok(log) = Log::begin() else { return ExitCode::FAILURE };
-    raise_file_limit();
-    let code = match run(&arguments, &log) {
+    let files = raise_file_limit();
+    let code = match run(&arguments, &log, files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the registry has failed");
@@ -41,13 +44,15 @@ fn main() -> ExitCode {
     code
 }
 
-/// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have.
-fn raise_file_limit() {
+/// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have, and how many that is.
+fn raise_file_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     if let Err(error) = raised {
         tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit on open files");
     }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files).unwrap_or(usize::MAX)
 }
 
 /// Has the allocator of the GNU C library give long buffers back to the system when they are freed, and keep few pools: by default it keeps
@@ -62,8 +67,10 @@ fn give_memory_back() {
     }
 }
 
-fn run(arguments: &Arguments, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
-    let mut options = arguments.collection(Options::new().create(true));
+fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let mut settings = Settings { lost_lines: log.lost(), ..arguments.settings() };
+    settings.limits = settings.limits.within(files);
+    let mut options = arguments.collection(Options::new().create(true)).max_open_files(STORE_FILES.min(files / 4));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
     }
@@ -76,7 +83,6 @@ fn run(arguments: &Arguments, log: &Log) -> Result<(), Box<dyn std::error::Error
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
-        let settings = Settings { lost_lines: log.lost(), ..arguments.settings() };
         http::serve(store.clone(), settings, listener, stop).await;
         store.close().await?;
         tracing::info!("the store is closed");

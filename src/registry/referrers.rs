@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
@@ -27,6 +29,8 @@ pub struct Referrer {
     pub len: u64,
     /// Its annotations, at most 1,000 of them.
     pub annotations: BTreeMap<String, String>,
+    /// Whether its document can't be read: what it says besides is then not known. One that is damaged does not hide the others.
+    pub is_damaged: bool,
 }
 
 /// A page of referrers.
@@ -64,11 +68,11 @@ impl Work {
 
 impl Repository<'_> {
     /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type if one is given, in
-    /// pages of at most `limit` of them. A page may have fewer, also none, though more follow: [`Referrers::next`] tells. It costs at
+    /// pages of at most `limit` of them (of one for 0). A page may have fewer, also none, though more follow: [`Referrers::next`] tells. It costs at
     /// most 1 MiB of facts, 8 MiB of documents and 256 KiB of annotations, and one manifest more, which may be of 4 MiB.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts, or one of the manifests, are damaged.
+    /// [`Error::Corrupt`] where facts are damaged.
     pub fn referrers(
         &self,
         subject: &Digest,
@@ -81,11 +85,13 @@ impl Repository<'_> {
         let (mut work, mut last) = (Work::default(), after.copied());
         let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));
         for fact in snapshot.scan_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
-            if page.referrers.len() >= limit || work.is_enough() {
+            if page.referrers.len() >= limit.max(1) || work.is_enough() {
                 page.next = last;
                 break;
             }
-            let fact = decoded(ReferrerFact::decode(fact?.1.as_bytes()))?;
+            let value = fact?.1;
+            work.facts += value.as_bytes().len();
+            let fact = decoded(ReferrerFact::decode(value.as_bytes()))?;
             last = Some(fact.digest);
             if fact.subject == *subject {
                 // another one may begin with the same bytes
@@ -108,9 +114,10 @@ impl Repository<'_> {
         if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
             return Ok(None);
         }
-        let content = match self.inner.get(self.domain, digest) {
+        let (content, is_damaged) = match self.inner.get(self.domain, digest).and_then(|blob| blob.bytes()) {
             Err(Error::BlobNotFound { .. }) => return Ok(None), // deleted since
-            blob => blob?.bytes()?,
+            Err(Error::Corrupt { .. }) => (Bytes::new(), true),
+            content => (content?, false),
         };
         let annotations = annotations(&content);
         work.documents += content.len();
@@ -121,6 +128,7 @@ impl Repository<'_> {
             artifact_type: manifest.artifact_type,
             len: manifest.len,
             annotations,
+            is_damaged,
         }))
     }
 }

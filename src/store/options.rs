@@ -235,7 +235,7 @@ impl Options {
     /// Opens the store in a directory.
     ///
     /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not become longer
-    /// (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process.
+    /// (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process. Programs that it starts inherit that.
     ///
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and

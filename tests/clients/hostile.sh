@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, a limit on file sizes, a clock
-# before 1970, without its directory; and then under attack, by all at once that has been found to hurt (examples/attack), beside eight
-# clients that behave well. Those have to be served throughout, in the slowest hundredth at most five times as slowly as alone, memory of
-# the registry's own has to stay under 256 MiB, and nothing may be lost.
+# Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, limits on file sizes and on
+# open files, a clock before 1970, without its directory; and then under attack, by all at once that has been found to hurt
+# (examples/attack), beside eight clients that behave well. Those have to be served throughout, in the slowest hundredth at most five times
+# as slowly as alone, memory of the registry's own has to stay under 256 MiB, and nothing may be lost.
 #
 #   tests/clients/hostile.sh [SECONDS [ALONE]]     of the attack (300), and of the time before in which the clients are alone (60)
 #
@@ -85,6 +85,26 @@ must 507 -X POST --data-binary "@$WORK/large" -H 'Expect:' "$URL/v2/some/thing/b
 EMPTY=sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
 must 201 -X POST --data-binary '{}' "$URL/v2/some/thing/blobs/uploads/?digest=$EMPTY"
 serves "limited"
+
+step "a limit on open files"
+few() { ulimit -n 48; exec "$REGISTRY_BIN" "$@" 2>>"$WORK/few.log"; }
+launch few
+for _ in 1 2 3; do
+  for n in $(seq 40); do
+    head -c 5000000 /dev/urandom >"$WORK/layer-$n"
+    LAYER=sha256:$(sha256sum "$WORK/layer-$n" | cut -d' ' -f1)
+    [ "$n" = 1 ] || echo next
+    printf 'url = "%s/v2/few/files/blobs/uploads/?digest=%s"\nrequest = "POST"\ndata-binary = "@%s"\noutput = "/dev/null"\n' \
+      "$URL" "$LAYER" "$WORK/layer-$n"
+    printf 'header = "Content-Type: application/octet-stream"\nwrite-out = "%%{http_code}\\n"\n'
+  done >"$WORK/pushes"
+  curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" >>"$WORK/answers" || true
+done
+grep -q 201 "$WORK/answers" || fail "nothing was stored with few files"
+must 201 -X POST --data-binary "@$WORK/layer-1" -H 'Expect:' \
+  "$URL/v2/few/files/blobs/uploads/?digest=sha256:$(sha256sum "$WORK/layer-1" | cut -d' ' -f1)"
+serves "few"
+rm -f "$WORK"/layer-*
 
 step "a directory that is gone"
 gone() { exec "$REGISTRY_BIN" "$@" 2>>"$REGISTRY_LOG"; }

@@ -1,10 +1,10 @@
 //! Referrers: listed under their subject, whichever comes first, and no burden to it.
 
 use strongroom::registry::{PutManifest, Referrer, Repository};
-use strongroom::{Algorithm, Digest, Error, ManifestProblem};
+use strongroom::{Algorithm, Compression, Digest, Error, ManifestProblem};
 
 use crate::common::registry::{
-    IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, push, push_image, referrer_pages, try_push,
+    IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, name, push, push_image, referrer_pages, try_push,
 };
 
 fn referrers(repository: &Repository<'_>, subject: &Digest) -> Vec<Digest> {
@@ -125,7 +125,7 @@ fn referrers_are_listed_by_type_in_pages_with_what_their_descriptors_say() {
     }
     notes.sort_unstable();
     assert_eq!(notes, [0, 5, 10, 15, 20]);
-    assert!(ours.referrers(&subject, None, None, 0).unwrap().referrers.is_empty());
+    assert_eq!(ours.referrers(&subject, None, None, 0).unwrap(), ours.referrers(&subject, None, None, 1).unwrap());
 }
 
 #[test]
@@ -198,4 +198,35 @@ fn a_filter_that_matches_none_ends_where_enough_was_looked_at() {
     let last = push(&ours, artifact(&config, &subject, "such/a-one", "x"), &[]);
     let found = referrer_pages(&ours, &subject, Some("such/a-one"), 100).concat();
     assert_eq!(found.iter().map(|one| one.digest).collect::<Vec<_>>(), [last]);
+}
+
+#[test]
+fn a_damaged_referrer_is_listed_as_one_and_hides_no_other() {
+    let lab = Lab::new();
+    let store = lab.options().compression(Compression::Off).open("/store").unwrap();
+    let ours = create(&store, "a/ours");
+    let (config, subject) = (blob(&ours, "config"), Digest::of(Algorithm::Sha256, b"subject"));
+    let note = |n: u32| format!("note {n} of nine that nothing makes shorter");
+    let pushed: Vec<Digest> = (0..9).map(|n| push(&ours, artifact(&config, &subject, "a/b", &note(n)), &[])).collect();
+    store.close().unwrap();
+    let mut hits = 0;
+    for path in lab.disk.files() {
+        let wanted = note(4).into_bytes();
+        let tampered = lab.disk.tamper(&path, |bytes| {
+            if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
+                bytes[at] ^= 1;
+                hits += 1;
+            }
+        });
+        tampered.unwrap();
+    }
+    assert_eq!(hits, 1);
+    let store = lab.open();
+    let ours = store.repository(&name("a/ours")).unwrap();
+    let listed = referrer_pages(&ours, &subject, Some("a/b"), 2).concat();
+    assert_eq!(listed.len(), 9);
+    for referrer in listed {
+        let is_damaged = referrer.digest == pushed[4];
+        assert_eq!((referrer.is_damaged, referrer.annotations.is_empty()), (is_damaged, is_damaged));
+    }
 }
