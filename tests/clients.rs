@@ -156,7 +156,7 @@ fn run(store: &Store, seed: u64, rounds: u64) {
                 .collect();
             clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
         });
-        let listed = repositories(store);
+        let listed = repositories(store).unwrap();
         for name in NAMES {
             let found = listed.iter().any(|listed| listed == name).then(|| observe_repository(store, name));
             let is_end = |state: &Option<Repository>| state.as_ref().map(Repository::outline) == found;

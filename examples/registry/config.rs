@@ -134,12 +134,18 @@ impl Arguments {
         options.collect_every(Duration::from_secs(self.collect_every), gently)
     }
 
-    /// How the registry behaves.
-    pub fn settings(&self) -> Settings {
-        let connections = usize::from(self.connections.max(1));
+    /// How the registry behaves, where so many files may be open. Each connection takes one, and one of the store's, which needs others too.
+    pub fn settings(&self, files: usize) -> Settings {
+        let most = (files.saturating_sub(32) / 4).max(2);
+        let refusals = Limits::default().refusals.min(most.div_ceil(8));
+        let connections = usize::from(self.connections.max(1)).min(most - refusals);
+        if connections < self.connections.into() {
+            tracing::warn!(files, connections, "the limit on open files leaves room for fewer connections");
+        }
         let per_client = self.connections_per_client.map_or(connections.div_ceil(2), usize::from);
         let limits = Limits {
             connections,
+            refusals,
             connections_per_client: per_client.max(1),
             idle: Duration::from_secs(self.idle.max(1)),
             rate: self.slowest,

@@ -68,8 +68,7 @@ fn give_memory_back() {
 }
 
 fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let mut settings = Settings { lost_lines: log.lost(), ..arguments.settings() };
-    settings.limits = settings.limits.within(files);
+    let settings = Settings { lost_lines: log.lost(), ..arguments.settings(files) };
     let mut options = arguments.collection(Options::new().create(true)).max_open_files(STORE_FILES.min(files / 4));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);

@@ -236,7 +236,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     inner.rewrite_tail(tail)?;
     inner.remove_orphans(&candidates)?;
     inner.cut_logs();
-    let _ = remove_if_there(&*inner.files.vfs, &inner.files.layout.probe()); // a crash may have left it, or the next probe removes it
+    remove_if_there(&*inner.files.vfs, &inner.files.layout.probe())?; // a crash may have left it
     let _ = inner.files.restore_reserve(); // on a full disk, later
     inner.names.apply(&names, || {});
     // Else the maintenance thread does it, and until then the facts are asked.

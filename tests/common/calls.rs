@@ -368,19 +368,19 @@ fn refusal(error: Error) -> Result<Refusal> {
 }
 
 /// Reads all pages of something.
-fn pages<T: Clone>(mut page: impl FnMut(Option<&T>) -> Result<Vec<T>>) -> Vec<T> {
+fn pages<T: Clone>(mut page: impl FnMut(Option<&T>) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all: Vec<T> = Vec::new();
     loop {
-        let next = page(all.last()).expect("undamaged facts");
+        let next = page(all.last())?;
         if next.is_empty() {
-            return all;
+            return Ok(all);
         }
         all.extend(next);
     }
 }
 
 /// The names of all repositories.
-pub fn repositories(store: &Store) -> Vec<String> {
+pub fn repositories(store: &Store) -> Result<Vec<String>> {
     pages(|after: Option<&String>| {
         let names = store.repositories(after.map(String::as_str), 2)?;
         Ok(names.iter().map(ToString::to_string).collect())
@@ -398,13 +398,16 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         },
         ..Repository::default()
     };
-    for blob in pages(|after| repository.blobs(after.map(|blob: &strongroom::registry::BlobInfo| &blob.digest), 3)) {
+    for blob in pages(|after| repository.blobs(after.map(|blob: &strongroom::registry::BlobInfo| &blob.digest), 3))
+        .expect("undamaged facts")
+    {
         assert_eq!(repository.stat(&blob.digest).expect("listed"), blob);
         assert_eq!(repository.get(&blob.digest).expect("listed").len(), blob.len);
         seen.links.insert(blob.digest, Link { count: blob.references, touched: 0 });
     }
     let manifests =
-        pages(|after| repository.manifests(after.map(|info: &strongroom::registry::ManifestInfo| &info.digest), 2));
+        pages(|after| repository.manifests(after.map(|info: &strongroom::registry::ManifestInfo| &info.digest), 2))
+            .expect("undamaged facts");
     for info in manifests {
         let manifest = repository.get_manifest(&info.digest.into()).expect("listed");
         assert_eq!((&manifest.media_type, manifest.content.len() as u64), (&info.media_type, info.len));
@@ -414,7 +417,9 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         let manifest = Manifest { media_type, artifact_type, subject, count, held, pulled };
         seen.manifests.insert(info.digest, manifest);
     }
-    for name in pages(|after: Option<&strongroom::registry::Tag>| repository.tags(after.map(|tag| tag.as_str()), 2)) {
+    for name in pages(|after: Option<&strongroom::registry::Tag>| repository.tags(after.map(|tag| tag.as_str()), 2))
+        .expect("undamaged facts")
+    {
         seen.tags.insert(name.to_string(), repository.resolve(&name).expect("a listed tag").digest);
     }
     for digest in seen.manifests.keys() {
@@ -437,7 +442,7 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
 /// When manifests were pulled last, as far as the store knows.
 pub fn pulls(store: &Store) -> BTreeMap<(String, Digest), u64> {
     let mut pulls = BTreeMap::new();
-    for name in repositories(store) {
+    for name in repositories(store).expect("undamaged facts") {
         let repository = store.repository(&super::registry::name(&name)).expect("listed");
         for info in repository.manifests(None, usize::MAX).expect("facts") {
             pulls.extend(info.pulled_ms.map(|time| ((name.clone(), info.digest), time)));

@@ -320,10 +320,10 @@ pub fn observe(store: &Store) -> Model {
             None => break,
         }
     }
-    for name in repositories(store) {
+    for name in repositories(store).expect("undamaged facts") {
         seen.repositories.insert(name.clone(), observe_repository(store, &name));
     }
-    for (owner, upload) in uploads_of(store) {
+    for (owner, upload) in uploads_of(store).expect("undamaged facts") {
         seen.uploads.insert(upload.id, vec![0; upload.offset as usize]);
         seen.owners.extend(owner.map(|owner| (upload.id, owner)));
     }
@@ -334,14 +334,13 @@ pub fn observe(store: &Store) -> Model {
 }
 
 /// All uploads, and the repositories that they are in.
-pub fn uploads_of(store: &Store) -> Vec<(Option<String>, UploadStatus)> {
-    let mut uploads: Vec<_> = store.uploads().expect("uploads").into_iter().map(|upload| (None, upload)).collect();
-    for name in repositories(store) {
-        let repository = store.repository(&registry::name(&name)).expect("a listed repository");
-        let own = repository.uploads().expect("uploads").into_iter();
+pub fn uploads_of(store: &Store) -> strongroom::Result<Vec<(Option<String>, UploadStatus)>> {
+    let mut uploads: Vec<_> = store.uploads()?.into_iter().map(|upload| (None, upload)).collect();
+    for name in repositories(store)? {
+        let own = store.repository(&registry::name(&name))?.uploads()?.into_iter();
         uploads.extend(own.map(|upload| (Some(name.clone()), upload)));
     }
-    uploads
+    Ok(uploads)
 }
 
 /// A model in which only what can be seen counts: what is in an upload shows when it is committed.
@@ -409,7 +408,7 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
 
 /// Commits all uploads, and compares their contents with those that were appended.
 pub fn finish_uploads(store: &Store, models: &[&Model]) {
-    for (owner, upload) in uploads_of(store) {
+    for (owner, upload) in uploads_of(store).expect("undamaged facts") {
         let mut contents = models.iter().filter_map(|model| model.uploads.get(&upload.id));
         let content = contents.rfind(|content| content.len() as u64 == upload.offset).cloned();
         let Some(content) = content.or((upload.offset == 0).then(Vec::new)) else {

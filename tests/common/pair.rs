@@ -311,7 +311,7 @@ impl Pair {
     /// Ends expired pins and uploads that were idle for so many milliseconds, by what the store says of them, in the model; returns how many of each.
     fn expire_in_model(&mut self, idle: u64) -> Result<(usize, usize)> {
         let store = self.store.as_ref().expect("open");
-        let uploads = uploads_of(store);
+        let uploads = uploads_of(store)?;
         let is_idle = |one: Duration| one >= Duration::from_millis(idle);
         let idle: BTreeSet<_> = uploads.iter().filter(|(_, one)| is_idle(one.idle)).map(|(_, one)| one.id).collect();
         self.next.uploads.retain(|id, _| !idle.contains(id));

@@ -325,10 +325,10 @@ pub fn see(store: &Store) -> Seen {
         let pin = store.get_pin(&name).expect("a listed pin");
         seen.pins.insert(name, std::iter::once(pin.digest).chain(pin.references).collect());
     }
-    for (owner, upload) in uploads_of(store) {
+    for (owner, upload) in uploads_of(store).unwrap() {
         seen.uploads.insert(upload.id, (owner, upload.offset));
     }
-    for name in repositories(store) {
+    for name in repositories(store).unwrap() {
         let observed = observe_repository(store, &name);
         let repository = store.repository(&common::registry::name(&name)).expect("listed");
         let domain = repository.info().expect("listed").settings.get_domain().map(ToString::to_string);
@@ -349,7 +349,7 @@ pub fn assert_sound(store: &Store) {
 /// Goes on with each upload, and ends it: its content is what was appended.
 pub fn finish(store: &Store, known: &Known) {
     let mut found = 0;
-    for (owner, upload) in uploads_of(store) {
+    for (owner, upload) in uploads_of(store).unwrap() {
         let mut content = known.uploads.get(&upload.id).expect("an upload that was begun").clone();
         assert_eq!(content.len() as u64, upload.offset);
         content.extend(b"and its end");

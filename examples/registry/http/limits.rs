@@ -45,20 +45,6 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-impl Limits {
-    /// The same, with no more connections than a process can serve that may have so many files open: each takes one, and one of the store's, which
-    /// needs others too.
-    pub fn within(self, files: usize) -> Self {
-        let most = (files.saturating_sub(32) / 4).max(2);
-        let refusals = self.refusals.min(most.div_ceil(8));
-        let connections = self.connections.min(most - refusals);
-        if connections < self.connections {
-            tracing::warn!(files, connections, "the limit on open files leaves room for fewer connections");
-        }
-        Self { connections, refusals, ..self }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
