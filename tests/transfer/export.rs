@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+use rustix::fs::{CWD, RenameFlags, XattrFlags, lgetxattr, renameat_with, setxattr};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use strongroom::{PinOptions, Store};
 
-use crate::command::{refused, rows};
-use crate::lab::{Lab, snapshot, while_swapped};
+use crate::command::{code, ends, limited, refused, rows};
+use crate::lab::{Lab, meanwhile, skip, snapshot, while_swapped};
 
 /// Set-user-ID, and for all to execute.
 const SPECIAL: u32 = 0o4755;
@@ -108,6 +110,76 @@ fn links_that_another_process_puts_into_the_folder_are_not_followed() {
         }
     });
     lab.assert_outside_is_untouched();
+}
+
+#[test]
+fn a_directory_that_another_process_puts_into_the_folder_keeps_its_mode() {
+    let lab = Lab::new();
+    let names: Vec<String> = (0..200).map(|n| format!("{n}")).collect();
+    lab.pin_entries("f", &names.iter().map(|path| json!({ "path": path, "mode": 0o777, "type": "dir" })).collect());
+    let foreign = lab.path("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o711)).unwrap();
+    for (round, name) in names.iter().enumerate().take(40) {
+        let to = lab.path(&round.to_string());
+        let name = to.join(name);
+        let exchange = || renameat_with(CWD, &foreign, CWD, &name, RenameFlags::EXCHANGE);
+        let there_and_back = || {
+            let _ = exchange().and_then(|()| exchange());
+        };
+        meanwhile(there_and_back, || {
+            code(&lab.data, &["export", "f", to.to_str().unwrap()]);
+        });
+        assert_eq!(fs::metadata(&foreign).unwrap().mode() & 0o7777, 0o711);
+    }
+}
+
+/// An access control list that gives all to the user 1, as Linux stores it.
+fn acl() -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 7, u32::MAX), (2, 7, 1), (4, 7, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)];
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(tag.to_le_bytes().into_iter().chain(permissions.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    acl
+}
+
+#[test]
+fn the_default_acl_of_the_folder_gives_nobody_access_to_what_is_exported() {
+    let lab = Lab::new();
+    let digest = lab.put("content", None);
+    let file = |path: &str| json!({ "path": path, "mode": 0o640, "type": "file", "digest": digest });
+    lab.pin_entries("f", &json!([dir("d"), dir("d/d"), file("d/f"), file("f")]));
+    let to = lab.path("to");
+    fs::create_dir(&to).unwrap();
+    if setxattr(&to, "system.posix_acl_default", &acl(), XattrFlags::empty()).is_err() {
+        skip::<()>("the file system has no access control lists");
+        return;
+    }
+    lab.ok(&["export", "f", &lab.text("to")]);
+    for (path, mode) in [("d", 0o755), ("d/d", 0o755), ("d/f", 0o640), ("f", 0o640)] {
+        for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+            let acl = lgetxattr(to.join(path), name, &mut [0; 64]);
+            assert_eq!(acl, Err(Errno::NODATA), "{path} has {name}");
+        }
+        assert_eq!(fs::metadata(to.join(path)).unwrap().mode() & 0o7777, mode);
+    }
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_and_keeps_what_is_there() {
+    let lab = Lab::new();
+    let (small, large) = (lab.put("content", None), lab.put(&"content".repeat(1000), None));
+    let file = |path: &str, digest: &str| json!({ "path": path, "mode": 0o444, "type": "file", "digest": digest });
+    lab.pin_entries("f", &json!([dir("d"), file("d/f", &small), file("large", &large), link("l", "x")]));
+    let to = lab.path("to");
+    // Blocks of 512 bytes, or of 1024.
+    let output = ends(&limited("-f 2", &lab.data, &["export", "f", &lab.text("to")]));
+    assert!(!output.status.success());
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    lab.ok(&["export", "f", &lab.text("to")]);
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 3);
 }
 
 #[test]

@@ -130,6 +130,22 @@ pub fn snapshot(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 /// Puts a link to `target` in the place of each directory in `tree`, and the directory back, again and again, while
 /// `work` runs.
 pub fn while_swapped(tree: &Path, target: &Path, work: impl FnOnce()) {
+    let swap = || {
+        for path in fs::read_dir(tree).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let aside = path.with_extension("aside");
+            if path.is_dir() && fs::rename(&path, &aside).is_ok() {
+                let _ = symlink(target, &path);
+                std::thread::yield_now();
+                let _ = fs::remove_file(&path);
+                let _ = fs::rename(&aside, &path);
+            }
+        }
+    };
+    meanwhile(swap, work);
+}
+
+/// Does something again and again while `work` runs.
+pub fn meanwhile(again: impl Fn() + Sync, work: impl FnOnce()) {
     struct Ends<'a>(&'a AtomicBool);
     impl Drop for Ends<'_> {
         fn drop(&mut self) {
@@ -140,16 +156,7 @@ pub fn while_swapped(tree: &Path, target: &Path, work: impl FnOnce()) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                let Ok(entries) = fs::read_dir(tree) else { continue };
-                for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-                    let aside = path.with_extension("aside");
-                    if fs::rename(&path, &aside).is_ok() {
-                        let _ = symlink(target, &path);
-                        std::thread::yield_now();
-                        let _ = fs::remove_file(&path);
-                        let _ = fs::rename(&aside, &path);
-                    }
-                }
+                again();
             }
         });
         let _ends = Ends(&is_over);

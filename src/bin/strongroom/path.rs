@@ -39,6 +39,11 @@ impl TreePath {
         (dir, name.strip_prefix(b"/").unwrap_or(name))
     }
 
+    /// Whether it is a name in the root.
+    pub fn is_top(&self) -> bool {
+        self.split().0.is_empty()
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

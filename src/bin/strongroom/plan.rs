@@ -13,7 +13,7 @@ use strongroom::{Digest, Store};
 
 use crate::commands::{Failure, copy};
 use crate::path::TreePath;
-use crate::tree::Tree;
+use crate::tree::{Made, Tree};
 
 /// What owner, group and others may do.
 const PERMISSIONS: Mode = Mode::from_raw_mode(0o777);
@@ -78,12 +78,21 @@ impl Plan {
         Ok(bytes)
     }
 
-    /// Writes everything into a tree.
-    pub fn write(&self, store: &Store, tree: &mut Tree, progress: &ProgressBar) -> Result<(), Failure> {
-        let mut made = Vec::new();
+    /// Writes everything into a tree. Returns what is in its root; of the directories there the modes are still to be
+    /// set, once they are where they belong.
+    pub fn write(
+        &self,
+        store: &Store,
+        tree: &mut Tree,
+        progress: &ProgressBar,
+    ) -> Result<Vec<(&TreePath, Option<Made>)>, Failure> {
+        let (mut top, mut below) = (Vec::new(), Vec::new());
         for (path, entry) in &self.0 {
-            if let Entry::Dir { mode } = entry {
-                made.push((path, *mode, tree.create_dir(path, *mode)?));
+            match entry {
+                Entry::Dir { mode } if path.is_top() => top.push((path, Some(tree.create_dir(path, *mode)?))),
+                Entry::Dir { mode } => below.push((path, tree.create_dir(path, *mode)?)),
+                _ if path.is_top() => top.push((path, None)),
+                _ => {}
             }
         }
         for (path, mode, digest) in self.files() {
@@ -96,11 +105,9 @@ impl Plan {
                 tree.create_link(path, target)?;
             }
         }
-        for (path, mode, identity) in made.iter().rev() {
-            if let Some(mode) = mode {
-                tree.set_dir_mode(path, identity, *mode)?;
-            }
+        for (path, made) in below.iter().rev() {
+            tree.set_dir_mode(path, made)?;
         }
-        Ok(())
+        Ok(top)
     }
 }

@@ -14,7 +14,7 @@ use crate::output::{Output, shown, size};
 use crate::path::{RawPath, TreePath};
 use crate::pins::{Existing, NewPin};
 use crate::plan::Plan;
-use crate::tree::Tree;
+use crate::tree::{Staging, Tree};
 use crate::{folder, oci};
 
 /// So many files are stored at a time: those that wait for the disk share its syncs.
@@ -212,7 +212,9 @@ pub fn export(store: &Store, name: &str, to: &Path, bits: SpecialBits, output: &
     let mut plan = plan(store, name)?;
     let dropped = if bits == SpecialBits::Set { 0 } else { plan.drop_special_bits() };
     let progress = output.bytes(plan.bytes(store)?);
-    plan.write(store, &mut Tree::create(to)?, &progress)?;
+    let mut staging = Staging::create(Tree::create(to)?)?;
+    let top = plan.write(store, staging.tree(), &progress)?;
+    staging.publish(&top)?;
     progress.finish_and_clear();
     Ok(Exported { files: plan.files().count(), dropped })
 }

@@ -6,10 +6,13 @@
 //! - No link is followed, and no `..` either, since a [`TreePath`] can't have one: nothing outside of the root is read,
 //!   created or changed, whatever another process does to the tree meanwhile.
 //! - A file is read once `fstat` has said that what was opened is a regular file. Opening does not block.
-//! - What is written is created by the same call. Modes are set through a descriptor: of the file that was created, or
-//!   of a directory that is the one that was created.
+//! - What is written is created by the same call, in a directory of its own to which nobody else may write, and moved
+//!   from there when it is complete: see [`Staging`]. Modes are set through a descriptor: of the file that was created,
+//!   or of a directory that is the one that was created.
 //! - Besides the root and a file in use, at most two descriptors are open: the directory that was used last is kept, so
 //!   that what is in it needs no walk from the root.
+
+mod staging;
 
 use std::fs::File;
 use std::io;
@@ -25,13 +28,15 @@ use crate::commands::{Failure, at};
 use crate::output::shown;
 use crate::path::TreePath;
 
+pub use staging::Staging;
+
 /// How every directory, and every file that is read, is opened.
 const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 const TO_READ: OFlags = NO_LINK.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const DIRECTORY: OFlags = NO_LINK.union(OFlags::DIRECTORY);
 
-/// The modes that files and directories are created with where the umask decides, and where they are to have one of
-/// their own, which they get in the end.
+/// The modes that files and directories are created with where the umask decides, and where they get another one in the
+/// end.
 const FILE: Mode = Mode::from_raw_mode(0o666);
 const FOLDER: Mode = Mode::from_raw_mode(0o777);
 const OWNERS_FILE: Mode = Mode::from_raw_mode(0o600);
@@ -62,11 +67,20 @@ pub struct Opened {
     pub len: u64,
 }
 
-/// Which directory it is, whatever its name is.
+/// A directory that was created. It is the owner's alone until it gets its mode.
+#[derive(Debug)]
+pub struct Made {
+    identity: Identity,
+    mode: Mode,
+}
+
+/// Which directory it is, whatever its name is, and whose.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Identity {
+struct Identity {
     device: u64,
     inode: u64,
+    owner: u32,
+    mode: Mode,
 }
 
 /// A directory and what is below it.
@@ -144,13 +158,22 @@ impl Tree {
         Ok(self.unless_changed(path, target)?.map(std::ffi::CString::into_bytes))
     }
 
-    /// Creates a directory. Where it is to have a mode, which is [set](Self::set_dir_mode) once all is in it, it is the
-    /// owner's alone until then.
-    pub fn create_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Identity, Failure> {
-        let first = if mode.is_some() { OWNERS_FOLDER } else { FOLDER };
-        let made = self.parent(path).and_then(|(dir, name)| mkdirat(dir, name, first));
-        let stat = made.and_then(|()| fstat(self.dir(path.as_bytes())?));
-        stat.map(|stat| Identity::of(&stat)).map_err(|errno| self.failed(path, errno))
+    /// Creates a directory, which is the owner's alone until its mode is [set](Self::set_dir_mode). Without a mode, that
+    /// is what the umask leaves.
+    pub fn create_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Made, Failure> {
+        self.make_dir(path, mode).map_err(|errno| self.failed(path, errno))
+    }
+
+    fn make_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Made, Errno> {
+        let (dir, name) = self.parent(path)?;
+        mkdirat(dir, name, if mode.is_some() { OWNERS_FOLDER } else { FOLDER })?;
+        if let Some(mode) = mode {
+            let stat = fstat(self.dir(path.as_bytes())?)?;
+            return Ok(Made { identity: Identity::of(&stat), mode });
+        }
+        let (dir, stat) = self.open_at(path, DIRECTORY)?;
+        fchmod(&dir, OWNERS_FOLDER)?;
+        Ok(Made { identity: Identity::of(&fstat(&dir)?), mode: Mode::from_raw_mode(stat.st_mode) })
     }
 
     /// Creates a file with what `write` writes to it. Where it is to have a mode, it is the owner's alone until then.
@@ -175,13 +198,13 @@ impl Tree {
     }
 
     /// Sets the mode of a directory that [`create_dir`](Self::create_dir) has made.
-    pub fn set_dir_mode(&mut self, path: &TreePath, made: &Identity, mode: Mode) -> Result<(), Failure> {
+    pub fn set_dir_mode(&mut self, path: &TreePath, made: &Made) -> Result<(), Failure> {
         let (dir, stat) = self.open_at(path, DIRECTORY).map_err(|errno| self.failed(path, errno))?;
-        if Identity::of(&stat) != *made {
+        if Identity::of(&stat) != made.identity {
             let problem = "was replaced while it was written";
             return Err(Failure::Document(format!("{} {problem}", shown(&self.whole(path)))));
         }
-        fchmod(&dir, mode).map_err(|errno| self.failed(path, errno))
+        fchmod(&dir, made.mode).map_err(|errno| self.failed(path, errno))
     }
 
     /// A path as messages have it.
@@ -238,7 +261,8 @@ impl Tree {
 
 impl Identity {
     fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino }
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        Self { device: stat.st_dev, inode: stat.st_ino, owner: stat.st_uid, mode }
     }
 }
 
@@ -336,21 +360,28 @@ mod tests {
         let (made, outside) = (dir.path().join("tree/made"), dir.path().join("outside/dir"));
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         let (wanted, before) = (Mode::from_raw_mode(0o501), mode(&outside));
-        let identity = tree.create_dir(&path("made"), Some(wanted)).unwrap();
+        let created = tree.create_dir(&path("made"), Some(wanted)).unwrap();
         assert_eq!(mode(&made), 0o700);
         fs::rename(&made, dir.path().join("aside")).unwrap();
         fs::create_dir(&made).unwrap();
         fs::set_permissions(&made, fs::Permissions::from_mode(0o711)).unwrap();
-        assert!(tree.set_dir_mode(&path("made"), &identity, wanted).is_err(), "it is another one");
+        assert!(tree.set_dir_mode(&path("made"), &created).is_err(), "it is another one");
         assert_eq!(mode(&made), 0o711);
         fs::remove_dir(&made).unwrap();
         symlink(&outside, &made).unwrap();
-        assert!(tree.set_dir_mode(&path("made"), &identity, wanted).is_err(), "it is a link");
+        assert!(tree.set_dir_mode(&path("made"), &created).is_err(), "it is a link");
         assert_eq!(mode(&outside), before);
         fs::remove_file(&made).unwrap();
         fs::rename(dir.path().join("aside"), &made).unwrap();
-        tree.set_dir_mode(&path("made"), &identity, wanted).unwrap();
+        tree.set_dir_mode(&path("made"), &created).unwrap();
         assert_eq!(mode(&made), 0o501);
+        assert!(tree.set_dir_mode(&path("made"), &created).is_err(), "somebody else has set its mode");
+
+        let created = tree.create_dir(&path("umask"), None).unwrap();
+        let (umask, by_umask) = (dir.path().join("tree/umask"), mode(&dir.path().join("tree")));
+        assert_eq!(mode(&umask), 0o700);
+        tree.set_dir_mode(&path("umask"), &created).unwrap();
+        assert_eq!(mode(&umask), by_umask);
     }
 
     #[test]
