@@ -124,6 +124,26 @@ fn a_file_that_grows_is_stored_as_long_as_it_was_when_it_was_opened() {
 }
 
 #[test]
+fn a_file_for_which_there_is_no_space_is_refused_before_anything_is_stored() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("from")).unwrap();
+    fs::write(lab.path("from/small"), "content").unwrap();
+    File::create(lab.path("from/large\n")).unwrap().set_len(12 << 40).unwrap();
+    let [from, small, large] = ["from", "from/small", "from/large\n"].map(|name| lab.text(name));
+    for arguments in [&["import", &from][..], &["put", &small, &large]] {
+        let output = ends(&command(&lab.data, arguments));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{told}");
+        let words = [r"large\n has 12.00 TiB", "free some space", lab.data.to_str().unwrap()];
+        words.iter().for_each(|word| assert!(told.contains(word), "{told:?} has no {word:?}"));
+        assert_eq!((lab.ok(&["ls", "--blobs"]), lab.ok(&["ls"])), (String::new(), String::new()));
+    }
+    // A hole of a length that there is space for is a file like any other.
+    File::options().write(true).open(large).unwrap().set_len(64 << 20).unwrap();
+    assert_eq!(import(&lab, &[])["bytes_in"], (64 << 20) + "content".len());
+}
+
+#[test]
 fn names_of_any_bytes_come_back() {
     use std::os::unix::ffi::OsStrExt as _;
     let lab = Lab::new();

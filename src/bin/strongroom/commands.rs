@@ -16,6 +16,7 @@ use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, shown, size};
 use crate::pins::{Existing, NewPin};
+use crate::space::Space;
 use crate::transfer::SpecialBits;
 use crate::{check, collect, pins, transfer};
 
@@ -187,6 +188,8 @@ pub enum Failure {
     Key(KeyError),
     /// A file that is not the store's.
     File(PathBuf, io::Error),
+    /// There is not enough space for a file.
+    Full(String),
     /// A document that is not what it should be.
     Document(String),
     /// Verification found so many things.
@@ -201,7 +204,7 @@ impl std::fmt::Display for Failure {
             Self::Store(error) => f.write_str(&told(error)),
             Self::Key(error) => write!(f, "{error}"),
             Self::File(path, error) => write!(f, "{}: {error}", shown(path)),
-            Self::Document(problem) | Self::Usage(problem) => f.write_str(problem),
+            Self::Document(problem) | Self::Usage(problem) | Self::Full(problem) => f.write_str(problem),
             Self::CantOpen(error) => write!(
                 f,
                 "the store can't be opened: {error}; what that said is not known from elsewhere: restore the file from a backup"
@@ -298,7 +301,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin, replace } => {
             let pin = pin.map(|name| NewPin::new(store, &name, existing(replace))).transpose()?;
-            put(store, &files, algorithm.into(), pin, output)?;
+            put(store, &Space::of(data), &files, algorithm.into(), pin, output)?;
         }
         Command::Get { blob, output: to } => {
             let blob = store.get(&resolve(store, &blob)?)?;
@@ -361,7 +364,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { from, name, replace } => {
             let name = name.map_or_else(|| folder_name(&from), Ok)?;
-            transfer::import(store, &from, &name, existing(replace), output)?.print(&name, output);
+            transfer::import(store, data, &from, &name, existing(replace), output)?.print(&name, output);
         }
         Command::Export { name, to, special_bits } => {
             let bits = if special_bits { SpecialBits::Set } else { SpecialBits::Drop };
@@ -398,6 +401,7 @@ fn existing(replace: bool) -> Existing {
 
 fn put(
     store: &Store,
+    space: &Space,
     files: &[PathBuf],
     algorithm: Algorithm,
     mut pin: Option<NewPin<'_>>,
@@ -406,8 +410,16 @@ fn put(
     if pin.is_some() && files.len() > 1 {
         return Err(Failure::Document("--pin takes one file".into()));
     }
+    for path in files.iter().filter(|path| !is_standard_input(path)) {
+        // What can't be opened is told when its turn has come.
+        if let Ok(metadata) = fs::metadata(path)
+            && metadata.is_file()
+        {
+            space.check(path, metadata.len())?;
+        }
+    }
     for path in files {
-        let digest = if path == Path::new("-") {
+        let digest = if is_standard_input(path) {
             store.put_reader(io::stdin().lock(), algorithm)?
         } else {
             let file = fs::File::open(path).map_err(at(path))?;
@@ -425,6 +437,10 @@ fn put(
         });
     }
     Ok(())
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 fn stat_json(stat: &strongroom::Stat) -> serde_json::Value {

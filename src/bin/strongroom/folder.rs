@@ -8,14 +8,21 @@ use crate::document::{Kind, Row, Writer};
 use crate::output::Output;
 use crate::path::{RawPath, TreePath};
 use crate::pins::NewPin;
+use crate::space::Space;
 use crate::transfer::{Job, LeftOut, Report, Why, store_files};
 use crate::tree::Tree;
 
 /// Stores a folder.
-pub fn import(store: &Store, tree: &mut Tree, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
+pub fn import(
+    store: &Store,
+    space: &Space,
+    tree: &mut Tree,
+    pin: NewPin<'_>,
+    output: &Output,
+) -> Result<Report, Failure> {
     let mut left_out = LeftOut::default();
     let Walked { dirs, links, files } = walk(tree, &mut left_out)?;
-    let files = store_files(store, tree, files, output, &mut left_out)?;
+    let files = store_files(store, space, tree, files, output, &mut left_out)?;
     let mut document = Writer::new(store, pin);
     for (path, mode) in dirs {
         document.add(&Row::new(Kind::Dir, &path, mode), None)?;

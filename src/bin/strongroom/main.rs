@@ -16,6 +16,7 @@ mod output;
 mod path;
 mod pins;
 mod plan;
+mod space;
 mod transfer;
 mod tree;
 
@@ -68,7 +69,7 @@ fn code_of(failure: &Failure) -> u8 {
         Failure::Store(Error::KeyRequired { .. } | Error::NotEncrypted { .. } | Error::Key { .. })
         | Failure::Key(_) => KEY,
         Failure::Usage(_) => USAGE,
-        Failure::Store(Error::Full { .. }) => FULL,
+        Failure::Store(Error::Full { .. }) | Failure::Full(_) => FULL,
         Failure::Store(Error::Locked { .. }) => LOCKED,
         _ => FAILED,
     }

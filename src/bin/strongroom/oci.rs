@@ -16,6 +16,7 @@ use crate::output::{Output, shown};
 use crate::path::TreePath;
 use crate::pins::{HELD_MAX, NewPin};
 use crate::plan::{Entry, Plan};
+use crate::space::Space;
 use crate::transfer::{Job, LeftOut, Report, Why, store_files};
 use crate::tree::Tree;
 
@@ -59,7 +60,13 @@ pub fn is_layout(tree: &mut Tree) -> Result<bool, Failure> {
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
-pub fn import(store: &Store, tree: &mut Tree, pin: NewPin<'_>, output: &Output) -> Result<Report, Failure> {
+pub fn import(
+    store: &Store,
+    space: &Space,
+    tree: &mut Tree,
+    pin: NewPin<'_>,
+    output: &Output,
+) -> Result<Report, Failure> {
     let marker = content(tree, MARKER, MARKER_MAX)?;
     if parse::<Marker>(&marker).is_none() {
         return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
@@ -75,7 +82,7 @@ pub fn import(store: &Store, tree: &mut Tree, pin: NewPin<'_>, output: &Output) 
         let problem = format!("the layout has {} blobs: {} can be imported under one name", jobs.len(), HELD_MAX - 1);
         return Err(Failure::Document(problem));
     }
-    let blobs = store_files(store, tree, jobs, output, &mut left_out)?;
+    let blobs = store_files(store, space, tree, jobs, output, &mut left_out)?;
     let mut digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
     digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&index, Algorithm::Sha256)?;

@@ -14,6 +14,7 @@ use crate::output::{Output, shown, size};
 use crate::path::{RawPath, TreePath};
 use crate::pins::{Existing, NewPin};
 use crate::plan::Plan;
+use crate::space::Space;
 use crate::tree::{Staging, Tree};
 use crate::{folder, oci};
 
@@ -129,11 +130,13 @@ pub struct Stored {
 /// Stores files; returns them in the same order, without those that are left out.
 pub fn store_files(
     store: &Store,
+    space: &Space,
     tree: &mut Tree,
     jobs: Vec<Job>,
     output: &Output,
     left_out: &mut LeftOut,
 ) -> Result<Vec<Stored>, Failure> {
+    jobs.iter().try_for_each(|job| space.check(&tree.whole(&job.path), job.len))?;
     let progress = output.bytes(jobs.iter().fold(0, |bytes, job| bytes.saturating_add(job.len)));
     let queue = Mutex::new((tree, jobs.into_iter().enumerate()));
     // One at a time, so that few descriptors are open, and files of a directory are opened one after the other.
@@ -179,12 +182,19 @@ pub fn store_files(
 }
 
 /// Stores a folder, or an image layout, under a name.
-pub fn import(store: &Store, from: &Path, name: &str, existing: Existing, output: &Output) -> Result<Report, Failure> {
+pub fn import(
+    store: &Store,
+    data: &Path,
+    from: &Path,
+    name: &str,
+    existing: Existing,
+    output: &Output,
+) -> Result<Report, Failure> {
     let pin = NewPin::new(store, name, existing)?;
     let mut tree = Tree::open(from)?;
     let before = store.usage()?.live_bytes;
     let import = if oci::is_layout(&mut tree)? { oci::import } else { folder::import };
-    let report = import(store, &mut tree, pin, output)?;
+    let report = import(store, &Space::of(data), &mut tree, pin, output)?;
     Ok(Report { bytes_stored: store.usage()?.live_bytes.saturating_sub(before), ..report })
 }
 

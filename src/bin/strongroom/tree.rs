@@ -158,8 +158,8 @@ impl Tree {
         Ok(self.unless_changed(path, target)?.map(std::ffi::CString::into_bytes))
     }
 
-    /// Creates a directory, which is the owner's alone until its mode is [set](Self::set_dir_mode). Without a mode, that
-    /// is what the umask leaves.
+    /// Creates a directory, which is the owner's alone until its mode is [set](Self::set_dir_mode). Without a mode, it
+    /// gets what the umask leaves.
     pub fn create_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Made, Failure> {
         self.make_dir(path, mode).map_err(|errno| self.failed(path, errno))
     }

@@ -112,7 +112,7 @@ fn an_import_reads_nothing_outside_of_its_folder_and_is_exported_as_it_was() {
         }
         let before = snapshot(&from);
         let is_layout = ["oci-layout", "index.json"].iter().all(|name| from.join(name).is_file());
-        let result = transfer::import(&lab.store, &from, "case", Existing::Replace, &lab.output);
+        let result = transfer::import(&lab.store, lab.dir.path(), &from, "case", Existing::Replace, &lab.output);
         assert_eq!(snapshot(&from), before, "the import changed something");
         let Ok(report) = result else { return };
         imported += 1;

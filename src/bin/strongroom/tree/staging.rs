@@ -4,9 +4,9 @@
 //! staging directory is ours, nobody else may write to it, and it has no ACL, as is verified of its descriptor before
 //! anything is made in it. So nothing of what is in it is anybody else's, and nobody exchanges it.
 //!
-//! What is in the root of the staging directory is moved when all is complete, and replaces nothing. Directories are the
-//! owner's alone until all are moved. So what has to be taken back then is what was made, and nothing else, and they
-//! can be moved without the right to write to them that their modes may not give.
+//! What is in the root of the staging directory is moved when all is complete, and replaces nothing. Directories are
+//! the owner's alone until all are moved. So what has to be taken back then is what was made, and nothing else, and
+//! they can be moved without the right to write to them that their modes may not give.
 
 use std::io;
 
