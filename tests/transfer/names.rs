@@ -50,6 +50,10 @@ fn a_shorter_import_takes_the_place_of_a_longer_one() {
     store.close().unwrap();
     assert_eq!(lab.export("f"), 0);
     assert_alike(&lab.path("small"), &lab.path("to"));
+    let listed = rows(&lab.data, &["ls"]);
+    let listed = listed.iter().map(|row| (row["name"].as_str().unwrap(), row["incomplete"].as_bool().unwrap()));
+    assert_eq!(Vec::from_iter(listed), [("f", false), ("g", false), ("h", true)]);
+    assert!(lab.ok(&["ls"]).lines().any(|line| line.starts_with("h ") && line.contains("incomplete")));
     lab.ok(&["import", &lab.text("small"), "--name", "f", "--replace"]);
     lab.ok(&["rm", "h"]);
     lab.ok(&["rm", "g"]);

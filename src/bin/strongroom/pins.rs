@@ -11,7 +11,7 @@ use serde_json::json;
 use strongroom::{Digest, Error, PinOptions, Store};
 
 use crate::commands::Failure;
-use crate::output::Output;
+use crate::output::{Output, tell};
 
 /// So many blobs does a pin hold at most, besides the one it names.
 pub const HELD_MAX: usize = 65_535;
@@ -26,13 +26,15 @@ pub enum Existing {
     Replace,
 }
 
-/// A pin that is about to be set.
+/// A pin that is about to be set. Until it is, the parts that it holds go when this is dropped.
 #[derive(Debug)]
 pub struct NewPin<'a> {
     store: &'a Store,
     name: String,
     replaces: Option<Digest>,
+    /// The pins of the parts, and of them those that were not there before.
     parts: BTreeSet<String>,
+    new_parts: Vec<String>,
 }
 
 impl<'a> NewPin<'a> {
@@ -50,21 +52,24 @@ impl<'a> NewPin<'a> {
             (Existing::Refuse, Some(digest)) => Err(Failure::Document(format!(
                 "there is a pin {name:?} already, of {digest}: give another name, or replace it with --replace"
             ))),
-            _ => Ok(Self { store, name: name.to_owned(), replaces, parts: BTreeSet::new() }),
+            _ => Ok(Self { store, name: name.to_owned(), replaces, parts: BTreeSet::new(), new_parts: Vec::new() }),
         }
     }
 
     /// Holds a part of what the pin is to name.
     pub fn hold_part(&mut self, part: &Digest, references: Vec<Digest>) -> Result<(), Failure> {
         let name = format!("{}#{part}", self.name);
+        let is_new = matches!(self.store.get_pin(&name), Err(Error::PinNotFound { .. }));
         self.store.pin(&name, part, PinOptions::new().references(references))?;
+        self.new_parts.extend(is_new.then(|| name.clone()));
         self.parts.insert(name);
         Ok(())
     }
 
     /// Sets the pin, and removes the parts of what was pinned before. Returns what was.
-    pub fn set(self, digest: &Digest, options: PinOptions) -> Result<Option<Digest>, Failure> {
+    pub fn set(mut self, digest: &Digest, options: PinOptions) -> Result<Option<Digest>, Failure> {
         self.store.pin(&self.name, digest, options)?;
+        self.new_parts.clear();
         for part in parts(self.store, &self.name)? {
             if !self.parts.contains(&part) {
                 self.store.unpin(&part)?;
@@ -74,18 +79,36 @@ impl<'a> NewPin<'a> {
     }
 }
 
-/// Lists the pins that are not parts of an import.
+impl Drop for NewPin<'_> {
+    fn drop(&mut self) {
+        for part in &self.new_parts {
+            if let Err(error) = self.store.unpin(part) {
+                return tell(&format!("a part stays pinned: {error}; `strongroom rm` removes it by the import's name"));
+            }
+        }
+    }
+}
+
+/// Lists the pins that are not parts of an import, and the names of which there are parts alone: an import was killed.
 pub fn list(store: &Store, output: &Output) -> Result<(), Failure> {
+    let mut incomplete = None;
     for name in names(store, None) {
         let name = name?;
-        if is_part(&name) {
+        if let Some(whole) = whole(&name) {
+            if incomplete.as_deref() != Some(whole) && matches!(store.get_pin(whole), Err(Error::PinNotFound { .. })) {
+                let document = json!({
+                    "name": whole, "digest": null, "references": 0, "expires_in_seconds": null, "incomplete": true,
+                });
+                output.row(&document, || format!("{whole:<40} incomplete: import it again, or remove it with rm"));
+                incomplete = Some(whole.to_owned());
+            }
             continue;
         }
         // It may have been removed since it was listed.
         let Ok(pin) = store.get_pin(&name) else { continue };
         let document = json!({
             "name": pin.name, "digest": pin.digest.to_string(), "references": pin.references.len(),
-            "expires_in_seconds": pin.expires_in.map(|left| left.as_secs()),
+            "expires_in_seconds": pin.expires_in.map(|left| left.as_secs()), "incomplete": false,
         });
         output.row(&document, || format!("{:<40} {} +{}", pin.name, pin.digest, pin.references.len()));
     }
@@ -116,14 +139,15 @@ pub fn remove(store: &Store, name: &str, blobs: bool, output: &Output) -> Result
     Ok(())
 }
 
-/// Whether a name is one that holds a part of an import.
-fn is_part(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(_, digest)| digest.parse::<Digest>().is_ok())
+/// The name of the import whose part a name holds, where it is such a name.
+fn whole(name: &str) -> Option<&str> {
+    let (whole, digest) = name.rsplit_once('#')?;
+    digest.parse::<Digest>().is_ok().then_some(whole)
 }
 
 /// Refuses the names of parts.
 fn check(name: &str) -> Result<(), Failure> {
-    if !is_part(name) {
+    if whole(name).is_none() {
         return Ok(());
     }
     Err(Failure::Document(format!("{name:?} is the name of a part of an import, which comes and goes with that")))
@@ -157,4 +181,34 @@ fn names(store: &Store, mut after: Option<String>) -> impl Iterator<Item = Resul
         after = Some(page.next()?);
         after.clone().map(Ok)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom::{Algorithm, Options};
+
+    use super::*;
+
+    #[test]
+    fn parts_of_what_is_not_pinned_in_the_end_are_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options::new().create(true).open(dir.path().join("store")).unwrap();
+        let digests = ["one", "two", "three"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
+        let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
+        pin.hold_part(&digests[0], Vec::new()).unwrap();
+        assert_eq!(store.pins(None, 10).unwrap().len(), 1);
+        drop(pin);
+        assert!(store.pins(None, 10).unwrap().is_empty());
+
+        let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
+        pin.hold_part(&digests[0], Vec::new()).unwrap();
+        pin.set(&digests[1], PinOptions::new()).unwrap();
+        let before = store.pins(None, 10).unwrap();
+        assert_eq!(before.len(), 2);
+        let mut pin = NewPin::new(&store, "f", Existing::Replace).unwrap();
+        pin.hold_part(&digests[0], Vec::new()).unwrap();
+        pin.hold_part(&digests[2], Vec::new()).unwrap();
+        drop(pin);
+        assert_eq!(store.pins(None, 10).unwrap(), before, "what is pinned keeps its parts");
+    }
 }

@@ -7,7 +7,7 @@ use rustix::fs::statvfs;
 use crate::commands::Failure;
 use crate::output::{shown, size};
 
-/// Whether there is space for less than this shows when it is stored: it may be compressed, and fills no disk by itself.
+/// Whether there is space for less than this shows when it is stored: it may be compressed, and fills no disk alone.
 const SMALL: u64 = 16 << 20;
 
 /// How much there was at one time.
