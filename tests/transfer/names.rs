@@ -103,6 +103,38 @@ fn the_names_of_parts_are_not_the_users() {
 }
 
 #[test]
+fn a_digest_is_no_name_of_a_pin() {
+    let lab = Lab::new();
+    let digest = lab.put("content", None);
+    let missing = format!("sha256:{}", "ab".repeat(32));
+    fs::create_dir(lab.path(&digest)).unwrap();
+    fs::create_dir(lab.path("from")).unwrap();
+    let (from, named, file) = (lab.text("from"), lab.text(&digest), lab.text("file"));
+    for name in [&digest, &missing] {
+        for arguments in [
+            &["pin", name, &digest][..],
+            &["put", &file, "--pin", name],
+            &["import", &from, "--name", name],
+            &["import", &named],
+        ] {
+            refused(&lab.data, arguments, 1, &["is a digest", "another name"]);
+        }
+    }
+    assert_eq!(lab.ok(&["ls"]), "");
+
+    // As earlier versions let them be.
+    let store = Store::open(&lab.data).unwrap();
+    let content = digest.parse().unwrap();
+    [&digest, &missing].iter().for_each(|name| store.pin(name, &content, PinOptions::new()).unwrap());
+    store.close().unwrap();
+    lab.ok(&["rm", &missing]);
+    lab.ok(&["rm", &digest]);
+    assert_eq!(lab.ok(&["ls"]), "");
+    lab.ok(&["rm", &digest]);
+    assert_eq!(code(&lab.data, &["rm", &digest]), 3);
+}
+
+#[test]
 fn removing_a_large_import_removes_what_its_parts_held() {
     let lab = Lab::new();
     let from = lab.path("from");

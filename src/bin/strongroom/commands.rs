@@ -456,7 +456,13 @@ fn folder_name(path: &Path) -> Result<String, Failure> {
 
 fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
     let Ok(digest) = text.parse() else { return pins::remove(store, text, blobs, output) };
-    store.remove(&digest)?;
+    match store.remove(&digest) {
+        // Earlier versions let a pin have such a name.
+        Err(Error::BlobNotFound { .. } | Error::BlobInUse { .. }) if store.get_pin(text).is_ok() => {
+            return pins::remove(store, text, blobs, output);
+        }
+        other => other?,
+    }
     output.print(&json!({ "removed": digest.to_string() }), "");
     Ok(())
 }

@@ -41,6 +41,10 @@ impl<'a> NewPin<'a> {
     /// Checks the name, and that there is no pin of it yet, or that it may be replaced.
     pub fn new(store: &'a Store, name: &str, existing: Existing) -> Result<Self, Failure> {
         check(name)?;
+        if name.parse::<Digest>().is_ok() {
+            let problem = "is a digest, which commands take for the blob: give the pin another name";
+            return Err(Failure::Document(format!("{name:?} {problem}")));
+        }
         if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
             return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: NAME_MAX }.into());
         }
