@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
-use command::{assert_alike, code, command, ok, refused, rows, strongroom};
+use command::{assert_alike, code, command, ends, limited, ok, refused, rows, strongroom};
 
 #[test]
 fn a_file_goes_in_and_comes_out() {
@@ -246,6 +246,25 @@ fn a_full_standard_error_changes_no_exit_code() {
     assert_eq!(code(&["cat", "nothing", "--key-file", key.to_str().unwrap()]), Some(3));
     assert_eq!(code(&["get", "nothing", "out", "--key-file", key.to_str().unwrap()]), Some(3));
     assert_eq!(code(&["no-command"]), Some(2));
+}
+
+#[test]
+fn a_full_disk_is_told_by_the_exit_code_whichever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file, out) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("out"));
+    ok(&data, &["init"]);
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    ok(&data, &["put", file.to_str().unwrap(), "--pin", "it"]);
+    let to_full = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        command(&data, arguments).stdout(full).status().unwrap().code()
+    };
+    for arguments in [&["cat", "it"][..], &["ls"], &["--json", "stat"]] {
+        assert_eq!(to_full(arguments), Some(5), "{arguments:?}");
+    }
+    let output = ends(&limited("-f 20", &data, &["get", "it", out.to_str().unwrap()]));
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!out.exists());
 }
 
 /// A command with a key.

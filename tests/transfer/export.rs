@@ -176,7 +176,7 @@ fn an_export_that_fails_leaves_nothing_and_keeps_what_is_there() {
     let to = lab.path("to");
     // Blocks of 512 bytes, or of 1024.
     let output = ends(&limited("-f 2", &lab.data, &["export", "f", &lab.text("to")]));
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     lab.ok(&["export", "f", &lab.text("to")]);
     assert_eq!(fs::read_dir(&to).unwrap().count(), 3);

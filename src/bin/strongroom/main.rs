@@ -20,7 +20,7 @@ mod space;
 mod transfer;
 mod tree;
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -70,7 +70,14 @@ fn code_of(failure: &Failure) -> u8 {
         | Failure::Key(_) => KEY,
         Failure::Usage(_) => USAGE,
         Failure::Store(Error::Full { .. }) | Failure::Full(_) => FULL,
+        Failure::File(_, error) if is_full(error) => FULL,
+        Failure::Store(Error::Io { source, .. }) if is_full(source) => FULL,
         Failure::Store(Error::Locked { .. }) => LOCKED,
         _ => FAILED,
     }
+}
+
+/// Whether a file could not become longer: the disk or the quota is full, or it may not (`ulimit -f`).
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
