@@ -5,7 +5,7 @@
 mod command;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -194,6 +194,12 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(ok(&data, &["stat"]).contains("2000"), "all were stored");
+
+    fs::write(&files[0], vec![7; 5 << 20]).unwrap();
+    ok(&data, &["put", &files[0], "--pin", "long"]);
+    let mut child = command(&data, &["cat", "long"]).stderr(Stdio::inherit()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 1000]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -231,6 +237,9 @@ fn what_a_name_stands_for_is_replaced_only_when_that_is_asked_for() {
     assert_eq!(replaced(&["import", from, "--name", "new", "--replace"]), serde_json::Value::Null);
     assert_eq!(replaced(&["put", file]), serde_json::Value::Null);
     assert_eq!(code(&data, &["put", file, "--replace"]), 2, "there is nothing to replace");
+    for pin in ["f", "another"] {
+        refused(&data, &["put", file, file, "--pin", pin], 2, &["one file"]);
+    }
 }
 
 #[test]

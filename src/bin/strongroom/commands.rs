@@ -300,6 +300,9 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Key(command) => encryption::key(store, data, command, output)?,
         Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin, replace } => {
+            if pin.is_some() && files.len() > 1 {
+                return Err(Failure::Usage("--pin takes one file".into()));
+            }
             let pin = pin.map(|name| NewPin::new(store, &name, existing(replace))).transpose()?;
             put(store, &Space::of(data), &files, algorithm.into(), pin, output)?;
         }
@@ -316,7 +319,11 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Cat { blob } => {
             let blob = store.get(&resolve(store, &blob)?)?;
             let standard_output = Path::new("standard output");
-            copy(&blob, &mut io::stdout().lock(), standard_output, &ProgressBar::hidden())?;
+            match copy(&blob, &mut io::stdout().lock(), standard_output, &ProgressBar::hidden()) {
+                // The reader has seen enough, as `head` has.
+                Err(Failure::File(_, error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                other => other?,
+            }
         }
         Command::Ls { blobs: false } => pins::list(store, output)?,
         Command::Ls { blobs: true } => {
@@ -407,9 +414,6 @@ fn put(
     mut pin: Option<NewPin<'_>>,
     output: &Output,
 ) -> Result<(), Failure> {
-    if pin.is_some() && files.len() > 1 {
-        return Err(Failure::Document("--pin takes one file".into()));
-    }
     for path in files.iter().filter(|path| !is_standard_input(path)) {
         // What can't be opened is told when its turn has come.
         if let Ok(metadata) = fs::metadata(path)
