@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strongroom::{DamagedBlob, Error, Finding, GoOn, Scrub, ScrubOptions, Store};
 
-use crate::commands::{Failure, open};
+use crate::commands::{Failure, after_reading, open};
 use crate::keys::KeySource;
 use crate::output::{Output, size};
 
@@ -59,7 +59,7 @@ pub fn fsck(data: &Path, source: Option<&KeySource>, repair: bool, output: &Outp
     };
     if !repair {
         verify(&store, output)?;
-        return Ok(store.close()?);
+        return after_reading(store.close());
     }
     let (progress, mut tell) = bar(output);
     let report = store.repair(&mut tell)?;

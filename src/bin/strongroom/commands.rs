@@ -160,6 +160,21 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it changes nothing in a store.
+    fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Get { .. }
+                | Self::Cat { .. }
+                | Self::Ls { .. }
+                | Self::Stat { .. }
+                | Self::Verify
+                | Self::Export { .. }
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Named {
     Sha256,
@@ -273,8 +288,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Fsck { repair } => check::fsck(&data, source.as_ref(), repair, &output)?,
         with_store => {
             let store = open(&data, source.as_ref())?;
+            let only_reads = with_store.only_reads();
             command(&store, &data, with_store, &output)?;
-            store.close()?;
+            let closed = store.close();
+            if only_reads { after_reading(closed)? } else { closed? }
         }
     }
     output.finish().map_err(at(Path::new("standard output")))
@@ -283,6 +300,14 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// Opens the store.
 pub fn open(data: &Path, source: Option<&KeySource>) -> Result<Store, Failure> {
     Ok(options(source)?.open(data)?)
+}
+
+/// What a command makes of how closing went after it has only read: a full disk takes nothing from what it has told.
+pub fn after_reading(closed: Result<(), Error>) -> Result<(), Failure> {
+    match closed {
+        Err(Error::Full { .. }) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// The default options, with the key that is given.
@@ -469,4 +494,30 @@ fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Fai
     }
     output.print(&json!({ "removed": digest.to_string() }), "");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_on_closing_fails_no_command_that_only_reads() {
+        let path = PathBuf::from("log");
+        assert!(after_reading(Err(Error::Full { path: path.clone() })).is_ok());
+        assert!(after_reading(Err(Error::Locked { path })).is_err());
+        for (arguments, expected) in [
+            (&["cat", "it"][..], true),
+            (&["get", "it", "to"], true),
+            (&["export", "it", "to"], true),
+            (&["ls"], true),
+            (&["stat"], true),
+            (&["verify"], true),
+            (&["put", "file"], false),
+            (&["rm", "it"], false),
+            (&["import", "from"], false),
+        ] {
+            let parsed = Arguments::parse_from([&["strongroom"], arguments].concat());
+            assert_eq!(parsed.command.only_reads(), expected, "{arguments:?}");
+        }
+    }
 }
