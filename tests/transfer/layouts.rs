@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use strongroom::{Algorithm, Digest};
 
-use crate::command::{assert_alike, command, ends, limited};
+use crate::command::{assert_alike, code, command, ends, limited};
 use crate::import::{import, left_out, pipe};
 use crate::lab::{Lab, names_of};
 
@@ -132,6 +132,20 @@ fn an_index_is_one_before_it_is_imported() {
     assert_eq!(import(&lab, &[])["files"], 3);
     assert_eq!(lab.export("from"), 0);
     assert_alike(&from, &lab.path("to"));
+}
+
+#[test]
+fn what_follows_a_blob_unlike_its_name_is_not_imported_any_more() {
+    let (lab, from) = layout();
+    let blobs = from.join("blobs/sha256");
+    for n in 0..2000 {
+        let content = n.to_string();
+        fs::write(blobs.join(Digest::of(Algorithm::Sha256, content.as_bytes()).hex()), content).unwrap();
+    }
+    fs::write(blobs.join("0".repeat(64)), "another").unwrap();
+    assert_eq!(code(&lab.data, &["import", &lab.text("from")]), 4);
+    let stored = lab.ok(&["ls", "--blobs"]).lines().count();
+    assert!(stored < 1000, "{stored}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What importing and exporting folders and image layouts have in common.
 
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 
 use rustix::fs::Mode;
 use serde_json::json;
@@ -146,28 +148,22 @@ pub fn store_files(
         let opened = queue.0.open_file(&job.path);
         Some((number, job, opened))
     };
-    let work = || {
+    let mut done = at_once(Builder::new, |stop| {
         let mut done = Vec::new();
-        while let Some((number, Job { path, expect, .. }, opened)) = next() {
+        while !stop.load(Ordering::Relaxed)
+            && let Some((number, Job { path, expect, .. }, opened)) = next()
+        {
             let stored = match opened? {
                 None => Err(path),
                 Some(opened) => {
-                    let mut content = opened.file.take(opened.len);
+                    let mut content = Until { reader: opened.file, stop }.take(opened.len);
                     let digest = store.put_reader(progress.wrap_read(&mut content), expect)?;
                     Ok(Stored { path, mode: opened.mode, digest, len: opened.len - content.limit() })
                 }
             };
             done.push((number, stored));
         }
-        Ok::<_, Failure>(done)
-    };
-    let mut done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        let mut done = Vec::new();
-        for worker in workers {
-            done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok::<_, Failure>(done)
+        Ok(done)
     })?;
     progress.finish_and_clear();
     done.sort_unstable_by_key(|(number, _)| *number);
@@ -179,6 +175,47 @@ pub fn store_files(
         }
     }
     Ok(all)
+}
+
+/// Works in [`WORKERS`] threads, or in as many as there may be. Once one of them fails, the others are told to stop.
+fn at_once<T: Send>(
+    thread: impl Fn() -> Builder,
+    work: impl Fn(&AtomicBool) -> Result<Vec<T>, Failure> + Sync,
+) -> Result<Vec<T>, Failure> {
+    let (stop, failure) = (AtomicBool::new(false), Mutex::new(None));
+    let work = || {
+        work(&stop).unwrap_or_else(|error| {
+            stop.store(true, Ordering::Relaxed);
+            if let Ok(mut first) = failure.lock() {
+                first.get_or_insert(error);
+            }
+            Vec::new()
+        })
+    };
+    let done = std::thread::scope(|scope| {
+        let more: Vec<_> = (1..WORKERS).map_while(|_| thread().spawn_scoped(scope, work).ok()).collect();
+        let mut done = work();
+        for worker in more {
+            done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    failure.into_inner().ok().flatten().map_or(Ok(done), Err)
+}
+
+/// A reader that fails once it is told to stop.
+struct Until<'a, R> {
+    reader: R,
+    stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Until<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another file has failed"));
+        }
+        self.reader.read(to)
+    }
 }
 
 /// Stores a folder, or an image layout, under a name.
@@ -234,4 +271,32 @@ pub fn plan(store: &Store, name: &str) -> Result<Plan, Failure> {
     let pin = store.get_pin(name)?;
     let document = read(store, &pin.digest, DOCUMENT_MAX)?;
     if oci::is_index(&document) { oci::plan(store, &pin) } else { document::plan(store, name, &document) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_done_also_where_there_may_be_no_more_threads() {
+        let left = Mutex::new(0..100);
+        let work = |_: &AtomicBool| Ok(std::iter::from_fn(|| left.lock().unwrap().next()).collect());
+        let too_large = || Builder::new().stack_size(1 << 60);
+        assert_eq!(at_once(too_large, work).unwrap(), Vec::from_iter(0..100));
+    }
+
+    #[test]
+    fn the_first_failure_is_told_and_stops_what_is_read_meanwhile() {
+        let number = Mutex::new(0..);
+        let work = |stop: &AtomicBool| {
+            if number.lock().unwrap().next() == Some(0) {
+                return Err(Failure::Document("the first".into()));
+            }
+            // It ends because it is told to.
+            let endless = Until { reader: io::repeat(7), stop };
+            io::copy(&mut { endless }, &mut io::sink()).map_err(|error| Failure::Document(error.to_string()))?;
+            Ok(Vec::<()>::new())
+        };
+        assert_eq!(at_once(Builder::new, work).unwrap_err().to_string(), "the first");
+    }
 }
