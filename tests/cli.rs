@@ -6,7 +6,7 @@ mod command;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn a_folder_comes_back_as_it_was() {
     fs::write(from.join("sub/b"), "same").unwrap();
     fs::write(from.join("sub/große"), vec![7; 5 << 20]).unwrap();
     fs::write(from.join("nothing"), "").unwrap();
-    std::os::unix::fs::symlink("../a", from.join("sub/link")).unwrap();
+    symlink("../a", from.join("sub/link")).unwrap();
     fs::set_permissions(from.join("a"), fs::Permissions::from_mode(0o750)).unwrap();
     ok(&data, &["init"]);
     let report: serde_json::Value =
@@ -180,6 +180,32 @@ fn a_store_that_does_not_open_is_checked_all_the_same() {
     refused(&data, &["fsck", "--repair"], 4, &["can't be opened", "LIST"]);
     fs::write(&list, sound).unwrap();
     ok(&data, &["fsck"]);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_of_the_store_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file, outside) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("outside"));
+    ok(&data, &["init"]);
+    fs::write(&file, vec![7; 5 << 20]).unwrap();
+    ok(&data, &["put", file.to_str().unwrap(), "--pin", "it"]);
+    let segment = fs::read_dir(data.join("segments/0000000000")).unwrap().next().unwrap().unwrap().path();
+    for path in [data.join("FORMAT"), data.join("LOCK"), data.join("runs/LIST"), segment] {
+        fs::rename(&path, &outside).unwrap();
+        symlink(&outside, &path).unwrap();
+        let output = strongroom(&data, &["cat", "it"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && told.contains(path.to_str().unwrap()) && told.contains("link"), "{told}");
+        fs::rename(&outside, &path).unwrap();
+        ok(&data, &["cat", "it"]);
+    }
+    // The directory itself may be reached through one.
+    symlink(&data, &outside).unwrap();
+    ok(&outside, &["cat", "it"]);
+    fs::remove_file(data.join("LOCK")).unwrap();
+    symlink(dir.path().join("new"), data.join("LOCK")).unwrap();
+    refused(&data, &["ls"], 1, &["LOCK"]);
+    assert!(!dir.path().join("new").exists());
 }
 
 #[test]

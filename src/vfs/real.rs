@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Vfs for RealVfs {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile(open_no_link(&mut options, path)?)))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -52,13 +52,23 @@ impl Vfs for RealVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         outlive_file_size_limit();
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = open_no_link(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Opens a file, unless a link stands in its place: with that, whoever may write to the directory of a store would have
+/// its process read, change or create a file elsewhere.
+fn open_no_link(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    let opened = options.custom_flags(libc::O_NOFOLLOW).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a link, and a file of a store is none: put the file there itself"),
+        _ => error,
+    })
 }
 
 /// A write past the limit on file sizes (`ulimit -f`) ends a process with the signal SIGXFSZ, unless it ignores that: then the
