@@ -183,6 +183,31 @@ fn a_store_that_does_not_open_is_checked_all_the_same() {
 }
 
 #[test]
+fn names_of_others_have_no_power_over_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(format!("{name}\u{1b}[2J\u{202e}"));
+    let (data, file, key) = (path("data"), path("file"), path("key"));
+    let [file, key] = [&file, &key].map(|path| path.to_str().unwrap());
+    fs::write(file, "content").unwrap();
+    let printed = |arguments: &[&str]| {
+        let output = strongroom(&data, arguments);
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(printed.contains(r"\u{1b}[2J\u{202e}"), "{arguments:?}: {printed:?}");
+        assert!(!printed.contains(['\u{1b}', '\u{202e}']), "{arguments:?}: {printed:?}");
+    };
+    printed(&["ls"]);
+    ok(&data, &["init"]);
+    printed(&["init", "--encrypt", "--key-file", key]);
+    printed(&["put", file, "/nowhere"]);
+    printed(&["ls", "--key-file", key]);
+    fs::write(key, "no key").unwrap();
+    printed(&["ls", "--key-file", key]);
+    fs::remove_file(data.join("runs/LIST")).unwrap();
+    printed(&["ls"]);
+    printed(&["fsck"]);
+}
+
+#[test]
 fn a_link_in_the_place_of_a_file_of_the_store_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let (data, file, outside) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("outside"));

@@ -7,7 +7,7 @@ use strongroom::{DamagedBlob, Error, Finding, GoOn, Scrub, ScrubOptions, Store};
 
 use crate::commands::{Failure, after_reading, open};
 use crate::keys::KeySource;
-use crate::output::{Output, size};
+use crate::output::{Output, escaped, size};
 
 /// So many names of what is affected are printed of each damaged blob.
 const SHOWN: usize = 10;
@@ -102,7 +102,7 @@ fn ended(report: &Scrub) -> Result<(), Failure> {
 
 fn texts(findings: &[Finding], more: u64) -> Vec<String> {
     let more = (more > 0).then(|| format!("{more} more"));
-    findings.iter().map(ToString::to_string).chain(more).collect()
+    findings.iter().map(|finding| escaped(&finding.to_string())).chain(more).collect()
 }
 
 fn document(report: &Scrub) -> Value {
@@ -149,8 +149,8 @@ fn text(report: &Scrub) -> String {
 /// What is said of a damaged blob.
 fn lines_of(blob: &DamagedBlob) -> Vec<String> {
     let name = blob.digest.map_or_else(|| "a blob".into(), |digest| digest.to_string());
-    let mut lines = vec![format!("{name}: {}", blob.error)];
-    let pins = blob.pins.iter().map(|pin| format!("  pin {pin}"));
+    let mut lines = vec![format!("{name}: {}", escaped(&blob.error.to_string()))];
+    let pins = blob.pins.iter().map(|pin| format!("  pin {}", escaped(pin)));
     lines.extend(pins.take(SHOWN));
     for affected in &blob.affected {
         let repository = &affected.repository;

@@ -14,7 +14,7 @@ use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
-use crate::output::{Output, shown, size};
+use crate::output::{Output, escaped, shown, size};
 use crate::pins::{Existing, NewPin};
 use crate::space::Space;
 use crate::transfer::SpecialBits;
@@ -216,13 +216,14 @@ pub enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Store(error) => f.write_str(&told(error)),
-            Self::Key(error) => write!(f, "{error}"),
+            Self::Store(error) => f.write_str(&escaped(&told(error))),
+            Self::Key(error) => f.write_str(&escaped(&error.to_string())),
             Self::File(path, error) => write!(f, "{}: {error}", shown(path)),
             Self::Document(problem) | Self::Usage(problem) | Self::Full(problem) => f.write_str(problem),
             Self::CantOpen(error) => write!(
                 f,
-                "the store can't be opened: {error}; what that said is not known from elsewhere: restore the file from a backup"
+                "the store can't be opened: {}; what that said is not known from elsewhere: restore the file from a backup",
+                escaped(&error.to_string())
             ),
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
         }
@@ -462,7 +463,7 @@ fn put(
         let document = json!({ "digest": digest.to_string(), "file": path.to_string_lossy(), "replaced": replaced });
         output.row(&document, || {
             let replaced = replaced.map_or_else(String::new, |digest| format!(", replaced {digest}"));
-            format!("{digest}  {}{replaced}", path.display())
+            format!("{digest}  {}{replaced}", shown(path))
         });
     }
     Ok(())

@@ -9,7 +9,7 @@ use strongroom::{DataKeyInfo, DomainInfo, Error, GoOn, Options, Rewriting, Store
 
 use crate::commands::{Failure, open};
 use crate::keys::{KeySource, NewKeyOptions, OPTIONS, is_confirmed};
-use crate::output::{Output, size};
+use crate::output::{self, Output, size};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -67,7 +67,7 @@ pub fn init(data: &Path, encrypt: bool, source: Option<&KeySource>, output: &Out
     match Options::new().open(data) {
         Err(Error::NotAStore { .. }) => {}
         Ok(_) | Err(Error::KeyRequired { .. }) => {
-            let problem = format!("{} is a store already: nothing was done", data.display());
+            let problem = format!("{} is a store already: nothing was done", output::shown(data));
             return Err(Failure::Document(problem));
         }
         Err(error) => return Err(error.into()),

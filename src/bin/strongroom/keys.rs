@@ -16,7 +16,7 @@ use strongroom::keys::{KeyProvider, LocalKey, Passphrase};
 use zeroize::Zeroizing;
 
 use crate::commands::{Failure, at};
-use crate::output::tell;
+use crate::output::{shown, tell};
 
 /// The options that give a key, for messages.
 #[cfg(not(feature = "kms"))]
@@ -161,7 +161,7 @@ fn make(path: &Path, data: &Path) -> Result<Arc<dyn KeyProvider>, Failure> {
     tell(&format!(
         "made the key file {}. Keep a copy of it elsewhere, apart from the store's backups: without it, what is in the \
          store is lost.",
-        path.display()
+        shown(path)
     ));
     Ok(Arc::new(key))
 }
@@ -189,7 +189,7 @@ fn line_of(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let first = line(&mut file).map_err(at(path))?;
     let is_more = file.read(&mut [0]).map_err(at(path))? > 0;
     if is_more {
-        return Err(Failure::Document(format!("{} should have the passphrase in one line", path.display())));
+        return Err(Failure::Document(format!("{} should have the passphrase in one line", shown(path))));
     }
     Ok(first)
 }

@@ -72,20 +72,43 @@ pub fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "strongroom: {text}");
 }
 
-/// A path for people. A name that somebody else chose does not get control characters to their terminal.
+/// A path for people.
 pub fn shown(path: &Path) -> String {
-    let mut shown = String::new();
-    for letter in path.to_string_lossy().chars() {
-        if letter.is_control() {
-            shown.extend(letter.escape_default());
+    escaped(&path.to_string_lossy())
+}
+
+/// A text for people. A name that somebody else chose does not get control characters to their terminal, nor what has
+/// it show letters in another order.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        if letter.is_control() || is_bidi_control(letter) {
+            escaped.extend(letter.escape_default());
         } else {
-            shown.push(letter);
+            escaped.push(letter);
         }
     }
-    shown
+    escaped
+}
+
+/// Unicode's `Bidi_Control`.
+fn is_bidi_control(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number of bytes for people.
 pub fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_or_the_order_of_letters_is_escaped() {
+        assert_eq!(shown(Path::new("a\n\u{1b}[2J\u{7f}\u{9b}")), r"a\n\u{1b}[2J\u{7f}\u{9b}");
+        assert_eq!(escaped("a\u{202e}b\u{2066}\u{2069}\u{200f}\u{61c}"), r"a\u{202e}b\u{2066}\u{2069}\u{200f}\u{61c}");
+        assert_eq!(escaped("größe, \u{5d0}\u{5d1} \u{200d}"), "größe, \u{5d0}\u{5d1} \u{200d}");
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use strongroom::{Digest, Error, PinOptions, Store};
 
 use crate::commands::Failure;
-use crate::output::{Output, tell};
+use crate::output::{Output, escaped, tell};
 
 /// So many blobs does a pin hold at most, besides the one it names.
 pub const HELD_MAX: usize = 65_535;
@@ -103,7 +103,9 @@ pub fn list(store: &Store, output: &Output) -> Result<(), Failure> {
                 let document = json!({
                     "name": whole, "digest": null, "references": 0, "expires_in_seconds": null, "incomplete": true,
                 });
-                output.row(&document, || format!("{whole:<40} incomplete: import it again, or remove it with rm"));
+                output.row(&document, || {
+                    format!("{:<40} incomplete: import it again, or remove it with rm", escaped(whole))
+                });
                 incomplete = Some(whole.to_owned());
             }
             continue;
@@ -114,7 +116,7 @@ pub fn list(store: &Store, output: &Output) -> Result<(), Failure> {
             "name": pin.name, "digest": pin.digest.to_string(), "references": pin.references.len(),
             "expires_in_seconds": pin.expires_in.map(|left| left.as_secs()), "incomplete": false,
         });
-        output.row(&document, || format!("{:<40} {} +{}", pin.name, pin.digest, pin.references.len()));
+        output.row(&document, || format!("{:<40} {} +{}", escaped(&pin.name), pin.digest, pin.references.len()));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use strongroom::{Digest, Expect, Store};
 
 use crate::commands::Failure;
 use crate::document::{self, DOCUMENT_MAX, read};
-use crate::output::{Output, shown, size};
+use crate::output::{Output, escaped, shown, size};
 use crate::path::{RawPath, TreePath};
 use crate::pins::{Existing, NewPin};
 use crate::plan::Plan;
@@ -48,6 +48,7 @@ impl Report {
             "left_out": told, "left_out_count": left_out.count,
         });
         let (read, anew) = (size(*bytes_in), size(*bytes_stored));
+        let name = escaped(name);
         let mut lines = vec![format!(
             "{name}: {files} files, {read} ({bytes_in} bytes) in, {anew} ({bytes_stored} bytes) stored anew"
         )];
@@ -246,7 +247,7 @@ pub struct Exported {
 impl Exported {
     pub fn print(&self, name: &str, output: &Output) {
         let Self { files, dropped } = self;
-        let mut text = format!("{name}: {files} files");
+        let mut text = format!("{}: {files} files", escaped(name));
         if *dropped > 0 {
             text += &format!("\nleft out: the special bits of {dropped} modes; --special-bits sets them");
         }
