@@ -135,6 +135,23 @@ fn an_index_is_one_before_it_is_imported() {
 }
 
 #[test]
+fn a_layout_without_what_its_index_names_is_refused() {
+    let (lab, from) = layout();
+    let [there, missing] = [&b"layer"[..], b"missing"].map(|content| Digest::of(Algorithm::Sha256, content));
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{there}"}},{{"digest":"{missing}"}}]}}"#);
+    fs::write(from.join("index.json"), index).unwrap();
+    let blob = from.join("blobs/sha256").join(missing.hex());
+    let words = ["index.json", &missing.to_string()];
+    refused(&lab, &words);
+    symlink(lab.outside.join("secret"), &blob).unwrap();
+    refused(&lab, &words);
+    assert_eq!(lab.ok(&["ls", "--blobs"]), "");
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, "missing").unwrap();
+    assert_eq!(import(&lab, &[])["files"], 4);
+}
+
+#[test]
 fn what_follows_a_blob_unlike_its_name_is_not_imported_any_more() {
     let (lab, from) = layout();
     let blobs = from.join("blobs/sha256");

@@ -222,7 +222,8 @@ impl std::fmt::Display for Failure {
             Self::Document(problem) | Self::Usage(problem) | Self::Full(problem) => f.write_str(problem),
             Self::CantOpen(error) => write!(
                 f,
-                "the store can't be opened: {}; what that said is not known from elsewhere: restore the file from a backup",
+                "the store can't be opened: {}; what that said is not known from elsewhere: restore the file from a \
+                 backup",
                 escaped(&error.to_string())
             ),
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),

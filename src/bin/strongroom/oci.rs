@@ -8,7 +8,7 @@ use std::io::Read as _;
 use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use strongroom::{Algorithm, Digest, Pin, PinOptions, Store};
+use strongroom::{Algorithm, Digest, Expect, Pin, PinOptions, Store};
 
 use crate::commands::{Failure, at};
 use crate::document::{parse, read};
@@ -72,18 +72,24 @@ pub fn import(
         return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
     }
     let index = content(tree, INDEX, INDEX_MAX)?;
-    let is_index = |index: &Index| index.version == 2 && index.manifests.iter().all(|entry| is_digest(&entry.digest));
-    if !parse(&index).as_ref().is_some_and(is_index) {
-        return Err(Failure::Document("the index.json file is no image index".into()));
-    }
+    let manifests =
+        manifests(&index).ok_or_else(|| Failure::Document("the index.json file is no image index".into()))?;
     let mut left_out = LeftOut::default();
     let jobs = jobs(tree, &mut left_out)?;
     if jobs.len() >= HELD_MAX {
         let problem = format!("the layout has {} blobs: {} can be imported under one name", jobs.len(), HELD_MAX - 1);
         return Err(Failure::Document(problem));
     }
+    check_present(
+        &manifests,
+        jobs.iter().filter_map(|job| match job.expect {
+            Expect::Digest(digest) => Some(digest),
+            _ => None,
+        }),
+    )?;
     let blobs = store_files(store, space, tree, jobs, output, &mut left_out)?;
     let mut digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+    check_present(&manifests, digests.iter().copied())?;
     digests.push(store.put(&marker, Algorithm::Sha256)?);
     let digest = store.put(&index, Algorithm::Sha256)?;
     let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
@@ -91,8 +97,22 @@ pub fn import(
     Ok(Report { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Report::default() })
 }
 
-fn is_digest(text: &str) -> bool {
-    text.parse::<Digest>().is_ok()
+/// What an image index names, where it is one.
+fn manifests(index: &[u8]) -> Option<Vec<Digest>> {
+    let index: Index = parse(index)?;
+    let manifests = index.manifests.iter().map(|entry| entry.digest.parse().ok()).collect::<Option<_>>()?;
+    (index.version == 2).then_some(manifests)
+}
+
+/// Refuses a layout that lacks what its index names: it would be of no use to who exports it.
+fn check_present(manifests: &[Digest], blobs: impl Iterator<Item = Digest>) -> Result<(), Failure> {
+    let blobs: BTreeSet<_> = blobs.collect();
+    match manifests.iter().find(|manifest| !blobs.contains(manifest)) {
+        Some(missing) => Err(Failure::Document(format!(
+            "the index.json file names {missing}, which is not among the layout's blobs: copy it there"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What a small file of a layout has in it.
