@@ -186,16 +186,19 @@ fn an_export_that_fails_leaves_nothing_and_keeps_what_is_there() {
 fn special_bits_are_set_only_when_they_are_asked_for() {
     let lab = Lab::new();
     let digest = lab.put("content", None);
-    let mut entries = json!([dir("d"), file("d/f", &digest)]);
-    entries[0]["mode"] = 0o7775.into();
-    lab.pin_entries("f", &entries);
-    let mode = |path: &str| fs::metadata(lab.path(path)).unwrap().mode() & 0o7777;
+    let dir = |path: &str, mode: u32| json!({ "path": path, "mode": mode, "type": "dir" });
+    let [sticky, group, open] = [dir("sticky", 0o7777), dir("group", 0o2775), dir("open", 0o777)];
+    lab.pin_entries("f", &json!([sticky, group, open, file("f", &digest)]));
+    let modes = |to: &str| {
+        ["sticky", "group", "open", "f"].map(|name| fs::metadata(lab.path(to).join(name)).unwrap().mode() & 0o7777)
+    };
     let report = &rows(&lab.data, &["export", "f", &lab.text("to")])[0];
-    assert_eq!((&report["files"], &report["special_bits_left_out"]), (&1.into(), &2.into()));
-    assert_eq!((mode("to/d"), mode("to/d/f")), (0o775, 0o755));
+    assert_eq!((&report["files"], &report["special_bits_left_out"]), (&1.into(), &3.into()));
+    // Without the sticky bit, whoever may write to a directory may remove what others have there.
+    assert_eq!(modes("to"), [0o755, 0o775, 0o777, 0o755]);
     let told = lab.ok(&["export", "f", "--special-bits", &lab.text("special")]);
     assert!(!told.contains("left out"), "{told}");
-    assert_eq!((mode("special/d"), mode("special/d/f")), (0o7775, SPECIAL));
+    assert_eq!(modes("special"), [0o7777, 0o2775, 0o777, SPECIAL]);
 }
 
 #[test]

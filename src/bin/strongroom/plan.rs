@@ -13,7 +13,7 @@ use strongroom::{Digest, Store};
 
 use crate::commands::{Failure, copy};
 use crate::path::TreePath;
-use crate::tree::{Made, Tree};
+use crate::tree::{Made, OTHERS_WRITE, Tree};
 
 /// What owner, group and others may do.
 const PERMISSIONS: Mode = Mode::from_raw_mode(0o777);
@@ -47,17 +47,25 @@ impl Plan {
         Err(Failure::Document(format!("the document has the path {:?}, which {problem}", path.as_path())))
     }
 
-    /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. Returns from how
-    /// many.
+    /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. A directory that was
+    /// sticky is one in which only its owner may write then: others may not remove what is not theirs. Returns from how
+    /// many modes.
     pub fn drop_special_bits(&mut self) -> usize {
         let mut count = 0;
         for entry in self.0.values_mut() {
-            if let Entry::Dir { mode: Some(mode) } | Entry::File { mode: Some(mode), .. } = entry
-                && !PERMISSIONS.contains(*mode)
-            {
-                *mode &= PERMISSIONS;
-                count += 1;
+            let (mode, is_dir) = match entry {
+                Entry::Dir { mode: Some(mode) } => (mode, true),
+                Entry::File { mode: Some(mode), .. } => (mode, false),
+                _ => continue,
+            };
+            if PERMISSIONS.contains(*mode) {
+                continue;
             }
+            if is_dir && mode.contains(Mode::SVTX) {
+                *mode -= OTHERS_WRITE;
+            }
+            *mode &= PERMISSIONS;
+            count += 1;
         }
         count
     }

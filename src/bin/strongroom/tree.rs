@@ -42,6 +42,9 @@ const FOLDER: Mode = Mode::from_raw_mode(0o777);
 const OWNERS_FILE: Mode = Mode::from_raw_mode(0o600);
 const OWNERS_FOLDER: Mode = Mode::from_raw_mode(0o700);
 
+/// What nobody but the owner may do in a directory in which nothing is to be exchanged or removed.
+pub const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
+
 /// A directory as it was listed.
 #[derive(Debug)]
 pub struct Listing {

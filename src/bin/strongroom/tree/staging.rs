@@ -17,13 +17,10 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{DIRECTORY, Found, Identity, Made, OWNERS_FOLDER, Tree, list};
+use super::{DIRECTORY, Found, Identity, Made, OTHERS_WRITE, OWNERS_FOLDER, Tree, list};
 use crate::commands::{Failure, at};
 use crate::output::{shown, tell};
 use crate::path::TreePath;
-
-/// What nobody but the owner may do in a directory in which nothing is to be exchanged.
-const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
 
 /// The staging directory, which goes when this is dropped, with what is still in it.
 #[derive(Debug)]
