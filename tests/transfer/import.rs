@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -141,6 +142,41 @@ fn a_file_for_which_there_is_no_space_is_refused_before_anything_is_stored() {
     // A hole of a length that there is space for is a file like any other.
     File::options().write(true).open(large).unwrap().set_len(64 << 20).unwrap();
     assert_eq!(import(&lab, &[])["bytes_in"], (64 << 20) + "content".len());
+}
+
+/// Takes a lease of a file that nobody else has open, or gives it up, or says which one there is or is to be soon.
+fn lease(file: &File, command: i32, kind: i32) -> i32 {
+    #[expect(unsafe_code, reason = "neither std nor rustix has leases")]
+    // SAFETY: the descriptor is open, and the calls touch no memory. Without the first, whoever breaks the lease has
+    // this process ended by a signal.
+    unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(file.as_raw_fd(), command, kind)
+    }
+}
+
+#[test]
+fn a_lease_of_a_file_is_waited_for_and_told_where_it_stays() {
+    let lab = Lab::new();
+    let from = lab.path("from");
+    fs::create_dir(&from).unwrap();
+    let files = ["given-up", "kept"].map(|name| File::create(from.join(name)).unwrap());
+    fs::write(from.join("other"), "content").unwrap();
+    if files.iter().any(|file| lease(file, libc::F_SETLEASE, libc::F_WRLCK) != 0) {
+        skip::<()>("there are no leases here");
+        return;
+    }
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while lease(&files[0], libc::F_GETLEASE, 0) == libc::F_WRLCK {
+                std::thread::yield_now(); // until somebody wants to open it
+            }
+            assert_eq!(lease(&files[0], libc::F_SETLEASE, libc::F_UNLCK), 0);
+        });
+        import(&lab, &[])
+    });
+    assert_eq!((&report["files"], left_out(&report)), (&2.into(), vec!["kept"]));
+    assert_eq!(report["left_out"][0]["why"], "held by a lease of another process");
 }
 
 #[test]

@@ -47,9 +47,8 @@ impl Plan {
         Err(Failure::Document(format!("the document has the path {:?}, which {problem}", path.as_path())))
     }
 
-    /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. A directory that was
-    /// sticky is one in which only its owner may write then: others may not remove what is not theirs. Returns from how
-    /// many modes.
+    /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. To a directory that
+    /// was sticky only its owner may write then: others may not remove what is not theirs. Returns from how many modes.
     pub fn drop_special_bits(&mut self) -> usize {
         let mut count = 0;
         for entry in self.0.values_mut() {

@@ -1,6 +1,6 @@
 //! What importing and exporting folders and image layouts have in common.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +82,8 @@ pub enum Why {
     Special,
     /// It was replaced or removed between listing and opening.
     Changed,
+    /// Another process has a lease of it, and does not give it up.
+    Leased,
     /// An export could not make its path.
     TooLong,
     /// An image layout has no such file.
@@ -95,6 +97,7 @@ impl Why {
         match self {
             Self::Special => "neither a file, a directory nor a link",
             Self::Changed => "removed or replaced while it was read",
+            Self::Leased => "held by a lease of another process",
             Self::TooLong => "its path is too long",
             Self::Stray => "not part of an image layout",
             Self::NoFile => "no regular file; links in an image layout are not followed",
@@ -154,9 +157,11 @@ pub fn store_files(
         while !stop.load(Ordering::Relaxed)
             && let Some((number, Job { path, expect, .. }, opened)) = next()
         {
-            let stored = match opened? {
-                None => Err(path),
-                Some(opened) => {
+            let stored = match opened {
+                Ok(None) => Err((path, Why::Changed)),
+                Err(Failure::File(_, error)) if error.kind() == ErrorKind::WouldBlock => Err((path, Why::Leased)),
+                Err(failure) => return Err(failure),
+                Ok(Some(opened)) => {
                     let mut content = Until { reader: opened.file, stop }.take(opened.len);
                     let digest = store.put_reader(progress.wrap_read(&mut content), expect)?;
                     Ok(Stored { path, mode: opened.mode, digest, len: opened.len - content.limit() })
@@ -172,7 +177,7 @@ pub fn store_files(
     for (_, stored) in done {
         match stored {
             Ok(stored) => all.push(stored),
-            Err(path) => left_out.add(path.as_bytes(), Why::Changed),
+            Err((path, why)) => left_out.add(path.as_bytes(), why),
         }
     }
     Ok(all)

@@ -17,6 +17,8 @@ mod staging;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -44,6 +46,10 @@ const OWNERS_FOLDER: Mode = Mode::from_raw_mode(0o700);
 
 /// What nobody but the owner may do in a directory in which nothing is to be exchanged or removed.
 pub const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
+
+/// How long a lease of a file is waited for, and how long between two attempts.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory as it was listed.
 #[derive(Debug)]
@@ -141,9 +147,16 @@ impl Tree {
         }
     }
 
-    /// Opens a file; `None` where what is there is no regular file, or nothing is there any more.
+    /// Opens a file; `None` where what is there is no regular file, or nothing is there any more. Whoever has a lease of
+    /// it, as file servers have, is asked by the system to give it up, and gets a moment for that.
     pub fn open_file(&mut self, path: &TreePath) -> Result<Option<Opened>, Failure> {
-        let opened = self.open_at(path, TO_READ);
+        let limit = Instant::now() + PATIENCE;
+        let opened = loop {
+            match self.open_at(path, TO_READ) {
+                Err(Errno::AGAIN) if Instant::now() < limit => thread::sleep(PAUSE),
+                other => break other,
+            }
+        };
         let opened = self.unless_changed(path, opened)?;
         Ok(opened.filter(|(_, stat)| FileType::from_raw_mode(stat.st_mode).is_file()).map(|(file, stat)| Opened {
             file: file.into(),
