@@ -306,6 +306,21 @@ fn a_document_that_is_too_long_is_not_read() {
 }
 
 #[test]
+fn a_document_with_more_entries_than_one_has_is_not_read_to_its_end() {
+    let lab = Lab::new();
+    for (count, code) in [(50_000, 0), (50_001, 1), (500_000, 1)] {
+        let row = |n: usize| format!(r#"{{"path":"{n:x}","mode":0,"type":"link","target":"x"}}"#);
+        let rows = Vec::from_iter((0..count).map(row)).join(",");
+        let part = lab.put(&format!(r#"{{"strongroom":"folder-part","entries":[{rows}]}}"#), None);
+        for (kind, entries, parts) in [("whole", &rows[..], json!([])), ("part", "", json!([part]))] {
+            let name = format!("{kind}-{count}");
+            lab.put(&format!(r#"{{"strongroom":"folder","entries":[{entries}],"parts":{parts}}}"#), Some(&name));
+            assert_eq!(lab.export(&name), code, "{name}");
+        }
+    }
+}
+
+#[test]
 fn documents_of_earlier_versions_are_exported_where_they_are_whole() {
     let lab = Lab::new();
     let digest = lab.put("content", None);

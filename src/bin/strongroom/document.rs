@@ -16,11 +16,12 @@
 //! [`pins`](crate::pins). Export finds the parts by the digests in the document alone.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use bytes::Bytes;
 use rustix::fs::Mode;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use strongroom::{Algorithm, Digest, Error, PinOptions, Store};
 
@@ -74,9 +75,34 @@ pub enum Kind {
 #[derive(Debug, Deserialize)]
 struct Document {
     strongroom: String,
+    #[serde(deserialize_with = "rows")]
     entries: Vec<Row>,
     /// Documents of earlier versions have none: their parts were found by the names of pins.
     parts: Option<Vec<String>>,
+}
+
+/// Reads rows, no more than there may be: in 32 MiB there is space for 780,000, which take 275 MB of memory.
+fn rows<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Row>, D::Error> {
+    struct Reader;
+    impl<'de> Visitor<'de> for Reader {
+        type Value = Vec<Row>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {ENTRIES} rows")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut found: A) -> Result<Vec<Row>, A::Error> {
+            let mut rows = Vec::new();
+            while let Some(row) = found.next_element()? {
+                if rows.len() == ENTRIES {
+                    return Err(serde::de::Error::invalid_length(ENTRIES + 1, &self));
+                }
+                rows.push(row);
+            }
+            Ok(rows)
+        }
+    }
+    from.deserialize_seq(Reader)
 }
 
 /// Reads a blob of bounded length.
