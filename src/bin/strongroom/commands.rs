@@ -163,15 +163,9 @@ enum Command {
 impl Command {
     /// Whether it changes nothing in a store.
     fn only_reads(&self) -> bool {
-        matches!(
-            self,
-            Self::Get { .. }
-                | Self::Cat { .. }
-                | Self::Ls { .. }
-                | Self::Stat { .. }
-                | Self::Verify
-                | Self::Export { .. }
-        )
+        let lists = matches!(self, Self::Ls { .. } | Self::Key(KeyCommand::List) | Self::Domain(DomainCommand::List));
+        let reads = matches!(self, Self::Get { .. } | Self::Cat { .. } | Self::Export { .. } | Self::Verify);
+        lists || reads || matches!(self, Self::Stat { .. })
     }
 }
 
@@ -514,6 +508,9 @@ mod tests {
             (&["ls"], true),
             (&["stat"], true),
             (&["verify"], true),
+            (&["key", "list"], true),
+            (&["domain", "list"], true),
+            (&["key", "rotate"], false),
             (&["put", "file"], false),
             (&["rm", "it"], false),
             (&["import", "from"], false),

@@ -39,7 +39,11 @@ impl Staging {
         let number = getrandom::u64().map_err(io::Error::other).map_err(at(&to.path))?;
         let name = format!(".strongroom-{number:016x}");
         mkdirat(&to.root, &name, OWNERS_FOLDER).map_err(failed)?;
-        let root = retry_on_intr(|| openat(&to.root, &name, DIRECTORY, Mode::empty())).map_err(failed)?;
+        let opened = retry_on_intr(|| openat(&to.root, &name, DIRECTORY, Mode::empty()));
+        let root = opened.map_err(|errno| {
+            let _ = unlinkat(&to.root, &name, AtFlags::REMOVEDIR);
+            failed(errno)
+        })?;
         let mut staging = Self { tree: Tree { path: to.path.clone(), root, last: None }, to, name, keep: true };
         let failed = |errno: Errno| Failure::File(staging.to.path.clone(), errno.into());
         if !is_safe(&staging.tree.root).map_err(failed)? {
@@ -70,12 +74,13 @@ impl Staging {
                 return Err(failure);
             }
         }
-        for (path, dir) in top {
-            if let Some(made) = dir {
-                self.to.set_dir_mode(path, made)?;
-            }
-        }
-        Ok(())
+        self.set_modes(top)
+    }
+
+    /// Sets the modes of the directories that were moved: of all but those that others have replaced.
+    fn set_modes(&mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), Failure> {
+        let dirs = top.iter().filter_map(|(path, dir)| Some((path, dir.as_ref()?)));
+        dirs.map(|(path, made)| self.to.set_dir_mode(path, made)).fold(Ok(()), Result::and)
     }
 
     /// Moves back what was moved, and lets be what others have put in its place.
@@ -292,13 +297,16 @@ mod tests {
     #[test]
     fn a_directory_that_took_the_place_of_a_moved_one_keeps_its_mode() {
         let (dir, to, mut staging) = staging();
-        let a = path("a");
-        let made = staging.tree().create_dir(&a, Some(Mode::from_raw_mode(0o777))).unwrap();
-        move_new(&staging.tree.root, b"a", &staging.to.root).unwrap();
+        let paths = ["a", "b"].map(path);
+        let top = paths.each_ref().map(|path| {
+            let made = staging.tree().create_dir(path, Some(Mode::from_raw_mode(0o777))).unwrap();
+            move_new(&staging.tree.root, path.as_bytes(), &staging.to.root).unwrap();
+            (path, Some(made))
+        });
         fs::rename(to.join("a"), dir.path().join("aside")).unwrap();
         fs::rename(dir.path().join("foreign"), to.join("a")).unwrap();
-        assert!(staging.to.set_dir_mode(&a, &made).is_err());
-        assert_eq!(mode(&to.join("a")), 0o711);
+        assert!(staging.set_modes(&top).is_err());
+        assert_eq!((mode(&to.join("a")), mode(&to.join("b"))), (0o711, 0o777));
     }
 
     #[test]
