@@ -331,6 +331,9 @@ pub enum ManifestProblem {
         /// What it was pushed as now.
         found: String,
     },
+    /// It lists more than 65,536 blobs or manifests.
+    #[error("it lists more than 65,536 blobs or manifests")]
+    TooMany,
     /// The media type is none that can be parsed, and no references were given.
     #[error("media type {media_type:?} is none whose references are known: give them explicitly")]
     UnknownMediaType {

@@ -21,6 +21,8 @@ mod hostile;
 mod http;
 #[path = "registry_http/server.rs"]
 mod server;
+#[path = "registry_http/shares.rs"]
+mod shares;
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -140,6 +142,24 @@ fn a_blob_is_pushed_in_each_way_there_is_by_each_algorithm() {
     }
     let refused = server.send("POST", "/v2/r0/blobs/uploads/?digest-algorithm=md5", &[], &[]);
     assert_eq!(refused.error(), error(400, "DIGEST_INVALID"));
+}
+
+#[test]
+fn an_upload_is_ended_once_by_what_its_range_says_and_may_be_told_so_again() {
+    let server = Server::start();
+    let digest = Digest::of(Algorithm::Sha256, b"content");
+    let upload = server.upload("repo");
+    let finish = format!("{upload}?digest={digest}");
+    let range = [("Content-Range", "0-6")];
+    assert_eq!(server.send("PUT", &finish, &range, b"").error(), error(400, "SIZE_INVALID"), "nothing came");
+    assert_eq!(server.send("PUT", &finish, &range, b"content").status, 201);
+    // The answer did not arrive.
+    assert_eq!(server.send("PUT", &finish, &range, b"content").status, 201);
+    assert_eq!(server.send("PUT", &finish, &[], b"content").status, 201);
+    assert_eq!(server.send("PUT", &finish, &[], b"").status, 201);
+    let other = Digest::of(Algorithm::Sha256, b"other");
+    let unknown = server.send("PUT", &format!("{upload}?digest={other}"), &[], b"other");
+    assert_eq!(unknown.error(), error(404, "BLOB_UPLOAD_UNKNOWN"));
 }
 
 #[test]

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
 
-/// So many lines wait to be taken, each of at most about a kilobyte. Further ones are lost, and counted.
+/// So many lines wait to be taken. Further ones are lost, and counted.
 const WAITING: usize = 4096;
+
+/// The longest line, in bytes; of a longer one the rest is left out.
+const MAX_LINE: usize = 4096;
 
 /// The lines of so long are written together.
 const TOGETHER: Duration = Duration::from_millis(5);
@@ -69,7 +72,11 @@ impl Log {
 /// Each call has a whole line.
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.sender.try_send(Message::Line(line.to_vec())).is_err() {
+        let whole = match line.get(..MAX_LINE) {
+            Some(cut) => [cut, b"...\n"].concat(),
+            None => line.to_vec(),
+        };
+        if self.sender.try_send(Message::Line(whole)).is_err() {
             self.lost.fetch_add(1, Relaxed);
         }
         Ok(line.len())

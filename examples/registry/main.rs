@@ -25,6 +25,9 @@ use crate::log::Log;
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;
 
+/// How many calls of the store: more than requests may make at once, so that probes need not wait for those.
+const CALLS: u16 = 96;
+
 /// How many files the store keeps open.
 const STORE_FILES: usize = 512;
 
@@ -75,7 +78,7 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
     }
     let store = options.open(&arguments.data)?;
     let encrypted = store.is_encrypted();
-    let store = AsyncStore::with_limits(store, Limits::new().writes(WRITES));
+    let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;

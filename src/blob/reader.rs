@@ -107,17 +107,19 @@ impl Blob {
         self.check(&range)?;
         let Range { start, end } = range;
         match self.fact.codec {
+            _ if start == end => Ok(Bytes::new()),
             Codec::Plain => self.stored(start, end),
             Codec::Zstd => Ok(self.unpacked()?.slice(to_usize(start)?..to_usize(end)?)),
         }
     }
 
     /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB, one ahead: nothing where
-    /// it is mapped as it is; two pieces where it is copied or decrypted; the whole content where it is compressed, which only content up to
+    /// it is empty or mapped as it is; two pieces where it is copied or decrypted; the whole content where it is compressed, which only content up to
     /// 4 MiB is.
     pub fn memory(&self, range: &Range<u64>) -> u64 {
         let pieces = range.end.saturating_sub(range.start).min(512 << 10);
         match self.fact.codec {
+            _ if pieces == 0 => 0,
             Codec::Zstd => self.len(),
             Codec::Plain if self.opening.is_some() || !self.file.is_mapped() => pieces,
             Codec::Plain => 0,

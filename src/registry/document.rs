@@ -167,6 +167,7 @@ impl Document {
             return Err(field("schemaVersion"));
         }
         if let Some(expected) = fields.media_type.filter(|said| said != media_type) {
+            let expected = expected.chars().take(MAX_MEDIA_TYPE).collect();
             return Err(invalid(ManifestProblem::MediaType { expected, found: media_type.to_owned() }));
         }
         // What could be read as the one and as the other is neither (CVE-2021-41190).
@@ -264,6 +265,7 @@ pub(crate) fn annotations(content: &[u8]) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
     use crate::digest::Algorithm;
+    use crate::registry::json::MAX_REFERENCES;
 
     fn digest(n: u8) -> Digest {
         Digest::of(Algorithm::Sha256, &[n])
@@ -351,6 +353,13 @@ mod tests {
         assert!(matches!(problem(OCI_INDEX, &both), ManifestProblem::Field { field: "config" }));
         let other = format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_MANIFEST}","config":{config}}}"#);
         assert!(matches!(problem(OCI_MANIFEST, &other), ManifestProblem::MediaType { .. }));
+        let long = format!(r#"{{"schemaVersion":2,"mediaType":"{}"}}"#, "\u{7f}".repeat(9999));
+        assert!(
+            matches!(problem(OCI_MANIFEST, &long), ManifestProblem::MediaType { expected, .. } if expected.len() == 255)
+        );
+        let list = |len: usize| format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, vec!["{}"; len].join(","));
+        assert!(!matches!(problem(OCI_MANIFEST, &list(MAX_REFERENCES)), ManifestProblem::TooMany));
+        assert!(matches!(problem(OCI_MANIFEST, &list(MAX_REFERENCES + 1)), ManifestProblem::TooMany));
         let md5 = r#"{"schemaVersion":2,"config":{"digest":"md5:00"}}"#;
         assert!(matches!(problem(OCI_MANIFEST, md5), ManifestProblem::Digest { .. }));
     }

@@ -21,6 +21,9 @@ use crate::error::{Error, ManifestProblem, Result};
 /// The most annotations of an object. Each takes more memory than its text has bytes, which is bounded by the document.
 const MAX_ANNOTATIONS: usize = 1000;
 
+/// The most references of a manifest, and so the most objects of a list.
+pub(crate) const MAX_REFERENCES: usize = 65_536;
+
 /// Reads a document that is one object.
 pub(crate) fn parse<'de, T: Fields<'de>>(content: &'de [u8]) -> Result<T> {
     let invalid = |problem| Error::InvalidManifest { problem };
@@ -243,6 +246,9 @@ impl<'de, T: Fields<'de>> Visitor<'de> for List<'_, T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
         let mut list = Vec::new();
         while let Some(object) = seq.next_element_seed(Object::new(self.0.reading))? {
+            if list.len() == MAX_REFERENCES {
+                return Err(self.0.reading.refuse(ManifestProblem::TooMany));
+            }
             list.push(object);
         }
         Ok(list)

@@ -9,6 +9,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact};
 use crate::registry::document::{Document, check_media_type};
+use crate::registry::json::MAX_REFERENCES;
 use crate::registry::{Reference, Repository, Tag, changes, find};
 use crate::store::content::Expect;
 use crate::store::request::Request;
@@ -16,9 +17,6 @@ use crate::store::view::{Lookup, Snapshot, decoded};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
 const MAX_MANIFEST: usize = 4 << 20;
-
-/// The most references that can be given for one manifest.
-const MAX_REFERENCES: usize = 65_536;
 
 /// The most tags that one push sets, and the most references that one call deletes.
 const MAX_AT_ONCE: usize = 1000;

@@ -18,16 +18,16 @@ use crate::http::limits::Limits;
 use crate::http::{Admission, Settings};
 use crate::server::{Answer, Server, image, settings};
 
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
-fn limited(change: impl FnOnce(&mut Limits)) -> Server {
+pub fn limited(change: impl FnOnce(&mut Limits)) -> Server {
     let mut settings = settings();
     change(&mut settings.limits);
     Server::configured(settings)
 }
 
 /// Waits until something holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < LONG, "{what}");
@@ -36,7 +36,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// A number that the registry gives for Prometheus.
-fn metric(server: &Server, name: &str) -> u64 {
+pub fn metric(server: &Server, name: &str) -> u64 {
     let text = String::from_utf8(server.get("/metrics").body).unwrap();
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     line.unwrap_or_else(|| panic!("{name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
@@ -49,7 +49,7 @@ fn connect(server: &Server) -> TcpStream {
 }
 
 /// Whether the server has closed a connection on which it said nothing.
-fn is_closed(stream: &mut TcpStream) -> bool {
+pub fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     match stream.read(&mut [0]) {
         Ok(read) => read == 0,
@@ -66,7 +66,7 @@ fn is_answered(stream: &TcpStream) -> bool {
 }
 
 /// Sends bytes as they are, and reads what is answered until the end.
-fn raw(server: &Server, request: &str) -> Answer {
+pub fn raw(server: &Server, request: &str) -> Answer {
     let mut stream = connect(server);
     stream.write_all(request.as_bytes()).unwrap();
     Answer::read(stream)
@@ -541,14 +541,26 @@ fn errors_in_the_log_are_the_operators_and_none_that_a_client_makes() {
     assert_eq!(server.push_manifest("of-a-client", "v1", &missing).status, 400);
     let path = format!("/v2/of-a-client/manifests/{}", "x".repeat(5000));
     assert_eq!(server.get(&path).status, 400);
+    let answer = raw(
+        &server,
+        &format!(
+            "{} /v2/of-a-client/\u{9b}31m\u{85}\u{202e}?\u{2028} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "M".repeat(9000)
+        ),
+    );
+    assert_eq!(answer.status, 404);
     let about = |word: &str| {
         let logged = LOGGED.lock().unwrap();
         logged.iter().filter(|(_, text)| text.contains(word)).cloned().collect::<Vec<_>>()
     };
-    until("both are logged", || about("of-a-client").len() >= 2);
+    until("all are logged", || about("of-a-client").len() >= 3);
     for (level, text) in about("of-a-client") {
         assert_eq!(level, Level::INFO, "{text}");
         assert!(text.len() < 700, "a client's path makes no long line: {}", text.len());
+        assert!(
+            text.chars().all(|c| c == ' ' || c == 'µ' || c.is_ascii_graphic()),
+            "nor one that a terminal obeys: {text:?}"
+        );
     }
     assert!(about("references 1 blobs").is_empty());
 

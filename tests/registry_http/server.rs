@@ -84,7 +84,7 @@ impl Server {
         Self::serve_with(disk, store, settings)
     }
 
-    fn serve_with(disk: SimVfs, store: Store, settings: Settings) -> Self {
+    pub fn serve_with(disk: SimVfs, store: Store, settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

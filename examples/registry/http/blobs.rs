@@ -29,13 +29,15 @@ pub async fn get(
         let first = if blob.memory(&range) > UNCOUNTED as u64 { range.start..range.start } else { range };
         Ok((blob, first))
     };
-    let _turn = registry.turn(&registry.turns).await?;
+    let turn = registry.turns.take(caller.client).await?;
     let mut content = registry.store.open(open).await?;
+    drop(turn); // memory may have to be waited for
     let range = wanted.within(content.blob_len())?;
     let mut held = None;
     if content.range() != range {
         let blob = content.blob().clone();
         held = Some(registry.memory.keep(blob.memory(&range).try_into().unwrap_or(usize::MAX), caller).await?);
+        let _turn = registry.turns.take(caller.client).await?;
         content = registry.store.open(move |_| Ok((blob, range))).await?;
     }
     let headers = described(&digest, content.remaining());
@@ -50,12 +52,17 @@ pub async fn get(
 
 /// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time. Of one that is known to be
 /// damaged nobody is told so: who has it then pushes it, and that brings it back. (Who pulls it is told that the registry has failed.)
-pub async fn head(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
+pub async fn head(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    digest: Digest,
+) -> Result<Response, Failure> {
     let claim = move |store: &Store| {
         let claimed = store.repository(&name)?.claim(&digest);
         Ok(claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?)
     };
-    let blob = registry.call(claim).await?;
+    let blob = registry.call(caller, claim).await?;
     Ok(empty(StatusCode::OK, described(&digest, blob.len)))
 }
 
@@ -75,7 +82,12 @@ fn described(digest: &Digest, len: u64) -> [(HeaderName, String); 5] {
     ]
 }
 
-pub async fn delete(registry: &Registry, name: RepositoryName, digest: Digest) -> Result<Response, Failure> {
-    registry.call(move |store| Ok(store.repository(&name)?.remove_blob(&digest)?)).await?;
+pub async fn delete(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    digest: Digest,
+) -> Result<Response, Failure> {
+    registry.call(caller, move |store| Ok(store.repository(&name)?.remove_blob(&digest)?)).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }

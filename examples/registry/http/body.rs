@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::failure::{Code, Failure};
-use super::limits::Limits;
+use super::limits::{BUFFER, Limits};
 use super::patience::Patience;
 use super::peer::Peer;
 
@@ -26,6 +26,51 @@ impl Kind {
             Self::Blob => Code::BlobUploadInvalid,
             Self::Manifest => Code::ManifestInvalid,
         }
+    }
+}
+
+/// A piece that is shorter is copied: it is a part of a buffer that is read into, and would keep all of that.
+const SHORT: usize = BUFFER / 2;
+
+/// What came of a body, taking not much more memory than its bytes, however it came.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pieces: Vec<Bytes>,
+    /// The last bytes, that were copied.
+    copied: Vec<u8>,
+    len: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        if piece.len() < SHORT {
+            self.copied.extend_from_slice(&piece);
+        } else {
+            self.seal();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.copied.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.copied).into());
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of it, and nothing is left.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.seal();
+        self.len = 0;
+        std::mem::take(&mut self.pieces)
     }
 }
 
@@ -80,44 +125,39 @@ impl Incoming {
         self.misfit
     }
 
-    /// Waits until there is something, and returns that with what more is there already, about `most` bytes; nothing at the end.
-    pub async fn some(&mut self, most: usize) -> Result<Vec<Bytes>, Failure> {
-        let mut pieces = Vec::new();
-        let mut len = 0;
+    /// Waits until there is something, and gathers that with what more is there already, until it is about `most` bytes; says whether there was
+    /// something before the end.
+    pub async fn some(&mut self, gathered: &mut Gathered, most: usize) -> Result<bool, Failure> {
+        let before = gathered.len();
         let mut next = match self.end_or_failure.take() {
             Some(known) => known,
             None => self.wait().await,
         };
         while let Ok(Some(piece)) = next {
-            len += piece.len();
-            pieces.push(piece);
-            let there = if len < most { self.body.next().now_or_never() } else { None };
+            gathered.push(piece);
+            let there = if gathered.len() < most { self.body.next().now_or_never() } else { None };
             match there {
                 Some(there) => next = self.take(there),
-                None => return Ok(pieces),
+                None => return Ok(true),
             }
         }
-        if pieces.is_empty() {
-            return next.map(|_| pieces);
+        if gathered.len() == before {
+            return next.map(|_| false);
         }
         self.end_or_failure = Some(next.map(|_| None));
-        Ok(pieces)
+        Ok(true)
     }
 
-    /// Works, and gathers meanwhile what comes, about `most` bytes. What is met at the end of that, [`some`](Self::some) tells.
-    pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, most: usize) -> (T, Vec<Bytes>) {
+    /// Works, and gathers meanwhile what comes, until it is about `most` bytes. What is met at the end of that, [`some`](Self::some) tells.
+    pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, gathered: &mut Gathered, most: usize) -> T {
         let mut work = pin!(work);
-        let (mut pieces, mut len) = (Vec::new(), 0);
         loop {
-            let may_take = len < most && self.end_or_failure.is_none();
+            let may_take = gathered.len() < most && self.end_or_failure.is_none();
             tokio::select! {
                 biased;
-                done = &mut work => return (done, pieces),
+                done = &mut work => return done,
                 next = self.body.next(), if may_take => match self.take(next) {
-                    Ok(Some(piece)) => {
-                        len += piece.len();
-                        pieces.push(piece);
-                    }
+                    Ok(Some(piece)) => gathered.push(piece),
                     other => self.end_or_failure = Some(other.map(|_| None)),
                 },
             }
@@ -156,5 +196,37 @@ impl Incoming {
             }
             _ => Ok(next),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer that is read into. Those are counted that are held.
+    struct Buffer(Vec<u8>, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_keeps_no_more_than_its_bytes() {
+        let alive = Arc::new(());
+        let piece = |len: usize| Bytes::from_owner(Buffer(vec![7; BUFFER], Arc::clone(&alive))).slice(..len);
+        let mut gathered = Gathered::default();
+        for _ in 0..1000 {
+            gathered.push(piece(1));
+        }
+        assert_eq!((gathered.len(), Arc::strong_count(&alive)), (1000, 1), "short pieces keep no buffer");
+        gathered.push(piece(BUFFER));
+        gathered.push(piece(SHORT));
+        gathered.push(piece(9));
+        assert_eq!(Arc::strong_count(&alive), 3);
+        let lens: Vec<usize> = gathered.take().iter().map(Bytes::len).collect();
+        assert_eq!(lens, [1000, BUFFER, SHORT, 9]);
+        assert!(gathered.is_empty() && gathered.take().is_empty());
     }
 }

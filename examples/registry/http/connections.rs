@@ -21,13 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::clock;
-use super::limits::Limits;
+use super::limits::{BUFFER, Limits};
 use super::patience::Patience;
 use super::peer::{Client, Peer};
 use super::transport::Watched;
-
-/// The longest head of a request, and how much of a body is read at a time, in bytes.
-const BUFFER: usize = 128 << 10;
 
 /// The connections that there are.
 #[derive(Debug, Default)]
@@ -60,11 +57,12 @@ impl Taken {
         counts
     }
 
-    /// Ends, of the connections that may go, the heaviest, and of those one that asks for nothing, and for the longest time. Says whether there was one.
+    /// Ends, of the connections that may go, the heaviest, and of those one that asks for nothing, and for the longest time; else the newest. Says
+    /// whether there was one.
     fn evict(&mut self, may_go: impl Fn(&Peer) -> bool, weight: impl Fn(&Peer) -> usize) -> bool {
         let rank = |peer: &Peer| (weight(peer), !peer.is_busy(), peer.waiting());
         let candidates = self.connections.iter().filter(|(_, one)| may_go(&one.peer));
-        let worst = candidates.max_by_key(|(_, one)| rank(&one.peer)).map(|(id, _)| *id);
+        let worst = candidates.max_by_key(|(id, one)| (rank(&one.peer), **id)).map(|(id, _)| *id);
         let Some(evicted) = worst.and_then(|id| self.connections.remove(&id)) else { return false };
         if let Some(task) = evicted.task {
             task.abort();
@@ -87,6 +85,13 @@ impl Taken {
             peer.waiting() >= patience
         };
         self.evict(|peer| keeps_waiting(peer) && may_go(peer), weight)
+    }
+
+    /// Ends a connection of a client that has more than a share, of the one that has most: also one that goes on.
+    fn take_from_the_rich(&mut self, share: usize) -> bool {
+        let counts = self.counts();
+        let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
+        self.evict(|peer| !peer.is_surplus && !peer.is_proxy && weight(peer) > share, weight)
     }
 }
 
@@ -113,7 +118,9 @@ impl Places {
         let is_surplus = if own_count >= share && !is_proxy {
             !taken.make_way(limits, share, own)
         } else {
-            taken.count(has_place) >= limits.connections && !taken.make_way(limits, share, has_place)
+            taken.count(has_place) >= limits.connections
+                && !taken.make_way(limits, share, has_place)
+                && !taken.take_from_the_rich(share)
         };
         if is_surplus && taken.count(|peer| peer.is_surplus) >= limits.refusals {
             // Who says nothing needs not be told that there is no place; who asks, and be it a probe, does.

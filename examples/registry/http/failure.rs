@@ -69,6 +69,9 @@ impl Code {
     }
 }
 
+/// The longest message, in bytes. What a client has sent may be repeated in it, and is no longer for that.
+const MAX_MESSAGE: usize = 1000;
+
 /// An answer that is an error.
 #[derive(Debug)]
 pub struct Failure {
@@ -79,7 +82,9 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        let error = json!({ "code": code.name(), "message": message.into() });
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        let error = json!({ "code": code.name(), "message": message });
         Self { status, errors: vec![error], headers: Vec::new() }
     }
 
@@ -113,6 +118,11 @@ impl Failure {
     /// Says when to try again, in seconds.
     pub fn retry_after(self, seconds: u32) -> Self {
         self.header(RETRY_AFTER, seconds.to_string())
+    }
+
+    /// Whether it says that.
+    pub fn is(&self, code: Code) -> bool {
+        self.errors.iter().any(|error| error["code"] == code.name())
     }
 
     /// Whether trying again comes to nothing else.

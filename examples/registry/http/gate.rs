@@ -3,6 +3,7 @@
 //! | what | answer |
 //! |---|---|
 //! | there is no place for the connection, and it is no probe | 503, to try again |
+//! | a head of more than 32 KiB | 431 |
 //! | HTTP/1.1 without `Host`, or with several | 400 |
 //! | a `Host` that is not among those that were given | 421 |
 //! | a path that does not stand as it is meant: `%2F`, `%76`, an empty part | 400 |
@@ -28,6 +29,9 @@ use super::{Registry, clock, empty};
 /// Where probes ask.
 pub const HEALTH: &str = "/healthz";
 pub const METRICS: &str = "/metrics";
+
+/// The longest head of a request, in bytes: it is held until the request ends.
+const MAX_HEAD: usize = 32 << 10;
 
 /// Who may ask from where.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +76,14 @@ impl Admission {
         let is_surplus = request.extensions().get::<Arc<Peer>>().is_some_and(|peer| peer.is_surplus);
         if is_surplus && !is_probe {
             return Err(Failure::busy().header(CONNECTION, "close".to_owned()));
+        }
+        let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let uri = request.uri();
+        let uri =
+            uri.path().len() + uri.query().map_or(0, str::len) + uri.authority().map_or(0, |one| one.as_str().len());
+        if headers + uri + request.method().as_str().len() > MAX_HEAD {
+            let message = format!("a request's head has at most {MAX_HEAD} bytes");
+            return Err(Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, message));
         }
         let host = host(request)?;
         let is_known = |host: &str| self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));

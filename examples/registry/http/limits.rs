@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes that are held in memory for each request without being counted: so small documents never wait for others.
 pub const UNCOUNTED: usize = 64 << 10;
 
+/// How much is read from a connection at a time, in bytes.
+pub const BUFFER: usize = 128 << 10;
+
 /// How much of a body is gathered before it is written.
 pub const GATHERED: usize = 512 << 10;
 

@@ -14,7 +14,7 @@ use strongroom::{Digest, Error, Store};
 
 use super::failure::{Code, Failure};
 use super::limits::UNCOUNTED;
-use super::memory::keeping;
+use super::memory::{Held, keeping};
 use super::query::Query;
 use super::{Caller, Registry, json};
 
@@ -70,18 +70,23 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
     (LINK, format!("<{path}?{}>; rel=\"next\"", query.join("&")))
 }
 
-pub async fn catalog(registry: &Registry, query: &Query) -> Result<Response, Failure> {
+pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
     let (after, limit) = (page.after.clone(), page.len + 1);
-    let names = registry.call(move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
+    let names = registry.call(caller, move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
     Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
 
-pub async fn tags(registry: &Registry, name: RepositoryName, query: &Query) -> Result<Response, Failure> {
+pub async fn tags(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    query: &Query,
+) -> Result<Response, Failure> {
     let page = Page::of(query)?;
     let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
-    let tags = registry.call(move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
+    let tags = registry.call(caller, move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
     let document = json!({ "name": name.as_str(), "tags": tags });
     Ok((AppendHeaders(link), json(document.to_string())).into_response())
@@ -106,24 +111,33 @@ pub async fn referrers(
         Err(Error::RepositoryNotFound { .. }) => Ok(Referrers::default()),
         repository => Ok(repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES)?),
     };
-    // One page at a time: that is where most memory is needed, and most is done.
-    let turn = registry.turn(&registry.long_turns).await?;
-    let work = registry.memory.work(REFERRERS_MEMORY).await?;
-    let page = registry.call(read).await?;
-    let link = page.next.map(|last| {
+    let mut held: Option<Held> = None;
+    let (last, document) = loop {
+        // One page at a time: that is where most memory is needed, and most is done.
+        let turn = registry.long_turns.take(caller.client).await?;
+        let work = registry.memory.work(REFERRERS_MEMORY).await?;
+        let page = registry.call(caller, read.clone()).await?;
+        let manifests = page.referrers.iter().map(Descriptor::from).collect();
+        let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
+        let document = serde_json::to_string(&index).unwrap_or_default(); // texts and numbers can be written
+        let needed = if document.len() > UNCOUNTED { document.len() } else { 0 };
+        if held.as_ref().map_or(0, Held::bytes) < needed {
+            drop(held.take());
+            held = registry.memory.keep_now(needed, caller);
+        }
+        if needed == 0 || held.is_some() {
+            break (page.next, document);
+        }
+        // Nobody else waits for his turn, and nothing is held, while this one waits for memory.
+        drop((document, page, work, turn));
+        held = Some(registry.memory.keep(needed, caller).await?);
+    };
+    let link = last.map(|last| {
         let path = format!("/v2/{name}/referrers/{subject}");
         let kind = filter.as_deref().map(|kind| ("artifactType", kind));
         next(&path, &kind.into_iter().chain([("last", last.to_string().as_str())]).collect::<Vec<_>>())
     });
     let applied = filter.is_some().then(|| (OCI_FILTERS_APPLIED, "artifactType".to_owned()));
-    let manifests = page.referrers.iter().map(Descriptor::from).collect();
-    let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
-    let document = serde_json::to_string(&index).unwrap_or_default(); // texts and numbers can be written
-    let held = match document.len() {
-        ..=UNCOUNTED => None,
-        len => Some(registry.memory.keep(len, caller).await?),
-    };
-    drop((turn, work));
     let headers = AppendHeaders(link.into_iter().chain(applied).collect::<Vec<_>>());
     Ok(([(CONTENT_TYPE, INDEX)], headers, keeping(Body::from(document), held)).into_response())
 }

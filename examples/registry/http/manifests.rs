@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
 use strongroom::{Error, Store};
 
-use super::body::Kind;
+use super::body::{Gathered, Kind};
 use super::failure::{Code, Failure};
 use super::limits::UNCOUNTED;
 use super::memory::{Held, keeping};
@@ -42,7 +42,7 @@ pub async fn get(
             }
             Ok(Ok(repository.pull_manifest(&wanted)?))
         };
-        match registry.call(pull).await? {
+        match registry.call(caller, pull).await? {
             Ok(manifest) => break manifest,
             Err(len) => held = Some(registry.memory.keep(usize::try_from(len).unwrap_or(MAX_LEN), caller).await?),
         }
@@ -57,12 +57,17 @@ pub async fn get(
 }
 
 /// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it pushes it again.
-pub async fn head(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
+pub async fn head(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    reference: Reference,
+) -> Result<Response, Failure> {
     let info = move |store: &Store| match store.repository(&name)?.manifest_info(&reference)? {
         info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }.into()),
         info => Ok(info),
     };
-    let manifest = registry.call(info).await?;
+    let manifest = registry.call(caller, info).await?;
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (CONTENT_LENGTH, manifest.len.to_string()),
@@ -115,7 +120,7 @@ pub async fn put(
         own.unfinished.repository_settled(&to);
         Ok(pushed)
     };
-    let pushed = registry.call(push).await?;
+    let pushed = registry.call(caller, push).await?;
     let headers = [
         (LOCATION, format!("/v2/{name}/manifests/{}", pushed.digest)),
         (DOCKER_CONTENT_DIGEST, pushed.digest.to_string()),
@@ -127,7 +132,12 @@ pub async fn put(
 }
 
 /// By tag, the tag is removed; by digest, the manifest with all its tags.
-pub async fn delete(registry: &Registry, name: RepositoryName, reference: Reference) -> Result<Response, Failure> {
+pub async fn delete(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    reference: Reference,
+) -> Result<Response, Failure> {
     let delete = move |store: &Store| {
         let repository = store.repository(&name)?;
         Ok(match &reference {
@@ -135,28 +145,27 @@ pub async fn delete(registry: &Registry, name: RepositoryName, reference: Refere
             Reference::Digest(digest) => repository.delete_manifest(digest),
         }?)
     };
-    registry.call(delete).await?;
+    registry.call(caller, delete).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }
 
 /// The body, in memory: a manifest is short. With it, the memory that a long one takes.
 async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u8>, Option<Held>), Failure> {
     let mut incoming = registry.incoming(body, Kind::Manifest, caller);
-    let (mut content, mut held) = (Vec::new(), None);
+    let (mut content, mut gathered, mut held) = (Vec::new(), Gathered::default(), None);
     let expected = incoming.expected().and_then(|len| usize::try_from(len).ok());
     check_len(expected.unwrap_or_default())?;
     loop {
-        let pieces = incoming.some(UNCOUNTED).await?;
-        if pieces.is_empty() {
+        if !incoming.some(&mut gathered, UNCOUNTED).await? {
             return Ok((content, held));
         }
-        let len = content.len() + pieces.iter().map(Bytes::len).sum::<usize>();
+        let len = content.len() + gathered.len();
         check_len(len)?;
         if held.is_none() && len > UNCOUNTED {
             held = Some(registry.memory.keep(expected.unwrap_or(MAX_LEN), caller).await?);
         }
         content.reserve_exact(expected.unwrap_or_default().saturating_sub(content.len()));
-        pieces.iter().for_each(|piece| content.extend_from_slice(piece));
+        gathered.take().iter().for_each(|piece| content.extend_from_slice(piece));
     }
 }
 

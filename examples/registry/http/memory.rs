@@ -40,7 +40,7 @@ struct Kept {
     freed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shares {
     all: usize,
     by_client: HashMap<Client, usize>,
@@ -51,11 +51,16 @@ impl Shares {
         self.by_client.get(&client).copied().unwrap_or(0)
     }
 
-    /// Whether a client may have so much more: as much as the others have that have some, and as is left for one who has none yet.
-    fn may_have(&self, client: Client, bytes: usize, most: usize) -> bool {
+    /// Whether a client may have so much more, if there is so much: as much as the others have that have some, and as is left for one who has
+    /// none yet.
+    fn is_in_share(&self, client: Client, bytes: usize, most: usize) -> bool {
         let own = self.of(client);
         let others = self.by_client.len() - usize::from(own > 0);
-        self.all + bytes <= most && (own == 0 || own + bytes <= most / (others + 2))
+        own == 0 || own + bytes <= most / (others + 2)
+    }
+
+    fn may_have(&self, client: Client, bytes: usize, most: usize) -> bool {
+        self.all + bytes <= most && self.is_in_share(client, bytes, most)
     }
 }
 
@@ -110,16 +115,10 @@ impl Memory {
         loop {
             let mut freed = pin!(self.kept.freed.notified());
             freed.as_mut().enable(); // what is given back from here on is not missed
-            if self.kept.take(caller.client, bytes) {
-                caller.peer.keeps.fetch_add(bytes, Relaxed);
-                return Ok(Held {
-                    kept: Arc::clone(&self.kept),
-                    peer: Arc::clone(&caller.peer),
-                    client: caller.client,
-                    bytes,
-                });
+            if let Some(held) = self.keep_now(bytes, caller) {
+                return Ok(held);
             }
-            self.evict(caller.client);
+            self.evict(caller.client, bytes);
             if Instant::now() >= end {
                 return Err(Failure::busy());
             }
@@ -128,11 +127,25 @@ impl Memory {
         }
     }
 
-    /// Ends a connection that keeps memory and does not go on: the client's own if he has too much, else of who has most.
-    fn evict(&self, client: Client) {
-        let shares: HashMap<Client, usize> = self.kept.lock().by_client.clone();
-        let has_more = |peer: &Peer| peer.keeps.load(Relaxed) > 0 && shares.get(&peer.client) >= shares.get(&client);
-        self.places.evict(self.limits.silent, has_more, |peer| shares.get(&peer.client).copied().unwrap_or(0));
+    /// Memory that waits for a client, if there is some at once.
+    pub fn keep_now(&self, bytes: usize, caller: &Caller) -> Option<Held> {
+        let bytes = bytes.clamp(1, self.kept.most.max(1));
+        self.kept.take(caller.client, bytes).then(|| {
+            caller.peer.keeps.fetch_add(bytes, Relaxed);
+            Held { kept: Arc::clone(&self.kept), peer: Arc::clone(&caller.peer), client: caller.client, bytes }
+        })
+    }
+
+    /// Ends a connection that keeps memory and does not go on: the client's own if he would have more than his share, else of who has most.
+    fn evict(&self, client: Client, bytes: usize) {
+        let shares = self.kept.lock().clone();
+        let has_too_much = !shares.is_in_share(client, bytes, self.kept.most);
+        let may_go = |peer: &Peer| {
+            let is_own = peer.client == client;
+            let has_more = shares.of(peer.client) >= shares.of(client);
+            peer.keeps.load(Relaxed) > 0 && if has_too_much { is_own } else { is_own || has_more }
+        };
+        self.places.evict(self.limits.silent, may_go, |peer| shares.of(peer.client));
     }
 
     /// Memory to work with for a moment.
@@ -154,6 +167,12 @@ pub struct Held {
     peer: Arc<Peer>,
     client: Client,
     bytes: usize,
+}
+
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Held {

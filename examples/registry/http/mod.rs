@@ -26,6 +26,7 @@ mod query;
 mod range;
 mod route;
 mod transport;
+mod turns;
 mod unfinished;
 mod uploads;
 
@@ -44,8 +45,6 @@ use strongroom::registry::{Repository, RepositoryName, RepositorySettings};
 use strongroom::tokio::AsyncStore;
 use strongroom::{Error, Result, Store};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use body::{Incoming, Kind};
 use connections::Places;
@@ -58,6 +57,7 @@ use metrics::Metrics;
 use peer::{Client, Peer};
 use query::Query;
 use route::Route;
+use turns::Turns;
 use unfinished::Unfinished;
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -108,12 +108,15 @@ pub struct Registry {
     places: Arc<Places>,
     unfinished: Unfinished,
     /// For calls, and for those of them that look at much.
-    turns: Arc<Semaphore>,
-    long_turns: Arc<Semaphore>,
+    turns: Turns,
+    long_turns: Turns,
 }
 
 /// How many calls run at once. Commits that wait at the same time share a sync, so more than there are cores help.
 const TURNS: usize = 64;
+
+/// How many of them one client has.
+const TURNS_OF_ONE: usize = 48;
 
 /// How many of them may look at much: pages of referrers.
 const LONG_TURNS: usize = 1;
@@ -140,31 +143,23 @@ impl Registry {
             memory: Memory::new(Arc::clone(&places), &settings.limits),
             places,
             unfinished: Unfinished::default(),
-            turns: Arc::new(Semaphore::new(TURNS)),
-            long_turns: Arc::new(Semaphore::new(LONG_TURNS)),
+            turns: Turns::new(TURNS, TURNS_OF_ONE, settings.limits.wait),
+            long_turns: Turns::new(LONG_TURNS, LONG_TURNS, settings.limits.wait),
         }
     }
 
-    /// Runs a call of the store when its turn has come.
+    /// Runs a call of the store when a client's turn has come.
     async fn call<T: Send + 'static>(
         &self,
+        caller: &Caller,
         work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let turn = self.turn(&self.turns).await?;
+        let turn = self.turns.take(caller.client).await?;
         let work = move |store: &Store| {
             let _turn = turn;
             Ok(work(store))
         };
         self.store.call(work).await?
-    }
-
-    /// Waits for a turn.
-    ///
-    /// # Errors
-    /// 503 where that takes too long.
-    async fn turn(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {
-        let turn = timeout(self.limits.wait, Arc::clone(of).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(Failure::busy)
     }
 
     /// Does something to the repository that somebody pushes to.
@@ -264,27 +259,29 @@ async fn answer(registry: &Arc<Registry>, caller: &Caller, request: Request) -> 
     let allowed = route.methods();
     match (route, parts.method) {
         (Route::Version, Method::GET | Method::HEAD) => Ok(json("{}".to_owned())),
-        (Route::Catalog, Method::GET) => lists::catalog(registry, &query).await,
-        (Route::Tags(name), Method::GET) => lists::tags(registry, name, &query).await,
+        (Route::Catalog, Method::GET) => lists::catalog(registry, caller, &query).await,
+        (Route::Tags(name), Method::GET) => lists::tags(registry, caller, name, &query).await,
         (Route::Referrers(name, subject), Method::GET) => {
             lists::referrers(registry, caller, name, subject, &query).await
         }
         (Route::Blob(name, digest), Method::GET) => blobs::get(registry, caller, name, digest, headers).await,
-        (Route::Blob(name, digest), Method::HEAD) => blobs::head(registry, name, digest).await,
-        (Route::Blob(name, digest), Method::DELETE) => blobs::delete(registry, name, digest).await,
+        (Route::Blob(name, digest), Method::HEAD) => blobs::head(registry, caller, name, digest).await,
+        (Route::Blob(name, digest), Method::DELETE) => blobs::delete(registry, caller, name, digest).await,
         (Route::Uploads(name), Method::POST) => uploads::begin(registry, caller, name, &query, body).await,
-        (Route::Upload(name, id), Method::GET) => uploads::status(registry, name, id).await,
+        (Route::Upload(name, id), Method::GET) => uploads::status(registry, caller, name, id).await,
         (Route::Upload(name, id), Method::PATCH) => uploads::append(registry, caller, name, id, headers, body).await,
         (Route::Upload(name, id), Method::PUT) => {
             uploads::finish(registry, caller, name, id, &query, headers, body).await
         }
-        (Route::Upload(name, id), Method::DELETE) => uploads::cancel(registry, name, id).await,
+        (Route::Upload(name, id), Method::DELETE) => uploads::cancel(registry, caller, name, id).await,
         (Route::Manifest(name, reference), Method::GET) => manifests::get(registry, caller, name, reference).await,
-        (Route::Manifest(name, reference), Method::HEAD) => manifests::head(registry, name, reference).await,
+        (Route::Manifest(name, reference), Method::HEAD) => manifests::head(registry, caller, name, reference).await,
         (Route::Manifest(name, reference), Method::PUT) => {
             manifests::put(registry, caller, name, reference, &query, headers, body).await
         }
-        (Route::Manifest(name, reference), Method::DELETE) => manifests::delete(registry, name, reference).await,
+        (Route::Manifest(name, reference), Method::DELETE) => {
+            manifests::delete(registry, caller, name, reference).await
+        }
         _ => Err(Failure::method_not_allowed(allowed)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use axum::Extension;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
@@ -19,6 +19,7 @@ use super::peer::{Asking, Peer};
 
 /// So much of a path is logged: a line of the log may be no longer than that of others because a client wants it.
 const PATH_LOGGED: usize = 300;
+const METHOD_LOGGED: usize = 20;
 
 pub async fn observe(
     State(registry): State<Arc<Registry>>,
@@ -31,7 +32,7 @@ pub async fn observe(
     let mut record = Record {
         registry,
         method: request.method().clone(),
-        path: request.uri().to_string().chars().take(PATH_LOGGED).collect(),
+        path: logged(request.uri()),
         status: None,
         begun: Instant::now(),
         _asking: Asking::new(peer),
@@ -42,6 +43,11 @@ pub async fn observe(
     let response = next.run(request).await;
     record.status = Some(response.status());
     response.map(|body| Body::new(Counted { body, bytes: sent, _record: Some(record) }))
+}
+
+/// A path as the log has it: nothing in it ends a line, or means something to a terminal.
+fn logged(uri: &Uri) -> String {
+    uri.to_string().chars().take(PATH_LOGGED).flat_map(char::escape_default).collect()
 }
 
 /// A request. It is told of when this is dropped: with the body of the answer, or where the client went away before.
@@ -64,7 +70,9 @@ impl Drop for Record {
         metrics.count(&self.method, self.status, took, received, sent);
         // 0 where no answer was sent.
         let status = self.status.map_or(0, |status| status.as_u16());
-        tracing::info!(method = %self.method, path = %self.path, status, received, sent, ?took, "request");
+        let method = self.method.as_str();
+        let method = method.get(..METHOD_LOGGED).unwrap_or(method);
+        tracing::info!(%method, path = %self.path, status, received, sent, ?took, "request");
     }
 }
 

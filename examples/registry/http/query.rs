@@ -1,8 +1,11 @@
 //! What follows the `?`.
 
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 
 use super::failure::{Code, Failure};
+
+/// More parameters are refused: each takes more memory than its text.
+const MAX_PARAMETERS: usize = 200;
 
 /// The parameters of a request, in their order; a name may come more than once.
 #[derive(Debug)]
@@ -10,6 +13,10 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn of(uri: &Uri) -> Result<Self, Failure> {
+        if uri.query().is_some_and(|query| query.split('&').count() > MAX_PARAMETERS) {
+            let message = format!("more than {MAX_PARAMETERS} parameters");
+            return Err(Failure::new(StatusCode::URI_TOO_LONG, Code::Unsupported, message));
+        }
         let query =
             axum::extract::Query::try_from_uri(uri).map_err(|rejection| Failure::bad_query(rejection.body_text()))?;
         Ok(Self(query.0))

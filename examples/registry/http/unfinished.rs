@@ -123,8 +123,11 @@ impl Unfinished {
                 Err(error) => Err(error),
                 Ok(repository) if upload.has_content => repository.upload_status(id).map(drop),
                 Ok(repository) => match repository.upload_status(id) {
-                    // Something came by a request that is not over yet.
-                    Ok(status) if status.offset > 0 => Ok(()),
+                    // Something came by a request that was cut off.
+                    Ok(status) if status.offset > 0 => {
+                        self.upload_continued(id);
+                        continue;
+                    }
                     Ok(_) => repository.cancel_upload(id),
                     Err(error) => Err(error),
                 },

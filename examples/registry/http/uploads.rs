@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, HttpBody as _};
 use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
@@ -10,9 +10,10 @@ use strongroom::registry::RepositoryName;
 use strongroom::{Algorithm, Digest, Error, Store, UploadId};
 
 use super::blobs::is_known_damage;
-use super::body::{Incoming, Kind};
+use super::body::{Gathered, Incoming, Kind};
 use super::failure::{Code, Failure};
 use super::limits::{GATHERED, UNCOUNTED};
+use super::memory::Held;
 use super::query::Query;
 use super::range::chunk;
 use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
@@ -57,7 +58,7 @@ async fn begin_upload(
         own.unfinished.upload_begun(client, to, id);
         Ok(id)
     };
-    registry.call(begin).await
+    registry.call(caller, begin).await
 }
 
 /// Takes a blob in one body. A short one is stored when it is there; a longer one is an upload that nobody else knows of.
@@ -70,32 +71,27 @@ async fn take_whole(
 ) -> Result<(), Failure> {
     let _receiving = registry.metrics.receiving();
     let mut incoming = registry.incoming(body, Kind::Blob, caller);
-    let mut held = None;
-    let (mut first, mut len) = (Vec::new(), 0);
-    while len < GATHERED {
-        let pieces = incoming.some(GATHERED - len).await?;
-        if pieces.is_empty() {
-            let _work = registry.memory.work(3 * len).await?;
-            let content = first.concat();
+    let (mut first, mut held) = (Gathered::default(), None);
+    while first.len() < GATHERED {
+        if !incoming.some(&mut first, GATHERED).await? {
+            let _work = registry.memory.work(3 * first.len()).await?;
+            let content = first.take().concat();
             let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
             let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
-            return registry.call(put).await.map(drop);
+            return registry.call(caller, put).await.map(drop);
         }
-        len += len_of(&pieces);
-        first.extend(pieces);
-        if held.is_none() && len > UNCOUNTED {
+        if held.is_none() && first.len() > UNCOUNTED {
             held = Some(registry.memory.keep(GATHERED + UNCOUNTED, caller).await?);
         }
     }
-    drop(held);
     let id = begin_upload(registry, caller, name, digest.algorithm()).await?;
     let received = async {
-        write(registry, name, id, 0, first, incoming).await?;
-        commit(registry, name, id, digest).await
+        write(registry, name, id, 0, (first, held), incoming).await?;
+        commit(registry, caller, name, id, digest).await
     };
     if let Err(failure) = received.await {
         let to = name.clone();
-        let _ = registry.call(move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await; // or it expires
+        let _ = registry.call(caller, move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await; // or it expires
         registry.unfinished.upload_ended(id);
         return Err(failure);
     }
@@ -127,7 +123,7 @@ async fn mount(
             }
         })
     };
-    registry.call(mount).await
+    registry.call(caller, mount).await
 }
 
 /// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user, so
@@ -137,8 +133,13 @@ fn may_pull(_from: &RepositoryName) -> bool {
 }
 
 /// `GET`: where an upload stands.
-pub async fn status(registry: &Registry, name: RepositoryName, id: UploadId) -> Result<Response, Failure> {
-    let offset = offset_of(registry, &name, id).await?;
+pub async fn status(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    id: UploadId,
+) -> Result<Response, Failure> {
+    let offset = offset_of(registry, caller, &name, id).await?;
     Ok(stands(StatusCode::NO_CONTENT, &name, id, offset))
 }
 
@@ -167,16 +168,25 @@ pub async fn finish(
 ) -> Result<Response, Failure> {
     let digest = query.parsed("digest", Code::DigestInvalid)?;
     let digest = digest.ok_or_else(|| Failure::bad_request(Code::DigestInvalid, "the parameter digest is missing"))?;
-    if !body.is_end_stream() {
-        receive(registry, caller, &name, id, headers, body).await?;
+    if !body.is_end_stream() || headers.contains_key(CONTENT_RANGE) {
+        match receive(registry, caller, &name, id, headers, body).await {
+            // Perhaps this was done before, and the answer did not arrive.
+            Err(failure) if failure.is(Code::BlobUploadUnknown) => {}
+            other => drop(other?),
+        }
     }
-    commit(registry, &name, id, digest).await?;
+    commit(registry, caller, &name, id, digest).await?;
     Ok(created(&name, &digest))
 }
 
 /// `DELETE`: gives an upload up.
-pub async fn cancel(registry: &Registry, name: RepositoryName, id: UploadId) -> Result<Response, Failure> {
-    registry.call(move |store| Ok(store.repository(&name)?.cancel_upload(id)?)).await?;
+pub async fn cancel(
+    registry: &Registry,
+    caller: &Caller,
+    name: RepositoryName,
+    id: UploadId,
+) -> Result<Response, Failure> {
+    registry.call(caller, move |store| Ok(store.repository(&name)?.cancel_upload(id)?)).await?;
     registry.unfinished.upload_ended(id);
     Ok(empty(StatusCode::NO_CONTENT, []))
 }
@@ -203,19 +213,19 @@ async fn receive(
             }
             (chunk.start, incoming.expect(len))
         }
-        None => (offset_of(registry, name, id).await?, incoming),
+        None => (offset_of(registry, caller, name, id).await?, incoming),
     };
-    write(registry, name, id, offset, Vec::new(), incoming).await
+    write(registry, name, id, offset, (Gathered::default(), None), incoming).await
 }
 
-/// Appends to an upload, first what has come already, then the rest of the body. Where that breaks off, what came counts; where the body is another
+/// Appends to an upload, first what has come already, with the memory that it keeps, then the rest of the body. Where that breaks off, what came counts; where the body is another
 /// than was said, nothing of it does.
 async fn write(
     registry: &Registry,
     name: &RepositoryName,
     id: UploadId,
     offset: u64,
-    first: Vec<Bytes>,
+    (mut gathered, mut held): (Gathered, Option<Held>),
     mut incoming: Incoming,
 ) -> Result<u64, Failure> {
     let failed = |error| match error {
@@ -225,23 +235,26 @@ async fn write(
         other => other.into(),
     };
     let mut writer = registry.store.upload_writer(Some(name), id, offset);
-    let mut pieces = first;
-    let mut work = None;
+    let (mut work, mut has_content) = (None, false);
     loop {
         // While there is something, the next is gathered as it is written. To wait for the client takes no memory.
-        while !pieces.is_empty() {
-            if work.is_none() && len_of(&pieces) >= UNCOUNTED / 2 {
+        while !gathered.is_empty() {
+            if work.is_none() && gathered.len() >= UNCOUNTED / 2 {
                 work = Some(registry.memory.work(3 * GATHERED).await?);
+                drop(held.take());
             }
             let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
-            let (written, more) = incoming.some_during(writer.write(pieces), most).await;
-            written.map_err(failed)?;
-            pieces = more;
+            let written = writer.write(gathered.take());
+            incoming.some_during(written, &mut gathered, most).await.map_err(failed)?;
+            if !has_content {
+                has_content = true;
+                registry.unfinished.upload_continued(id);
+            }
         }
         work = None;
-        pieces = match incoming.some(UNCOUNTED / 2).await {
-            Ok(next) if next.is_empty() => break,
-            Ok(next) => next,
+        match incoming.some(&mut gathered, UNCOUNTED / 2).await {
+            Ok(false) => break,
+            Ok(true) => {}
             Err(failure) => {
                 // How far it came, the client asks for. If the store fails here, it is told then.
                 let _ = if incoming.is_misfit() { writer.discard().await } else { writer.finish().await.map(drop) };
@@ -249,15 +262,17 @@ async fn write(
             }
         };
     }
-    let stands = writer.finish().await.map_err(failed)?;
-    if stands > 0 {
-        registry.unfinished.upload_continued(id);
-    }
-    Ok(stands)
+    writer.finish().await.map_err(failed)
 }
 
 /// Ends an upload as a blob.
-async fn commit(registry: &Registry, name: &RepositoryName, id: UploadId, digest: Digest) -> Result<(), Failure> {
+async fn commit(
+    registry: &Registry,
+    caller: &Caller,
+    name: &RepositoryName,
+    id: UploadId,
+    digest: Digest,
+) -> Result<(), Failure> {
     let mut work = None;
     loop {
         let (to, is_ready) = (name.clone(), work.is_some());
@@ -283,7 +298,7 @@ async fn commit(registry: &Registry, name: &RepositoryName, id: UploadId, digest
                 other => Ok(other.map(|()| None)?),
             }
         };
-        let committed = registry.call(commit).await;
+        let committed = registry.call(caller, commit).await;
         if committed.as_ref().map_or_else(Failure::is_final, Option::is_none) {
             registry.unfinished.upload_ended(id);
         }
@@ -293,13 +308,9 @@ async fn commit(registry: &Registry, name: &RepositoryName, id: UploadId, digest
     }
 }
 
-fn len_of(pieces: &[Bytes]) -> usize {
-    pieces.iter().map(Bytes::len).sum()
-}
-
-async fn offset_of(registry: &Registry, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
+async fn offset_of(registry: &Registry, caller: &Caller, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
     let name = name.clone();
-    registry.call(move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
+    registry.call(caller, move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
 }
 
 /// The algorithm that a client says it will use. Another one in the end works too: the content is then read again.
