@@ -1,5 +1,6 @@
-//! What encryption costs: `cargo bench --bench encryption [ROUNDS]`. Two stores side by side, one of them encrypted, and what the hardware
-//! gives beside them, all in one run and by turns. Prints medians with their spread, and ratios, as `docs/performance.md` reports them.
+//! What encryption costs: `cargo bench --bench encryption [ROUNDS]`. Two stores side by side, one of them encrypted,
+//! and what the hardware gives beside them, all in one run and by turns. Prints medians with their spread, and ratios,
+//! as `docs/performance.md` reports them.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 

@@ -1,12 +1,14 @@
-//! Collection: `cargo bench --bench gc [sweep] [compaction] [repository] [live]`, all four without a name, in a few minutes. Prints medians
-//! and spreads, as `docs/performance.md` reports them.
+//! Collection: `cargo bench --bench gc [sweep] [compaction] [repository] [live]`, all four without a name, in a few
+//! minutes. Prints medians and spreads, as `docs/performance.md` reports them.
 //!
 //! - *sweep*: so many dead blobs among so many that live, and among four times as many, by turns.
-//! - *compaction*: what it writes for what it gives back, and what a put takes beside it, in a store of which a part dies again and again.
+//! - *compaction*: what it writes for what it gives back, and what a put takes beside it, in a store of which a part
+//!   dies again and again.
 //! - *repository*: deleting a large one, while another client goes on.
 //! - *live*: the work that `benches/peers/gc` has the collectors of other registries do.
 //!
-//! How large: `GC_BLOBS`, `GC_DEAD`, `GC_MIB`, `GC_MANIFESTS`, `GC_LIVE` (with commas), and `GC_ROUNDS`. System calls are for `strace -c -f` to count.
+//! How large: `GC_BLOBS`, `GC_DEAD`, `GC_MIB`, `GC_MANIFESTS`, `GC_LIVE` (with commas), and `GC_ROUNDS`. System calls
+//! are for `strace -c -f` to count.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 
@@ -284,8 +286,8 @@ fn compaction() {
     beside(&mut scattered);
 }
 
-/// How many bytes are written for each that comes back: when a store is as dead as it may be, everywhere alike, and then with a tenth of it replaced again and
-/// again.
+/// How many bytes are written for each that comes back: when a store is as dead as it may be, everywhere alike, and
+/// then with a tenth of it replaced again and again.
 fn written_for_freed(scattered: &mut Scattered) {
     scattered.kill(22);
     let (mut ratios, mut rates) = (Vec::new(), Vec::new());

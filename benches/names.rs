@@ -1,5 +1,5 @@
-//! The view of names at a million: `cargo bench --bench names [NAMES]`. Prints time, memory and space for loading, opening,
-//! paging and rebuilding it, as `docs/performance.md` reports them.
+//! The view of names at a million: `cargo bench --bench names [NAMES]`. Prints time, memory and space for loading,
+//! opening, paging and rebuilding it, as `docs/performance.md` reports them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 

@@ -1,6 +1,6 @@
-//! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it:
-//! `cargo bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete and an opening take, and memory and
-//! space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is not measured.
+//! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it: `cargo
+//! bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete and an opening take, and memory
+//! and space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is not measured.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 

@@ -1,5 +1,5 @@
-//! What the store's operations cost: `cargo bench --bench store`. How that compares with peers and with what the hardware
-//! gives is for `benches/peers` to say.
+//! What the store's operations cost: `cargo bench --bench store`. How that compares with peers and with what the
+//! hardware gives is for `benches/peers` to say.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
 

@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let temporary = tempfile::tempdir()?;
     let dir = arguments.next().unwrap_or_else(|| temporary.path().join("store"));
 
-    // Every file becomes a blob; equal content is stored once. When `put_reader` returns, the blob survives a power cut.
+    // Every file becomes a blob; equal content is stored once. When `put_reader` returns, the blob survives a power
+    // cut.
     let store = Options::new().create(true).open(&dir)?;
     let mut files = Vec::new();
     for path in files_of(&folder)? {

@@ -91,7 +91,8 @@ impl Pace {
 pub(crate) struct Retention(pub(crate) u64);
 
 impl Retention {
-    /// When something was last relied on is noted with this precision, so that claiming it again and again costs nothing.
+    /// When something was last relied on is noted with this precision, so that claiming it again and again costs
+    /// nothing.
     fn precision(self) -> u64 {
         self.0 / 8
     }

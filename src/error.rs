@@ -27,15 +27,15 @@ pub enum Error {
         /// The operating system's error.
         source: Arc<io::Error>,
     },
-    /// The disk is full, or the quota, or the process may not write longer files (`ulimit -f`). Nothing acknowledged is lost, reads and deletions still work, and the store goes
-    /// on by itself once there is space.
+    /// The disk is full, or the quota, or the process may not write longer files (`ulimit -f`). Nothing acknowledged is
+    /// lost, reads and deletions still work, and the store goes on by itself once there is space.
     #[error("no space left for {}: free some space or remove content, then try again", path.display())]
     Full {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// Bytes on disk are not what was written. Only what lies there is affected. Keep the file, restore it from a backup
-    /// if there is one, or push the content again.
+    /// Bytes on disk are not what was written. Only what lies there is affected. Keep the file, restore it from a
+    /// backup if there is one, or push the content again.
     #[error("{} is damaged at byte {offset}: {damage}", file.display())]
     Corrupt {
         /// The damaged file.
@@ -45,7 +45,8 @@ pub enum Error {
         /// What is wrong there.
         damage: Damage,
     },
-    /// A text is not a digest that the store knows: `sha256:`, `sha512:` or `blake3:` and lower-case hex of the full length.
+    /// A text is not a digest that the store knows: `sha256:`, `sha512:` or `blake3:` and lower-case hex of the full
+    /// length.
     #[error("invalid digest {text:?}: expected sha256:<64 hex>, sha512:<128 hex> or blake3:<64 hex>, in lower case")]
     InvalidDigest {
         /// The text, cut to 200 characters.
@@ -100,8 +101,8 @@ pub enum Error {
         /// The id of the key that the store's data keys are wrapped with.
         key_id: String,
     },
-    /// A key was given for a store that is not encrypted, or such a store was asked to change its keys. Open it without a key, and turn
-    /// encryption on with [`Store::encrypt`](crate::Store::encrypt).
+    /// A key was given for a store that is not encrypted, or such a store was asked to change its keys. Open it without
+    /// a key, and turn encryption on with [`Store::encrypt`](crate::Store::encrypt).
     #[error("{} is not encrypted: open it without a key, and turn encryption on", path.display())]
     NotEncrypted {
         /// The file that says so.
@@ -340,8 +341,8 @@ pub enum ManifestProblem {
         /// The media type.
         media_type: String,
     },
-    /// A key differs from one that means something in the case of its letters only. Some parsers, Go's among them, take it for
-    /// that one, so clients would see another manifest than the registry.
+    /// A key differs from one that means something in the case of its letters only. Some parsers, Go's among them, take
+    /// it for that one, so clients would see another manifest than the registry.
     #[error("key {found:?} is read as {key:?} by some, and not by others")]
     Ambiguous {
         /// The key that means something.
@@ -358,8 +359,8 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
-    /// It is there already, another manifest holds it, and now it references a manifest that it did not hold: that would have
-    /// to wait until it is held no more.
+    /// It is there already, another manifest holds it, and now it references a manifest that it did not hold: that
+    /// would have to wait until it is held no more.
     #[error("another manifest holds it, so that it can't come to hold manifests")]
     References,
     /// A descriptor gives another size than its blob or manifest has, or than another descriptor of the same.

@@ -133,8 +133,8 @@ pub fn log(bytes: &[u8]) {
     let _ = std::fs::remove_file(path);
 }
 
-/// What is encrypted, with keys that are known: the table of keys, frames, and what comes out of a list, a record and a page of names that
-/// somebody with the keys has made.
+/// What is encrypted, with keys that are known: the table of keys, frames, and what comes out of a list, a record and a
+/// page of names that somebody with the keys has made.
 pub fn envelope(bytes: &[u8]) {
     let keys = Keyring::known(StoreId([0; 16]), &[0, 3]);
     if let Some(table) = Table::parse(bytes) {

@@ -51,12 +51,13 @@ impl fmt::Display for FileId {
     }
 }
 
-/// Names a repository for ever, also once its name is another's: the LSN of the commit that created it. At most 48 bits.
+/// Names a repository for ever, also once its name is another's: the LSN of the commit that created it. At most 48
+/// bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RepositoryId(pub(crate) u64);
 
-/// Numbers a key domain: what belongs to it is encrypted under its keys alone, and content is stored once in it. What is in no
-/// domain of its own is in the default one, as is everything in a store that is not encrypted.
+/// Numbers a key domain: what belongs to it is encrypted under its keys alone, and content is stored once in it. What
+/// is in no domain of its own is in the default one, as is everything in a store that is not encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DomainId(pub(crate) u32);
 

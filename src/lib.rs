@@ -1,25 +1,26 @@
 //! strongroom: an embedded content-addressable storage engine for container registries and build tools.
 //!
 //! A program links this crate and gets, in one directory: blobs named by their digests and stored once, uploads that
-//! survive a restart, repositories with manifests and tags that keep what they reference, and pins for programs that have no
-//! manifests. There is no server and nothing to set up. When a write returns, it
-//! survives a power cut.
+//! survive a restart, repositories with manifests and tags that keep what they reference, and pins for programs that
+//! have no manifests. There is no server and nothing to set up. When a write returns, it survives a power cut.
 //!
 //! # Overview
 //! - [`Options`] opens or creates a [`Store`], which any number of threads share.
-//! - [`Store::put`] and [`Store::put_reader`] store content under its [`Digest`], given or computed. [`Store::get`] returns
-//!   a [`Blob`]: [`bytes`](Blob::bytes), [`slice`](Blob::slice), [`reader`](Blob::reader), all verified. A blob stays
-//!   readable while it is removed.
-//! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content that
-//!   comes in pieces, perhaps over days.
-//! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that were
-//!   pushed to it, and whose [manifests](registry::Repository::put_manifest) hold what they reference. [`Store::events`] tells what
-//!   happened.
-//! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store; [`Store::create_domain`] makes domains that share
-//!   neither keys nor content, and [`Store::shred_domain`] ends one for good.
+//! - [`Store::put`] and [`Store::put_reader`] store content under its [`Digest`], given or computed. [`Store::get`]
+//!   returns a [`Blob`]: [`bytes`](Blob::bytes), [`slice`](Blob::slice), [`reader`](Blob::reader), all verified. A blob
+//!   stays readable while it is removed.
+//! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content
+//!   that comes in pieces, perhaps over days.
+//! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that
+//!   were pushed to it, and whose [manifests](registry::Repository::put_manifest) hold what they reference.
+//!   [`Store::events`] tells what happened.
+//! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store;
+//!   [`Store::create_domain`] makes domains that share neither keys nor content, and [`Store::shred_domain`] ends one
+//!   for good.
 //! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
-//! - [`Store::verify`] reads everything again and recounts what is counted. [`Store::scrub`] does so at a bounded rate, and flags what is damaged: pushed again, it comes
-//!   back. [`Store::repair`] derives anew what follows from other facts.
+//! - [`Store::verify`] reads everything again and recounts what is counted. [`Store::scrub`] does so at a bounded rate,
+//!   and flags what is damaged: pushed again, it comes back. [`Store::repair`] derives anew what follows from other
+//!   facts.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
 //!
 //! # Example
@@ -55,9 +56,9 @@
 //! ```
 //!
 //! # How it works
-//! One log takes facts and small content, one `fdatasync` for all who wait; facts go on into sorted, immutable runs; long
-//! content goes to segment files of its own. `docs/design.md` in the repository describes the formats byte by byte, the
-//! invariants, the order of syncs and recovery.
+//! One log takes facts and small content, one `fdatasync` for all who wait; facts go on into sorted, immutable runs;
+//! long content goes to segment files of its own. `docs/design.md` in the repository describes the formats byte by
+//! byte, the invariants, the order of syncs and recovery.
 //!
 //! # Features
 //! - `cli`: the `strongroom` command.

@@ -1,9 +1,9 @@
 //! Sealed files: what is never written again, read block by block, each verified when it is first touched.
 //!
-//! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a bit
-//! is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a block has
-//! the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in the same one, so
-//! the bit is exact for them; shorter ones have none and are read by position each time.
+//! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a
+//! bit is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a
+//! block has the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in
+//! the same one, so the bit is exact for them; shorter ones have none and are read by position each time.
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -68,8 +68,8 @@ impl Drop for Counted {
     }
 }
 
-/// How long a block is at least that is remembered as verified, in bytes. What it takes to remember them grows with the file's
-/// length over this: 2 MiB for a segment of 1 TiB, 64 KiB for a log file.
+/// How long a block is at least that is remembered as verified, in bytes. What it takes to remember them grows with the
+/// file's length over this: 2 MiB for a segment of 1 TiB, 64 KiB for a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grain {
     /// Small content, in log files and packs.
@@ -194,7 +194,8 @@ impl SealedFile {
         }
     }
 
-    /// Copies bytes of the file as they are: from the mapping, if they were [seen](Self::mark) before, so that a read error is an error.
+    /// Copies bytes of the file as they are: from the mapping, if they were [seen](Self::mark) before, so that a read
+    /// error is an error.
     pub(crate) fn copy_to(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         if let Some(seen) = self.seen(offset, out.len())? {
             out.copy_from_slice(seen);
@@ -266,8 +267,8 @@ impl SealedFile {
         Ok(bytes)
     }
 
-    /// [`checked`](Self::checked) for who does not need the copy: it is made where the last one was, so that it stays in the
-    /// processor's cache.
+    /// [`checked`](Self::checked) for who does not need the copy: it is made where the last one was, so that it stays
+    /// in the processor's cache.
     fn check(&self, offset: u64, len: usize, crc: u32) -> Result<()> {
         if len > Grain::Block as usize {
             return self.checked(offset, len, crc).map(drop); // a table: long ones are not kept

@@ -1,7 +1,7 @@
 //! Reading and writing fields of on-disk structures: little-endian, bounded, without a panic.
 //!
-//! A [`Fields`] hands out fields from the front of a byte slice and answers `None` where the slice is too short, so that
-//! a parser is a chain of `?` and no length from disk is believed before it is compared with what is there.
+//! A [`Fields`] hands out fields from the front of a byte slice and answers `None` where the slice is too short, so
+//! that a parser is a chain of `?` and no length from disk is believed before it is compared with what is there.
 
 /// CRC-32C (Castagnoli) of `bytes`, in hardware where there is any.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {

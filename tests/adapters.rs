@@ -1,4 +1,5 @@
-//! The adapters for tokio: nothing blocks the runtime, memory and threads are bounded, and what is dropped is not half done.
+//! The adapters for tokio: nothing blocks the runtime, memory and threads are bounded, and what is dropped is not half
+//! done.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,9 +1,9 @@
 //! Many clients on the same repositories at once: what each of them saw could have come one after the other.
 //!
 //! In each round sixteen threads do a few random operations on three repositories, and note when each was called, when
-//! it returned and what came of it. Then the operations on each repository must have an order that explains all of it and
-//! what the repository holds in the end. An update that was lost, a check that was overtaken or a push that was seen by
-//! halves has none.
+//! it returned and what came of it. Then the operations on each repository must have an order that explains all of it
+//! and what the repository holds in the end. An update that was lost, a check that was overtaken or a push that was
+//! seen by halves has none.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! Collection: what it takes and what it leaves, the races that have hurt users of others, full disks, damage, and crashes.
+//! Collection: what it takes and what it leaves, the races that have hurt users of others, full disks, damage, and
+//! crashes.
 
 #![allow(
     clippy::unwrap_used,

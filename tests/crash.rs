@@ -1,9 +1,9 @@
 //! Power cuts and kills at every operation, and again at every operation of the recovery.
 //!
-//! A history runs on the simulated file system. For each operation of it the power is cut there, with the choice of lost
-//! and kept sectors and names drawn from the seed. After recovery the store holds what was acknowledged, and what was
-//! under way wholly or not at all; all counts equal a recount. Then the same with the power cut again at each operation of
-//! the recovery.
+//! A history runs on the simulated file system. For each operation of it the power is cut there, with the choice of
+//! lost and kept sectors and names drawn from the seed. After recovery the store holds what was acknowledged, and what
+//! was under way wholly or not at all; all counts equal a recount. Then the same with the power cut again at each
+//! operation of the recovery.
 
 #![allow(
     clippy::unwrap_used,
@@ -164,8 +164,8 @@ fn nothing_acknowledged_is_lost_at_any_power_cut_nor_at_a_second_one_during_reco
     assert!(covered >= 10_000, "{covered} crash points");
 }
 
-/// Cuts the power at each operation of histories, and again at every `stride`th of the recovery, beginning with another one each time. Returns how
-/// many cuts that were.
+/// Cuts the power at each operation of histories, and again at every `stride`th of the recovery, beginning with another
+/// one each time. Returns how many cuts that were.
 fn power_cuts(seed: u64, rounds: u64, new: NewDisk, stride: u64) -> u64 {
     let covered = AtomicU64::new(0);
     for (round, steps) in (0u64..).zip(histories(seed, rounds)) {

@@ -1,8 +1,8 @@
-//! Encryption at rest: nothing leaks, nothing can be changed or moved unnoticed, keys can be changed at any time, domains
-//! are apart, and no crash in any of that loses anything.
+//! Encryption at rest: nothing leaks, nothing can be changed or moved unnoticed, keys can be changed at any time,
+//! domains are apart, and no crash in any of that loses anything.
 //!
-//! Who attacks has the directory: reads it, and writes to it between two openings. What they may learn is how much there
-//! is, how it grows, and which key domain a file belongs to; what they can bring about is an error.
+//! Who attacks has the directory: reads it, and writes to it between two openings. What they may learn is how much
+//! there is, how it grows, and which key domain a file belongs to; what they can bring about is an error.
 
 #![allow(
     clippy::unwrap_used,

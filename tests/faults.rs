@@ -1,5 +1,5 @@
-//! What fails for a while, or in one place, must not cost more than that: files that can't be opened because too many are,
-//! a write that fails, a full disk, a damaged run.
+//! What fails for a while, or in one place, must not cost more than that: files that can't be opened because too many
+//! are, a write that fails, a full disk, a damaged run.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! A store that an earlier build wrote opens, holds what it held, and goes on.
 //!
-//! `tests/golden/store` and `tests/golden/encrypted` were written by `STRONGROOM_BLESS=1 cargo test --test golden`, which is to be repeated when the format
-//! changes, and only then.
+//! `tests/golden/store` and `tests/golden/encrypted` were written by `STRONGROOM_BLESS=1 cargo test --test golden`,
+//! which is to be repeated when the format changes, and only then.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,8 +45,8 @@ fn options(kind: Kind) -> Options {
     options.maintenance(Maintenance::Inline).inline_max(4096).log_file_size(16 << 10).compression(Compression::Auto)
 }
 
-/// Contents that take every way through the format: one of each algorithm, compressed or not, in the log and in segments, of
-/// one block and of several.
+/// Contents that take every way through the format: one of each algorithm, compressed or not, in the log and in
+/// segments, of one block and of several.
 fn contents() -> Vec<(Algorithm, Vec<u8>)> {
     vec![
         (Algorithm::Sha256, Vec::new()),

@@ -128,7 +128,8 @@ fn threads_that_put_pin_and_remove_at_once_leave_what_each_of_them_expects() {
     compare(&opened());
 }
 
-/// Puts, reads, pins and removes contents of its own, and some that all threads put and nobody removes; returns its own.
+/// Puts, reads, pins and removes contents of its own, and some that all threads put and nobody removes; returns its
+/// own.
 fn work(store: &Store, shared: &[Vec<u8>], thread: u64, mut random: Random, steps: u64) -> BTreeMap<Digest, Vec<u8>> {
     let mut own: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
     let name = format!("thread-{thread}");

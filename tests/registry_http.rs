@@ -1,5 +1,5 @@
-//! The registry of `examples/registry` over HTTP: what the OCI distribution specification and its conformance tests want, and
-//! what clients do that go away.
+//! The registry of `examples/registry` over HTTP: what the OCI distribution specification and its conformance tests
+//! want, and what clients do that go away.
 
 #![allow(
     clippy::unwrap_used,

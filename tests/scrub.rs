@@ -1,4 +1,5 @@
-//! Scrubbing and healing: what is damaged is found, told and flagged, and comes back when it is pushed again; what is sound is left alone.
+//! Scrubbing and healing: what is damaged is found, told and flagged, and comes back when it is pushed again; what is
+//! sound is left alone.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! The attackers: each does one thing, again and again, from an address of its own or one that it shares with some of the others.
+//! The attackers: each does one thing, again and again, from an address of its own or one that it shares with some of
+//! the others.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read as _, Write as _};

@@ -1,9 +1,9 @@
-//! Attacks a registry that is running, with all at once that has been found to hurt registries, beside clients that behave well:
-//! `cargo run --release --example attack -- 127.0.0.1:5000 --pid PID`.
+//! Attacks a registry that is running, with all at once that has been found to hurt registries, beside clients that
+//! behave well: `cargo run --release --example attack -- 127.0.0.1:5000 --pid PID`.
 //!
-//! First the good clients are alone for a while, then attackers join them, from other addresses of the loopback network. What it says in
-//! the end, and fails on: whether the good clients were served throughout, and how quickly, against before; how much memory of its own the
-//! registry took; and whether all is there that it acknowledged.
+//! First the good clients are alone for a while, then attackers join them, from other addresses of the loopback
+//! network. What it says in the end, and fails on: whether the good clients were served throughout, and how quickly,
+//! against before; how much memory of its own the registry took; and whether all is there that it acknowledged.
 //!
 //! It leaves a lot in the registry: give it one that is made for this. `tests/clients/hostile.sh` does.
 

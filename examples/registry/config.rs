@@ -16,12 +16,13 @@ use crate::http::{Admission, Creation, Indexes, Settings};
 
 /// An OCI registry in one process and one directory, on the embedded store `strongroom`.
 ///
-/// It has neither TLS nor authentication: let it listen on the loopback address, as it does by default, or put a proxy in front
-/// of it that has both. Clients may push, pull and delete everything. RUST_LOG sets what is logged: `info` by default, with one
-/// line a request. GET /metrics gives numbers for Prometheus, GET /healthz tells whether it can write.
+/// It has neither TLS nor authentication: let it listen on the loopback address, as it does by default, or put a proxy
+/// in front of it that has both. Clients may push, pull and delete everything. RUST_LOG sets what is logged: `info` by
+/// default, with one line a request. GET /metrics gives numbers for Prometheus, GET /healthz tells whether it can
+/// write.
 ///
-/// SIGTERM and SIGINT end it: what is under way is finished, then the store is closed. Being killed loses nothing that was
-/// acknowledged.
+/// SIGTERM and SIGINT end it: what is under way is finished, then the store is closed. Being killed loses nothing that
+/// was acknowledged.
 #[derive(Debug, clap::Parser)]
 #[command(name = "registry")]
 pub struct Arguments {
@@ -54,8 +55,8 @@ pub struct Arguments {
     #[arg(long)]
     sparse: bool,
 
-    /// For how many seconds stays what no manifest holds, after it was pushed or asked for with HEAD; and an upload that nothing is added to. It has to be
-    /// longer than the longest push takes.
+    /// For how many seconds stays what no manifest holds, after it was pushed or asked for with HEAD; and an upload
+    /// that nothing is added to. It has to be longer than the longest push takes.
     #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
     retention: u64,
 
@@ -67,8 +68,8 @@ pub struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     collect_rate: u64,
 
-    /// How many connections are served at once. Where there is no place, one whose client says nothing or does not go on makes way, or else the
-    /// new one is told to come again; probes (/healthz, /metrics) are served all the same.
+    /// How many connections are served at once. Where there is no place, one whose client says nothing or does not go
+    /// on makes way, or else the new one is told to come again; probes (/healthz, /metrics) are served all the same.
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     connections: u16,
 
@@ -76,12 +77,14 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT")]
     connections_per_client: Option<u16>,
 
-    /// The address of a proxy that passes requests on: many clients, of which the last of `X-Forwarded-For` is the one that asks.
+    /// The address of a proxy that passes requests on: many clients, of which the last of `X-Forwarded-For` is the one
+    /// that asks.
     #[arg(long, value_name = "ADDRESS")]
     proxy: Vec<IpAddr>,
 
-    /// A name, with its port, under which the registry is reached. If any are given, requests for others are refused: a page in a
-    /// browser on this machine could otherwise reach the registry by a name that its author makes point to it.
+    /// A name, with its port, under which the registry is reached. If any are given, requests for others are refused: a
+    /// page in a browser on this machine could otherwise reach the registry by a name that its author makes point to
+    /// it.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
 
@@ -89,7 +92,8 @@ pub struct Arguments {
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
-    /// For how many seconds a client may not go on with a body that it sends, or with an answer that it reads. It has to make up for it.
+    /// For how many seconds a client may not go on with a body that it sends, or with an answer that it reads. It has
+    /// to make up for it.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     idle: u64,
 
@@ -134,7 +138,8 @@ impl Arguments {
         options.collect_every(Duration::from_secs(self.collect_every), gently)
     }
 
-    /// How the registry behaves, where so many files may be open. Each connection takes one, and one of the store's, which needs others too.
+    /// How the registry behaves, where so many files may be open. Each connection takes one, and one of the store's,
+    /// which needs others too.
     pub fn settings(&self, files: usize) -> Settings {
         let most = (files.saturating_sub(32) / 4).max(2);
         let refusals = Limits::default().refusals.min(most.div_ceil(8));

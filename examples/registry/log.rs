@@ -1,4 +1,5 @@
-//! The log, written by a thread of its own: one that nobody reads, that is full, or broken, keeps no request waiting, and ends nothing.
+//! The log, written by a thread of its own: one that nobody reads, that is full, or broken, keeps no request waiting,
+//! and ends nothing.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;

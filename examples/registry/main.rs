@@ -1,7 +1,7 @@
 //! An OCI registry over one store: `cargo run --release --example registry`, then `docker push 127.0.0.1:5000/name`.
 //!
-//! It speaks the whole of the OCI distribution specification 1.1. All rules are the crate's: what is here turns requests into
-//! calls, and results into answers. [`http`] is the door; `docs/embedding.md` explains the calls.
+//! It speaks the whole of the OCI distribution specification 1.1. All rules are the crate's: what is here turns
+//! requests into calls, and results into answers. [`http`] is the door; `docs/embedding.md` explains the calls.
 
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     code
 }
 
-/// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have, and how many that is.
+/// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have,
+/// and how many that is.
 fn raise_file_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -58,8 +59,8 @@ fn raise_file_limit() -> usize {
     usize::try_from(files).unwrap_or(usize::MAX)
 }
 
-/// Has the allocator of the GNU C library give long buffers back to the system when they are freed, and keep few pools: by default it keeps
-/// what it was once asked for, in as many as there were threads that asked.
+/// Has the allocator of the GNU C library give long buffers back to the system when they are freed, and keep few pools:
+/// by default it keeps what it was once asked for, in as many as there were threads that asked.
 fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the allocator is told by a call")]

@@ -23,16 +23,18 @@ use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_of
 ///
 /// It stays readable, with the same bytes, while the blob is removed or its segment is compacted away.
 ///
-/// Content is stored in blocks of 4 KiB to 64 KiB with a checksum each. [`bytes`](Self::bytes), [`slice`](Self::slice) and
-/// [`reader`](Self::reader) verify each block that they touch, the first time it is touched, and hand out damage as
-/// [`Error::Corrupt`]. Where content is encrypted, each block is decrypted, and thereby verified, each time it is touched.
+/// Content is stored in blocks of 4 KiB to 64 KiB with a checksum each. [`bytes`](Self::bytes), [`slice`](Self::slice)
+/// and [`reader`](Self::reader) verify each block that they touch, the first time it is touched, and hand out damage as
+/// [`Error::Corrupt`]. Where content is encrypted, each block is decrypted, and thereby verified, each time it is
+/// touched.
 #[derive(Clone)]
 pub struct Blob {
     digest: Digest,
     fact: BlobFact,
     file: Arc<SealedFile>,
     opening: Option<Arc<Opening>>,
-    /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of another.
+    /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of
+    /// another.
     kept: OnceLock<Bytes>,
 }
 
@@ -86,10 +88,12 @@ impl Blob {
         self.slice(0..self.len())
     }
 
-    /// The whole content without verification, in constant time where it is mapped and neither compressed nor encrypted.
+    /// The whole content without verification, in constant time where it is mapped and neither compressed nor
+    /// encrypted.
     ///
     /// # Errors
-    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or damaged and compressed or encrypted.
+    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or damaged and compressed
+    /// or encrypted.
     pub fn bytes_unverified(&self) -> Result<Bytes> {
         match self.fact.codec {
             Codec::Plain if self.opening.is_none() => {
@@ -113,9 +117,9 @@ impl Blob {
         }
     }
 
-    /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB, one ahead: nothing where
-    /// it is empty or mapped as it is; two pieces where it is copied or decrypted; the whole content where it is compressed, which only content up to
-    /// 4 MiB is.
+    /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB,
+    /// one ahead: nothing where it is empty or mapped as it is; two pieces where it is copied or decrypted; the whole
+    /// content where it is compressed, which only content up to 4 MiB is.
     pub fn memory(&self, range: &Range<u64>) -> u64 {
         let pieces = range.end.saturating_sub(range.start).min(512 << 10);
         match self.fact.codec {
@@ -147,7 +151,8 @@ impl Blob {
         self.verify_by(|_| Ok(()))
     }
 
-    /// [`verify`](Self::verify), which calls `step` with the length of each piece that it has read, and ends with its error.
+    /// [`verify`](Self::verify), which calls `step` with the length of each piece that it has read, and ends with its
+    /// error.
     pub(crate) fn verify_by<E: From<Error>>(&self, mut step: impl FnMut(u64) -> Result<(), E>) -> Result<(), E> {
         let mut hasher = Hasher::new(self.digest.algorithm());
         let mut at = 0;
@@ -311,7 +316,8 @@ enum Buffer {
 }
 
 impl Buffer {
-    /// From this length on huge pages are asked for: to fault the others in, one by one, takes several times as long as to decrypt.
+    /// From this length on huge pages are asked for: to fault the others in, one by one, takes several times as long as
+    /// to decrypt.
     const LARGE: usize = 4 << 20;
 
     fn new(len: usize) -> Self {

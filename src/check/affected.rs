@@ -1,4 +1,5 @@
-//! What damage to blobs affects: repositories, manifests, tags, pins. Looked for only where there is damage, and in one repository after the other.
+//! What damage to blobs affects: repositories, manifests, tags, pins. Looked for only where there is damage, and in one
+//! repository after the other.
 
 use std::collections::{BTreeSet, HashMap};
 

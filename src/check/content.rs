@@ -38,8 +38,8 @@ pub(super) enum Found {
 }
 
 impl Inner {
-    /// Reads a blob again, wherever it is by then, and compares it with its digest. `None` where there is no such blob any more. `step` is
-    /// called with the length of each piece that was read.
+    /// Reads a blob again, wherever it is by then, and compares it with its digest. `None` where there is no such blob
+    /// any more. `step` is called with the length of each piece that was read.
     pub(super) fn reread(&self, key: &Key, step: &mut dyn FnMut(u64) -> Step<()>) -> Step<Option<Reread>> {
         let known = || self.snapshot_of(key.domain).blob_by_key(key);
         let mut now = known()?;
@@ -139,7 +139,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads all pages of all runs, and tells which run has a damaged one: the first of each, and whether facts are in what is damaged.
+    /// Reads all pages of all runs, and tells which run has a damaged one: the first of each, and whether facts are in
+    /// what is damaged.
     pub(super) fn check_runs(&self, tell: &mut dyn FnMut(&RunMeta, Option<Finding>) -> Step<()>) -> Step<()> {
         let runs = lock(&self.list).runs.clone();
         let is_shredded = |run: &RunMeta| self.files.keys.get().is_shredded(run.domain);

@@ -10,25 +10,29 @@ pub(super) const MOST_LISTED: usize = if cfg!(test) { 50 } else { 10_000 };
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Finding {
-    /// A blob can't be read, or is not what its digest says. (In a [`Scrub`](crate::Scrub): it can't be read, for another reason than damage.)
+    /// A blob can't be read, or is not what its digest says. (In a [`Scrub`](crate::Scrub): it can't be read, for
+    /// another reason than damage.)
     Blob {
         /// The blob, where its digest is known.
         digest: Option<Digest>,
         /// Why.
         error: Error,
     },
-    /// A segment's header or footer, or what stands in front of a blob in one, is damaged. The blobs may be sound all the same.
+    /// A segment's header or footer, or what stands in front of a blob in one, is damaged. The blobs may be sound all
+    /// the same.
     Segment {
         /// Which, and where.
         error: Error,
     },
-    /// A part of a run is damaged. Where it is one without which facts are found all the same, if not as fast, merging the run mends it.
+    /// A part of a run is damaged. Where it is one without which facts are found all the same, if not as fast, merging
+    /// the run mends it.
     Run {
         /// Which, and where.
         error: Error,
     },
-    /// Records in the log are damaged that no run has yet, while the store is open and knows what they said. A scrub folds them into a run, so that the
-    /// store opens again. What a [`verify`](crate::Store::verify) finds, a [`checkpoint`](crate::Store::checkpoint) mends.
+    /// Records in the log are damaged that no run has yet, while the store is open and knows what they said. A scrub
+    /// folds them into a run, so that the store opens again. What a [`verify`](crate::Store::verify) finds, a
+    /// [`checkpoint`](crate::Store::checkpoint) mends.
     Log {
         /// Which, and where.
         error: Error,

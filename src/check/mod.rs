@@ -1,4 +1,5 @@
-//! Checking: everything is read again and recounted; what is damaged is flagged, and what follows from other facts is mended.
+//! Checking: everything is read again and recounted; what is damaged is flagged, and what follows from other facts is
+//! mended.
 //!
 //! | | reads content | recounts | writes |
 //! |---|---|---|---|
@@ -7,13 +8,16 @@
 //! | [`Store::repair`](crate::Store::repair) | as a scrub | yes | counts, lists and views anew from what they follow from |
 //!
 //! # How damage heals
-//! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so whoever has the content pushes it again;
-//! and a push of it, which otherwise would find it there, brings the content to a new place, in a commit that keeps who holds it and takes the flag
-//! away ([`Facts::put`](crate::store::request::Facts)). Readers meet the damage as before: it never becomes "not found".
+//! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so whoever
+//! has the content pushes it again; and a push of it, which otherwise would find it there, brings the content to a new
+//! place, in a commit that keeps who holds it and takes the flag away ([`Facts::put`](crate::store::request::Facts)).
+//! Readers meet the damage as before: it never becomes "not found".
 //!
 //! # Invariants kept here
-//! - A flag is set, and taken away, only while the blob is in the place that was read: [`Flag`](scrub::Flag). Content that came since is not suspected.
-//! - What can't be read for another reason than damage (the disk says no) is not flagged: another copy may not be needed.
+//! - A flag is set, and taken away, only while the blob is in the place that was read: [`Flag`](scrub::Flag). Content
+//!   that came since is not suspected.
+//! - What can't be read for another reason than damage (the disk says no) is not flagged: another copy may not be
+//!   needed.
 //! - Nothing is mended by what was not read whole: a fact that can't be read ends a recount.
 
 mod affected;

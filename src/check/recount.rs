@@ -1,9 +1,10 @@
 //! Counting anew what is counted in facts.
 //!
-//! All of it is about one snapshot, in which everything is as one commit left it: so whatever differs is wrong, however much goes on beside.
+//! All of it is about one snapshot, in which everything is as one commit left it: so whatever differs is wrong, however
+//! much goes on beside.
 //!
-//! How often each blob is held is counted in passes, each over a range of keys that holds about a million blobs: so memory does not grow with the
-//! store, and the facts of links, manifests and pins are gone through once for each pass.
+//! How often each blob is held is counted in passes, each over a range of keys that holds about a million blobs: so
+//! memory does not grow with the store, and the facts of links, manifests and pins are gone through once for each pass.
 
 use std::collections::{HashMap, HashSet};
 

@@ -11,8 +11,9 @@
 //! | the view of names | pins, repositories, tags |
 //! | a run's guide | its facts |
 //!
-//! What nothing else says can't be mended, and is told: damaged content, which is flagged, so that a push mends it; facts in damaged pages of runs;
-//! a manifest that holds what is not there, a tag that names no manifest, what belongs to a repository that is not known.
+//! What nothing else says can't be mended, and is told: damaged content, which is flagged, so that a push mends it;
+//! facts in damaged pages of runs; a manifest that holds what is not there, a tag that names no manifest, what belongs
+//! to a repository that is not known.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +31,8 @@ use crate::store::{GoOn, Inner, Store};
 /// So many facts are mended in one commit.
 const AT_ONCE: usize = 256;
 
-/// What is mended may show something else: a count that becomes 0, an entry that is missing. More rounds than this change nothing more.
+/// What is mended may show something else: a count that becomes 0, an entry that is missing. More rounds than this
+/// change nothing more.
 const ROUNDS: usize = 4;
 
 /// What [`Store::repair`] did.
@@ -48,11 +50,13 @@ pub struct Repair {
 }
 
 impl Store {
-    /// Derives anew what follows from other facts: counts, lists, views, guides of runs. Then [scrubs](Self::scrub), from the beginning, and says what is left that
-    /// can't be mended; `progress` is told how far that has come. Nobody else uses the store meanwhile.
+    /// Derives anew what follows from other facts: counts, lists, views, guides of runs. Then [scrubs](Self::scrub),
+    /// from the beginning, and says what is left that can't be mended; `progress` is told how far that has come. Nobody
+    /// else uses the store meanwhile.
     ///
-    /// What is counted is never so wrong that a repair is needed, but by a bug, or a disk that gave back what was there before and not what was
-    /// written. It does not bring back what damage took: restore the file from a backup, or push the content again.
+    /// What is counted is never so wrong that a repair is needed, but by a bug, or a disk that gave back what was there
+    /// before and not what was written. It does not bring back what damage took: restore the file from a backup, or
+    /// push the content again.
     ///
     /// ```
     /// use strongroom::{Algorithm, GoOn, Options};
@@ -66,7 +70,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was mended stays so. Damage is no error, but [reported](Repair::left).
+    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was mended stays so. Damage is no error, but
+    /// [reported](Repair::left).
     pub fn repair(&mut self, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Repair> {
         let inner = &self.inner;
         let mut report = Repair::default();

@@ -29,20 +29,22 @@ impl ScrubOptions {
         Self::default()
     }
 
-    /// How many bytes a second are read at most; without limit by default. The recount, which goes through facts, does not count.
+    /// How many bytes a second are read at most; without limit by default. The recount, which goes through facts, does
+    /// not count.
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// How long it may take; without limit by default. The recount and a blob that is begun come to their end all the same, so that each scrub
-    /// gets further than the one before.
+    /// How long it may take; without limit by default. The recount and a blob that is begun come to their end all the
+    /// same, so that each scrub gets further than the one before.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// Whether what is counted is counted anew, before content is read; yes by default. A scrub that goes on has done so when it began.
+    /// Whether what is counted is counted anew, before content is read; yes by default. A scrub that goes on has done
+    /// so when it began.
     pub fn recount(mut self, recount: bool) -> Self {
         self.recount = recount;
         self
@@ -81,7 +83,8 @@ pub struct Scrub {
     pub recovered: u64,
     /// What else is wrong: at most 10,000.
     pub findings: Vec<Finding>,
-    /// How many findings there were that are not in the list: since it is full, or since an earlier part of this scrub told them.
+    /// How many findings there were that are not in the list: since it is full, or since an earlier part of this scrub
+    /// told them.
     pub more_findings: u64,
     /// Whether [`damaged`](Self::damaged) has all that is damaged, and all that is affected.
     pub all_listed: bool,

@@ -10,8 +10,8 @@ use crate::id::RepositoryId;
 use crate::registry::find;
 use crate::store::view::{Snapshot, decoded};
 
-/// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list of those. What is left of
-/// deleted repositories is not in order otherwise.
+/// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
+/// of those. What is left of deleted repositories is not in order otherwise.
 pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
     let mut deleted = HashSet::new();
     for fact in snapshot.facts(Family::Deleted, [0; 32])? {

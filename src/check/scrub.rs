@@ -1,7 +1,8 @@
 //! Scrubbing: everything is read again, bit by bit, and what is damaged is flagged.
 //!
-//! Content is read in the order of keys, domain by domain. Where it stands is a fact, written now and then, and removed at the end: so a crash
-//! costs what was read since. What comes behind is not waited for, and what moves meanwhile is read where it lies when its turn comes.
+//! Content is read in the order of keys, domain by domain. Where it stands is a fact, written now and then, and removed
+//! at the end: so a crash costs what was read since. What comes behind is not waited for, and what moves meanwhile is
+//! read where it lies when its turn comes.
 
 use std::time::{Duration, Instant};
 
@@ -66,16 +67,19 @@ impl Apply for Save {
 }
 
 impl Store {
-    /// Reads everything again, at a rate that leaves room for others, and recounts what is counted. Goes on beside everything else. `progress` is
-    /// called after each blob, and while it waits, with the numbers so far, and says whether to go on.
+    /// Reads everything again, at a rate that leaves room for others, and recounts what is counted. Goes on beside
+    /// everything else. `progress` is called after each blob, and while it waits, with the numbers so far, and says
+    /// whether to go on.
     ///
-    /// A blob whose content is damaged, or whose file is lost, is flagged: from then on nobody is told that it can be relied on
-    /// ([`claim`](Self::claim)), and whoever pushes the same content again brings it back, with all that holds it. Readers meet the damage as before.
+    /// A blob whose content is damaged, or whose file is lost, is flagged: from then on nobody is told that it can be
+    /// relied on ([`claim`](Self::claim)), and whoever pushes the same content again brings it back, with all that
+    /// holds it. Readers meet the damage as before.
     ///
-    /// Where a scrub ends early, by its options, by `progress` or by a crash, the next one goes on. One that is there at a time: a second one
-    /// waits.
+    /// Where a scrub ends early, by its options, by `progress` or by a crash, the next one goes on. One that is there
+    /// at a time: a second one waits.
     ///
-    /// What is read comes from the system's cache where that has it: damage on disk to what was just written, or is read all the time, shows later.
+    /// What is read comes from the system's cache where that has it: damage on disk to what was just written, or is
+    /// read all the time, shows later.
     ///
     /// ```
     /// use std::time::Duration;
@@ -98,8 +102,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync; the flags that were set stay set. Damage is no error, nor is what can't be read, but
-    /// [reported](Scrub); on a full disk it is reported too, but not flagged.
+    /// [`Error::Poisoned`] after a failed sync; the flags that were set stay set. Damage is no error, nor is what can't
+    /// be read, but [reported](Scrub); on a full disk it is reported too, but not flagged.
     pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Scrub> {
         self.inner.scrub(options, &mut progress)
     }

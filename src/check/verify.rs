@@ -27,8 +27,9 @@ pub struct Verification {
 }
 
 impl Store {
-    /// Reads every blob, compares it with its digest, and recounts all that is counted. Calls `progress` after each blob
-    /// with the numbers so far. Changes nothing: [`scrub`](Self::scrub) does the same at a bounded rate, and notes what is damaged.
+    /// Reads every blob, compares it with its digest, and recounts all that is counted. Calls `progress` after each
+    /// blob with the numbers so far. Changes nothing: [`scrub`](Self::scrub) does the same at a bounded rate, and notes
+    /// what is damaged.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known.

@@ -14,7 +14,8 @@ pub(crate) enum Wrong {
     Segment { file: FileId, stored: Option<SegmentFact>, counted: Live, kind: SegmentKind },
     /// A file that uploads write to, and no upload does.
     Abandoned(FileId),
-    /// An entry of the list of what nothing holds: one that is missing, or one that is too many. Of which fact, if it says so.
+    /// An entry of the list of what nothing holds: one that is missing, or one that is too many. Of which fact, if it
+    /// says so.
     Idle { at: Key, key: Option<Key>, is_there: bool },
     /// That a manifest refers to a subject: missing, or without the manifest.
     Referrer { key: Key, fact: ReferrerFact, repository: String, is_there: bool },

@@ -65,8 +65,8 @@ pub(crate) struct Keyring {
     pub(crate) store: StoreId,
     /// How often the keys changed.
     pub(crate) generation: u64,
-    /// Whether what is not encrypted is believed: without encryption, and until all that was there when it was turned on has been
-    /// rewritten.
+    /// Whether what is not encrypted is believed: without encryption, and until all that was there when it was turned
+    /// on has been rewritten.
     pub(crate) accepts_plain: bool,
     /// The number that the next domain gets. One below it that is none of the domains was shredded.
     pub(crate) next_domain: DomainId,
@@ -199,7 +199,8 @@ impl Keyring {
         Ok(new)
     }
 
-    /// The keys wrapped by the provider's key. Those that another key than `old` wraps stay as they are where the provider can unwrap them.
+    /// The keys wrapped by the provider's key. Those that another key than `old` wraps stay as they are where the
+    /// provider can unwrap them.
     pub(crate) fn rewrapped(&self, provider: &dyn KeyProvider, old: &str) -> Result<Self> {
         let mut new = self.next();
         for (id, domain) in &mut new.domains {
@@ -209,8 +210,8 @@ impl Keyring {
                 if key.key_id != old {
                     match provider.unwrap(&key.key_id, &key.wrapped, &context) {
                         Ok(_) => continue,
-                        // Nothing is known of that key. It must not be exchanged for another because a network was down, or a
-                        // permission missing.
+                        // Nothing is known of that key. It must not be exchanged for another because a network was
+                        // down, or a permission missing.
                         Err(source @ (KeyError::Unreachable { .. } | KeyError::Denied { .. })) => {
                             return Err(failed(source));
                         }
@@ -292,8 +293,8 @@ fn key_id_of(provider: &dyn KeyProvider, domain: DomainId) -> Result<String> {
     provider.key_id().map_err(|source| Error::Key { domain: domain.0, source })
 }
 
-/// Makes sure that what was wrapped fits into the table and can be unwrapped again: a provider that may encrypt and not decrypt would
-/// leave a store that nobody can open.
+/// Makes sure that what was wrapped fits into the table and can be unwrapped again: a provider that may encrypt and not
+/// decrypt would leave a store that nobody can open.
 fn check_wrapped(
     provider: &dyn KeyProvider,
     key_id: &str,
@@ -327,7 +328,8 @@ impl FileEnvelope {
         Self { file, salt: *blake3::hash(header).as_bytes(), sealings: RwLock::default() }
     }
 
-    /// How what is in the file was encrypted with a key, for one of its purposes; `None` where there is no such key (any more).
+    /// How what is in the file was encrypted with a key, for one of its purposes; `None` where there is no such key
+    /// (any more).
     pub(crate) fn opening(
         &self,
         keys: &Keyring,

@@ -1,17 +1,17 @@
 //! The envelope: how what lies on disk is encrypted.
 //!
-//! The caller's [key provider](crate::keys::KeyProvider) wraps *data keys*, 32 random bytes each. A key [domain](DomainId) has its
-//! own. Nothing is encrypted with a data key itself: each file that is written draws a random salt, and what is encrypted in it
-//! is encrypted under a *subkey*:
+//! The caller's [key provider](crate::keys::KeyProvider) wraps *data keys*, 32 random bytes each. A key
+//! [domain](DomainId) has its own. Nothing is encrypted with a data key itself: each file that is written draws a
+//! random salt, and what is encrypted in it is encrypted under a *subkey*:
 //!
 //! ```text
 //! subkey = HKDF-SHA-256(data key, salt: BLAKE3 of the file's header, in which 32 random bytes stand,
 //!                       info: "strongroom v1" | purpose u8 | store 16 | domain u32 | key u16 | file u64)
 //! ```
 //!
-//! So what was written into one file, for one purpose, in one domain of one store can't be opened as anything else: whatever is moved,
-//! swapped between files or taken from another store fails, as does everything in a file whose header was changed. Within a file
-//! the nonce is the place:
+//! So what was written into one file, for one purpose, in one domain of one store can't be opened as anything else:
+//! whatever is moved, swapped between files or taken from another store fails, as does everything in a file whose
+//! header was changed. Within a file the nonce is the place:
 //!
 //! | what | purpose | nonce: prefix u64, number u32 |
 //! |---|---|---|
@@ -25,20 +25,22 @@
 //! | a page of names | name | a counter; 0, under a salt drawn at each opening of the store |
 //!
 //! # Why no nonce repeats under a key
-//! - A **log file** is written front to back, once. A file of an earlier session is never appended to, and where a write failed
-//!   nothing more goes into the file. What recovery takes over it encrypts anew, in a new file.
-//! - A **segment** may be opened again, to go on with an upload, at a place up to which things are known durable: what was
-//!   written behind that is written again, with other content. Each opening draws a prefix of 64 bits. For two of one
-//!   segment to be the same, with a thousand openings, the chance is one in 2⁴⁵. What is written twice at one place in one opening
-//!   (by a seal that failed) does not exist: a failed call ends the opening.
+//! - A **log file** is written front to back, once. A file of an earlier session is never appended to, and where a
+//!   write failed nothing more goes into the file. What recovery takes over it encrypts anew, in a new file.
+//! - A **segment** may be opened again, to go on with an upload, at a place up to which things are known durable: what
+//!   was written behind that is written again, with other content. Each opening draws a prefix of 64 bits. For two of
+//!   one segment to be the same, with a thousand openings, the chance is one in 2⁴⁵. What is written twice at one place
+//!   in one opening (by a seal that failed) does not exist: a failed call ends the opening.
 //! - **Runs**, the **list** and the **table of keys** are written once, as a whole, each under its own salt.
-//! - A **restored backup** is another history of the same files from then on. But whatever is written is written to new files, with
-//!   new salts, or in a new opening of a segment. Two copies of a store that both go on share no subkey but those of segments that were
-//!   being uploaded, and no prefix.
-//! - What does *not* hold: a machine that is **cloned while a store is open**, with its memory, and goes on in both copies (or is put back to a
-//!   state of its memory) writes different things to one place under one key. Nothing is drawn anew then. Close stores before such a snapshot.
+//! - A **restored backup** is another history of the same files from then on. But whatever is written is written to new
+//!   files, with new salts, or in a new opening of a segment. Two copies of a store that both go on share no subkey but
+//!   those of segments that were being uploaded, and no prefix.
+//! - What does *not* hold: a machine that is **cloned while a store is open**, with its memory, and goes on in both
+//!   copies (or is put back to a state of its memory) writes different things to one place under one key. Nothing is
+//!   drawn anew then. Close stores before such a snapshot.
 //!
-//! No key comes near what it may encrypt: a subkey of AES-GCM is used for one file, of which the largest have 2²⁸ blocks.
+//! No key comes near what it may encrypt: a subkey of AES-GCM is used for one file, of which the largest have 2²⁸
+//! blocks.
 //!
 //! The tests record every (key, nonce) pair over all simulated crashes ([`recorder`]).
 
@@ -99,7 +101,8 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// The faster of the two here: AES where the processor has instructions for it, which are also what makes it safe to use.
+    /// The faster of the two here: AES where the processor has instructions for it, which are also what makes it safe
+    /// to use.
     pub(crate) fn best() -> Self {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         let has_aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");

@@ -8,9 +8,9 @@
 //! salt 32 | tag 16
 //! ```
 //!
-//! The tag is over all that stands before it in `FORMAT`, under the default domain's current key. So whoever does not have the keys can
-//! change nothing in it without being noticed. (To put an older one in its place, whole, is another matter: the list names the
-//! generation that it was written under, and an older table than that is refused.)
+//! The tag is over all that stands before it in `FORMAT`, under the default domain's current key. So whoever does not
+//! have the keys can change nothing in it without being noticed. (To put an older one in its place, whole, is another
+//! matter: the list names the generation that it was written under, and an older table than that is refused.)
 
 use std::path::Path;
 
@@ -87,7 +87,8 @@ impl Table {
         self.domains.first().and_then(current).map(|key| key.key_id).unwrap_or_default()
     }
 
-    /// Unwraps the keys, and verifies the table with them. `before` is what stands in front of the table in the file at `path`.
+    /// Unwraps the keys, and verifies the table with them. `before` is what stands in front of the table in the file at
+    /// `path`.
     pub(crate) fn open(
         &self,
         store: StoreId,
@@ -95,7 +96,8 @@ impl Table {
         path: &Path,
         before: &[u8],
     ) -> Result<Keyring> {
-        // Else somebody who has another key that the provider may use could let the store go on under a data key that they know.
+        // Else somebody who has another key that the provider may use could let the store go on under a data key that
+        // they know.
         let found = provider.key_id().map_err(|source| Error::Key { domain: 0, source })?;
         let expected = self.key_id();
         if expected != found {

@@ -7,9 +7,9 @@
 //! value: the last 7 bytes of the key | condemned u8
 //! ```
 //!
-//! A pin that expires has one, under the open time of that. A link that no manifest holds has one, and a blob that nothing holds,
-//! each under the open time when somebody last relied on it, which is in its own fact: so the entry can be found
-//! from there, and there is exactly one. So has a repository that a push created and none completed.
+//! A pin that expires has one, under the open time of that. A link that no manifest holds has one, and a blob that
+//! nothing holds, each under the open time when somebody last relied on it, which is in its own fact: so the entry can
+//! be found from there, and there is exactly one. So has a repository that a push created and none completed.
 
 use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, RepositoryFact, Value};
 use crate::id::DomainId;
@@ -47,7 +47,8 @@ impl IdleKind {
 /// An entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idle {
-    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: nobody was told of it).
+    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: nobody was told
+    /// of it).
     pub(crate) time: u64,
     /// The key of what nothing holds.
     pub(crate) key: Key,

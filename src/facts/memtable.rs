@@ -1,7 +1,7 @@
 //! Facts that no run holds yet.
 //!
-//! A concurrent table that keeps every version of a fact, so that a reader sees what held at its LSN while commits go on.
-//! It is divided into shards with a lock each, held for a look-up or an insertion, never across I/O.
+//! A concurrent table that keeps every version of a fact, so that a reader sees what held at its LSN while commits go
+//! on. It is divided into shards with a lock each, held for a look-up or an insertion, never across I/O.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -128,8 +128,8 @@ impl Memtable {
         self.len.fetch_add(1, Ordering::Release);
     }
 
-    /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone, else what `look`
-    /// makes of the value.
+    /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone, else what
+    /// `look` makes of the value.
     pub(crate) fn get<T>(&self, key: &Key, at: Lsn, look: impl FnOnce(&[u8]) -> T) -> Option<Option<T>> {
         if self.len() == 0 {
             return None;

@@ -1,9 +1,9 @@
 //! Facts: what the store knows.
 //!
 //! A fact is a [`Key`] and a [`Value`], or the absence of one. Each belongs to one key domain. Facts are absolute: of
-//! several facts with the same key the one with the highest LSN holds, so that replaying a log twice, or replaying facts that a run already holds, changes
-//! nothing. They are made by commits ([`crate::store`]), wait in a [`Memtable`](memtable::Memtable) until there are
-//! enough of them, and are then kept in [runs](crate::runs).
+//! several facts with the same key the one with the highest LSN holds, so that replaying a log twice, or replaying
+//! facts that a run already holds, changes nothing. They are made by commits ([`crate::store`]), wait in a
+//! [`Memtable`](memtable::Memtable) until there are enough of them, and are then kept in [runs](crate::runs).
 
 mod idle;
 pub(crate) mod memtable;
@@ -152,9 +152,9 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// The key of a blob: the digest's bytes where there are 32 of them, else a hash of them. The algorithm is part of the
-    /// fact, not of the key, so no two digests may have the same key: that hash is under a context of its own, since
-    /// otherwise content that is a digest's bytes would have, as a blob named by BLAKE3, the key of that digest.
+    /// The key of a blob: the digest's bytes where there are 32 of them, else a hash of them. The algorithm is part of
+    /// the fact, not of the key, so no two digests may have the same key: that hash is under a context of its own,
+    /// since otherwise content that is a digest's bytes would have, as a blob named by BLAKE3, the key of that digest.
     pub(crate) fn blob(domain: DomainId, digest: &Digest) -> Self {
         Self { domain, family: Family::Blob, bytes: digest_key(digest) }
     }
@@ -249,8 +249,8 @@ fn digest_key(digest: &Digest) -> [u8; 32] {
 const ID_LEN: usize = 6;
 const HEAD_LEN: usize = 10;
 
-/// The repository's id, big-endian, then as much as fits in. What is cut off is not needed to tell keys apart: 26 bytes of a
-/// digest are left, or ten of one and sixteen of another hash.
+/// The repository's id, big-endian, then as much as fits in. What is cut off is not needed to tell keys apart: 26 bytes
+/// of a digest are left, or ten of one and sixteen of another hash.
 fn scoped(repository: RepositoryId, parts: &[&[u8]]) -> [u8; 32] {
     let id = repository.0.to_be_bytes();
     let (_, id) = id.split_at(8 - ID_LEN);
@@ -280,7 +280,8 @@ impl Prefix {
         Self { domain, family, from: scoped(repository, &[]), len: ID_LEN }
     }
 
-    /// The tags of a manifest, or the referrers of a subject (and of whatever other digest begins with the same ten bytes).
+    /// The tags of a manifest, or the referrers of a subject (and of whatever other digest begins with the same ten
+    /// bytes).
     pub(crate) fn under(domain: DomainId, family: Family, repository: RepositoryId, digest: &Digest) -> Self {
         let from = scoped(repository, &[head(&digest_key(digest))]);
         Self { domain, family, from, len: ID_LEN + HEAD_LEN }

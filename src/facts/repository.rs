@@ -19,8 +19,8 @@ pub(crate) struct RepositoryFact {
     pub(crate) id: RepositoryId,
     pub(crate) created: u64,
     pub(crate) immutable: bool,
-    /// A push created it, and none was completed yet: the store's open time when an upload into it was last begun. None: it
-    /// stays until somebody deletes it.
+    /// A push created it, and none was completed yet: the store's open time when an upload into it was last begun.
+    /// None: it stays until somebody deletes it.
     pub(crate) provisional: Option<u64>,
     pub(crate) name: String,
     pub(crate) exclusions: Vec<String>,
@@ -72,8 +72,8 @@ impl RepositoryFact {
 pub(crate) struct LinkFact {
     /// How many of the repository's manifests reference the blob.
     pub(crate) count: u32,
-    /// The store's open time when somebody last relied on the blob without a manifest: pushed, mounted or claimed it, or
-    /// deleted the last manifest that referenced it.
+    /// The store's open time when somebody last relied on the blob without a manifest: pushed, mounted or claimed it,
+    /// or deleted the last manifest that referenced it.
     pub(crate) touched: u64,
     /// The end of the blob's key.
     pub(crate) rest: [u8; 6],

@@ -39,8 +39,8 @@ pub(crate) struct Place {
     pub(crate) stored_len: u64,
     /// The block size is 2 to this power.
     pub(crate) block_log2: u8,
-    /// CRC-32C of the stored content if that is one block, else of the table of block checksums behind it. Where it is encrypted: the
-    /// check of a segment's table, and 0 for content in a log file.
+    /// CRC-32C of the stored content if that is one block, else of the table of block checksums behind it. Where it is
+    /// encrypted: the check of a segment's table, and 0 for content in a log file.
     pub(crate) crc: u32,
     /// The number of the data key that it is encrypted with; 0 for none.
     pub(crate) key: KeyNumber,
@@ -158,8 +158,8 @@ pub(crate) struct SegmentFact {
     pub(crate) live_bytes: u64,
     /// How many bytes all frames take that were ever published in it.
     pub(crate) frame_bytes: u64,
-    /// The number of the data key that what lives in it is encrypted with; 0 for none. (A log file begun after the key of a domain
-    /// changed has nothing under the one before.)
+    /// The number of the data key that what lives in it is encrypted with; 0 for none. (A log file begun after the key
+    /// of a domain changed has nothing under the one before.)
     pub(crate) key: KeyNumber,
 }
 
@@ -304,8 +304,10 @@ impl PinFact {
 /// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state | where it is encrypted: key u16, rest
 /// ```
 ///
-/// Of an encrypted segment only whole blocks are written: what the last one has until it is whole is in the fact. The checksums of its whole blocks of 64 KiB (their entries in the frame's table) stand in [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each:
-/// however small the pieces are in which it came, ending it changes few facts.
+/// Of an encrypted segment only whole blocks are written: what the last one has until it is whole is in the fact. The
+/// checksums of its whole blocks of 64 KiB (their entries in the frame's table) stand in
+/// [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each: however small the pieces are in which it
+/// came, ending it changes few facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadFact {
     /// The segment that the content goes to; none before the first piece.

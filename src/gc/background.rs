@@ -15,7 +15,8 @@ pub(crate) struct Background {
 /// The thread of it.
 pub(crate) fn run_thread(inner: &Inner, background: &Background) {
     while inner.collector.wait(background.every) {
-        // What it met, whoever writes meets too; damage is left where it is, and told by the next collection that somebody asks for.
+        // What it met, whoever writes meets too; damage is left where it is, and told by the next collection that
+        // somebody asks for.
         let _ = inner.collect(&background.options, &mut |_| GoOn::Yes);
     }
 }

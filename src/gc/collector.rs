@@ -112,7 +112,8 @@ impl<'a> Collector<'a> {
         self.dry.as_ref()?.changed.get(key)
     }
 
-    /// Commits a request, and removes the files that it gave up. In a dry run decides the same, and only remembers what would come of it.
+    /// Commits a request, and removes the files that it gave up. In a dry run decides the same, and only remembers what
+    /// would come of it.
     pub(super) fn commit(&mut self, domain: DomainId, request: Request) -> Result<Outcome> {
         let outcome = match &mut self.dry {
             None => {
@@ -140,8 +141,8 @@ impl<'a> Collector<'a> {
         Ok(outcome)
     }
 
-    /// Goes through the entries of a kind whose time has come when this begins, some at a time: what comes due meanwhile, others
-    /// may be adding without end.
+    /// Goes through the entries of a kind whose time has come when this begins, some at a time: what comes due
+    /// meanwhile, others may be adding without end.
     pub(super) fn each_due(
         &mut self,
         domain: DomainId,

@@ -1,10 +1,12 @@
 //! Compaction: what lives moves out of files that are mostly dead, and small files become one.
 //!
-//! Frames are copied, verified on the way, into a [pack](Pack), a new segment. When that is durable, the blobs' new places are committed, a few hundred at a
-//! time, each if the blob is still in the place that was copied. A file goes in the commit that moves its last live frame. A crash leaves a pack
-//! that no fact names, which the next opening removes, or files of which a part has moved.
+//! Frames are copied, verified on the way, into a [pack](Pack), a new segment. When that is durable, the blobs' new
+//! places are committed, a few hundred at a time, each if the blob is still in the place that was copied. A file goes
+//! in the commit that moves its last live frame. A crash leaves a pack that no fact names, which the next opening
+//! removes, or files of which a part has moved.
 //!
-//! On a disk that is too full for a pack of the usual size, files are taken up of which so little lives that the reserve has space for it, one at a time.
+//! On a disk that is too full for a pack of the usual size, files are taken up of which so little lives that the
+//! reserve has space for it, one at a time.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -38,8 +40,8 @@ const MAX_FRAMES: usize = 64 << 10;
 struct MoveFrames {
     file: FileId,
     key: KeyNumber,
-    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with the last, and
-    /// nothing may come to lie in it any more.
+    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with
+    /// the last, and nothing may come to lie in it any more.
     goes_on: bool,
     moves: Vec<Move>,
 }
@@ -163,7 +165,8 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// A file out of which not all can be moved, since it is damaged, is not taken up again before something in it changes.
+    /// A file out of which not all can be moved, since it is damaged, is not taken up again before something in it
+    /// changes.
     fn note_stuck(&mut self) -> Step<()> {
         if self.report.damaged.is_empty() {
             return Ok(());
@@ -309,7 +312,8 @@ impl Collector<'_> {
         Ok(self.inner.snapshot().segments(id)?.iter().map(|(_, segment)| segment.live_bytes).sum())
     }
 
-    /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have something there.
+    /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have
+    /// something there.
     fn live_by_facts(&mut self, file: &Candidate, error: &Error) -> Result<Vec<Live>> {
         let mut live = Vec::new();
         if self.left_in(file.id)? == 0 {

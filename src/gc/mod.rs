@@ -1,33 +1,38 @@
 //! Collection: space comes back, while everything goes on.
 //!
-//! A collection [sweeps](sweep), which forgets what nothing holds, then [compacts](compact), which gives back the space that is scattered
-//! among what lives. Both work beside everything else, in small commits; what they have done when they end, for whatever reason, stays done, and
-//! the next one goes on: there is no state of a collection on disk but the facts themselves.
+//! A collection [sweeps](sweep), which forgets what nothing holds, then [compacts](compact), which gives back the space
+//! that is scattered among what lives. Both work beside everything else, in small commits; what they have done when
+//! they end, for whatever reason, stays done, and the next one goes on: there is no state of a collection on disk but
+//! the facts themselves.
 //!
 //! # Why nothing that is reachable goes
 //! *Reachable* is what a pin names, what a manifest holds, and a manifest. The argument has no clock in it:
 //!
-//! 1. **What is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it; a link's that of the
-//!    repository's manifests that do. Counts change in the commit that changes what is counted, by [`Facts::hold`] and
-//!    [`Facts::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and nowhere else.
-//! 2. **Nothing is taken whose count is above 0.** An entry of the [list of what nothing holds](crate::facts::Idle) is there exactly while the count is 0:
-//!    [`Facts::change`] and `set_link` keep it so, in the same commit. All that collection removes (`Expire`,
-//!    [`Forget`](sweep::Forget)), it removes where that entry is still there when its turn in the order of all commits has come.
-//! 3. **Nothing comes to be held that is not there.** `put_manifest`, `pin`, `mount` look for what they hold at their own turn in that order
-//!    ([`Facts::hold`] fails where it is gone). So of a collection and a push one is first: either the push holds the blob and the collection leaves it, or
-//!    the collection takes it and the push is told that it is missing, and nothing of it takes place. There is no third way, and no gap between
-//!    being uploaded and being held in which something else protects a blob: what protects it then is the courtesy.
+//! 1. **What is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it; a
+//!    link's that of the repository's manifests that do. Counts change in the commit that changes what is counted, by
+//!    [`Facts::hold`] and [`Facts::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and
+//!    nowhere else.
+//! 2. **Nothing is taken whose count is above 0.** An entry of the [list of what nothing holds](crate::facts::Idle) is
+//!    there exactly while the count is 0: [`Facts::change`] and `set_link` keep it so, in the same commit. All that
+//!    collection removes (`Expire`, [`Forget`](sweep::Forget)), it removes where that entry is still there when its
+//!    turn in the order of all commits has come.
+//! 3. **Nothing comes to be held that is not there.** `put_manifest`, `pin`, `mount` look for what they hold at their
+//!    own turn in that order ([`Facts::hold`] fails where it is gone). So of a collection and a push one is first:
+//!    either the push holds the blob and the collection leaves it, or the collection takes it and the push is told that
+//!    it is missing, and nothing of it takes place. There is no third way, and no gap between being uploaded and being
+//!    held in which something else protects a blob: what protects it then is the courtesy.
 //! 4. **Nothing is taken to be unheld by mistake.** A fact that can't be read ends the sweep: no count is assumed.
-//! 5. **No content goes whose place counts.** A file is unlinked when its last live frame has left it: `Facts::drop_file`. A blob moves in one commit
-//!    that is refused where the blob is not in the place that was copied any more ([`Facts::put_elsewhere`]), after the copy is durable.
+//! 5. **No content goes whose place counts.** A file is unlinked when its last live frame has left it:
+//!    `Facts::drop_file`. A blob moves in one commit that is refused where the blob is not in the place that was copied
+//!    any more ([`Facts::put_elsewhere`]), after the copy is durable.
 //!
 //! The *courtesy* is what clocks are for: whatever somebody stored, or was told of when he claimed it, stays for
-//! [`Options::retention`](crate::Options::retention) of open time after that. It saves a push from having to be repeated, and nothing else
-//! depends on it.
+//! [`Options::retention`](crate::Options::retention) of open time after that. It saves a push from having to be
+//! repeated, and nothing else depends on it.
 //!
 //! # Why readers are not disturbed
-//! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and opens the file after
-//! it, finds it missing, and looks again (`Inner::get`).
+//! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and
+//! opens the file after it, finds it missing, and looks again (`Inner::get`).
 //!
 //! [`Facts::hold`]: crate::store::request::Facts::hold
 //! [`Facts::release_key`]: crate::store::request::Facts::release_key
@@ -69,15 +74,17 @@ pub(crate) struct Memory {
 }
 
 impl Store {
-    /// Gives space back: forgets what nothing holds and nobody relies on any more, and moves what lives out of files that are mostly dead. Goes on
-    /// beside everything else. `progress` is called after each step with the numbers so far, and says whether to go on.
+    /// Gives space back: forgets what nothing holds and nobody relies on any more, and moves what lives out of files
+    /// that are mostly dead. Goes on beside everything else. `progress` is called after each step with the numbers so
+    /// far, and says whether to go on.
     ///
-    /// What goes: pins that have expired; uploads to which nothing was added, links that no manifest holds, and blobs that nothing holds, each when
-    /// [`Options::retention`](crate::Options::retention) has passed since somebody relied on it; and what deleted repositories have left. What can be seen before goes on
-    /// being readable through handles that are open.
+    /// What goes: pins that have expired; uploads to which nothing was added, links that no manifest holds, and blobs
+    /// that nothing holds, each when [`Options::retention`](crate::Options::retention) has passed since somebody relied
+    /// on it; and what deleted repositories have left. What can be seen before goes on being readable through handles
+    /// that are open.
     ///
-    /// There is one collection at a time: a second one waits (so `progress` must not call for one). It may end early, by its options or by `progress`; then, and after a crash, the next one goes
-    /// on where it was.
+    /// There is one collection at a time: a second one waits (so `progress` must not call for one). It may end early,
+    /// by its options or by `progress`; then, and after a crash, the next one goes on where it was.
     ///
     /// ```
     /// use std::time::Duration;
@@ -96,8 +103,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that say what is held: then nothing is taken. [`Error::Full`] where not even the space that is reserved for this
-    /// is enough; [`Error::Poisoned`] after a failed sync. Damaged content is no error, but [reported](Collection::damaged), and stays where it is.
+    /// [`Error::Corrupt`] where facts are damaged that say what is held: then nothing is taken. [`Error::Full`] where
+    /// not even the space that is reserved for this is enough; [`Error::Poisoned`] after a failed sync. Damaged content
+    /// is no error, but [reported](Collection::damaged), and stays where it is.
     pub fn collect(
         &self,
         options: &CollectOptions,
@@ -106,8 +114,8 @@ impl Store {
         self.inner.collect(options, &mut progress)
     }
 
-    /// What the last collection came to, whoever asked for it; `None` before the first since the store was opened. For who looks after a store that
-    /// collects [in the background](crate::Options::collect_every).
+    /// What the last collection came to, whoever asked for it; `None` before the first since the store was opened. For
+    /// who looks after a store that collects [in the background](crate::Options::collect_every).
     pub fn last_collection(&self) -> Option<Result<Collection>> {
         lock(&self.inner.collections.last).clone()
     }
@@ -125,8 +133,8 @@ impl Store {
         Ok((count(done.pins), count(done.uploads)))
     }
 
-    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and returns
-    /// how many.
+    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and
+    /// returns how many.
     ///
     /// # Errors
     /// What giving them up meets; those already given up stay so.
@@ -136,7 +144,8 @@ impl Store {
     }
 
     /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
-    /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what [`collect`](Self::collect) does.
+    /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what
+    /// [`collect`](Self::collect) does.
     ///
     /// # Errors
     /// What taking them away meets; those already taken stay so.

@@ -29,9 +29,9 @@ impl CollectOptions {
         Self::default()
     }
 
-    /// Whether it only tells what it would do. It takes the same decisions and counts the same; only what is damaged shows when it is copied. What is to be
-    /// forgotten is remembered meanwhile: if that would take more memory than [`Options::memtable_size`](crate::Options::memtable_size), it ends there
-    /// and [says so](Stopped::Memory).
+    /// Whether it only tells what it would do. It takes the same decisions and counts the same; only what is damaged
+    /// shows when it is copied. What is to be forgotten is remembered meanwhile: if that would take more memory than
+    /// [`Options::memtable_size`](crate::Options::memtable_size), it ends there and [says so](Stopped::Memory).
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
@@ -49,14 +49,16 @@ impl CollectOptions {
         self
     }
 
-    /// How many bytes a second compaction writes at most; without limit by default. What has little to spare for others sets this.
+    /// How many bytes a second compaction writes at most; without limit by default. What has little to spare for others
+    /// sets this.
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// How many of the bytes in files of content may be dead, in percent of all, before compaction takes the emptiest files up; 20 by default, at most 99. At
-    /// a lower number more has to be copied for each byte that comes back: four bytes at 20, nine at 10.
+    /// How many of the bytes in files of content may be dead, in percent of all, before compaction takes the emptiest
+    /// files up; 20 by default, at most 99. At a lower number more has to be copied for each byte that comes back: four
+    /// bytes at 20, nine at 10.
     pub fn max_dead(mut self, percent: u8) -> Self {
         self.max_dead = percent.min(99);
         self
@@ -121,7 +123,8 @@ pub struct Stayed {
     pub damaged_bytes: u64,
     /// Of what this collection set out to give back and did not come to.
     pub unreached_bytes: u64,
-    /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live. (Not counted in the background.)
+    /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live. (Not
+    /// counted in the background.)
     pub recent_blobs: u64,
 }
 

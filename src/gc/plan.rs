@@ -1,7 +1,8 @@
 //! Which files compaction takes up.
 //!
-//! Everything in a file of content that is not a live frame is dead: frames that nothing refers to, and the records of a log file, whose facts
-//! runs have. The emptiest files come first, and only as many as it takes: so moving costs at most (100 − [`max_dead`]) / [`max_dead`] bytes for each that comes back.
+//! Everything in a file of content that is not a live frame is dead: frames that nothing refers to, and the records of
+//! a log file, whose facts runs have. The emptiest files come first, and only as many as it takes: so moving costs at
+//! most (100 − [`max_dead`]) / [`max_dead`] bytes for each that comes back.
 //!
 //! [`max_dead`]: crate::CollectOptions::max_dead
 
@@ -41,7 +42,8 @@ pub(super) struct Plan {
     /// In this order.
     pub(super) files: Vec<Candidate>,
     pub(super) live: u64,
-    /// Dead bytes of all files; of those among them that are left for they are too full, are needed as log files, or are damaged.
+    /// Dead bytes of all files; of those among them that are left for they are too full, are needed as log files, or
+    /// are damaged.
     pub(super) dead: u64,
     pub(super) scattered: u64,
     pub(super) logs: u64,

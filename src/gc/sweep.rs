@@ -1,8 +1,8 @@
 //! The sweep: what nothing holds, and nobody relies on any more, is forgotten.
 //!
-//! It goes through the [list of what nothing holds](crate::facts::Idle), in which what has come due is in front, and so costs what there is to
-//! forget. A blob is *condemned* in one commit and *forgotten* in a later one. Whoever stores, claims or holds it between the two takes its entry from the list, and with that
-//! rescues it.
+//! It goes through the [list of what nothing holds](crate::facts::Idle), in which what has come due is in front, and so
+//! costs what there is to forget. A blob is *condemned* in one commit and *forgotten* in a later one. Whoever stores,
+//! claims or holds it between the two takes its entry from the list, and with that rescues it.
 
 use std::collections::{HashMap, HashSet};
 

@@ -8,8 +8,8 @@
 //! A file gets its whole capacity and its header, and both are synced, before the [list](crate::runs) names it, so a
 //! listed file without a valid header or shorter than its capacity is damaged, never torn.
 //!
-//! `key` is the number of the default domain's key under which records have their checks; 0 without encryption. Each record
-//! says by itself which key it is encrypted with.
+//! `key` is the number of the default domain's key under which records have their checks; 0 without encryption. Each
+//! record says by itself which key it is encrypted with.
 
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -37,7 +37,8 @@ const VERSION: u32 = 1;
 const ZEROS_AHEAD: u64 = 256 << 10;
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
-/// Zeros are written for small groups only: larger ones take as long without, and then zeros just double what is written.
+/// Zeros are written for small groups only: larger ones take as long without, and then zeros just double what is
+/// written.
 const ZEROS_FOR: u64 = 16 << 10;
 
 /// What a log file says of itself.
@@ -70,7 +71,8 @@ impl LogKeys {
     /// The keys of a file with this header.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where the header names a key that there is not, or none although all of the store is encrypted.
+    /// [`Error::Corrupt`] where the header names a key that there is not, or none although all of the store is
+    /// encrypted.
     pub(crate) fn new(header: &LogHeader, keys: &Keyring, path: &Path) -> Result<Self> {
         let envelope = FileEnvelope::new(header.file, &header.encode());
         let check = match header.key {
@@ -167,7 +169,8 @@ impl ActiveLog {
         Ok(Self { header, keys, path, file, position: HEADER_LEN, written: HEADER_LEN })
     }
 
-    /// Encodes a record that is to stand at a place, with its frame, whose content begins at `content_at`: all encrypted, if the store is.
+    /// Encodes a record that is to stand at a place, with its frame, whose content begins at `content_at`: all
+    /// encrypted, if the store is.
     pub(crate) fn encode<'f>(
         &self,
         keys: &Keyring,

@@ -13,8 +13,9 @@ use crate::vfs::File;
 /// The length of a descriptor.
 const DESCRIPTOR: usize = 128;
 
-/// Calls `found` with the domain, the offset and the descriptor of each frame of a log file that is `len` bytes long, in order: of those that can be
-/// read. Looks at headers and descriptors only. Returns the damage that it met on the way.
+/// Calls `found` with the domain, the offset and the descriptor of each frame of a log file that is `len` bytes long,
+/// in order: of those that can be read. Looks at headers and descriptors only. Returns the damage that it met on the
+/// way.
 pub(crate) fn frames(
     path: &Path,
     file: &dyn File,

@@ -12,9 +12,10 @@
 //! facts; the frame has checksums of its own. `check` is a keyed hash of the header under the log file's salt: content
 //! that somebody pushes rides in the log, and must not be able to pass for a record.
 //!
-//! A commit belongs to one key domain, and so do all its facts. `key` is the number of the domain's key that the record is encrypted
-//! with; 0 for none. Then operations and facts are encrypted together, with a tag of 16 bytes behind them, the header up to
-//! `body_crc` as associated data, and `body_crc` is over what is on disk. `check` is under a key that only the store has.
+//! A commit belongs to one key domain, and so do all its facts. `key` is the number of the domain's key that the record
+//! is encrypted with; 0 for none. Then operations and facts are encrypted together, with a tag of 16 bytes behind them,
+//! the header up to `body_crc` as associated data, and `body_crc` is over what is on disk. `check` is under a key that
+//! only the store has.
 //!
 //! Operations say what happened, facts what is known since. Each fact:
 //!
@@ -42,7 +43,8 @@ pub(crate) const MAX_BODY: usize = 32 << 20;
 pub(crate) const MAGIC: [u8; 4] = *b"SRrc";
 const KIND_COMMIT: u8 = 1;
 
-/// A random number in the header of a log file; without encryption the key under which the headers of its records are hashed.
+/// A random number in the header of a log file; without encryption the key under which the headers of its records are
+/// hashed.
 pub(crate) type Salt = [u8; 32];
 
 /// A record's header.
@@ -118,7 +120,8 @@ impl Header {
         u64::from(self.ops_len) + u64::from(self.facts_len) + tag_len(self.key)
     }
 
-    /// Decrypts the body of a record that stands at `offset` of its file. `None` where it is not what was encrypted there.
+    /// Decrypts the body of a record that stands at `offset` of its file. `None` where it is not what was encrypted
+    /// there.
     pub(crate) fn open(&self, sealing: &Sealing, offset: u64, body: &[u8]) -> Option<Vec<u8>> {
         sealing.cipher.open_vec(Nonce::new(offset, 0), &self.associated(), body).ok()
     }

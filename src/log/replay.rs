@@ -152,8 +152,8 @@ impl<'a> Replay<'a> {
         Ok(None)
     }
 
-    /// A record's frame, verified: `None` where it is not whole and undamaged. Records that are not known durable need this; for the
-    /// others it is up to whoever reads the blob. No frame: an empty one.
+    /// A record's frame, verified: `None` where it is not whole and undamaged. Records that are not known durable need
+    /// this; for the others it is up to whoever reads the blob. No frame: an empty one.
     pub(crate) fn frame(&mut self, record: &Record) -> Result<Option<Option<Frame>>> {
         let header = record.header;
         if header.frame_len == 0 || record.is_lost {
@@ -213,8 +213,8 @@ impl<'a> Replay<'a> {
         Ok(Some(Record { header, offset, ops: ops.to_vec(), facts, is_lost: false }))
     }
 
-    /// A record of a domain that was shredded: nobody knows any more what it said. (Or one whose key was given up, since all that it said
-    /// has been written again.)
+    /// A record of a domain that was shredded: nobody knows any more what it said. (Or one whose key was given up,
+    /// since all that it said has been written again.)
     fn without_key(&self, header: Header, offset: u64) -> Result<Option<Record>> {
         let is_known = header.domain < self.keyring.next_domain;
         if !is_known || header.lsn > self.folded && !self.keyring.is_shredded(header.domain) {

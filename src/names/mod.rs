@@ -1,21 +1,21 @@
 //! Names in order: a derived view, on sled.
 //!
-//! Facts lie in the runs by the hashes of names, so they have no order of names. This view has: it answers which names of
-//! a kind, in a key domain, come after one. Everything in it can be read from the facts again; its directory may be
-//! deleted, damaged, restored from an older moment or taken from another store, and no answer changes. (It is the one place where files are
-//! touched outside of [`crate::vfs`]: by sled, which no one relies on.)
+//! Facts lie in the runs by the hashes of names, so they have no order of names. This view has: it answers which names
+//! of a kind, in a key domain, come after one. Everything in it can be read from the facts again; its directory may be
+//! deleted, damaged, restored from an older moment or taken from another store, and no answer changes. (It is the one
+//! place where files are touched outside of [`crate::vfs`]: by sled, which no one relies on.)
 //!
 //! # When it is trusted
 //! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the machine
-//! and the LSN up to which commits are in it. After a restart it is trusted only if sled opens, the store and the boot are
-//! the same (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the last one
-//! that the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown
-//! away and rebuilt from the facts, and until that is done readers are told to ask those.
+//! and the LSN up to which commits are in it. After a restart it is trusted only if sled opens, the store and the boot
+//! are the same (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the
+//! last one that the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it
+//! is thrown away and rebuilt from the facts, and until that is done readers are told to ask those.
 //!
 //! # What holds while it runs
 //! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches. Neither
-//! commits nor readers wait for that: while a batch is written it stays in sight beside the overlay. An error or a panic in
-//! sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
+//! commits nor readers wait for that: while a batch is written it stays in sight beside the overlay. An error or a
+//! panic in sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
 
 mod memory;
 mod seal;
@@ -245,9 +245,9 @@ impl Names {
         Self { state: Mutex::new(state), writer: Mutex::default(), identity, keys }
     }
 
-    /// Opens what is in the directory, if that was not done, and says whether the names have to be
-    /// [read from the facts](Self::rebuild) again. Opening sled takes tens of milliseconds, so this is not part of opening
-    /// the store where a thread can do it.
+    /// Opens what is in the directory, if that was not done, and says whether the names have to be [read from the
+    /// facts](Self::rebuild) again. Opening sled takes tens of milliseconds, so this is not part of opening the store
+    /// where a thread can do it.
     pub(crate) fn prepare(&self) -> bool {
         let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
         let (backend, trusted): (Arc<dyn Backend>, bool) =
@@ -263,8 +263,8 @@ impl Names {
         !trusted
     }
 
-    /// Begins anew, in a directory or in memory: how names are kept has changed. Until they were read from the facts again there are no
-    /// answers.
+    /// Begins anew, in a directory or in memory: how names are kept has changed. Until they were read from the facts
+    /// again there are no answers.
     pub(crate) fn restart(&self, dir: Option<PathBuf>) {
         let _writer = lock(&self.writer);
         let mut state = lock(&self.state);
@@ -363,8 +363,8 @@ impl Names {
         }
     }
 
-    /// Makes the backend, and its watermark, reach an LSN up to which all commits were [applied](Self::apply): before the log
-    /// can no longer replay those.
+    /// Makes the backend, and its watermark, reach an LSN up to which all commits were [applied](Self::apply): before
+    /// the log can no longer replay those.
     pub(crate) fn reach(&self, lsn: Lsn) {
         let is_behind = {
             let mut state = lock(&self.state);

@@ -1,14 +1,15 @@
 //! Encrypting what the view of names keeps in sled.
 //!
-//! Without encryption the pages of names lie in sled under their first names, which has them in order. Encrypted, they lie under
-//! numbers that say nothing, and their order is an index in memory, of the first name of each page: read when the view is opened.
+//! Without encryption the pages of names lie in sled under their first names, which has them in order. Encrypted, they
+//! lie under numbers that say nothing, and their order is an index in memory, of the first name of each page: read when
+//! the view is opened.
 //!
 //! ```text
 //! page, watermark: domain u32 | key u16 | salt 32 | counter u64 | encrypted, with the number as associated data | tag 16
 //! ```
 //!
-//! The salt is drawn at each opening of the view, the counter counts what was encrypted since. A page has names of one domain, and is
-//! encrypted under its key.
+//! The salt is drawn at each opening of the view, the counter counts what was encrypted since. A page has names of one
+//! domain, and is encrypted under its key.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,10 +2,10 @@
 //!
 //! - A kill while it writes a snapshot leaves a `snap.*.generating` that makes the next opening fail: such files are
 //!   removed first.
-//! - Opening, reading and writing may panic, or hang, on damage: opening runs on a thread of its own with a deadline, and
-//!   every call is inside `catch_unwind`.
-//! - It takes several hundred bytes of memory a key, whatever its cache may hold: keys are kept in pages, of which each is one
-//!   entry. A million names are then 40,000 entries.
+//! - Opening, reading and writing may panic, or hang, on damage: opening runs on a thread of its own with a deadline,
+//!   and every call is inside `catch_unwind`.
+//! - It takes several hundred bytes of memory a key, whatever its cache may hold: keys are kept in pages, of which each
+//!   is one entry. A million names are then 40,000 entries.
 //! - Its memory grows with the size of batches and with what waits to be flushed: batches are small.
 //! - Its file never shrinks: a view that is rebuilt begins in an empty directory.
 //!
@@ -132,7 +132,8 @@ impl SledBackend {
                 let config = config.mode(sled::Mode::LowSpace);
                 let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
                 let mut opened = open();
-                // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else can have it.
+                // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else
+                // can have it.
                 for _ in 0..LOCK_TRIES {
                     let Ok(Err(sled::Error::Io(error))) = &opened else { break };
                     if !error.to_string().contains("lock") {

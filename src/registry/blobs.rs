@@ -65,8 +65,8 @@ impl Destination for Repository<'_> {
 }
 
 impl Repository<'_> {
-    /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and stays there for at least
-    /// [`Options::retention`](crate::Options::retention) while no manifest references it.
+    /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and stays there for at
+    /// least [`Options::retention`](crate::Options::retention) while no manifest references it.
     ///
     /// # Errors
     /// As [`Store::put`](crate::Store::put), and [`Error::RepositoryNotFound`] where the repository was deleted.
@@ -91,7 +91,8 @@ impl Repository<'_> {
         self.inner.get(self.domain, digest)
     }
 
-    /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is for.
+    /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is
+    /// for.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it.
@@ -101,13 +102,14 @@ impl Repository<'_> {
     }
 
     /// Tells whether the repository has a blob so that the caller may rely on it: it stays for at least
-    /// [`Options::retention`](crate::Options::retention), unless somebody [removes](Self::remove_blob) it. This is what `HEAD` uses.
+    /// [`Options::retention`](crate::Options::retention), unless somebody [removes](Self::remove_blob) it. This is what
+    /// `HEAD` uses.
     ///
     /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to be damaged: then it has to be
-    /// pushed again.
+    /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to
+    /// be damaged: then it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
         let (link, blob) = self.find(digest)?;
         self.inner.check_undamaged(&blob)?;
@@ -115,13 +117,14 @@ impl Repository<'_> {
         Ok(BlobInfo::new(*digest, &link, &blob))
     }
 
-    /// Makes a blob of another repository visible in this one, without its content being sent. Where the other repository is
-    /// in another key domain the content is copied. `allow` is asked, with the other repository's name, whether the caller
-    /// may read there.
+    /// Makes a blob of another repository visible in this one, without its content being sent. Where the other
+    /// repository is in another key domain the content is copied. `allow` is asked, with the other repository's name,
+    /// whether the caller may read there.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository, and where `allow` says no:
-    /// the caller is not told which. [`Error::Corrupt`] where its content is known to be damaged: then it has to be pushed.
+    /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository,
+    /// and where `allow` says no: the caller is not told which. [`Error::Corrupt`] where its content is known to be
+    /// damaged: then it has to be pushed.
     pub fn mount(
         &self,
         digest: &Digest,
@@ -158,10 +161,12 @@ impl Repository<'_> {
         self.put_reader(blob.reader(), digest).map(drop)
     }
 
-    /// Takes a blob from the repository at once, whoever claimed it. Other repositories keep it, and handles stay readable.
+    /// Takes a blob from the repository at once, whoever claimed it. Other repositories keep it, and handles stay
+    /// readable.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the repository does not have it, [`Error::BlobInUse`] where a manifest of it references it.
+    /// [`Error::BlobNotFound`] where the repository does not have it, [`Error::BlobInUse`] where a manifest of it
+    /// references it.
     pub fn remove_blob(&self, digest: &Digest) -> Result<()> {
         self.commit(Unlink { repository: self.named(), digest: *digest }).map(drop)
     }
@@ -185,15 +190,18 @@ impl Repository<'_> {
         infos.filter_map(Result::transpose).take(limit).collect()
     }
 
-    /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id means nothing elsewhere.
+    /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id means
+    /// nothing elsewhere.
     ///
     /// # Errors
-    /// As [`Store::begin_upload`](crate::Store::begin_upload), and [`Error::RepositoryNotFound`] where the repository was deleted.
+    /// As [`Store::begin_upload`](crate::Store::begin_upload), and [`Error::RepositoryNotFound`] where the repository
+    /// was deleted.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
         self.inner.begin_upload(algorithm, self)
     }
 
-    /// Adds a piece of content to an upload of this repository, as [`Store::append_upload`](crate::Store::append_upload).
+    /// Adds a piece of content to an upload of this repository, as
+    /// [`Store::append_upload`](crate::Store::append_upload).
     ///
     /// # Errors
     /// As [`Store::append_upload`](crate::Store::append_upload).
@@ -201,7 +209,8 @@ impl Repository<'_> {
         self.inner.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
-    /// Adds what a reader yields to an upload of this repository, as [`Store::append_upload_from`](crate::Store::append_upload_from).
+    /// Adds what a reader yields to an upload of this repository, as
+    /// [`Store::append_upload_from`](crate::Store::append_upload_from).
     ///
     /// # Errors
     /// As [`Store::append_upload_from`](crate::Store::append_upload_from).
@@ -220,7 +229,8 @@ impl Repository<'_> {
     /// Ends an upload as a blob of this repository, as [`Store::commit_upload`](crate::Store::commit_upload).
     ///
     /// # Errors
-    /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository was deleted.
+    /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
+    /// was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
         self.inner.commit_upload(id, digest, self)
     }

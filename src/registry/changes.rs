@@ -1,20 +1,20 @@
 //! What happens to repositories at the ordering point.
 //!
-//! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and takes place
-//! in one record, of its repository's domain, or not at all. So nothing that was checked can be overtaken: a manifest whose
-//! blob was deleted a moment ago is refused, and its client pushes the blob again.
+//! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and
+//! takes place in one record, of its repository's domain, or not at all. So nothing that was checked can be overtaken:
+//! a manifest whose blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
-//! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a link whose
-//!   count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A repository's
-//!   contents go only after the repository itself is gone ([`Purge`]), and then nothing is added to them: every change
-//!   but that begins with [`repository`].
-//! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those that hold
-//!   it.** [`hold`] and [`release`] change them.
-//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched: [`set_link`]. So is a
-//!   provisional repository: [`repositories`].
-//! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`], [`PutManifest`],
-//!   [`delete_manifest`].
+//! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a
+//!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A
+//!   repository's contents go only after the repository itself is gone ([`Purge`]), and then nothing is added to them:
+//!   every change but that begins with [`repository`].
+//! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
+//!   that hold it.** [`hold`] and [`release`] change them.
+//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched:
+//!   [`set_link`]. So is a provisional repository: [`repositories`].
+//! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
+//!   [`PutManifest`], [`delete_manifest`].
 //! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
 //! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
@@ -109,8 +109,8 @@ fn unlink(facts: &mut Facts<'_>, key: Key, link: &LinkFact) -> Result<()> {
     Ok(())
 }
 
-/// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false` where it
-/// is not there.
+/// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false`
+/// where it is not there.
 fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held, size: Option<u64>) -> Result<bool> {
     match held {
         Held::Blob(digest) => {
@@ -139,7 +139,8 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
     }
 }
 
-/// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from now on.
+/// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from
+/// now on.
 fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
     match held {
         Held::Blob(digest) => {
@@ -312,9 +313,9 @@ pub(crate) struct PutManifest {
 }
 
 impl PutManifest {
-    /// What it references, as what that may be held, in the order in which that is tried, and whether it may be absent. Not
-    /// itself, which references that are given with a document can name: it is there when it is there, and if it held itself it
-    /// could never be deleted.
+    /// What it references, as what that may be held, in the order in which that is tried, and whether it may be absent.
+    /// Not itself, which references that are given with a document can name: it is there when it is there, and if it
+    /// held itself it could never be deleted.
     fn references(&self) -> impl Iterator<Item = (&Referenced, [Option<Held>; 2], bool)> + '_ {
         let Document { blobs, manifests, others, .. } = &self.document;
         let blobs = blobs.iter().map(|blob| (blob, [Some(Held::Blob(blob.digest)), None], blob.optional));

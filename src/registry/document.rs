@@ -43,12 +43,13 @@ pub(crate) struct Document {
     pub(crate) blobs: Vec<Reference>,
     /// The manifests that it references, each once.
     pub(crate) manifests: Vec<Reference>,
-    /// What an index lists under media types that are not those of manifests known here, each once: manifests or blobs. Build
-    /// caches are indexes of layers.
+    /// What an index lists under media types that are not those of manifests known here, each once: manifests or blobs.
+    /// Build caches are indexes of layers.
     pub(crate) others: Vec<Reference>,
 }
 
-/// The fields of manifests and indexes that matter here. All others are left as they are: the document is stored byte for byte.
+/// The fields of manifests and indexes that matter here. All others are left as they are: the document is stored byte
+/// for byte.
 #[derive(Default)]
 struct Manifest {
     schema_version: Option<u64>,
@@ -217,8 +218,8 @@ impl Document {
         document.without_repetitions()
     }
 
-    /// Each reference once, with the one size that is said of it: a blob that is referenced as one that must be there must be
-    /// there.
+    /// Each reference once, with the one size that is said of it: a blob that is referenced as one that must be there
+    /// must be there.
     fn without_repetitions(mut self) -> Result<Self> {
         for list in [&mut self.blobs, &mut self.manifests, &mut self.others] {
             list.sort_unstable_by_key(|reference| (reference.digest, reference.optional));

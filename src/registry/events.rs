@@ -102,12 +102,12 @@ const POSITIONS: usize = 64;
 pub(crate) type EventPositions = BTreeMap<Lsn, EventPosition>;
 
 impl Store {
-    /// What happened to repositories behind a position, in order, as whole commits: so many that there are at least `limit` events, or
-    /// all there are. [`Events::next`] is the position to go on from; to be kept with what was done about them. [`Lsn::default`] is the beginning,
-    /// [`last_lsn`](Self::last_lsn) is now.
+    /// What happened to repositories behind a position, in order, as whole commits: so many that there are at least
+    /// `limit` events, or all there are. [`Events::next`] is the position to go on from; to be kept with what was done
+    /// about them. [`Lsn::default`] is the beginning, [`last_lsn`](Self::last_lsn) is now.
     ///
-    /// Events are read from the log, so they survive restarts, are complete, and none is told before it is durable. How far back they
-    /// go, [`Options::history`](crate::Options::history) says.
+    /// Events are read from the log, so they survive restarts, are complete, and none is told before it is durable. How
+    /// far back they go, [`Options::history`](crate::Options::history) says.
     ///
     /// ```
     /// # use strongroom::registry::{EventKind, RepositorySettings};
@@ -123,7 +123,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Gap`] where the log no longer goes back so far, or the store has not come so far; [`Error::Corrupt`] where it is damaged.
+    /// [`Error::Gap`] where the log no longer goes back so far, or the store has not come so far; [`Error::Corrupt`]
+    /// where it is damaged.
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         let inner = &self.inner;
         loop {

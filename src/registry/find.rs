@@ -30,8 +30,8 @@ pub(crate) fn repository(facts: &impl Lookup, id: RepositoryId, name: &str) -> R
     if found.id == id { Ok(found) } else { Err(Error::RepositoryNotFound { name: name.to_owned() }) }
 }
 
-/// A repository's link to a blob, and the blob. Digests of different algorithms may have one key: which of them it is, the
-/// blob says.
+/// A repository's link to a blob, and the blob. Digests of different algorithms may have one key: which of them it is,
+/// the blob says.
 pub(crate) fn link(
     facts: &impl Lookup,
     repository: RepositoryId,

@@ -182,8 +182,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes facts of a family step by step; `false` where it was told to stop. Each step goes on behind the one before:
-    /// what that has removed would else be gone through again and again.
+    /// Removes facts of a family step by step; `false` where it was told to stop. Each step goes on behind the one
+    /// before: what that has removed would else be gone through again and again.
     fn purge_family(&self, domain: DomainId, family: Family, id: RepositoryId) -> Result<bool> {
         let mut after = None;
         loop {

@@ -1,9 +1,9 @@
 //! JSON that all readers read alike.
 //!
-//! Parsers differ where a document leaves them room: Go's takes a key in any case, and of two equal keys the last, others
-//! the first. A manifest that makes use of that is one image to a registry and another one to its clients. So an [`Object`]
-//! knows the keys that some reader gives a meaning to, takes each of them once and as it is written, and refuses keys that
-//! differ from them in case only. Keys that nobody knows, and what stands under them, are skipped.
+//! Parsers differ where a document leaves them room: Go's takes a key in any case, and of two equal keys the last,
+//! others the first. A manifest that makes use of that is one image to a registry and another one to its clients. So an
+//! [`Object`] knows the keys that some reader gives a meaning to, takes each of them once and as it is written, and
+//! refuses keys that differ from them in case only. Keys that nobody knows, and what stands under them, are skipped.
 //!
 //! Nothing here allocates more than what is kept, and nothing is kept of what is skipped.
 
@@ -188,8 +188,8 @@ impl Visitor<'_> for KnownKey<'_> {
     }
 }
 
-/// Whether Go's parser takes a key for this one. It folds case as Unicode does, by which two more characters than the ASCII
-/// letters are letters of ASCII.
+/// Whether Go's parser takes a key for this one. It folds case as Unicode does, by which two more characters than the
+/// ASCII letters are letters of ASCII.
 fn is_like(key: &str, found: &str) -> bool {
     let folded = found.chars().map(|c| match c {
         'ſ' => 's',

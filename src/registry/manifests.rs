@@ -57,8 +57,8 @@ pub struct PutManifest {
 }
 
 impl PutManifest {
-    /// A manifest of a media type. OCI image manifests and indexes, Docker manifests (version 2, schema 2) and manifest lists are parsed; for documents of
-    /// other types [`references`](Self::references) says what they reference.
+    /// A manifest of a media type. OCI image manifests and indexes, Docker manifests (version 2, schema 2) and manifest
+    /// lists are parsed; for documents of other types [`references`](Self::references) says what they reference.
     pub fn new(media_type: impl Into<String>) -> Self {
         Self {
             media_type: media_type.into(),
@@ -90,16 +90,16 @@ impl PutManifest {
         self
     }
 
-    /// Manifests that an index references may be absent: a sparse index. It holds those that are there; the others when it is pushed
-    /// again once they are, unless another manifest holds it by then.
+    /// Manifests that an index references may be absent: a sparse index. It holds those that are there; the others when
+    /// it is pushed again once they are, unless another manifest holds it by then.
     pub fn allow_missing_manifests(mut self) -> Self {
         self.sparse = true;
         self
     }
 
-    /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not parsed.
-    /// At most 65,536 in all. Pushed again with more of them, it
-    /// holds those too, unless another manifest holds it; with fewer, it lets go of none.
+    /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not
+    /// parsed. At most 65,536 in all. Pushed again with more of them, it holds those too, unless another manifest holds
+    /// it; with fewer, it lets go of none.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
         self
@@ -161,7 +161,8 @@ pub struct ManifestInfo {
     pub len: u64,
     /// When it was pushed, by the wall clock, in milliseconds since 1970.
     pub pushed_ms: u64,
-    /// When it was [pulled](Repository::pull_manifest) last, likewise; after a crash perhaps an earlier time, by up to ten seconds.
+    /// When it was [pulled](Repository::pull_manifest) last, likewise; after a crash perhaps an earlier time, by up to
+    /// ten seconds.
     pub pulled_ms: Option<u64>,
     /// How many manifests of the repository hold it.
     pub references: u32,
@@ -170,13 +171,13 @@ pub struct ManifestInfo {
 }
 
 impl Repository<'_> {
-    /// Pushes a manifest: in one step it is stored, holds what it references, is listed under its subject and is named by its tags.
-    /// Pushing what is there already is fine.
+    /// Pushes a manifest: in one step it is stored, holds what it references, is listed under its subject and is named
+    /// by its tags. Pushing what is there already is fine.
     ///
     /// # Errors
-    /// Nothing has changed after any of them. [`Error::ReferencesMissing`] where the repository does not have what it references;
-    /// [`Error::InvalidManifest`]; [`Error::DigestMismatch`]; [`Error::TagImmutable`]; [`Error::TagMoved`]; [`Error::TooLarge`] for more than
-    /// 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
+    /// Nothing has changed after any of them. [`Error::ReferencesMissing`] where the repository does not have what it
+    /// references; [`Error::InvalidManifest`]; [`Error::DigestMismatch`]; [`Error::TagImmutable`]; [`Error::TagMoved`];
+    /// [`Error::TooLarge`] for more than 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
     pub fn put_manifest(&self, content: impl AsRef<[u8]>, put: PutManifest) -> Result<Pushed> {
         let content = content.as_ref();
         Error::check_limit("a manifest", content.len(), MAX_MANIFEST)?;
@@ -199,7 +200,8 @@ impl Repository<'_> {
         Ok(Pushed { digest, subject })
     }
 
-    /// A manifest by its tag or digest. (For a pull that is to count as one there is [`pull_manifest`](Self::pull_manifest).)
+    /// A manifest by its tag or digest. (For a pull that is to count as one there is
+    /// [`pull_manifest`](Self::pull_manifest).)
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`] where the repository has none such; [`Error::Corrupt`] where it is damaged.
@@ -209,8 +211,8 @@ impl Repository<'_> {
             let snapshot = self.snapshot()?;
             let fact = self.find_manifest(&snapshot, reference)?;
             match self.inner.get(self.domain, &fact.digest) {
-                // It was deleted between the look-up and the reading, and the tag may name another one by now. If nothing has
-                // happened since, the facts contradict each other.
+                // It was deleted between the look-up and the reading, and the tag may name another one by now. If
+                // nothing has happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
                 Err(Error::BlobNotFound { .. }) => return decoded(None),
                 blob => {
@@ -221,8 +223,8 @@ impl Repository<'_> {
         }
     }
 
-    /// A manifest by its tag or digest, for somebody who pulls it: the time is noted, in memory at first and durably within ten
-    /// seconds, so that a pull costs no sync.
+    /// A manifest by its tag or digest, for somebody who pulls it: the time is noted, in memory at first and durably
+    /// within ten seconds, so that a pull costs no sync.
     ///
     /// # Errors
     /// As [`get_manifest`](Self::get_manifest).
@@ -242,21 +244,23 @@ impl Repository<'_> {
         self.info_of(fact)
     }
 
-    /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its referrers.
+    /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its
+    /// referrers.
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it; [`Error::TooLarge`] where more than
-    /// 10,000 tags would go with it: [remove](Self::untag) some before.
+    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it;
+    /// [`Error::TooLarge`] where more than 10,000 tags would go with it: [remove](Self::untag) some before.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
         self.delete_batch(&[Reference::Digest(*digest)])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Removes tags and deletes manifests, all in one step, and says for each whether that was done. A tag is removed, and the manifest
-    /// stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be given in any order. At most 1,000 at once.
+    /// Removes tags and deletes manifests, all in one step, and says for each whether that was done. A tag is removed,
+    /// and the manifest stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be
+    /// given in any order. At most 1,000 at once.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For each: as
-    /// [`delete_manifest`](Self::delete_manifest).
+    /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For
+    /// each: as [`delete_manifest`](Self::delete_manifest).
     pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
         Error::check_limit("the number of references", references.len(), MAX_AT_ONCE)?;
         let delete = changes::DeleteReferences { repository: self.named(), references: references.to_vec() };
@@ -275,8 +279,8 @@ impl Repository<'_> {
         Ok(results)
     }
 
-    /// The repository's manifests, those behind `after`, at most `limit` of them. Their order is that of the store's keys: for SHA-256
-    /// that of the digests.
+    /// The repository's manifests, those behind `after`, at most `limit` of them. Their order is that of the store's
+    /// keys: for SHA-256 that of the digests.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

@@ -1,8 +1,8 @@
 //! Repositories: what a registry keeps on the store.
 //!
 //! A [repository](Repository) has blobs, manifests and tags. A blob is visible in a repository only if it was pushed or
-//! mounted there, however often the store has it elsewhere; its content is stored once. A manifest holds the blobs and manifests
-//! that it references, so none of them can be deleted from under it. A tag names a manifest.
+//! mounted there, however often the store has it elsewhere; its content is stored once. A manifest holds the blobs and
+//! manifests that it references, so none of them can be deleted from under it. A tag names a manifest.
 //!
 //! ```
 //! use strongroom::registry::{PutManifest, RepositorySettings};
@@ -36,22 +36,24 @@
 //! ```
 //!
 //! # What holds
-//! - **All or nothing.** A manifest, what it references, its tags and its subject take effect together, in one record of the log, or not
-//!   at all. What it references is checked at that moment, so no deletion can come between.
-//! - **A race costs a push, never an image.** Whoever pushes a blob, mounts it or [claims](Repository::claim) it finds it there for
-//!   [`Options::retention`](crate::Options::retention), counted in the time that the store was open, which no clock's jump and no restart shortens. Whatever happens after that: a
-//!   manifest that references a blob that is gone is refused with [`ReferencesMissing`](crate::Error::ReferencesMissing).
-//! - **Tags** move in one step, by compare-and-set where [asked](PutManifest::expect_tag). Of two clients that push one tag, one is the
-//!   later.
-//! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed, also if the subject comes later, and until
-//!   it is deleted itself, also if the subject goes before. It neither keeps its subject nor goes with it.
-//! - **A repository that is deleted** is gone at once, and its name is free. What was in it goes in small steps in the background, also
-//!   after a crash.
+//! - **All or nothing.** A manifest, what it references, its tags and its subject take effect together, in one record
+//!   of the log, or not at all. What it references is checked at that moment, so no deletion can come between.
+//! - **A race costs a push, never an image.** Whoever pushes a blob, mounts it or [claims](Repository::claim) it finds
+//!   it there for [`Options::retention`](crate::Options::retention), counted in the time that the store was open, which
+//!   no clock's jump and no restart shortens. Whatever happens after that: a manifest that references a blob that is
+//!   gone is refused with [`ReferencesMissing`](crate::Error::ReferencesMissing).
+//! - **Tags** move in one step, by compare-and-set where [asked](PutManifest::expect_tag). Of two clients that push one
+//!   tag, one is the later.
+//! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed, also if the subject comes
+//!   later, and until it is deleted itself, also if the subject goes before. It neither keeps its subject nor goes with
+//!   it.
+//! - **A repository that is deleted** is gone at once, and its name is free. What was in it goes in small steps in the
+//!   background, also after a crash.
 //!
 //! # Who sees what
-//! A repository's user is told of nothing outside of it: a blob that only others have is [not found](crate::Error::BlobNotFound), mounting from where one
-//! may not read fails as if nothing was there, pushing content that is stored already takes its whole content, and an upload's id is
-//! worth nothing in another repository.
+//! A repository's user is told of nothing outside of it: a blob that only others have is [not
+//! found](crate::Error::BlobNotFound), mounting from where one may not read fails as if nothing was there, pushing
+//! content that is stored already takes its whole content, and an upload's id is worth nothing in another repository.
 
 mod blobs;
 pub(crate) mod changes;

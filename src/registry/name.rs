@@ -40,8 +40,8 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// The name of a repository, by the rules of the OCI distribution specification and of Amazon ECR: 2 to 256 characters,
-    /// parts of lower-case letters and digits, joined by `.`, `_`, `__` or dashes, between slashes.
+    /// The name of a repository, by the rules of the OCI distribution specification and of Amazon ECR: 2 to 256
+    /// characters, parts of lower-case letters and digits, joined by `.`, `_`, `__` or dashes, between slashes.
     ///
     /// ```
     /// use strongroom::registry::RepositoryName;
@@ -57,8 +57,8 @@ checked_text! {
 }
 
 checked_text! {
-    /// A tag, by the rule of the OCI distribution specification: 1 to 128 letters, digits, `_`, `.` and `-`, the first of
-    /// which is neither `.` nor `-`.
+    /// A tag, by the rule of the OCI distribution specification: 1 to 128 letters, digits, `_`, `.` and `-`, the first
+    /// of which is neither `.` nor `-`.
     ///
     /// ```
     /// use strongroom::registry::Tag;
@@ -70,8 +70,8 @@ checked_text! {
 }
 
 checked_text! {
-    /// Which tags a rule is about: a tag, in which each `*` stands for any characters, none included. 1 to 128 letters, digits,
-    /// `_`, `.`, `-` and `*`, as in Amazon ECR.
+    /// Which tags a rule is about: a tag, in which each `*` stands for any characters, none included. 1 to 128 letters,
+    /// digits, `_`, `.`, `-` and `*`, as in Amazon ECR.
     ///
     /// ```
     /// use strongroom::registry::TagFilter;
@@ -107,8 +107,8 @@ impl TagFilter {
     }
 }
 
-/// What names a manifest in a repository: a tag or a digest. Parsed as in the paths of the distribution API: what has a colon is
-/// a digest.
+/// What names a manifest in a repository: a tag or a digest. Parsed as in the paths of the distribution API: what has a
+/// colon is a digest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reference {
     /// What the tag points to now.

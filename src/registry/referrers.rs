@@ -1,8 +1,9 @@
 //! What refers to a manifest: signatures, attestations, and whatever else names it as its subject.
 //!
 //! # Invariant kept here
-//! What a page costs does not depend on what was pushed: it ends where it is full, and also where enough was looked at for it. So
-//! neither long annotations, nor long documents, nor many referrers of another type than is asked for keep anybody waiting.
+//! What a page costs does not depend on what was pushed: it ends where it is full, and also where enough was looked at
+//! for it. So neither long annotations, nor long documents, nor many referrers of another type than is asked for keep
+//! anybody waiting.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,8 @@ pub struct Referrer {
     pub len: u64,
     /// Its annotations, at most 1,000 of them.
     pub annotations: BTreeMap<String, String>,
-    /// Whether its document can't be read: what it says besides is then not known. One that is damaged does not hide the others.
+    /// Whether its document can't be read: what it says besides is then not known. One that is damaged does not hide
+    /// the others.
     pub is_damaged: bool,
 }
 
@@ -67,9 +69,10 @@ impl Work {
 }
 
 impl Repository<'_> {
-    /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type if one is given, in
-    /// pages of at most `limit` of them (of one for 0). A page may have fewer, also none, though more follow: [`Referrers::next`] tells. It costs at
-    /// most 1 MiB of facts, 8 MiB of documents and 256 KiB of annotations, and one manifest more, which may be of 4 MiB.
+    /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type
+    /// if one is given, in pages of at most `limit` of them (of one for 0). A page may have fewer, also none, though
+    /// more follow: [`Referrers::next`] tells. It costs at most 1 MiB of facts, 8 MiB of documents and 256 KiB of
+    /// annotations, and one manifest more, which may be of 4 MiB.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

@@ -34,11 +34,12 @@ pub struct Repository<'a> {
 }
 
 impl Store {
-    /// Creates a repository. One that is there [provisionally](Self::create_on_push), in the same key domain, becomes it, with what
-    /// is in it.
+    /// Creates a repository. One that is there [provisionally](Self::create_on_push), in the same key domain, becomes
+    /// it, with what is in it.
     ///
     /// # Errors
-    /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key domain.
+    /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key
+    /// domain.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
         until_it_stands_still(|| match self.create(name, &settings, false) {
             Err(Error::RepositoryExists { .. }) => self.take_over(name, &settings),
@@ -104,9 +105,11 @@ impl Store {
         })
     }
 
-    /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in this way is *provisional*:
-    /// it stays once a manifest was pushed to it. Until then a [collection](Self::collect) deletes it where nobody called this, or began an
-    /// upload into it, for [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail leave nothing behind.
+    /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in
+    /// this way is *provisional*: it stays once a manifest was pushed to it. Until then a [collection](Self::collect)
+    /// deletes it where nobody called this, or began an upload into it, for
+    /// [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail
+    /// leave nothing behind.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -60,8 +60,8 @@ impl RepositorySettings {
         Ok(self)
     }
 
-    /// The [key domain](crate::Store::create_domain) that all of the repository is in. It is chosen when the repository is created, and stays
-    /// what it is when settings are changed.
+    /// The [key domain](crate::Store::create_domain) that all of the repository is in. It is chosen when the repository
+    /// is created, and stays what it is when settings are changed.
     pub fn domain(mut self, domain: DomainName) -> Self {
         self.domain = Some(domain);
         self

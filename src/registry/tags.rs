@@ -25,7 +25,8 @@ impl Repository<'_> {
     /// Lets a tag name a manifest that the repository has.
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`]; [`Error::TagMoved`] where the tag does not name what was expected; [`Error::TagImmutable`].
+    /// [`Error::ManifestNotFound`]; [`Error::TagMoved`] where the tag does not name what was expected;
+    /// [`Error::TagImmutable`].
     pub fn tag(&self, tag: &Tag, digest: &Digest, expect: ExpectTag) -> Result<()> {
         self.commit(SetTag { repository: self.named(), tag: tag.clone(), digest: *digest, expect }).map(drop)
     }
@@ -48,7 +49,8 @@ impl Repository<'_> {
         Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
     }
 
-    /// The repository's tags in order, those behind `after`, at most `limit` of them. Costs what the page holds, however many tags there are.
+    /// The repository's tags in order, those behind `after`, at most `limit` of them. Costs what the page holds,
+    /// however many tags there are.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.

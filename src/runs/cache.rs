@@ -1,7 +1,7 @@
 //! Pages of encrypted runs, decrypted, in memory.
 //!
-//! A look-up touches a page of the guide and a page or two of entries. Decrypting one takes about a microsecond, so those that are asked
-//! for often are kept; of the others, those that were not used for longest go first, about.
+//! A look-up touches a page of the guide and a page or two of entries. Decrypting one takes about a microsecond, so
+//! those that are asked for often are kept; of the others, those that were not used for longest go first, about.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;

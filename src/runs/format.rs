@@ -115,7 +115,8 @@ impl Footer {
         out
     }
 
-    /// Parses the footer of a run that is encrypted with a key, or with none. All that it says fits into the pages that it says there are.
+    /// Parses the footer of a run that is encrypted with a key, or with none. All that it says fits into the pages that
+    /// it says there are.
     pub(crate) fn parse(bytes: &[u8], key: KeyNumber) -> Option<Self> {
         let mut fields = Fields(bytes);
         if fields.u32()? != VERSION || fields.u32()? != PAGE_LOG2 {

@@ -1,7 +1,7 @@
 //! The guide of a section: whether a key may be in it, and where.
 //!
-//! One cache line of 64 bytes answers both. Keys are spread evenly, so a line belongs to an equal share of the range of keys,
-//! about 35 keys, and is divided into sixteen parts:
+//! One cache line of 64 bytes answers both. Keys are spread evenly, so a line belongs to an equal share of the range of
+//! keys, about 35 keys, and is divided into sixteen parts:
 //!
 //! ```text
 //! first u32: the number of the first entry of this line or a later one |
@@ -9,8 +9,8 @@
 //! Bloom filter 44 bytes: six bits a key
 //! ```
 //!
-//! About ten bits a key let one look-up in a hundred of absent keys through. A part has two entries, so that a look-up in a
-//! large run touches this line and those few entries: what counts is how much it touches that no cache has.
+//! About ten bits a key let one look-up in a hundred of absent keys through. A part has two entries, so that a look-up
+//! in a large run touches this line and those few entries: what counts is how much it touches that no cache has.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! `runs/LIST`: which runs and which log files make up the store.
 //!
-//! It is replaced as a whole: a new file is written and synced, renamed over the old one, and the directory is synced. That
-//! rename is the moment at which a fold, a merge, a new log file or a recovery takes effect.
+//! It is replaced as a whole: a new file is written and synced, renamed over the old one, and the directory is synced.
+//! That rename is the moment at which a fold, a merge, a new log file or a recovery takes effect.
 //!
 //! ```text
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
@@ -130,7 +130,8 @@ impl RunList {
         self.logs.iter().filter(|log| log.is_needed(self.folded)).count() as u64
     }
 
-    /// Drops the log files whose facts the runs all have, except for the newest of those, up to `history` bytes, and says which.
+    /// Drops the log files whose facts the runs all have, except for the newest of those, up to `history` bytes, and
+    /// says which.
     pub(crate) fn drop_folded_logs(&mut self, history: u64) -> Vec<FileId> {
         let (mut files, mut bytes) = (0, 0u64);
         let is_kept = |log: &&LogEntry| {
@@ -347,8 +348,8 @@ fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged runs. Those of other
-/// domains may lie between them in the list.
+/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged
+/// runs. Those of other domains may lie between them in the list.
 pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Vec<FileId>> {
     let domains: BTreeSet<DomainId> = runs.iter().map(|run| run.domain).collect();
     let is_border = |newer: &RunMeta, older: &RunMeta| is_damaged(newer.id) || is_damaged(older.id);

@@ -59,7 +59,8 @@ pub(crate) struct MergeJob<'a> {
 }
 
 impl<'a> MergeJob<'a> {
-    /// A merge of runs of one domain, given newest first. Tombstones are needed unless the domain's oldest run is among them.
+    /// A merge of runs of one domain, given newest first. Tombstones are needed unless the domain's oldest run is among
+    /// them.
     pub(crate) fn new(runs: &'a [Arc<Run>], drop_tombstones: bool) -> Self {
         let merge = |family: Family| {
             Merge::new(runs.iter().map(|run| -> Source<'a> { Box::new(run.iter(family, [0; 32])) }).collect())

@@ -1,8 +1,8 @@
 //! Runs: sorted, immutable, checksummed files of facts.
 //!
-//! A run is checkpoint and index in one. It holds facts of one domain and of all families, each family in a section of its own, sorted by
-//! key. Newer runs of the domain hide what older ones say. Eight runs of a tier are merged into one of the next, so that a fact is
-//! written a few times in its life however many there are.
+//! A run is checkpoint and index in one. It holds facts of one domain and of all families, each family in a section of
+//! its own, sorted by key. Newer runs of the domain hide what older ones say. Eight runs of a tier are merged into one
+//! of the next, so that a fact is written a few times in its life however many there are.
 //!
 //! ```text
 //! header, 512 bytes | pages of 4 KiB: for each section its entries, heap and guide | table of the pages'
@@ -18,9 +18,10 @@
 //! trailer: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
 //!
-//! All facts of a run belong to one key domain. An encrypted run (`key` is not 0) has the same parts. Each page is encrypted where it is, and the
-//! table has tags of 16 bytes instead of checksums, 256 to a page; the footer is encrypted, with its tag behind it and the
-//! header as associated data. Decrypted pages are kept in a [cache](cache) of bounded size.
+//! All facts of a run belong to one key domain. An encrypted run (`key` is not 0) has the same parts. Each page is
+//! encrypted where it is, and the table has tags of 16 bytes instead of checksums, 256 to a page; the footer is
+//! encrypted, with its tag behind it and the header as associated data. Decrypted pages are kept in a [cache](cache) of
+//! bounded size.
 //!
 //! The guide is derived: where one of its pages is damaged, a look-up goes on without it. Damage in an entry
 //! or a value is [`Error::Corrupt`](crate::Error::Corrupt) for those look-ups that need the page, and no others.

@@ -119,7 +119,8 @@ impl Run {
             .try_for_each(|section| self.iter(section.family, [0; 32]).try_for_each(|fact| fact.map(drop)))
     }
 
-    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the value.
+    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the
+    /// value.
     pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
         let Some(section) = self.section(key.family) else { return Ok(None) };
         let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
@@ -146,8 +147,8 @@ impl Run {
         self.section(family).map_or(0, |section| section.entries)
     }
 
-    /// The entries among which a key is, if anywhere; `None` where `wanted` says no to the key's line of the guide. All, where
-    /// there is no guide or it is damaged.
+    /// The entries among which a key is, if anywhere; `None` where `wanted` says no to the key's line of the guide.
+    /// All, where there is no guide or it is damaged.
     fn range(&self, section: &Section, key: &[u8; 32], wanted: impl FnOnce(Line<'_>) -> bool) -> Option<Range<u64>> {
         let all = 0..section.entries;
         let (number, part) = place(key, section.guide_lines);

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Content is divided into blocks of 4 KiB to 64 KiB (a field of the frame) with a checksum each, so that a part can be
-//! read and verified alone. Content of one block keeps its checksum in the descriptor; with more, the descriptor has the
-//! checksum of the table of checksums. The blob's fact repeats that number, so that a frame that was swapped for another
-//! valid one is noticed.
+//! read and verified alone. Content of one block keeps its checksum in the descriptor; with more, the descriptor has
+//! the checksum of the table of checksums. The blob's fact repeats that number, so that a frame that was swapped for
+//! another valid one is noticed.
 //!
 //! ```text
 //! descriptor: magic u32 | version u8 (1) | codec u8 | algorithm u8 | block_log2 u8 | stored_len u64 | len u64 | domain u32 |
@@ -16,16 +16,18 @@
 //! ```
 //!
 //! # Encrypted
-//! Blocks are encrypted where they are, and the table has, for every block also where there is one only, what it takes to decrypt it
-//! and shows that it is authentic: prefix u64 (of its [nonce](crate::envelope)) | tag 16. It begins at a multiple of 8.
+//! Blocks are encrypted where they are, and the table has, for every block also where there is one only, what it takes
+//! to decrypt it and shows that it is authentic: prefix u64 (of its [nonce](crate::envelope)) | tag 16. It begins at a
+//! multiple of 8.
 //!
 //! ```text
 //! descriptor: magic u32 | version u8 (2) | 0 u8 | key u16 | domain u32 | prefix u64 | encrypted, with the above as associated data:
 //!             [ codec u8 | algorithm u8 | block_log2 u8 | 0 u8 | stored_len u64 | len u64 | digest 64 | check u32 ] | tag 16 | crc u32
 //! ```
 //!
-//! The check, which the blob's fact repeats, is for a segment the first four bytes of BLAKE3 of the table, keyed; no two versions
-//! of a table that an upload wrote pass for each other. Content in a log file has none: what is there was written once.
+//! The check, which the blob's fact repeats, is for a segment the first four bytes of BLAKE3 of the table, keyed; no
+//! two versions of a table that an upload wrote pass for each other. Content in a log file has none: what is there was
+//! written once.
 
 use std::ops::RangeInclusive;
 
@@ -41,8 +43,8 @@ pub(crate) const DESCRIPTOR_LEN: u64 = 128;
 /// The block sizes that the format allows, as powers of two: 4 KiB to 64 KiB.
 pub(crate) const BLOCK_LOG2: RangeInclusive<u8> = 12..=16;
 
-/// The longest content, in bytes: 16 TiB, the longest file of ext4. 48 bits can place it in a file, with room to spare, and
-/// one record can end an upload of it.
+/// The longest content, in bytes: 16 TiB, the longest file of ext4. 48 bits can place it in a file, with room to spare,
+/// and one record can end an upload of it.
 pub(crate) const MAX_LEN: u64 = 1 << 44;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SRfr");
@@ -100,8 +102,8 @@ pub(crate) struct Descriptor {
     /// The blob's own length.
     pub(crate) len: u64,
     pub(crate) digest: Digest,
-    /// CRC-32C of the stored content if that is one block, else of the table of block checksums; what is said above where it
-    /// is encrypted.
+    /// CRC-32C of the stored content if that is one block, else of the table of block checksums; what is said above
+    /// where it is encrypted.
     pub(crate) crc: u32,
     /// The number of the data key that the frame is encrypted with; 0 for none.
     pub(crate) key: KeyNumber,
@@ -163,8 +165,8 @@ impl Descriptor {
         head
     }
 
-    /// Parses a descriptor, which is encrypted like this, or not at all; `None` where the bytes are none such. In a log file the prefix of
-    /// what is encrypted is known.
+    /// Parses a descriptor, which is encrypted like this, or not at all; `None` where the bytes are none such. In a log
+    /// file the prefix of what is encrypted is known.
     pub(crate) fn read(bytes: &[u8], sealing: Option<&Sealing>, expected: Option<u64>) -> Option<Self> {
         let Some(sealing) = sealing else { return Self::parse(bytes) };
         let (prefix, head, sealed) = Self::sealed_parts(bytes, sealing)?;
@@ -246,8 +248,8 @@ pub(super) fn put_entry(table: &mut Vec<u8>, prefix: u64, tag: &Tag) {
 
 /// Decrypts a block in place by its entry in the table. `None` where it is not what was encrypted there.
 ///
-/// In a log file the prefix of its nonce is `expected`: where content begins. Without that, the blocks of two blobs of the file could be
-/// exchanged together with their entries. A segment has one blob.
+/// In a log file the prefix of its nonce is `expected`: where content begins. Without that, the blocks of two blobs of
+/// the file could be exchanged together with their entries. A segment has one blob.
 pub(crate) fn open_block(
     sealing: &Sealing,
     entry: &[u8],
@@ -326,8 +328,9 @@ impl Frame {
         out
     }
 
-    /// Reads the frame at the front of `bytes`, which is encrypted like this, its content beginning at `content_at` of a log file, or not at all, and verifies all of it, except that the
-    /// content has the digest. `None` where there is no whole, undamaged frame.
+    /// Reads the frame at the front of `bytes`, which is encrypted like this, its content beginning at `content_at` of
+    /// a log file, or not at all, and verifies all of it, except that the content has the digest. `None` where there is
+    /// no whole, undamaged frame.
     pub(crate) fn read(bytes: &[u8], sealing: Option<&Sealing>, content_at: u64) -> Option<Self> {
         let descriptor = Descriptor::read(bytes, sealing, Some(content_at))?;
         let Descriptor { codec, block_log2, stored_len, len, digest, crc, key } = descriptor;

@@ -15,8 +15,8 @@ use crate::wire::{PutFields, len64};
 /// So much is written at a time.
 const BUFFER: usize = 1 << 20;
 
-/// Writes a segment of many frames. Where it is encrypted, so are they, as in a log file: each place of the file is written once, so it
-/// can be the nonce of what stands there.
+/// Writes a segment of many frames. Where it is encrypted, so are they, as in a log file: each place of the file is
+/// written once, so it can be the nonce of what stands there.
 #[derive(Debug)]
 pub(crate) struct Pack {
     path: PathBuf,

@@ -26,8 +26,8 @@ pub(super) const MAGIC: [u8; 8] = *b"SRseg\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRft";
 const TRAILER_LEN: u64 = 24;
 
-/// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short that
-/// smaller blocks would do is either put into the log instead, or is one block all the same.
+/// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short
+/// that smaller blocks would do is either put into the log instead, or is one block all the same.
 const BLOCK: usize = 1 << *BLOCK_LOG2.end();
 
 /// Writes a segment of one frame.
@@ -131,7 +131,8 @@ impl SegmentWriter {
         &self.table
     }
 
-    /// What a later opening needs to know of the last, incomplete block: its checksum or, where blocks are encrypted, its content.
+    /// What a later opening needs to know of the last, incomplete block: its checksum or, where blocks are encrypted,
+    /// its content.
     pub(crate) fn incomplete(&self) -> (u32, &[u8]) {
         match &self.blocks {
             Blocks::Plain(crc) => (crc.get(), &[]),
@@ -169,7 +170,8 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes what is held of the content, and what surrounds it. The segment is complete, and durable after [`sync`](Self::sync).
+    /// Writes what is held of the content, and what surrounds it. The segment is complete, and durable after
+    /// [`sync`](Self::sync).
     pub(crate) fn seal(&mut self, digest: Digest) -> Result<Descriptor> {
         let block_log2 = *BLOCK_LOG2.end();
         let (key, len, whole) = (self.key(), self.len, self.table.len());
@@ -376,7 +378,8 @@ pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<
     out
 }
 
-/// Parses the footer of a whole segment, which is encrypted like this or not at all. `None` where it has none that is undamaged.
+/// Parses the footer of a whole segment, which is encrypted like this or not at all. `None` where it has none that is
+/// undamaged.
 pub(crate) fn parse_footer(
     file_len: u64,
     sealing: Option<&Sealing>,

@@ -1,8 +1,8 @@
 //! Group commit: the order of all commits, and how they become durable.
 //!
-//! Callers queue their requests. Whoever finds no leader becomes one, and takes what is queued as a group: each request is
-//! [resolved](super::request) at its turn, the records are written with one call and synced with one fdatasync, then the
-//! facts become visible and the others are told. Who is alone leads himself and is handed to no other thread.
+//! Callers queue their requests. Whoever finds no leader becomes one, and takes what is queued as a group: each request
+//! is [resolved](super::request) at its turn, the records are written with one call and synced with one fdatasync, then
+//! the facts become visible and the others are told. Who is alone leads himself and is handed to no other thread.
 //!
 //! A commit belongs to one key domain, and its facts are that domain's; a group may have commits of several.
 //!
@@ -39,8 +39,8 @@ use crate::sync::{lock, write};
 /// The most content that one group takes in, in bytes: bounds the time that those in it wait for each other.
 const GROUP_BYTES: u64 = 8 << 20;
 
-/// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own caller
-/// waits too.
+/// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
+/// caller waits too.
 const GROUPS_LED: usize = 4;
 
 /// A request that waits for its turn, and then its result.
@@ -204,7 +204,8 @@ impl Inner {
             };
             match done {
                 Ok(()) => results.append(&mut group.results),
-                // Every request of the group fails with what failed the group, except those refused on their own account.
+                // Every request of the group fails with what failed the group, except those refused on their own
+                // account.
                 Err(error) => {
                     let taken = group.results.len().max(1);
                     let mut refused = group.results.into_iter();
@@ -343,8 +344,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Begins a new log file, which has room for at least `len` bytes of records, and seals the one before. Where that fails
-    /// nothing has changed.
+    /// Begins a new log file, which has room for at least `len` bytes of records, and seals the one before. Where that
+    /// fails nothing has changed.
     pub(crate) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {
         self.check_writable()?;
         let log = self.create_log(tip.last.next(), len, space)?;
@@ -358,8 +359,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes a log file part of the store, and with that seals the one before, which reaches so far. Where that fails the new file is
-    /// gone and nothing has changed.
+    /// Makes a log file part of the store, and with that seals the one before, which reaches so far. Where that fails
+    /// the new file is gone and nothing has changed.
     pub(crate) fn list_log(&self, log: &ActiveLog, end: Option<(u64, Lsn)>, space: Space) -> Result<()> {
         let (id, first_lsn) = (log.header.file, log.header.first_lsn);
         let mut sealed = None;
@@ -396,8 +397,8 @@ impl Inner {
         if self.unsettled.load(Ordering::Acquire) { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
     }
 
-    /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing of
-    /// it is damage.
+    /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing
+    /// of it is damage.
     pub(crate) fn seal(&self) -> Result<()> {
         let mut tip = lock(&self.tip);
         let end = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
@@ -413,8 +414,8 @@ impl Inner {
         self.files.remove_durably(&folded).map_err(|error| self.fail_stop(error))
     }
 
-    /// Creates a log file, durably, that nothing names yet: of the size that the options say, or, on a disk that is too full for
-    /// that, as small as will do.
+    /// Creates a log file, durably, that nothing names yet: of the size that the options say, or, on a disk that is too
+    /// full for that, as small as will do.
     pub(crate) fn create_log(&self, first_lsn: Lsn, len: u64, space: Space) -> Result<ActiveLog> {
         let needed = len + crate::log::file::HEADER_LEN;
         let usual = self.options.log_file_size.max(needed).next_multiple_of(4096);
@@ -512,8 +513,8 @@ fn retired(domain: DomainId) -> Error {
     Error::Key { domain: domain.0, source: KeyError::Gone { key_id: "data key".to_owned(), reason } }
 }
 
-/// After a write to the log that failed, its records may be found there after a restart. [`Error::Full`] says that nothing
-/// was written, so this is another error.
+/// After a write to the log that failed, its records may be found there after a restart. [`Error::Full`] says that
+/// nothing was written, so this is another error.
 fn unknown_outcome(error: Error) -> Error {
     match error {
         Error::Full { path } => {

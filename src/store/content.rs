@@ -72,8 +72,8 @@ pub(crate) trait Destination: Sync {
     /// The domain that the content belongs to from then on.
     fn domain(&self) -> DomainId;
 
-    /// Whether the blob is there, undamaged, so that nothing has to be done, and notes that somebody relies on it. What is visible is durable, except
-    /// where the caller chose that it need not be.
+    /// Whether the blob is there, undamaged, so that nothing has to be done, and notes that somebody relies on it. What
+    /// is visible is durable, except where the caller chose that it need not be.
     fn claim(&self, digest: &Digest) -> Result<bool>;
 
     /// Fails where it is not there any more.
@@ -139,8 +139,9 @@ impl Stat {
 impl Store {
     /// Stores content and returns its digest. Content that the store has already is not stored again.
     ///
-    /// A blob that nothing refers to stays for at least [`Options::retention`](super::Options::retention) after it was stored or
-    /// [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect) takes it. [Pin](Self::pin) it to say that it is needed.
+    /// A blob that nothing refers to stays for at least [`Options::retention`](super::Options::retention) after it was
+    /// stored or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect)
+    /// takes it. [Pin](Self::pin) it to say that it is needed.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Error, Options};
@@ -159,8 +160,8 @@ impl Store {
         self.inner.put(content.as_ref(), expect.into(), &*self.inner)
     }
 
-    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length: content
-    /// longer than [`Options::inline_max`](super::Options::inline_max) streams into a file.
+    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
+    /// content longer than [`Options::inline_max`](super::Options::inline_max) streams into a file.
     ///
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
@@ -171,8 +172,8 @@ impl Store {
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is gone
-    /// or what is known of the blob is damaged.
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is
+    /// gone or what is known of the blob is damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.inner.get(DomainId::DEFAULT, digest)
     }
@@ -195,12 +196,14 @@ impl Store {
     }
 
     /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
-    /// [`Options::retention`](super::Options::retention), also if nothing holds it. Content that is known to be damaged can't be relied on.
+    /// [`Options::retention`](super::Options::retention), also if nothing holds it. Content that is known to be damaged
+    /// can't be relied on.
     ///
     /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it, is damaged.
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it,
+    /// is damaged.
     pub fn claim(&self, digest: &Digest) -> Result<Stat> {
         let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
         self.inner.check_undamaged(&fact)?;
@@ -329,8 +332,8 @@ impl Inner {
         })
     }
 
-    /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes known. Where that does
-    /// not need it, or fails, the segment is gone.
+    /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes
+    /// known. Where that does not need it, or fails, the segment is gone.
     pub(crate) fn store_segment(
         &self,
         domain: DomainId,
@@ -506,8 +509,8 @@ impl Iterator for Blobs<'_> {
 }
 
 impl Inner {
-    /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only a
-    /// hash of the digest.
+    /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only
+    /// a hash of the digest.
     pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
         match digest_in(key, fact)? {
             Some(digest) => Ok(digest),
@@ -515,7 +518,8 @@ impl Inner {
         }
     }
 
-    /// The digest of a blob that was there as of some snapshot, wherever it lies now. `None` where it is gone since, and only its frame could tell.
+    /// The digest of a blob that was there as of some snapshot, wherever it lies now. `None` where it is gone since,
+    /// and only its frame could tell.
     pub(crate) fn digest_since(&self, key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
         let mut fact = *fact;
         loop {

@@ -145,8 +145,8 @@ impl Files {
         self.next_id.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Removes a new file whose content could not be published, because of `error`. Where the log may have a record of it
-    /// all the same, it stays, unpublished: the next opening finds out.
+    /// Removes a new file whose content could not be published, because of `error`. Where the log may have a record of
+    /// it all the same, it stays, unpublished: the next opening finds out.
     pub(crate) fn give_up(&self, id: FileId, error: &Error) {
         if !matches!(error, Error::Io { .. } | Error::Poisoned { .. }) {
             self.discard(id);
@@ -265,8 +265,8 @@ impl Files {
         let _ = self.vfs.remove(&self.layout.reserve());
     }
 
-    /// Gives back the space behind the records of a log file that takes no more of them; nobody relies on that. From now on it
-    /// is read as any sealed file.
+    /// Gives back the space behind the records of a log file that takes no more of them; nobody relies on that. From
+    /// now on it is read as any sealed file.
     pub(crate) fn cut_log(&self, id: FileId, len: u64) {
         if let Ok(file) = self.vfs.open(&self.layout.log(id), OpenMode::Write)
             && file.len().is_ok_and(|found| found > len)
@@ -310,8 +310,8 @@ impl Files {
         Ok(file)
     }
 
-    /// The file that a frame lies in, opened anew and read by position: nothing is taken to be verified since it was once, or to be there
-    /// since somebody has it open.
+    /// The file that a frame lies in, opened anew and read by position: nothing is taken to be verified since it was
+    /// once, or to be there since somebody has it open.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -399,7 +399,8 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on. A power cut may bring it back.
+    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on. A power cut may bring it
+    /// back.
     pub(crate) fn remove(&self, id: FileId) -> Result<()> {
         for path in [self.layout.segment(id), self.layout.log(id)] {
             remove_if_there(&*self.vfs, &path)?;
@@ -412,7 +413,8 @@ impl Files {
 
     fn note_handle(&self, id: FileId, file: &SealedFile) {
         let mut handles = lock(&self.handles);
-        // Those that nobody can read from any more go when there are as many as are kept open: so it costs little for each.
+        // Those that nobody can read from any more go when there are as many as are kept open: so it costs little for
+        // each.
         if handles.len() == handles.capacity() || handles.len() > 2 * self.max_open {
             handles.retain(|handle| handle.held.strong_count() > 0);
         }

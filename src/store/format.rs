@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The first 128 bytes, with their checksum, are the same in every version there will be: a program can always tell a
-//! store that it cannot read from one that is damaged. The [key table](crate::envelope::Table) has the wrapped keys of an encrypted
-//! store; without encryption it is empty.
+//! store that it cannot read from one that is damaged. The [key table](crate::envelope::Table) has the wrapped keys of
+//! an encrypted store; without encryption it is empty.
 //!
 //! The three sets of feature bits say what a program that does not know a bit may do with the store: everything, read
 //! only, or nothing. Incompatible: bit 0, encryption.
@@ -89,7 +89,8 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
 /// Reads and checks the file, and unwraps the keys.
 ///
 /// # Errors
-/// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is the other way round.
+/// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is
+/// the other way round.
 pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider>) -> Result<Keyring> {
     let bytes = read(vfs, path)?;
     let (store, table) = parse(&bytes, path)?;

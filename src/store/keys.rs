@@ -1,16 +1,16 @@
 //! Changing keys: turning encryption on, domains, new keys, shredding.
 //!
-//! All keys stand in `FORMAT`, which is replaced as a whole; what it says is durable before anybody acts on it. So a change of keys has
-//! happened or it has not, whenever a crash comes.
+//! All keys stand in `FORMAT`, which is replaced as a whole; what it says is durable before anybody acts on it. So a
+//! change of keys has happened or it has not, whenever a crash comes.
 //!
 //! # Invariants kept here
 //! - **A key that something was written with is there for as long as that is.** Keys are given up in one place
-//!   ([`Inner::retire`]), while nobody commits, folds or replaces the list, after a look at everything that could need them. A commit that
-//!   would publish a file whose key is gone is refused (`commit.rs`).
+//!   ([`Inner::retire`]), while nobody commits, folds or replaces the list, after a look at everything that could need
+//!   them. A commit that would publish a file whose key is gone is refused (`commit.rs`).
 //! - **A key is used only after `FORMAT` has it.**
-//! - **After a domain was shredded nobody has its keys**: they are in no file, and not in the keyring; handles that were opened before
-//!   keep those of their file until they are dropped. What is left of its files goes then; a crash leaves the domain marked, and the
-//!   next opening goes on.
+//! - **After a domain was shredded nobody has its keys**: they are in no file, and not in the keyring; handles that
+//!   were opened before keep those of their file until they are dropped. What is left of its files goes then; a crash
+//!   leaves the domain marked, and the next opening goes on.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -61,8 +61,8 @@ impl Store {
         self.inner.files.keys.get().is_encrypted()
     }
 
-    /// Whether there may be content that is not encrypted: all of it without encryption, and what was there before that was
-    /// [turned on](Self::encrypt), until it has been [rewritten](Self::rewrite).
+    /// Whether there may be content that is not encrypted: all of it without encryption, and what was there before that
+    /// was [turned on](Self::encrypt), until it has been [rewritten](Self::rewrite).
     pub fn holds_plain(&self) -> bool {
         self.inner.files.keys.get().accepts_plain
     }
@@ -85,12 +85,12 @@ impl Store {
             .collect()
     }
 
-    /// Turns encryption on for a store that has none. From now on all that is written is encrypted; what was there before is when it
-    /// has been [rewritten](Self::rewrite).
+    /// Turns encryption on for a store that has none. From now on all that is written is encrypted; what was there
+    /// before is when it has been [rewritten](Self::rewrite).
     ///
     /// # Errors
-    /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. The store stays as it is where it is
-    /// encrypted already.
+    /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. The store stays as it is
+    /// where it is encrypted already.
     pub fn encrypt(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
@@ -104,11 +104,12 @@ impl Store {
         Ok(())
     }
 
-    /// Creates a key domain, with a data key of its own. [Repositories](crate::registry::RepositorySettings::domain) can be created in it from then on.
+    /// Creates a key domain, with a data key of its own. [Repositories](crate::registry::RepositorySettings::domain)
+    /// can be created in it from then on.
     ///
-    /// `key_id` names the key that its data key is wrapped with, for providers that have several, such as AWS KMS; without one it is the
-    /// provider's [own](KeyProvider::key_id). A store opens only with the keys of all its domains: [shred](Self::shred_domain) a domain before the
-    /// key that wraps its data keys is destroyed or disabled.
+    /// `key_id` names the key that its data key is wrapped with, for providers that have several, such as AWS KMS;
+    /// without one it is the provider's [own](KeyProvider::key_id). A store opens only with the keys of all its
+    /// domains: [shred](Self::shred_domain) a domain before the key that wraps its data keys is destroyed or disabled.
     ///
     /// # Errors
     /// [`Error::DomainExists`]; [`Error::NotEncrypted`]; [`Error::Key`]; [`Error::TooLarge`] for more than
@@ -127,8 +128,8 @@ impl Store {
         inner.install(keys.with_domain(name.as_str(), &*provider, &key_id)?)
     }
 
-    /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; those that are there are when they
-    /// have been [rewritten](Self::rewrite).
+    /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; those that are
+    /// there are when they have been [rewritten](Self::rewrite).
     ///
     /// # Errors
     /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`].
@@ -140,8 +141,9 @@ impl Store {
         inner.install(keys.rotated(domain, &*provider)?)
     }
 
-    /// Wraps all data keys anew, with the key of another provider, which is used from then on. That touches no data. Keys of domains that were
-    /// [created](Self::create_domain) with a key id of their own stay with it, if the new provider can unwrap it, and are else wrapped anew too.
+    /// Wraps all data keys anew, with the key of another provider, which is used from then on. That touches no data.
+    /// Keys of domains that were [created](Self::create_domain) with a key id of their own stay with it, if the new
+    /// provider can unwrap it, and are else wrapped anew too.
     ///
     /// # Errors
     /// [`Error::Key`] where one of them can't be wrapped; [`Error::NotEncrypted`]. Then nothing has changed.
@@ -156,13 +158,15 @@ impl Store {
         Ok(())
     }
 
-    /// Destroys a domain: its keys, and with them all that is in it, its repositories among that, for good. Backups keep what they have for
-    /// whoever has the key that wraps the domain's keys in them: to end that too, create the domain with a key of its own, and destroy that.
+    /// Destroys a domain: its keys, and with them all that is in it, its repositories among that, for good. Backups
+    /// keep what they have for whoever has the key that wraps the domain's keys in them: to end that too, create the
+    /// domain with a key of its own, and destroy that.
     ///
     /// What is left of its files is removed, too; that takes a look at each file of the store.
     ///
     /// # Errors
-    /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next opening goes on with it.
+    /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next
+    /// opening goes on with it.
     pub fn shred_domain(&self, name: &DomainName) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
@@ -191,14 +195,14 @@ impl Inner {
     /// Makes keys durable, and then those that are used.
     fn install(&self, keys: Keyring) -> Result<()> {
         self.replace_keys(keys)?;
-        // The list says how often the keys have changed: with that, an older `FORMAT` in the place of this one is noticed. The change
-        // itself has happened; where this fails, the next list says so.
+        // The list says how often the keys have changed: with that, an older `FORMAT` in the place of this one is
+        // noticed. The change itself has happened; where this fails, the next list says so.
         let _ = self.update_list(Space::Free, |_| {});
         Ok(())
     }
 
-    /// Nobody commits or replaces the list meanwhile, and the next commit begins a new log file: none has records under two keys of a
-    /// domain.
+    /// Nobody commits or replaces the list meanwhile, and the next commit begins a new log file: none has records under
+    /// two keys of a domain.
     fn replace_keys(&self, keys: Keyring) -> Result<()> {
         self.check_writable()?;
         let mut tip = lock(&self.tip);
@@ -226,8 +230,8 @@ impl Inner {
         self.refresh_names_as(&one);
     }
 
-    /// Gives up the keys of a domain that nothing needs any more: all but the current one, and what is not encrypted at all, if so in all
-    /// domains. `false` where something needs them still.
+    /// Gives up the keys of a domain that nothing needs any more: all but the current one, and what is not encrypted at
+    /// all, if so in all domains. `false` where something needs them still.
     pub(crate) fn retire(&self, domain: DomainId, began: &Began) -> Result<bool> {
         let _one = lock(&self.key_changes);
         // With a key that came since, files may be under the one that was current then.
@@ -307,7 +311,8 @@ impl Inner {
         self.files.within(Space::Reserve, || self.install(keys.clone()))
     }
 
-    /// The segments of a domain, and log files in which no domain has anything any more; and whether those are all. A look at all files.
+    /// The segments of a domain, and log files in which no domain has anything any more; and whether those are all. A
+    /// look at all files.
     fn files_of(&self, domain: DomainId) -> Result<(Vec<FileId>, bool)> {
         let (mut found, mut is_all) = (Vec::new(), true);
         // Before the list: a log file that is begun meanwhile has a higher id, or is in the list.

@@ -1,7 +1,7 @@
 //! Maintenance: tables become runs, runs are merged, names go to their view.
 //!
-//! A run has facts of one key domain: a table becomes one for each domain that it has facts of, and those of a domain are
-//! merged with each other only.
+//! A run has facts of one key domain: a table becomes one for each domain that it has facts of, and those of a domain
+//! are merged with each other only.
 //!
 //! One step at a time, under a lock of its own, beside commits and reads. Each step ends with a new list of runs, which
 //! replaces the old one atomically; a crash before that leaves files that the next opening removes.
@@ -28,8 +28,8 @@ const MERGE_STEP: usize = 64 << 10;
 /// More tables than this wait to become runs: commits wait for them.
 const MAX_FROZEN: usize = 3;
 
-/// At closing, more bytes of facts than this are folded: a table of 1 MiB takes the next opening a millisecond or two to
-/// read back, and a run of it costs as many syncs.
+/// At closing, more bytes of facts than this are folded: a table of 1 MiB takes the next opening a millisecond or two
+/// to read back, and a run of it costs as many syncs.
 const FOLD_AT_CLOSE: usize = 1 << 20;
 
 /// Tells the maintenance thread that there is work, or that it should end.
@@ -208,8 +208,8 @@ impl Inner {
         Ok(Space::Free)
     }
 
-    /// Makes runs, all or none, part of the list and of the view. The view's runs are those of the list, in its order: both change here and
-    /// nowhere else, and nothing can fail between.
+    /// Makes runs, all or none, part of the list and of the view. The view's runs are those of the list, in its order:
+    /// both change here and nowhere else, and nothing can fail between.
     fn publish_runs(
         &self,
         metas: &[RunMeta],
@@ -266,8 +266,8 @@ impl Inner {
         picked.map_or(Ok(false), |picked| self.merge(&picked))
     }
 
-    /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on, tables are
-    /// folded as they fill.
+    /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on,
+    /// tables are folded as they fill.
     pub(crate) fn merge(&self, old: &[FileId]) -> Result<bool> {
         let metas = lock(&self.list).runs.clone();
         let merged: Vec<&RunMeta> = metas.iter().filter(|meta| old.contains(&meta.id)).collect();
@@ -331,7 +331,8 @@ impl Inner {
         Ok(if self.merge(&own)? { own.len() } else { 0 })
     }
 
-    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that they hide.
+    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that
+    /// they hide.
     pub(crate) fn merge_if_dead(&self, domain: DomainId, percent: u8) -> Result<()> {
         let is_due = |runs: &[RunMeta]| {
             let entries: u64 = runs.iter().map(|run| run.entries).sum();
@@ -394,8 +395,8 @@ impl Inner {
         )
     }
 
-    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up to so many bytes; and removes those in
-    /// which nothing lives.
+    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up
+    /// to so many bytes; and removes those in which nothing lives.
     pub(crate) fn unlist_folded_logs(&self, history: u64, space: Space) -> Result<()> {
         let mut dropped = Vec::new();
         self.update_list(space, |list| {
@@ -406,13 +407,15 @@ impl Inner {
         self.drop_dead_logs()
     }
 
-    /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next time.
+    /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next
+    /// time.
     pub(crate) fn drop_dead_logs(&self) -> Result<()> {
         let logs = lock(&self.dead_logs).clone();
         if logs.is_empty() {
             return Ok(());
         }
-        // A group that is under way may still take these to be needed, and leave one that it empties to be dropped here.
+        // A group that is under way may still take these to be needed, and leave one that it empties to be dropped
+        // here.
         drop(lock(&self.tip));
         let mut removed = Vec::new();
         for id in &logs {
@@ -420,7 +423,8 @@ impl Inner {
             if segments.is_empty() {
                 removed.push(*id);
             }
-            // Also where another domain has something alive in it: the file goes with that, and not before the last fact.
+            // Also where another domain has something alive in it: the file goes with that, and not before the last
+            // fact.
             for (domain, _) in segments.iter().filter(|(_, segment)| segment.live_frames == 0) {
                 removed.extend(self.commit_now(*domain, Request::DropFile(*id))?.dropped);
             }
@@ -476,15 +480,16 @@ const MAX_UNFOLDED_LOGS: u64 = 8;
 pub(crate) fn run_thread(inner: &Inner) {
     inner.signal.raise(); // the names wait to be opened
     while inner.signal.wait(Duration::from_secs(1)) {
-        // A full disk is the usual reason for a failure; the next commit that raises the signal tries again, or the next second.
+        // A full disk is the usual reason for a failure; the next commit that raises the signal tries again, or the
+        // next second.
         *lock(&inner.maintenance_failure) = inner.maintain().err();
         inner.folded.notify_all();
     }
 }
 
 impl Store {
-    /// Merges all runs into one (of each key domain), so that a look-up has one place to look. Maintenance keeps them few by itself; this is for
-    /// after a large import.
+    /// Merges all runs into one (of each key domain), so that a look-up has one place to look. Maintenance keeps them
+    /// few by itself; this is for after a large import.
     ///
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
@@ -497,8 +502,8 @@ impl Store {
         Ok(())
     }
 
-    /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself when
-    /// enough has come together.
+    /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself
+    /// when enough has come together.
     ///
     /// # Errors
     /// [`Error::Full`] where there is no space for the run: nothing is lost by it.

@@ -127,7 +127,8 @@ pub(crate) struct Inner {
     pub(crate) folded: Condvar,
     /// The first failed sync.
     pub(crate) poison: OnceLock<Arc<Error>>,
-    /// The open time that earlier openings have added up, less what the clock said when this one began, in milliseconds.
+    /// The open time that earlier openings have added up, less what the clock said when this one began, in
+    /// milliseconds.
     pub(crate) open_time_base: i64,
     /// Keeps other processes out. Last, so that it is given back last.
     pub(crate) _lock: LockGuard,

@@ -1,13 +1,14 @@
 //! Creating and opening a store, and recovery.
 //!
 //! # Recovery, step by step
-//! 1. Take the lock; read `FORMAT` and `runs/LIST`, and sync the directories of both; open the runs that the latter names.
-//! 2. Replay the log files that the list names, oldest first: facts above the LSN that the runs reach go into a table. A
-//!    sealed file must reach exactly as far as the list says. The last one may end in a group that a power cut tore.
+//! 1. Take the lock; read `FORMAT` and `runs/LIST`, and sync the directories of both; open the runs that the latter
+//!    names.
+//! 2. Replay the log files that the list names, oldest first: facts above the LSN that the runs reach go into a table.
+//!    A sealed file must reach exactly as far as the list says. The last one may end in a group that a power cut tore.
 //! 3. Find out what is known durable: the highest LSN that the list or any record says is. The records behind it, the
-//!    *tail*, were read from what may be only the page cache, so they are written to a new log file and synced, in which
-//!    their frames have new places. The new list, which names that file, makes it so; before it, nothing has changed,
-//!    and the next recovery does the same again.
+//!    *tail*, were read from what may be only the page cache, so they are written to a new log file and synced, in
+//!    which their frames have new places. The new list, which names that file, makes it so; before it, nothing has
+//!    changed, and the next recovery does the same again.
 //! 4. Remove files that were given up in the facts replayed, and files that nothing refers to: those with ids from the
 //!    list's orphan floor on that no fact and no list names.
 //! 5. Open the names, or have them rebuilt. Start maintenance. Answer.
@@ -482,10 +483,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Opens the view of names or reads them from the facts again, if that is due. Where those are damaged, whoever asks for
-    /// names meets that.
+    /// Opens the view of names or reads them from the facts again, if that is due. Where those are damaged, whoever
+    /// asks for names meets that.
     pub(crate) fn refresh_names(&self) {
-        // One at a time: a second one would bring the names of an older moment, or to a view that the first is about to replace.
+        // One at a time: a second one would bring the names of an older moment, or to a view that the first is about to
+        // replace.
         if let Ok(one) = self.names_refresh.try_lock() {
             self.refresh_names_as(&one);
         }

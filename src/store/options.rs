@@ -133,8 +133,8 @@ impl Options {
         self
     }
 
-    /// Up to what length, in bytes, content rides in the log and is held in memory while it comes; 4 MiB by default, and
-    /// at most. Longer content goes to a file of its own.
+    /// Up to what length, in bytes, content rides in the log and is held in memory while it comes; 4 MiB by default,
+    /// and at most. Longer content goes to a file of its own.
     pub fn inline_max(mut self, bytes: u64) -> Self {
         self.inline_max = bytes.min(4 << 20);
         self
@@ -173,17 +173,18 @@ impl Options {
         self
     }
 
-    /// For how much of the store's open time stays what nothing holds, after somebody relied on it; 24 hours by default: a blob in a repository that was
-    /// pushed, mounted or [claimed](crate::registry::Repository::claim) there and that no manifest references; a blob that was
-    /// [stored](Store::put) or [claimed](Store::claim) outside of repositories and that no pin names; an upload that nothing was added to. It has to be
-    /// longer than the longest push takes, from its first blob to its manifest.
+    /// For how much of the store's open time stays what nothing holds, after somebody relied on it; 24 hours by
+    /// default: a blob in a repository that was pushed, mounted or [claimed](crate::registry::Repository::claim) there
+    /// and that no manifest references; a blob that was [stored](Store::put) or [claimed](Store::claim) outside of
+    /// repositories and that no pin names; an upload that nothing was added to. It has to be longer than the longest
+    /// push takes, from its first blob to its manifest.
     pub fn retention(mut self, open_time: Duration) -> Self {
         self.retention = open_time;
         self
     }
 
-    /// Has a thread of the store's own, named `strongroom-gc`, [collect](Store::collect) as often as this, in this way. By default
-    /// nobody collects but who calls that.
+    /// Has a thread of the store's own, named `strongroom-gc`, [collect](Store::collect) as often as this, in this way.
+    /// By default nobody collects but who calls that.
     ///
     /// ```
     /// use std::time::Duration;
@@ -198,15 +199,15 @@ impl Options {
         self
     }
 
-    /// How many bytes of log files are kept for [`Store::events`] although nothing else needs them; 64 MiB by default. What lies
-    /// in them still as content does not count against anything, since it would be kept anyway.
+    /// How many bytes of log files are kept for [`Store::events`] although nothing else needs them; 64 MiB by default.
+    /// What lies in them still as content does not count against anything, since it would be kept anyway.
     pub fn history(mut self, bytes: u64) -> Self {
         self.history = bytes;
         self
     }
 
-    /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the beginning; for one that
-    /// is there already and is not, see [`Store::encrypt`].
+    /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the
+    /// beginning; for one that is there already and is not, see [`Store::encrypt`].
     ///
     /// ```
     /// use std::sync::Arc;
@@ -225,8 +226,8 @@ impl Options {
         self
     }
 
-    /// How many bytes of decrypted pages of facts an encrypted store keeps in memory; 32 MiB by default. Without encryption those pages are
-    /// mapped, and the system keeps them.
+    /// How many bytes of decrypted pages of facts an encrypted store keeps in memory; 32 MiB by default. Without
+    /// encryption those pages are mapped, and the system keeps them.
     pub fn page_cache(mut self, bytes: usize) -> Self {
         self.page_cache = bytes;
         self
@@ -234,16 +235,17 @@ impl Options {
 
     /// Opens the store in a directory.
     ///
-    /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not become longer
-    /// (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process. Programs that it starts inherit that.
+    /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not
+    /// become longer (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process. Programs that it
+    /// starts inherit that.
     ///
     /// # Errors
-    /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and
-    /// none can be created, [`Locked`](crate::Error::Locked) where somebody has it open,
+    /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and none can
+    /// be created, [`Locked`](crate::Error::Locked) where somebody has it open,
     /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it,
-    /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and [`Key`](crate::Error::Key) where the
-    /// key is not the one that is needed, and
-    /// [`Corrupt`](crate::Error::Corrupt) where facts that were durable are damaged.
+    /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and
+    /// [`Key`](crate::Error::Key) where the key is not the one that is needed, and [`Corrupt`](crate::Error::Corrupt)
+    /// where facts that were durable are damaged.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())
     }
@@ -253,8 +255,8 @@ impl Options {
         Retention(milliseconds(self.retention))
     }
 
-    /// How many bytes are kept for giving space back on a full disk: for a small log file, which in recovery has to take a
-    /// group of commits, and a new list.
+    /// How many bytes are kept for giving space back on a full disk: for a small log file, which in recovery has to
+    /// take a group of commits, and a new list.
     pub(crate) fn reserve_len(&self) -> u64 {
         self.log_file_size.clamp(64 << 10, 8 << 20) + (64 << 10)
     }

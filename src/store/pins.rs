@@ -74,8 +74,8 @@ impl Store {
     /// same step.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the name
-    /// has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
+    /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the
+    /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
     pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: MAX_NAME });

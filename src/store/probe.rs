@@ -12,14 +12,14 @@ use crate::vfs::OpenMode;
 const LEN: usize = 512;
 
 impl Store {
-    /// Tries whether the store can write now, for health checks: that no sync has failed, that its directory is still there and is
-    /// the one that was opened, and that a new file in it can be written, synced and removed. Costs about what a small
-    /// [`put`](Self::put) does; changes nothing.
+    /// Tries whether the store can write now, for health checks: that no sync has failed, that its directory is still
+    /// there and is the one that was opened, and that a new file in it can be written, synced and removed. Costs about
+    /// what a small [`put`](Self::put) does; changes nothing.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync; [`Error::Full`] where there is no space: reading, deleting and collecting still work
-    /// then; [`Error::Corrupt`] where the directory is gone or another one is in its place; [`Error::Io`] for what else fails, such as
-    /// a file system that has become read-only.
+    /// [`Error::Poisoned`] after a failed sync; [`Error::Full`] where there is no space: reading, deleting and
+    /// collecting still work then; [`Error::Corrupt`] where the directory is gone or another one is in its place;
+    /// [`Error::Io`] for what else fails, such as a file system that has become read-only.
     pub fn probe(&self) -> Result<()> {
         self.inner.check_writable()?;
         let files = &self.inner.files;

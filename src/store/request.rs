@@ -1,9 +1,9 @@
 //! What callers ask of the log, and what becomes of it at the ordering point.
 //!
-//! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its turn
-//! in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also those
-//! of the same group. So no check can be overtaken by another commit. A commit belongs to one key domain: it may look at
-//! what others have, and changes facts of its own only. [`Facts`] keeps what must hold of them.
+//! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its
+//! turn in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also
+//! those of the same group. So no check can be overtaken by another commit. A commit belongs to one key domain: it may
+//! look at what others have, and changes facts of its own only. [`Facts`] keeps what must hold of them.
 
 mod facts;
 

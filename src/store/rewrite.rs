@@ -1,8 +1,8 @@
 //! Rewriting what is encrypted with an old key, or not at all.
 //!
-//! Blobs move one by one, each in a commit of its own that changes its place; what is read meanwhile stays readable in the old one.
-//! Runs are merged. So it can be interrupted at any time: what was done stays done, and the next time goes on. When nothing needs the old
-//! keys any more, they are given up.
+//! Blobs move one by one, each in a commit of its own that changes its place; what is read meanwhile stays readable in
+//! the old one. Runs are merged. So it can be interrupted at any time: what was done stays done, and the next time goes
+//! on. When nothing needs the old keys any more, they are given up.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ pub struct Rewriting {
     pub blobs: u64,
     /// What could not be rewritten: its content is damaged.
     pub damaged: Vec<Error>,
-    /// Whether all is done: nothing is encrypted with another key than its domain's current one, and the others are given up.
+    /// Whether all is done: nothing is encrypted with another key than its domain's current one, and the others are
+    /// given up.
     pub complete: bool,
 }
 
@@ -43,8 +44,8 @@ pub enum GoOn {
     No,
 }
 
-/// When rewriting began: whoever writes a file with a lower id than that log file may have begun with an old key; while the keys are those,
-/// whatever is written to a file with a higher one is encrypted with the current.
+/// When rewriting began: whoever writes a file with a lower id than that log file may have begun with an old key; while
+/// the keys are those, whatever is written to a file with a higher one is encrypted with the current.
 #[derive(Debug)]
 pub(crate) struct Began {
     pub(crate) log: FileId,
@@ -52,16 +53,18 @@ pub(crate) struct Began {
 }
 
 impl Store {
-    /// Encrypts with the current keys all that is encrypted with old ones, or was stored before encryption was [turned on](Self::encrypt), and gives
-    /// the old keys up. Goes on beside all else. `progress` is called after each blob, and says whether to go on.
+    /// Encrypts with the current keys all that is encrypted with old ones, or was stored before encryption was [turned
+    /// on](Self::encrypt), and gives the old keys up. Goes on beside all else. `progress` is called after each blob,
+    /// and says whether to go on.
     ///
     /// In a store that is not encrypted there is nothing to do, and nothing is complete.
     ///
-    /// The history of [events](Self::events) so far goes, since it stands in old log files: who follows them gets [`Error::Gap`].
+    /// The history of [events](Self::events) so far goes, since it stands in old log files: who follows them gets
+    /// [`Error::Gap`].
     ///
     /// # Errors
-    /// What writing meets: what was rewritten before stays so. Damaged content is no error, but [`reported`](Rewriting::damaged), and keeps its
-    /// key.
+    /// What writing meets: what was rewritten before stays so. Damaged content is no error, but
+    /// [`reported`](Rewriting::damaged), and keeps its key.
     pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> GoOn) -> Result<Rewriting> {
         let inner = &self.inner;
         let mut report = Rewriting::default();

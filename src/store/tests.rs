@@ -1,4 +1,5 @@
-//! A store with two key domains: what one has lies apart from what the other has, also in a log file with frames of both.
+//! A store with two key domains: what one has lies apart from what the other has, also in a log file with frames of
+//! both.
 
 use std::sync::Arc;
 use std::time::Duration;

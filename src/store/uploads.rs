@@ -1,7 +1,7 @@
 //! Resumable uploads.
 //!
-//! An upload is a fact and, from its first byte on, a segment that nothing refers to yet. Each appended piece is synced in
-//! the segment, then a commit moves the fact on: the new offset, the hash's state, the checksums of the blocks that
+//! An upload is a fact and, from its first byte on, a segment that nothing refers to yet. Each appended piece is synced
+//! in the segment, then a commit moves the fact on: the new offset, the hash's state, the checksums of the blocks that
 //! became whole. So an upload survives a restart, a crash included, and goes on without reading again what it has.
 //! Committing it publishes the segment as a blob, or moves short content into the log like any other.
 //!
@@ -152,8 +152,8 @@ impl Store {
         self.inner.begin_upload(algorithm, &*self.inner)
     }
 
-    /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands. The
-    /// piece is durable when this returns.
+    /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands.
+    /// The piece is durable when this returns.
     ///
     /// # Errors
     /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
@@ -162,12 +162,13 @@ impl Store {
         self.inner.append_upload(id, offset, &mut content.as_ref(), &*self.inner)
     }
 
-    /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become durable
-    /// while the rest comes.
+    /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become
+    /// durable while the rest comes.
     ///
     /// # Errors
     /// As [`append_upload`](Self::append_upload), except that what became durable before counts; and [`Error::Source`]
-    /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much that was.
+    /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much
+    /// that was.
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
         self.inner.append_upload(id, offset, &mut content, &*self.inner)
     }
@@ -302,7 +303,8 @@ impl Inner {
         }
     }
 
-    /// Does something with an upload that no other call is at work on, and keeps the session where it says that it can go on.
+    /// Does something with an upload that no other call is at work on, and keeps the session where it says that it can
+    /// go on.
     fn with_upload<T>(
         &self,
         id: UploadId,

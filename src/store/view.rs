@@ -157,7 +157,8 @@ impl Lookup for Snapshot {
     }
 }
 
-/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another format.
+/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another
+/// format.
 pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::Corrupt {
         file: std::path::PathBuf::from("runs"),

@@ -1,6 +1,7 @@
 //! Adapters for async programs: calls off the runtime, blobs as streams, uploads as sinks. Feature `tokio`.
 //!
-//! The store is blocking and owns no runtime. An [`AsyncStore`] lets programs on tokio use it without ever blocking theirs:
+//! The store is blocking and owns no runtime. An [`AsyncStore`] lets programs on tokio use it without ever blocking
+//! theirs:
 //!
 //! ```text
 //!   async tasks                                        tokio's blocking threads
@@ -11,14 +12,15 @@
 //! ```
 //!
 //! What holds for all of them:
-//! - **Memory is bounded.** A stream holds two pieces of 256 KiB (with mapped reads none of its own), a sink at most eight on
-//!   their way; whoever produces faster waits. An upload writer holds what it is given, until that is written.
-//! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: who sends slowly, or nothing, holds no
-//!   thread. What an operation [reads from a sink](AsyncStore::write) lasts as long as its source takes, and so has permits of its own:
-//!   slow clients never make calls wait. Both kinds together should stay below the runtime's `max_blocking_threads` (512 by default).
+//! - **Memory is bounded.** A stream holds two pieces of 256 KiB (with mapped reads none of its own), a sink at most
+//!   eight on their way; whoever produces faster waits. An upload writer holds what it is given, until that is written.
+//! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: who sends slowly, or
+//!   nothing, holds no thread. What an operation [reads from a sink](AsyncStore::write) lasts as long as its source
+//!   takes, and so has permits of its own: slow clients never make calls wait. Both kinds together should stay below
+//!   the runtime's `max_blocking_threads` (512 by default).
 //! - **Dropping a future leaves nothing half done.** A call that began runs to its end. A sink that is dropped before
-//!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload, what came
-//!   before counts, and it can be continued.
+//!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload,
+//!   what came before counts, and it can be continued.
 //! - After [`AsyncStore::close`], on a runtime that shuts down, or without one: [`Error::Closed`].
 //!
 //! ```
@@ -90,15 +92,15 @@ impl Limits {
         Self::default()
     }
 
-    /// How many calls and reads run at once; at least 1. Commits that wait at the same time share a sync, so more than there
-    /// are cores help.
+    /// How many calls and reads run at once; at least 1. Commits that wait at the same time share a sync, so more than
+    /// there are cores help.
     pub fn calls(mut self, calls: u16) -> Self {
         self.calls = calls.max(1);
         self
     }
 
-    /// How many [operations that read from a sink](AsyncStore::write) run at once, each from its first piece to its end, and how many steps
-    /// of uploads; at least 1.
+    /// How many [operations that read from a sink](AsyncStore::write) run at once, each from its first piece to its
+    /// end, and how many steps of uploads; at least 1.
     pub fn writes(mut self, writes: u16) -> Self {
         self.writes = writes.max(1);
         self
@@ -142,8 +144,8 @@ impl AsyncStore {
 
     /// Runs a blocking operation off the runtime, once fewer than [`Limits::calls`] run.
     ///
-    /// Dropping the future before the operation began leaves it undone; once it began, it runs to its end. A panic of `work`
-    /// comes out here.
+    /// Dropping the future before the operation began leaves it undone; once it began, it runs to its end. A panic of
+    /// `work` comes out here.
     ///
     /// # Errors
     /// Those of `work`, and [`Error::Closed`].
@@ -170,12 +172,13 @@ impl AsyncStore {
         joined(task.await)
     }
 
-    /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait, and
-    /// fail with [`Error::Closed`] in the end; uploads to which nothing was written yet fail at once. Streams and sinks that are not at
-    /// work need not be dropped before.
+    /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait,
+    /// and fail with [`Error::Closed`] in the end; uploads to which nothing was written yet fail at once. Streams and
+    /// sinks that are not at work need not be dropped before.
     ///
-    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may be long. If the
-    /// program holds the store in an `Arc` elsewhere too, it is [synced](Store::sync) only, and closes when the last of them is dropped.
+    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may
+    /// be long. If the program holds the store in an `Arc` elsewhere too, it is [synced](Store::sync) only, and closes
+    /// when the last of them is dropped.
     ///
     /// # Errors
     /// As [`Store::close`]; [`Error::Closed`] the second time.

@@ -7,8 +7,9 @@
 //!        └──────────────────────── result ◄────────────────────────────────┘
 //! ```
 //!
-//! The reader's end is said, never inferred: [`Piece::End`] comes from [`finish`](ContentSink::finish) alone. A channel that
-//! ends without it means that the sink was dropped, and the reader fails; else a cut-off upload would look like a whole one.
+//! The reader's end is said, never inferred: [`Piece::End`] comes from [`finish`](ContentSink::finish) alone. A channel
+//! that ends without it means that the sink was dropped, and the reader fails; else a cut-off upload would look like a
+//! whole one.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -51,14 +52,15 @@ impl Piece {
     }
 }
 
-/// Takes content piece by piece, and hands it to a blocking operation that reads it. Made by [`AsyncStore::append_upload`] and
-/// [`AsyncStore::write`].
+/// Takes content piece by piece, and hands it to a blocking operation that reads it. Made by
+/// [`AsyncStore::append_upload`] and [`AsyncStore::write`].
 ///
-/// At most eight pieces of at most 256 KiB wait for the operation, besides what is left of the one given last; then the sink is
-/// not ready. Flushing hands everything over, and says nothing about what is durable.
+/// At most eight pieces of at most 256 KiB wait for the operation, besides what is left of the one given last; then the
+/// sink is not ready. Flushing hands everything over, and says nothing about what is durable.
 ///
 /// [`finish`](Self::finish) ends the content, and gives the operation's result. A sink that is dropped before makes the
-/// operation's reader fail. If the operation fails early, sending fails with its error, and so does [`finish`](Self::finish).
+/// operation's reader fail. If the operation fails early, sending fails with its error, and so does
+/// [`finish`](Self::finish).
 #[must_use = "dropping it cuts the content off"]
 pub struct ContentSink<T> {
     sender: PollSender<Piece>,
@@ -86,19 +88,19 @@ pub struct ContentReader {
 }
 
 impl AsyncStore {
-    /// A sink that appends to an upload, of a repository or of the store itself (`None`), at `offset`, and gives the offset
-    /// where the upload then stands: an [`UploadWriter`] as a sink. It holds no thread while nothing comes.
+    /// A sink that appends to an upload, of a repository or of the store itself (`None`), at `offset`, and gives the
+    /// offset where the upload then stands: an [`UploadWriter`] as a sink. It holds no thread while nothing comes.
     ///
     /// # Errors
-    /// Come from the sink: as [`Store::append_upload_from`]'s, and [`Error::Closed`]. A sink that is dropped leaves the upload where what came
-    /// before ends, or further back; [`upload_status`](Store::upload_status) tells.
+    /// Come from the sink: as [`Store::append_upload_from`]'s, and [`Error::Closed`]. A sink that is dropped leaves the
+    /// upload where what came before ends, or further back; [`upload_status`](Store::upload_status) tells.
     pub fn append_upload(&self, repository: Option<&RepositoryName>, id: UploadId, offset: u64) -> ContentSink<u64> {
         let (sender, receiver) = channel(WAITING);
         ContentSink::new(sender, append(self.upload_writer(repository, id, offset), receiver))
     }
 
-    /// A sink for any operation that reads content, such as [`Store::put_reader`]. The operation begins with the first piece,
-    /// once fewer than [`Limits::writes`](super::Limits::writes) run, and holds a thread until it ends.
+    /// A sink for any operation that reads content, such as [`Store::put_reader`]. The operation begins with the first
+    /// piece, once fewer than [`Limits::writes`](super::Limits::writes) run, and holds a thread until it ends.
     ///
     /// ```
     /// # use futures_util::SinkExt;
@@ -167,8 +169,8 @@ impl<T: Send + 'static> ContentSink<T> {
 impl<T> ContentSink<T> {
     /// Ends the content, and waits for the operation's result.
     ///
-    /// Dropping this future either cuts the content off, or, where the end was handed over already, lets the operation run to
-    /// its end.
+    /// Dropping this future either cuts the content off, or, where the end was handed over already, lets the operation
+    /// run to its end.
     ///
     /// # Errors
     /// Those of the operation, and [`Error::Closed`].
@@ -183,8 +185,8 @@ impl<T> ContentSink<T> {
     /// Sends all of a stream, and [finishes](Self::finish). One piece of the stream is taken at a time.
     ///
     /// # Errors
-    /// [`StreamError::Source`] where the stream fails: what came before it is then stored as far as it counts (an upload
-    /// stands there and can be continued at once). [`StreamError::Store`] where the operation fails.
+    /// [`StreamError::Source`] where the stream fails: what came before it is then stored as far as it counts (an
+    /// upload stands there and can be continued at once). [`StreamError::Store`] where the operation fails.
     pub async fn send_stream<E>(mut self, content: impl Stream<Item = Result<Bytes, E>>) -> Result<T, StreamError<E>> {
         let mut content = pin!(content);
         while let Some(piece) = std::future::poll_fn(|cx| content.as_mut().poll_next(cx)).await {

@@ -21,8 +21,9 @@ type Reading = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 /// A part of a blob as a stream of pieces of at most 256 KiB, each of them verified and read off the runtime. Made by
 /// [`AsyncStore::open`] and [`AsyncStore::stream`].
 ///
-/// One piece is read ahead, so that the disk works while the network does; then nothing until that is taken. No permit is held
-/// while nobody reads. The blob may be removed meanwhile: the stream goes on. After an error the stream has ended.
+/// One piece is read ahead, so that the disk works while the network does; then nothing until that is taken. No permit
+/// is held while nobody reads. The blob may be removed meanwhile: the stream goes on. After an error the stream has
+/// ended.
 pub struct BlobStream {
     store: AsyncStore,
     blob: Blob,
@@ -40,8 +41,8 @@ enum Next {
 }
 
 impl AsyncStore {
-    /// Opens a blob and reads the first piece of a range of it, in one [call](Self::call): so a small blob costs one switch
-    /// of threads, and damage at the front is known before an answer has begun.
+    /// Opens a blob and reads the first piece of a range of it, in one [call](Self::call): so a small blob costs one
+    /// switch of threads, and damage at the front is known before an answer has begun.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
@@ -193,8 +194,8 @@ fn first_piece(range: &Range<u64>) -> Range<u64> {
     range.start..range.end.min(range.start.saturating_add(PIECE as u64))
 }
 
-/// Reads a piece, and touches its pages: what is mapped and was verified long ago may have left memory, and would be read from
-/// disk again by whoever uses it, on the runtime. One byte in 4 KiB costs about 1% of what a checksum does.
+/// Reads a piece, and touches its pages: what is mapped and was verified long ago may have left memory, and would be
+/// read from disk again by whoever uses it, on the runtime. One byte in 4 KiB costs about 1% of what a checksum does.
 fn read(blob: &Blob, range: Range<u64>) -> Result<Bytes> {
     let piece = blob.slice(range)?;
     black_box(piece.iter().step_by(4096).fold(0, |sum: u8, byte| sum ^ byte));

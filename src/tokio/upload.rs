@@ -5,8 +5,8 @@
 //!  finish()      ── permit of `writes` ──► a blocking thread: sync, commit ─► where the upload stands
 //! ```
 //!
-//! Between two calls the upload is nobody's but the [`UploadWriter`]'s, and no thread waits for the client: however many send slowly,
-//! others are not kept from writing.
+//! Between two calls the upload is nobody's but the [`UploadWriter`]'s, and no thread waits for the client: however
+//! many send slowly, others are not kept from writing.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -27,12 +27,13 @@ const TOGETHER: usize = 128 << 10;
 
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
 ///
-/// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the writer, or one of its futures,
-/// leaves the upload where what was written ends: it can be continued there, as soon as that was made durable in the background;
-/// until then other calls on the upload fail with [`Error::UploadBusy`].
+/// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the
+/// writer, or one of its futures, leaves the upload where what was written ends: it can be continued there, as soon as
+/// that was made durable in the background; until then other calls on the upload fail with [`Error::UploadBusy`].
 ///
 /// Each writer keeps a file open from write to write, unless more uploads are being written than half of
-/// [`Options::max_open_files`](crate::Options::max_open_files): each write is then durable when it returns, and the upload is free until the next.
+/// [`Options::max_open_files`](crate::Options::max_open_files): each write is then durable when it returns, and the
+/// upload is free until the next.
 #[must_use = "what it is given becomes durable when it is finished"]
 #[derive(Debug)]
 pub struct UploadWriter {
@@ -160,8 +161,8 @@ impl Unsaved {
 }
 
 impl AsyncStore {
-    /// A writer that appends to an upload, of a repository or of the store itself (`None`), at `offset`. Nothing is done before something
-    /// is written.
+    /// A writer that appends to an upload, of a repository or of the store itself (`None`), at `offset`. Nothing is
+    /// done before something is written.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
@@ -201,8 +202,8 @@ impl UploadWriter {
         self.finish_with(Vec::new()).await
     }
 
-    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that was less than 256 MiB ago
-    /// and few are being written.
+    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that
+    /// was less than 256 MiB ago and few are being written.
     ///
     /// # Errors
     /// As [`write`](Self::write).

@@ -1,13 +1,14 @@
 //! The file system seam: the only module that touches files.
 //!
-//! Everything else in the engine speaks to storage through [`Vfs`] and [`File`], a dozen operations in all. There is one
-//! real implementation, [`RealVfs`], and one simulated, `SimVfs` (feature `simulation`), which keeps what is live and
-//! what is durable apart and can lose power, run full or fail at any operation.
+//! Everything else in the engine speaks to storage through [`Vfs`] and [`File`], a dozen operations in all. There is
+//! one real implementation, [`RealVfs`], and one simulated, `SimVfs` (feature `simulation`), which keeps what is live
+//! and what is durable apart and can lose power, run full or fail at any operation.
 //!
 //! # What the engine assumes of the medium
 //!
 //! - Bytes written with [`File::write_at`] are durable once a later [`File::sync`] of the same file has returned. Until
-//!   then a power cut keeps any subset of their 512-byte sectors, in any order, and the file's length is on its own too.
+//!   then a power cut keeps any subset of their 512-byte sectors, in any order, and the file's length is on its own
+//!   too.
 //! - A directory entry (created, renamed or removed) is durable once a later [`Directory::sync`] of its directory has
 //!   returned. Until then it may or may not be there. A rename is atomic: the new name holds the old or the new file.
 //! - A failed `sync` says nothing about what reached the disk, and neither does a later one that succeeds.
@@ -60,8 +61,8 @@ pub trait Vfs: Debug + Send + Sync {
     /// Removes a file's name. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Opens a directory, to make its entries durable. Whoever changes entries opens it before: so a process that has no
-    /// descriptors left fails to, and has done nothing, rather than not knowing what is durable.
+    /// Opens a directory, to make its entries durable. Whoever changes entries opens it before: so a process that has
+    /// no descriptors left fails to, and has done nothing, rather than not knowing what is durable.
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>>;
 
     /// Takes the exclusive lock of a file, which is created if needed, or fails with `WouldBlock` where another process
@@ -102,8 +103,9 @@ pub trait File: Debug + Send + Sync {
     /// promise: `sync` has less to wait for later.
     fn start_writeback(&self, offset: u64, len: u64);
 
-    /// Waits until the system has written out what it [began to](Self::start_writeback) in a range, so that who writes much leaves the disk
-    /// to others in between. That makes nothing durable. An error may be told here and not again by `sync`: the file is to be given up then.
+    /// Waits until the system has written out what it [began to](Self::start_writeback) in a range, so that who writes
+    /// much leaves the disk to others in between. That makes nothing durable. An error may be told here and not again
+    /// by `sync`: the file is to be given up then.
     fn wait_for_writeback(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
     }

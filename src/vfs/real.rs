@@ -71,15 +71,16 @@ fn open_no_link(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::Fi
     })
 }
 
-/// A write past the limit on file sizes (`ulimit -f`) ends a process with the signal SIGXFSZ, unless it ignores that: then the
-/// write fails with an error, as on a full disk. Done before the first write, and only where the program has not decided otherwise.
+/// A write past the limit on file sizes (`ulimit -f`) ends a process with the signal SIGXFSZ, unless it ignores that:
+/// then the write fails with an error, as on a full disk. Done before the first write, and only where the program has
+/// not decided otherwise.
 #[cfg(unix)]
 fn outlive_file_size_limit() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         #[expect(unsafe_code, reason = "neither std nor rustix can ignore a signal")]
-        // SAFETY: both calls get pointers to whole, zeroed structures of the right type, or null where that is allowed. Ignoring
-        // a signal runs no code of ours in a handler.
+        // SAFETY: both calls get pointers to whole, zeroed structures of the right type, or null where that is allowed.
+        // Ignoring a signal runs no code of ours in a handler.
         unsafe {
             let mut now: libc::sigaction = std::mem::zeroed();
             let is_default = libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut now) == 0
@@ -147,8 +148,9 @@ impl File for RealFile {
 
     fn map(&self) -> io::Result<Bytes> {
         #[expect(unsafe_code, reason = "a mapping is what makes reads without a copy possible")]
-        // SAFETY: the mapped bytes must not change while the mapping lives. `map` is called for sealed files only, which
-        // the engine never writes or cuts again (it replaces and unlinks), and the store's lock keeps other engines out.
+        // SAFETY: the mapped bytes must not change while the mapping lives. `map` is called for sealed files only,
+        // which the engine never writes or cuts again (it replaces and unlinks), and the store's lock keeps other
+        // engines out.
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
         Ok(Bytes::from_owner(map))
     }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Proves that space comes back while everything goes on: clients (skopeo, Debian's package) push images, each its own tags, and
-# delete them again, while the server collects in the background and is killed with SIGKILL again and again. After every restart each
-# tag must name the manifest that was acknowledged last, or be gone where that was, or what was under way when the server was killed; and all that it names
-# must be there. In the end, when nobody pushes any more, the disk must hold little more than what the tags name.
+# Proves that space comes back while everything goes on: clients (skopeo, Debian's package) push images, each its own
+# tags, and delete them again, while the server collects in the background and is killed with SIGKILL again and again.
+# After every restart each tag must name the manifest that was acknowledged last, or be gone where that was, or what was
+# under way when the server was killed; and all that it names must be there. In the end, when nobody pushes any more,
+# the disk must hold little more than what the tags name.
 #
 #   tests/clients/collect.sh [MINUTES [SECONDS [CLIENTS]]]     60 minutes, killed every 60 seconds, 4 clients
 # shellcheck source=tests/clients/lib.sh
@@ -126,7 +127,8 @@ check
 
 pushed=$(cat "$WORK"/records/* | awk '$1 == "ack" { sum += $4 } END { printf "%.0f", sum }')
 live=$(cut -d' ' -f2- "$WORK/named" | sort -u | awk '{ sum += $2 } END { printf "%.0f", sum }')
-# Besides what lives, and a quarter of it: log files that are kept for events, the one in use, what is reserved, the names.
+# Besides what lives, and a quarter of it: log files that are kept for events, the one in use, what is reserved, the
+# names.
 allowed=$((live * 5 / 4 + (64 + 64 + 8 + 8) * 1048576))
 until [ "$(used)" -le "$allowed" ]; do
   [ $((tries = ${tries:-0} + 1)) -lt 60 ] || wrong "$(used) bytes are used, $live live"

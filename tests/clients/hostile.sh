@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, limits on file sizes and on
-# open files, a clock before 1970, without its directory; and then under attack, by all at once that has been found to hurt
-# (examples/attack), beside eight clients that behave well. Those have to be served throughout, in the slowest hundredth at most five times
-# as slowly as alone, memory of the registry's own has to stay under 256 MiB, and nothing may be lost.
+# Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, limits on
+# file sizes and on open files, a clock before 1970, without its directory; and then under attack, by all at once that
+# has been found to hurt (examples/attack), beside eight clients that behave well. Those have to be served throughout,
+# in the slowest hundredth at most five times as slowly as alone, memory of the registry's own has to stay under 256
+# MiB, and nothing may be lost.
 #
-#   tests/clients/hostile.sh [SECONDS [ALONE]]     of the attack (300), and of the time before in which the clients are alone (60)
+#   tests/clients/hostile.sh [SECONDS [ALONE]]     of the attack (300), and of the time before in which the clients are
+#   alone (60)
 #
 # ATTACK_BIN  the attackers (target/release/examples/attack)
 # SLOWER      how many times slower the clients may become (5)
@@ -98,7 +100,7 @@ for _ in 1 2 3; do
       "$URL" "$LAYER" "$WORK/layer-$n"
     printf 'header = "Content-Type: application/octet-stream"\nwrite-out = "%%{http_code}\\n"\n'
   done >"$WORK/pushes"
-  curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" >>"$WORK/answers" || true
+  curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" >>"$WORK/answers" 2>"$WORK/null" || true
 done
 grep -q 201 "$WORK/answers" || fail "nothing was stored with few files"
 must 201 -X POST --data-binary "@$WORK/layer-1" -H 'Expect:' \

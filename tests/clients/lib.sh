@@ -243,8 +243,8 @@ store() {
   mv "$2" "$1/blobs/sha256/$STORED"
 }
 
-# new_image LAYOUT KIB...: makes an image that nobody has, with the tag `it`: the layer that all share, and for each number one of random
-# bytes, up to so many KiB. Sets STORED to the hexadecimal digest of its manifest.
+# new_image LAYOUT KIB...: makes an image that nobody has, with the tag `it`: the layer that all share, and for each
+# number one of random bytes, up to so many KiB. Sets STORED to the hexadecimal digest of its manifest.
 new_image() {
   local dir=$1 layers=$BASE diff_ids="\"$BASE_DIFF_ID\"" most type=application/vnd.oci.image
   shift

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Proves that skopeo (Debian's package) can push, pull, list and delete: three images that share layers, an index over
 # two platforms and an artifact with a subject come back byte for byte, and a deleted image takes nothing along that
-# others use. The same goes for an encrypted store, over a restart; without the key nothing of it is served or can be read
-# in its files. Then it kills the server with SIGKILL in the middle of pushes: after a restart on the same data everything
-# acknowledged before is there, the same push succeeds, and all of it comes back byte for byte.
+# others use. The same goes for an encrypted store, over a restart; without the key nothing of it is served or can be
+# read in its files. Then it kills the server with SIGKILL in the middle of pushes: after a restart on the same data
+# everything acknowledged before is there, the same push succeeds, and all of it comes back byte for byte.
 # shellcheck source=tests/clients/lib.sh
 . "$(dirname "$0")/lib.sh"
 

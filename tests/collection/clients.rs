@@ -1,4 +1,5 @@
-//! Sixteen clients push, pull, tag, delete, mount and upload while collections run all the time, on a disk whose power is cut again and again.
+//! Sixteen clients push, pull, tag, delete, mount and upload while collections run all the time, on a disk whose power
+//! is cut again and again.
 //!
 //! `STRONGROOM_SOAK_SECONDS` says for how long, 8 seconds by default.
 

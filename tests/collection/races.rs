@@ -9,7 +9,8 @@ use crate::common::registry::{
     tag, try_push,
 };
 
-/// Prepares a store and collects on it again and again, each time with `act` after another of its steps, and `check` at the end with what `act` came to.
+/// Prepares a store and collects on it again and again, each time with `act` after another of its steps, and `check` at
+/// the end with what `act` came to.
 fn at_each_step<P, A>(
     prepare: impl Fn(&Lab, &Store) -> P,
     act: impl Fn(&Store, &P) -> A,

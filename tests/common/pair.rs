@@ -308,7 +308,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Ends expired pins and uploads that were idle for so many milliseconds, by what the store says of them, in the model; returns how many of each.
+    /// Ends expired pins and uploads that were idle for so many milliseconds, by what the store says of them, in the
+    /// model; returns how many of each.
     fn expire_in_model(&mut self, idle: u64) -> Result<(usize, usize)> {
         let store = self.store.as_ref().expect("open");
         let uploads = uploads_of(store)?;

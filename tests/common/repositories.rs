@@ -338,7 +338,8 @@ impl Repository {
         self.provisional = self.provisional.map(|touched| if is_stale(touched, now) { now } else { touched });
     }
 
-    /// Whether a collection takes it, after what has expired in it. What is not empty, or has uploads, is looked at again later.
+    /// Whether a collection takes it, after what has expired in it. What is not empty, or has uploads, is looked at
+    /// again later.
     pub fn expires(&mut self, has_uploads: bool, now: u64) -> bool {
         let expired = self.provisional.is_some_and(|touched| has_expired(touched, now));
         let is_empty = self.links.is_empty() && !has_uploads;

@@ -118,7 +118,8 @@ pub fn tour() -> Vec<Step> {
     });
     t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
     t.step(Step::Wait(100_000));
-    // One is expired now, and the one that was claimed is not. What that leaves, and deleted manifests' documents, are dead.
+    // One is expired now, and the one that was claimed is not. What that leaves, and deleted manifests' documents, are
+    // dead.
     t.step(Step::ExpireBlobs);
     t.step(Step::Collect(0));
     t.refused(Delete, 0, is!(Refusal::NotEmpty));

@@ -1,4 +1,5 @@
-//! Clients that take much, each in a way that was not counted once: others are served, and memory stays with what is counted.
+//! Clients that take much, each in a way that was not counted once: others are served, and memory stays with what is
+//! counted.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};

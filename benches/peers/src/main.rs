@@ -1,4 +1,5 @@
-//! The same work on strongroom, its peers and the raw limits, side by side, in one run. `docs/performance.md` says what came out.
+//! The same work on strongroom, its peers and the raw limits, side by side, in one run. `docs/performance.md` says what
+//! came out.
 
 mod contender;
 mod measure;
@@ -20,7 +21,8 @@ struct Arguments {
     /// How often each contender takes its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the stores are put: a directory on the disk to measure. A temporary one in the current directory by default.
+    /// Where the stores are put: a directory on the disk to measure. A temporary one in the current directory by
+    /// default.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// How many blobs there are for `exists`.

@@ -48,8 +48,8 @@ pub fn proc_self(file: &str, label: &str) -> u64 {
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or_default()
 }
 
-/// How many bytes all disks have written since the machine started. (`write_bytes` of `/proc/self/io` counts whole folios, of
-/// which a part is written.) On a machine that does nothing else, the difference is what this process wrote.
+/// How many bytes all disks have written since the machine started. (`write_bytes` of `/proc/self/io` counts whole
+/// folios, of which a part is written.) On a machine that does nothing else, the difference is what this process wrote.
 pub fn written_to_disks() -> u64 {
     let stats = std::fs::read_to_string("/proc/diskstats").unwrap_or_default();
     let sectors = |line: &str| {

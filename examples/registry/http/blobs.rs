@@ -50,8 +50,9 @@ pub async fn get(
     Ok((StatusCode::PARTIAL_CONTENT, headers, [(CONTENT_RANGE, range)], body).into_response())
 }
 
-/// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time. Of one that is known to be
-/// damaged nobody is told so: who has it then pushes it, and that brings it back. (Who pulls it is told that the registry has failed.)
+/// Tells whether a blob is there. A client that is told so does not push it: so it is kept for the retention time. Of
+/// one that is known to be damaged nobody is told so: who has it then pushes it, and that brings it back. (Who pulls it
+/// is told that the registry has failed.)
 pub async fn head(
     registry: &Registry,
     caller: &Caller,

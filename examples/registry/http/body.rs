@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
 use axum::http::StatusCode;
@@ -31,6 +31,9 @@ impl Kind {
 
 /// A piece that is shorter is copied: it is a part of a buffer that is read into, and would keep all of that.
 const SHORT: usize = BUFFER / 2;
+
+/// For so long is waited for more of what comes fast.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What came of a body, taking not much more memory than its bytes, however it came.
 #[derive(Debug, Default)]
@@ -125,8 +128,8 @@ impl Incoming {
         self.misfit
     }
 
-    /// Waits until there is something, and gathers that with what more is there already, until it is about `most` bytes; says whether there was
-    /// something before the end.
+    /// Waits until there is something, and gathers that with what more is there already, until it is about `most`
+    /// bytes; says whether there was something before the end.
     pub async fn some(&mut self, gathered: &mut Gathered, most: usize) -> Result<bool, Failure> {
         let before = gathered.len();
         let mut next = match self.end_or_failure.take() {
@@ -148,7 +151,8 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Works, and gathers meanwhile what comes, until it is about `most` bytes. What is met at the end of that, [`some`](Self::some) tells.
+    /// Works, and gathers meanwhile what comes, until it is about `most` bytes. What is met at the end of that,
+    /// [`some`](Self::some) tells.
     pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, gathered: &mut Gathered, most: usize) -> T {
         let mut work = pin!(work);
         loop {
@@ -156,11 +160,25 @@ impl Incoming {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                next = self.body.next(), if may_take => match self.take(next) {
-                    Ok(Some(piece)) => gathered.push(piece),
-                    other => self.end_or_failure = Some(other.map(|_| None)),
-                },
+                next = self.body.next(), if may_take => self.gather(next, gathered),
             }
+        }
+    }
+
+    /// Gathers what comes in a moment, until it is about `most` bytes. Of a client that sends fast that is much, and to hand over much
+    /// costs no more than to hand over little.
+    pub async fn soon(&mut self, gathered: &mut Gathered, most: usize) {
+        let end = tokio::time::Instant::now() + MOMENT;
+        while gathered.len() < most && self.end_or_failure.is_none() {
+            let Ok(next) = tokio::time::timeout_at(end, self.body.next()).await else { return };
+            self.gather(next, gathered);
+        }
+    }
+
+    fn gather(&mut self, next: Option<Result<Bytes, axum::Error>>, gathered: &mut Gathered) {
+        match self.take(next) {
+            Ok(Some(piece)) => gathered.push(piece),
+            other => self.end_or_failure = Some(other.map(|_| None)),
         }
     }
 

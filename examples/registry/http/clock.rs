@@ -1,7 +1,8 @@
 //! The wall clock, where it is wrong.
 //!
-//! The header `Date` has years from 1970 to 9999, and the HTTP library panics where the clock says another one, in whatever connection
-//! it then looks. So connections end before it looks, and new ones are told why. The store itself needs no right clock.
+//! The header `Date` has years from 1970 to 9999, and the HTTP library panics where the clock says another one, in
+//! whatever connection it then looks. So connections end before it looks, and new ones are told why. The store itself
+//! needs no right clock.
 
 use std::pin::pin;
 use std::task::Poll;

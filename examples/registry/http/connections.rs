@@ -1,8 +1,9 @@
 //! Connections: how many, whose, and how they end.
 //!
-//! A connection that is made gets a place, if there is one: for all clients, and in the share of this one, of which there is always one more than
-//! there are clients. If there is none, a connection whose client keeps the registry waiting makes way, first of who has most. If there is none
-//! such, the new one is told to come again, and is served if it is a probe.
+//! A connection that is made gets a place, if there is one: for all clients, and in the share of this one, of which
+//! there is always one more than there are clients. If there is none, a connection whose client keeps the registry
+//! waiting makes way, first of who has most. If there is none such, the new one is told to come again, and is served if
+//! it is a probe.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -57,8 +58,8 @@ impl Taken {
         counts
     }
 
-    /// Ends, of the connections that may go, the heaviest, and of those one that asks for nothing, and for the longest time; else the newest. Says
-    /// whether there was one.
+    /// Ends, of the connections that may go, the heaviest, and of those one that asks for nothing, and for the longest
+    /// time; else the newest. Says whether there was one.
     fn evict(&mut self, may_go: impl Fn(&Peer) -> bool, weight: impl Fn(&Peer) -> usize) -> bool {
         let rank = |peer: &Peer| (weight(peer), !peer.is_busy(), peer.waiting());
         let candidates = self.connections.iter().filter(|(_, one)| may_go(&one.peer));
@@ -71,8 +72,8 @@ impl Taken {
         true
     }
 
-    /// Ends a connection that keeps the registry waiting, of the client that has most of them. Of one that has more than a share, it need not have
-    /// done so for long.
+    /// Ends a connection that keeps the registry waiting, of the client that has most of them. Of one that has more
+    /// than a share, it need not have done so for long.
     fn make_way(&mut self, limits: &Limits, share: usize, may_go: impl Fn(&Peer) -> bool) -> bool {
         let counts = self.counts();
         let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
@@ -105,7 +106,8 @@ impl Places {
         self.lock().evict(|peer| peer.waiting() >= waiting && may_go(peer), weight);
     }
 
-    /// A place for a connection, or one among those that are told that there is none; nothing where there are too many of those.
+    /// A place for a connection, or one among those that are told that there is none; nothing where there are too many
+    /// of those.
     fn take(self: &Arc<Self>, client: Client, is_proxy: bool, limits: &Limits) -> Option<Place> {
         let mut taken = self.lock();
         let has_place = |peer: &Peer| !peer.is_surplus;
@@ -162,8 +164,8 @@ impl Drop for Place {
     }
 }
 
-/// Serves until `stop`; then lets requests under way end, and cuts off those that take too long. Cutting a request off is safe:
-/// what was answered stays, an upload stands where it got to.
+/// Serves until `stop`; then lets requests under way end, and cuts off those that take too long. Cutting a request off
+/// is safe: what was answered stays, an upload stands where it got to.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -219,7 +221,8 @@ pub async fn serve(
     connections.shutdown().await;
 }
 
-/// The next connection, and from where it comes. Failures pass; where file descriptors are short, one that keeps the registry waiting makes way.
+/// The next connection, and from where it comes. Failures pass; where file descriptors are short, one that keeps the
+/// registry waiting makes way.
 async fn accept(listener: &TcpListener, places: &Places, limits: &Limits) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {

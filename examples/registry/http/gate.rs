@@ -99,7 +99,8 @@ impl Admission {
         Ok(())
     }
 
-    /// Whether a browser sends a request for a page that does not come from here. Other clients send none of these headers.
+    /// Whether a browser sends a request for a page that does not come from here. Other clients send none of these
+    /// headers.
     fn is_of_another_origin(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
         if let Some(origin) = headers.get(ORIGIN) {
             let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);

@@ -18,8 +18,8 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Health(Mutex<Option<(Instant, StatusCode, String)>>);
 
-/// `GET /healthz`: 200 where the store can write, 503 with the reason where it cannot. A full disk is no such reason: whoever restarts the registry for it
-/// would gain nothing, and pulling and deleting go on.
+/// `GET /healthz`: 200 where the store can write, 503 with the reason where it cannot. A full disk is no such reason:
+/// whoever restarts the registry for it would gain nothing, and pulling and deleting go on.
 pub async fn show(State(registry): State<Arc<Registry>>) -> Response {
     let mut last = registry.health.0.lock().await;
     let found = match last.take().filter(|(when, ..)| when.elapsed() < FRESH) {

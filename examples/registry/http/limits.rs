@@ -19,11 +19,12 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// How many more get an answer of 503 when those are taken; among them probes, which are served.
     pub refusals: usize,
-    /// For how long a connection may say nothing, from its beginning or after an answer, until a request's head is there. Longer than
-    /// the 60 s for which balancers usually keep connections: who closes first is not surprised by a request.
+    /// For how long a connection may say nothing, from its beginning or after an answer, until a request's head is
+    /// there. Longer than the 60 s for which balancers usually keep connections: who closes first is not surprised by a
+    /// request.
     pub head: Duration,
-    /// A connection that says nothing for so long, or a request whose client does not go on for [`stalled`](Self::stalled), makes way where
-    /// there is no place for another.
+    /// A connection that says nothing for so long, or a request whose client does not go on for
+    /// [`stalled`](Self::stalled), makes way where there is no place for another.
     pub silent: Duration,
     pub stalled: Duration,
     /// For how long a client may not go on with a body, or with reading an answer. It has to make up for it at `rate`.

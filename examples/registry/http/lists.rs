@@ -46,8 +46,8 @@ impl Page {
         Ok(Self { len, after: query.get("last").filter(|last| !last.is_empty()).map(str::to_owned) })
     }
 
-    /// A list that was read with one entry more than the page has, as the page and perhaps the way to the next. A page of long names has fewer of
-    /// them.
+    /// A list that was read with one entry more than the page has, as the page and perhaps the way to the next. A page
+    /// of long names has fewer of them.
     fn cut(&self, path: &str, mut entries: Vec<String>) -> (Vec<String>, Option<(HeaderName, String)>) {
         let read = entries.len();
         let mut len = 0;
@@ -92,10 +92,11 @@ pub async fn tags(
     Ok((AppendHeaders(link), json(document.to_string())).into_response())
 }
 
-/// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell clients
-/// that there is no such endpoint, so there is none for an unknown repository either.
+/// The manifests whose subject is a digest, be it there or not: an image index of them, perhaps empty. A 404 would tell
+/// clients that there is no such endpoint, so there is none for an unknown repository either.
 ///
-/// A page costs what [`Repository::referrers`](strongroom::registry::Repository::referrers) says, however many there are of another type.
+/// A page costs what [`Repository::referrers`](strongroom::registry::Repository::referrers) says, however many there
+/// are of another type.
 pub async fn referrers(
     registry: &Registry,
     caller: &Caller,

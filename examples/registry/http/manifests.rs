@@ -56,7 +56,8 @@ pub async fn get(
     Ok((headers, keeping(Body::from(manifest.content), held)).into_response())
 }
 
-/// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it pushes it again.
+/// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it
+/// pushes it again.
 pub async fn head(
     registry: &Registry,
     caller: &Caller,
@@ -77,8 +78,8 @@ pub async fn head(
     Ok(empty(StatusCode::OK, headers))
 }
 
-/// Pushes by tag, or by digest and perhaps with tags: `?tag=` for each. `If-Match` with the digest of what a tag points to, and
-/// `If-None-Match: *`, make moving it depend on that.
+/// Pushes by tag, or by digest and perhaps with tags: `?tag=` for each. `If-Match` with the digest of what a tag points
+/// to, and `If-None-Match: *`, make moving it depend on that.
 pub async fn put(
     registry: &Arc<Registry>,
     caller: &Caller,

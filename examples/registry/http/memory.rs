@@ -1,8 +1,9 @@
 //! The memory that bodies and answers take.
 //!
-//! There are two kinds. What is *kept* waits for a client, who is to send the rest of a body or to read an answer: a client who does not
-//! would keep it for ever. So it is shared out among clients, with a share left for who comes next, and where there is not enough, clients go that
-//! keep much and do not go on. What is *worked* with waits for nobody but the store, so that it comes back in a moment: it is given out in turn.
+//! There are two kinds. What is *kept* waits for a client, who is to send the rest of a body or to read an answer: a
+//! client who does not would keep it for ever. So it is shared out among clients, with a share left for who comes next,
+//! and where there is not enough, clients go that keep much and do not go on. What is *worked* with waits for nobody
+//! but the store, so that it comes back in a moment: it is given out in turn.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
@@ -51,8 +52,8 @@ impl Shares {
         self.by_client.get(&client).copied().unwrap_or(0)
     }
 
-    /// Whether a client may have so much more, if there is so much: as much as the others have that have some, and as is left for one who has
-    /// none yet.
+    /// Whether a client may have so much more, if there is so much: as much as the others have that have some, and as
+    /// is left for one who has none yet.
     fn is_in_share(&self, client: Client, bytes: usize, most: usize) -> bool {
         let own = self.of(client);
         let others = self.by_client.len() - usize::from(own > 0);
@@ -136,7 +137,8 @@ impl Memory {
         })
     }
 
-    /// Ends a connection that keeps memory and does not go on: the client's own if he would have more than his share, else of who has most.
+    /// Ends a connection that keeps memory and does not go on: the client's own if he would have more than his share,
+    /// else of who has most.
     fn evict(&self, client: Client, bytes: usize) {
         let shares = self.kept.lock().clone();
         let has_too_much = !shares.is_in_share(client, bytes, self.kept.most);

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 /// The time that a client may still take without going on.
 ///
-/// It runs out while the registry waits for the client, not while it works itself, and comes back with the bytes that move: at so many a
-/// second, up to what it was in the beginning. So a pause is forgiven, and a byte now and then is not: in the long run a client has to keep
-/// up that rate.
+/// It runs out while the registry waits for the client, not while it works itself, and comes back with the bytes that
+/// move: at so many a second, up to what it was in the beginning. So a pause is forgiven, and a byte now and then is
+/// not: in the long run a client has to keep up that rate.
 #[derive(Debug)]
 pub struct Patience {
     left: Duration,

@@ -30,7 +30,8 @@ pub struct Peer {
     pub is_surplus: bool,
     /// A request is being answered.
     busy: AtomicBool,
-    /// Since when the registry waits for the client, in milliseconds since the first connection; [`NEVER`] while it does not.
+    /// Since when the registry waits for the client, in milliseconds since the first connection; [`NEVER`] while it
+    /// does not.
     waiting: AtomicU64,
     /// Bytes of memory that its request keeps.
     pub keeps: AtomicUsize,

@@ -17,8 +17,8 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// What a request for a blob asks for. What is malformed, has another unit or more than one range is all of it, as RFC 9110
-    /// allows; so is a range of what the blob is not, by `If-Range`.
+    /// What a request for a blob asks for. What is malformed, has another unit or more than one range is all of it, as
+    /// RFC 9110 allows; so is a range of what the blob is not, by `If-Range`.
     pub fn of(headers: &HeaderMap, digest: &Digest) -> Self {
         let is_other = headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes() != format!("\"{digest}\"").as_bytes());
         let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).filter(|_| !is_other);

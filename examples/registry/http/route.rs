@@ -27,11 +27,11 @@ pub enum Route {
 }
 
 impl Route {
-    /// Parses a path. Names of repositories have slashes, and may hold any of the words: `a/blobs/b` is one. So the path is taken apart
-    /// from its end, where no part has a slash.
+    /// Parses a path. Names of repositories have slashes, and may hold any of the words: `a/blobs/b` is one. So the
+    /// path is taken apart from its end, where no part has a slash.
     ///
-    /// A path is taken as it stands, so that it means to a proxy before the registry what it means here: nothing in it needs to be
-    /// encoded, and of what could be only the colon is, since some clients do that in digests.
+    /// A path is taken as it stands, so that it means to a proxy before the registry what it means here: nothing in it
+    /// needs to be encoded, and of what could be only the colon is, since some clients do that in digests.
     pub fn parse(path: &str) -> Result<Self, Failure> {
         let path = path.replace("%3A", ":").replace("%3a", ":");
         if path.contains('%') {

@@ -13,8 +13,9 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use super::patience::Patience;
 use super::peer::Peer;
 
-/// For so long is read, and thrown away, what a client still sends when its answer was the last one. Were the connection closed with
-/// that unread, the system would tell the client that it is reset, and what the answer was might be lost.
+/// For so long is read, and thrown away, what a client still sends when its answer was the last one. Were the
+/// connection closed with that unread, the system would tell the client that it is reset, and what the answer was might
+/// be lost.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Writing fails once the client's [`Patience`] has run out: who does not read holds what was read for him.

@@ -1,4 +1,5 @@
-//! Whose turn it is: how many do something at once, of all clients and of each. So who asks for much waits for himself, and not everybody for him.
+//! Whose turn it is: how many do something at once, of all clients and of each. So who asks for much waits for himself,
+//! and not everybody for him.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,6 +1,8 @@
-//! What clients have begun and not finished: uploads, and repositories that a push created. Bounded for each client, and given up in time.
+//! What clients have begun and not finished: uploads, and repositories that a push created. Bounded for each client,
+//! and given up in time.
 //!
-//! This is in memory: after a restart nobody is held to what he began before. What he began goes all the same, with the store's collection.
+//! This is in memory: after a restart nobody is held to what he began before. What he began goes all the same, with the
+//! store's collection.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -112,7 +114,8 @@ impl Unfinished {
         self.lock().repositories.remove(name);
     }
 
-    /// Gives up uploads that nothing came for, and forgets what is over: to be called now and then. The store's collection deletes repositories.
+    /// Gives up uploads that nothing came for, and forgets what is over: to be called now and then. The store's
+    /// collection deletes repositories.
     ///
     /// # Errors
     /// What giving one up meets. The others are given up the next time.

@@ -61,7 +61,8 @@ async fn begin_upload(
     registry.call(caller, begin).await
 }
 
-/// Takes a blob in one body. A short one is stored when it is there; a longer one is an upload that nobody else knows of.
+/// Takes a blob in one body. A short one is stored when it is there; a longer one is an upload that nobody else knows
+/// of.
 async fn take_whole(
     registry: &Arc<Registry>,
     caller: &Caller,
@@ -126,8 +127,8 @@ async fn mount(
     registry.call(caller, mount).await
 }
 
-/// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user, so
-/// everybody may; a registry with users asks for the one of the request.
+/// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user,
+/// so everybody may; a registry with users asks for the one of the request.
 fn may_pull(_from: &RepositoryName) -> bool {
     true
 }
@@ -218,8 +219,8 @@ async fn receive(
     write(registry, name, id, offset, (Gathered::default(), None), incoming).await
 }
 
-/// Appends to an upload, first what has come already, with the memory that it keeps, then the rest of the body. Where that breaks off, what came counts; where the body is another
-/// than was said, nothing of it does.
+/// Appends to an upload, first what has come already, with the memory that it keeps, then the rest of the body. Where
+/// that breaks off, what came counts; where the body is another than was said, nothing of it does.
 async fn write(
     registry: &Registry,
     name: &RepositoryName,
@@ -244,6 +245,9 @@ async fn write(
                 drop(held.take());
             }
             let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
+            if work.is_some() {
+                incoming.soon(&mut gathered, GATHERED).await;
+            }
             let written = writer.write(gathered.take());
             incoming.some_during(written, &mut gathered, most).await.map_err(failed)?;
             if !has_content {

@@ -51,7 +51,8 @@ pub fn scrub(store: &Store, rate: Option<u64>, restart: bool, output: &Output) -
     ended(&report)
 }
 
-/// What `verify` does and, where it is asked for, a repair. A store that can't be opened is damaged in what would say what is in it.
+/// What `verify` does and, where it is asked for, a repair. A store that can't be opened is damaged in what would say
+/// what is in it.
 pub fn fsck(data: &Path, source: Option<&KeySource>, repair: bool, output: &Output) -> Result<(), Failure> {
     let mut store = match open(data, source) {
         Err(Failure::Store(error @ Error::Corrupt { .. })) => return Err(Failure::CantOpen(error)),

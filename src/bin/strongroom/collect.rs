@@ -17,8 +17,8 @@ pub struct Collect {
     /// Only tell what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// For how many seconds of the store's open time stays what nothing holds, after somebody stored or claimed it. With 0
-    /// everything goes that nothing holds, also what a push or an upload that is under way has brought so far.
+    /// For how many seconds of the store's open time stays what nothing holds, after somebody stored or claimed it.
+    /// With 0 everything goes that nothing holds, also what a push or an upload that is under way has brought so far.
     #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
     retention: u64,
     /// How many bytes of log files are kept for programs that follow events.

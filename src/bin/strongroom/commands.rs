@@ -113,11 +113,13 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
-    /// Give space back: forget what nothing holds and nobody relies on any more, and move what lives out of files that are mostly dead.
+    /// Give space back: forget what nothing holds and nobody relies on any more, and move what lives out of files that
+    /// are mostly dead.
     Gc(Collect),
     /// Read everything, compare it with its digests, and recount what is counted.
     Verify,
-    /// Read everything again, flag what is damaged, and say what that affects. Goes on where the last one was interrupted.
+    /// Read everything again, flag what is damaged, and say what that affects. Goes on where the last one was
+    /// interrupted.
     ///
     /// What is flagged comes back when it is pushed again.
     Scrub {

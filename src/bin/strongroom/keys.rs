@@ -1,7 +1,7 @@
 //! The key that a command line names.
 //!
-//! It is read when it is needed, from where the command line says, and wiped once it was handed on; nothing prints it. A
-//! key itself, or a passphrase, is never an argument: every user of the machine can read those.
+//! It is read when it is needed, from where the command line says, and wiped once it was handed on; nothing prints it.
+//! A key itself, or a passphrase, is never an argument: every user of the machine can read those.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -130,8 +130,8 @@ impl KeySource {
         })
     }
 
-    /// The key that the store in a directory is to get. A key file that does not exist is made, and a passphrase that is
-    /// typed is asked for twice.
+    /// The key that the store in a directory is to get. A key file that does not exist is made, and a passphrase that
+    /// is typed is asked for twice.
     pub fn for_new(&self, data: &Path) -> Result<Arc<dyn KeyProvider>, Failure> {
         match self {
             Self::File(path) if !path.try_exists().map_err(at(path))? => make(path, data),
@@ -215,8 +215,8 @@ fn line(from: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-/// Has the user type a name before what can't be undone; `false` where something else was typed. Fails where there is no
-/// terminal to do it on.
+/// Has the user type a name before what can't be undone; `false` where something else was typed. Fails where there is
+/// no terminal to do it on.
 pub fn is_confirmed(what: &str, name: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(format!("{what} Give --yes where nobody is there to be asked.")));

@@ -147,8 +147,8 @@ impl Tree {
         }
     }
 
-    /// Opens a file; `None` where what is there is no regular file, or nothing is there any more. Whoever has a lease of
-    /// it, as file servers have, is asked by the system to give it up, and gets a moment for that.
+    /// Opens a file; `None` where what is there is no regular file, or nothing is there any more. Whoever has a lease
+    /// of it, as file servers have, is asked by the system to give it up, and gets a moment for that.
     pub fn open_file(&mut self, path: &TreePath) -> Result<Option<Opened>, Failure> {
         let limit = Instant::now() + PATIENCE;
         let opened = loop {

@@ -1,11 +1,12 @@
 //! Repositories: how they come, change and go.
 //!
-//! A repository that a push created is *provisional* until a manifest was pushed to it: a client that fails, or never meant to
-//! succeed, leaves none behind. It goes when nobody has begun an upload into it for the retention time and there is nothing in it.
+//! A repository that a push created is *provisional* until a manifest was pushed to it: a client that fails, or never
+//! meant to succeed, leaves none behind. It goes when nobody has begun an upload into it for the retention time and
+//! there is nothing in it.
 //!
 //! # Invariant kept here
-//! A provisional repository is in the list of what nothing holds, under the time at which it was touched, and no other is:
-//! [`set`] changes both.
+//! A provisional repository is in the list of what nothing holds, under the time at which it was touched, and no other
+//! is: [`set`] changes both.
 
 use super::{is_there, repository};
 use crate::error::{Error, Result};

@@ -1,12 +1,12 @@
 //! The facts that a commit changes.
 //!
 //! # Invariants kept here
-//! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests under its
-//!   digest. Only [`Facts::hold`] and [`Facts::release`] change it.
-//! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and no other is: [`Facts::change`].
-//!   So is a pin that expires: [`Facts::set_pin`].
-//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`] changes
-//!   them, and every change of a blob's place goes through it.
+//! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests
+//!   under its digest. Only [`Facts::hold`] and [`Facts::release`] change it.
+//! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and
+//!   no other is: [`Facts::change`]. So is a pin that expires: [`Facts::set_pin`].
+//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`]
+//!   changes them, and every change of a blob's place goes through it.
 //! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,8 @@ use crate::store::view::{Lookup, decoded};
 pub(crate) struct Facts<'a> {
     context: &'a Context<'a>,
     pub(super) changed: BTreeMap<Key, Option<Value>>,
-    /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has to be said of them.
+    /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has
+    /// to be said of them.
     new_entries: BTreeSet<Key>,
     /// How long the values are that have changed, in bytes.
     bytes: usize,
@@ -67,7 +68,8 @@ impl<'a> Facts<'a> {
         self.changed.into_iter().collect()
     }
 
-    /// Does what follows from content having been stored. Where that is nothing, whoever stored it relies on the blob itself.
+    /// Does what follows from content having been stored. Where that is nothing, whoever stored it relies on the blob
+    /// itself.
     pub(super) fn follow(&mut self, mut ops: Vec<Op>, digest: &Digest, then: &Then) -> Result<Vec<Op>> {
         match then {
             Some(then) => ops.extend(then.apply(self)?),
@@ -145,7 +147,8 @@ impl<'a> Facts<'a> {
         self.decode(&at, |value| Idle::decode(&at, value))
     }
 
-    /// Puts something in the list of what nothing holds, takes it out, or moves it to another time. An entry that stays is left as it is.
+    /// Puts something in the list of what nothing holds, takes it out, or moves it to another time. An entry that stays
+    /// is left as it is.
     pub(crate) fn relist(&mut self, old: Option<Idle>, new: Option<Idle>) {
         if old == new {
             return;
@@ -283,7 +286,8 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    /// Sets what the domain has in a file, from which something went, and gives the file up where nothing is left that needs it.
+    /// Sets what the domain has in a file, from which something went, and gives the file up where nothing is left that
+    /// needs it.
     pub(crate) fn set_segment(&mut self, file: FileId, segment: &SegmentFact) -> Result<()> {
         let is_needed = segment.kind == SegmentKind::Log && file >= self.context.oldest_log;
         if segment.live_frames == 0 && !is_needed {
@@ -293,8 +297,8 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    /// Changes a blob's fact, and carries that over to the list of what nothing holds and, where its place changes, to the segments
-    /// concerned.
+    /// Changes a blob's fact, and carries that over to the list of what nothing holds and, where its place changes, to
+    /// the segments concerned.
     pub(crate) fn change(&mut self, key: Key, old: Option<&BlobFact>, new: Option<&BlobFact>) -> Result<()> {
         self.set(key, new.map(BlobFact::encode));
         let idle = |blob: Option<&BlobFact>| blob.and_then(|blob| Idle::of_blob(&key, blob));

@@ -1,4 +1,5 @@
-//! Adding content to an upload, piece by piece, by whoever has it: a caller with a reader, or a client that sends when it likes.
+//! Adding content to an upload, piece by piece, by whoever has it: a caller with a reader, or a client that sends when
+//! it likes.
 
 use std::ops::Deref;
 
@@ -11,8 +12,8 @@ use crate::store::content::Destination;
 use crate::store::request::Request;
 use crate::store::uploads::{Lease, Session, changed_parts, expect_owner};
 
-/// After so many bytes what came is made durable while the rest comes: a crash takes no more of it back, and no record holds more of
-/// its checksums.
+/// After so many bytes what came is made durable while the rest comes: a crash takes no more of it back, and no record
+/// holds more of its checksums.
 const COMMIT_EVERY: u64 = 256 << 20;
 
 /// An upload to which content is being added. No other call can work on it meanwhile.

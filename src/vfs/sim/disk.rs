@@ -2,10 +2,10 @@
 //!
 //! # What a power cut keeps
 //! - Of a file: what was synced, and of the 512-byte sectors written since, any subset, each in any version that was
-//!   written since; the length is the synced one or any that a write made since, independent of the data. What lies beyond
-//!   the length kept is gone; where the length was kept and the data not, there are zeros.
-//! - Of a directory: what was synced, and of the changes of entries since, any subset, except that of the changes of one
-//!   name a first part is kept. A rename within a directory is one change. One between two directories is two.
+//!   written since; the length is the synced one or any that a write made since, independent of the data. What lies
+//!   beyond the length kept is gone; where the length was kept and the data not, there are zeros.
+//! - Of a directory: what was synced, and of the changes of entries since, any subset, except that of the changes of
+//!   one name a first part is kept. A rename within a directory is one change. One between two directories is two.
 //! - A file whose name was not kept is gone, and so is a directory, with all that is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
