@@ -1,5 +1,6 @@
 //! Writing a segment of one frame, front to back, from content that streams in.
 
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -150,20 +151,35 @@ impl SegmentWriter {
 
     /// Takes in the next piece of content.
     pub(crate) fn append(&mut self, content: &[u8]) -> Result<()> {
-        let len = self.len + len64(content);
+        self.append_all(&[content])
+    }
+
+    /// Takes in the next pieces of content. They are written together.
+    pub(crate) fn append_all(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        let added = pieces.iter().map(|piece| len64(piece)).sum::<u64>();
+        let len = self.len + added;
         if len > MAX_LEN {
             return Err(Error::TooLarge { what: "a blob's length", limit: MAX_LEN, found: len });
         }
         match &mut self.blocks {
             Blocks::Plain(crc) => {
-                write(&*self.file, &self.path, content, CONTENT_OFFSET + self.len)?;
-                add_checksums(&mut self.table, crc, self.len, content);
+                let mut at = self.len;
+                let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+                let written = self.file.write_all_vectored_at(&mut slices, CONTENT_OFFSET + at);
+                written.map_err(Error::io("write", &self.path))?;
+                self.file.start_writeback(CONTENT_OFFSET + at, added);
+                for piece in pieces {
+                    add_checksums(&mut self.table, crc, at, piece);
+                    at += len64(piece);
+                }
             }
             Blocks::Sealed(sealed) => {
-                let number = self.table.len() / crate::segment::frame::SEALED_ENTRY;
-                sealed.take(content);
-                sealed.seal_buffer(number, &mut self.table);
-                write(&*self.file, &self.path, &sealed.buffer, CONTENT_OFFSET + (number * BLOCK) as u64)?;
+                for piece in pieces {
+                    let number = self.table.len() / crate::segment::frame::SEALED_ENTRY;
+                    sealed.take(piece);
+                    sealed.seal_buffer(number, &mut self.table);
+                    write(&*self.file, &self.path, &sealed.buffer, CONTENT_OFFSET + (number * BLOCK) as u64)?;
+                }
             }
         }
         self.len = len;

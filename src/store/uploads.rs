@@ -240,7 +240,7 @@ impl Inner {
         loop {
             piece.clear();
             let source = content.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed);
-            appending = appending.write(&piece)?;
+            appending = appending.write(&[&piece])?;
             if source.is_err() || piece.len() < PIECE {
                 return appending.finish().and_then(|offset| source.map(|_| offset));
             }

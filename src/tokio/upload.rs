@@ -22,9 +22,6 @@ use crate::store::uploads::Appending;
 use crate::store::{Inner, Store};
 use crate::tokio::{AsyncStore, permit};
 
-/// Small pieces are written together up to so many bytes: a copy is cheaper than a call of the system for each.
-const TOGETHER: usize = 128 << 10;
-
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
 ///
 /// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the
@@ -134,24 +131,8 @@ impl Open {
 
 impl Unsaved {
     fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
-        let mut small = Vec::new();
-        for piece in pieces {
-            if small.len() + piece.len() <= TOGETHER {
-                small.extend_from_slice(piece);
-                continue;
-            }
-            self.append(&small)?;
-            small.clear();
-            match piece.len() {
-                ..=TOGETHER => small.extend_from_slice(piece),
-                _ => self.append(piece)?,
-            }
-        }
-        self.append(&small)
-    }
-
-    fn append(&mut self, piece: &[u8]) -> Result<()> {
-        self.appending = Some(self.take()?.write(piece)?);
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
+        self.appending = Some(self.take()?.write(&pieces)?);
         Ok(())
     }
 
@@ -191,6 +172,24 @@ impl UploadWriter {
     pub async fn write(&mut self, pieces: impl Into<Vec<Bytes>>) -> Result<()> {
         let pieces = pieces.into();
         self.state = self.step(move |mut open| open.write(&pieces).and_then(|()| open.rest())).await?;
+        Ok(())
+    }
+
+    /// Writes what `next` gives, until it gives nothing. It is called, and may block, on the thread that writes: so what
+    /// comes fast is written without a pause. No other thread is held for it, and none where it ends when nothing comes.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_from(&mut self, mut next: impl FnMut() -> Vec<Bytes> + Send + 'static) -> Result<()> {
+        let write = move |mut open: Open| {
+            loop {
+                match next() {
+                    pieces if pieces.is_empty() => return open.rest(),
+                    pieces => open.write(&pieces)?,
+                }
+            }
+        };
+        self.state = self.step(write).await?;
         Ok(())
     }
 

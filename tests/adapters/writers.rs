@@ -169,3 +169,27 @@ fn very_many_writers_hold_no_more_files_than_the_store_may_open() {
         }
     });
 }
+
+#[test]
+fn what_comes_fast_is_written_in_one_step_and_as_it_came() {
+    one_thread().block_on(async {
+        let store = AsyncStore::with_limits(open(), Limits::new().writes(1));
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let content = Bytes::from(Random(7).bytes(700_000));
+        let (mut random, mut rest) = (Random(8), content.clone());
+        let mut writer = store.upload_writer(None, id, 0);
+        while !rest.is_empty() {
+            // Pieces of any length, empty ones too, some at a time.
+            let mut coming = Vec::new();
+            for _ in 0..random.below(20) {
+                let lens = (0..1 + random.below(30)).map(|_| random.below(3) * random.below(9_000));
+                coming.push(lens.map(|len| rest.split_to(rest.len().min(len as usize))).collect::<Vec<_>>());
+            }
+            let mut coming = coming.into_iter();
+            writer.write_from(move || coming.next().unwrap_or_default()).await.unwrap();
+        }
+        assert_eq!(writer.finish().await.unwrap(), 700_000);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+    });
+}

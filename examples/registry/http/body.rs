@@ -1,12 +1,13 @@
 //! The body of a request, from a client that may send slowly, or not at all.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
 use axum::http::StatusCode;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::Notify;
 
 use super::failure::{Code, Failure};
 use super::limits::{BUFFER, Limits};
@@ -32,48 +33,87 @@ impl Kind {
 /// A piece that is shorter is copied: it is a part of a buffer that is read into, and would keep all of that.
 const SHORT: usize = BUFFER / 2;
 
-/// For so long is waited for more of what comes fast.
-const MOMENT: Duration = Duration::from_millis(1);
+/// What came of a body, taking not much more memory than its bytes, however it came. Who receives it adds to it, and who
+/// writes it, perhaps in another thread, takes it.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered(Arc<Shared>);
 
-/// What came of a body, taking not much more memory than its bytes, however it came.
 #[derive(Debug, Default)]
-pub struct Gathered {
-    pieces: Vec<Bytes>,
+struct Shared {
+    pieces: Mutex<Pieces>,
+    /// As much came as who writes waits for.
+    enough: Condvar,
+    /// All of it was taken, for who receives.
+    taken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    whole: Vec<Bytes>,
     /// The last bytes, that were copied.
     copied: Vec<u8>,
     len: usize,
+    /// For how much is waited.
+    wanted: Option<usize>,
 }
 
-impl Gathered {
-    fn push(&mut self, piece: Bytes) {
-        self.len += piece.len();
-        if piece.len() < SHORT {
-            self.copied.extend_from_slice(&piece);
-        } else {
-            self.seal();
-            self.pieces.push(piece);
+impl Pieces {
+    fn seal(&mut self) {
+        if !self.copied.is_empty() {
+            self.whole.push(std::mem::take(&mut self.copied).into());
         }
     }
 
-    fn seal(&mut self) {
-        if !self.copied.is_empty() {
-            self.pieces.push(std::mem::take(&mut self.copied).into());
+    fn take(&mut self) -> Vec<Bytes> {
+        self.seal();
+        self.len = 0;
+        std::mem::take(&mut self.whole)
+    }
+}
+
+impl Gathered {
+    fn lock(&self) -> MutexGuard<'_, Pieces> {
+        self.0.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, piece: Bytes) {
+        let mut pieces = self.lock();
+        pieces.len += piece.len();
+        if piece.len() < SHORT {
+            pieces.copied.extend_from_slice(&piece);
+        } else {
+            pieces.seal();
+            pieces.whole.push(piece);
+        }
+        if pieces.wanted.is_some_and(|wanted| pieces.len >= wanted) {
+            self.0.enough.notify_one();
         }
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.lock().len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// All of it, and nothing is left.
-    pub fn take(&mut self) -> Vec<Bytes> {
-        self.seal();
-        self.len = 0;
-        std::mem::take(&mut self.pieces)
+    pub fn take(&self) -> Vec<Bytes> {
+        self.lock().take()
+    }
+
+    /// All of it, once that is `wanted` bytes: less, or nothing, where that takes longer. Blocks.
+    pub fn take_soon(&self, wanted: usize, longest: Duration) -> Vec<Bytes> {
+        let mut pieces = self.lock();
+        pieces.wanted = Some(wanted);
+        let waited = self.0.enough.wait_timeout_while(pieces, longest, |pieces| pieces.len < wanted);
+        let (mut pieces, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        pieces.wanted = None;
+        let taken = pieces.take();
+        drop(pieces);
+        self.0.taken.notify_one();
+        taken
     }
 }
 
@@ -130,7 +170,7 @@ impl Incoming {
 
     /// Waits until there is something, and gathers that with what more is there already, until it is about `most`
     /// bytes; says whether there was something before the end.
-    pub async fn some(&mut self, gathered: &mut Gathered, most: usize) -> Result<bool, Failure> {
+    pub async fn some(&mut self, gathered: &Gathered, most: usize) -> Result<bool, Failure> {
         let before = gathered.len();
         let mut next = match self.end_or_failure.take() {
             Some(known) => known,
@@ -153,7 +193,7 @@ impl Incoming {
 
     /// Works, and gathers meanwhile what comes, until it is about `most` bytes. What is met at the end of that,
     /// [`some`](Self::some) tells.
-    pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, gathered: &mut Gathered, most: usize) -> T {
+    pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, gathered: &Gathered, most: usize) -> T {
         let mut work = pin!(work);
         loop {
             let may_take = gathered.len() < most && self.end_or_failure.is_none();
@@ -161,21 +201,12 @@ impl Incoming {
                 biased;
                 done = &mut work => return done,
                 next = self.body.next(), if may_take => self.gather(next, gathered),
+                () = gathered.0.taken.notified(), if !may_take => {}
             }
         }
     }
 
-    /// Gathers what comes in a moment, until it is about `most` bytes. Of a client that sends fast that is much, and to hand over much
-    /// costs no more than to hand over little.
-    pub async fn soon(&mut self, gathered: &mut Gathered, most: usize) {
-        let end = tokio::time::Instant::now() + MOMENT;
-        while gathered.len() < most && self.end_or_failure.is_none() {
-            let Ok(next) = tokio::time::timeout_at(end, self.body.next()).await else { return };
-            self.gather(next, gathered);
-        }
-    }
-
-    fn gather(&mut self, next: Option<Result<Bytes, axum::Error>>, gathered: &mut Gathered) {
+    fn gather(&mut self, next: Option<Result<Bytes, axum::Error>>, gathered: &Gathered) {
         match self.take(next) {
             Ok(Some(piece)) => gathered.push(piece),
             other => self.end_or_failure = Some(other.map(|_| None)),
@@ -234,7 +265,7 @@ mod tests {
     fn what_is_gathered_keeps_no_more_than_its_bytes() {
         let alive = Arc::new(());
         let piece = |len: usize| Bytes::from_owner(Buffer(vec![7; BUFFER], Arc::clone(&alive))).slice(..len);
-        let mut gathered = Gathered::default();
+        let gathered = Gathered::default();
         for _ in 0..1000 {
             gathered.push(piece(1));
         }

@@ -153,11 +153,11 @@ pub async fn delete(
 /// The body, in memory: a manifest is short. With it, the memory that a long one takes.
 async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u8>, Option<Held>), Failure> {
     let mut incoming = registry.incoming(body, Kind::Manifest, caller);
-    let (mut content, mut gathered, mut held) = (Vec::new(), Gathered::default(), None);
+    let (mut content, gathered, mut held) = (Vec::new(), Gathered::default(), None);
     let expected = incoming.expected().and_then(|len| usize::try_from(len).ok());
     check_len(expected.unwrap_or_default())?;
     loop {
-        if !incoming.some(&mut gathered, UNCOUNTED).await? {
+        if !incoming.some(&gathered, UNCOUNTED).await? {
             return Ok((content, held));
         }
         let len = content.len() + gathered.len();

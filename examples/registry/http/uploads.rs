@@ -1,8 +1,9 @@
 //! Pushing blobs: at once, in chunks, or by mounting them from another repository.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
@@ -19,6 +20,12 @@ use super::range::chunk;
 use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// A thread that writes waits for so long for more: who sends fast is written without a pause.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// After so many bytes it lets others write.
+const MAX_STEP: usize = 8 << 20;
 
 /// Content up to this length is held in memory when an upload of it is ended: the default of the store.
 const INLINE: u64 = 4 << 20;
@@ -72,9 +79,9 @@ async fn take_whole(
 ) -> Result<(), Failure> {
     let _receiving = registry.metrics.receiving();
     let mut incoming = registry.incoming(body, Kind::Blob, caller);
-    let (mut first, mut held) = (Gathered::default(), None);
+    let (first, mut held) = (Gathered::default(), None);
     while first.len() < GATHERED {
-        if !incoming.some(&mut first, GATHERED).await? {
+        if !incoming.some(&first, GATHERED).await? {
             let _work = registry.memory.work(3 * first.len()).await?;
             let content = first.take().concat();
             let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
@@ -226,7 +233,7 @@ async fn write(
     name: &RepositoryName,
     id: UploadId,
     offset: u64,
-    (mut gathered, mut held): (Gathered, Option<Held>),
+    (gathered, mut held): (Gathered, Option<Held>),
     mut incoming: Incoming,
 ) -> Result<u64, Failure> {
     let failed = |error| match error {
@@ -245,18 +252,20 @@ async fn write(
                 drop(held.take());
             }
             let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
-            if work.is_some() {
-                incoming.soon(&mut gathered, GATHERED).await;
-            }
-            let written = writer.write(gathered.take());
-            incoming.some_during(written, &mut gathered, most).await.map_err(failed)?;
+            let (from, mut left) = (gathered.clone(), MAX_STEP);
+            let written = writer.write_from(move || {
+                let pieces = if left > 0 { from.take_soon(most, MOMENT) } else { Vec::new() };
+                left = left.saturating_sub(pieces.iter().map(Bytes::len).sum());
+                pieces
+            });
+            incoming.some_during(written, &gathered, most).await.map_err(failed)?;
             if !has_content {
                 has_content = true;
                 registry.unfinished.upload_continued(id);
             }
         }
         work = None;
-        match incoming.some(&mut gathered, UNCOUNTED / 2).await {
+        match incoming.some(&gathered, UNCOUNTED / 2).await {
             Ok(false) => break,
             Ok(true) => {}
             Err(failure) => {

@@ -42,9 +42,9 @@ impl<I: Deref<Target = Inner>> Appending<I> {
         }
     }
 
-    /// Writes a piece. Where that fails the upload stands where it was made durable last.
-    pub(crate) fn write(mut self, piece: &[u8]) -> Result<Self> {
-        let mut written = self.session.write(&self.lease.inner, piece);
+    /// Writes pieces. Where that fails the upload stands where it was made durable last.
+    pub(crate) fn write(mut self, pieces: &[&[u8]]) -> Result<Self> {
+        let mut written = self.session.write(&self.lease.inner, pieces);
         if written.is_ok() && self.session.unsaved() >= COMMIT_EVERY {
             written = self.session.advance(&self.lease.inner, self.lease.id);
         }
@@ -92,9 +92,9 @@ impl<I: Deref<Target = Inner>> Appending<I> {
 }
 
 impl Session {
-    /// Writes a piece into the upload's segment, which is created with the first.
-    fn write(&mut self, inner: &Inner, piece: &[u8]) -> Result<()> {
-        if piece.is_empty() {
+    /// Writes pieces into the upload's segment, which is created with the first.
+    fn write(&mut self, inner: &Inner, pieces: &[&[u8]]) -> Result<()> {
+        if pieces.iter().all(|piece| piece.is_empty()) {
             return Ok(());
         }
         let writer = match &mut self.writer {
@@ -104,9 +104,9 @@ impl Session {
                 none.insert(inner.create_segment(file, self.domain)?)
             }
         };
-        writer.append(piece)?;
+        writer.append_all(pieces)?;
         if let Some(hasher) = &mut self.hasher {
-            hasher.update(piece);
+            pieces.iter().for_each(|piece| hasher.update(piece));
         }
         Ok(())
     }
