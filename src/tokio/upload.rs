@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  write(pieces) ── permit of `writes` ──► a blocking thread: hash, write ──► back, with the upload's right to go on
+//!  write_from()  ── permit of `writes` ──► the same, for as long as pieces come
 //!  finish()      ── permit of `writes` ──► a blocking thread: sync, commit ─► where the upload stands
 //! ```
 //!
