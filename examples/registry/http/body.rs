@@ -55,6 +55,8 @@ struct Pieces {
     len: usize,
     /// For how much is waited.
     wanted: Option<usize>,
+    /// Whether that is all.
+    ended: bool,
 }
 
 impl Pieces {
@@ -90,6 +92,12 @@ impl Gathered {
         }
     }
 
+    /// Nothing more comes.
+    fn end(&self) {
+        self.lock().ended = true;
+        self.0.enough.notify_one();
+    }
+
     pub fn len(&self) -> usize {
         self.lock().len
     }
@@ -103,11 +111,11 @@ impl Gathered {
         self.lock().take()
     }
 
-    /// All of it, once that is `wanted` bytes: less, or nothing, where that takes longer. Blocks.
+    /// All of it, once that is `wanted` bytes: less, or nothing, where that takes longer, or no more comes. Blocks.
     pub fn take_soon(&self, wanted: usize, longest: Duration) -> Vec<Bytes> {
         let mut pieces = self.lock();
         pieces.wanted = Some(wanted);
-        let waited = self.0.enough.wait_timeout_while(pieces, longest, |pieces| pieces.len < wanted);
+        let waited = self.0.enough.wait_timeout_while(pieces, longest, |pieces| pieces.len < wanted && !pieces.ended);
         let (mut pieces, _) = waited.unwrap_or_else(PoisonError::into_inner);
         pieces.wanted = None;
         let taken = pieces.take();
@@ -188,6 +196,7 @@ impl Incoming {
             return next.map(|_| false);
         }
         self.end_or_failure = Some(next.map(|_| None));
+        gathered.end();
         Ok(true)
     }
 
@@ -209,7 +218,10 @@ impl Incoming {
     fn gather(&mut self, next: Option<Result<Bytes, axum::Error>>, gathered: &Gathered) {
         match self.take(next) {
             Ok(Some(piece)) => gathered.push(piece),
-            other => self.end_or_failure = Some(other.map(|_| None)),
+            other => {
+                self.end_or_failure = Some(other.map(|_| None));
+                gathered.end();
+            }
         }
     }
 
@@ -277,5 +289,20 @@ mod tests {
         let lens: Vec<usize> = gathered.take().iter().map(Bytes::len).collect();
         assert_eq!(lens, [1000, BUFFER, SHORT, 9]);
         assert!(gathered.is_empty() && gathered.take().is_empty());
+        // Who waits has what came when it was too long, at once when it is enough, and when no more comes.
+        gathered.push(piece(1));
+        assert_eq!(gathered.take_soon(2, Duration::ZERO).len(), 1);
+        let forever = Duration::from_secs(3600);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| [2, 2].map(|wanted| gathered.take_soon(wanted, forever)));
+            gathered.push(piece(1));
+            gathered.push(piece(1));
+            while !gathered.is_empty() {
+                std::thread::yield_now();
+            }
+            gathered.push(piece(1));
+            gathered.end();
+            assert_eq!(waiting.join().unwrap().map(|pieces| pieces.concat().len()), [2, 1]);
+        });
     }
 }
