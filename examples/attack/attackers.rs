@@ -138,7 +138,7 @@ pub fn prepare(registry: SocketAddr, only: &[String]) -> Vec<Attacker> {
         assert!(pushed.as_ref().is_ok_and(|answer| answer.status == 201), "{pushed:?}");
         digest
     };
-    let (config, large) = (put(b"{}"), put(&bytes(1, LARGE)));
+    let (config, large, compressed) = (put(b"{}"), put(&bytes(1, LARGE)), put(&vec![b'c'; 4 << 20]));
     let of = move |more: &str| manifest((&config, 2), (&large, LARGE), more);
     let padded = push(&of(&format!(r#","padding":"{}""#, "x".repeat(LONG))));
     let subject = Digest::of(Algorithm::Sha256, b"subject");
@@ -160,9 +160,10 @@ pub fn prepare(registry: SocketAddr, only: &[String]) -> Vec<Attacker> {
     };
     let list = format!("/v2/bad/things/referrers/{subject}");
     let (blob, long) = (format!("/v2/bad/things/blobs/{large}"), format!("/v2/bad/things/manifests/{padded}"));
+    let compressed = format!("/v2/bad/things/blobs/{compressed}");
     let unread = [blob.clone(), long.clone(), list.clone()];
     let filtered = format!("{list}?artifactType=no/such");
-    let attacks: Vec<(&'static str, u8, Attack)> = vec![
+    let mut attacks: Vec<(&'static str, u8, Attack)> = vec![
         (
             "silence",
             2,
@@ -301,11 +302,52 @@ pub fn prepare(registry: SocketAddr, only: &[String]) -> Vec<Attacker> {
             }),
         ),
         (
+            "unread and compressed",
+            12,
+            Box::new(move |this, stop| this.hold(stop, 200, ever, || get(this, &compressed), nothing)),
+        ),
+        (
+            "tiny chunks",
+            13,
+            Box::new(move |this, stop| {
+                let chunks = b"1\r\nx\r\n".repeat(60_000);
+                let open = || {
+                    let mut stream = connect(registry, this.from)?;
+                    stream.set_write_timeout(Some(second))?;
+                    let digest = Digest::of(Algorithm::Sha256, b"tiny");
+                    let path = format!("/v2/bad/things/blobs/uploads/?digest={digest}");
+                    stream.write_all(head("POST", &path, &[("Transfer-Encoding", "chunked")], None).as_bytes())?;
+                    stream.write_all(&chunks).map(|()| stream)
+                };
+                this.hold(stop, 32, ever, open, nothing);
+            }),
+        ),
+        (
+            "parameters",
+            13,
+            Box::new(move |this, stop| {
+                let path = format!("/v2/bad/things/manifests/v4?{}", "a&".repeat(15_000));
+                this.repeat(stop, 2, 20, || drop(this.send("PUT", &path, &[("Content-Type", IMAGE)], b"{}")));
+            }),
+        ),
+        (
             "probes",
             12,
             Box::new(|this, stop| this.repeat(stop, 2, 20, || drop(this.send("GET", "/healthz", &[], &[])))),
         ),
     ];
+    // They go on, a little at a time, with as many connections as they get.
+    for from in 14..17 {
+        let open = move |this: &Attacker| {
+            let mut stream = connect(registry, this.from)?;
+            let head = head("PUT", "/v2/bad/things/manifests/v5", &[("Content-Type", IMAGE)], Some(LONG));
+            stream.write_all(head.as_bytes()).map(|()| stream)
+        };
+        let drip = move |this: &Attacker, stop: &AtomicBool| {
+            this.hold(stop, 256, Duration::ZERO, || open(this), |stream| stream.write_all(b"    "));
+        };
+        attacks.push(("drips", from, Box::new(drip)));
+    }
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     let attacks = attacks.into_iter().filter(|(name, ..)| is_wanted(name));
     let attackers = attacks.map(|(name, from, attack)| Attacker {
@@ -352,6 +394,8 @@ fn documents(of: &impl Fn(&str) -> String) -> Vec<Vec<u8>> {
         of("").replace(r#""layers":["#, &format!(r#""layers":[{},"#, many(40_000, &|_| away.clone()))),
         of(r#","annotations":{"a":1}"#),
         "{".repeat(100_000),
+        format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, many(1_300_000, &|_| "{}".to_owned())),
+        format!(r#"{{"schemaVersion":2,"mediaType":"{}"}}"#, "\u{7f}".repeat(4_000_000)),
         format!("{}{}", of(""), " ".repeat(4_000_000)),
     ];
     texts.into_iter().map(String::into_bytes).chain([not_text]).collect()
@@ -369,10 +413,12 @@ fn odd_request(this: &Attacker) {
         "GET /v2/_catalog?n=99999999 HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n",
     ];
     let long = format!("GET /v2/{} HTTP/1.1\r\nHost: registry\r\n\r\n", "a/".repeat(100_000));
-    let at = usize::try_from(this.next()).unwrap_or(0) % (odd.len() + 1);
+    let method = format!("{} /v2/ HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n", "M".repeat(100_000));
+    let odd: Vec<&str> = odd.into_iter().chain([long.as_str(), method.as_str()]).collect();
+    let at = usize::try_from(this.next()).unwrap_or(0) % odd.len();
     let sent = connect(this.registry, this.from).and_then(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(odd.get(at).map_or(long.as_bytes(), |odd| odd.as_bytes()))?;
+        stream.write_all(odd.get(at).map_or(&[][..], |odd| odd.as_bytes()))?;
         http::read(&mut BufReader::new(stream), "GET")
     });
     this.count(sent.map_or_else(|error| error.kind().to_string(), |answer| answer.status.to_string()));

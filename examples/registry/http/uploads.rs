@@ -252,7 +252,8 @@ async fn write(
                 drop(held.take());
             }
             let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
-            let (from, mut left) = (gathered.clone(), MAX_STEP);
+            // What is more than a little is counted first.
+            let (from, mut left) = (gathered.clone(), if work.is_some() { MAX_STEP } else { 1 });
             let written = writer.write_from(move || {
                 let pieces = if left > 0 { from.take_soon(most, MOMENT) } else { Vec::new() };
                 left = left.saturating_sub(pieces.iter().map(Bytes::len).sum());
