@@ -81,7 +81,7 @@ impl Pack {
     }
 
     fn flush(&mut self) -> Result<()> {
-        write(&*self.file, &self.path, &self.buffer, self.written)?;
+        write(&*self.file, &self.path, &[&self.buffer], self.written)?;
         // The system has no more than two pieces to write at a time: the syncs of others would wait for all of them.
         let before = self.written.saturating_sub(BUFFER as u64);
         let wait = self.file.wait_for_writeback(before, self.written - before);

@@ -156,18 +156,14 @@ impl SegmentWriter {
 
     /// Takes in the next pieces of content. They are written together.
     pub(crate) fn append_all(&mut self, pieces: &[&[u8]]) -> Result<()> {
-        let added = pieces.iter().map(|piece| len64(piece)).sum::<u64>();
-        let len = self.len + added;
+        let len = self.len + len_of(pieces);
         if len > MAX_LEN {
             return Err(Error::TooLarge { what: "a blob's length", limit: MAX_LEN, found: len });
         }
         match &mut self.blocks {
             Blocks::Plain(crc) => {
                 let mut at = self.len;
-                let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-                let written = self.file.write_all_vectored_at(&mut slices, CONTENT_OFFSET + at);
-                written.map_err(Error::io("write", &self.path))?;
-                self.file.start_writeback(CONTENT_OFFSET + at, added);
+                write(&*self.file, &self.path, pieces, CONTENT_OFFSET + at)?;
                 for piece in pieces {
                     add_checksums(&mut self.table, crc, at, piece);
                     at += len64(piece);
@@ -178,7 +174,7 @@ impl SegmentWriter {
                     let number = self.table.len() / crate::segment::frame::SEALED_ENTRY;
                     sealed.take(piece);
                     sealed.seal_buffer(number, &mut self.table);
-                    write(&*self.file, &self.path, &sealed.buffer, CONTENT_OFFSET + (number * BLOCK) as u64)?;
+                    write(&*self.file, &self.path, &[&sealed.buffer], CONTENT_OFFSET + (number * BLOCK) as u64)?;
                 }
             }
         }
@@ -219,7 +215,7 @@ impl SegmentWriter {
         end.put(&encode_tail(len, block_log2, key, &table));
         let frames = [(SEGMENT_FRAME_OFFSET, frame_len, digest)];
         end.put(&encode_footer(SEGMENT_FRAME_OFFSET + frame_len, &frames, self.blocks.sealed()));
-        write(&*self.file, &self.path, &end, at)?;
+        write(&*self.file, &self.path, &[&end], at)?;
         let encoded = match self.blocks.sealed() {
             None => descriptor.encode(),
             Some((sealing, prefix)) => descriptor.seal(sealing, prefix),
@@ -329,14 +325,20 @@ impl SealedBlocks {
     }
 }
 
-/// Writes content, and has the system begin to write it out.
-pub(super) fn write(file: &dyn File, path: &Path, content: &[u8], offset: u64) -> Result<()> {
-    if content.is_empty() {
+/// Writes pieces of content, one after the other, and has the system begin to write them out.
+pub(super) fn write(file: &dyn File, path: &Path, pieces: &[&[u8]], offset: u64) -> Result<()> {
+    let len = len_of(pieces);
+    if len == 0 {
         return Ok(());
     }
-    file.write_all_at(content, offset).map_err(Error::io("write", path))?;
-    file.start_writeback(offset, len64(content));
+    let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    file.write_all_vectored_at(&mut slices, offset).map_err(Error::io("write", path))?;
+    file.start_writeback(offset, len);
     Ok(())
+}
+
+fn len_of(pieces: &[&[u8]]) -> u64 {
+    pieces.iter().map(|piece| len64(piece)).sum()
 }
 
 /// Takes the next piece of content, which begins at `at`, into the checksums of its blocks.

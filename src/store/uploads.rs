@@ -354,12 +354,6 @@ impl Inner {
         lock(&self.uploads).remove(&id);
     }
 
-    /// Whether so many uploads are open that who is not at work on one should let go of it: each takes a file.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn has_crowd_of_uploads(&self) -> bool {
-        lock(&self.uploads).len() > self.options.max_open_files / 2
-    }
-
     /// Lets go of all uploads of a domain that no call is at work on.
     pub(crate) fn forget_uploads(&self, domain: DomainId) {
         let is_other = |slot: &Slot| !matches!(slot, Slot::Idle(session) if session.domain == domain);

@@ -171,9 +171,8 @@ impl UploadWriter {
     /// # Errors
     /// As [`Store::append_upload`], and [`Error::Closed`], which is what every call after an error comes to.
     pub async fn write(&mut self, pieces: impl Into<Vec<Bytes>>) -> Result<()> {
-        let pieces = pieces.into();
-        self.state = self.step(move |mut open| open.write(&pieces).and_then(|()| open.rest())).await?;
-        Ok(())
+        let mut pieces = pieces.into();
+        self.write_from(move || std::mem::take(&mut pieces)).await
     }
 
     /// Writes what `next` gives, until it gives nothing. It is called, and may block, on the thread that writes: so what

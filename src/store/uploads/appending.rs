@@ -11,6 +11,8 @@ use crate::store::Inner;
 use crate::store::content::Destination;
 use crate::store::request::Request;
 use crate::store::uploads::{Lease, Session, changed_parts, expect_owner};
+#[cfg(feature = "tokio")]
+use crate::sync::lock;
 
 /// After so many bytes what came is made durable while the rest comes: a crash takes no more of it back, and no record
 /// holds more of its checksums.
@@ -54,20 +56,16 @@ impl<I: Deref<Target = Inner>> Appending<I> {
         }
     }
 
-    /// Whether to let go of it while nothing comes: others need the file that it takes.
+    /// Whether to let go of it while nothing comes: each takes a file, and there are so many that others need it.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_in_the_way(&self) -> bool {
-        self.lease.inner.has_crowd_of_uploads()
+        let inner = &self.lease.inner;
+        lock(&inner.uploads).len() > inner.options.max_open_files / 2
     }
 
     /// Makes durable what was written, and returns where the upload then stands.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        let advanced = match self.session.unsaved() {
-            // No commit finds out whether the upload is still there.
-            0 => self.lease.inner.upload_fact(self.session.domain, self.lease.id).map(drop),
-            _ => self.session.advance(&self.lease.inner, self.lease.id),
-        };
-        match advanced {
+        match self.session.advance(&self.lease.inner, self.lease.id) {
             Ok(()) => {
                 let offset = self.session.fact.offset;
                 self.lease.session = Some(self.session);
@@ -114,7 +112,8 @@ impl Session {
     /// Makes what was written durable, and then the upload's new state.
     fn advance(&mut self, inner: &Inner, id: UploadId) -> Result<()> {
         if self.unsaved() == 0 {
-            return Ok(());
+            // No commit finds out whether the upload is still there.
+            return inner.upload_fact(self.domain, id).map(drop);
         }
         let Some(writer) = &self.writer else { return Ok(()) };
         writer.sync().map_err(|error| inner.poison(error))?;
