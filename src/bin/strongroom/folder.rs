@@ -1,29 +1,21 @@
 //! Plain folders: their files as blobs, and a pinned [document](crate::document) that says which file is where.
 
 use rustix::fs::{FileType, Mode};
-use strongroom::{Algorithm, Expect, Store};
+use strongroom::{Algorithm, Expect};
 
 use crate::commands::Failure;
 use crate::document::{Kind, Row, Writer};
-use crate::output::Output;
 use crate::path::{RawPath, TreePath};
 use crate::pins::NewPin;
-use crate::space::Space;
-use crate::transfer::{Job, LeftOut, Report, Why, store_files};
+use crate::transfer::{Importing, Job, LeftOut, Report, Why};
 use crate::tree::Tree;
 
 /// Stores a folder.
-pub fn import(
-    store: &Store,
-    space: &Space,
-    tree: &mut Tree,
-    pin: NewPin<'_>,
-    output: &Output,
-) -> Result<Report, Failure> {
+pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Report, Failure> {
     let mut left_out = LeftOut::default();
     let Walked { dirs, links, files } = walk(tree, &mut left_out)?;
-    let files = store_files(store, space, tree, files, output, &mut left_out)?;
-    let mut document = Writer::new(store, pin);
+    let files = to.store_files(tree, files, &mut left_out)?;
+    let mut document = Writer::new(to.store, pin);
     for (path, mode) in dirs {
         document.add(&Row::new(Kind::Dir, &path, mode), None)?;
     }

@@ -12,12 +12,11 @@ use strongroom::{Algorithm, Digest, Expect, Pin, PinOptions, Store};
 
 use crate::commands::{Failure, at};
 use crate::document::{parse, read};
-use crate::output::{Output, shown};
+use crate::output::shown;
 use crate::path::TreePath;
 use crate::pins::{HELD_MAX, NewPin};
 use crate::plan::{Entry, Plan};
-use crate::space::Space;
-use crate::transfer::{Job, LeftOut, Report, Why, store_files};
+use crate::transfer::{Importing, Job, LeftOut, Report, Why};
 use crate::tree::Tree;
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
@@ -60,13 +59,7 @@ pub fn is_layout(tree: &mut Tree) -> Result<bool, Failure> {
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
-pub fn import(
-    store: &Store,
-    space: &Space,
-    tree: &mut Tree,
-    pin: NewPin<'_>,
-    output: &Output,
-) -> Result<Report, Failure> {
+pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Report, Failure> {
     let marker = content(tree, MARKER, MARKER_MAX)?;
     if parse::<Marker>(&marker).is_none() {
         return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
@@ -87,11 +80,11 @@ pub fn import(
             _ => None,
         }),
     )?;
-    let blobs = store_files(store, space, tree, jobs, output, &mut left_out)?;
+    let blobs = to.store_files(tree, jobs, &mut left_out)?;
     let mut digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
     check_present(&manifests, digests.iter().copied())?;
-    digests.push(store.put(&marker, Algorithm::Sha256)?);
-    let digest = store.put(&index, Algorithm::Sha256)?;
+    digests.push(to.store.put(&marker, Algorithm::Sha256)?);
+    let digest = to.store.put(&index, Algorithm::Sha256)?;
     let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
     let bytes_in = blobs.iter().map(|blob| blob.len).sum::<u64>() + (marker.len() + index.len()) as u64;
     Ok(Report { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Report::default() })

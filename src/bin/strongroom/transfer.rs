@@ -133,54 +133,57 @@ pub struct Stored {
     pub len: u64,
 }
 
-/// Stores files; returns them in the same order, without those that are left out.
-pub fn store_files(
-    store: &Store,
-    space: &Space,
-    tree: &mut Tree,
-    jobs: Vec<Job>,
-    output: &Output,
-    left_out: &mut LeftOut,
-) -> Result<Vec<Stored>, Failure> {
-    jobs.iter().try_for_each(|job| space.check(&tree.whole(&job.path), job.len))?;
-    let progress = output.bytes(jobs.iter().fold(0, |bytes, job| bytes.saturating_add(job.len)));
-    let queue = Mutex::new((tree, jobs.into_iter().enumerate()));
-    // One at a time, so that few descriptors are open, and files of a directory are opened one after the other.
-    let next = || {
-        let mut queue = queue.lock().ok()?;
-        let (number, job) = queue.1.next()?;
-        let opened = queue.0.open_file(&job.path);
-        Some((number, job, opened))
-    };
-    let mut done = at_once(Builder::new, |stop| {
-        let mut done = Vec::new();
-        while !stop.load(Ordering::Relaxed)
-            && let Some((number, Job { path, expect, .. }, opened)) = next()
-        {
-            let stored = match opened {
-                Ok(None) => Err((path, Why::Changed)),
-                Err(Failure::File(_, error)) if error.kind() == ErrorKind::WouldBlock => Err((path, Why::Leased)),
-                Err(failure) => return Err(failure),
-                Ok(Some(opened)) => {
-                    let mut content = Until { reader: opened.file, stop }.take(opened.len);
-                    let digest = store.put_reader(progress.wrap_read(&mut content), expect)?;
-                    Ok(Stored { path, mode: opened.mode, digest, len: opened.len - content.limit() })
-                }
-            };
-            done.push((number, stored));
+/// A store that something is imported into, and who is told how far that has come.
+#[derive(Debug)]
+pub struct Importing<'a> {
+    pub store: &'a Store,
+    space: Space,
+    output: &'a Output,
+}
+
+impl Importing<'_> {
+    /// Stores files; returns them in the same order, without those that are left out.
+    pub fn store_files(&self, tree: &mut Tree, jobs: Vec<Job>, left_out: &mut LeftOut) -> Result<Vec<Stored>, Failure> {
+        jobs.iter().try_for_each(|job| self.space.check(&tree.whole(&job.path), job.len))?;
+        let progress = self.output.bytes(jobs.iter().fold(0, |bytes, job| bytes.saturating_add(job.len)));
+        let queue = Mutex::new((tree, jobs.into_iter().enumerate()));
+        // One at a time, so that few descriptors are open, and files of a directory are opened one after the other.
+        let next = || {
+            let mut queue = queue.lock().ok()?;
+            let (number, job) = queue.1.next()?;
+            let opened = queue.0.open_file(&job.path);
+            Some((number, job, opened))
+        };
+        let mut done = at_once(Builder::new, |stop| {
+            let mut done = Vec::new();
+            while !stop.load(Ordering::Relaxed)
+                && let Some((number, Job { path, expect, .. }, opened)) = next()
+            {
+                let stored = match opened {
+                    Ok(None) => Err((path, Why::Changed)),
+                    Err(Failure::File(_, error)) if error.kind() == ErrorKind::WouldBlock => Err((path, Why::Leased)),
+                    Err(failure) => return Err(failure),
+                    Ok(Some(opened)) => {
+                        let mut content = Until { reader: opened.file, stop }.take(opened.len);
+                        let digest = self.store.put_reader(progress.wrap_read(&mut content), expect)?;
+                        Ok(Stored { path, mode: opened.mode, digest, len: opened.len - content.limit() })
+                    }
+                };
+                done.push((number, stored));
+            }
+            Ok(done)
+        })?;
+        progress.finish_and_clear();
+        done.sort_unstable_by_key(|(number, _)| *number);
+        let mut all = Vec::with_capacity(done.len());
+        for (_, stored) in done {
+            match stored {
+                Ok(stored) => all.push(stored),
+                Err((path, why)) => left_out.add(path.as_bytes(), why),
+            }
         }
-        Ok(done)
-    })?;
-    progress.finish_and_clear();
-    done.sort_unstable_by_key(|(number, _)| *number);
-    let mut all = Vec::with_capacity(done.len());
-    for (_, stored) in done {
-        match stored {
-            Ok(stored) => all.push(stored),
-            Err((path, why)) => left_out.add(path.as_bytes(), why),
-        }
+        Ok(all)
     }
-    Ok(all)
 }
 
 /// Works in [`WORKERS`] threads, or in as many as there may be. Once one of them fails, the others are told to stop.
@@ -237,7 +240,7 @@ pub fn import(
     let mut tree = Tree::open(from)?;
     let before = store.usage()?.live_bytes;
     let import = if oci::is_layout(&mut tree)? { oci::import } else { folder::import };
-    let report = import(store, &Space::of(data), &mut tree, pin, output)?;
+    let report = import(&Importing { store, space: Space::of(data), output }, &mut tree, pin)?;
     Ok(Report { bytes_stored: store.usage()?.live_bytes.saturating_sub(before), ..report })
 }
 
