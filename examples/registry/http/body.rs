@@ -179,24 +179,17 @@ impl Incoming {
     /// Waits until there is something, and gathers that with what more is there already, until it is about `most`
     /// bytes; says whether there was something before the end.
     pub async fn some(&mut self, gathered: &Gathered, most: usize) -> Result<bool, Failure> {
-        let before = gathered.len();
-        let mut next = match self.end_or_failure.take() {
-            Some(known) => known,
-            None => self.wait().await,
+        let first = match self.end_or_failure.take() {
+            Some(known) => known?,
+            None => self.wait().await?,
         };
-        while let Ok(Some(piece)) = next {
-            gathered.push(piece);
-            let there = if gathered.len() < most { self.body.next().now_or_never() } else { None };
-            match there {
-                Some(there) => next = self.take(there),
-                None => return Ok(true),
-            }
+        let Some(first) = first else { return Ok(false) };
+        gathered.push(first);
+        while self.may_take(gathered, most)
+            && let Some(next) = self.body.next().now_or_never()
+        {
+            self.gather(next, gathered);
         }
-        if gathered.len() == before {
-            return next.map(|_| false);
-        }
-        self.end_or_failure = Some(next.map(|_| None));
-        gathered.end();
         Ok(true)
     }
 
@@ -205,7 +198,7 @@ impl Incoming {
     pub async fn some_during<T>(&mut self, work: impl Future<Output = T>, gathered: &Gathered, most: usize) -> T {
         let mut work = pin!(work);
         loop {
-            let may_take = gathered.len() < most && self.end_or_failure.is_none();
+            let may_take = self.may_take(gathered, most);
             tokio::select! {
                 biased;
                 done = &mut work => return done,
@@ -213,6 +206,10 @@ impl Incoming {
                 () = gathered.0.taken.notified(), if !may_take => {}
             }
         }
+    }
+
+    fn may_take(&self, gathered: &Gathered, most: usize) -> bool {
+        gathered.len() < most && self.end_or_failure.is_none()
     }
 
     fn gather(&mut self, next: Option<Result<Bytes, axum::Error>>, gathered: &Gathered) {

@@ -45,16 +45,25 @@ struct Connection {
     task: Option<AbortHandle>,
 }
 
+/// How many places each client has that is no proxy.
+#[derive(Debug, Default)]
+struct Counts(HashMap<Client, usize>);
+
+impl Counts {
+    fn of(&self, client: Client) -> usize {
+        self.0.get(&client).copied().unwrap_or(0)
+    }
+}
+
 impl Taken {
     fn count(&self, is_it: impl Fn(&Peer) -> bool) -> usize {
         self.connections.values().filter(|connection| is_it(&connection.peer)).count()
     }
 
-    /// How many places each client has that is no proxy.
-    fn counts(&self) -> HashMap<Client, usize> {
-        let mut counts = HashMap::new();
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
         let places = self.connections.values().filter(|one| !one.peer.is_surplus && !one.peer.is_proxy);
-        places.for_each(|one| *counts.entry(one.peer.client).or_default() += 1);
+        places.for_each(|one| *counts.0.entry(one.peer.client).or_default() += 1);
         counts
     }
 
@@ -68,31 +77,28 @@ impl Taken {
         if let Some(task) = evicted.task {
             task.abort();
         }
-        tracing::debug!(client = ?evicted.peer.client, "a connection that kept the registry waiting makes way");
+        tracing::debug!(client = ?evicted.peer.client, "a connection makes way");
         true
     }
 
     /// Ends a connection that keeps the registry waiting, of the client that has most of them. Of one that has more
     /// than a share, it need not have done so for long.
-    fn make_way(&mut self, limits: &Limits, share: usize, may_go: impl Fn(&Peer) -> bool) -> bool {
-        let counts = self.counts();
-        let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
+    fn make_way(&mut self, limits: &Limits, counts: &Counts, share: usize, may_go: impl Fn(&Peer) -> bool) -> bool {
         let keeps_waiting = |peer: &Peer| {
             let patience = match peer.is_busy() {
-                _ if weight(peer) > share => limits.silent / 4,
+                _ if counts.of(peer.client) > share => limits.silent / 4,
                 true => limits.stalled,
                 false => limits.silent,
             };
             peer.waiting() >= patience
         };
-        self.evict(|peer| keeps_waiting(peer) && may_go(peer), weight)
+        self.evict(|peer| keeps_waiting(peer) && may_go(peer), |peer| counts.of(peer.client))
     }
 
     /// Ends a connection of a client that has more than a share, of the one that has most: also one that goes on.
-    fn take_from_the_rich(&mut self, share: usize) -> bool {
-        let counts = self.counts();
-        let weight = |peer: &Peer| counts.get(&peer.client).copied().unwrap_or(0);
-        self.evict(|peer| !peer.is_surplus && !peer.is_proxy && weight(peer) > share, weight)
+    fn take_from_the_rich(&mut self, counts: &Counts, share: usize) -> bool {
+        let is_rich = |peer: &Peer| !peer.is_surplus && !peer.is_proxy && counts.of(peer.client) > share;
+        self.evict(is_rich, |peer| counts.of(peer.client))
     }
 }
 
@@ -106,6 +112,13 @@ impl Places {
         self.lock().evict(|peer| peer.waiting() >= waiting && may_go(peer), weight);
     }
 
+    /// Ends one, of any client, that keeps the registry waiting.
+    fn make_way(&self, limits: &Limits) -> bool {
+        let mut taken = self.lock();
+        let counts = taken.counts();
+        taken.make_way(limits, &counts, 0, |_| true)
+    }
+
     /// A place for a connection, or one among those that are told that there is none; nothing where there are too many
     /// of those.
     fn take(self: &Arc<Self>, client: Client, is_proxy: bool, limits: &Limits) -> Option<Place> {
@@ -113,21 +126,21 @@ impl Places {
         let has_place = |peer: &Peer| !peer.is_surplus;
         let own = |peer: &Peer| peer.client == client && has_place(peer);
         let counts = taken.counts();
-        let own_count = counts.get(&client).copied().unwrap_or(0);
+        let own_count = counts.of(client);
         // As many as the others may have that have some, and as are left for one who has none yet.
-        let others = counts.len() - usize::from(own_count > 0);
+        let others = counts.0.len() - usize::from(own_count > 0);
         let share = limits.connections.div_ceil(others + 2).min(limits.connections_per_client);
         let is_surplus = if own_count >= share && !is_proxy {
-            !taken.make_way(limits, share, own)
+            !taken.make_way(limits, &counts, share, own)
         } else {
             taken.count(has_place) >= limits.connections
-                && !taken.make_way(limits, share, has_place)
-                && !taken.take_from_the_rich(share)
+                && !taken.make_way(limits, &counts, share, has_place)
+                && !taken.take_from_the_rich(&counts, share)
         };
         if is_surplus && taken.count(|peer| peer.is_surplus) >= limits.refusals {
             // Who says nothing needs not be told that there is no place; who asks, and be it a probe, does.
             let is_silent = |peer: &Peer| peer.is_surplus && !peer.is_busy() && peer.waiting() >= limits.silent / 10;
-            if !taken.evict(is_silent, |peer| counts.get(&peer.client).copied().unwrap_or(0)) {
+            if !taken.evict(is_silent, |peer| counts.of(peer.client)) {
                 return None;
             }
         }
@@ -232,7 +245,7 @@ async fn accept(listener: &TcpListener, places: &Places, limits: &Limits) -> (Tc
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                if !places.lock().make_way(limits, 0, |_| true) {
+                if !places.make_way(limits) {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -77,11 +77,7 @@ impl Admission {
         if is_surplus && !is_probe {
             return Err(Failure::busy().header(CONNECTION, "close".to_owned()));
         }
-        let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let uri = request.uri();
-        let uri =
-            uri.path().len() + uri.query().map_or(0, str::len) + uri.authority().map_or(0, |one| one.as_str().len());
-        if headers + uri + request.method().as_str().len() > MAX_HEAD {
+        if head_len(request) > MAX_HEAD {
             let message = format!("a request's head has at most {MAX_HEAD} bytes");
             return Err(Failure::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::Unsupported, message));
         }
@@ -109,6 +105,14 @@ impl Admission {
         let site = headers.get("sec-fetch-site");
         site.is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
     }
+}
+
+/// How long a request's head is, in bytes, but for what stands between its parts.
+fn head_len(request: &Request) -> usize {
+    let (method, uri) = (request.method().as_str(), request.uri());
+    let uri = uri.path().len() + uri.query().map_or(0, str::len) + uri.authority().map_or(0, |one| one.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    method.len() + uri + headers.sum::<usize>()
 }
 
 /// The name under which a request reaches the registry, in lower case; none in HTTP/1.0, which need not say it.

@@ -122,25 +122,14 @@ impl Unfinished {
     pub fn sweep(&self, store: &Store, limits: &Limits) -> strongroom::Result<()> {
         let uploads = self.lock().uploads.clone();
         for (id, upload) in uploads.into_iter().filter(|(_, upload)| upload.begun.elapsed() > limits.begun) {
-            let gone = match store.repository(&upload.repository) {
-                Err(error) => Err(error),
-                Ok(repository) if upload.has_content => repository.upload_status(id).map(drop),
-                Ok(repository) => match repository.upload_status(id) {
-                    // Something came by a request that was cut off.
-                    Ok(status) if status.offset > 0 => {
-                        self.upload_continued(id);
-                        continue;
-                    }
-                    Ok(_) => repository.cancel_upload(id),
-                    Err(error) => Err(error),
-                },
-            };
-            match gone {
-                Err(Error::RepositoryNotFound { .. } | Error::UploadNotFound { .. }) => self.upload_ended(id),
-                Err(Error::UploadBusy { .. }) => {}
+            match give_up_if_empty(store, &upload, id) {
+                Ok(true) | Err(Error::RepositoryNotFound { .. } | Error::UploadNotFound { .. }) => {
+                    self.upload_ended(id)
+                }
+                // Something came by a request that was cut off.
+                Ok(false) if !upload.has_content => self.upload_continued(id),
+                Ok(false) | Err(Error::UploadBusy { .. }) => {}
                 Err(error) => return Err(error),
-                Ok(()) if upload.has_content => {}
-                Ok(()) => self.upload_ended(id),
             }
         }
         let repositories: Vec<RepositoryName> = self.lock().repositories.keys().cloned().collect();
@@ -151,6 +140,16 @@ impl Unfinished {
         }
         Ok(())
     }
+}
+
+/// Gives an upload up to which nothing came; says whether it did.
+fn give_up_if_empty(store: &Store, upload: &Upload, id: UploadId) -> strongroom::Result<bool> {
+    let repository = store.repository(&upload.repository)?;
+    let is_empty = repository.upload_status(id)?.offset == 0 && !upload.has_content;
+    if is_empty {
+        repository.cancel_upload(id)?;
+    }
+    Ok(is_empty)
 }
 
 fn too_many(what: &str) -> Failure {
