@@ -16,10 +16,11 @@ use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
 use crate::log::{ActiveLog, Body, LogHeader, Position, Times, frames};
-use crate::registry::{Document, Reference, RepositoryName, TagFilter, annotations};
-use crate::runs::{Footer, PageCache, Run, RunList, RunMeta};
+use crate::oci::document::{Document, annotations};
+use crate::oci::{Reference, RepositoryName, TagFilter};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
+use crate::tables::{Footer, PageCache, Run, RunList, RunMeta};
 use crate::vfs::{OpenMode, RealVfs, Vfs as _};
 
 /// A digest's text.
@@ -65,7 +66,7 @@ pub fn record(bytes: &[u8]) {
 /// A frame with its descriptor, table and content.
 pub fn frame(bytes: &[u8]) {
     let _ = Frame::read(bytes, None, 128);
-    let _ = crate::blob::unpack(bytes, 4 << 20);
+    let _ = crate::blobs::unpack(bytes, 4 << 20);
 }
 
 /// A segment's header, footer and trailer.

@@ -17,9 +17,9 @@ use crate::facts::{
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::op::Op;
 use crate::log::{ActiveLog, Body, LogHeader, Named, Position, Times};
-use crate::runs::{LogEntry, RunList, RunMeta, RunWriter};
+use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
-use crate::store::NOT_RANDOM;
+use crate::tables::{LogEntry, RunList, RunMeta, RunWriter};
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);

@@ -69,13 +69,14 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
 
-mod blob;
+mod blobs;
 mod check;
 mod clock;
 mod digest;
 mod envelope;
 mod error;
 mod facts;
+mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -89,14 +90,17 @@ mod names;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod nonces;
+mod oci;
+mod random;
 pub mod registry;
-mod runs;
 mod sealed;
 mod segment;
 mod store;
 mod sync;
+mod tables;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod transaction;
 pub mod vfs;
 mod wire;
 
@@ -110,7 +114,10 @@ struct Readme;
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
 
-pub use blob::{Blob, BlobReader};
+pub use blobs::content::{Blobs, Expect, Stat};
+pub use blobs::pins::{Pin, PinOptions};
+pub use blobs::uploads::UploadStatus;
+pub use blobs::{Blob, BlobReader};
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
@@ -119,6 +126,5 @@ pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use sealed::ReadMode;
 pub use store::{
-    Blobs, Compression, DataKeyInfo, DomainInfo, Durability, Expect, GoOn, Maintenance, Options, Pin, PinOptions,
-    Rewriting, Stat, Store, UploadStatus, Usage,
+    Compression, DataKeyInfo, DomainInfo, Durability, GoOn, Maintenance, Options, Rewriting, Store, Usage,
 };

@@ -8,8 +8,8 @@ use crate::check::scrub::Scrubber;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact};
-use crate::registry::find;
-use crate::store::view::{Snapshot, decoded};
+use crate::tables::view::{Snapshot, decoded};
+use crate::transaction::find;
 
 /// The damaged blobs, by their keys: their numbers in the report.
 type Damaged = HashMap<Key, usize>;

@@ -1,19 +1,19 @@
 //! Reading content, segments and runs again: from the disk, by position, whatever was verified before.
 
-use crate::blob::Blob;
+use crate::blobs::Blob;
+use crate::blobs::content::digest_in;
 use crate::check::finding::Finding;
 use crate::check::{Halt, Step};
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Key, SegmentKind};
 use crate::log::replay::{Extent, Replay};
-use crate::runs::{PageCache, Run, RunMeta};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::Inner;
-use crate::store::content::digest_in;
-use crate::store::view::{Lookup, Snapshot};
 use crate::sync::lock;
+use crate::tables::view::{Lookup, Snapshot};
+use crate::tables::{PageCache, Run, RunMeta};
 
 /// A blob that was read again.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use crate::facts::{
 };
 use crate::id::FileId;
 use crate::log::Op;
-use crate::registry::changes::set_link;
-use crate::registry::find;
-use crate::store::request::{Apply, Facts};
-use crate::store::view::Lookup;
+use crate::tables::view::Lookup;
+use crate::transaction::find;
+use crate::transaction::registry::set_link;
+use crate::transaction::{Apply, Facts};
 
 /// Mends what is wrong, each if it still is.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! # How damage heals
 //! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so whoever
 //! has the content pushes it again; and a push of it, which otherwise would find it there, brings the content to a new
-//! place, in a commit that keeps who holds it and takes the flag away ([`Facts::put`](crate::store::request::Facts)).
+//! place, in a commit that keeps who holds it and takes the flag away ([`Facts::put`](crate::transaction::Facts)).
 //! Readers meet the damage as before: it never becomes "not found".
 //!
 //! # Invariants kept here

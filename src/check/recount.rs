@@ -13,7 +13,7 @@ use crate::check::{Step, repositories};
 use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact, SegmentKind};
 use crate::id::FileId;
 use crate::store::Inner;
-use crate::store::view::{Lookup, Snapshot, decoded};
+use crate::tables::view::{Lookup, Snapshot, decoded};
 
 /// So many blobs are counted in a pass, if their keys are spread evenly: 40 MiB.
 const BLOBS_A_PASS: u64 = if cfg!(test) { 64 } else { 1 << 20 };

@@ -25,8 +25,8 @@ use crate::check::wrong::Wrong;
 use crate::check::{Halt, Step, is_done};
 use crate::error::{Error, Result};
 use crate::id::DomainId;
-use crate::store::request::Request;
 use crate::store::{GoOn, Inner, Store};
+use crate::transaction::Request;
 
 /// So many facts are mended in one commit.
 const AT_ONCE: usize = 256;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::check::finding::{Finding, MOST_LISTED, note};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::registry::{RepositoryName, Tag};
+use crate::oci::{RepositoryName, Tag};
 
 /// How [`Store::scrub`](crate::Store::scrub) goes about it.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use crate::check::recount::{Holds, Listener, check_listed};
 use crate::check::wrong::{Wrong, unknown};
 use crate::facts::{Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact};
 use crate::id::RepositoryId;
-use crate::registry::find;
-use crate::store::view::{Snapshot, decoded};
+use crate::tables::view::{Snapshot, decoded};
+use crate::transaction::find;
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
 /// of those. What is left of deleted repositories is not in order otherwise.

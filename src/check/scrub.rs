@@ -18,10 +18,10 @@ use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Place, ProgressFact, successor};
 use crate::id::DomainId;
 use crate::log::Op;
-use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{GoOn, Inner, Store};
 use crate::sync::lock;
+use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::transaction::{Apply, Facts, Request};
 
 /// Where it stands is written after so many bytes, or so much time.
 const SAVE_BYTES: u64 = 1 << 30;

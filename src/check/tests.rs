@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::blobs::pins::PinOptions;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -13,9 +14,9 @@ use crate::facts::{
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::log::Op;
 use crate::registry::{PutManifest, Repository, RepositorySettings};
-use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::Lookup;
-use crate::store::{GoOn, Maintenance, Options, PinOptions, Store};
+use crate::store::{GoOn, Maintenance, Options, Store};
+use crate::tables::view::Lookup;
+use crate::transaction::{Apply, Facts, Request};
 use crate::vfs::{SimVfs, Vfs as _};
 
 const DOMAIN: DomainId = DomainId::DEFAULT;

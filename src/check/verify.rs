@@ -7,8 +7,8 @@ use crate::check::wrong::Wrong;
 use crate::check::{Step, is_done};
 use crate::error::Result;
 use crate::facts::{BlobFact, Family};
-use crate::store::view::{Snapshot, decoded};
 use crate::store::{Inner, Store};
+use crate::tables::view::{Snapshot, decoded};
 
 /// What [`Store::verify`] found.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@
 use super::{KeyNumber, Keyring};
 use crate::error::Result;
 use crate::id::{DomainId, FileId, StoreId};
-use crate::store::random;
+use crate::random::random;
 use crate::wire::{Fields, PutFields, crc32c};
 
 const VERSION: u32 = 1;

@@ -20,7 +20,7 @@ use super::{Domain, DomainState, KeyNumber, Keyring, Nonce, Purpose, Suite, TAG_
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::{KeyError, KeyProvider};
-use crate::store::random;
+use crate::random::random;
 use crate::wire::{Fields, PutFields};
 
 const VERSION: u16 = 1;

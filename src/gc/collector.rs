@@ -9,10 +9,10 @@ use crate::facts::{Idle, IdleKind, Key, Value};
 use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::gc::plan::Plan;
 use crate::id::{DomainId, FileId};
-use crate::store::request::{Context, Facts, Outcome, Request, resolve};
-use crate::store::view::{Snapshot, decoded};
 use crate::store::{GoOn, Inner};
 use crate::sync::lock;
+use crate::tables::view::{Snapshot, decoded};
+use crate::transaction::{Context, Facts, Outcome, Request, resolve};
 
 /// What keeps a collection from going on.
 #[derive(Debug)]

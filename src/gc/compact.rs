@@ -11,12 +11,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use crate::blob::Blob;
+use crate::blobs::Blob;
 use crate::clock::Pace;
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Place};
+use crate::files::Space;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
@@ -24,10 +25,9 @@ use crate::id::{DomainId, FileId};
 use crate::log::{Op, frames};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
 use crate::store::Inner;
-use crate::store::files::Space;
-use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::{Lookup, decoded};
 use crate::sync::lock;
+use crate::tables::view::{Lookup, decoded};
+use crate::transaction::{Apply, Facts, Request};
 
 /// So many blobs change their places in one commit: others wait for it.
 const AT_ONCE: usize = 256;

@@ -34,10 +34,10 @@
 //! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and
 //! opens the file after it, finds it missing, and looks again (`Inner::get`).
 //!
-//! [`Facts::hold`]: crate::store::request::Facts::hold
-//! [`Facts::release_key`]: crate::store::request::Facts::release_key
-//! [`Facts::change`]: crate::store::request::Facts::change
-//! [`Facts::put_elsewhere`]: crate::store::request::Facts::put_elsewhere
+//! [`Facts::hold`]: crate::transaction::Facts::hold
+//! [`Facts::release_key`]: crate::transaction::Facts::release_key
+//! [`Facts::change`]: crate::transaction::Facts::change
+//! [`Facts::put_elsewhere`]: crate::transaction::Facts::put_elsewhere
 
 mod background;
 mod collector;

@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::facts::{SegmentFact, SegmentKind};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
-use crate::store::view::decoded;
 use crate::sync::lock;
+use crate::tables::view::decoded;
 
 /// So many small files of a domain become one.
 const MERGED: usize = 8;

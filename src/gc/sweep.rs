@@ -9,13 +9,13 @@ use std::collections::{HashMap, HashSet};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact};
+use crate::files::Space;
 use crate::gc::collector::{Collector, Step};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::{Named, Op};
-use crate::registry::changes::{Expire, ExpireRepository};
-use crate::store::files::Space;
-use crate::store::request::{Apply, Facts, Request};
-use crate::store::view::{Lookup, Snapshot};
+use crate::tables::view::{Lookup, Snapshot};
+use crate::transaction::registry::{Expire, ExpireRepository};
+use crate::transaction::{Apply, Facts, Request};
 
 /// Condemns blobs.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //!                    capacity u64 | key u32 | reserved (0) 4 | salt 32 | zeros | crc u32 at 508
 //! ```
 //!
-//! A file gets its whole capacity and its header, and both are synced, before the [list](crate::runs) names it, so a
+//! A file gets its whole capacity and its header, and both are synced, before the [list](crate::tables) names it, so a
 //! listed file without a valid header or shorter than its capacity is damaged, never torn.
 //!
 //! `key` is the number of the default domain's key under which records have their checks; 0 without encryption. Each

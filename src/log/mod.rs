@@ -5,6 +5,7 @@
 //! records, and goes on as the segment of the frames that rode in it. [`replay`] reads one back after a restart and
 //! tells what a power cut tore from what is damaged.
 
+pub(crate) mod commit;
 pub(crate) mod file;
 mod frames;
 pub(crate) mod op;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use crate::envelope::{Cipher, KeyNumber, Keyring, Keys, Nonce, Purpose};
 use crate::id::{DomainId, FileId};
 use crate::names::Failed;
-use crate::store::random;
+use crate::random::random;
 use crate::sync::lock;
 use crate::wire::{Fields, PutFields};
 

@@ -28,7 +28,7 @@ use crate::envelope::Keys;
 use crate::id::DomainId;
 use crate::names::seal::Seal;
 use crate::names::{Backend, Change, Changes, Failed, PREFIX_LEN};
-use crate::store::random;
+use crate::random::random;
 use crate::sync::lock;
 use crate::wire::{Fields, PutFields};
 

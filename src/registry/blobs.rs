@@ -2,17 +2,19 @@
 
 use std::io::Read;
 
-use crate::blob::Blob;
+use crate::blobs::Blob;
+use crate::blobs::content::{Destination, Expect};
+use crate::blobs::uploads::UploadStatus;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix, RepositoryFact};
 use crate::id::{DomainId, RepositoryId, UploadId};
-use crate::registry::changes::{Exists, Link, Touch, Unlink};
-use crate::registry::{Repository, RepositoryName, find};
-use crate::store::content::{Destination, Expect};
-use crate::store::request::Then;
-use crate::store::uploads::UploadStatus;
-use crate::store::view::{Lookup, decoded};
+use crate::oci::RepositoryName;
+use crate::registry::Repository;
+use crate::tables::view::{Lookup, decoded};
+use crate::transaction::Then;
+use crate::transaction::find;
+use crate::transaction::registry::{Exists, Link, Touch, Unlink};
 
 /// What is known of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

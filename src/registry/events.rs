@@ -8,10 +8,10 @@ use crate::error::{Damage, Error, Result};
 use crate::id::{FileId, Lsn};
 use crate::log::replay::{Extent, Replay};
 use crate::log::{Named, Op};
-use crate::registry::{RepositoryName, Tag};
-use crate::runs::LogEntry;
+use crate::oci::{RepositoryName, Tag};
 use crate::store::{Inner, Store};
 use crate::sync::{lock, read};
+use crate::tables::LogEntry;
 
 /// Something that happened to a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]

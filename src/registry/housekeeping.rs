@@ -10,10 +10,10 @@ use crate::facts::{Family, Key, Prefix};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::registry::Repository;
-use crate::registry::changes::{NotePulls, Purge};
 use crate::store::Inner;
-use crate::store::request::Request;
 use crate::sync::lock;
+use crate::transaction::Request;
+use crate::transaction::registry::{NotePulls, Purge};
 
 /// So many pulls are held in memory at most before they are noted durably.
 const PULLS_HELD: usize = 4096;

@@ -4,34 +4,24 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::blob::frame_for;
+use crate::blobs::content::Expect;
+use crate::blobs::frame_for;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact};
-use crate::registry::document::{Document, check_media_type};
-use crate::registry::json::MAX_REFERENCES;
-use crate::registry::{Reference, Repository, Tag, changes, find};
-use crate::store::content::Expect;
-use crate::store::request::Request;
-use crate::store::view::{Lookup, Snapshot, decoded};
+use crate::oci::document::{Document, check_media_type};
+use crate::oci::json::MAX_REFERENCES;
+use crate::oci::{ExpectTag, Reference, Tag};
+use crate::registry::Repository;
+use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::transaction::Request;
+use crate::transaction::{find, registry as changes};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
 const MAX_MANIFEST: usize = 4 << 20;
 
 /// The most tags that one push sets, and the most references that one call deletes.
 const MAX_AT_ONCE: usize = 1000;
-
-/// What a tag has to name for it to be moved: compare-and-set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExpectTag {
-    /// Whatever it names, or nothing.
-    #[default]
-    Any,
-    /// Nothing: the tag must not exist.
-    Absent,
-    /// This manifest.
-    Is(Digest),
-}
 
 /// How a manifest is pushed.
 ///

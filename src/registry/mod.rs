@@ -56,29 +56,22 @@
 //! content that is stored already takes its whole content, and an upload's id is worth nothing in another repository.
 
 mod blobs;
-pub(crate) mod changes;
-mod document;
 mod events;
-pub(crate) mod find;
 mod housekeeping;
-mod json;
 mod manifests;
-mod name;
 mod referrers;
 mod repository;
-mod settings;
 mod tags;
 
+pub use crate::oci::{
+    ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter, TagMutability,
+};
 pub use blobs::BlobInfo;
 pub use events::{Event, EventKind, Events};
-pub use manifests::{ExpectTag, Manifest, ManifestInfo, Pushed, PutManifest};
-pub use name::{Reference, RepositoryName, Tag, TagFilter};
+pub use manifests::{Manifest, ManifestInfo, Pushed, PutManifest};
 pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};
-pub use settings::{RepositoryInfo, RepositorySettings, TagMutability};
 pub use tags::TagInfo;
 
-#[cfg(feature = "fuzzing")]
-pub(crate) use document::{Document, annotations};
 pub(crate) use events::EventPositions;
 pub(crate) use housekeeping::Chores;

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
-use crate::registry::document::annotations;
-use crate::registry::{Repository, find};
-use crate::store::view::{Snapshot, decoded};
+use crate::oci::document::annotations;
+use crate::registry::Repository;
+use crate::tables::view::{Snapshot, decoded};
+use crate::transaction::find;
 
 /// A manifest that refers to a subject: what its descriptor says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@ use crate::facts::{Family, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::log::Named;
 use crate::names::{NameKind, first_names};
-use crate::registry::changes::{Create, Delete, Exists, Keep, Set};
-use crate::registry::{RepositoryInfo, RepositoryName, RepositorySettings, find};
-use crate::store::request::{Apply, Outcome, Request};
-use crate::store::view::{Snapshot, decoded};
+use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
 use crate::store::{Inner, Store};
+use crate::tables::view::{Snapshot, decoded};
+use crate::transaction::find;
+use crate::transaction::registry::{Create, Delete, Exists, Keep, Set};
+use crate::transaction::{Apply, Outcome, Request};
 
 /// Whether a repository may be deleted that holds manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

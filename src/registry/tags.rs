@@ -5,9 +5,11 @@ use crate::error::{Error, Result};
 use crate::facts::{Family, Prefix, TagFact};
 use crate::id::RepositoryId;
 use crate::names::{NameKind, first_names, tag_name};
-use crate::registry::changes::SetTag;
-use crate::registry::{ExpectTag, Reference, Repository, Tag, find};
-use crate::store::view::decoded;
+use crate::oci::{ExpectTag, Reference, Tag};
+use crate::registry::Repository;
+use crate::tables::view::decoded;
+use crate::transaction::find;
+use crate::transaction::registry::SetTag;
 
 /// What a tag names.
 #[derive(Clone, Debug, PartialEq, Eq)]

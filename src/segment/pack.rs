@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId};
+use crate::random::random;
 use crate::segment::frame::{DESCRIPTOR_LEN, Descriptor, Frame};
 use crate::segment::writer::{FooterEntry, MAGIC, SEGMENT_FRAME_OFFSET, encode_footer, write};
-use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{PutFields, len64};
 

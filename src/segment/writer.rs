@@ -11,11 +11,11 @@ use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpo
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Codec, put_digest, take_digest};
 use crate::id::{DomainId, FileId};
+use crate::random::random;
 use crate::segment::frame::{
     BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, entry_len, frame_len,
     open_block, put_entry,
 };
-use crate::store::random;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, RunningCrc, crc32c, len64};
 

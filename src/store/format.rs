@@ -16,10 +16,10 @@ use std::path::Path;
 
 use crate::envelope::{Keyring, Table};
 use crate::error::{Damage, Error, Result};
+use crate::files::layout::Layout;
+use crate::files::{open_dir, remove_if_there};
 use crate::id::StoreId;
 use crate::keys::KeyProvider;
-use crate::store::files::{open_dir, remove_if_there};
-use crate::store::layout::Layout;
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c};
 

@@ -19,16 +19,16 @@ use std::sync::Arc;
 
 use crate::envelope::{Domain, DomainState, Keyring};
 use crate::error::{Error, Result};
+use crate::files::layout::parse_id;
+use crate::files::{Space, remove_if_there};
 use crate::id::{DomainId, FileId};
 use crate::keys::{DomainName, KeyProvider};
 use crate::segment::parse_header;
-use crate::store::files::{Space, remove_if_there};
 use crate::store::format::{self, Old};
-use crate::store::layout::parse_id;
 use crate::store::rewrite::Began;
-use crate::store::view::View;
 use crate::store::{Inner, Store};
 use crate::sync::{lock, write};
+use crate::tables::view::View;
 use crate::vfs::OpenMode;
 
 /// What is known of a key domain.

@@ -3,24 +3,15 @@
 //! [`request`] decides what a commit does, [`commit`] makes it durable and visible, [`view`] is what readers see,
 //! [`maintenance`] turns facts into runs, [`open`] brings it all back after a restart or a crash.
 
-pub(crate) mod commit;
-pub(crate) mod content;
-pub(crate) mod files;
 pub(crate) mod format;
 mod keys;
-pub(crate) mod layout;
-mod maintenance;
 mod open;
 pub(crate) mod options;
-mod pins;
 mod probe;
-pub(crate) mod request;
 mod rewrite;
 #[cfg(test)]
 mod tests;
-pub(crate) mod uploads;
 mod usage;
-pub(crate) mod view;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,29 +19,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 
-pub use content::{Blobs, Expect, Stat};
 pub use keys::{DataKeyInfo, DomainInfo};
 pub use options::{Compression, Durability, Maintenance, Options};
-pub use pins::{Pin, PinOptions};
 pub use rewrite::{GoOn, Rewriting};
-pub use uploads::UploadStatus;
 pub use usage::Usage;
 
+use crate::blobs::uploads::Slots;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::files::{Files, Space, open_dir};
 use crate::gc;
 use crate::id::{FileId, Lsn, SessionId};
 use crate::keys::KeyProvider;
 use crate::log::Times;
+use crate::log::commit::{Queue, Tip};
 use crate::names::Names;
 use crate::registry::{Chores, EventPositions};
-use crate::runs::{LogEntry, RunList};
-use crate::store::commit::{Queue, Tip};
-use crate::store::files::{Files, Space, open_dir};
-use crate::store::maintenance::Signal;
-use crate::store::uploads::Slots;
-use crate::store::view::View;
 use crate::sync::{lock, read, write};
+use crate::tables::maintenance::Signal;
+use crate::tables::view::View;
+use crate::tables::{LogEntry, RunList};
 
 /// An open store.
 ///
@@ -301,22 +289,4 @@ impl Drop for Store {
     fn drop(&mut self) {
         let _ = self.shut(); // `close` is for who wants to know
     }
-}
-
-#[cfg(test)]
-thread_local! {
-    /// For formats that are to be compared byte for byte: what is drawn by this thread is always the same.
-    pub(crate) static NOT_RANDOM: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Random bytes from the operating system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    #[cfg(test)]
-    if NOT_RANDOM.get() {
-        return Ok([0x11; N]);
-    }
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::io("draw random bytes for", Path::new("ids"))(std::io::Error::other(error)))?;
-    Ok(bytes)
 }

@@ -23,27 +23,28 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use crate::envelope::{Keyring, Keys};
 use crate::error::{Damage, Error, Result};
-use crate::facts::memtable::Memtable;
 use crate::facts::{BlobFact, Fact, Family, Key, SegmentFact, SegmentKind, TagFact};
+use crate::files::layout::{Layout, parse_id, shard};
+use crate::files::{Files, Space, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::keys::KeyProvider;
+use crate::log::commit::{Tip, name_changes};
 use crate::log::record::{record_len, tag_len};
 use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, Op, Position, Times};
 use crate::names::{BootId, NameChange, NameKind, Names, Trust, tag_name};
+use crate::random::random;
 use crate::registry::Chores;
-use crate::runs::RunList;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
-use crate::store::commit::{Tip, name_changes};
-use crate::store::files::{Files, Space, open_dir, remove_if_there};
-use crate::store::layout::{Layout, parse_id, shard};
-use crate::store::maintenance::{self, Signal};
 use crate::store::options::{Maintenance, Options};
-use crate::store::request::{Context, Facts};
-use crate::store::view::{Lookup, Snapshot, View, decoded};
-use crate::store::{Inner, LockGuard, Store, format, random};
+use crate::store::{Inner, LockGuard, Store, format};
 use crate::sync::lock;
+use crate::tables::RunList;
+use crate::tables::maintenance::{self, Signal};
+use crate::tables::memtable::Memtable;
+use crate::tables::view::{Lookup, Snapshot, View, decoded};
+use crate::transaction::{Context, Facts};
 use crate::vfs::{OpenMode, Vfs};
 
 impl Store {

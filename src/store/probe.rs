@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use crate::error::{Damage, Error, Result};
-use crate::store::files::remove_if_there;
+use crate::files::remove_if_there;
 use crate::store::{Store, format};
 use crate::sync::lock;
 use crate::vfs::OpenMode;

@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
-use crate::blob::Blob;
+use crate::blobs::Blob;
 use crate::envelope::{KeyNumber, Keyring};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, SegmentFact};
+use crate::files::Space;
 use crate::id::{DomainId, FileId};
 use crate::segment::Frame;
-use crate::store::files::Space;
-use crate::store::request::Request;
-use crate::store::view::{Lookup, Snapshot, decoded};
 use crate::store::{Inner, Store};
 use crate::sync::lock;
+use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::transaction::Request;
 
 /// How far rewriting has come. See [`Store::rewrite`].
 #[derive(Clone, Debug, Default)]

@@ -4,20 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blobs::content::Destination;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
 use crate::facts::Family;
+use crate::files::Space;
 use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::keys::InPlain;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
-use crate::store::content::Destination;
-use crate::store::files::Space;
-use crate::store::request::{Request, Then};
-use crate::store::view::Lookup;
 use crate::store::{Inner, Maintenance, Options, Store};
 use crate::sync::lock;
+use crate::tables::view::Lookup;
+use crate::transaction::{Request, Then};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;

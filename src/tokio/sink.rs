@@ -24,11 +24,11 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::sync::PollSender;
 
+use crate::blobs::content::source_failed;
 use crate::error::{Error, Result};
 use crate::id::UploadId;
 use crate::registry::RepositoryName;
 use crate::store::Store;
-use crate::store::content::source_failed;
 use crate::tokio::{AsyncStore, PIECE, UploadWriter, joined, permit};
 
 /// How many pieces may wait for the reader: enough that neither side waits for the other's every step.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 
-use crate::blob::Blob;
+use crate::blobs::Blob;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::store::Store;

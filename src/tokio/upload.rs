@@ -16,10 +16,10 @@ use ::tokio::runtime::Handle;
 use ::tokio::sync::OwnedRwLockReadGuard;
 use bytes::Bytes;
 
+use crate::blobs::uploads::Appending;
 use crate::error::{Error, Result};
 use crate::id::UploadId;
 use crate::registry::RepositoryName;
-use crate::store::uploads::Appending;
 use crate::store::{Inner, Store};
 use crate::tokio::{AsyncStore, permit};
 

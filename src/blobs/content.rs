@@ -1,0 +1,559 @@
+//! Storing and reading blobs.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+
+use crate::blobs::{Blob, frame_for};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::envelope::Purpose;
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Family, Key, successor};
+use crate::id::{DomainId, FileId, RepositoryId};
+use crate::sealed::SealedFile;
+use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
+use crate::store::options::{Durability, Maintenance};
+use crate::store::{Inner, Store};
+use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::transaction::{Request, Then};
+
+/// How much of long content is hashed and written at a time.
+const PIECE: usize = 1 << 20;
+
+/// What the caller knows of content that is to be stored.
+///
+/// Made from a [`Digest`], which the content must then have, or from an [`Algorithm`], by which it is to be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The content has this digest.
+    Digest(Digest),
+    /// The content's digest is wanted by this algorithm.
+    Algorithm(Algorithm),
+}
+
+impl From<Digest> for Expect {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest)
+    }
+}
+
+impl From<&Digest> for Expect {
+    fn from(digest: &Digest) -> Self {
+        Self::Digest(*digest)
+    }
+}
+
+impl From<Algorithm> for Expect {
+    fn from(algorithm: Algorithm) -> Self {
+        Self::Algorithm(algorithm)
+    }
+}
+
+impl Expect {
+    pub(crate) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Digest(digest) => digest.algorithm(),
+            Self::Algorithm(algorithm) => algorithm,
+        }
+    }
+
+    /// Compares content's digest with the one expected.
+    pub(crate) fn check(self, found: Digest) -> Result<Digest> {
+        match self {
+            Self::Digest(expected) if expected != found => Err(Error::DigestMismatch { expected, found }),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// Where content goes: into the store, or into a repository of it.
+pub(crate) trait Destination: Sync {
+    /// The domain that the content belongs to from then on.
+    fn domain(&self) -> DomainId;
+
+    /// Whether the blob is there, undamaged, so that nothing has to be done, and notes that somebody relies on it. What
+    /// is visible is durable, except where the caller chose that it need not be.
+    fn claim(&self, digest: &Digest) -> Result<bool>;
+
+    /// Fails where it is not there any more.
+    fn exists(&self) -> Then;
+
+    /// What follows from a blob being stored.
+    fn then(&self, digest: &Digest) -> Then;
+
+    /// The repository whose uploads are meant, which is still there; none: those of the store.
+    fn repository(&self) -> Result<Option<RepositoryId>>;
+}
+
+impl Destination for Inner {
+    fn domain(&self) -> DomainId {
+        DomainId::DEFAULT
+    }
+
+    fn claim(&self, digest: &Digest) -> Result<bool> {
+        match self.snapshot().blob(digest)? {
+            Some(blob) if !blob.damaged => match self.touch(digest, &blob) {
+                Err(Error::BlobNotFound { .. }) => Ok(false),
+                other => other.map(|()| true),
+            },
+            _ => Ok(false),
+        }
+    }
+
+    fn exists(&self) -> Then {
+        None
+    }
+
+    fn then(&self, _: &Digest) -> Then {
+        None
+    }
+
+    fn repository(&self) -> Result<Option<RepositoryId>> {
+        Ok(None)
+    }
+}
+
+/// What the store knows of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stat {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub len: u64,
+    /// How many bytes its content takes on disk, without checksums.
+    pub stored_len: u64,
+    /// How many references hold it.
+    pub references: u32,
+    /// Whether its content is known to be damaged: who has it can bring it back by storing it again.
+    pub damaged: bool,
+}
+
+impl Stat {
+    fn new(digest: Digest, fact: &BlobFact) -> Self {
+        Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count, damaged: fact.damaged }
+    }
+}
+
+impl Store {
+    /// Stores content and returns its digest. Content that the store has already is not stored again.
+    ///
+    /// A blob that nothing refers to stays for at least [`Options::retention`](crate::Options::retention) after it was
+    /// stored or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect)
+    /// takes it. [Pin](Self::pin) it to say that it is needed.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let digest = store.put("content", Algorithm::Blake3)?;
+    /// store.put("content", digest)?;
+    /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
+    /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.put(content.as_ref(), expect.into(), &*self.inner)
+    }
+
+    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
+    /// content longer than [`Options::inline_max`](crate::Options::inline_max) streams into a file.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.put_reader(&mut reader, expect.into(), &*self.inner)
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is
+    /// gone or what is known of the blob is damaged.
+    pub fn get(&self, digest: &Digest) -> Result<Blob> {
+        self.inner.get(DomainId::DEFAULT, digest)
+    }
+
+    /// Whether the store has a blob. This promises nothing about the next moment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the facts that would tell are damaged.
+    pub fn exists(&self, digest: &Digest) -> Result<bool> {
+        self.inner.snapshot().has_blob(digest)
+    }
+
+    /// Whether the store has each of several blobs, all as of one moment.
+    ///
+    /// # Errors
+    /// As [`exists`](Self::exists).
+    pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
+        let snapshot = self.inner.snapshot();
+        digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
+    }
+
+    /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
+    /// [`Options::retention`](crate::Options::retention), also if nothing holds it. Content that is known to be damaged
+    /// can't be relied on.
+    ///
+    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it,
+    /// is damaged.
+    pub fn claim(&self, digest: &Digest) -> Result<Stat> {
+        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        self.inner.check_undamaged(&fact)?;
+        self.inner.touch(digest, &fact)?;
+        Ok(Stat::new(*digest, &fact))
+    }
+
+    /// What the store knows of a blob.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
+    pub fn stat(&self, digest: &Digest) -> Result<Stat> {
+        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        Ok(Stat::new(*digest, &fact))
+    }
+
+    /// Removes a blob that nothing refers to. Handles on it stay readable.
+    ///
+    /// A file of its own is removed at once; the place in a shared file is given back when that is compacted.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
+    pub fn remove(&self, digest: &Digest) -> Result<()> {
+        self.inner.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
+    }
+
+    /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
+    pub fn blobs(&self) -> Blobs<'_> {
+        Blobs {
+            inner: &self.inner,
+            snapshot: self.inner.snapshot(),
+            from: Some([0; 32]),
+            batch: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whether there is a blob with a digest.
+    fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let found = self.look(&Key::blob(self.domain, digest), BlobFact::algorithm_of)?;
+        Ok(found == Some(Some(digest.algorithm())))
+    }
+}
+
+impl Inner {
+    /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
+    fn touch(&self, digest: &Digest, blob: &BlobFact) -> Result<()> {
+        if !blob.is_stale(self.options.retention_time(), self.open_time()) {
+            return Ok(());
+        }
+        self.commit(DomainId::DEFAULT, Request::Touch(*digest)).map(drop)
+    }
+
+    /// Fails where a blob is known to be damaged.
+    pub(crate) fn check_undamaged(&self, blob: &BlobFact) -> Result<()> {
+        if !blob.damaged {
+            return Ok(());
+        }
+        let path = self.files.path(blob.place.file);
+        Err(Error::corrupt(&path, blob.place.offset, Damage::Known))
+    }
+
+    /// Stores content in memory.
+    pub(crate) fn put(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        if content.len() as u64 <= self.options.inline_max {
+            return self.put_small(content, expect, into);
+        }
+        self.put_large(content, None, expect, into)
+    }
+
+    /// Stores what a reader yields.
+    pub(crate) fn put_reader(&self, reader: &mut dyn Read, expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        let mut head = Vec::new();
+        let inline_max = self.options.inline_max;
+        reader.take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
+        if head.len() as u64 <= inline_max {
+            return self.put_small(&head, expect, into);
+        }
+        self.put_large(&head, Some(reader), expect, into)
+    }
+
+    /// Opens a blob of a domain.
+    pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
+        let mut before = None;
+        loop {
+            let snapshot = self.snapshot_of(domain);
+            let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            match self.files.get(&fact.place) {
+                Ok(file) => return Blob::new(*digest, fact, file, &self.files.keys.get(), domain),
+                // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
+                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
+                    before = Some(fact.place);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Stores content that rides in the log.
+    fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
+        let digest = expect.check(Digest::of(expect.algorithm(), content))?;
+        if !into.claim(&digest)? {
+            let frame = frame_for(digest, content, self.options.compression);
+            self.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
+        }
+        Ok(digest)
+    }
+
+    /// Stores content, first `head` and then what `rest` yields, in a segment of its own.
+    fn put_large(
+        &self,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+        into: &dyn Destination,
+    ) -> Result<Digest> {
+        if let Expect::Digest(digest) = expect
+            && into.claim(&digest)?
+        {
+            return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
+        }
+        self.store_segment(into.domain(), head, rest, expect, |descriptor, file| {
+            let then = into.then(&descriptor.digest);
+            Request::PutSegment { descriptor, file, then }
+        })
+    }
+
+    /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes
+    /// known. Where that does not need it, or fails, the segment is gone.
+    pub(crate) fn store_segment(
+        &self,
+        domain: DomainId,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+        request: impl FnOnce(Descriptor, FileId) -> Request,
+    ) -> Result<Digest> {
+        self.admit()?;
+        let file = self.files.new_id();
+        let stored = self.write_segment(file, domain, head, rest, expect).and_then(|descriptor| {
+            let existed = self.commit(domain, request(descriptor, file))?.existed;
+            Ok((descriptor.digest, existed))
+        });
+        match &stored {
+            Ok((_, true)) => self.files.discard(file),
+            Ok((_, false)) => self.publish(file)?,
+            Err(error) => self.files.give_up(file, error),
+        }
+        stored.map(|(digest, _)| digest)
+    }
+
+    /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.
+    fn write_segment(
+        &self,
+        id: FileId,
+        domain: DomainId,
+        head: &[u8],
+        rest: Option<&mut dyn Read>,
+        expect: Expect,
+    ) -> Result<Descriptor> {
+        let algorithm = expect.algorithm();
+        let (mut writer, digest) = match self.options.maintenance {
+            Maintenance::Inline => {
+                let mut writer = self.create_segment(id, domain)?;
+                let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
+                (writer, digest)
+            }
+            Maintenance::Thread => std::thread::scope(|scope| {
+                let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
+                let writing = scope.spawn(move || {
+                    let mut writer = self.create_segment(id, domain)?;
+                    receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
+                    Ok(writer)
+                });
+                // A send fails once the writer has: its own error is the one to report.
+                let hashed = hash(head, rest, algorithm, |piece| {
+                    let gone = || Error::Source { source: std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
+                    sender.send(piece).map_err(|_| gone())
+                });
+                drop(sender);
+                let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                Ok::<_, Error>((writer, hashed?))
+            })?,
+        };
+        let descriptor = writer.seal(expect.check(digest)?)?;
+        writer.sync().map_err(|error| self.poison(error))?;
+        Ok(descriptor)
+    }
+
+    /// Creates a segment's file for content of a domain, and makes its name durable.
+    pub(crate) fn create_segment(&self, id: FileId, domain: DomainId) -> Result<SegmentWriter> {
+        let files = &self.files;
+        let create = || SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain);
+        files.create_in_shard(&files.layout.segments(), id, create).map_err(|error| self.fail_stop(error))
+    }
+
+    /// A file of content has its fact, which is made durable if that was left open: openings after a crash look no more
+    /// whether a fact names the file.
+    pub(crate) fn publish(&self, id: FileId) -> Result<()> {
+        if self.options.durability == Durability::Relaxed {
+            self.sync()?;
+        }
+        self.files.published(id);
+        Ok(())
+    }
+}
+
+/// A piece of content on its way to the writer.
+enum Piece<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+impl std::ops::Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(piece) => piece,
+            Self::Owned(piece) => piece,
+        }
+    }
+}
+
+/// Hashes content piece by piece, after handing each piece on.
+fn hash<'a>(
+    head: &'a [u8],
+    rest: Option<&mut dyn Read>,
+    algorithm: Algorithm,
+    mut hand_on: impl FnMut(Piece<'a>) -> Result<()>,
+) -> Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    for piece in head.chunks(PIECE) {
+        hand_on(Piece::Borrowed(piece))?;
+        hasher.update(piece);
+    }
+    if let Some(rest) = rest {
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            rest.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed)?;
+            if piece.is_empty() {
+                break;
+            }
+            let piece = Bytes::from(piece);
+            hand_on(Piece::Owned(piece.clone()))?;
+            hasher.update(&piece);
+        }
+    }
+    Ok(hasher.finish())
+}
+
+pub(crate) fn source_failed(error: std::io::Error) -> Error {
+    Error::Source { source: std::sync::Arc::new(error) }
+}
+
+/// Walks through all blobs. See [`Store::blobs`].
+#[derive(Debug)]
+pub struct Blobs<'a> {
+    inner: &'a Inner,
+    snapshot: Snapshot,
+    /// The key from which the next batch begins; none after the last.
+    from: Option<[u8; 32]>,
+    batch: std::vec::IntoIter<Result<Stat>>,
+}
+
+impl Blobs<'_> {
+    /// Each batch begins with a look through all facts that no run has.
+    const BATCH: usize = 16 << 10;
+
+    fn next_batch(&mut self, from: [u8; 32]) -> Result<Vec<Result<Stat>>> {
+        let (mut batch, mut count) = (Vec::new(), 0);
+        let mut last = None;
+        for fact in self.snapshot.facts(Family::Blob, from)?.take(Self::BATCH) {
+            let (key, value) = fact?;
+            last = Some(key.bytes);
+            let stat = decoded(BlobFact::decode(value.as_bytes())).and_then(|fact| {
+                let digest = self.inner.digest_since(&key, &fact)?;
+                Ok(digest.map(|digest| Stat::new(digest, &fact)))
+            });
+            batch.extend(stat.transpose());
+            count += 1;
+        }
+        self.from = last.filter(|_| count == Self::BATCH).and_then(successor);
+        Ok(batch)
+    }
+}
+
+impl Iterator for Blobs<'_> {
+    type Item = Result<Stat>;
+
+    fn next(&mut self) -> Option<Result<Stat>> {
+        loop {
+            if let Some(stat) = self.batch.next() {
+                return Some(stat);
+            }
+            match self.from.take().map(|from| self.next_batch(from))? {
+                Ok(batch) => self.batch = batch.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only
+    /// a hash of the digest.
+    pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
+        match digest_in(key, fact)? {
+            Some(digest) => Ok(digest),
+            None => Ok(self.descriptor_in(&*self.files.get(&fact.place)?, key, fact)?.digest),
+        }
+    }
+
+    /// The digest of a blob that was there as of some snapshot, wherever it lies now. `None` where it is gone since,
+    /// and only its frame could tell.
+    pub(crate) fn digest_since(&self, key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
+        let mut fact = *fact;
+        loop {
+            let error = match self.digest_of(key, &fact) {
+                Err(error @ Error::Corrupt { damage: Damage::Missing, .. }) => error,
+                other => return other.map(Some),
+            };
+            match self.snapshot_of(key.domain).blob_by_key(key)? {
+                Some(now) if now.place != fact.place => fact = now,
+                Some(_) => return Err(error),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The descriptor of the frame that a blob lies in, in this file.
+    pub(crate) fn descriptor_in(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
+        let at = fact.place.offset - DESCRIPTOR_LEN;
+        let bytes = file.read(at, 128)?;
+        let keys = self.files.keys.get();
+        let envelope = file.envelope.as_ref();
+        let sealing =
+            envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));
+        let prefix = (fact.place.crc == 0).then_some(fact.place.offset); // in a log file
+        let descriptor = Descriptor::read(&bytes, sealing.as_ref(), prefix);
+        let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
+        descriptor.ok_or_else(|| Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
+    }
+}
+
+/// The digest of a blob, where its key is the digest.
+pub(crate) fn digest_in(key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
+    match fact.algorithm {
+        Algorithm::Sha512 => Ok(None),
+        algorithm => decoded(Digest::from_bytes(algorithm, &key.bytes)).map(Some),
+    }
+}

@@ -1,0 +1,447 @@
+//! A handle on a blob, and what can be read through it.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use memmap2::MmapMut;
+
+use zeroize::Zeroizing;
+
+use crate::blobs::unpack;
+use crate::digest::{Digest, Hasher};
+use crate::envelope::{Keyring, Purpose, Sealing};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Codec};
+use crate::id::DomainId;
+use crate::sealed::SealedFile;
+use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
+
+/// A handle on a blob.
+///
+/// It stays readable, with the same bytes, while the blob is removed or its segment is compacted away.
+///
+/// Content is stored in blocks of 4 KiB to 64 KiB with a checksum each. [`bytes`](Self::bytes), [`slice`](Self::slice)
+/// and [`reader`](Self::reader) verify each block that they touch, the first time it is touched, and hand out damage as
+/// [`Error::Corrupt`]. Where content is encrypted, each block is decrypted, and thereby verified, each time it is
+/// touched.
+#[derive(Clone)]
+pub struct Blob {
+    digest: Digest,
+    fact: BlobFact,
+    file: Arc<SealedFile>,
+    opening: Option<Arc<Opening>>,
+    /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of
+    /// another.
+    kept: OnceLock<Bytes>,
+}
+
+/// Which it is: its content is not for logs.
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob").field("digest", &self.digest).field("len", &self.fact.len).finish_non_exhaustive()
+    }
+}
+
+impl Blob {
+    /// A handle on the blob of a domain.
+    pub(crate) fn new(
+        digest: Digest,
+        fact: BlobFact,
+        file: Arc<SealedFile>,
+        keys: &Keyring,
+        domain: DomainId,
+    ) -> Result<Self> {
+        let opening = match fact.place.key {
+            0 if keys.accepts_plain => None,
+            0 => return Err(Error::corrupt(file.path(), fact.place.offset, Damage::NotSealed)),
+            _ => Some(Arc::new(Opening::new(&fact, &file, keys, domain)?)),
+        };
+        Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
+    }
+
+    /// The blob's digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The blob's length in bytes.
+    pub fn len(&self) -> u64 {
+        self.fact.len
+    }
+
+    /// Whether the blob is empty.
+    pub fn is_empty(&self) -> bool {
+        self.fact.len == 0
+    }
+
+    /// The whole content, verified.
+    ///
+    /// Where the content is mapped and not compressed, no byte is copied: the time goes into verifying blocks that were
+    /// not touched before.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the content is damaged, [`Error::Io`] where it can't be read.
+    pub fn bytes(&self) -> Result<Bytes> {
+        self.slice(0..self.len())
+    }
+
+    /// The whole content without verification, in constant time where it is mapped and neither compressed nor
+    /// encrypted.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or damaged and compressed
+    /// or encrypted.
+    pub fn bytes_unverified(&self) -> Result<Bytes> {
+        match self.fact.codec {
+            Codec::Plain if self.opening.is_none() => {
+                self.file.bytes_unverified(self.fact.place.offset, to_usize(self.fact.place.stored_len)?)
+            }
+            _ => self.bytes(),
+        }
+    }
+
+    /// A part of the content, verified. Only the blocks that it touches are read.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless the range lies within the blob; otherwise as [`bytes`](Self::bytes).
+    pub fn slice(&self, range: Range<u64>) -> Result<Bytes> {
+        self.check(&range)?;
+        let Range { start, end } = range;
+        match self.fact.codec {
+            _ if start == end => Ok(Bytes::new()),
+            Codec::Plain => self.stored(start, end),
+            Codec::Zstd => Ok(self.unpacked()?.slice(to_usize(start)?..to_usize(end)?)),
+        }
+    }
+
+    /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB,
+    /// one ahead: nothing where it is empty or mapped as it is; two pieces where it is copied or decrypted; the whole
+    /// content where it is compressed, which only content up to 4 MiB is.
+    pub fn memory(&self, range: &Range<u64>) -> u64 {
+        let pieces = range.end.saturating_sub(range.start).min(512 << 10);
+        match self.fact.codec {
+            _ if pieces == 0 => 0,
+            Codec::Zstd => self.len(),
+            Codec::Plain if self.opening.is_some() || !self.file.is_mapped() => pieces,
+            Codec::Plain => 0,
+        }
+    }
+
+    /// Fails unless a range lies within the blob.
+    pub(crate) fn check(&self, range: &Range<u64>) -> Result<()> {
+        let (&Range { start, end }, len) = (range, self.len());
+        if start <= end && end <= len { Ok(()) } else { Err(Error::OutOfRange { start, end, len }) }
+    }
+
+    /// Reads the content from the front, block by block, verified. Damage comes out as an [`io::Error`] that holds the
+    /// [`Error`].
+    pub fn reader(&self) -> BlobReader {
+        BlobReader { blob: self.clone(), position: 0, held: Bytes::new(), held_at: 0 }
+    }
+
+    /// Reads everything and compares it with the digest.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with [`Damage::Digest`] where the content is another, although its checksums hold; otherwise
+    /// as [`bytes`](Self::bytes).
+    pub fn verify(&self) -> Result<()> {
+        self.verify_by(|_| Ok(()))
+    }
+
+    /// [`verify`](Self::verify), which calls `step` with the length of each piece that it has read, and ends with its
+    /// error.
+    pub(crate) fn verify_by<E: From<Error>>(&self, mut step: impl FnMut(u64) -> Result<(), E>) -> Result<(), E> {
+        let mut hasher = Hasher::new(self.digest.algorithm());
+        let mut at = 0;
+        while at < self.len() {
+            let end = self.len().min(at + (1 << 20));
+            hasher.update(&self.slice(at..end)?);
+            step(end - at)?;
+            at = end;
+        }
+        if hasher.finish() == self.digest { Ok(()) } else { Err(self.corrupt(Damage::Digest).into()) }
+    }
+
+    /// The content as it is stored: perhaps compressed, not encrypted.
+    pub(crate) fn stored_content(&self) -> Result<Bytes> {
+        self.stored(0, self.fact.place.stored_len)
+    }
+
+    /// Damage to the content.
+    pub(crate) fn corrupt(&self, damage: Damage) -> Error {
+        Error::corrupt(self.file.path(), self.fact.place.offset, damage)
+    }
+
+    /// The verified bytes of stored content.
+    fn stored(&self, start: u64, end: u64) -> Result<Bytes> {
+        let place = &self.fact.place;
+        if start == end {
+            return Ok(Bytes::new());
+        }
+        if let Some(opening) = &self.opening {
+            return self.decrypted(opening, start, end);
+        }
+        let block_len = 1 << place.block_log2;
+        let count = blocks(place.stored_len, place.block_log2);
+        if count == 1 {
+            let whole = self.file.bytes(place.offset, to_usize(place.stored_len)?, place.crc)?;
+            return Ok(whole.slice(to_usize(start)?..to_usize(end)?));
+        }
+        let table_at = place.offset + table_offset(place.stored_len, 0);
+        let table = self.table(table_at, to_usize(4 * count)?)?;
+        let (first, last) = (start / block_len, (end - 1) / block_len);
+        let mut crcs = table.get(to_usize(4 * first)?..).unwrap_or_default().chunks_exact(4);
+        let mut copied = Vec::new();
+        if !self.file.is_mapped() {
+            copied.reserve_exact(to_usize(end - start)?);
+        }
+        for number in first..=last {
+            let crc = crcs.next().and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
+            let crc = crc.ok_or_else(|| Error::corrupt(self.file.path(), table_at, Damage::Truncated))?;
+            let at = number * block_len;
+            let len = block_len.min(place.stored_len - at);
+            let block = self.file.block(place.offset + at, to_usize(len)?, crc)?;
+            if !self.file.is_mapped() {
+                let from = to_usize(start.saturating_sub(at))?;
+                let to = to_usize((end - at).min(len))?;
+                copied.extend_from_slice(block.get(from..to).unwrap_or_default());
+            }
+        }
+        if self.file.is_mapped() {
+            return self.file.bytes_unverified(place.offset + start, to_usize(end - start)?);
+        }
+        Ok(copied.into())
+    }
+
+    /// The bytes of encrypted content. Only the blocks are decrypted that the range touches.
+    fn decrypted(&self, opening: &Opening, start: u64, end: u64) -> Result<Bytes> {
+        let place = &self.fact.place;
+        let block_len = 1 << place.block_log2;
+        let (first, last) = (start / block_len, (end - 1) / block_len);
+        let from = first * block_len;
+        let until = ((last + 1) * block_len).min(place.stored_len);
+        if blocks(place.stored_len, place.block_log2) == 1 {
+            let content = self.decrypt_small(opening)?;
+            return Ok(content.slice(to_usize(start)?..to_usize(end)?));
+        }
+        let table = self.sealed_table(opening, first, last)?;
+        let mut out = Buffer::new(to_usize(until - from)?);
+        for (index, number) in (first..=last).enumerate() {
+            let at = place.offset + number * block_len;
+            let len = block_len.min(place.stored_len - number * block_len);
+            let block = out.append(&self.file, at, to_usize(len)?)?;
+            let opened = open_block(&opening.sealing, entry(&table, index), number, opening.prefix, block);
+            opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
+            self.file.mark(at, to_usize(len)?);
+        }
+        Ok(out.into_bytes().slice(to_usize(start - from)?..to_usize(end - from)?))
+    }
+
+    /// Decrypts content of one block, which is read together with what stands behind it.
+    fn decrypt_small(&self, opening: &Opening) -> Result<Bytes> {
+        let place = &self.fact.place;
+        let table_at = to_usize(table_offset(place.stored_len, place.key))?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(table_at + to_usize(entry_len(place.key))?, 0);
+            self.file.copy_to(place.offset, scratch)?;
+            let (content, table) = scratch.split_at(table_at);
+            let is_expected = opening.check.as_ref().is_none_or(|check| table_check(check, table) == place.crc);
+            let stored = content.get(..to_usize(place.stored_len)?).filter(|_| is_expected);
+            let opened = stored.and_then(|stored| {
+                let mut out = stored.to_vec();
+                open_block(&opening.sealing, table, 0, opening.prefix, &mut out).map(|()| out)
+            });
+            let out = opened.ok_or_else(|| self.corrupt(Damage::Seal))?;
+            self.file.mark(place.offset, scratch.len());
+            Ok(out.into())
+        })
+    }
+
+    /// The table's entries for these blocks. That of a segment is verified as a whole, and kept.
+    fn sealed_table(&self, opening: &Opening, first: u64, last: u64) -> Result<Bytes> {
+        let place = &self.fact.place;
+        let (entry, at) = (entry_len(place.key), place.offset + table_offset(place.stored_len, place.key));
+        let range = to_usize(first * entry)?..to_usize((last + 1) * entry)?;
+        let Some(check) = &opening.check else {
+            return self.file.read(at + first * entry, range.len()).map(Bytes::from);
+        };
+        if let Some(table) = self.kept.get().filter(|_| self.fact.codec == Codec::Plain) {
+            return Ok(table.slice(range));
+        }
+        let len = to_usize(entry * blocks(place.stored_len, place.block_log2))?;
+        let table = Bytes::from(self.file.read(at, len)?);
+        if table_check(check, &table) != place.crc {
+            return Err(Error::corrupt(self.file.path(), at, Damage::Seal));
+        }
+        let kept = if self.fact.codec == Codec::Plain { self.kept.get_or_init(|| table).clone() } else { table };
+        Ok(kept.slice(range))
+    }
+
+    /// The verified table of block checksums.
+    fn table(&self, at: u64, len: usize) -> Result<Bytes> {
+        let keeps = self.fact.codec == Codec::Plain;
+        if keeps && let Some(table) = self.kept.get() {
+            return Ok(table.clone());
+        }
+        let table = self.file.bytes(at, len, self.fact.place.crc)?;
+        Ok(if keeps { self.kept.get_or_init(|| table).clone() } else { table })
+    }
+
+    /// The content of a compressed blob. Compressed content is at most 4 MiB long, so it is unpacked whole, once.
+    fn unpacked(&self) -> Result<Bytes> {
+        if let Some(content) = self.kept.get() {
+            return Ok(content.clone());
+        }
+        let damaged = || self.corrupt(Damage::Compression);
+        let packed = self.stored(0, self.fact.place.stored_len)?;
+        let len = usize::try_from(self.fact.len).ok().filter(|len| *len <= MAX_UNPACKED).ok_or_else(damaged)?;
+        let content: Bytes = unpack(&packed, len).ok_or_else(damaged)?.into();
+        Ok(self.kept.get_or_init(|| content).clone())
+    }
+}
+
+thread_local! {
+    /// Where small encrypted content is read to, with what it takes to decrypt it.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory that content is decrypted into.
+enum Buffer {
+    Small(Vec<u8>),
+    /// And how much of it is filled.
+    Large(MmapMut, usize),
+}
+
+impl Buffer {
+    /// From this length on huge pages are asked for: to fault the others in, one by one, takes several times as long as
+    /// to decrypt.
+    const LARGE: usize = 4 << 20;
+
+    fn new(len: usize) -> Self {
+        if len >= Self::LARGE
+            && let Ok(map) = MmapMut::map_anon(len)
+        {
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage); // only slower without
+            return Self::Large(map, 0);
+        }
+        Self::Small(Vec::with_capacity(len))
+    }
+
+    /// Copies bytes of a file behind what is there.
+    fn append(&mut self, file: &SealedFile, offset: u64, len: usize) -> Result<&mut [u8]> {
+        match self {
+            Self::Small(bytes) => {
+                let filled = bytes.len();
+                file.append_to(offset, len, bytes)?;
+                Ok(bytes.get_mut(filled..).unwrap_or_default())
+            }
+            Self::Large(map, filled) => {
+                let block = map.get_mut(*filled..*filled + len).unwrap_or_default();
+                *filled += len;
+                file.copy_to(offset, block)?;
+                Ok(block)
+            }
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Small(bytes) => bytes.into(),
+            Self::Large(map, _) => Bytes::from_owner(map),
+        }
+    }
+}
+
+/// How a blob's content is decrypted.
+struct Opening {
+    sealing: Sealing,
+    /// The key for the check of the table, where there is one: in a segment.
+    check: Option<Zeroizing<[u8; 32]>>,
+    /// The prefix of its nonces, where that is known: in a log file.
+    prefix: Option<u64>,
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.sealing.fmt(f)
+    }
+}
+
+impl Opening {
+    fn new(fact: &BlobFact, file: &SealedFile, keys: &Keyring, domain: DomainId) -> Result<Self> {
+        let key = fact.place.key;
+        let unknown = || Error::corrupt(file.path(), fact.place.offset, Damage::Invalid("key number"));
+        let envelope = file.envelope.as_ref().ok_or_else(unknown)?;
+        let sealing = envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
+        let has_check = fact.place.crc != 0;
+        let check_key = || envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown);
+        let check = has_check.then(check_key).transpose()?;
+        let prefix = (!has_check).then_some(fact.place.offset);
+        Ok(Self { sealing, check, prefix })
+    }
+}
+
+/// The longest content that is ever compressed, in bytes.
+const MAX_UNPACKED: usize = 4 << 20;
+
+fn to_usize(n: u64) -> Result<usize> {
+    usize::try_from(n).map_err(|_| Error::TooLarge { what: "content in memory", limit: usize::MAX as u64, found: n })
+}
+
+/// Reads a blob from any position, verified block by block. See [`Blob::reader`].
+#[derive(Clone)]
+pub struct BlobReader {
+    blob: Blob,
+    position: u64,
+    /// The block read last, and where it begins.
+    held: Bytes,
+    held_at: u64,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobReader").field("blob", &self.blob).field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl BlobReader {
+    /// How much is read at a time: the largest block.
+    const STEP: u64 = 64 << 10;
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.position >= self.blob.len() || buf.is_empty() {
+            return Ok(0);
+        }
+        if self.position < self.held_at || self.position >= self.held_at + self.held.len() as u64 {
+            self.held_at = self.position - self.position % Self::STEP;
+            let end = self.blob.len().min(self.held_at + Self::STEP);
+            self.held = self.blob.slice(self.held_at..end).map_err(io::Error::other)?;
+        }
+        let from = usize::try_from(self.position - self.held_at).unwrap_or(usize::MAX);
+        let rest = self.held.get(from..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for BlobReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.blob.len().checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}

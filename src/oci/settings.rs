@@ -1,0 +1,133 @@
+//! What is set for a repository.
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::RepositoryFact;
+use crate::id::{DomainId, RepositoryId};
+use crate::keys::DomainName;
+use crate::oci::{RepositoryName, Tag, TagFilter};
+
+/// The most exclusions a repository has, as in Amazon ECR.
+pub(crate) const MAX_EXCLUSIONS: usize = 5;
+
+/// Whether a tag, once it names a manifest, may be moved to another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TagMutability {
+    /// It may.
+    #[default]
+    Mutable,
+    /// It may not. (It can be deleted, as in Amazon ECR, and then set again.)
+    Immutable,
+}
+
+/// What a tag has to name for it to be moved: compare-and-set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpectTag {
+    /// Whatever it names, or nothing.
+    #[default]
+    Any,
+    /// Nothing: the tag must not exist.
+    Absent,
+    /// This manifest.
+    Is(Digest),
+}
+
+/// What is set for a repository.
+///
+/// ```
+/// use strongroom::registry::{RepositorySettings, TagMutability};
+///
+/// // Releases stay as they are; what is being worked on moves.
+/// let settings = RepositorySettings::new().mutability(TagMutability::Immutable).exclusions(["latest".parse()?, "dev-*".parse()?])?;
+/// assert!(settings.is_immutable(&"v1".parse()?));
+/// assert!(!settings.is_immutable(&"dev-7".parse()?));
+/// # Ok::<(), strongroom::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct RepositorySettings {
+    mutability: TagMutability,
+    exclusions: Vec<TagFilter>,
+    domain: Option<DomainName>,
+}
+
+impl RepositorySettings {
+    /// All tags may be moved; all is in the default key domain.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether tags may be moved.
+    pub fn mutability(mut self, mutability: TagMutability) -> Self {
+        self.mutability = mutability;
+        self
+    }
+
+    /// The tags for which the opposite holds: those that match one of these, of which there are at most five.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for more.
+    pub fn exclusions(mut self, exclusions: impl Into<Vec<TagFilter>>) -> Result<Self> {
+        self.exclusions = exclusions.into();
+        Error::check_limit("the number of tag filters", self.exclusions.len(), MAX_EXCLUSIONS)?;
+        Ok(self)
+    }
+
+    /// The [key domain](crate::Store::create_domain) that all of the repository is in. It is chosen when the repository
+    /// is created, and stays what it is when settings are changed.
+    pub fn domain(mut self, domain: DomainName) -> Self {
+        self.domain = Some(domain);
+        self
+    }
+
+    /// The key domain; none: the default one.
+    pub fn get_domain(&self) -> Option<&DomainName> {
+        self.domain.as_ref()
+    }
+
+    /// Whether tags may be moved, those excluded apart.
+    pub fn get_mutability(&self) -> TagMutability {
+        self.mutability
+    }
+
+    /// The tags for which the opposite holds.
+    pub fn get_exclusions(&self) -> &[TagFilter] {
+        &self.exclusions
+    }
+
+    /// Whether a tag may not be moved.
+    pub fn is_immutable(&self, tag: &Tag) -> bool {
+        let is_excluded = self.exclusions.iter().any(|filter| filter.matches(tag));
+        (self.mutability == TagMutability::Immutable) != is_excluded
+    }
+}
+
+/// What is known of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepositoryInfo {
+    /// Its name.
+    pub name: RepositoryName,
+    /// When it was created, by the wall clock, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// What is set for it.
+    pub settings: RepositorySettings,
+}
+
+impl RepositorySettings {
+    pub(crate) fn to_fact(&self, domain: DomainId, id: RepositoryId, name: &str, created: u64) -> RepositoryFact {
+        let exclusions = self.exclusions.iter().map(TagFilter::to_string).collect();
+        let immutable = self.mutability == TagMutability::Immutable;
+        RepositoryFact { domain, id, created, immutable, provisional: None, name: name.to_owned(), exclusions }
+    }
+}
+
+impl RepositoryInfo {
+    /// What a fact says; which is not what its domain is called.
+    pub(crate) fn from_fact(fact: &RepositoryFact) -> Result<Self> {
+        let mutability = if fact.immutable { TagMutability::Immutable } else { TagMutability::Mutable };
+        let exclusions = fact.exclusions.iter().map(|filter| filter.parse()).collect::<Result<_>>()?;
+        let settings = RepositorySettings { mutability, exclusions, domain: None };
+        Ok(Self { name: fact.name.parse()?, created_ms: fact.created, settings })
+    }
+}

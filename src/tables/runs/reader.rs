@@ -1,0 +1,337 @@
+//! Reading a run.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
+use crate::id::{DomainId, FileId};
+use crate::sealed::{Block, Grain, MappingBudget, ReadMode, SealedFile};
+use crate::tables::runs::format::{
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
+    entry_len, parse_trailer,
+};
+use crate::tables::runs::guide::{LINE, Line, place};
+use crate::tables::runs::writer::FOOTER_NONCE;
+use crate::tables::{PageCache, RunMeta};
+use crate::vfs::{OpenMode, Vfs};
+use crate::wire::{Fields, crc32c};
+
+/// An open run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    header: FileHeader,
+    file: SealedFile,
+    /// How it is encrypted, if it is, and where its pages are kept then.
+    sealing: Option<(Sealing, Arc<PageCache>)>,
+    footer: Footer,
+    table_offset: u64,
+}
+
+/// Among so few entries a search goes by halves at once.
+const FEW: u64 = 16;
+
+/// After so many guesses by interpolation a search goes on by halves, whatever the keys are.
+const GUESSES: u32 = 6;
+
+impl Run {
+    /// Opens a run: reads its header and footer, and nothing that grows with it.
+    pub(crate) fn open(
+        vfs: &dyn Vfs,
+        path: &Path,
+        meta: &RunMeta,
+        keys: &Keyring,
+        mappings: &Arc<MappingBudget>,
+        cache: &Arc<PageCache>,
+    ) -> Result<Self> {
+        let RunMeta { id, domain, key, len, .. } = *meta;
+        let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
+        let found = file.len().map_err(Error::io("read the length of", path))?;
+        if found != len {
+            return Err(corrupt(found.min(len), Damage::Truncated));
+        }
+        // What is encrypted is read by position: its pages are kept as they are decrypted.
+        let none = MappingBudget::new(ReadMode::Positioned, 0);
+        let mappings = if key == 0 { mappings } else { &none };
+        let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
+        let encoded = file.read(0, 512)?;
+        let header = FileHeader::parse(&encoded, &MAGIC);
+        let is_it = |header: &FileHeader| header.is_of(id, keys.store, domain, key);
+        let header = header.filter(is_it).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
+        let sealing = match key {
+            0 if keys.accepts_plain => None,
+            0 => return Err(corrupt(0, Damage::NotSealed)),
+            _ => {
+                let sealing = FileEnvelope::new(id, &encoded).opening(keys, domain, key, Purpose::Page);
+                let sealing = sealing.ok_or_else(|| corrupt(0, Damage::Invalid("key number")))?;
+                Some((sealing, Arc::clone(cache)))
+            }
+        };
+        let at = len.saturating_sub(TRAILER_LEN);
+        let trailer = parse_trailer(&file.read(at, 24)?, len);
+        let (offset, footer_len, expected) = trailer.ok_or_else(|| corrupt(at, Damage::Invalid("run trailer")))?;
+        let mut bytes = file.read(offset, footer_len)?;
+        if crc32c(&bytes) != expected {
+            return Err(corrupt(offset, Damage::Checksum { expected, found: crc32c(&bytes) }));
+        }
+        if let Some((sealing, _)) = &sealing {
+            let opened = sealing.cipher.open_vec(FOOTER_NONCE, &encoded, &bytes);
+            bytes = opened.map_err(|_| corrupt(offset, Damage::Seal))?;
+        }
+        let footer = Footer::parse(&bytes, key).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
+        let table_offset = HEADER_LEN + footer.pages * PAGE as u64;
+        if table_offset + entry_len(key) * footer.pages != offset {
+            return Err(corrupt(offset, Damage::Invalid("run footer")));
+        }
+        Ok(Self { header, file, sealing, footer, table_offset })
+    }
+
+    /// The key domain of its facts.
+    pub(crate) fn domain(&self) -> DomainId {
+        self.header.domain
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.header.id
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// Reads all pages: those of the guide too, without which look-ups do.
+    pub(crate) fn verify(&self) -> Result<()> {
+        (0..self.footer.pages).try_for_each(|number| self.page(number).map(drop))
+    }
+
+    /// Goes through all facts: what can be known of them without the guide.
+    pub(crate) fn verify_facts(&self) -> Result<()> {
+        self.footer
+            .sections
+            .iter()
+            .try_for_each(|section| self.iter(section.family, [0; 32]).try_for_each(|fact| fact.map(drop)))
+    }
+
+    /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the
+    /// value.
+    pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
+        let Some(section) = self.section(key.family) else { return Ok(None) };
+        let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
+        let (index, found) = self.search(section, &key.bytes, range)?;
+        if !found {
+            return Ok(None);
+        }
+        let (page, at) = self.locate(section, index)?;
+        let slot = page.get(at + KEY_LEN..at + section.width()).ok_or_else(|| self.invalid(section, index))?;
+        self.value(section, slot, read).map(Some)
+    }
+
+    /// The facts of a family, tombstones among them, in the order of their keys, from one on.
+    pub(crate) fn iter(&self, family: Family, from: [u8; 32]) -> RunIter<'_> {
+        RunIter { run: self, section: self.section(family), from: Some(from), index: 0, last: None, page: None }
+    }
+
+    fn section(&self, family: Family) -> Option<&Section> {
+        self.footer.sections.iter().find(|section| section.family == family)
+    }
+
+    /// How many facts of a family there are.
+    pub(crate) fn entries(&self, family: Family) -> u64 {
+        self.section(family).map_or(0, |section| section.entries)
+    }
+
+    /// The entries among which a key is, if anywhere; `None` where `wanted` says no to the key's line of the guide.
+    /// All, where there is no guide or it is damaged.
+    fn range(&self, section: &Section, key: &[u8; 32], wanted: impl FnOnce(Line<'_>) -> bool) -> Option<Range<u64>> {
+        let all = 0..section.entries;
+        let (number, part) = place(key, section.guide_lines);
+        let Some(at) = (section.guide_lines > 0).then_some(number * LINE as u64) else { return Some(all) };
+        let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Some(all) };
+        let at = usize::try_from(at % PAGE as u64).unwrap_or_default();
+        let Some(line) = page.get(at..).and_then(|rest| rest.first_chunk()).map(Line) else { return Some(all) };
+        if !wanted(line) {
+            return None;
+        }
+        match line.part(part) {
+            Some(range) if range.start <= range.end && range.end <= section.entries => Some(range),
+            _ => Some(line.first().min(section.entries)..section.entries),
+        }
+    }
+
+    /// The first entry of a range whose key is not below `key`, and whether it is that key.
+    fn search(&self, section: &Section, key: &[u8; 32], range: Range<u64>) -> Result<(u64, bool)> {
+        let target = prefix(key);
+        let (mut low, mut high) = (range.start, range.end);
+        // Between these are the prefixes of the keys in the range, as far as is known.
+        let (mut low_prefix, mut high_prefix) = (0, u64::MAX);
+        let mut guesses = 0;
+        while low < high {
+            let middle = if high - low > FEW && guesses < GUESSES {
+                // In 32 bits, so that the product fits into 64: there are fewer than 2^32 entries.
+                let spread: u64 = high_prefix.saturating_sub(low_prefix);
+                let shift = 32u32.saturating_sub(spread.leading_zeros());
+                let ahead = target.saturating_sub(low_prefix) >> shift;
+                low + (ahead.min(u64::from(u32::MAX)) * (high - low) / ((spread >> shift) + 1)).min(high - low - 1)
+            } else {
+                low + (high - low) / 2
+            };
+            guesses += 1;
+            let (page, at) = self.locate(section, middle)?;
+            let found: &[u8; 32] =
+                page.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(|| self.invalid(section, middle))?;
+            // The prefix first: the rest of the key may be in another cache line.
+            match prefix(found).cmp(&target).then_with(|| found.cmp(key)) {
+                Ordering::Equal => return Ok((middle, true)),
+                Ordering::Less => (low, low_prefix) = (middle + 1, prefix(found)),
+                Ordering::Greater => (high, high_prefix) = (middle, prefix(found)),
+            }
+        }
+        Ok((low, false))
+    }
+
+    /// The page of an entry, and where in it the entry begins.
+    fn locate(&self, section: &Section, index: u64) -> Result<(Block<'_>, usize)> {
+        let (page, at) = section.place(index);
+        Ok((self.page(page)?, at))
+    }
+
+    /// What `read` makes of the value that a slot holds or leads to.
+    fn value<T>(&self, section: &Section, slot: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        let invalid = || self.invalid(section, 0);
+        let (tag, rest) = slot.split_first().ok_or_else(invalid)?;
+        match (*tag, section.family.value_len()) {
+            (TOMBSTONE, _) => Ok(None),
+            (INLINE, Some(_)) => Ok(Some(read(rest))),
+            (HEAP, None) => {
+                let mut fields = Fields(rest);
+                let place = fields.u48().zip(fields.u32());
+                let (offset, len) = place.ok_or_else(invalid)?;
+                let len = usize::try_from(len).ok().filter(|len| *len <= MAX_VALUE).ok_or_else(invalid)?;
+                let end = offset.checked_add(len as u64).filter(|end| *end <= section.heap_len).ok_or_else(invalid)?;
+                let mut value = Vec::with_capacity(len);
+                for page in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
+                    let bytes = self.page(section.heap_page + page)?;
+                    let start = page * PAGE as u64;
+                    let from = usize::try_from(offset.saturating_sub(start)).map_err(|_| invalid())?;
+                    let to = usize::try_from((end - start).min(PAGE as u64)).map_err(|_| invalid())?;
+                    value.extend_from_slice(bytes.get(from..to).ok_or_else(invalid)?);
+                }
+                Ok(Some(read(&value)))
+            }
+            _ => Err(invalid()),
+        }
+    }
+
+    /// The verified bytes of a page.
+    fn page(&self, number: u64) -> Result<Block<'_>> {
+        let offset = HEADER_LEN + number * PAGE as u64;
+        let Some((sealing, cache)) = &self.sealing else {
+            return self.file.block_with(offset, PAGE, || {
+                let entry = self.table_entry(number)?;
+                Fields(&entry).u32().ok_or_else(|| Error::corrupt(self.file.path(), offset, Damage::Truncated))
+            });
+        };
+        if let Some(page) = cache.get(self.id(), number) {
+            return Ok(Block::Kept(page));
+        }
+        let forged = || Error::corrupt(self.file.path(), offset, Damage::Seal);
+        let mut page = Zeroizing::new(self.file.read(offset, PAGE)?);
+        let tag = self.table_entry(number)?.as_slice().try_into().map_err(|_| forged())?;
+        sealing.cipher.open(Nonce::new(number, 0), &[], &mut page, tag).map_err(|_| forged())?;
+        let page = Arc::new(page);
+        cache.insert(self.id(), number, Arc::clone(&page));
+        Ok(Block::Kept(page))
+    }
+
+    /// What the table has of a page.
+    fn table_entry(&self, number: u64) -> Result<Vec<u8>> {
+        let key = self.header.key;
+        let (len, per_page) = (entry_len(key), entries_per_page(key));
+        let part = number / per_page;
+        let start = self.table_offset + part * PAGE as u64;
+        let truncated = || Error::corrupt(self.file.path(), start, Damage::Truncated);
+        if self.sealing.is_some() {
+            // A wrong tag opens nothing, so its own checksum need not be compared.
+            return self.file.read(self.table_offset + number * len, usize::try_from(len).map_err(|_| truncated())?);
+        }
+        let part_len = len * (self.footer.pages - part * per_page).min(per_page);
+        let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
+        let part_len = usize::try_from(part_len).unwrap_or_default();
+        let table = self.file.block(start, part_len, *expected.ok_or_else(truncated)?)?;
+        let at = usize::try_from(len * (number % per_page)).unwrap_or_default();
+        table.get(at..at + 4).map(<[u8]>::to_vec).ok_or_else(truncated)
+    }
+
+    fn invalid(&self, section: &Section, index: u64) -> Error {
+        let page = section.entries_page + index / section.per_page();
+        Error::corrupt(self.file.path(), HEADER_LEN + page * PAGE as u64, Damage::Invalid("run entry"))
+    }
+}
+
+/// Goes through the facts of one section.
+#[derive(Debug)]
+pub(crate) struct RunIter<'a> {
+    run: &'a Run,
+    section: Option<&'a Section>,
+    /// Where to begin; none once that was found.
+    from: Option<[u8; 32]>,
+    index: u64,
+    last: Option<[u8; 32]>,
+    /// The page that the last entry was in: where nothing is mapped, it is read once for all its entries.
+    page: Option<(u64, Block<'a>)>,
+}
+
+impl RunIter<'_> {
+    fn fact(&mut self, section: &Section) -> Result<Fact> {
+        let run = self.run;
+        let invalid = || run.invalid(section, self.index);
+        let (number, at) = section.place(self.index);
+        if self.page.as_ref().is_none_or(|(held, _)| *held != number) {
+            self.page = Some((number, run.page(number)?));
+        }
+        let entry = self.page.as_ref().and_then(|(_, page)| page.get(at..at + section.width()));
+        let (key, slot) = entry.and_then(|entry| entry.split_first_chunk()).ok_or_else(invalid)?;
+        if self.last.is_some_and(|last| last >= *key) {
+            return Err(invalid());
+        }
+        let value = run.value(section, slot, Value::new)?;
+        self.last = Some(*key);
+        self.index += 1;
+        Ok((Key { domain: run.domain(), family: section.family, bytes: *key }, value))
+    }
+}
+
+impl Iterator for RunIter<'_> {
+    type Item = Result<Fact>;
+
+    fn next(&mut self) -> Option<Result<Fact>> {
+        let section = self.section?;
+        if let Some(from) = self.from.take()
+            && from != [0; 32]
+        {
+            let range = self.run.range(section, &from, |_| true).unwrap_or(0..section.entries);
+            match self.run.search(section, &from, range) {
+                Ok((index, _)) => self.index = index,
+                Err(error) => {
+                    self.section = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        if self.index >= section.entries {
+            return None;
+        }
+        let fact = self.fact(section);
+        if fact.is_err() {
+            self.section = None; // what follows can't be told from what is missing
+        }
+        Some(fact)
+    }
+}

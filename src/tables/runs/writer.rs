@@ -1,0 +1,263 @@
+//! Writing a run, front to back, from facts in the order of their keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
+use crate::error::{Error, Result};
+use crate::facts::{Family, Key};
+use crate::id::{DomainId, FileId, Lsn};
+use crate::tables::RunMeta;
+use crate::tables::runs::format::{
+    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, encode_trailer, is_spread, slot_len,
+};
+use crate::tables::runs::guide::GuideBuilder;
+use crate::vfs::{File, OpenMode, Vfs};
+use crate::wire::{PutFields, crc32c, len64};
+
+/// How much is gathered before it is written.
+const BUFFER: usize = 256 << 10;
+
+/// The most entries that each family can get, in the order of [`Family::ALL`].
+pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
+
+/// Writes a run.
+///
+/// In memory it holds the guide of the section that it is at (1.8 bytes a key) and, for families whose values differ in
+/// length, that section's entries (43 bytes each).
+#[derive(Debug)]
+pub(crate) struct RunWriter {
+    header: FileHeader,
+    path: PathBuf,
+    pages: PageWriter,
+    lsns: (Lsn, Lsn),
+    most_entries: FamilyCounts,
+    section: Option<Building>,
+    sections: Vec<Section>,
+    entries: u64,
+    tombstones: u64,
+}
+
+/// The section that facts go to.
+#[derive(Debug)]
+struct Building {
+    section: Section,
+    /// The entries' page that is being filled, or all of their pages where the heap is written first.
+    entries: Vec<u8>,
+    last: Option<[u8; KEY_LEN]>,
+    guide: Option<GuideBuilder>,
+}
+
+impl RunWriter {
+    /// Creates the file for at most so many facts of a domain. The caller syncs the directory.
+    pub(crate) fn create(
+        vfs: &dyn Vfs,
+        path: &Path,
+        id: FileId,
+        keys: &Keyring,
+        domain: DomainId,
+        lsns: (Lsn, Lsn),
+        most_entries: FamilyCounts,
+    ) -> Result<Self> {
+        let header = FileHeader::new(id, keys, domain)?;
+        let encoded = header.encode(&MAGIC);
+        let sealing = FileEnvelope::new(id, &encoded).sealing(keys, domain, Purpose::Page)?;
+        let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
+        let (buffer, path_buf) = (encoded, path.to_path_buf());
+        let mut pages = PageWriter { file, path: path_buf, buffer, written: 0, count: 0, table: Vec::new(), sealing };
+        pages.flush_raw()?;
+        Ok(Self {
+            header,
+            path: path.to_path_buf(),
+            pages,
+            lsns,
+            most_entries,
+            section: None,
+            sections: Vec::new(),
+            entries: 0,
+            tombstones: 0,
+        })
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.header.id
+    }
+
+    /// Adds a fact, whose key is behind that of the fact before.
+    pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
+        if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
+            self.end_section()?;
+            let counts = Family::ALL.iter().zip(self.most_entries);
+            let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
+            self.section = Some(Building::new(key.family, self.pages.page(), most));
+        }
+        let Some(building) = &mut self.section else { return Ok(()) };
+        debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
+        building.last = Some(key.bytes);
+        let section = &mut building.section;
+        let mut slot = Vec::with_capacity(section.slot_len);
+        match (value, key.family.value_len()) {
+            (None, _) => slot.put_u8(TOMBSTONE),
+            (Some(value), Some(_)) => {
+                slot.put_u8(INLINE);
+                slot.put(value);
+            }
+            (Some(value), None) => {
+                slot.put_u8(HEAP);
+                slot.put_u48(section.heap_len);
+                slot.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                section.heap_len += len64(value);
+                self.pages.write(value)?;
+            }
+        }
+        slot.resize(section.slot_len, 0);
+        if PAGE - building.entries.len() % PAGE < section.width() {
+            building.entries.resize(building.entries.len().next_multiple_of(PAGE), 0);
+            if key.family.value_len().is_some() {
+                self.pages.write(&building.entries)?;
+                building.entries.clear();
+            }
+        }
+        building.entries.put(&key.bytes);
+        building.entries.put(&slot);
+        if section.entries >= u64::from(u32::MAX) {
+            let limit = u32::MAX.into();
+            return Err(Error::TooLarge { what: "the number of facts in a run", limit, found: section.entries + 1 });
+        }
+        if let Some(guide) = &mut building.guide {
+            guide.push(&key.bytes);
+        }
+        section.entries += 1;
+        self.entries += 1;
+        self.tombstones += u64::from(value.is_none());
+        Ok(())
+    }
+
+    fn end_section(&mut self) -> Result<()> {
+        let Some(Building { mut section, entries, guide, .. }) = self.section.take() else { return Ok(()) };
+        self.pages.pad()?;
+        if section.family.value_len().is_none() {
+            section.entries_page = self.pages.page();
+        }
+        self.pages.write(&entries)?;
+        self.pages.pad()?;
+        section.guide_page = self.pages.page();
+        if let Some(guide) = guide {
+            section.guide_lines = guide.lines() as u64;
+            self.pages.write(&guide.finish())?;
+            self.pages.pad()?;
+        }
+        self.sections.push(section);
+        Ok(())
+    }
+
+    /// Completes the file and makes its content durable.
+    pub(crate) fn finish(mut self, level: u8) -> Result<RunMeta> {
+        self.end_section()?;
+        self.pages.pad()?;
+        self.pages.flush_pages()?;
+        let table = std::mem::take(&mut self.pages.table);
+        let mut footer = Footer {
+            pages: self.pages.count,
+            lsn_min: self.lsns.0,
+            lsn_max: self.lsns.1,
+            sections: self.sections,
+            table_crcs: table.chunks(PAGE).map(crc32c).collect(),
+        }
+        .encode();
+        if let Some(sealing) = &self.pages.sealing {
+            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(&MAGIC), &mut footer);
+        }
+        self.pages.buffer.put(&table);
+        let footer_offset = self.pages.written + len64(&self.pages.buffer);
+        self.pages.buffer.put(&footer);
+        self.pages.buffer.put(&encode_trailer(footer_offset, &footer));
+        self.pages.flush_raw()?;
+        self.pages.file.sync().map_err(Error::io("sync", &self.path))?;
+        Ok(RunMeta {
+            id: self.header.id,
+            level,
+            domain: self.header.domain,
+            key: self.header.key,
+            entries: self.entries,
+            tombstones: self.tombstones,
+            lsn_min: self.lsns.0,
+            lsn_max: self.lsns.1,
+            len: self.pages.written,
+        })
+    }
+}
+
+impl Building {
+    fn new(family: Family, page: u64, most_entries: usize) -> Self {
+        let section = Section {
+            family,
+            slot_len: slot_len(family),
+            entries: 0,
+            entries_page: page,
+            heap_page: page,
+            heap_len: 0,
+            guide_page: page,
+            guide_lines: 0,
+        };
+        let guide = is_spread(family).then(|| GuideBuilder::new(most_entries));
+        Self { section, entries: Vec::new(), last: None, guide }
+    }
+}
+
+/// Writes whole pages behind each other, encrypted or with checksums.
+#[derive(Debug)]
+struct PageWriter {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    written: u64,
+    /// How many pages were written.
+    count: u64,
+    /// Their checksums, or tags.
+    table: Vec<u8>,
+    sealing: Option<Sealing>,
+}
+
+/// Where the footer stands among the pages.
+pub(super) const FOOTER_NONCE: Nonce = Nonce { prefix: 0, number: 1 };
+
+impl PageWriter {
+    /// The number of the page that begins here. Only where the last one is full.
+    fn page(&self) -> u64 {
+        (self.written - HEADER_LEN + len64(&self.buffer)) / PAGE as u64
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.put(bytes);
+        if self.buffer.len() >= BUFFER { self.flush_pages() } else { Ok(()) }
+    }
+
+    /// Fills the last page with zeros.
+    fn pad(&mut self) -> Result<()> {
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
+        self.write(&[])
+    }
+
+    /// Writes out all whole pages.
+    fn flush_pages(&mut self) -> Result<()> {
+        let rest = self.buffer.split_off(self.buffer.len() / PAGE * PAGE);
+        for page in self.buffer.chunks_mut(PAGE) {
+            match &self.sealing {
+                None => self.table.put_u32(crc32c(page)),
+                Some(sealing) => self.table.put(&sealing.cipher.seal(Nonce::new(self.count, 0), &[], page)),
+            }
+            self.count += 1;
+        }
+        self.flush_raw()?;
+        self.buffer = rest;
+        Ok(())
+    }
+
+    fn flush_raw(&mut self) -> Result<()> {
+        self.file.write_all_at(&self.buffer, self.written).map_err(Error::io("write", &self.path))?;
+        self.written += len64(&self.buffer);
+        self.buffer.clear();
+        Ok(())
+    }
+}

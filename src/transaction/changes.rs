@@ -1,0 +1,332 @@
+//! The facts that a commit changes.
+//!
+//! # Invariants kept here
+//! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests
+//!   under its digest. Only [`Facts::hold`] and [`Facts::release`] change it.
+//! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and
+//!   no other is: [`Facts::change`]. So is a pin that expires: [`Facts::set_pin`].
+//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`]
+//!   changes them, and every change of a blob's place goes through it.
+//! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Retention;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{BlobFact, Fact, Idle, Key, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::id::{DomainId, FileId, Lsn, UploadId};
+use crate::log::record::MAX_BODY;
+use crate::log::{Op, Times};
+use crate::segment::Descriptor;
+use crate::tables::view::{Lookup, decoded};
+use crate::transaction::{Context, Tally, Then, one_more};
+
+/// The facts that a commit changes, over those of all earlier commits.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    context: &'a Context<'a>,
+    pub(super) changed: BTreeMap<Key, Option<Value>>,
+    /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has
+    /// to be said of them.
+    new_entries: BTreeSet<Key>,
+    /// How long the values are that have changed, in bytes.
+    bytes: usize,
+    pub(super) dropped: Vec<FileId>,
+    pub(super) refused: Vec<(usize, Error)>,
+    pub(crate) tally: Tally,
+}
+
+impl Lookup for Facts<'_> {
+    fn domain(&self) -> DomainId {
+        self.context.domain
+    }
+
+    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
+    }
+}
+
+impl<'a> Facts<'a> {
+    /// Starts from facts that stand as they are.
+    pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
+        let mut new = Self {
+            context,
+            changed: BTreeMap::new(),
+            new_entries: BTreeSet::new(),
+            bytes: 0,
+            dropped: Vec::new(),
+            refused: Vec::new(),
+            tally: Tally::default(),
+        };
+        facts.into_iter().for_each(|(key, value)| new.set(key, value));
+        new
+    }
+
+    /// All facts changed.
+    pub(crate) fn into_facts(self) -> Vec<Fact> {
+        self.changed.into_iter().collect()
+    }
+
+    /// Does what follows from content having been stored. Where that is nothing, whoever stored it relies on the blob
+    /// itself.
+    pub(super) fn follow(&mut self, mut ops: Vec<Op>, digest: &Digest, then: &Then) -> Result<Vec<Op>> {
+        match then {
+            Some(then) => ops.extend(then.apply(self)?),
+            None => self.touch(digest)?,
+        }
+        Ok(ops)
+    }
+
+    /// For how long stays what nothing holds.
+    pub(crate) fn retention(&self) -> Retention {
+        self.context.retention
+    }
+
+    /// All domains, in order: the default one first.
+    pub(crate) fn domains(&self) -> &'a [DomainId] {
+        self.context.snapshot.domains()
+    }
+
+    /// The LSN that this commit gets.
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.context.lsn
+    }
+
+    /// When this commit takes place.
+    pub(crate) fn now(&self) -> Times {
+        self.context.now
+    }
+
+    /// The first facts with a prefix, at most `limit`, in the order of their keys.
+    pub(crate) fn scan(&self, prefix: Prefix, limit: usize) -> Result<Vec<(Key, Value)>> {
+        self.scan_after(prefix, None, limit)
+    }
+
+    /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
+    pub(crate) fn scan_after(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        let wanted = |key: &Key| prefix.contains(key) && after.is_none_or(|after| after < *key);
+        let overlay = self.context.overlay.iter().filter(|(key, _)| wanted(key));
+        let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
+        let changed = self.changed.range(from..).take_while(|(key, _)| prefix.contains(key));
+        let newer = overlay.chain(changed.filter(|(key, _)| wanted(key)));
+        let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
+        // Each of the newer ones may hide one of these.
+        let most = limit.saturating_add(facts.len());
+        for fact in self.context.snapshot.scan_after(prefix, after)?.take(most) {
+            let (key, value) = fact?;
+            facts.entry(key).or_insert(Some(value));
+        }
+        let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+        Ok(present.take(limit).collect())
+    }
+
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
+        match self.changed.get(key).or_else(|| self.context.overlay.get(key)) {
+            Some(value) => Ok(value.clone()),
+            None => self.context.snapshot.get(key),
+        }
+    }
+
+    /// Sets the value under a key. Not for the places of blobs: those [change](Self::change).
+    pub(crate) fn set(&mut self, key: Key, value: Option<Value>) {
+        let len = |value: &Option<Value>| value.as_ref().map_or(0, |value| value.as_bytes().len());
+        self.bytes += len(&value);
+        self.bytes -= self.changed.insert(key, value).map_or(0, |old| len(&old));
+    }
+
+    /// Fails where what has changed will not fit into a record, before more memory is taken for it.
+    pub(crate) fn check_size(&self) -> Result<()> {
+        Error::check_limit("a commit's record", self.bytes, MAX_BODY)
+    }
+
+    /// The entry of this time in the list of what nothing holds, if it is there.
+    pub(crate) fn idle(&self, idle: &Idle) -> Result<Option<Idle>> {
+        let at = idle.at();
+        self.decode(&at, |value| Idle::decode(&at, value))
+    }
+
+    /// Puts something in the list of what nothing holds, takes it out, or moves it to another time. An entry that stays
+    /// is left as it is.
+    pub(crate) fn relist(&mut self, old: Option<Idle>, new: Option<Idle>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old.map(|old| old.at()) {
+            if self.new_entries.remove(&old) {
+                let entry = self.changed.remove(&old).flatten();
+                self.bytes -= entry.map_or(0, |entry| entry.as_bytes().len());
+            } else {
+                self.set(old, None);
+            }
+        }
+        if let Some((at, value)) = new.map(|new| new.fact()) {
+            if !self.changed.contains_key(&at) {
+                self.new_entries.insert(at);
+            }
+            self.set(at, value);
+        }
+    }
+
+    pub(super) fn set_pin(&mut self, old: Option<&PinFact>, new: Option<&PinFact>) {
+        let Some(name) = new.or(old).map(|pin| &pin.name) else { return };
+        let key = Key::pin(self.domain(), name);
+        let idle = |pin: Option<&PinFact>| pin.and_then(|pin| Idle::of_pin(&key, pin));
+        self.relist(idle(old), idle(new));
+        self.set(key, new.map(PinFact::encode));
+    }
+
+    pub(super) fn pin(&self, name: &str) -> Result<Option<PinFact>> {
+        self.decode(&Key::pin(self.domain(), name), PinFact::decode)
+    }
+
+    pub(super) fn upload(&self, id: UploadId) -> Result<Option<UploadFact>> {
+        self.decode(&Key::upload(self.domain(), id), UploadFact::decode)
+    }
+
+    /// Makes sure that an upload stands where the caller left it.
+    pub(super) fn expect_upload(&self, id: UploadId, expected: &UploadFact) -> Result<()> {
+        match self.upload(id)? {
+            Some(upload) if upload == *expected => Ok(()),
+            Some(upload) => Err(Error::WrongOffset { expected: upload.offset, found: expected.offset }),
+            None => Err(Error::UploadNotFound { id }),
+        }
+    }
+
+    /// Stores a blob unless it is there, and says whether it was. One that is damaged takes the new content.
+    pub(super) fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
+        let old = self.blob(&descriptor.digest)?;
+        let mut new = descriptor.fact(file, frame_offset);
+        match &old {
+            Some(old) if old.damaged => (new.count, new.touched) = (old.count, old.touched),
+            Some(_) => return Ok(true),
+            None => {}
+        }
+        self.change(Key::blob(self.domain(), &descriptor.digest), old.as_ref(), Some(&new))?;
+        Ok(false)
+    }
+
+    /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
+    pub(super) fn touch(&mut self, digest: &Digest) -> Result<()> {
+        let blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        // Never 0: that says that nobody does.
+        let touched = self.now().open.max(1);
+        if blob.is_stale(self.retention(), touched) {
+            self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { touched, ..blob }))?;
+        }
+        Ok(())
+    }
+
+    /// Lets a blob lie in another place; `false` where it is not in the one that it was copied from any more.
+    pub(crate) fn put_elsewhere(
+        &mut self,
+        from: &Place,
+        to: &Descriptor,
+        file: FileId,
+        frame_offset: u64,
+    ) -> Result<bool> {
+        let Some(old) = self.blob(&to.digest)?.filter(|blob| blob.place == *from) else { return Ok(false) };
+        let new = BlobFact { count: old.count, touched: old.touched, ..to.fact(file, frame_offset) };
+        self.change(Key::blob(self.domain(), &to.digest), Some(&old), Some(&new))?;
+        Ok(true)
+    }
+
+    /// Counts one more that holds a blob.
+    pub(crate) fn hold(&mut self, digest: &Digest) -> Result<()> {
+        let blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        let count = one_more(blob.count)?;
+        self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { count, ..blob }))
+    }
+
+    /// Counts one less that holds a blob.
+    pub(crate) fn release(&mut self, digest: &Digest) -> Result<()> {
+        let key = Key::blob(self.domain(), digest);
+        if self.blob(digest)?.is_some() { self.release_key(key) } else { Ok(()) }
+    }
+
+    /// Counts one less that holds the blob with this key.
+    pub(crate) fn release_key(&mut self, key: Key) -> Result<()> {
+        let Some(blob) = self.blob_by_key(&key)? else { return Ok(()) };
+        self.change(key, Some(&blob), Some(&BlobFact { count: blob.count.saturating_sub(1), ..blob }))
+    }
+
+    /// Notes that a part of a request was not done, while the others are.
+    pub(crate) fn refuse(&mut self, part: usize, error: Error) {
+        self.refused.push((part, error));
+    }
+
+    pub(super) fn unpin(&mut self, pin: &PinFact) -> Result<Vec<Op>> {
+        for digest in &pin.digests {
+            self.release(digest)?;
+        }
+        self.set_pin(Some(pin), None);
+        Ok(vec![Op::Unpin { name: pin.name.clone() }])
+    }
+
+    /// Removes all facts of an upload, and its file with them where no blob lies in it.
+    pub(super) fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) -> Result<()> {
+        let domain = self.domain();
+        self.set(Key::upload(domain, id), None);
+        for part in 0..upload.parts() {
+            self.set(Key::upload_part(domain, id, part), None);
+        }
+        upload.file.filter(|_| drop_file).map_or(Ok(()), |file| self.drop_file(file))
+    }
+
+    /// Gives up what the domain has of a file, and the file where no other domain has anything of it.
+    pub(crate) fn drop_file(&mut self, file: FileId) -> Result<()> {
+        self.set(Key::segment(self.domain(), file), None);
+        for domain in self.domains() {
+            if self.get(&Key::segment(*domain, file))?.is_some() {
+                return Ok(());
+            }
+        }
+        self.dropped.push(file);
+        Ok(())
+    }
+
+    /// Sets what the domain has in a file, from which something went, and gives the file up where nothing is left that
+    /// needs it.
+    pub(crate) fn set_segment(&mut self, file: FileId, segment: &SegmentFact) -> Result<()> {
+        let is_needed = segment.kind == SegmentKind::Log && file >= self.context.oldest_log;
+        if segment.live_frames == 0 && !is_needed {
+            return self.drop_file(file);
+        }
+        self.set(Key::segment(self.domain(), file), Some(segment.encode()));
+        Ok(())
+    }
+
+    /// Changes a blob's fact, and carries that over to the list of what nothing holds and, where its place changes, to
+    /// the segments concerned.
+    pub(crate) fn change(&mut self, key: Key, old: Option<&BlobFact>, new: Option<&BlobFact>) -> Result<()> {
+        self.set(key, new.map(BlobFact::encode));
+        let idle = |blob: Option<&BlobFact>| blob.and_then(|blob| Idle::of_blob(&key, blob));
+        self.relist(idle(old), idle(new));
+        if old.map(|old| old.place) == new.map(|new| new.place) {
+            return Ok(());
+        }
+        match (old, new) {
+            (Some(old), None) => self.tally.forgotten.add(&old.place),
+            (Some(_), Some(new)) => self.tally.moved.add(&new.place),
+            _ => {}
+        }
+        if let Some(BlobFact { place, .. }) = old
+            && let Some(mut segment) = self.segment(place.file)?
+        {
+            segment.live_frames = segment.live_frames.saturating_sub(1);
+            segment.live_bytes = segment.live_bytes.saturating_sub(place.frame_len());
+            self.set_segment(place.file, &segment)?;
+        }
+        if let Some(BlobFact { place, .. }) = new {
+            let kind = if place.file == self.context.log { SegmentKind::Log } else { SegmentKind::Sealed };
+            let mut segment = self.segment(place.file)?.unwrap_or(SegmentFact::empty(kind, place.key));
+            (segment.kind, segment.key) = (kind, place.key);
+            segment.live_frames += 1;
+            segment.live_bytes += place.frame_len();
+            segment.frame_bytes += place.frame_len();
+            self.set(Key::segment(self.domain(), place.file), Some(segment.encode()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! Looking repositories' facts up: for readers in a snapshot, for changes at the ordering point. What belongs to a
+//! repository is in the repository's domain; no two have one name, whichever domains they are in.
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{BlobFact, Family, Key, LinkFact, ManifestFact, RepositoryFact, TagFact};
+use crate::id::RepositoryId;
+use crate::tables::view::{Lookup, Snapshot};
+
+/// The repository that has a name now, in whichever domain it is.
+pub(crate) fn repository_of_name(snapshot: &Snapshot, name: &str) -> Result<RepositoryFact> {
+    for own in snapshot.each_domain() {
+        match repository_in_domain(&own, name) {
+            Err(Error::RepositoryNotFound { .. }) => {}
+            other => return other,
+        }
+    }
+    Err(Error::RepositoryNotFound { name: name.to_owned() })
+}
+
+/// The repository of the domain at hand that has a name now.
+pub(crate) fn repository_in_domain(facts: &impl Lookup, name: &str) -> Result<RepositoryFact> {
+    let found = facts.decode(&Key::repository(facts.domain(), name), RepositoryFact::decode)?;
+    found.ok_or_else(|| Error::RepositoryNotFound { name: name.to_owned() })
+}
+
+/// The repository, if it is still the one that was opened.
+pub(crate) fn repository(facts: &impl Lookup, id: RepositoryId, name: &str) -> Result<RepositoryFact> {
+    let found = repository_in_domain(facts, name)?;
+    if found.id == id { Ok(found) } else { Err(Error::RepositoryNotFound { name: name.to_owned() }) }
+}
+
+/// A repository's link to a blob, and the blob. Digests of different algorithms may have one key: which of them it is,
+/// the blob says.
+pub(crate) fn link(
+    facts: &impl Lookup,
+    repository: RepositoryId,
+    digest: &Digest,
+) -> Result<Option<(LinkFact, BlobFact)>> {
+    let key = Key::of_digest(facts.domain(), Family::Link, repository, digest);
+    let link =
+        facts.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(facts.domain(), digest));
+    let Some(link) = link else { return Ok(None) };
+    Ok(facts.blob(digest)?.map(|blob| (link, blob)))
+}
+
+/// A manifest of a repository.
+pub(crate) fn manifest(facts: &impl Lookup, repository: RepositoryId, digest: &Digest) -> Result<Option<ManifestFact>> {
+    let key = Key::of_digest(facts.domain(), Family::Manifest, repository, digest);
+    let found = facts.decode(&key, ManifestFact::decode)?;
+    Ok(found.filter(|manifest| manifest.digest == *digest))
+}
+
+/// What a tag of a repository names.
+pub(crate) fn tag(facts: &impl Lookup, repository: RepositoryId, tag: &str) -> Result<Option<TagFact>> {
+    facts.decode(&Key::tag(facts.domain(), repository, tag), TagFact::decode)
+}

@@ -1,0 +1,337 @@
+//! What callers ask of the log, and what becomes of it at the ordering point.
+//!
+//! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its
+//! turn in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also
+//! those of the same group. So no check can be overtaken by another commit. A commit belongs to one key domain: it may
+//! look at what others have, and changes facts of its own only. [`Facts`] keeps what must hold of them.
+
+mod changes;
+pub(crate) mod find;
+pub(crate) mod registry;
+
+use std::collections::HashMap;
+
+use crate::clock::Retention;
+use crate::digest::Digest;
+use crate::envelope::KeyNumber;
+use crate::error::{Error, Result};
+use crate::facts::{Fact, Key, PinFact, Place, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::files::Space;
+use crate::id::{DomainId, FileId, Lsn, UploadId};
+use crate::log::{Op, Times};
+use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
+use crate::tables::view::{Lookup, Snapshot};
+pub(crate) use changes::Facts;
+
+/// What a module above the store asks for: decided, as all requests are, with every earlier commit in sight.
+pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
+    /// Changes the facts, and says what happened. Where it fails, nothing of the request takes place.
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>>;
+
+    /// What space it may take.
+    fn space(&self) -> Space {
+        Space::Free
+    }
+
+    /// The number of the key that a segment is encrypted with which it publishes.
+    fn segment_key(&self) -> Option<KeyNumber> {
+        None
+    }
+}
+
+/// What follows, in the same step, from content being stored or an upload being begun.
+pub(crate) type Then = Option<Box<dyn Apply>>;
+
+/// What a caller asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Store content that rides in the log.
+    PutFrame { frame: Frame, then: Then },
+    /// Store content that lies in a segment of its own, already synced.
+    PutSegment { descriptor: Descriptor, file: FileId, then: Then },
+    /// Note that somebody relies on a blob, outside of any repository.
+    Touch(Digest),
+    /// Remove a blob that nothing holds.
+    Remove(Digest),
+    /// Set a pin, replacing the one that has the name.
+    Pin(PinFact),
+    /// Remove a pin.
+    Unpin(String),
+    /// Remove a pin if it has expired by this open time.
+    ExpirePin { name: String, now: u64 },
+    /// Begin an upload.
+    BeginUpload { id: UploadId, fact: UploadFact, then: Then },
+    /// Advance an upload from one state to the next, with the parts of its list of block checksums that changed.
+    AppendUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
+    /// Make an upload a blob, whose content lies in the upload's segment or, where there is a frame, in the log.
+    CommitUpload { id: UploadId, from: UploadFact, descriptor: Descriptor, frame: Option<Frame>, then: Then },
+    /// Give an upload up, whatever its state; or only if it was not touched since an open time.
+    CancelUpload { id: UploadId, untouched_since: Option<u64> },
+    /// Let a blob lie in the log that lies in this place now.
+    MoveFrame { from: Place, frame: Frame },
+    /// Let a blob lie in a segment of its own, already synced, that lies in this place now.
+    MoveSegment { from: Place, descriptor: Descriptor, file: FileId },
+    /// Let an upload go on in another segment, which has the same content.
+    MoveUpload { id: UploadId, from: UploadFact, to: UploadFact, parts: Vec<(u64, Vec<u8>)> },
+    /// Give up a log file in which nothing of the domain lives.
+    DropFile(FileId),
+    /// What a module above asks for.
+    Apply(Box<dyn Apply>),
+}
+
+impl Request {
+    /// What leads to space being given back may use the reserve.
+    pub(crate) fn space(&self) -> Space {
+        match self {
+            Self::Remove(_)
+            | Self::Unpin(_)
+            | Self::ExpirePin { .. }
+            | Self::CancelUpload { .. }
+            | Self::DropFile(_) => Space::Reserve,
+            Self::Apply(apply) => apply.space(),
+            Self::PutFrame { .. }
+            | Self::PutSegment { .. }
+            | Self::Touch(_)
+            | Self::Pin(_)
+            | Self::BeginUpload { .. }
+            | Self::AppendUpload { .. }
+            | Self::CommitUpload { .. }
+            | Self::MoveFrame { .. }
+            | Self::MoveSegment { .. }
+            | Self::MoveUpload { .. } => Space::Free,
+        }
+    }
+
+    /// The number of the key that a segment is encrypted with which the request publishes.
+    pub(crate) fn segment_key(&self) -> Option<KeyNumber> {
+        match self {
+            Self::PutSegment { descriptor, .. }
+            | Self::CommitUpload { descriptor, frame: None, .. }
+            | Self::MoveSegment { descriptor, .. } => Some(descriptor.key),
+            Self::AppendUpload { to, .. } | Self::MoveUpload { to, .. } => Some(to.key).filter(|_| to.file.is_some()),
+            Self::Apply(apply) => apply.segment_key(),
+            _ => None,
+        }
+    }
+
+    /// The content that rides in the request's record.
+    pub(crate) fn frame(&self) -> Option<&Frame> {
+        match self {
+            Self::PutFrame { frame, .. } => Some(frame),
+            Self::CommitUpload { frame, .. } => frame.as_ref(),
+            Self::MoveFrame { frame, .. } => Some(frame),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Its position in the order of all commits, where it came to anything.
+    pub(crate) lsn: Lsn,
+    /// The content was there already: what the caller brought is not needed.
+    pub(crate) existed: bool,
+    /// Files that nothing refers to any more, to be removed.
+    pub(crate) dropped: Vec<FileId>,
+    /// How many operations it came to.
+    pub(crate) applied: usize,
+    /// Parts of the request that were not done, by their numbers, and why.
+    pub(crate) refused: Vec<(usize, Error)>,
+    pub(crate) tally: Tally,
+}
+
+/// What became of blobs, and of other facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Links that were taken away since nobody relied on them.
+    pub(crate) links: u64,
+    /// Repositories that were deleted since no push to them was completed.
+    pub(crate) repositories: u64,
+    /// Facts that did not follow from others, and do now.
+    pub(crate) mended: u64,
+    /// Blobs that the store does not have any more.
+    pub(crate) forgotten: Frames,
+    /// Blobs that lie in another place.
+    pub(crate) moved: Frames,
+}
+
+/// How many frames, and how many bytes they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Frames {
+    fn add(&mut self, place: &Place) {
+        self.count += 1;
+        self.bytes += place.frame_len();
+    }
+}
+
+/// A request resolved: its operations and facts. Without any, nothing is written.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) outcome: Outcome,
+    /// Whether the request's frame goes into the record.
+    pub(crate) uses_frame: bool,
+}
+
+/// Where things stand when a request's turn has come.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// The domain that the commit belongs to, and the number of the key that its frame is encrypted with; 0 for none.
+    pub(crate) domain: DomainId,
+    pub(crate) key: KeyNumber,
+    /// All commits of earlier groups.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The facts of earlier commits of the same group.
+    pub(crate) overlay: &'a HashMap<Key, Option<Value>>,
+    /// The log file being written, and where a frame of this request would begin in it.
+    pub(crate) log: FileId,
+    pub(crate) frame_offset: u64,
+    /// Log files from this one on are listed.
+    pub(crate) oldest_log: FileId,
+    /// The LSN that the request gets if there is something to write.
+    pub(crate) lsn: Lsn,
+    pub(crate) now: Times,
+    pub(crate) retention: Retention,
+}
+
+/// Decides what a request comes to.
+pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
+    let mut facts = Facts::new(context, Vec::new());
+    let domain = context.domain;
+    let mut existed = false;
+    let mut uses_frame = false;
+    let ops = match request {
+        Request::PutFrame { frame, then } => {
+            existed = facts.put(&frame.descriptor.in_log(context.key), context.log, context.frame_offset)?;
+            uses_frame = !existed;
+            facts.follow(put_op(existed, &frame.descriptor), &frame.descriptor.digest, then)?
+        }
+        Request::PutSegment { descriptor, file, then } => {
+            existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
+            facts.follow(put_op(existed, descriptor), &descriptor.digest, then)?
+        }
+        Request::Touch(digest) => {
+            facts.touch(digest)?;
+            Vec::new()
+        }
+        Request::Remove(digest) => {
+            let blob = facts.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            if blob.count > 0 {
+                return Err(Error::BlobInUse { digest: *digest, count: blob.count });
+            }
+            facts.change(Key::blob(domain, digest), Some(&blob), None)?;
+            vec![Op::Remove { digest: *digest }]
+        }
+        Request::Pin(pin) => {
+            let old = facts.pin(&pin.name)?;
+            for digest in &pin.digests {
+                facts.hold(digest)?;
+            }
+            for digest in old.iter().flat_map(|old| &old.digests) {
+                facts.release(digest)?;
+            }
+            facts.set_pin(old.as_ref(), Some(pin));
+            vec![Op::Pin { name: pin.name.clone(), digests: pin.digests.clone() }]
+        }
+        Request::Unpin(name) => {
+            let pin = facts.pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.clone() })?;
+            facts.unpin(&pin)?
+        }
+        Request::ExpirePin { name, now } => match facts.pin(name)? {
+            Some(pin) if pin.expires != 0 && pin.expires <= *now => facts.unpin(&pin)?,
+            _ => Vec::new(),
+        },
+        Request::BeginUpload { id, fact, then } => {
+            facts.set(Key::upload(domain, *id), Some(fact.encode()));
+            let mut ops = vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }];
+            if let Some(then) = then {
+                ops.extend(then.apply(&mut facts)?);
+            }
+            ops
+        }
+        Request::AppendUpload { id, from, to, parts } => {
+            facts.expect_upload(*id, from)?;
+            facts.set(Key::upload(domain, *id), Some(to.encode()));
+            for (number, part) in parts {
+                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
+            }
+            if let (None, Some(file)) = (from.file, to.file) {
+                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
+            }
+            vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
+        }
+        Request::CommitUpload { id, from, descriptor, frame, then } => {
+            facts.expect_upload(*id, from)?;
+            existed = match (frame, from.file) {
+                (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
+                _ => facts.put(&descriptor.in_log(context.key), context.log, context.frame_offset)?,
+            };
+            uses_frame = frame.is_some() && !existed;
+            facts.end_upload(*id, from, existed || frame.is_some())?;
+            let mut ops = put_op(existed, descriptor);
+            ops.push(Op::CommitUpload { id: *id, digest: descriptor.digest, len: descriptor.len });
+            facts.follow(ops, &descriptor.digest, then)?
+        }
+        Request::CancelUpload { id, untouched_since } => match facts.upload(*id)? {
+            Some(upload) if untouched_since.is_none_or(|since| upload.touched <= since) => {
+                facts.end_upload(*id, &upload, true)?;
+                vec![Op::CancelUpload { id: *id }]
+            }
+            Some(_) => Vec::new(),
+            None => return Err(Error::UploadNotFound { id: *id }),
+        },
+        Request::MoveFrame { from, frame } => {
+            let descriptor = frame.descriptor.in_log(context.key);
+            existed = !facts.put_elsewhere(from, &descriptor, context.log, context.frame_offset)?;
+            uses_frame = !existed;
+            Vec::new()
+        }
+        Request::MoveSegment { from, descriptor, file } => {
+            existed = !facts.put_elsewhere(from, descriptor, *file, SEGMENT_FRAME_OFFSET)?;
+            Vec::new()
+        }
+        Request::MoveUpload { id, from, to, parts } => {
+            facts.expect_upload(*id, from)?;
+            facts.end_upload(*id, from, true)?;
+            facts.set(Key::upload(domain, *id), Some(to.encode()));
+            for (number, part) in parts {
+                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
+            }
+            if let Some(file) = to.file {
+                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
+            }
+            Vec::new()
+        }
+        Request::DropFile(file) => match facts.segment(*file)? {
+            Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if *file < context.oldest_log => {
+                facts.drop_file(*file)?;
+                vec![Op::DropFile { file: *file }]
+            }
+            _ => Vec::new(),
+        },
+        Request::Apply(apply) => apply.apply(&mut facts)?,
+    };
+    let Facts { changed, dropped, refused, tally, .. } = facts;
+    let outcome = Outcome { lsn: context.lsn, existed, dropped, applied: ops.len(), refused, tally };
+    Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
+}
+
+/// A count of references that grows by one.
+pub(crate) fn one_more(count: u32) -> Result<u32> {
+    count.checked_add(1).ok_or(Error::TooLarge {
+        what: "the number of references",
+        limit: u32::MAX.into(),
+        found: u64::from(u32::MAX) + 1,
+    })
+}
+
+fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {
+    if existed { Vec::new() } else { vec![Op::Put { digest: descriptor.digest, len: descriptor.len }] }
+}

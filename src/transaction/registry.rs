@@ -1,0 +1,487 @@
+//! What happens to repositories at the ordering point.
+//!
+//! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and
+//! takes place in one record, of its repository's domain, or not at all. So nothing that was checked can be overtaken:
+//! a manifest whose blob was deleted a moment ago is refused, and its client pushes the blob again.
+//!
+//! # Invariants kept here
+//! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a
+//!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A
+//!   repository's contents go only after the repository itself is gone ([`Purge`]), and then nothing is added to them:
+//!   every change but that begins with [`repository`].
+//! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
+//!   that hold it.** [`hold`] and [`release`] change them.
+//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched:
+//!   [`set_link`]. So is a provisional repository: [`repositories`].
+//! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
+//!   [`PutManifest`], [`delete_manifest`].
+//! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
+//! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
+//!   [`set_tag`] and [`remove_tag`].
+//! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
+//!   [released](release). No clock but the store's open time is asked.
+
+mod repositories;
+mod upkeep;
+
+use repositories::keep;
+pub(crate) use repositories::{Create, Delete, Exists, ExpireRepository, Keep, Set};
+pub(crate) use upkeep::{Expire, NotePulls, Purge};
+
+use std::collections::{HashMap, HashSet};
+
+use crate::digest::Digest;
+use crate::error::{Error, ManifestProblem, Result};
+use crate::facts::{
+    Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact, Value,
+};
+use crate::files::Space;
+use crate::id::RepositoryId;
+use crate::log::{Named, Op};
+use crate::oci::document::{Document, Reference as Referenced};
+use crate::oci::{ExpectTag, Reference, RepositoryInfo, Tag};
+use crate::tables::view::Lookup;
+use crate::transaction::find;
+use crate::transaction::{Apply, Facts, one_more};
+
+/// So many tags go with a manifest in one step: others wait for it.
+const MAX_TAGS_DELETED: usize = 10_000;
+
+fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
+    find::repository(facts, named.id, &named.name)
+}
+
+fn link_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
+    Ok(find::link(facts, repository, digest)?.map(|(link, _)| link))
+}
+
+fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
+    match repository(facts, named) {
+        Ok(_) => Ok(true),
+        Err(Error::RepositoryNotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn link_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(facts.domain(), Family::Link, repository, digest)
+}
+
+fn manifest_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(facts.domain(), Family::Manifest, repository, digest)
+}
+
+fn manifest_not_found(reference: impl Into<Reference>) -> Error {
+    Error::ManifestNotFound { reference: reference.into().to_string() }
+}
+
+/// Changes a link, and with it the list of those that no manifest holds.
+pub(crate) fn set_link(facts: &mut Facts<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
+    let idle = |link: Option<&LinkFact>| link.and_then(|link| Idle::of_link(&key, link));
+    facts.relist(idle(old), idle(new));
+    facts.set(key, new.map(LinkFact::encode));
+}
+
+/// Gives a repository a blob that the store has, or notes that somebody relies on it again.
+fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
+    let key = link_key(facts, named.id, digest);
+    if let Some(link) = link_of(facts, named.id, digest)? {
+        touch(facts, key, &link);
+        return Ok(Vec::new());
+    }
+    facts.hold(digest)?;
+    let new = LinkFact::new(&Key::blob(facts.domain(), digest), facts.now().open);
+    set_link(facts, key, None, Some(&new));
+    Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
+}
+
+/// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
+fn touch(facts: &mut Facts<'_>, key: Key, link: &LinkFact) {
+    let touched = facts.now().open;
+    if link.count == 0 && facts.retention().is_stale(link.touched, touched) {
+        set_link(facts, key, Some(link), Some(&LinkFact { touched, ..*link }));
+    }
+}
+
+/// Takes a blob from a repository that no manifest of it holds.
+fn unlink(facts: &mut Facts<'_>, key: Key, link: &LinkFact) -> Result<()> {
+    facts.release_key(link.blob(&key))?;
+    set_link(facts, key, Some(link), None);
+    Ok(())
+}
+
+/// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false`
+/// where it is not there.
+fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held, size: Option<u64>) -> Result<bool> {
+    match held {
+        Held::Blob(digest) => {
+            let Some((link, blob)) = find::link(facts, id, digest)? else { return Ok(false) };
+            check_size(digest, blob.len, size)?;
+            let count = one_more(link.count)?;
+            set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, ..link }));
+        }
+        Held::Manifest(digest) => {
+            let Some(mut manifest) = find::manifest(facts, id, digest)? else { return Ok(false) };
+            check_size(digest, manifest.len, size)?;
+            manifest.count = one_more(manifest.count)?;
+            facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
+        }
+    }
+    Ok(true)
+}
+
+fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
+    match said {
+        Some(found) if found != expected => {
+            let problem = ManifestProblem::Size { digest: *digest, expected, found };
+            Err(Error::InvalidManifest { problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from
+/// now on.
+fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+    match held {
+        Held::Blob(digest) => {
+            if let Some(link) = link_of(facts, id, digest)? {
+                let (count, touched) = (link.count.saturating_sub(1), facts.now().open);
+                set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, touched, ..link }));
+            }
+        }
+        Held::Manifest(digest) => {
+            if let Some(mut manifest) = find::manifest(facts, id, digest)? {
+                manifest.count = manifest.count.saturating_sub(1);
+                facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets a tag name a manifest that is there.
+fn set_tag(
+    facts: &mut Facts<'_>,
+    repository: &RepositoryFact,
+    named: &Named,
+    tag: &Tag,
+    digest: &Digest,
+    expect: &ExpectTag,
+) -> Result<Option<Op>> {
+    let old = find::tag(facts, named.id, tag.as_str())?.map(|tag| tag.digest);
+    let is_expected = match expect {
+        ExpectTag::Any => true,
+        ExpectTag::Absent => old.is_none(),
+        ExpectTag::Is(expected) => old == Some(*expected),
+    };
+    if !is_expected {
+        return Err(Error::TagMoved { tag: tag.to_string(), found: old });
+    }
+    if old == Some(*digest) {
+        return Ok(None);
+    }
+    if let Some(old) = old {
+        if RepositoryInfo::from_fact(repository)?.settings.is_immutable(tag) {
+            return Err(Error::TagImmutable { tag: tag.to_string(), digest: old });
+        }
+        facts.set(Key::tag_of(facts.domain(), named.id, &old, tag.as_str()), None);
+    }
+    let fact = TagFact { updated: facts.now().wall, digest: *digest, tag: tag.to_string() };
+    facts.set(Key::tag(facts.domain(), named.id, tag.as_str()), Some(fact.encode()));
+    facts.set(Key::tag_of(facts.domain(), named.id, digest, tag.as_str()), Some(Value::new(tag.as_str().as_bytes())));
+    Ok(Some(Op::Tag { repository: named.clone(), tag: tag.to_string(), digest: *digest, old }))
+}
+
+fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
+    let Some(TagFact { digest, tag, .. }) = find::tag(facts, named.id, tag)? else { return Ok(None) };
+    facts.set(Key::tag(facts.domain(), named.id, &tag), None);
+    facts.set(Key::tag_of(facts.domain(), named.id, &digest, &tag), None);
+    Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
+}
+
+/// Deletes a manifest and its tags, and lets go of what it holds, which it returns. Its referrers stay. Refuses before
+/// it changes anything.
+fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
+    let id = named.id;
+    let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
+    if manifest.count > 0 {
+        return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
+    }
+    let mut ops = Vec::new();
+    let tags = facts.scan(Prefix::under(facts.domain(), Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
+    Error::check_limit("the number of tags that go with a manifest", tags.len(), MAX_TAGS_DELETED)?;
+    for (_, tag) in tags {
+        let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
+        // Another digest may begin with the same bytes.
+        if find::tag(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
+            ops.extend(remove_tag(facts, named, &tag)?);
+        }
+    }
+    for held in &manifest.held {
+        release(facts, id, held)?;
+        facts.check_size()?;
+    }
+    if let Some(subject) = &manifest.subject {
+        facts.set(Key::referrer(facts.domain(), id, subject, digest), None);
+    }
+    let pulled = Key::of_digest(facts.domain(), Family::Pull, id, digest);
+    if facts.get(&pulled)?.is_some() {
+        facts.set(pulled, None);
+    }
+    facts.release(digest)?;
+    facts.set(manifest_key(facts, id, digest), None);
+    ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
+    Ok((ops, manifest.held))
+}
+
+/// Gives a repository a blob that was just stored, or that it may have by another right.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    /// The repository that must have the blob.
+    pub(crate) from: Option<Named>,
+}
+
+impl Apply for Link {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        repository(facts, &self.repository)?;
+        if let Some(from) = &self.from
+            && (!is_there(facts, from)? || link_of(facts, from.id, &self.digest)?.is_none())
+        {
+            return Err(Error::BlobNotFound { digest: self.digest });
+        }
+        link(facts, &self.repository, &self.digest)
+    }
+}
+
+/// Notes that somebody relies on a blob.
+#[derive(Debug)]
+pub(crate) struct Touch {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+}
+
+impl Apply for Touch {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let Self { repository: named, digest } = self;
+        repository(facts, named)?;
+        let link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        touch(facts, link_key(facts, named.id, digest), &link);
+        Ok(Vec::new())
+    }
+}
+
+/// Takes a blob from a repository, unless a manifest holds it.
+#[derive(Debug)]
+pub(crate) struct Unlink {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+}
+
+impl Apply for Unlink {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, digest) = (&self.repository, self.digest);
+        repository(facts, named)?;
+        match link_of(facts, named.id, &digest)? {
+            None => Err(Error::BlobNotFound { digest }),
+            Some(link @ LinkFact { count: 0, .. }) => {
+                unlink(facts, link_key(facts, named.id, &digest), &link)?;
+                Ok(vec![Op::Unlink { repository: named.clone(), digest }])
+            }
+            Some(LinkFact { count, .. }) => Err(Error::BlobInUse { digest, count }),
+        }
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Makes a document that was just stored a manifest: takes over what it references, its subject and its tags.
+#[derive(Debug)]
+pub(crate) struct PutManifest {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    pub(crate) len: u64,
+    pub(crate) media_type: String,
+    pub(crate) document: Document,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) expect_tag: ExpectTag,
+    /// Whether manifests that it references may be absent.
+    pub(crate) sparse: bool,
+}
+
+impl PutManifest {
+    /// What it references, as what that may be held, in the order in which that is tried, and whether it may be absent.
+    /// Not itself, which references that are given with a document can name: it is there when it is there, and if it
+    /// held itself it could never be deleted.
+    fn references(&self) -> impl Iterator<Item = (&Referenced, [Option<Held>; 2], bool)> + '_ {
+        let Document { blobs, manifests, others, .. } = &self.document;
+        let blobs = blobs.iter().map(|blob| (blob, [Some(Held::Blob(blob.digest)), None], blob.optional));
+        let manifests = manifests.iter().filter(|manifest| manifest.digest != self.digest);
+        let manifests = manifests.map(|one| (one, [Some(Held::Manifest(one.digest)), None], self.sparse));
+        let either = |digest| [Some(Held::Manifest(digest)), Some(Held::Blob(digest))];
+        let others = others.iter().map(move |other| (other, either(other.digest), self.sparse));
+        blobs.chain(manifests).chain(others)
+    }
+
+    /// Holds what is referenced and not held yet, and says what that is.
+    fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
+        let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
+        let is_held = known.is_some_and(|known| known.count > 0);
+        let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for (reference, choices, optional) in self.references() {
+            if choices.iter().flatten().any(|held| already.contains(held)) {
+                continue;
+            }
+            let mut found = None;
+            for held in choices.iter().flatten() {
+                if found.is_none() && hold(facts, self.repository.id, held, reference.size)? {
+                    found = Some(*held);
+                }
+            }
+            match (found, choices[0]) {
+                // What holds this one may be among those: then neither could ever be deleted.
+                (Some(Held::Manifest(_)), _) if is_held => {
+                    return Err(Error::InvalidManifest { problem: ManifestProblem::References });
+                }
+                (Some(held), _) => {
+                    facts.check_size()?;
+                    new.push(held);
+                }
+                (None, _) if optional => {}
+                (None, Some(Held::Manifest(digest))) => manifests.push(digest),
+                (None, _) => blobs.push(reference.digest),
+            }
+        }
+        if blobs.is_empty() && manifests.is_empty() {
+            Ok(new)
+        } else {
+            Err(Error::ReferencesMissing { blobs, manifests })
+        }
+    }
+}
+
+impl Apply for PutManifest {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, id) = (&self.repository, self.repository.id);
+        let repository = repository(facts, named)?;
+        let known = find::manifest(facts, id, &self.digest)?;
+        if let Some(known) = known.as_ref().filter(|known| known.media_type != self.media_type) {
+            let (expected, found) = (known.media_type.clone(), self.media_type.clone());
+            return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });
+        }
+        let new = self.hold_new(facts, known.as_ref())?;
+        keep(facts, &repository);
+        let mut ops = Vec::new();
+        match known {
+            Some(_) if new.is_empty() => {}
+            Some(mut known) => {
+                known.held.extend(new);
+                facts.set(manifest_key(facts, id, &self.digest), Some(known.encode()));
+            }
+            None => {
+                facts.hold(&self.digest)?;
+                let subject = self.document.subject;
+                let fact = ManifestFact {
+                    digest: self.digest,
+                    len: self.len,
+                    pushed: facts.now().wall,
+                    count: 0,
+                    media_type: self.media_type.clone(),
+                    artifact_type: self.document.artifact_type.clone(),
+                    subject,
+                    held: new,
+                };
+                facts.set(manifest_key(facts, id, &self.digest), Some(fact.encode()));
+                if let Some(subject) = subject {
+                    let referrer = ReferrerFact { subject, digest: self.digest };
+                    facts.set(Key::referrer(facts.domain(), id, &subject, &self.digest), Some(referrer.encode()));
+                }
+                let (digest, media_type) = (self.digest, self.media_type.clone());
+                ops.push(Op::PutManifest { repository: named.clone(), digest, media_type, subject });
+            }
+        }
+        for tag in &self.tags {
+            ops.extend(set_tag(facts, &repository, named, tag, &self.digest, &self.expect_tag)?);
+        }
+        Ok(ops)
+    }
+}
+
+/// Lets a tag name a manifest of the repository.
+#[derive(Debug)]
+pub(crate) struct SetTag {
+    pub(crate) repository: Named,
+    pub(crate) tag: Tag,
+    pub(crate) digest: Digest,
+    pub(crate) expect: ExpectTag,
+}
+
+impl Apply for SetTag {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let repository = repository(facts, &self.repository)?;
+        if find::manifest(facts, self.repository.id, &self.digest)?.is_none() {
+            return Err(manifest_not_found(self.digest));
+        }
+        let op = set_tag(facts, &repository, &self.repository, &self.tag, &self.digest, &self.expect)?;
+        Ok(op.into_iter().collect())
+    }
+}
+
+/// Removes tags and deletes manifests, each if it can be: the others are [refused](Facts::refuse).
+#[derive(Debug)]
+pub(crate) struct DeleteReferences {
+    pub(crate) repository: Named,
+    pub(crate) references: Vec<Reference>,
+}
+
+impl Apply for DeleteReferences {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        repository(facts, &self.repository)?;
+        let mut ops = Vec::new();
+        let parts = || self.references.iter().enumerate();
+        // Tags first: they may be those of a manifest that goes.
+        for (part, reference) in parts() {
+            let Reference::Tag(tag) = reference else { continue };
+            match remove_tag(facts, &self.repository, tag.as_str())? {
+                Some(op) => ops.push(op),
+                None => facts.refuse(part, manifest_not_found(tag)),
+            }
+        }
+        // An index may come behind what it holds, which waits for it.
+        let mut waiting: HashMap<Digest, (u32, Vec<usize>)> = HashMap::new();
+        for (part, reference) in parts() {
+            let Reference::Digest(digest) = reference else { continue };
+            let mut due = vec![(part, *digest)];
+            while let Some((part, digest)) = due.pop() {
+                match delete_manifest(facts, &self.repository, &digest) {
+                    Ok((done, held)) => {
+                        ops.extend(done);
+                        for digest in held.iter().filter_map(Held::manifest) {
+                            let (_, parts) = waiting.remove(&digest).unwrap_or_default();
+                            due.extend(parts.into_iter().rev().map(|part| (part, digest)));
+                        }
+                    }
+                    Err(Error::ManifestInUse { digest, count }) => {
+                        let (counted, parts) = waiting.entry(digest).or_default();
+                        *counted = count;
+                        parts.push(part);
+                    }
+                    Err(error @ Error::ManifestNotFound { .. }) => facts.refuse(part, error),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        for (digest, (count, parts)) in waiting {
+            parts.into_iter().for_each(|part| facts.refuse(part, Error::ManifestInUse { digest, count }));
+        }
+        Ok(ops)
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}

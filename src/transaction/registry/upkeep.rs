@@ -1,0 +1,103 @@
+//! Changes that nobody asks for: what has expired, what deleted repositories have left, and when manifests were pulled.
+
+use super::{is_there, set_link, unlink};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::facts::{Family, Idle, Key, LinkFact, ManifestFact, PullFact, TagFact};
+use crate::files::Space;
+use crate::id::RepositoryId;
+use crate::log::{Named, Op};
+use crate::tables::view::Lookup;
+use crate::transaction::find;
+use crate::transaction::{Apply, Facts};
+
+/// Takes blobs from a repository that nobody relies on any more.
+#[derive(Debug)]
+pub(crate) struct Expire {
+    pub(crate) repository: Named,
+    /// Their entries in the list of what nothing holds, and their digests, which are for who follows events.
+    pub(crate) links: Vec<(Idle, Option<Digest>)>,
+}
+
+impl Apply for Expire {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let (named, now) = (&self.repository, facts.now().open);
+        let mut ops = Vec::new();
+        if !is_there(facts, named)? {
+            return Ok(ops); // deleted meanwhile, with its links
+        }
+        for (idle, digest) in &self.links {
+            // No entry any more: somebody relies on the blob, a manifest holds it, or it is gone.
+            if facts.idle(idle)?.is_none() || !facts.retention().has_expired(idle.time, now) {
+                continue;
+            }
+            if let Some(link) = facts.decode(&idle.key, LinkFact::decode)? {
+                unlink(facts, idle.key, &link)?;
+                facts.tally.links += 1;
+                ops.extend(digest.map(|digest| Op::Unlink { repository: named.clone(), digest }));
+            }
+        }
+        Ok(ops)
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Removes facts that are left of a deleted repository.
+#[derive(Debug)]
+pub(crate) struct Purge {
+    pub(crate) repository: RepositoryId,
+    pub(crate) keys: Vec<Key>,
+}
+
+impl Apply for Purge {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let mut tags = Vec::new();
+        for key in &self.keys {
+            let Some(value) = facts.get(key)? else { continue };
+            match key.family {
+                Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
+                Family::Manifest => {
+                    if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
+                        facts.release(&manifest.digest)?;
+                    }
+                }
+                Family::Link => {
+                    if let Some(link) = LinkFact::decode(value.as_bytes()) {
+                        facts.release_key(link.blob(key))?;
+                        set_link(facts, *key, Some(&link), None);
+                    }
+                }
+                _ => {}
+            }
+            facts.set(*key, None);
+        }
+        Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: self.repository, tags }] })
+    }
+
+    fn space(&self) -> Space {
+        Space::Reserve
+    }
+}
+
+/// Notes when manifests were pulled last.
+#[derive(Debug)]
+pub(crate) struct NotePulls(pub(crate) Vec<(Named, Digest, u64)>);
+
+impl Apply for NotePulls {
+    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        for (named, digest, time) in &self.0 {
+            let key = Key::of_digest(facts.domain(), Family::Pull, named.id, digest);
+            let known = facts.decode(&key, PullFact::decode)?;
+            let is_newer = known.is_none_or(|known| known.pulled < *time);
+            if is_newer && is_there(facts, named)? && find::manifest(facts, named.id, digest)?.is_some() {
+                facts.set(key, Some(PullFact { pulled: *time }.encode()));
+                ops.push(Op::Pull { repository: named.clone(), digest: *digest, time: *time });
+            }
+        }
+        Ok(ops)
+    }
+}
