@@ -15,6 +15,7 @@
 mod content;
 
 use std::fmt::Display;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use content::random;
 use strongroom::registry::{PutManifest, RepositoryDeletion, RepositoryName, RepositorySettings};
-use strongroom::{Algorithm, CollectOptions, Collection, Digest, Durability, GoOn, Options, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Collection, Digest, Durability, Options, PinOptions, Store};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -94,7 +95,7 @@ fn open(path: &Path, durability: Durability) -> Store {
 
 /// Forgets what is dead, without compaction.
 fn sweep_only(store: &Store) -> Collection {
-    store.collect(&CollectOptions::new().max_bytes(0), |_| GoOn::Yes).unwrap()
+    store.collect(&CollectOptions::new().max_bytes(0), |_| ControlFlow::Continue(())).unwrap()
 }
 
 // ---- sweep
@@ -156,7 +157,7 @@ impl Swept {
             if so_far.blobs == dead {
                 forgotten.get_or_insert_with(|| start.elapsed().as_secs_f64());
             }
-            GoOn::Yes
+            ControlFlow::Continue(())
         });
         let done = done.unwrap();
         self.seconds.extend(forgotten);
@@ -294,7 +295,7 @@ fn written_for_freed(scattered: &mut Scattered) {
     for round in 0..=rounds() {
         let usage = scattered.store.usage().unwrap();
         let (before, start) = (written(), Instant::now());
-        let done = scattered.store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+        let done = scattered.store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
         let (seconds, wrote) = (start.elapsed().as_secs_f64(), written() - before);
         let freed = done.freed_bytes.saturating_sub(done.moved_bytes);
         println!(
@@ -330,7 +331,7 @@ fn beside(scattered: &mut Scattered) {
             let start = Instant::now();
             alone_now.extend(scattered.puts(|| start.elapsed() > Duration::from_secs(2)));
             // What these puts have left goes before.
-            scattered.store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+            scattered.store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
             scattered.churn(18);
             beside_collection(scattered, options)
         });
@@ -367,7 +368,7 @@ fn beside_collection(scattered: &mut Scattered, options: &CollectOptions) -> (Ve
     thread::scope(|scope| {
         let collection = scope.spawn(|| {
             let start = Instant::now();
-            let done = store.collect(options, |_| GoOn::Yes).unwrap();
+            let done = store.collect(options, |_| ControlFlow::Continue(())).unwrap();
             over.store(true, Ordering::Relaxed);
             mib(done.moved_bytes) / start.elapsed().as_secs_f64()
         });
@@ -442,7 +443,7 @@ fn repository() {
         println!("  until it is gone: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
         let (mut blobs, mut collections) = (0, 0);
         while blobs < 3 * manifests {
-            blobs += store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap().blobs;
+            blobs += store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap().blobs;
             collections += 1;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -493,7 +494,7 @@ fn live() {
             store.close().unwrap();
             let store = open(path, Durability::Synced);
             let start = Instant::now();
-            let done = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+            let done = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
             seconds.push(start.elapsed().as_secs_f64());
             assert_eq!(done.blobs, IMAGES_DEAD * 10);
         }

@@ -52,6 +52,41 @@ impl Clock {
     }
 }
 
+/// When a commit happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// The wall clock, in milliseconds since 1970.
+    pub(crate) wall: u64,
+    /// The store's open time, in milliseconds.
+    pub(crate) open: u64,
+}
+
+/// A store's time.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreClock {
+    clock: Clock,
+    /// The open time that earlier openings have added up, less what the clock said when this one began, in
+    /// milliseconds.
+    base: i64,
+}
+
+impl StoreClock {
+    /// The time of a store that was open for so many milliseconds before.
+    pub(crate) fn new(clock: Clock, before: u64) -> Self {
+        let base = before.cast_signed() - clock.elapsed().cast_signed();
+        Self { clock, base }
+    }
+
+    /// The open time in milliseconds, over all openings.
+    pub(crate) fn open_time(&self) -> u64 {
+        self.clock.elapsed().saturating_add_signed(self.base).min(MAX)
+    }
+
+    pub(crate) fn now(&self) -> Times {
+        Times { wall: self.clock.wall(), open: self.open_time() }
+    }
+}
+
 /// Keeps work to so many bytes a second, if that is wanted.
 #[derive(Debug)]
 pub(crate) struct Pace {

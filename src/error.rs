@@ -202,12 +202,27 @@ pub enum Error {
         /// The blob's length in bytes.
         len: u64,
     },
+    /// The file system can't do what the store relies on: put the store on another one.
+    #[error("the file system of {} can not do {lacks}: put the store on another one", path.display())]
+    UnsupportedFileSystem {
+        /// A directory on it.
+        path: PathBuf,
+        /// What it can't do.
+        lacks: &'static str,
+    },
     /// An earlier write could not be made durable, so the store takes no more of them. Reads go on. Find out what is
     /// wrong with the disk, then open the store again.
     #[error("the store refuses writes since an earlier one failed: {cause}")]
     Poisoned {
         /// The failure that came first.
         cause: Arc<Error>,
+    },
+    /// What the engine relies on does not hold: a bug in it. The store refuses writes from then on, as after a failed
+    /// sync, so that nothing follows from it; open it again, and please report this.
+    #[error("an invariant of the engine does not hold: {invariant}; please report this")]
+    Internal {
+        /// What should hold.
+        invariant: &'static str,
     },
     /// No repository has this name, or the one that had it when it was opened is gone.
     #[error("no repository {name:?}: create it first")]
@@ -332,8 +347,8 @@ pub enum ManifestProblem {
         /// What it was pushed as now.
         found: String,
     },
-    /// It lists more than 65,536 blobs or manifests.
-    #[error("it lists more than 65,536 blobs or manifests")]
+    /// It lists more than 10,000 blobs or manifests: what takes them over in one step keeps others waiting.
+    #[error("it lists more than 10,000 blobs or manifests")]
     TooMany,
     /// The media type is none that can be parsed, and no references were given.
     #[error("media type {media_type:?} is none whose references are known: give them explicitly")]

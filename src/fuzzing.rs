@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::clock::Times;
 use crate::envelope::{Keyring, Purpose, Sealing, Table};
 use crate::facts::{
     BlobFact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact,
@@ -12,15 +13,15 @@ use crate::facts::{
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::fuzzing as keys;
 use crate::keys::{InPlain, KeyContext, KeyProvider as _, LocalKey, SecretKey};
-use crate::log::op::Op;
 use crate::log::record::{Header, parse_facts};
 use crate::log::replay::{Extent, Replay};
-use crate::log::{ActiveLog, Body, LogHeader, Position, Times, frames};
+use crate::log::{ActiveLog, Body, LogHeader, Position, frames};
 use crate::oci::document::{Document, annotations};
 use crate::oci::{Reference, RepositoryName, TagFilter};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
 use crate::tables::{Footer, PageCache, Run, RunList, RunMeta};
+use crate::transaction::Op;
 use crate::vfs::{OpenMode, RealVfs, Vfs as _};
 
 /// A digest's text.

@@ -8,18 +8,19 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::clock::Times;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
-    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, PinFact, Place, ProgressFact, PullFact,
-    ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, PinFact, Place, ProgressFact,
+    PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
-use crate::log::op::Op;
-use crate::log::{ActiveLog, Body, LogHeader, Named, Position, Times};
+use crate::log::{ActiveLog, Body, LogHeader, Position};
 use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
 use crate::tables::{LogEntry, RunList, RunMeta, RunWriter};
+use crate::transaction::Op;
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);

@@ -93,6 +93,8 @@ pub mod nonces;
 mod oci;
 mod random;
 pub mod registry;
+#[cfg(test)]
+mod rooms;
 mod sealed;
 mod segment;
 mod store;
@@ -114,17 +116,13 @@ struct Readme;
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
 
-pub use blobs::content::{Blobs, Expect, Stat};
-pub use blobs::pins::{Pin, PinOptions};
-pub use blobs::uploads::UploadStatus;
-pub use blobs::{Blob, BlobReader};
+pub use blobs::{Blob, BlobReader, Blobs, Compression, Expect, Pin, PinOptions, Stat, UploadStatus};
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Damage, Error, ManifestProblem, Result};
 pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
+pub use log::Durability;
 pub use sealed::ReadMode;
-pub use store::{
-    Compression, DataKeyInfo, DomainInfo, Durability, GoOn, Maintenance, Options, Rewriting, Store, Usage,
-};
+pub use store::{DataKeyInfo, DomainInfo, Maintenance, Options, Rewriting, Store, Usage};

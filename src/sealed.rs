@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::envelope::FileEnvelope;
 use crate::error::{Damage, Error, Result};
 use crate::vfs::File;
-use crate::wire::crc32c;
+use crate::wire::{crc32c, index};
 
 /// How sealed files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -245,7 +245,7 @@ impl SealedFile {
         let end = offset.checked_add(len as u64).filter(|end| *end <= self.len);
         let end = end.ok_or_else(|| Error::corrupt(&self.path, self.len, Damage::Truncated))?;
         let Some(map) = &self.map else { return Ok(None) };
-        let range = usize::try_from(offset).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+        let range = index(offset)..index(end);
         map.get(range).map(Some).ok_or_else(|| Error::corrupt(&self.path, map.len() as u64, Damage::Truncated))
     }
 

@@ -36,3 +36,16 @@ impl Hasher for IdHasher {
         self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
+
+/// Lets a room be printed by its name: what it holds, and what keys have decrypted, is not for logs.
+macro_rules! print_by_name {
+    ($room:ident) => {
+        impl std::fmt::Debug for $room {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($room))
+            }
+        }
+    };
+}
+
+pub(crate) use print_by_name;

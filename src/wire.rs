@@ -3,6 +3,15 @@
 //! A [`Fields`] hands out fields from the front of a byte slice and answers `None` where the slice is too short, so
 //! that a parser is a chain of `?` and no length from disk is believed before it is compared with what is there.
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("strongroom maps files and counts bytes in 64 bits: it is for 64-bit machines");
+
+/// A length or a position as memory has it. On the machines that the crate is for that is the same number.
+#[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, or nothing is compiled")]
+pub(crate) const fn index(n: u64) -> usize {
+    n as usize
+}
+
 /// CRC-32C (Castagnoli) of `bytes`, in hardware where there is any.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
@@ -105,6 +114,18 @@ pub(crate) trait PutFields {
     /// Raw bytes.
     fn put(&mut self, bytes: &[u8]);
 
+    /// A length or count as 16 bits. Whoever takes in what it counts has bounded it: what is longer can't be read back.
+    fn put_len16(&mut self, len: usize) {
+        debug_assert!(u16::try_from(len).is_ok(), "a bounded length");
+        self.put_u16(u16::try_from(len).unwrap_or(u16::MAX));
+    }
+
+    /// A length or count as 32 bits, likewise.
+    fn put_len32(&mut self, len: usize) {
+        debug_assert!(u32::try_from(len).is_ok(), "a bounded length");
+        self.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
     /// One byte.
     fn put_u8(&mut self, value: u8) {
         self.put(&[value]);
@@ -134,7 +155,7 @@ pub(crate) trait PutFields {
 
     /// A text behind its 16-bit length.
     fn put_text(&mut self, text: &str) {
-        self.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+        self.put_len16(text.len());
         self.put(text.as_bytes());
     }
 }

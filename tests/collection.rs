@@ -29,14 +29,15 @@ mod running;
 mod space;
 
 use common::registry::{Lab, RETENTION};
-use strongroom::{CollectOptions, Collection, Digest, GoOn, Store};
+use std::ops::ControlFlow;
+use strongroom::{CollectOptions, Collection, Digest, Store};
 
 /// Past this, what nobody relied on since the beginning is gone: retention, and how exactly that is noted.
 const GONE: u64 = RETENTION + RETENTION / 8 + 1;
 
 /// A collection to its end that leaves nothing dead.
 fn collect(store: &Store) -> Collection {
-    store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes).unwrap()
+    store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// A store on a disk where nothing is kept for who reads events.

@@ -17,6 +17,7 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ use common::{
 };
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs, Vfs};
-use strongroom::{Clock, CollectOptions, Durability, Error, GoOn, Lsn, Store};
+use strongroom::{Clock, CollectOptions, Durability, Error, Lsn, Store};
 
 /// So many operations has a history that is drawn.
 const STEPS: usize = 24;
@@ -100,7 +101,7 @@ fn check(left: &SimVfs, end: &End, context: &str) {
     assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
     remove_everything(&store);
     clock.advance(Duration::from_millis(2 * RETENTION));
-    store.collect(&CollectOptions::new(), |_| GoOn::Yes).expect("a collection");
+    store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).expect("a collection");
     assert_eq!(store.blobs().count(), 0, "{context}: what nothing holds is gone");
     store.checkpoint().expect("a checkpoint");
     store.close().expect("a clean close");

@@ -16,6 +16,7 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use common::registry::{image, index, name, tag};
 use common::{Random, copy};
 use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
-use strongroom::{Algorithm, Compression, Digest, GoOn, Maintenance, Options, PinOptions, Store};
+use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
 
 /// Whether a store is encrypted, with a key that everybody knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -158,7 +159,7 @@ fn opens(kind: Kind) {
         let tenant = store.repository(&name("tenant/app")).unwrap();
         let digest = Digest::of(Algorithm::Sha256, b"the tenant's");
         assert_eq!(tenant.get(&digest).unwrap().bytes().unwrap(), "the tenant's");
-        assert!(store.rewrite(|_| GoOn::Yes).unwrap().complete);
+        assert!(store.rewrite(|_| ControlFlow::Continue(())).unwrap().complete);
     }
     store.close().unwrap();
     assert!(options(kind).open(dir.path()).unwrap().verify(|_| {}).unwrap().findings.is_empty());

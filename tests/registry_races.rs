@@ -13,6 +13,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use common::registry::{
     Lab, assert_sound, blob, create, image, index, is_gone, is_unknown, name, push_document, tag, try_push,
 };
 use strongroom::registry::{EventKind, ExpectTag, PutManifest, Reference, RepositoryDeletion, RepositorySettings};
-use strongroom::{Algorithm, CollectOptions, Digest, Error, GoOn, Lsn, Maintenance, Options, Result, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, Lsn, Maintenance, Options, Result, Store};
 
 /// A store with its own thread for maintenance, small enough to fold, merge and change log files all the time.
 fn options(lab: &Lab) -> Options {
@@ -92,7 +93,7 @@ fn a_manifest_is_refused_or_everything_it_references_can_be_read_as_long_as_it_e
         || (0..1500).for_each(|_| push()),
         || {
             digests.iter().for_each(|digest| tolerate(ours.remove_blob(digest)));
-            store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+            store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
             tolerate(ours.delete_manifest(&manifest));
         },
     );

@@ -5,8 +5,18 @@ use std::cell::RefCell;
 use crate::digest::Digest;
 use crate::facts::Codec;
 use crate::segment::Frame;
-use crate::store::Compression;
 use crate::wire::len64;
+
+/// Whether small content is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// With zstd, where the content is at most [`Options::inline_max`](crate::Options::inline_max) long, is not compressed already and becomes at
+    /// least an eighth smaller.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
 
 /// Shorter content is not worth a compressor's overhead.
 const MIN_LEN: usize = 256;

@@ -5,17 +5,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
 
-use crate::blobs::{Blob, frame_for};
+use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, successor};
+use crate::facts::{BlobFact, Family, Key, Lookup, decoded, successor};
+use crate::files::{FileKind, NewFile};
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
-use crate::store::options::{Durability, Maintenance};
-use crate::store::{Inner, Store};
-use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::tables::Snapshot;
 use crate::transaction::{Request, Then};
 
 /// How much of long content is hashed and written at a time.
@@ -86,14 +85,18 @@ pub(crate) trait Destination: Sync {
     fn repository(&self) -> Result<Option<RepositoryId>>;
 }
 
-impl Destination for Inner {
+/// Outside of repositories.
+#[derive(Clone, Copy)]
+pub(crate) struct Outside<'a>(&'a BlobStore);
+
+impl Destination for Outside<'_> {
     fn domain(&self) -> DomainId {
         DomainId::DEFAULT
     }
 
     fn claim(&self, digest: &Digest) -> Result<bool> {
-        match self.snapshot().blob(digest)? {
-            Some(blob) if !blob.damaged => match self.touch(digest, &blob) {
+        match self.0.tables.snapshot().blob(digest)? {
+            Some(blob) if !blob.damaged => match self.0.touch(digest, &blob) {
                 Err(Error::BlobNotFound { .. }) => Ok(false),
                 other => other.map(|()| true),
             },
@@ -136,126 +139,40 @@ impl Stat {
     }
 }
 
-impl Store {
-    /// Stores content and returns its digest. Content that the store has already is not stored again.
-    ///
-    /// A blob that nothing refers to stays for at least [`Options::retention`](crate::Options::retention) after it was
-    /// stored or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect)
-    /// takes it. [Pin](Self::pin) it to say that it is needed.
-    ///
-    /// ```
-    /// # use strongroom::{Algorithm, Digest, Error, Options};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = Options::new().create(true).open(dir.path())?;
-    /// let digest = store.put("content", Algorithm::Blake3)?;
-    /// store.put("content", digest)?;
-    /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
-    /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
-    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.put(content.as_ref(), expect.into(), &*self.inner)
-    }
-
-    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
-    /// content longer than [`Options::inline_max`](crate::Options::inline_max) streams into a file.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
-    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.put_reader(&mut reader, expect.into(), &*self.inner)
-    }
-
-    /// Opens a blob for reading.
-    ///
-    /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is
-    /// gone or what is known of the blob is damaged.
-    pub fn get(&self, digest: &Digest) -> Result<Blob> {
-        self.inner.get(DomainId::DEFAULT, digest)
-    }
-
-    /// Whether the store has a blob. This promises nothing about the next moment.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where the facts that would tell are damaged.
-    pub fn exists(&self, digest: &Digest) -> Result<bool> {
-        self.inner.snapshot().has_blob(digest)
-    }
-
-    /// Whether the store has each of several blobs, all as of one moment.
-    ///
-    /// # Errors
-    /// As [`exists`](Self::exists).
-    pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
-        let snapshot = self.inner.snapshot();
-        digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
-    }
-
-    /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
-    /// [`Options::retention`](crate::Options::retention), also if nothing holds it. Content that is known to be damaged
-    /// can't be relied on.
-    ///
-    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
-    ///
-    /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it,
-    /// is damaged.
-    pub fn claim(&self, digest: &Digest) -> Result<Stat> {
-        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        self.inner.check_undamaged(&fact)?;
-        self.inner.touch(digest, &fact)?;
-        Ok(Stat::new(*digest, &fact))
+impl BlobStore {
+    /// What is outside of repositories.
+    pub(crate) fn outside(&self) -> Outside<'_> {
+        Outside(self)
     }
 
     /// What the store knows of a blob.
-    ///
-    /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
-    pub fn stat(&self, digest: &Digest) -> Result<Stat> {
-        let fact = self.inner.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+    pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
+        Ok(Stat::new(*digest, &self.find(digest)?))
+    }
+
+    /// The same, for a caller that relies on it.
+    pub(crate) fn claim(&self, digest: &Digest) -> Result<Stat> {
+        let fact = self.find(digest)?;
+        self.check_undamaged(&fact)?;
+        self.touch(digest, &fact)?;
         Ok(Stat::new(*digest, &fact))
     }
 
-    /// Removes a blob that nothing refers to. Handles on it stay readable.
-    ///
-    /// A file of its own is removed at once; the place in a shared file is given back when that is compacted.
-    ///
-    /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
-    pub fn remove(&self, digest: &Digest) -> Result<()> {
-        self.inner.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
+    fn find(&self, digest: &Digest) -> Result<BlobFact> {
+        self.tables.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })
     }
 
-    /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
-    pub fn blobs(&self) -> Blobs<'_> {
-        Blobs {
-            inner: &self.inner,
-            snapshot: self.inner.snapshot(),
-            from: Some([0; 32]),
-            batch: Vec::new().into_iter(),
-        }
+    /// All blobs outside of domains of their own.
+    pub(crate) fn list(&self) -> Blobs<'_> {
+        Blobs { store: self, snapshot: self.tables.snapshot(), from: Some([0; 32]), batch: Vec::new().into_iter() }
     }
-}
 
-impl Snapshot {
-    /// Whether there is a blob with a digest.
-    fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let found = self.look(&Key::blob(self.domain, digest), BlobFact::algorithm_of)?;
-        Ok(found == Some(Some(digest.algorithm())))
-    }
-}
-
-impl Inner {
     /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
     fn touch(&self, digest: &Digest, blob: &BlobFact) -> Result<()> {
-        if !blob.is_stale(self.options.retention_time(), self.open_time()) {
+        if !blob.is_stale(self.options.retention, self.clock.open_time()) {
             return Ok(());
         }
-        self.commit(DomainId::DEFAULT, Request::Touch(*digest)).map(drop)
+        self.log.commit(DomainId::DEFAULT, Request::Touch(*digest)).map(drop)
     }
 
     /// Fails where a blob is known to be damaged.
@@ -290,10 +207,10 @@ impl Inner {
     pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
         let mut before = None;
         loop {
-            let snapshot = self.snapshot_of(domain);
+            let snapshot = self.tables.snapshot_of(domain);
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             match self.files.get(&fact.place) {
-                Ok(file) => return Blob::new(*digest, fact, file, &self.files.keys.get(), domain),
+                Ok(file) => return Blob::new(*digest, fact, file, &self.files.keys(), domain),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
                     before = Some(fact.place);
@@ -308,7 +225,7 @@ impl Inner {
         let digest = expect.check(Digest::of(expect.algorithm(), content))?;
         if !into.claim(&digest)? {
             let frame = frame_for(digest, content, self.options.compression);
-            self.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
+            self.log.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
         }
         Ok(digest)
     }
@@ -342,40 +259,39 @@ impl Inner {
         expect: Expect,
         request: impl FnOnce(Descriptor, FileId) -> Request,
     ) -> Result<Digest> {
-        self.admit()?;
-        let file = self.files.new_id();
-        let stored = self.write_segment(file, domain, head, rest, expect).and_then(|descriptor| {
-            let existed = self.commit(domain, request(descriptor, file))?.existed;
-            Ok((descriptor.digest, existed))
-        });
-        match &stored {
-            Ok((_, true)) => self.files.discard(file),
-            Ok((_, false)) => self.publish(file)?,
-            Err(error) => self.files.give_up(file, error),
+        self.log.admit()?;
+        let file = self.files.begin(FileKind::Segment);
+        let descriptor = self.write_segment(&file, domain, head, rest, expect)?;
+        match self.log.commit(domain, request(descriptor, file.id())) {
+            Ok(outcome) if outcome.existed => drop(file),
+            Ok(_) => self.log.publish(file)?,
+            Err(error) => {
+                file.settle(&error);
+                return Err(error);
+            }
         }
-        stored.map(|(digest, _)| digest)
+        Ok(descriptor.digest)
     }
 
     /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.
     fn write_segment(
         &self,
-        id: FileId,
+        file: &NewFile,
         domain: DomainId,
         head: &[u8],
         rest: Option<&mut dyn Read>,
         expect: Expect,
     ) -> Result<Descriptor> {
         let algorithm = expect.algorithm();
-        let (mut writer, digest) = match self.options.maintenance {
-            Maintenance::Inline => {
-                let mut writer = self.create_segment(id, domain)?;
-                let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
-                (writer, digest)
-            }
-            Maintenance::Thread => std::thread::scope(|scope| {
+        let (mut writer, digest) = if self.upkeep.is_inline() {
+            let mut writer = self.create_segment(file, domain)?;
+            let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
+            (writer, digest)
+        } else {
+            std::thread::scope(|scope| {
                 let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
                 let writing = scope.spawn(move || {
-                    let mut writer = self.create_segment(id, domain)?;
+                    let mut writer = self.create_segment(file, domain)?;
                     receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
                     Ok(writer)
                 });
@@ -387,28 +303,17 @@ impl Inner {
                 drop(sender);
                 let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
                 Ok::<_, Error>((writer, hashed?))
-            })?,
+            })?
         };
         let descriptor = writer.seal(expect.check(digest)?)?;
-        writer.sync().map_err(|error| self.poison(error))?;
+        writer.sync().map_err(|error| self.files.poison(error))?;
         Ok(descriptor)
     }
 
     /// Creates a segment's file for content of a domain, and makes its name durable.
-    pub(crate) fn create_segment(&self, id: FileId, domain: DomainId) -> Result<SegmentWriter> {
-        let files = &self.files;
-        let create = || SegmentWriter::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain);
-        files.create_in_shard(&files.layout.segments(), id, create).map_err(|error| self.fail_stop(error))
-    }
-
-    /// A file of content has its fact, which is made durable if that was left open: openings after a crash look no more
-    /// whether a fact names the file.
-    pub(crate) fn publish(&self, id: FileId) -> Result<()> {
-        if self.options.durability == Durability::Relaxed {
-            self.sync()?;
-        }
-        self.files.published(id);
-        Ok(())
+    pub(super) fn create_segment(&self, file: &NewFile, domain: DomainId) -> Result<SegmentWriter> {
+        let (vfs, keys) = (self.files.vfs(), self.files.keys());
+        file.create(|path| SegmentWriter::create(vfs, path.to_path_buf(), file.id(), &keys, domain))
     }
 }
 
@@ -460,10 +365,10 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
     Error::Source { source: std::sync::Arc::new(error) }
 }
 
-/// Walks through all blobs. See [`Store::blobs`].
+/// Walks through all blobs. See [`Store::blobs`](crate::Store::blobs).
 #[derive(Debug)]
 pub struct Blobs<'a> {
-    inner: &'a Inner,
+    store: &'a BlobStore,
     snapshot: Snapshot,
     /// The key from which the next batch begins; none after the last.
     from: Option<[u8; 32]>,
@@ -481,7 +386,7 @@ impl Blobs<'_> {
             let (key, value) = fact?;
             last = Some(key.bytes);
             let stat = decoded(BlobFact::decode(value.as_bytes())).and_then(|fact| {
-                let digest = self.inner.digest_since(&key, &fact)?;
+                let digest = self.store.digest_since(&key, &fact)?;
                 Ok(digest.map(|digest| Stat::new(digest, &fact)))
             });
             batch.extend(stat.transpose());
@@ -508,7 +413,7 @@ impl Iterator for Blobs<'_> {
     }
 }
 
-impl Inner {
+impl BlobStore {
     /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only
     /// a hash of the digest.
     pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
@@ -527,7 +432,7 @@ impl Inner {
                 Err(error @ Error::Corrupt { damage: Damage::Missing, .. }) => error,
                 other => return other.map(Some),
             };
-            match self.snapshot_of(key.domain).blob_by_key(key)? {
+            match self.tables.snapshot_of(key.domain).blob_by_key(key)? {
                 Some(now) if now.place != fact.place => fact = now,
                 Some(_) => return Err(error),
                 None => return Ok(None),
@@ -539,7 +444,7 @@ impl Inner {
     pub(crate) fn descriptor_in(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
-        let keys = self.files.keys.get();
+        let keys = self.files.keys();
         let envelope = file.envelope.as_ref();
         let sealing =
             envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));

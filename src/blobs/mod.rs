@@ -1,10 +1,73 @@
-//! Blobs: reading stored content back, and deciding how it is stored.
+//! Blobs: storing, reading and claiming them, in whole and piece by piece, and pins that keep them.
 
 mod compress;
-pub(crate) mod content;
-pub(crate) mod pins;
+mod content;
+mod pins;
 mod reader;
-pub(crate) mod uploads;
+mod uploads;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+pub use compress::Compression;
 pub(crate) use compress::{frame_for, unpack};
+#[cfg(feature = "tokio")]
+pub(crate) use content::source_failed;
+pub use content::{Blobs, Expect, Stat};
+pub(crate) use content::{Destination, digest_in};
+pub use pins::{Pin, PinOptions};
 pub use reader::{Blob, BlobReader};
+#[cfg(feature = "tokio")]
+pub(crate) use uploads::Appending;
+pub use uploads::UploadStatus;
+
+use crate::clock::{Retention, StoreClock};
+use crate::files::Files;
+use crate::id::UploadId;
+use crate::log::Committer;
+use crate::names::Names;
+use crate::tables::{Tables, Upkeep};
+use uploads::Slot;
+
+/// How blobs are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlobOptions {
+    /// Up to what length, in bytes, content rides in the log.
+    pub(crate) inline_max: u64,
+    pub(crate) compression: Compression,
+    /// For how long stays what nothing holds.
+    pub(crate) retention: Retention,
+    /// How many files the store keeps open: an eighth of them may be uploads that nobody is at work on.
+    pub(crate) max_open_files: usize,
+}
+
+/// Stores and reads blobs.
+pub(crate) struct BlobStore {
+    files: Arc<Files>,
+    tables: Arc<Tables>,
+    log: Arc<Committer>,
+    names: Arc<Names>,
+    upkeep: Arc<Upkeep>,
+    clock: StoreClock,
+    options: BlobOptions,
+    /// Uploads that this opening has appended to.
+    uploads: Mutex<HashMap<UploadId, Slot>>,
+}
+
+crate::sync::print_by_name!(BlobStore);
+
+impl BlobStore {
+    pub(crate) fn new(
+        (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
+        (names, upkeep): (Arc<Names>, Arc<Upkeep>),
+        clock: StoreClock,
+        options: BlobOptions,
+    ) -> Self {
+        Self { files, tables, log, names, upkeep, clock, options, uploads: Mutex::default() }
+    }
+
+    /// How small content is stored.
+    pub(crate) fn compression(&self) -> Compression {
+        self.options.compression
+    }
+}

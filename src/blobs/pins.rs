@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use crate::blobs::BlobStore;
 use crate::clock::{self, milliseconds};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, PinFact};
+use crate::facts::{Key, Lookup, PinFact, decoded};
 use crate::id::DomainId;
 use crate::names::{NameKind, first_names};
-use crate::store::{Inner, Store};
-use crate::tables::view::{Lookup, Snapshot, decoded};
 use crate::transaction::Request;
 
 /// The longest name of a pin in bytes.
@@ -62,79 +61,32 @@ impl PinOptions {
     }
 
     /// After how much of the store's open time the pin expires: it then no longer holds anything once
-    /// [`Store::expire`] has run.
+    /// [`Store::expire`](crate::Store::expire) has run.
     pub fn expires_after(mut self, open_time: Duration) -> Self {
         self.expires_after = Some(open_time);
         self
     }
 }
 
-impl Store {
-    /// Names a blob and thereby keeps it, and what the options say it refers to. A pin of that name is replaced, in the
-    /// same step.
-    ///
-    /// # Errors
-    /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the
-    /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
-    pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
+impl BlobStore {
+    pub(crate) fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: MAX_NAME });
         }
         let mut digests = vec![*digest];
         digests.extend(options.references);
         Error::check_limit("the number of blobs of a pin", digests.len(), MAX_HELD)?;
-        let now = self.inner.now();
+        let now = self.clock.now();
         let expires = options.expires_after.map_or(0, |after| (now.open + milliseconds(after).max(1)).min(clock::MAX));
         let pin = PinFact { name: name.to_owned(), created: now.wall, expires, digests };
-        self.inner.commit(DomainId::DEFAULT, Request::Pin(pin)).map(drop)
+        self.log.commit(DomainId::DEFAULT, Request::Pin(pin)).map(drop)
     }
 
-    /// Removes a pin. What it held stays until it is [removed](Self::remove).
-    ///
-    /// # Errors
-    /// [`Error::PinNotFound`] where there is none of that name.
-    pub fn unpin(&self, name: &str) -> Result<()> {
-        self.inner.commit(DomainId::DEFAULT, Request::Unpin(name.to_owned())).map(drop)
-    }
-
-    /// The pin of a name.
-    ///
-    /// # Errors
-    /// [`Error::PinNotFound`] where there is none of that name.
-    pub fn get_pin(&self, name: &str) -> Result<Pin> {
-        self.inner.pin_of(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
-    }
-
-    /// The names of pins in order, those behind `after`, at most `limit` of them.
-    ///
-    /// ```
-    /// # use strongroom::{Algorithm, Options, PinOptions};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = Options::new().create(true).open(dir.path())?;
-    /// let digest = store.put("content", Algorithm::Sha256)?;
-    /// for name in ["b", "a", "c"] {
-    ///     store.pin(name, &digest, PinOptions::new())?;
-    /// }
-    /// assert_eq!(store.pins(Some("a"), 10)?, ["b", "c"]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
-    pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        match self.inner.names.list(&[DomainId::DEFAULT], NameKind::Pin, after, limit) {
-            Some(names) => Ok(names),
-            None => self.inner.pins_from_facts(after, limit),
-        }
-    }
-}
-
-impl Inner {
-    fn pin_of(&self, name: &str) -> Result<Option<Pin>> {
+    pub(crate) fn get_pin(&self, name: &str) -> Result<Option<Pin>> {
         let key = Key::pin(DomainId::DEFAULT, name);
-        let Some(fact) = self.snapshot().decode(&key, PinFact::decode)? else { return Ok(None) };
+        let Some(fact) = self.tables.snapshot().decode(&key, PinFact::decode)? else { return Ok(None) };
         let expires_in =
-            (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.open_time())));
+            (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.clock.open_time())));
         let (digest, references) = decoded(fact.digests.split_first())?;
         Ok(Some(Pin {
             name: fact.name.clone(),
@@ -145,18 +97,18 @@ impl Inner {
         }))
     }
 
+    /// The names of pins in order, those behind `after`, at most `limit` of them.
+    pub(crate) fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        match self.names.list(&[DomainId::DEFAULT], NameKind::Pin, after, limit) {
+            Some(names) => Ok(names),
+            None => self.pins_from_facts(after, limit),
+        }
+    }
+
     /// What the view of names would answer, while it is being rebuilt.
     fn pins_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let snapshot = self.snapshot();
+        let snapshot = self.tables.snapshot();
         let names = snapshot.pins()?.map(|pin| Ok(pin?.name));
         first_names(names, after, limit)
-    }
-}
-
-impl Snapshot {
-    /// All pins, in no order that means anything.
-    pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
-        let facts = self.facts(Family::Pin, [0; 32])?;
-        Ok(facts.map(|fact| decoded(PinFact::decode(fact?.1.as_bytes()))))
     }
 }

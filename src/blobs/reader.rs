@@ -18,6 +18,7 @@ use crate::facts::{BlobFact, Codec};
 use crate::id::DomainId;
 use crate::sealed::SealedFile;
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
+use crate::wire::index;
 
 /// A handle on a blob.
 ///
@@ -423,7 +424,7 @@ impl Read for BlobReader {
             let end = self.blob.len().min(self.held_at + Self::STEP);
             self.held = self.blob.slice(self.held_at..end).map_err(io::Error::other)?;
         }
-        let from = usize::try_from(self.position - self.held_at).unwrap_or(usize::MAX);
+        let from = index(self.position - self.held_at);
         let rest = self.held.get(from..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {

@@ -12,7 +12,6 @@
 
 mod appending;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Read;
 use std::ops::Deref;
@@ -21,18 +20,17 @@ use std::time::Duration;
 pub(crate) use appending::Appending;
 
 use crate::blobs::content::{Destination, Expect, source_failed};
-use crate::blobs::frame_for;
+use crate::blobs::{BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, PART_BLOCKS, UploadFact};
-use crate::id::{DomainId, FileId, RepositoryId, UploadId};
+use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact, decoded};
+use crate::files::{FileKind, NewFile};
+use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::random::random;
 use crate::segment::{Descriptor, Progress, SegmentWriter};
-use crate::store::{Inner, Store};
 use crate::sync::lock;
-use crate::tables::view::{Lookup, decoded};
 use crate::transaction::Request;
-use crate::wire::len64;
+use crate::wire::{index, len64};
 
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
@@ -52,9 +50,6 @@ pub struct UploadStatus {
     /// For how much of the store's open time nothing was added.
     pub idle: Duration,
 }
-
-/// Uploads that this opening has appended to.
-pub(crate) type Slots = HashMap<UploadId, Slot>;
 
 /// What is in memory of an upload.
 #[derive(Debug)]
@@ -76,22 +71,22 @@ pub(crate) struct Session {
     /// None where the state was lost in a restart and can't be saved: the content is read again in the end.
     hasher: Option<Hasher>,
     /// The segment, until a fact names it.
-    unpublished: Option<FileId>,
+    unpublished: Option<NewFile>,
 }
 
 /// The right to work on an upload. Gives the slot back, also if the caller's reader panics.
-struct Lease<I: Deref<Target = Inner>> {
-    inner: I,
+struct Lease<I: Deref<Target = BlobStore>> {
+    store: I,
     id: UploadId,
     /// What the next call can go on with.
     session: Option<Box<Session>>,
 }
 
-impl<I: Deref<Target = Inner>> Lease<I> {
+impl<I: Deref<Target = BlobStore>> Lease<I> {
     /// Takes an upload that no other call is at work on.
-    fn take(inner: I, domain: DomainId, id: UploadId) -> Result<(Self, Box<Session>)> {
-        inner.settle()?;
-        let held = match lock(&inner.uploads).entry(id) {
+    fn take(store: I, domain: DomainId, id: UploadId) -> Result<(Self, Box<Session>)> {
+        store.log.settle_failed()?;
+        let held = match lock(&store.uploads).entry(id) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot::InUse);
                 None
@@ -101,18 +96,18 @@ impl<I: Deref<Target = Inner>> Lease<I> {
                 Slot::InUse => return Err(Error::UploadBusy { id }),
             },
         };
-        let lease = Self { inner, id, session: None };
+        let lease = Self { store, id, session: None };
         let session = match held {
             Some(session) => session,
-            None => Box::new(lease.inner.load_session(domain, id)?),
+            None => Box::new(lease.store.load_session(domain, id)?),
         };
         Ok((lease, session))
     }
 }
 
-impl<I: Deref<Target = Inner>> Drop for Lease<I> {
+impl<I: Deref<Target = BlobStore>> Drop for Lease<I> {
     fn drop(&mut self) {
-        let mut slots = lock(&self.inner.uploads);
+        let mut slots = lock(&self.store.uploads);
         if let Entry::Occupied(mut slot) = slots.entry(self.id) {
             match self.session.take() {
                 Some(session) => drop(slot.insert(Slot::Idle(session))),
@@ -121,7 +116,7 @@ impl<I: Deref<Target = Inner>> Drop for Lease<I> {
         }
         // Each keeps a file open. One that is let go starts from its facts.
         let idle = |(id, slot): (&UploadId, &Slot)| (matches!(slot, Slot::Idle(_)) && *id != self.id).then_some(*id);
-        if slots.len() > self.inner.options.max_open_files / 8
+        if slots.len() > self.store.options.max_open_files / 8
             && let Some(id) = slots.iter().find_map(idle)
         {
             slots.remove(&id);
@@ -129,90 +124,10 @@ impl<I: Deref<Target = Inner>> Drop for Lease<I> {
     }
 }
 
-impl Store {
-    /// Begins an upload whose digest will be by this algorithm. (Another one at the end is possible, at the price of
-    /// reading the content again.)
-    ///
-    /// ```
-    /// # use strongroom::{Algorithm, Digest, Error, Options};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = Options::new().create(true).open(dir.path())?;
-    /// let id = store.begin_upload(Algorithm::Sha256)?;
-    /// assert_eq!(store.append_upload(id, 0, "two ")?, 4);
-    /// assert!(matches!(store.append_upload(id, 9, "pieces"), Err(Error::WrongOffset { expected: 4, .. })));
-    /// assert_eq!(store.append_upload(id, 4, "pieces")?, 10);
-    /// let digest = Digest::of(Algorithm::Sha256, b"two pieces");
-    /// store.commit_upload(id, &digest)?;
-    /// assert_eq!(store.get(&digest)?.bytes()?, "two pieces");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Full`] on a full disk, [`Error::Poisoned`] after a failed sync.
-    pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
-        self.inner.begin_upload(algorithm, &*self.inner)
-    }
-
-    /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands.
-    /// The piece is durable when this returns.
-    ///
-    /// # Errors
-    /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
-    /// call is at work on it; [`Error::Full`]. The upload then stands where it did.
-    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.inner.append_upload(id, offset, &mut content.as_ref(), &*self.inner)
-    }
-
-    /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become
-    /// durable while the rest comes.
-    ///
-    /// # Errors
-    /// As [`append_upload`](Self::append_upload), except that what became durable before counts; and [`Error::Source`]
-    /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much
-    /// that was.
-    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.inner.append_upload(id, offset, &mut content, &*self.inner)
-    }
-
-    /// Where an upload stands.
-    ///
-    /// # Errors
-    /// [`Error::UploadNotFound`] where there is none of that id.
-    pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
-        self.inner.upload_status(id, &*self.inner)
-    }
-
-    /// Ends an upload as a blob, if its content has the digest.
-    ///
-    /// # Errors
-    /// [`Error::DigestMismatch`] where it has not (the upload stays as it is: [cancel](Self::cancel_upload) it);
-    /// [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
-    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        self.inner.commit_upload(id, digest, &*self.inner)
-    }
-
-    /// Gives an upload up.
-    ///
-    /// # Errors
-    /// [`Error::UploadNotFound`] where there is none of that id.
-    pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
-        self.inner.cancel_upload(id, &*self.inner)
-    }
-
-    /// All uploads that were begun and neither committed nor given up, in the order of their ids. Those of
-    /// [repositories](crate::registry) are not among them.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged.
-    pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        self.inner.uploads_of(&*self.inner)
-    }
-}
-
-impl Inner {
+impl BlobStore {
     pub(crate) fn begin_upload(&self, algorithm: Algorithm, into: &dyn Destination) -> Result<UploadId> {
         let id = UploadId(random()?);
-        let now = self.now();
+        let now = self.clock.now();
         let fact = UploadFact {
             file: None,
             offset: 0,
@@ -225,7 +140,7 @@ impl Inner {
             key: 0,
             rest: Vec::new(),
         };
-        self.commit(into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
+        self.log.commit(into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
         Ok(id)
     }
 
@@ -258,20 +173,26 @@ impl Inner {
 
     pub(crate) fn uploads_of(&self, of: &dyn Destination) -> Result<Vec<UploadStatus>> {
         let owner = of.repository()?;
-        let facts = self.upload_facts(of.domain())?;
-        let own = facts.iter().filter(|(_, fact)| fact.repository == owner);
-        Ok(own.map(|(id, fact)| self.status(*id, fact)).collect())
+        let snapshot = self.tables.snapshot_of(of.domain());
+        let mut own = Vec::new();
+        for upload in snapshot.uploads()? {
+            let (id, fact) = upload?;
+            if fact.repository == owner {
+                own.push(self.status(id, &fact));
+            }
+        }
+        Ok(own)
     }
 
     pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {
         self.upload_fact_of(id, of)?;
-        self.commit(of.domain(), Request::CancelUpload { id, untouched_since: None })?;
+        self.log.commit(of.domain(), Request::CancelUpload { id, untouched_since: None })?;
         self.forget_upload(id);
         Ok(())
     }
 
     fn upload_fact(&self, domain: DomainId, id: UploadId) -> Result<UploadFact> {
-        self.snapshot().decode(&Key::upload(domain, id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
+        self.tables.snapshot().decode(&Key::upload(domain, id), UploadFact::decode)?.ok_or(Error::UploadNotFound { id })
     }
 
     fn upload_fact_of(&self, id: UploadId, of: &dyn Destination) -> Result<UploadFact> {
@@ -281,26 +202,13 @@ impl Inner {
         Ok(fact)
     }
 
-    /// All uploads of a domain.
-    pub(crate) fn upload_facts(&self, domain: DomainId) -> Result<Vec<(UploadId, UploadFact)>> {
-        let snapshot = self.snapshot_of(domain);
-        let facts = snapshot.facts(Family::Upload, [0; 32])?;
-        facts
-            .map(|fact| {
-                let (key, value) = fact?;
-                let id = decoded(key.bytes.first_chunk().copied().map(UploadId))?;
-                Ok((id, decoded(UploadFact::decode(value.as_bytes()))?))
-            })
-            .collect()
-    }
-
     fn status(&self, id: UploadId, fact: &UploadFact) -> UploadStatus {
         UploadStatus {
             id,
             offset: fact.offset,
             algorithm: fact.algorithm,
             created_ms: fact.created,
-            idle: Duration::from_millis(self.open_time().saturating_sub(fact.touched)),
+            idle: Duration::from_millis(self.clock.open_time().saturating_sub(fact.touched)),
         }
     }
 
@@ -336,7 +244,7 @@ impl Inner {
             Err(Failed(error)) => Err(error),
         };
         if let Err(error) = &result {
-            session.give_up(self, error);
+            session.give_up(error);
         }
         // This is found out before anything is written.
         if matches!(&result, Err(Error::DigestMismatch { .. }) | Ok((_, Next::GoesOn))) {
@@ -368,23 +276,23 @@ impl Inner {
 
     fn move_upload(&self, id: UploadId, session: &mut Session) -> Result<((), Next)> {
         let Some(old) = session.writer.take() else { return Ok(((), Next::GoesOn)) };
-        self.admit()?;
-        let file = *session.unpublished.insert(self.files.new_id());
+        self.log.admit()?;
+        let file = session.unpublished.insert(self.files.begin(FileKind::Segment));
+        let id_of_file = file.id();
         let mut new = self.create_segment(file, session.domain)?;
         let mut piece = vec![0; PIECE];
         let from = session.fact.clone();
         while new.len() < from.offset {
-            let len = usize::try_from(from.offset - new.len()).unwrap_or(PIECE).min(PIECE);
+            let len = index(from.offset - new.len()).min(PIECE);
             let piece = piece.get_mut(..len).unwrap_or_default();
             old.read(new.len(), piece)?;
             new.append(piece)?;
         }
-        new.sync().map_err(|error| self.poison(error))?;
-        let to = UploadFact { file: Some(file), ..from.clone() }.advanced(&new);
+        new.sync().map_err(|error| self.files.poison(error))?;
+        let to = advanced(UploadFact { file: Some(id_of_file), ..from.clone() }, &new);
         let parts = changed_parts(new.table(), to.entry_len(), 0);
-        self.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
-        session.unpublished = None;
-        self.publish(file)?;
+        self.log.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
+        session.unpublished.take().map_or(Ok(()), |file| self.log.publish(file))?;
         (session.fact, session.writer) = (to, Some(new));
         Ok(((), Next::GoesOn))
     }
@@ -400,16 +308,16 @@ impl Inner {
             Some(file) => {
                 let mut table = Vec::new();
                 for part in 0..fact.parts() {
-                    let value = self.snapshot().get(&Key::upload_part(domain, id, part))?;
+                    let value = self.tables.snapshot().get(&Key::upload_part(domain, id, part))?;
                     let value = value.ok_or(Error::UploadNotFound { id })?;
                     table.extend_from_slice(value.as_bytes());
                 }
-                let (is_whole, keys) = (len64(&table) == fact.table_len(), self.files.keys.get());
+                let (is_whole, keys) = (len64(&table) == fact.table_len(), self.files.keys());
                 decoded(is_whole.then_some(()))?;
                 let (key, len, block_crc, rest) = (fact.key, fact.offset, fact.block_crc, fact.rest.clone());
                 let progress = Progress { key, len, table, block_crc, rest };
-                let path = self.files.layout.segment(file);
-                Some(SegmentWriter::resume(&*self.files.vfs, path, file, &keys, domain, progress)?)
+                let path = self.files.layout().segment(file);
+                Some(SegmentWriter::resume(self.files.vfs(), path, file, &keys, domain, progress)?)
             }
         };
         Ok(Session { domain, fact, writer, hasher, unpublished: None })
@@ -432,10 +340,10 @@ impl Inner {
         let in_segment = session.writer.as_mut().filter(|writer| writer.len() > self.options.inline_max);
         let request = if let Some(writer) = in_segment {
             let descriptor: Descriptor = writer.seal(expected)?;
-            writer.sync().map_err(|error| self.poison(error))?;
+            writer.sync().map_err(|error| self.files.poison(error))?;
             Request::CommitUpload { id, from, descriptor, frame: None, then }
         } else {
-            let mut content = vec![0; usize::try_from(from.offset).unwrap_or_default()];
+            let mut content = vec![0; index(from.offset)];
             if let Some(writer) = &session.writer {
                 writer.read(0, &mut content)?;
                 // What the disk returns need not be what was hashed.
@@ -447,7 +355,7 @@ impl Inner {
             let frame = frame_for(expected, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
         };
-        self.commit(session.domain, request)?;
+        self.log.commit(session.domain, request)?;
         Ok(((), Next::Ends))
     }
 
@@ -459,7 +367,7 @@ impl Inner {
         while let Some(writer) = &session.writer
             && at < writer.len()
         {
-            let len = usize::try_from(writer.len() - at).unwrap_or(PIECE).min(PIECE);
+            let len = index(writer.len() - at).min(PIECE);
             let piece = piece.get_mut(..len).unwrap_or_default();
             writer.read(at, piece)?;
             hasher.update(piece);
@@ -490,9 +398,9 @@ enum Next {
 
 impl Session {
     /// What was written is not wanted: the segment goes, where no fact names it.
-    fn give_up(&mut self, inner: &Inner, error: &Error) {
+    fn give_up(&mut self, error: &Error) {
         if let Some(file) = self.unpublished.take() {
-            inner.files.give_up(file, error);
+            file.settle(error);
         }
     }
 
@@ -502,14 +410,20 @@ impl Session {
     }
 }
 
+/// An upload that stands where its segment's writer does.
+fn advanced(upload: UploadFact, writer: &SegmentWriter) -> UploadFact {
+    let (block_crc, rest) = writer.incomplete();
+    UploadFact { offset: writer.len(), block_crc, key: writer.key(), rest: rest.to_vec(), ..upload }
+}
+
 /// The parts of a table of blocks, with entries of this length, that differ from when there were `before` of them.
 fn changed_parts(table: &[u8], entry_len: u64, before: u64) -> Vec<(u64, Vec<u8>)> {
     let first = before / PART_BLOCKS;
     let is_new = |number: &u64| len64(table) / entry_len > before.max(number * PART_BLOCKS);
-    let parts = table.chunks(usize::try_from(PART_BLOCKS * entry_len).unwrap_or(usize::MAX));
+    let parts = table.chunks(index(PART_BLOCKS * entry_len));
     (0..)
         .zip(parts)
-        .skip(usize::try_from(first).unwrap_or(usize::MAX))
+        .skip(index(first))
         .filter(|(number, _)| is_new(number))
         .map(|(number, part)| (number, part.to_vec()))
         .collect()

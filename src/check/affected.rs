@@ -7,8 +7,8 @@ use crate::check::report::{Affected, MOST_AFFECTED};
 use crate::check::scrub::Scrubber;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact};
-use crate::tables::view::{Snapshot, decoded};
+use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact, decoded};
+use crate::tables::Snapshot;
 use crate::transaction::find;
 
 /// The damaged blobs, by their keys: their numbers in the report.
@@ -30,7 +30,7 @@ impl Scrubber<'_> {
     pub(super) fn find_affected(&mut self) -> Result<()> {
         let damaged: Damaged = self.keys.iter().enumerate().map(|(number, key)| (*key, number)).collect();
         let mut room = MOST_AFFECTED;
-        let snapshots: Vec<Snapshot> = self.inner.snapshot().each_domain().collect();
+        let snapshots: Vec<Snapshot> = self.inner.tables.snapshot().each_domain().collect();
         for snapshot in snapshots {
             if !damaged.keys().any(|key| key.domain == snapshot.domain) {
                 continue;
@@ -72,7 +72,7 @@ impl Scrubber<'_> {
     }
 
     fn hits(&mut self, snapshot: &Snapshot, repository: &RepositoryFact, damaged: &Damaged) -> Result<Hits> {
-        let facts = |family| snapshot.scan(Prefix::of(snapshot.domain, family, repository.id));
+        let facts = |family| snapshot.scan_all(Prefix::of(snapshot.domain, family, repository.id));
         let mut hits = Hits::default();
         for fact in facts(Family::Link)? {
             let (key, value) = fact?;
@@ -139,7 +139,7 @@ impl Scrubber<'_> {
 
 fn tags_of(snapshot: &Snapshot, repository: &RepositoryFact, digest: &Digest) -> Result<Vec<String>> {
     let mut tags = Vec::new();
-    for fact in snapshot.scan(Prefix::under(snapshot.domain, Family::TagOf, repository.id, digest))? {
+    for fact in snapshot.scan_all(Prefix::under(snapshot.domain, Family::TagOf, repository.id, digest))? {
         let tag = String::from_utf8_lossy(fact?.1.as_bytes()).into_owned();
         let named: Option<TagFact> = find::tag(snapshot, repository.id, &tag)?;
         tags.extend(named.filter(|named| named.digest == *digest).map(|named| named.tag));

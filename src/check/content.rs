@@ -1,19 +1,17 @@
 //! Reading content, segments and runs again: from the disk, by position, whatever was verified before.
 
-use crate::blobs::Blob;
-use crate::blobs::content::digest_in;
+use crate::blobs::{Blob, digest_in};
+use crate::check::Checks;
 use crate::check::finding::Finding;
 use crate::check::{Halt, Step};
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Key, SegmentKind};
+use crate::facts::{BlobFact, Key, Lookup, SegmentKind};
+use crate::log::open_log;
 use crate::log::replay::{Extent, Replay};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::segment::DESCRIPTOR_LEN;
-use crate::store::Inner;
-use crate::sync::lock;
-use crate::tables::view::{Lookup, Snapshot};
-use crate::tables::{PageCache, Run, RunMeta};
+use crate::tables::{PageCache, Run, RunMeta, Snapshot};
 
 /// A blob that was read again.
 #[derive(Debug)]
@@ -37,11 +35,11 @@ pub(super) enum Found {
     Unreadable(Error),
 }
 
-impl Inner {
+impl Checks {
     /// Reads a blob again, wherever it is by then, and compares it with its digest. `None` where there is no such blob
     /// any more. `step` is called with the length of each piece that was read.
     pub(super) fn reread(&self, key: &Key, step: &mut dyn FnMut(u64) -> Step<()>) -> Step<Option<Reread>> {
-        let known = || self.snapshot_of(key.domain).blob_by_key(key);
+        let known = || self.tables.snapshot_of(key.domain).blob_by_key(key);
         let mut now = known()?;
         while let Some(fact) = now {
             let (digest, found) = self.read_at(key, &fact, step)?;
@@ -73,7 +71,7 @@ impl Inner {
                 (None, Err(error)) => return Err(Halt::Failed(error.clone())),
             };
             known = Some(digest);
-            Blob::new(digest, *fact, file, &self.files.keys.get(), key.domain)?.verify_by(&mut *step)?;
+            Blob::new(digest, *fact, file, &self.files.keys(), key.domain)?.verify_by(&mut *step)?;
             Ok(descriptor.err())
         };
         let found = match read() {
@@ -88,7 +86,7 @@ impl Inner {
 
     /// Compares what stands in front of a blob with its fact, and returns the digest that stands there.
     fn check_frame(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Digest> {
-        let descriptor = self.descriptor_in(file, key, fact)?;
+        let descriptor = self.blobs.descriptor_in(file, key, fact)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let BlobFact { count, touched, damaged, .. } = *fact;
         if (BlobFact { count, touched, damaged, ..descriptor.fact(fact.place.file, at) }) == *fact {
@@ -108,7 +106,7 @@ impl Inner {
             let mut finding = None;
             if segment.kind == SegmentKind::Sealed
                 && let Err(error) = self.files.footer(id, snapshot.domain, segment.key)
-                && self.snapshot_of(snapshot.domain).segment(id)?.is_some()
+                && self.tables.snapshot_of(snapshot.domain).segment(id)?.is_some()
             {
                 finding = Some(Finding::Segment { error });
             }
@@ -119,19 +117,19 @@ impl Inner {
 
     /// Goes through the records of log files that recovery needs, but for the file that is being written.
     pub(super) fn check_logs(&self, tell: &mut dyn FnMut(u64, Option<Finding>) -> Step<()>) -> Step<()> {
-        let list = lock(&self.list).clone();
+        let list = self.tables.list();
         for log in list.logs.iter().filter(|log| log.is_needed(list.folded)) {
             let Some((len, last)) = log.sealed else { continue };
             let replay = || -> Result<()> {
-                let (path, file, header) = self.files.open_log(log.id)?;
-                let (keys, extent) = (self.files.keys.get(), Extent::Sealed { len, last });
+                let (path, file, header) = open_log(&self.files, log.id)?;
+                let (keys, extent) = (self.files.keys(), Extent::Sealed { len, last });
                 let mut records = Replay::new(&path, &*file, header, &keys, extent, list.folded)?;
                 while records.next()?.is_some() {}
                 Ok(())
             };
             let damage = replay();
             let is_needed = || {
-                let now = lock(&self.list);
+                let now = self.tables.list();
                 now.logs.iter().any(|one| one.id == log.id && one.is_needed(now.folded))
             };
             tell(len, damage.err().filter(|_| is_needed()).map(|error| Finding::Log { error }))?;
@@ -142,8 +140,8 @@ impl Inner {
     /// Reads all pages of all runs, and tells which run has a damaged one: the first of each, and whether facts are in
     /// what is damaged.
     pub(super) fn check_runs(&self, tell: &mut dyn FnMut(&RunMeta, Option<Finding>) -> Step<()>) -> Step<()> {
-        let runs = lock(&self.list).runs.clone();
-        let is_shredded = |run: &RunMeta| self.files.keys.get().is_shredded(run.domain);
+        let runs = self.tables.list().runs.clone();
+        let is_shredded = |run: &RunMeta| self.files.keys().is_shredded(run.domain);
         for run in runs.iter().filter(|run| !is_shredded(run)) {
             let finding = match self.open_anew(run) {
                 Err(error) => Some(Finding::Facts { error }),
@@ -153,7 +151,7 @@ impl Inner {
                 }),
             };
             // It may have been merged meanwhile.
-            let is_needed = || lock(&self.list).runs.iter().any(|now| now.id == run.id);
+            let is_needed = || self.tables.list().runs.iter().any(|now| now.id == run.id);
             tell(run, finding.filter(|_| is_needed()))?;
         }
         Ok(())
@@ -161,8 +159,8 @@ impl Inner {
 
     /// Opens a run anew: nothing is taken to be verified since it was once.
     fn open_anew(&self, run: &RunMeta) -> Result<Run> {
-        let (vfs, path) = (&*self.files.vfs, self.files.layout.run(run.id));
+        let (vfs, path) = (self.files.vfs(), self.files.layout().run(run.id));
         let (mappings, cache) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
-        Run::open(vfs, &path, run, &self.files.keys.get(), &mappings, &cache)
+        Run::open(vfs, &path, run, &self.files.keys(), &mappings, &cache)
     }
 }

@@ -7,21 +7,18 @@ use crate::check::recount::idle_of;
 use crate::check::wrong::{Live, Wrong};
 use crate::error::Result;
 use crate::facts::{
-    BlobFact, Family, Idle, Key, LinkFact, ManifestFact, ReferrerFact, SegmentFact, SegmentKind, Value,
+    BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind, Value,
 };
 use crate::id::FileId;
-use crate::log::Op;
-use crate::tables::view::Lookup;
-use crate::transaction::find;
 use crate::transaction::registry::set_link;
-use crate::transaction::{Apply, Facts};
+use crate::transaction::{Apply, Changes, Op, find};
 
 /// Mends what is wrong, each if it still is.
 #[derive(Debug)]
 pub(super) struct Mend(pub(super) Vec<Wrong>);
 
 impl Apply for Mend {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         for wrong in &self.0 {
             facts.tally.mended += u64::from(mend(facts, wrong)?);
             facts.check_size()?;
@@ -30,7 +27,7 @@ impl Apply for Mend {
     }
 }
 
-fn mend(facts: &mut Facts<'_>, wrong: &Wrong) -> Result<bool> {
+fn mend(facts: &mut Changes<'_>, wrong: &Wrong) -> Result<bool> {
     match wrong {
         Wrong::Count { key, stored, counted, .. } => {
             mend_count(facts, *key, *stored, u32::try_from(*counted).unwrap_or(u32::MAX))
@@ -71,7 +68,7 @@ fn mend(facts: &mut Facts<'_>, wrong: &Wrong) -> Result<bool> {
 }
 
 /// Sets a fact, and says whether it was another.
-fn set(facts: &mut Facts<'_>, key: Key, value: Option<Value>) -> Result<bool> {
+fn set(facts: &mut Changes<'_>, key: Key, value: Option<Value>) -> Result<bool> {
     let differs = facts.get(&key)? != value;
     if differs {
         facts.set(key, value);
@@ -80,7 +77,7 @@ fn set(facts: &mut Facts<'_>, key: Key, value: Option<Value>) -> Result<bool> {
 }
 
 /// Sets a count. What turns out to be held by nothing stays for as long as if somebody had asked for it now.
-fn mend_count(facts: &mut Facts<'_>, key: Key, stored: u32, count: u32) -> Result<bool> {
+fn mend_count(facts: &mut Changes<'_>, key: Key, stored: u32, count: u32) -> Result<bool> {
     let now = facts.now().open.max(1);
     match key.family {
         Family::Blob => {
@@ -105,7 +102,7 @@ fn mend_count(facts: &mut Facts<'_>, key: Key, stored: u32, count: u32) -> Resul
 
 /// Sets what lives in a file; one in which nothing does goes.
 fn mend_segment(
-    facts: &mut Facts<'_>,
+    facts: &mut Changes<'_>,
     file: FileId,
     stored: Option<&SegmentFact>,
     counted: &Live,

@@ -10,7 +10,7 @@
 //! # How damage heals
 //! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so whoever
 //! has the content pushes it again; and a push of it, which otherwise would find it there, brings the content to a new
-//! place, in a commit that keeps who holds it and takes the flag away ([`Facts::put`](crate::transaction::Facts)).
+//! place, in a commit that keeps who holds it and takes the flag away ([`Changes::put`](crate::transaction::Changes)).
 //! Readers meet the damage as before: it never becomes "not found".
 //!
 //! # Invariants kept here
@@ -39,7 +39,41 @@ pub use repair::Repair;
 pub use report::{Affected, DamagedBlob, Scrub, ScrubOptions};
 pub use verify::Verification;
 
+use std::sync::{Arc, Mutex};
+
+use crate::blobs::BlobStore;
+use crate::clock::StoreClock;
 use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::log::Committer;
+use crate::registry::Registry;
+use crate::tables::{Tables, Upkeep};
+
+/// Checks what the rooms below have, and mends it.
+pub(crate) struct Checks {
+    files: Arc<Files>,
+    tables: Arc<Tables>,
+    log: Arc<Committer>,
+    blobs: Arc<BlobStore>,
+    registry: Arc<Registry>,
+    upkeep: Arc<Upkeep>,
+    clock: StoreClock,
+    /// Held by who scrubs.
+    scrubbing: Mutex<()>,
+}
+
+crate::sync::print_by_name!(Checks);
+
+impl Checks {
+    pub(crate) fn new(
+        (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
+        (blobs, registry): (Arc<BlobStore>, Arc<Registry>),
+        upkeep: Arc<Upkeep>,
+        clock: StoreClock,
+    ) -> Self {
+        Self { files, tables, log, blobs, registry, upkeep, clock, scrubbing: Mutex::default() }
+    }
+}
 
 /// What keeps a check from going on.
 #[derive(Debug)]

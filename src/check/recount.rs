@@ -8,12 +8,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::check::Checks;
 use crate::check::wrong::{Live, Wrong};
 use crate::check::{Step, repositories};
-use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact, SegmentKind};
+use crate::facts::{
+    BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, PinFact, Reader as _, RepositoryFact, SegmentKind, decoded,
+};
 use crate::id::FileId;
-use crate::store::Inner;
-use crate::tables::view::{Lookup, Snapshot, decoded};
+use crate::tables::Snapshot;
 
 /// So many blobs are counted in a pass, if their keys are spread evenly: 40 MiB.
 const BLOBS_A_PASS: u64 = if cfg!(test) { 64 } else { 1 << 20 };
@@ -72,7 +74,7 @@ impl Holds {
     }
 }
 
-impl Inner {
+impl Checks {
     /// Recounts what belongs to a snapshot's domain: nothing that is counted in one leads out of it.
     ///
     /// A fact that can't be read ends it, and then nothing is said that would have needed it.
@@ -115,7 +117,8 @@ impl Inner {
             check_listed(snapshot, Idle::of_blob(&key, &fact), listener)?;
             let counted = holds.counts.remove(&key.bytes).unwrap_or_default();
             if counted != u64::from(fact.count) {
-                let name = self.digest_of(&key, &fact).map_or_else(|_| format!("{key:?}"), |digest| digest.to_string());
+                let name =
+                    self.blobs.digest_of(&key, &fact).map_or_else(|_| format!("{key:?}"), |digest| digest.to_string());
                 listener.hear(Wrong::Count { key, name, stored: fact.count, counted })?;
             }
             listener.step()?;
@@ -134,8 +137,10 @@ impl Inner {
         mut live: HashMap<FileId, Live>,
         listener: &mut dyn Listener,
     ) -> Step<()> {
-        let uploads: HashSet<_> =
-            self.upload_facts(snapshot.domain)?.into_iter().filter_map(|(_, upload)| upload.file).collect();
+        let mut uploads = HashSet::new();
+        for upload in snapshot.uploads()? {
+            uploads.extend(upload?.1.file);
+        }
         for fact in snapshot.segment_facts()? {
             let (file, segment) = fact?;
             let counted = live.remove(&file).unwrap_or_default();
@@ -145,14 +150,14 @@ impl Inner {
             } else if segment.kind == SegmentKind::Upload
                 && !uploads.contains(&file)
                 // The uploads are those of now: it may have ended since.
-                && self.snapshot_of(snapshot.domain).segment(file)?.is_some_and(|now| now.kind == SegmentKind::Upload)
+                && self.tables.snapshot_of(snapshot.domain).segment(file)?.is_some_and(|now| now.kind == SegmentKind::Upload)
             {
                 listener.hear(Wrong::Abandoned(file))?;
             }
             listener.step()?;
         }
         for (file, counted) in live {
-            let is_log = self.files.path(file).starts_with(self.files.layout.logs());
+            let is_log = self.files.path(file).starts_with(self.files.layout().logs());
             let kind = if is_log { SegmentKind::Log } else { SegmentKind::Sealed };
             listener.hear(Wrong::Segment { file, stored: None, counted, kind })?;
         }
@@ -173,7 +178,7 @@ pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &m
 /// Looks whether what is in the list of what nothing holds should be.
 fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
     for kind in IdleKind::ALL {
-        for fact in snapshot.scan(Idle::all(snapshot.domain, kind))? {
+        for fact in snapshot.scan_all(Idle::all(snapshot.domain, kind))? {
             let (at, value) = fact?;
             let key = Idle::decode(&at, value.as_bytes()).map(|idle| idle.key);
             let should = key.map_or(Ok(None), |key| idle_of(snapshot, &key))?;

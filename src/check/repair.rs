@@ -16,7 +16,9 @@
 //! to a repository that is not known.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
+use crate::check::Checks;
 use crate::check::finding::{Finding, note};
 use crate::check::mend::Mend;
 use crate::check::recount::Listener;
@@ -25,7 +27,6 @@ use crate::check::wrong::Wrong;
 use crate::check::{Halt, Step, is_done};
 use crate::error::{Error, Result};
 use crate::id::DomainId;
-use crate::store::{GoOn, Inner, Store};
 use crate::transaction::Request;
 
 /// So many facts are mended in one commit.
@@ -35,7 +36,7 @@ const AT_ONCE: usize = 256;
 /// change nothing more.
 const ROUNDS: usize = 4;
 
-/// What [`Store::repair`] did.
+/// What [`Store::repair`](crate::Store::repair) did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Repair {
@@ -49,56 +50,36 @@ pub struct Repair {
     pub left: Scrub,
 }
 
-impl Store {
-    /// Derives anew what follows from other facts: counts, lists, views, guides of runs. Then [scrubs](Self::scrub),
-    /// from the beginning, and says what is left that can't be mended; `progress` is told how far that has come. Nobody
-    /// else uses the store meanwhile.
-    ///
-    /// What is counted is never so wrong that a repair is needed, but by a bug, or a disk that gave back what was there
-    /// before and not what was written. It does not bring back what damage took: restore the file from a backup, or
-    /// push the content again.
-    ///
-    /// ```
-    /// use strongroom::{Algorithm, GoOn, Options};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// let mut store = Options::new().create(true).open(dir.path().join("store"))?;
-    /// store.put("content", Algorithm::Sha256)?;
-    /// let report = store.repair(|_| GoOn::Yes)?;
-    /// assert!(report.mended == 0 && report.left.is_sound());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was mended stays so. Damage is no error, but
-    /// [reported](Repair::left).
-    pub fn repair(&mut self, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Repair> {
-        let inner = &self.inner;
+impl Checks {
+    /// [`Store::repair`](crate::Store::repair). `renew_names` has the view of names written anew.
+    pub(crate) fn repair(
+        &self,
+        renew_names: &dyn Fn(),
+        progress: &mut dyn FnMut(&Scrub) -> ControlFlow<()>,
+    ) -> Result<Repair> {
         let mut report = Repair::default();
-        inner.check_writable()?;
+        self.files.check_writable()?;
         // What deleted repositories have left is counted too, and goes beside.
-        inner.keep_house()?;
+        self.registry.keep_house()?;
         for _ in 0..ROUNDS {
             let before = report.mended;
-            inner.mend_all(&mut report)?;
+            self.mend_all(&mut report)?;
             if report.mended == before {
                 break;
             }
         }
-        inner.renew_names();
-        inner.mend_runs(&mut report)?;
-        report.left = inner.scrub(&ScrubOptions::new().restart(true), &mut progress)?;
+        renew_names();
+        self.mend_runs(&mut report)?;
+        report.left = self.scrub(&ScrubOptions::new().restart(true), progress)?;
         Ok(report)
     }
-}
 
-impl Inner {
     /// Recounts everything, and mends what is wrong.
     fn mend_all(&self, report: &mut Repair) -> Result<()> {
-        let domains = self.snapshot().domains().to_vec();
+        let domains = self.tables.domains().to_vec();
         for domain in domains {
             let mut mender = Mender { inner: self, report, domain, batch: Vec::new() };
-            let recounted = self.recount(&self.snapshot_of(domain), &mut mender);
+            let recounted = self.recount(&self.tables.snapshot_of(domain), &mut mender);
             // What was found before a fact that can't be read was counted whole.
             mender.flush()?;
             match is_done(recounted) {
@@ -117,7 +98,7 @@ impl Inner {
             Ok(())
         }))?;
         for domain in domains {
-            match self.merge_all(domain, |_| true) {
+            match self.tables.merge_all(&*self.log, domain, |_| true) {
                 Ok(merged) => report.merged_runs += merged as u64,
                 Err(Error::Corrupt { .. }) => {} // facts of another one are damaged: the scrub tells it
                 Err(error) => return Err(error),
@@ -129,7 +110,7 @@ impl Inner {
 
 /// Mends what a recount finds, some at a time.
 struct Mender<'a> {
-    inner: &'a Inner,
+    inner: &'a Checks,
     report: &'a mut Repair,
     domain: DomainId,
     batch: Vec<Wrong>,
@@ -159,7 +140,7 @@ impl Mender<'_> {
 
     /// Mends what still is wrong of this, and says how much that is.
     fn mend(&self, batch: Vec<Wrong>) -> Result<u64> {
-        let outcome = self.inner.commit(self.domain, Request::Apply(Box::new(Mend(batch))))?;
+        let outcome = self.inner.log.commit(self.domain, Request::Apply(Box::new(Mend(batch))))?;
         Ok(outcome.tally.mended)
     }
 

@@ -5,9 +5,12 @@ use std::collections::{HashMap, HashSet};
 use crate::check::Step;
 use crate::check::recount::{Holds, Listener, check_listed};
 use crate::check::wrong::{Wrong, unknown};
-use crate::facts::{Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact};
+use crate::facts::{
+    Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact, TagFact,
+    decoded,
+};
 use crate::id::RepositoryId;
-use crate::tables::view::{Snapshot, decoded};
+use crate::tables::Snapshot;
 use crate::transaction::find;
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
@@ -64,7 +67,7 @@ pub(super) fn holds(snapshot: &Snapshot, holds: &mut Holds, listener: &mut dyn L
 
 fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
     let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
-    let facts = |family| snapshot.scan(Prefix::of(domain, family, id));
+    let facts = |family| snapshot.scan_all(Prefix::of(domain, family, id));
     let (mut holds, mut subjects): (HashMap<Key, u64>, HashMap<Key, ReferrerFact>) = Default::default();
     for fact in facts(Family::Manifest)? {
         let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
@@ -112,7 +115,7 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
 
 fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
     let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
-    for fact in snapshot.scan(Prefix::of(domain, Family::Tag, id))? {
+    for fact in snapshot.scan_all(Prefix::of(domain, Family::Tag, id))? {
         let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
         if find::manifest(snapshot, id, &tag.digest)?.is_none() {
             let what = format!("manifests that tag {} of {name} names", tag.tag);
@@ -124,7 +127,7 @@ fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut
         }
         listener.step()?;
     }
-    for fact in snapshot.scan(Prefix::of(domain, Family::TagOf, id))? {
+    for fact in snapshot.scan_all(Prefix::of(domain, Family::TagOf, id))? {
         let (key, value) = fact?;
         let tag = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let named = find::tag(snapshot, id, &tag)?;

@@ -4,8 +4,10 @@
 //! at the end: so a crash costs what was read since. What comes behind is not waited for, and what moves meanwhile is
 //! read where it lies when its turn comes.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use crate::check::Checks;
 use crate::check::content::{Found, Reread};
 use crate::check::finding::{Finding, MOST_LISTED};
 use crate::check::recount::Listener;
@@ -15,13 +17,11 @@ use crate::check::{Halt, Step};
 use crate::clock::Pace;
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, Place, ProgressFact, successor};
+use crate::facts::{BlobFact, Family, Key, Lookup, Place, ProgressFact, decoded, successor};
 use crate::id::DomainId;
-use crate::log::Op;
-use crate::store::{GoOn, Inner, Store};
 use crate::sync::lock;
-use crate::tables::view::{Lookup, Snapshot, decoded};
-use crate::transaction::{Apply, Facts, Request};
+use crate::tables::Snapshot;
+use crate::transaction::{Apply, Changes, Op, Request};
 
 /// Where it stands is written after so many bytes, or so much time.
 const SAVE_BYTES: u64 = 1 << 30;
@@ -42,7 +42,7 @@ struct Flag {
 }
 
 impl Apply for Flag {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let is_it = |blob: &BlobFact| blob.place == self.place && blob.damaged != self.damaged;
         if let Some(blob) = facts.blob_by_key(&self.key)?.filter(is_it) {
             facts.change(self.key, Some(&blob), Some(&BlobFact { damaged: self.damaged, ..blob }))?;
@@ -56,7 +56,7 @@ impl Apply for Flag {
 struct Save(Option<ProgressFact>);
 
 impl Apply for Save {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let key = Key::progress(facts.domain());
         let new = self.0.map(|progress| progress.encode());
         if facts.get(&key)? != new {
@@ -66,54 +66,15 @@ impl Apply for Save {
     }
 }
 
-impl Store {
-    /// Reads everything again, at a rate that leaves room for others, and recounts what is counted. Goes on beside
-    /// everything else. `progress` is called after each blob, and while it waits, with the numbers so far, and says
-    /// whether to go on.
-    ///
-    /// A blob whose content is damaged, or whose file is lost, is flagged: from then on nobody is told that it can be
-    /// relied on ([`claim`](Self::claim)), and whoever pushes the same content again brings it back, with all that
-    /// holds it. Readers meet the damage as before.
-    ///
-    /// Where a scrub ends early, by its options, by `progress` or by a crash, the next one goes on. One that is there
-    /// at a time: a second one waits.
-    ///
-    /// What is read comes from the system's cache where that has it: damage on disk to what was just written, or is
-    /// read all the time, shows later.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use strongroom::{Algorithm, GoOn, Options, ScrubOptions};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// let store = Options::new().create(true).open(dir.path().join("store"))?;
-    /// store.put("content", Algorithm::Sha256)?;
-    ///
-    /// let options = ScrubOptions::new().bytes_per_second(50 << 20).max_time(Duration::from_secs(600));
-    /// let report = store.scrub(&options, |so_far| {
-    ///     println!("{} of {} bytes", so_far.read_bytes, so_far.total_bytes);
-    ///     GoOn::Yes
-    /// })?;
-    /// assert!(report.complete && report.is_sound());
-    /// for blob in &report.damaged {
-    ///     println!("push {:?} again: {}", blob.digest, blob.error);
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Poisoned`] after a failed sync; the flags that were set stay set. Damage is no error, nor is what can't
-    /// be read, but [reported](Scrub); on a full disk it is reported too, but not flagged.
-    pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> GoOn) -> Result<Scrub> {
-        self.inner.scrub(options, &mut progress)
-    }
-}
-
-impl Inner {
-    /// [`Store::scrub`].
-    pub(super) fn scrub(&self, options: &ScrubOptions, progress: &mut dyn FnMut(&Scrub) -> GoOn) -> Result<Scrub> {
+impl Checks {
+    /// [`Store::scrub`](crate::Store::scrub).
+    pub(crate) fn scrub(
+        &self,
+        options: &ScrubOptions,
+        progress: &mut dyn FnMut(&Scrub) -> ControlFlow<()>,
+    ) -> Result<Scrub> {
         let _one = lock(&self.scrubbing);
-        self.check_writable()?;
+        self.files.check_writable()?;
         Scrubber::new(self, options, progress).run()
     }
 }
@@ -123,9 +84,9 @@ type Cursor = (DomainId, [u8; 32]);
 
 /// A scrub under way.
 pub(super) struct Scrubber<'a> {
-    pub(super) inner: &'a Inner,
+    pub(super) inner: &'a Checks,
     options: &'a ScrubOptions,
-    progress: &'a mut dyn FnMut(&Scrub) -> GoOn,
+    progress: &'a mut dyn FnMut(&Scrub) -> ControlFlow<()>,
     pub(super) report: Scrub,
     /// The blobs of [`Scrub::damaged`].
     pub(super) keys: Vec<Key>,
@@ -141,8 +102,12 @@ pub(super) struct Scrubber<'a> {
 }
 
 impl<'a> Scrubber<'a> {
-    fn new(inner: &'a Inner, options: &'a ScrubOptions, progress: &'a mut dyn FnMut(&Scrub) -> GoOn) -> Self {
-        let report = Scrub { began_ms: inner.now().wall, all_listed: true, ..Scrub::default() };
+    fn new(
+        inner: &'a Checks,
+        options: &'a ScrubOptions,
+        progress: &'a mut dyn FnMut(&Scrub) -> ControlFlow<()>,
+    ) -> Self {
+        let report = Scrub { began_ms: inner.clock.now().wall, all_listed: true, ..Scrub::default() };
         let (began, next) = (Instant::now(), (DomainId::DEFAULT, [0; 32]));
         let (keys, saved, reading) = (Vec::new(), (began, 0), Pace::new(options.bytes_per_second));
         Self { inner, options, progress, report, keys, began, reading, steps: 0, next, saved, blind: false }
@@ -175,7 +140,7 @@ impl<'a> Scrubber<'a> {
     /// Takes up a scrub that ended early, if there is one that should go on; says whether there is.
     fn resume(&mut self) -> Result<bool> {
         let key = Key::progress(DomainId::DEFAULT);
-        let Some(progress) = self.inner.snapshot().decode(&key, ProgressFact::decode)? else { return Ok(false) };
+        let Some(progress) = self.inner.tables.snapshot().decode(&key, ProgressFact::decode)? else { return Ok(false) };
         if self.options.restart {
             self.save(None)?;
             return Ok(false);
@@ -190,7 +155,7 @@ impl<'a> Scrubber<'a> {
 
     /// What comes before content is read. A scrub that goes on was told most of it, but not which blobs it has flagged.
     fn begin(&mut self, goes_on: bool) -> Step<()> {
-        let snapshots: Vec<Snapshot> = self.inner.snapshot().each_domain().collect();
+        let snapshots: Vec<Snapshot> = self.inner.tables.snapshot().each_domain().collect();
         for snapshot in &snapshots {
             let total = snapshot.sum_segments(|segment| segment.live_bytes).map_err(Halt::from);
             let total = self.known(total)?.unwrap_or_default();
@@ -224,7 +189,7 @@ impl<'a> Scrubber<'a> {
         })?;
         if is_damaged {
             // While the store is open it knows what they said; without this it would not open again.
-            match inner.checkpoint() {
+            match inner.log.checkpoint() {
                 Err(Error::Full { .. }) => {} // maintenance tries again
                 other => other?,
             }
@@ -257,7 +222,7 @@ impl<'a> Scrubber<'a> {
             if fact.damaged {
                 let path = self.inner.files.path(fact.place.file);
                 let error = Error::corrupt(&path, fact.place.offset, Damage::Known);
-                self.note_damage(key, self.inner.digest_of(&key, &fact).ok(), error);
+                self.note_damage(key, self.inner.blobs.digest_of(&key, &fact).ok(), error);
             }
             self.step()?;
         }
@@ -265,7 +230,7 @@ impl<'a> Scrubber<'a> {
     }
 
     fn read_all(&mut self) -> Step<()> {
-        let domains = self.inner.snapshot().domains().to_vec();
+        let domains = self.inner.tables.domains().to_vec();
         let (first, _) = self.next;
         for domain in domains.into_iter().filter(|domain| *domain >= first) {
             if domain > first {
@@ -339,13 +304,13 @@ impl<'a> Scrubber<'a> {
     fn flag(&mut self, key: &Key, fact: &BlobFact, damaged: bool) -> Step<bool> {
         if fact.damaged != damaged {
             let flag = Flag { key: *key, place: fact.place, damaged };
-            match self.inner.commit(key.domain, Request::Apply(Box::new(flag))) {
+            match self.inner.log.commit(key.domain, Request::Apply(Box::new(flag))) {
                 Err(Error::DomainShredded { .. }) => return Ok(false),
                 Err(Error::Full { .. }) => {} // the next scrub meets it again
                 other => other.map(drop)?,
             }
         }
-        let now = self.inner.snapshot_of(key.domain).blob_by_key(key)?;
+        let now = self.inner.tables.snapshot_of(key.domain).blob_by_key(key)?;
         Ok(now.is_some_and(|now| now.place == fact.place))
     }
 
@@ -361,7 +326,7 @@ impl<'a> Scrubber<'a> {
 
     /// Tells how far it has come, and ends it where it is to end.
     fn go_on(&mut self) -> Step<()> {
-        let is_told = (self.progress)(&self.report) == GoOn::No || self.inner.closes();
+        let is_told = (self.progress)(&self.report) == ControlFlow::Break(()) || self.inner.upkeep.closes();
         if is_told { Err(Halt::Stopped) } else { Ok(()) }
     }
 
@@ -399,10 +364,10 @@ impl<'a> Scrubber<'a> {
 
     fn save(&self, progress: Option<ProgressFact>) -> Result<()> {
         let key = Key::progress(DomainId::DEFAULT);
-        if self.inner.snapshot().decode(&key, ProgressFact::decode)? == progress {
+        if self.inner.tables.snapshot().decode(&key, ProgressFact::decode)? == progress {
             return Ok(());
         }
-        match self.inner.commit(DomainId::DEFAULT, Request::Apply(Box::new(Save(progress)))) {
+        match self.inner.log.commit(DomainId::DEFAULT, Request::Apply(Box::new(Save(progress)))) {
             Err(Error::Full { .. }) => Ok(()), // what was read is read again
             other => other.map(drop),
         }
@@ -421,10 +386,10 @@ impl Listener for Scrubber<'_> {
     }
 }
 
-impl Inner {
+impl Checks {
     /// The keys of the next blobs of a domain, from one on.
     fn blob_keys(&self, domain: DomainId, from: [u8; 32]) -> Result<Vec<Key>> {
-        let snapshot = self.snapshot_of(domain);
+        let snapshot = self.tables.snapshot_of(domain);
         snapshot.facts(Family::Blob, from)?.take(BATCH).map(|fact| Ok(fact?.0)).collect()
     }
 }

@@ -1,22 +1,21 @@
 //! Facts that are wrong, in every way there is: they are found, and repair mends what can be mended.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blobs::pins::PinOptions;
+use crate::blobs::PinOptions;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Fact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, ReferrerFact, RepositoryFact, SegmentFact,
-    SegmentKind, Value,
+    BlobFact, Fact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, PinFact, ReferrerFact, RepositoryFact,
+    SegmentFact, SegmentKind, Value,
 };
 use crate::id::{DomainId, FileId, RepositoryId};
-use crate::log::Op;
 use crate::registry::{PutManifest, Repository, RepositorySettings};
-use crate::store::{GoOn, Maintenance, Options, Store};
-use crate::tables::view::Lookup;
-use crate::transaction::{Apply, Facts, Request};
+use crate::store::{Maintenance, Options, Store};
+use crate::transaction::{Apply, Changes, Op, Request};
 use crate::vfs::{SimVfs, Vfs as _};
 
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -26,7 +25,7 @@ const DOMAIN: DomainId = DomainId::DEFAULT;
 struct Raw(Vec<Fact>);
 
 impl Apply for Raw {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         self.0.iter().for_each(|(key, value)| facts.set(*key, value.clone()));
         Ok(Vec::new())
     }
@@ -74,7 +73,7 @@ impl Lab {
         let rest = format!(r#""config":{},"layers":[],"subject":{}"#, descriptor(&layer), descriptor(&idle));
         let image = push(&repository, "manifest", &rest, "v1");
         let index = push(&repository, "index", &format!(r#""manifests":[{}]"#, descriptor(&image)), "all");
-        let id = repository.id;
+        let id = repository.named().id;
         // So many that a recount takes several passes and commits.
         for n in 0..200 {
             store.put(format!("filler {n}"), Algorithm::Sha256).unwrap();
@@ -84,16 +83,16 @@ impl Lab {
     }
 
     fn set(&self, facts: Vec<Fact>) {
-        self.store.inner.commit(DOMAIN, Request::Apply(Box::new(Raw(facts)))).unwrap();
+        self.store.checks().log.commit(DOMAIN, Request::Apply(Box::new(Raw(facts)))).unwrap();
     }
 
     fn blob(&self, digest: &Digest) -> (Key, BlobFact) {
         let key = Key::blob(DOMAIN, digest);
-        (key, self.store.inner.snapshot().blob_by_key(&key).unwrap().unwrap())
+        (key, self.store.checks().tables.snapshot().blob_by_key(&key).unwrap().unwrap())
     }
 
     fn get<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> T {
-        self.store.inner.snapshot().decode(key, decode).unwrap().unwrap()
+        self.store.checks().tables.snapshot().decode(key, decode).unwrap().unwrap()
     }
 
     fn of_digest(&self, family: Family, digest: &Digest) -> Key {
@@ -106,7 +105,7 @@ impl Lab {
     }
 
     fn all_facts(&self) -> Vec<(Key, Value)> {
-        let snapshot = self.store.inner.snapshot();
+        let snapshot = self.store.checks().tables.snapshot();
         let of = |family| snapshot.facts(family, [0; 32]).unwrap().map(|fact| fact.unwrap()).collect::<Vec<_>>();
         Family::ALL.into_iter().flat_map(of).collect()
     }
@@ -119,7 +118,7 @@ fn broken(what: &str, findings: usize, mended: u64, facts: impl FnOnce(&Lab) -> 
     let before = lab.all_facts();
     lab.set(facts(&lab));
     assert_eq!(lab.findings().len(), findings, "{what}: {:#?}", lab.findings());
-    let report = lab.store.repair(|_| GoOn::Yes).unwrap();
+    let report = lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
     assert!(report.left.complete && report.left.is_sound(), "{what}: {:#?}", report.left);
     assert_eq!(
         (report.mended, report.was_wrong.len() as u64),
@@ -128,7 +127,7 @@ fn broken(what: &str, findings: usize, mended: u64, facts: impl FnOnce(&Lab) -> 
         report.was_wrong
     );
     assert!(lab.all_facts() == before, "{what}: not as it was");
-    let again = lab.store.repair(|_| GoOn::Yes).unwrap();
+    let again = lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
     assert_eq!(again.mended, 0, "{what}");
     lab.store.close().unwrap();
     let report = open(&lab.disk).verify(|_| {}).unwrap();
@@ -176,7 +175,7 @@ fn what_turns_out_to_be_held_by_nothing_stays_for_the_retention_time() {
         (key, Some(BlobFact { count: 3, touched: 0, ..blob }.encode())),
         (Idle::of_blob(&key, &blob).unwrap().at(), None),
     ]);
-    let report = lab.store.repair(|_| GoOn::Yes).unwrap();
+    let report = lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.mended, report.left.is_sound()), (1, true));
     assert!(lab.blob(&lab.idle).1.touched > 0);
     lab.store.remove(&lab.idle).unwrap();
@@ -250,10 +249,10 @@ fn what_lives_in_files_is_mended() {
 fn a_file_goes_that_no_blob_lives_in() {
     let mut lab = Lab::new();
     let (key, blob) = lab.blob(&lab.large);
-    let path = lab.store.inner.files.layout.segment(blob.place.file);
+    let path = lab.store.checks().files.layout().segment(blob.place.file);
     assert!(lab.disk.files().contains(&path));
     lab.set(vec![(key, None), (Idle::of_blob(&key, &blob).unwrap().at(), None)]);
-    let report = lab.store.repair(|_| GoOn::Yes).unwrap();
+    let report = lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
     assert!(report.mended == 1 && report.left.is_sound(), "{report:#?}");
     assert!(!lab.disk.files().contains(&path));
 }
@@ -263,12 +262,12 @@ fn uploads_under_way_are_left_alone() {
     let mut lab = Lab::new();
     let id = lab.store.begin_upload(Algorithm::Sha256).unwrap();
     lab.store.append_upload(id, 0, vec![5; 70_000]).unwrap();
-    assert_eq!(lab.store.repair(|_| GoOn::Yes).unwrap().mended, 0);
-    let file = lab.store.inner.upload_facts(DOMAIN).unwrap()[0].1.file.unwrap();
+    assert_eq!(lab.store.repair(|_| ControlFlow::Continue(())).unwrap().mended, 0);
+    let file = lab.store.checks().tables.snapshot().uploads().unwrap().next().unwrap().unwrap().1.file.unwrap();
     let key = Key::segment(DOMAIN, file);
     let wrong = SegmentFact { live_frames: 3, ..lab.get(&key, SegmentFact::decode) };
     lab.set(vec![(key, Some(wrong.encode()))]);
-    assert_eq!(lab.store.repair(|_| GoOn::Yes).unwrap().mended, 1);
+    assert_eq!(lab.store.repair(|_| ControlFlow::Continue(())).unwrap().mended, 1);
     lab.store.append_upload(id, 70_000, "end").unwrap();
     let content = [vec![5; 70_000], b"end".to_vec()].concat();
     lab.store.commit_upload(id, &Digest::of(Algorithm::Sha256, &content)).unwrap();
@@ -300,7 +299,7 @@ fn what_nothing_else_says_is_told_and_left() {
     let lab = || Lab::new();
     let left = |mut lab: Lab, facts: Vec<Fact>| -> Vec<String> {
         lab.set(facts);
-        let report = lab.store.repair(|_| GoOn::Yes).unwrap();
+        let report = lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
         report.left.findings.iter().map(ToString::to_string).collect()
     };
     // A blob that is held and gone.
@@ -335,7 +334,7 @@ fn a_run_with_a_damaged_guide_is_merged_anew_and_one_with_damaged_facts_is_told(
         let Ok(mut store) = Options::new().vfs(Arc::new(disk.clone())).open("/store") else {
             continue;
         };
-        let report = store.repair(|_| GoOn::Yes).unwrap();
+        let report = store.repair(|_| ControlFlow::Continue(())).unwrap();
         if report.merged_runs > 0 {
             guides += 1;
             assert!(report.left.is_sound(), "{:#?}", report.left);
@@ -355,11 +354,11 @@ fn a_run_with_a_damaged_guide_is_merged_anew_and_one_with_damaged_facts_is_told(
 #[test]
 fn a_damaged_record_in_the_log_is_told_and_folded_while_it_is_known() {
     let lab = Lab::new();
-    lab.store.inner.begin_log().unwrap();
+    lab.store.checks().log.begin_log().unwrap();
     lab.store.put("behind", Algorithm::Sha256).unwrap();
-    let logs = crate::sync::read(&lab.store.inner.logs).clone();
+    let logs = lab.store.checks().tables.logs();
     let sealed = logs.iter().find_map(|log| log.sealed.map(|(len, _)| (log.id, len))).unwrap();
-    let path = lab.store.inner.files.layout.log(sealed.0);
+    let path = lab.store.checks().files.layout().log(sealed.0);
     lab.disk.flip_bit(&path, 8 * (sealed.1 / 2)).unwrap();
     let is_log = |finding: &super::Finding| matches!(finding, super::Finding::Log { .. });
     assert!(lab.store.verify(|_| {}).unwrap().findings.iter().any(is_log));
@@ -367,7 +366,7 @@ fn a_damaged_record_in_the_log_is_told_and_folded_while_it_is_known() {
         Options::new().vfs(Arc::new(lab.disk.restarted())).open("/store").is_err(),
         "after a crash it does not open"
     );
-    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert!(report.complete && report.findings.iter().any(is_log), "{report:#?}");
     let store = open(&lab.disk.restarted());
     for digest in [lab.idle, lab.large, lab.layer, lab.image] {
@@ -380,16 +379,16 @@ fn a_damaged_record_in_the_log_is_told_and_folded_while_it_is_known() {
 fn a_full_disk_keeps_damage_from_being_flagged_and_not_from_being_told() {
     let lab = Lab::new();
     let (_, blob) = lab.blob(&lab.large);
-    let path = lab.store.inner.files.layout.segment(blob.place.file);
+    let path = lab.store.checks().files.layout().segment(blob.place.file);
     lab.disk.flip_bit(&path, 8 * (blob.place.offset + 100)).unwrap();
     lab.disk.set_capacity(Some(lab.disk.used()));
     lab.disk.remove(std::path::Path::new("/store/RESERVE")).unwrap();
     lab.disk.set_capacity(Some(lab.disk.used()));
     // Until the log has no room left.
     while lab.store.put(lab.store.last_lsn().to_string(), Algorithm::Sha256).is_ok() {}
-    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = lab.store.scrub(&super::ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert!(report.complete && report.damaged_blobs == 1, "{report:#?}");
     lab.disk.set_capacity(None);
-    assert_eq!(lab.store.scrub(&super::ScrubOptions::new(), |_| GoOn::Yes).unwrap().damaged_blobs, 1);
+    assert_eq!(lab.store.scrub(&super::ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap().damaged_blobs, 1);
     assert!(lab.store.stat(&lab.large).unwrap().damaged);
 }

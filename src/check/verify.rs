@@ -1,14 +1,14 @@
 //! Reading everything again and counting everything anew, at once.
 
+use crate::check::Checks;
 use crate::check::content::{Found, Reread};
 use crate::check::finding::{Finding, note};
 use crate::check::recount::Listener;
 use crate::check::wrong::Wrong;
 use crate::check::{Step, is_done};
 use crate::error::Result;
-use crate::facts::{BlobFact, Family};
-use crate::store::{Inner, Store};
-use crate::tables::view::{Snapshot, decoded};
+use crate::facts::{BlobFact, Family, decoded};
+use crate::tables::Snapshot;
 
 /// What [`Store::verify`] found.
 #[derive(Clone, Debug, Default)]
@@ -26,26 +26,19 @@ pub struct Verification {
     pub more_findings: u64,
 }
 
-impl Store {
-    /// Reads every blob, compares it with its digest, and recounts all that is counted. Calls `progress` after each
-    /// blob with the numbers so far. Changes nothing: [`scrub`](Self::scrub) does the same at a bounded rate, and notes
-    /// what is damaged.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known.
-    pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
+impl Checks {
+    /// [`Store::verify`](crate::Store::verify).
+    pub(crate) fn verify(&self, progress: &mut dyn FnMut(&Verification)) -> Result<Verification> {
         let mut report = Verification::default();
-        for snapshot in self.inner.snapshot().each_domain() {
-            is_done(self.inner.verify_domain(&snapshot, &mut report, &mut progress))?;
+        for snapshot in self.tables.snapshot().each_domain() {
+            is_done(self.verify_domain(&snapshot, &mut report, progress))?;
         }
-        is_done(self.inner.check_logs(&mut |_, finding| report.note(finding)))?;
+        is_done(self.check_logs(&mut |_, finding| report.note(finding)))?;
         // What these say of facts was readable, or this would have ended already.
-        is_done(self.inner.check_runs(&mut |_, finding| report.note(finding)))?;
+        is_done(self.check_runs(&mut |_, finding| report.note(finding)))?;
         Ok(report)
     }
-}
 
-impl Inner {
     fn verify_domain(
         &self,
         snapshot: &Snapshot,

@@ -114,7 +114,7 @@ impl Table {
             keyring.domains.insert(domain.id, domain.unwrap_keys(store, provider)?);
         }
         let forged = || Error::corrupt(path, before.len() as u64, Damage::Seal);
-        let current = keyring.current(DomainId::DEFAULT).unwrap_or_default();
+        let current = keyring.current(DomainId::DEFAULT).ok_or_else(forged)?;
         let cipher = keyring.cipher(DomainId::DEFAULT, current, &self.salt, Purpose::Table, FileId(0));
         let body = [before, &self.body].concat();
         cipher.ok_or_else(forged)?.open(Nonce::ONLY, &body, &mut [], self.tag).map_err(|_| forged())?;
@@ -135,24 +135,24 @@ impl Table {
         out.put_u16(if keyring.accepts_plain { ACCEPTS_PLAIN } else { 0 });
         out.put_u64(keyring.generation);
         out.put_u32(keyring.next_domain.0);
-        out.put_u32(u32::try_from(keyring.domains.len()).unwrap_or(u32::MAX));
+        out.put_len32(keyring.domains.len());
         for (id, domain) in &keyring.domains {
             out.put_u32(id.0);
             out.put_u8(domain.state as u8);
             out.put_u16(domain.current);
-            out.put_u16(u16::try_from(domain.keys.len()).unwrap_or(u16::MAX));
+            out.put_len16(domain.keys.len());
             for (number, key) in &domain.keys {
                 out.put_u16(*number);
                 out.put_u8(key.suite as u8);
                 out.put_text(&key.key_id);
-                out.put_u16(u16::try_from(key.wrapped.len()).unwrap_or(u16::MAX));
+                out.put_len16(key.wrapped.len());
                 out.put(&key.wrapped);
             }
             put_label(&mut out, keyring, *id, domain)?;
         }
         let salt: [u8; 32] = random()?;
         out.put(&salt);
-        let current = keyring.current(DomainId::DEFAULT).unwrap_or_default();
+        let current = keyring.in_use(DomainId::DEFAULT)?;
         let cipher = keyring.cipher(DomainId::DEFAULT, current, &salt, Purpose::Table, FileId(0));
         let tag = cipher.map(|cipher| cipher.seal(Nonce::ONLY, &[before, &out].concat(), &mut []));
         out.put(&tag.ok_or(Error::DomainShredded { domain: 0 })?);
@@ -207,7 +207,7 @@ fn put_label(out: &mut Vec<u8>, keyring: &Keyring, id: DomainId, domain: &Domain
     let cipher = keyring.cipher(id, domain.current, &salt, Purpose::Label, FileId(0));
     let mut label = domain.label.clone().into_bytes();
     cipher.ok_or(Error::DomainShredded { domain: id.0 })?.seal_vec(Nonce::ONLY, &[], &mut label);
-    out.put_u16(u16::try_from(label.len()).unwrap_or(u16::MAX));
+    out.put_len16(label.len());
     out.put(&salt);
     out.put(&label);
     Ok(())

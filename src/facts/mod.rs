@@ -5,12 +5,18 @@
 //! facts that a run already holds, changes nothing. They are made by commits ([`crate::store`]), wait in a
 //! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in [runs](crate::tables).
 
+mod geometry;
 mod idle;
+mod lookup;
 mod repository;
 mod values;
 
+pub(crate) use geometry::{
+    BLOCK_LOG2, DESCRIPTOR_LEN, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len, has_table, table_offset,
+};
 pub(crate) use idle::{Idle, IdleKind};
-pub(crate) use repository::{Held, LinkFact, ManifestFact, PullFact, ReferrerFact, RepositoryFact, TagFact};
+pub(crate) use lookup::{Known, Lookup, Reader, decoded};
+pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
 pub(crate) use values::{
     BlobFact, Codec, PART_BLOCKS, PinFact, Place, ProgressFact, SegmentFact, SegmentKind, UploadFact, put_digest,

@@ -3,8 +3,25 @@
 use crate::digest::Digest;
 use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
 use crate::id::{DomainId, RepositoryId};
-use crate::log::Named;
 use crate::wire::{Fields, PutFields};
+
+/// A repository in an operation: its id, and what it was called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Named {
+    pub(crate) id: RepositoryId,
+    pub(crate) name: String,
+}
+
+impl Named {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put_u48(self.id.0);
+        out.put_text(&self.name);
+    }
+
+    pub(crate) fn take(fields: &mut Fields<'_>) -> Option<Self> {
+        Some(Self { id: RepositoryId(fields.u48()?), name: fields.text()? })
+    }
+}
 
 /// What is known of a repository:
 ///
@@ -167,7 +184,7 @@ impl ManifestFact {
         out.put_text(self.artifact_type.as_deref().unwrap_or_default());
         out.put_u8(u8::from(self.subject.is_some()));
         self.subject.iter().for_each(|subject| put_digest(&mut out, subject));
-        out.put_u32(u32::try_from(self.held.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.held.len());
         for held in &self.held {
             let (kind, digest) = match held {
                 Held::Blob(digest) => (0, digest),

@@ -5,7 +5,6 @@ use crate::digest::{Algorithm, Digest};
 use crate::envelope::KeyNumber;
 use crate::facts::Value;
 use crate::id::{DomainId, FileId, RepositoryId};
-use crate::segment::SegmentWriter;
 use crate::wire::{Fields, PutFields};
 
 /// How stored content is encoded. The numbers stand in files.
@@ -49,7 +48,7 @@ pub(crate) struct Place {
 impl Place {
     /// How many bytes the whole frame takes in its file: descriptor, content, padding and table.
     pub(crate) fn frame_len(&self) -> u64 {
-        crate::segment::frame_len(self.stored_len, self.block_log2, self.key)
+        crate::facts::frame_len(self.stored_len, self.block_log2, self.key)
     }
 }
 
@@ -113,11 +112,11 @@ impl BlobFact {
         let mut fields = Fields(bytes);
         let algorithm = Algorithm::from_code(fields.u8()?)?;
         let codec = Codec::from_code(fields.u8()?)?;
-        let block_log2 = fields.u8().filter(|log2| crate::segment::BLOCK_LOG2.contains(log2))?;
+        let block_log2 = fields.u8().filter(|log2| crate::facts::BLOCK_LOG2.contains(log2))?;
         let damaged = fields.u8()? & 1 == 1;
         let crc = fields.u32()?;
         let file = FileId(fields.u48()?);
-        let offset = fields.u48().filter(|offset| *offset >= crate::segment::DESCRIPTOR_LEN)?;
+        let offset = fields.u48().filter(|offset| *offset >= crate::facts::DESCRIPTOR_LEN)?;
         let stored_len = fields.u48()?;
         let len = fields.u48()?;
         let count = fields.u32()?;
@@ -273,9 +272,9 @@ impl PinFact {
         let mut out = Vec::with_capacity(40 + self.name.len() + 33 * self.digests.len());
         out.put_u64(self.created);
         out.put_u64(self.expires);
-        out.put_u16(u16::try_from(self.name.len()).unwrap_or(u16::MAX));
+        out.put_len16(self.name.len());
         out.put(self.name.as_bytes());
-        out.put_u32(u32::try_from(self.digests.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.digests.len());
         self.digests.iter().for_each(|digest| put_digest(&mut out, digest));
         Value::new(&out)
     }
@@ -338,23 +337,17 @@ pub(crate) const PART_BLOCKS: u64 = 1024;
 impl UploadFact {
     /// How many whole blocks of content are durable.
     pub(crate) fn whole_blocks(&self) -> u64 {
-        self.offset >> crate::segment::BLOCK_LOG2.end()
+        self.offset >> crate::facts::BLOCK_LOG2.end()
     }
 
     /// How long a block's entry in the table is, in bytes.
     pub(crate) fn entry_len(&self) -> u64 {
-        crate::segment::entry_len(self.key)
+        crate::facts::entry_len(self.key)
     }
 
     /// How long the table of whole blocks is, in bytes.
     pub(crate) fn table_len(&self) -> u64 {
         self.whole_blocks() * self.entry_len()
-    }
-
-    /// The upload with all that a writer has taken in.
-    pub(crate) fn advanced(self, writer: &SegmentWriter) -> Self {
-        let (block_crc, rest) = writer.incomplete();
-        Self { offset: writer.len(), block_crc, key: writer.key(), rest: rest.to_vec(), ..self }
     }
 
     /// How many facts hold the checksums of those.
@@ -371,7 +364,7 @@ impl UploadFact {
         out.put_u64(self.touched);
         out.put_u8(self.algorithm.code());
         out.put_u48(self.repository.map_or(0, |repository| repository.0));
-        out.put_u16(u16::try_from(self.hash_state.len()).unwrap_or_default());
+        out.put_len16(self.hash_state.len());
         out.put(&self.hash_state);
         if self.key != 0 {
             out.put_u16(self.key);

@@ -1,9 +1,11 @@
 //! Collection in the background, where the options ask for it.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::gc::Collections;
 use crate::gc::options::CollectOptions;
-use crate::store::{GoOn, Inner};
+use crate::tables::Signal;
 
 /// How often, and how.
 #[derive(Clone, Debug)]
@@ -13,10 +15,10 @@ pub(crate) struct Background {
 }
 
 /// The thread of it.
-pub(crate) fn run_thread(inner: &Inner, background: &Background) {
-    while inner.collector.wait(background.every) {
+pub(crate) fn run_thread(collections: &Collections, background: &Background, signal: &Signal) {
+    while signal.wait(background.every) {
         // What it met, whoever writes meets too; damage is left where it is, and told by the next collection that
         // somebody asks for.
-        let _ = inner.collect(&background.options, &mut |_| GoOn::Yes);
+        let _ = collections.collect(&background.options, &mut |_| ControlFlow::Continue(()));
     }
 }

@@ -1,18 +1,20 @@
 //! What the steps of a collection have in common: committing, or acting as if; budgets; progress.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::clock::Pace;
+use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{Idle, IdleKind, Key, Value};
+use crate::facts::{Idle, IdleKind, Key, Reader as _, Value, decoded};
+use crate::gc::Collections;
 use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::gc::plan::Plan;
-use crate::id::{DomainId, FileId};
-use crate::store::{GoOn, Inner};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::sync::lock;
-use crate::tables::view::{Snapshot, decoded};
-use crate::transaction::{Context, Facts, Outcome, Request, resolve};
+use crate::tables::Snapshot;
+use crate::transaction::{Context, Outcome, Over, Placing, Request, resolve};
 
 /// What keeps a collection from going on.
 #[derive(Debug)]
@@ -25,46 +27,69 @@ pub(super) type Step<T> = std::result::Result<T, Halt>;
 
 /// A collection under way.
 pub(super) struct Collector<'a> {
-    pub(super) inner: &'a Inner,
+    pub(super) inner: &'a Collections,
     pub(super) options: &'a CollectOptions,
     pub(super) report: Collection,
-    progress: &'a mut dyn FnMut(&Collection) -> GoOn,
+    progress: &'a mut dyn FnMut(&Collection) -> ControlFlow<()>,
     /// In a dry run: what stood at its beginning, and what it would have changed since.
-    dry: Option<Standing>,
+    dry: Option<DryRun>,
     began: Instant,
     /// How many bytes compaction has written.
     pub(super) writing: Pace,
     /// What compaction has planned, where it has changed nothing since.
     pub(super) planned: Option<Plan>,
     /// The files out of which it has moved what it could.
-    pub(super) taken_up: Vec<FileId>,
+    pub(super) evacuated: Vec<FileId>,
 }
 
-/// How facts stand: as of a moment, with what would have changed since.
-struct Standing {
+/// What a dry run decides over: facts as of its beginning, with what it would have changed since.
+#[derive(Debug)]
+struct DryRun {
     snapshot: Snapshot,
     changed: HashMap<Key, Option<Value>>,
+    placing: Nowhere,
 }
 
-impl Standing {
-    fn now(inner: &Inner) -> Self {
-        Self { snapshot: inner.snapshot(), changed: HashMap::new() }
+/// Where the requests of a dry run would go.
+#[derive(Debug)]
+struct Nowhere {
+    lsn: Lsn,
+    oldest_log: FileId,
+}
+
+impl Placing for Nowhere {
+    fn lsn(&self) -> Lsn {
+        self.lsn
     }
 
-    /// Where the next request of a dry run stands.
-    fn context(&self, inner: &Inner, domain: DomainId) -> Context<'_> {
-        Context {
-            domain,
-            key: 0,
-            snapshot: &self.snapshot,
-            overlay: &self.changed,
-            log: FileId(FileId::MAX),
-            frame_offset: 0,
-            oldest_log: inner.oldest_log(FileId(FileId::MAX)),
-            lsn: self.snapshot.lsn.next(),
-            now: inner.now(),
-            retention: inner.options.retention_time(),
-        }
+    fn frame(&self) -> (FileId, u64, KeyNumber) {
+        (FileId(FileId::MAX), 0, 0)
+    }
+
+    fn is_needed(&self, log: FileId) -> bool {
+        log >= self.oldest_log
+    }
+}
+
+impl DryRun {
+    fn new(inner: &Collections) -> Self {
+        let snapshot = inner.tables.snapshot();
+        let oldest_log = inner.tables.oldest_log(FileId(FileId::MAX));
+        let placing = Nowhere { lsn: snapshot.lsn.next(), oldest_log };
+        Self { snapshot, changed: HashMap::new(), placing }
+    }
+
+    fn facts(&self) -> Over<'_> {
+        Over { newer: &self.changed, older: &self.snapshot }
+    }
+
+    /// Decides a request, and remembers what it would change.
+    fn commit(&mut self, inner: &Collections, domain: DomainId, request: &Request) -> Result<Outcome> {
+        let (now, retention) = (inner.clock.now(), inner.settings.retention);
+        let context = Context { domain, facts: &self.facts(), placing: &self.placing, now, retention };
+        let resolved = resolve(request, &context)?;
+        self.changed.extend(resolved.facts);
+        Ok(resolved.outcome)
     }
 }
 
@@ -76,11 +101,11 @@ const FACT_BYTES: usize = 200;
 
 impl<'a> Collector<'a> {
     pub(super) fn new(
-        inner: &'a Inner,
+        inner: &'a Collections,
         options: &'a CollectOptions,
-        progress: &'a mut dyn FnMut(&Collection) -> GoOn,
+        progress: &'a mut dyn FnMut(&Collection) -> ControlFlow<()>,
     ) -> Self {
-        let dry = options.dry_run.then(|| Standing::now(inner));
+        let dry = options.dry_run.then(|| DryRun::new(inner));
         let report = Collection { dry_run: options.dry_run, ..Collection::default() };
         Self {
             inner,
@@ -91,7 +116,7 @@ impl<'a> Collector<'a> {
             began: Instant::now(),
             writing: Pace::new(options.bytes_per_second),
             planned: None,
-            taken_up: Vec::new(),
+            evacuated: Vec::new(),
         }
     }
 
@@ -103,7 +128,7 @@ impl<'a> Collector<'a> {
     pub(super) fn snapshot_of(&self, domain: DomainId) -> Snapshot {
         match &self.dry {
             Some(dry) => dry.snapshot.in_domain(domain),
-            None => self.inner.snapshot_of(domain),
+            None => self.inner.tables.snapshot_of(domain),
         }
     }
 
@@ -117,26 +142,22 @@ impl<'a> Collector<'a> {
     pub(super) fn commit(&mut self, domain: DomainId, request: Request) -> Result<Outcome> {
         let outcome = match &mut self.dry {
             None => {
-                match self.inner.wait_for_room() {
+                match self.inner.tables.wait_for_room() {
                     // What is forgotten now may be what makes room.
                     Err(Error::Full { .. }) => {}
                     other => other?,
                 }
-                self.inner.commit_now(domain, request)?
+                self.inner.log.commit_unthrottled(domain, request)?
             }
-            Some(dry) => {
-                let resolved = resolve(&request, &dry.context(self.inner, domain))?;
-                dry.changed.extend(resolved.facts);
-                resolved.outcome
-            }
+            Some(dry) => dry.commit(self.inner, domain, &request)?,
         };
         for file in &outcome.dropped {
             self.report.files += 1;
             self.report.freed_bytes += self.len_of(*file);
         }
         if !self.is_dry() {
-            self.inner.remove_dropped(&outcome);
-            self.inner.maintain_if_due();
+            self.inner.log.remove_dropped(&outcome);
+            self.inner.log.maintain_if_due();
         }
         Ok(outcome)
     }
@@ -151,7 +172,7 @@ impl<'a> Collector<'a> {
     ) -> Step<()> {
         // A dry run goes through all that it remembers for each look.
         let at_once = if self.is_dry() { 64 * AT_ONCE } else { AT_ONCE };
-        let now = self.inner.open_time();
+        let now = self.inner.clock.open_time();
         let mut after = None;
         loop {
             let due = self.due(domain, kind, now, after, at_once)?;
@@ -163,16 +184,18 @@ impl<'a> Collector<'a> {
 
     /// The first entries of a kind, behind a key, whose time has come by `now`.
     fn due(&self, domain: DomainId, kind: IdleKind, now: u64, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
-        let retention = self.inner.options.retention_time();
+        let retention = self.inner.settings.retention;
         let is_due = |idle: &Idle| match kind {
             IdleKind::Pin => idle.time <= now,
             IdleKind::Link | IdleKind::Repository => retention.has_expired(idle.time, now),
             IdleKind::Blob => idle.time == 0 || retention.has_expired(idle.time, now),
         };
-        let as_of_now = Standing::now(self.inner);
-        let context = self.dry.as_ref().unwrap_or(&as_of_now).context(self.inner, domain);
+        let entries = match &self.dry {
+            Some(dry) => dry.facts().scan(Idle::all(domain, kind), after, limit)?,
+            None => self.inner.tables.snapshot().scan(Idle::all(domain, kind), after, limit)?,
+        };
         let mut found = Vec::new();
-        for (at, value) in Facts::new(&context, Vec::new()).scan_after(Idle::all(domain, kind), after, limit)? {
+        for (at, value) in entries {
             let idle = decoded(Idle::decode(&at, value.as_bytes()))?;
             if !is_due(&idle) {
                 break;
@@ -184,22 +207,22 @@ impl<'a> Collector<'a> {
 
     /// How long a file is on disk, in bytes.
     pub(super) fn len_of(&self, id: FileId) -> u64 {
-        let known = lock(&self.inner.collections.lens).get(&id).copied();
+        let known = lock(&self.inner.lens).get(&id).copied();
         // 0: it is gone, or lost.
-        let find = || self.inner.files.open_any(id).ok().and_then(|(_, file, _)| file.len().ok()).unwrap_or_default();
+        let find = || self.inner.files.len_of(id).unwrap_or(0);
         known.unwrap_or_else(find)
     }
 
     /// What follows each step: tells how far it has come, and ends it where it is to end.
     pub(super) fn go_on(&mut self) -> Step<()> {
-        if (self.progress)(&self.report) == GoOn::No || self.inner.closes() {
+        if (self.progress)(&self.report) == ControlFlow::Break(()) || self.inner.upkeep.closes() {
             return Err(Halt::Stopped(Stopped::Told));
         }
         if self.options.max_time.is_some_and(|most| self.began.elapsed() >= most) {
             return Err(Halt::Stopped(Stopped::Time));
         }
         let remembered = self.dry.as_ref().map_or(0, |dry| dry.changed.len() * FACT_BYTES);
-        if remembered > self.inner.options.memtable_size.max(1 << 20) {
+        if remembered > self.inner.settings.memory.max(1 << 20) {
             return Err(Halt::Stopped(Stopped::Memory));
         }
         Ok(())

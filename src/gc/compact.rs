@@ -16,18 +16,18 @@ use crate::clock::Pace;
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Place};
-use crate::files::Space;
+use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Lookup, decoded};
+use crate::files::{FileKind, NewFile, Space};
+use crate::gc::Collections;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
 use crate::id::{DomainId, FileId};
-use crate::log::{Op, frames};
+use crate::log::{frames, open_log};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
-use crate::store::Inner;
 use crate::sync::lock;
-use crate::tables::view::{Lookup, decoded};
-use crate::transaction::{Apply, Facts, Request};
+use crate::transaction::Request;
+use crate::transaction::collection::{Move, MoveFrames};
 
 /// So many blobs change their places in one commit: others wait for it.
 const AT_ONCE: usize = 256;
@@ -35,55 +35,16 @@ const AT_ONCE: usize = 256;
 /// So many frames has a pack at most: what is remembered of each until they are published takes 200 bytes.
 const MAX_FRAMES: usize = 64 << 10;
 
-/// Lets blobs lie in a pack that lie in other places now.
-#[derive(Debug)]
-struct MoveFrames {
-    file: FileId,
-    key: KeyNumber,
-    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with
-    /// the last, and nothing may come to lie in it any more.
-    goes_on: bool,
-    moves: Vec<Move>,
-}
-
-/// A blob's place, and the frame in the pack that has the same content.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    from: Place,
-    to: Descriptor,
-    offset: u64,
-}
-
-impl Apply for MoveFrames {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        if self.goes_on && facts.segment(self.file)?.is_none() {
-            return Ok(Vec::new());
-        }
-        for Move { from, to, offset } in &self.moves {
-            facts.put_elsewhere(from, to, self.file, *offset)?;
-        }
-        Ok(Vec::new())
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-
-    fn segment_key(&self) -> Option<KeyNumber> {
-        Some(self.key)
-    }
-}
-
 /// A pack being filled.
 struct Filling {
-    id: FileId,
+    file: NewFile,
     pack: Pack,
     moves: Vec<Move>,
 }
 
 /// A pack that is durable, and of which nobody knows yet.
 struct Packed {
-    id: FileId,
+    file: NewFile,
     key: KeyNumber,
     moves: Vec<Move>,
 }
@@ -129,7 +90,7 @@ impl Collector<'_> {
         let moved = self.move_out(&plan.files);
         let ended = match moved {
             Err(Halt::Failed(Error::Full { .. })) => {
-                self.taken_up.clear(); // what they had is not published
+                self.evacuated.clear(); // what they had is not published
                 self.move_out_in_reserve()
             }
             other => other,
@@ -144,9 +105,7 @@ impl Collector<'_> {
         let moved = files.iter().try_for_each(|file| self.evacuate(file, &mut packs));
         let mut failed = None;
         for (domain, filling) in packs {
-            if failed.is_some() {
-                self.inner.files.discard(filling.id);
-            } else {
+            if failed.is_none() {
                 failed = self.finish(domain, filling).err();
             }
         }
@@ -161,7 +120,7 @@ impl Collector<'_> {
             }
             self.go_on()?;
         }
-        self.taken_up.push(file.id);
+        self.evacuated.push(file.id);
         Ok(())
     }
 
@@ -171,10 +130,10 @@ impl Collector<'_> {
         if self.report.damaged.is_empty() {
             return Ok(());
         }
-        for id in &self.taken_up {
+        for id in &self.evacuated {
             let left = self.left_in(*id)?;
             if left > 0 {
-                lock(&self.inner.collections.stuck).insert(*id, left);
+                lock(&self.inner.stuck).insert(*id, left);
             }
         }
         Ok(())
@@ -183,16 +142,17 @@ impl Collector<'_> {
     /// The content of a blob, verified; `None` where it is damaged, or the blob is not there any more.
     fn copy(&mut self, live: &Live) -> Result<Option<Frame>> {
         let read = || {
-            self.inner.check_undamaged(&live.fact)?;
+            self.inner.blobs.check_undamaged(&live.fact)?;
             let file = self.inner.files.get(&live.fact.place)?;
-            let blob = Blob::new(live.digest, live.fact, file, &self.inner.files.keys.get(), live.key.domain)?;
+            let blob = Blob::new(live.digest, live.fact, file, &self.inner.files.keys(), live.key.domain)?;
             blob.verify()?;
             Ok(Frame::new(live.digest, live.fact.len, live.fact.codec, &blob.stored_content()?))
         };
         match read() {
             Ok(frame) => Ok(Some(frame)),
             Err(error) if is_unreadable(&error) => {
-                if self.inner.snapshot().blob_by_key(&live.key)?.is_some_and(|now| now.place == live.fact.place) {
+                if self.inner.tables.snapshot().blob_by_key(&live.key)?.is_some_and(|now| now.place == live.fact.place)
+                {
                     self.report.damaged.push(error);
                 }
                 Ok(None)
@@ -204,7 +164,7 @@ impl Collector<'_> {
     fn put_in_pack(&mut self, live: &Live, frame: &Frame, packs: &mut Packs) -> Step<()> {
         let domain = live.key.domain;
         let is_full = |filling: &Filling| {
-            filling.pack.len() + frame.len(filling.pack.key()) > self.inner.options.log_file_size
+            filling.pack.len() + frame.len(filling.pack.key()) > self.inner.settings.file_size
                 || filling.moves.len() >= MAX_FRAMES
         };
         if packs.get(&domain).is_some_and(is_full)
@@ -217,7 +177,6 @@ impl Collector<'_> {
             Entry::Vacant(entry) => entry.insert(self.inner.begin_pack(domain)?),
         };
         if let Err(error) = filling.add(live, frame) {
-            self.inner.files.discard(filling.id);
             packs.remove(&domain);
             return Err(error.into());
         }
@@ -231,10 +190,11 @@ impl Collector<'_> {
     }
 
     /// Lets blobs lie in a pack that is durable.
-    fn publish(&mut self, domain: DomainId, Packed { id, key, moves }: Packed) -> Step<()> {
-        let mut is_published = false;
+    fn publish(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
+        let (id, mut is_published) = (file.id(), false);
+        let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
         let moved = moves.chunks(AT_ONCE).try_for_each(|moves| {
-            let step = MoveFrames { file: id, key, goes_on: is_published, moves: moves.to_vec() };
+            let step = MoveFrames { file: id, key, bytes, goes_on: is_published, moves: moves.to_vec() };
             let moved = self.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
             is_published |= moved.count > 0;
             self.report.moved += moved.count;
@@ -242,23 +202,23 @@ impl Collector<'_> {
             Ok(())
         });
         match &moved {
-            _ if is_published => self.inner.publish(id)?,
-            Ok(()) => self.inner.files.discard(id),
-            Err(error) => self.inner.files.give_up(id, error),
+            _ if is_published => self.inner.log.publish(file)?,
+            Ok(()) => drop(file),
+            Err(error) => file.settle(error),
         }
         Ok(moved?)
     }
 
     /// Takes up the files of which so little lives that there is space for it in the reserve.
     fn move_out_in_reserve(&mut self) -> Step<()> {
-        let room = self.inner.options.reserve_len() / 2;
+        let room = self.inner.settings.reserve / 2;
         let mut files = self.plan()?.files;
         files.retain(|file| file.live <= room && matches!(file.domains.as_slice(), [_]));
         files.sort_by_key(|file| file.live);
         let is_none = files.is_empty();
         for file in files {
             let live = self.live_in(&file)?;
-            self.taken_up.push(file.id);
+            self.evacuated.push(file.id);
             let Some(domain) = live.first().map(|live| live.key.domain) else { continue };
             let mut frames = Vec::new();
             for live in &live {
@@ -266,8 +226,7 @@ impl Collector<'_> {
             }
             let fill = || {
                 let mut filling = self.inner.begin_pack(domain)?;
-                let filled = frames.iter().try_for_each(|(live, frame)| filling.add(live, frame));
-                filled.inspect_err(|_| self.inner.files.discard(filling.id))?;
+                frames.iter().try_for_each(|(live, frame)| filling.add(live, frame))?;
                 self.inner.seal_pack(filling)
             };
             let packed = match self.inner.files.within(Space::Reserve, fill) {
@@ -295,7 +254,7 @@ impl Collector<'_> {
         let mut live = Vec::new();
         for (domain, at, digest) in found {
             let key = Key::blob(domain, &digest);
-            let fact = self.inner.snapshot_of(domain).blob(&digest)?;
+            let fact = self.inner.tables.snapshot_of(domain).blob(&digest)?;
             let is_here = |fact: &BlobFact| (fact.place.file, fact.place.offset) == (file.id, at + DESCRIPTOR_LEN);
             live.extend(fact.filter(is_here).map(|fact| Live { key, digest, fact }));
         }
@@ -309,7 +268,7 @@ impl Collector<'_> {
 
     /// How many bytes live in a file now.
     fn left_in(&self, id: FileId) -> Result<u64> {
-        Ok(self.inner.snapshot().segments(id)?.iter().map(|(_, segment)| segment.live_bytes).sum())
+        Ok(self.inner.tables.snapshot().segments(id)?.iter().map(|(_, segment)| segment.live_bytes).sum())
     }
 
     /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have
@@ -320,13 +279,13 @@ impl Collector<'_> {
             return Ok(live); // it is gone
         }
         for domain in &file.domains {
-            for fact in self.inner.snapshot_of(*domain).facts(Family::Blob, [0; 32])? {
+            for fact in self.inner.tables.snapshot_of(*domain).facts(Family::Blob, [0; 32])? {
                 let (key, value) = fact?;
                 let fact = decoded(BlobFact::decode(value.as_bytes()))?;
                 if fact.place.file != file.id {
                     continue;
                 }
-                match self.inner.digest_of(&key, &fact) {
+                match self.inner.blobs.digest_of(&key, &fact) {
                     Ok(digest) => live.push(Live { key, digest, fact }),
                     Err(_) => self.report.damaged.push(error.clone()),
                 }
@@ -341,10 +300,10 @@ impl Collector<'_> {
         if self.is_dry() || self.options.max_bytes == Some(0) {
             return Ok(());
         }
-        let run_bytes = |inner: &Inner| inner.view().runs.iter().map(|run| run.len()).sum::<u64>();
+        let run_bytes = |inner: &Collections| inner.tables.run_bytes();
         let before = run_bytes(self.inner);
         for domain in self.domains() {
-            match self.inner.merge_if_dead(domain, self.options.max_dead) {
+            match self.inner.tables.merge_if_dead(&*self.inner.log, domain, self.options.max_dead) {
                 Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
                 other => other?,
             }
@@ -355,7 +314,7 @@ impl Collector<'_> {
     }
 
     /// What stands after all that was done, and why the rest stayed.
-    pub(super) fn look_back(&mut self) -> Result<()> {
+    pub(super) fn report_rest(&mut self) -> Result<()> {
         let plan = self.planned.take().map_or_else(|| self.plan(), Ok)?;
         // A dry run that came to its end would have done all of it.
         let is_done = self.is_dry() && self.report.stopped.is_none();
@@ -366,8 +325,8 @@ impl Collector<'_> {
         stayed.unreached_bytes = unreached;
         if self.options.explain && !self.is_dry() {
             for domain in self.domains() {
-                let blobs = self.inner.snapshot_of(domain);
-                for blob in blobs.scan(Idle::all(domain, IdleKind::Blob))? {
+                let blobs = self.inner.tables.snapshot_of(domain);
+                for blob in blobs.scan_all(Idle::all(domain, IdleKind::Blob))? {
                     blob?;
                     self.report.stayed.recent_blobs += 1;
                 }
@@ -391,44 +350,41 @@ impl Filling {
     }
 }
 
-impl Inner {
+impl Collections {
     fn begin_pack(&self, domain: DomainId) -> Result<Filling> {
-        let id = self.files.new_id();
-        let files = &self.files;
-        let create = || Pack::create(&*files.vfs, files.layout.segment(id), id, &files.keys.get(), domain);
-        let created = files.create_in_shard(&files.layout.segments(), id, create);
-        let created = created.map_err(|error| self.fail_stop(error)).inspect_err(|error| files.give_up(id, error));
-        created.map(|pack| Filling { id, pack, moves: Vec::new() })
+        let file = self.files.begin(FileKind::Segment);
+        let (vfs, keys) = (self.files.vfs(), self.files.keys());
+        let pack = file.create(|path| Pack::create(vfs, path.to_path_buf(), file.id(), &keys, domain))?;
+        Ok(Filling { file, pack, moves: Vec::new() })
     }
 
     /// Makes a pack durable.
-    fn seal_pack(&self, Filling { id, pack, moves }: Filling) -> Result<Packed> {
+    fn seal_pack(&self, Filling { file, pack, moves }: Filling) -> Result<Packed> {
         let key = pack.key();
-        let sealed = pack.finish().map_err(|error| self.fail_stop(error));
-        sealed.inspect_err(|error| self.files.give_up(id, error))?;
-        Ok(Packed { id, key, moves })
+        pack.finish().map_err(|error| self.files.fail_stop(error))?;
+        Ok(Packed { file, key, moves })
     }
 
     /// Brings facts into runs, so that log files are needed no more.
     fn fold_log(&self) -> Result<()> {
-        self.begin_log()?;
-        self.checkpoint()?;
-        self.unlist_folded_logs(self.history(), Space::Reserve)
+        self.log.begin_log()?;
+        self.log.checkpoint()?;
+        self.log.unlist_folded_logs(self.tables.history(), Space::Reserve)
     }
 
     /// The frames of a log file, by its records' headers, and the damage met.
     fn logged(&self, file: &Candidate) -> Result<(Vec<Found>, Vec<Error>)> {
-        let (path, handle, header) = self.files.open_log(file.id)?;
+        let (path, handle, header) = open_log(&self.files, file.id)?;
         let mut found = Vec::new();
         let note = |domain, at, descriptor: Descriptor| found.push((domain, at, descriptor.digest));
-        let damage = frames(&path, &*handle, file.len, &header, &self.files.keys.get(), note)?;
+        let damage = frames(&path, &*handle, file.len, &header, &self.files.keys(), note)?;
         Ok((found, damage))
     }
 
     /// The frames of a segment, by its footer.
     fn packed(&self, file: &Candidate) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        for (domain, segment) in self.snapshot().segments(file.id)? {
+        for (domain, segment) in self.tables.snapshot().segments(file.id)? {
             let footer = self.files.footer(file.id, domain, segment.key)?;
             found.extend(footer.into_iter().map(|(at, _, digest)| (domain, at, digest)));
         }

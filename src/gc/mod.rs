@@ -10,21 +10,21 @@
 //!
 //! 1. **What is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it; a
 //!    link's that of the repository's manifests that do. Counts change in the commit that changes what is counted, by
-//!    [`Facts::hold`] and [`Facts::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and
+//!    [`Changes::hold`] and [`Changes::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and
 //!    nowhere else.
 //! 2. **Nothing is taken whose count is above 0.** An entry of the [list of what nothing holds](crate::facts::Idle) is
-//!    there exactly while the count is 0: [`Facts::change`] and `set_link` keep it so, in the same commit. All that
+//!    there exactly while the count is 0: [`Changes::change`] and `set_link` keep it so, in the same commit. All that
 //!    collection removes (`Expire`, [`Forget`](sweep::Forget)), it removes where that entry is still there when its
 //!    turn in the order of all commits has come.
 //! 3. **Nothing comes to be held that is not there.** `put_manifest`, `pin`, `mount` look for what they hold at their
-//!    own turn in that order ([`Facts::hold`] fails where it is gone). So of a collection and a push one is first:
+//!    own turn in that order ([`Changes::hold`] fails where it is gone). So of a collection and a push one is first:
 //!    either the push holds the blob and the collection leaves it, or the collection takes it and the push is told that
 //!    it is missing, and nothing of it takes place. There is no third way, and no gap between being uploaded and being
 //!    held in which something else protects a blob: what protects it then is the courtesy.
 //! 4. **Nothing is taken to be unheld by mistake.** A fact that can't be read ends the sweep: no count is assumed.
 //! 5. **No content goes whose place counts.** A file is unlinked when its last live frame has left it:
-//!    `Facts::drop_file`. A blob moves in one commit that is refused where the blob is not in the place that was copied
-//!    any more ([`Facts::put_elsewhere`]), after the copy is durable.
+//!    `Changes::drop_file`. A blob moves in one commit that is refused where the blob is not in the place that was copied
+//!    any more ([`Changes::put_elsewhere`]), after the copy is durable.
 //!
 //! The *courtesy* is what clocks are for: whatever somebody stored, or was told of when he claimed it, stays for
 //! [`Options::retention`](crate::Options::retention) of open time after that. It saves a push from having to be
@@ -32,12 +32,12 @@
 //!
 //! # Why readers are not disturbed
 //! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and
-//! opens the file after it, finds it missing, and looks again (`Inner::get`).
+//! opens the file after it, finds it missing, and looks again ([`BlobStore::get`]).
 //!
-//! [`Facts::hold`]: crate::transaction::Facts::hold
-//! [`Facts::release_key`]: crate::transaction::Facts::release_key
-//! [`Facts::change`]: crate::transaction::Facts::change
-//! [`Facts::put_elsewhere`]: crate::transaction::Facts::put_elsewhere
+//! [`Changes::hold`]: crate::transaction::Changes::hold
+//! [`Changes::release_key`]: crate::transaction::Changes::release_key
+//! [`Changes::change`]: crate::transaction::Changes::change
+//! [`Changes::put_elsewhere`]: crate::transaction::Changes::put_elsewhere
 
 mod background;
 mod collector;
@@ -50,19 +50,32 @@ pub(crate) use background::{Background, run_thread};
 pub use options::{CollectOptions, Collection, Stayed, Stopped};
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::milliseconds;
+use crate::blobs::BlobStore;
+use crate::clock::{Retention, StoreClock, milliseconds};
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::id::FileId;
-use crate::store::{GoOn, Inner, Store};
+use crate::log::Committer;
+use crate::registry::Registry;
 use crate::sync::lock;
+use crate::tables::{Tables, Upkeep};
+use crate::wire::index;
 use collector::{Collector, Halt, Step};
 
-/// What collections know from each other.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
+/// Collections, one at a time.
+pub(crate) struct Collections {
+    files: Arc<Files>,
+    tables: Arc<Tables>,
+    log: Arc<Committer>,
+    blobs: Arc<BlobStore>,
+    registry: Arc<Registry>,
+    upkeep: Arc<Upkeep>,
+    clock: StoreClock,
+    settings: Settings,
     /// Held by the one that goes on.
     going_on: Mutex<()>,
     /// The lengths of files that are not written any more.
@@ -73,109 +86,79 @@ pub(crate) struct Memory {
     last: Mutex<Option<Result<Collection>>>,
 }
 
-impl Store {
-    /// Gives space back: forgets what nothing holds and nobody relies on any more, and moves what lives out of files
-    /// that are mostly dead. Goes on beside everything else. `progress` is called after each step with the numbers so
-    /// far, and says whether to go on.
-    ///
-    /// What goes: pins that have expired; uploads to which nothing was added, links that no manifest holds, and blobs
-    /// that nothing holds, each when [`Options::retention`](crate::Options::retention) has passed since somebody relied
-    /// on it; and what deleted repositories have left. What can be seen before goes on being readable through handles
-    /// that are open.
-    ///
-    /// There is one collection at a time: a second one waits (so `progress` must not call for one). It may end early,
-    /// by its options or by `progress`; then, and after a crash, the next one goes on where it was.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use strongroom::{Algorithm, CollectOptions, GoOn, Options};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// let store = Options::new().create(true).retention(Duration::ZERO).open(dir.path().join("store"))?;
-    /// let digest = store.put("nobody needs this", Algorithm::Sha256)?;
-    ///
-    /// let would = store.collect(&CollectOptions::new().dry_run(true), |_| GoOn::Yes)?;
-    /// assert!(would.blobs == 1 && store.exists(&digest)?);
-    ///
-    /// let done = store.collect(&CollectOptions::new(), |_| GoOn::Yes)?;
-    /// assert!(done.blobs == 1 && !store.exists(&digest)?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that say what is held: then nothing is taken. [`Error::Full`] where
-    /// not even the space that is reserved for this is enough; [`Error::Poisoned`] after a failed sync. Damaged content
-    /// is no error, but [reported](Collection::damaged), and stays where it is.
-    pub fn collect(
-        &self,
-        options: &CollectOptions,
-        mut progress: impl FnMut(&Collection) -> GoOn,
-    ) -> Result<Collection> {
-        self.inner.collect(options, &mut progress)
+crate::sync::print_by_name!(Collections);
+
+/// What the store's options say that collections have to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// For how long stays what nothing holds.
+    pub(crate) retention: Retention,
+    /// The size of a log file, and of a pack, in bytes.
+    pub(crate) file_size: u64,
+    /// How much space is reserved, in bytes.
+    pub(crate) reserve: u64,
+    /// How many bytes of memory a dry run may take for what it remembers.
+    pub(crate) memory: usize,
+}
+
+fn count(count: u64) -> usize {
+    index(count)
+}
+
+impl Collections {
+    pub(crate) fn new(
+        (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
+        (blobs, registry): (Arc<BlobStore>, Arc<Registry>),
+        upkeep: Arc<Upkeep>,
+        clock: StoreClock,
+        settings: Settings,
+    ) -> Self {
+        let (going_on, lens, stuck, last) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+        Self { files, tables, log, blobs, registry, upkeep, clock, settings, going_on, lens, stuck, last }
     }
 
-    /// What the last collection came to, whoever asked for it; `None` before the first since the store was opened. For
-    /// who looks after a store that collects [in the background](crate::Options::collect_every).
-    pub fn last_collection(&self) -> Option<Result<Collection>> {
-        lock(&self.inner.collections.last).clone()
+    /// What the last collection came to.
+    pub(crate) fn last(&self) -> Option<Result<Collection>> {
+        lock(&self.last).clone()
     }
 
-    /// Ends pins and uploads that have expired: pins by what their options said, uploads that nothing was added to for
-    /// `upload_age` of open time. Returns how many of each: a part of what [`collect`](Self::collect) does.
-    ///
-    /// # Errors
-    /// What ending them meets; those already ended stay so.
-    pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
-        let done = self.inner.collect_part(|collector| {
+    /// [`Store::expire`](crate::Store::expire).
+    pub(crate) fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
+        let done = self.collect_part(|collector| {
             collector.expire_pins()?;
             collector.expire_uploads(milliseconds(upload_age))
         })?;
         Ok((count(done.pins), count(done.uploads)))
     }
 
-    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and
-    /// returns how many.
-    ///
-    /// # Errors
-    /// What giving them up meets; those already given up stay so.
-    pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
-        let done = self.inner.collect_part(|collector| collector.expire_uploads(milliseconds(idle)))?;
+    /// [`Store::expire_uploads`](crate::Store::expire_uploads).
+    pub(crate) fn expire_uploads(&self, idle: Duration) -> Result<usize> {
+        let done = self.collect_part(|collector| collector.expire_uploads(milliseconds(idle)))?;
         Ok(count(done.uploads))
     }
 
-    /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
-    /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what
-    /// [`collect`](Self::collect) does.
-    ///
-    /// # Errors
-    /// What taking them away meets; those already taken stay so.
-    pub fn expire_blobs(&self) -> Result<usize> {
-        Ok(count(self.inner.collect_part(|collector| collector.expire_links())?.links))
+    /// [`Store::expire_blobs`](crate::Store::expire_blobs).
+    pub(crate) fn expire_blobs(&self) -> Result<usize> {
+        Ok(count(self.collect_part(|collector| collector.expire_links())?.links))
     }
-}
 
-fn count(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-impl Inner {
-    /// [`Store::collect`].
+    /// [`Store::collect`](crate::Store::collect).
     pub(crate) fn collect(
         &self,
         options: &CollectOptions,
-        progress: &mut dyn FnMut(&Collection) -> GoOn,
+        progress: &mut dyn FnMut(&Collection) -> ControlFlow<()>,
     ) -> Result<Collection> {
-        let _one = lock(&self.collections.going_on);
+        let _one = lock(&self.going_on);
         let mut collected = self.collect_alone(options, progress);
         // It is not among the domains any more.
-        for _ in self.snapshot().domains() {
+        for _ in self.tables.domains().iter() {
             if !matches!(&collected, Err(Error::DomainShredded { .. })) {
                 break;
             }
             collected = self.collect_alone(options, progress);
         }
         if !options.dry_run {
-            *lock(&self.collections.last) = Some(collected.clone());
+            *lock(&self.last) = Some(collected.clone());
         }
         collected
     }
@@ -183,7 +166,7 @@ impl Inner {
     /// Does steps of a collection, beside any that goes on: each is decided at the ordering point.
     fn collect_part(&self, steps: impl FnOnce(&mut Collector<'_>) -> Step<()>) -> Result<Collection> {
         let options = CollectOptions::new();
-        let mut progress = |_: &Collection| GoOn::Yes;
+        let mut progress = |_: &Collection| ControlFlow::Continue(());
         let mut collector = Collector::new(self, &options, &mut progress);
         match steps(&mut collector) {
             Ok(()) | Err(Halt::Stopped(_)) => Ok(collector.report),
@@ -194,10 +177,10 @@ impl Inner {
     fn collect_alone(
         &self,
         options: &CollectOptions,
-        progress: &mut dyn FnMut(&Collection) -> GoOn,
+        progress: &mut dyn FnMut(&Collection) -> ControlFlow<()>,
     ) -> Result<Collection> {
         if !options.dry_run {
-            self.check_writable()?;
+            self.files.check_writable()?;
         }
         let mut collector = Collector::new(self, options, progress);
         let ended = collector.sweep().and_then(|()| collector.compact()).and_then(|()| collector.merge_facts());
@@ -206,7 +189,7 @@ impl Inner {
             Err(Halt::Stopped(stopped)) => collector.report.stopped = Some(stopped),
             Ok(()) => {}
         }
-        collector.look_back()?;
+        collector.report_rest()?;
         Ok(collector.report)
     }
 }

@@ -9,11 +9,10 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::facts::{SegmentFact, SegmentKind};
+use crate::facts::{SegmentFact, SegmentKind, decoded};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
-use crate::tables::view::decoded;
 
 /// So many small files of a domain become one.
 const MERGED: usize = 8;
@@ -55,8 +54,8 @@ pub(super) struct Plan {
 impl Collector<'_> {
     /// Looks at every file of content once.
     pub(super) fn plan(&self) -> Result<Plan> {
-        let oldest_log = self.inner.oldest_log(FileId(FileId::MAX));
-        let max_small = self.inner.options.log_file_size.min(32 << 20) / MERGED as u64;
+        let oldest_log = self.inner.tables.oldest_log(FileId(FileId::MAX));
+        let max_small = self.inner.settings.file_size.min(32 << 20) / MERGED as u64;
         let mut plan = Plan::default();
         let mut files: BTreeMap<FileId, Candidate> = BTreeMap::new();
         for domain in self.domains() {
@@ -87,9 +86,9 @@ impl Collector<'_> {
             file.len = self.len_of(file.id);
         }
         let sealed = files.values().filter(|file| file.is_log && file.id < oldest_log);
-        *lock(&self.inner.collections.lens) = sealed.map(|file| (file.id, file.len)).collect();
+        *lock(&self.inner.lens) = sealed.map(|file| (file.id, file.len)).collect();
         let (mut free, mut listed) = (Vec::new(), 0);
-        let stuck = lock(&self.inner.collections.stuck).clone();
+        let stuck = lock(&self.inner.stuck).clone();
         for file in files.into_values() {
             plan.dead += file.dead();
             if file.is_log && file.id >= oldest_log {
@@ -102,7 +101,7 @@ impl Collector<'_> {
             }
         }
         // Of log files that no run needs any more so many bytes are kept for events, dead or not.
-        plan.may_fold = plan.logs > 0 && listed > self.inner.history();
+        plan.may_fold = plan.logs > 0 && listed > self.inner.tables.history();
         self.choose(&mut plan, free, max_small);
         Ok(plan)
     }

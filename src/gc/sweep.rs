@@ -8,69 +8,23 @@ use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Idle, IdleKind, Key, LinkFact, PinFact, RepositoryFact};
-use crate::files::Space;
+use crate::facts::{Idle, IdleKind, Key, LinkFact, Lookup, Named, PinFact, RepositoryFact};
 use crate::gc::collector::{Collector, Step};
 use crate::id::{DomainId, RepositoryId};
-use crate::log::{Named, Op};
-use crate::tables::view::{Lookup, Snapshot};
+use crate::tables::Snapshot;
+use crate::transaction::Request;
+use crate::transaction::collection::{Condemn, Forget};
 use crate::transaction::registry::{Expire, ExpireRepository};
-use crate::transaction::{Apply, Facts, Request};
-
-/// Condemns blobs.
-#[derive(Debug)]
-pub(crate) struct Condemn(Vec<Idle>);
-
-impl Apply for Condemn {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        for idle in &self.0 {
-            if facts.idle(idle)?.is_some_and(|idle| !idle.condemned) {
-                let (at, value) = Idle { condemned: true, ..*idle }.fact();
-                facts.set(at, value);
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-}
-
-/// Forgets blobs that were condemned, with the digests of those of which it can be read, for who follows events.
-#[derive(Debug)]
-pub(crate) struct Forget(Vec<(Idle, Option<Digest>)>);
-
-impl Apply for Forget {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
-        let mut ops = Vec::new();
-        for (idle, digest) in &self.0 {
-            // The entry is there, and condemned: nothing holds the blob, and nobody has asked for it since.
-            if !facts.idle(idle)?.is_some_and(|idle| idle.condemned) {
-                continue;
-            }
-            if let Some(blob) = facts.blob_by_key(&idle.key)? {
-                facts.change(idle.key, Some(&blob), None)?;
-                ops.extend(digest.map(|digest| Op::Remove { digest }));
-            }
-        }
-        Ok(ops)
-    }
-
-    fn space(&self) -> Space {
-        Space::Reserve
-    }
-}
 
 impl Collector<'_> {
     /// Forgets what has come due: first what holds, then what was held.
     pub(super) fn sweep(&mut self) -> Step<()> {
         if !self.is_dry() {
             // What deleted repositories have left holds blobs.
-            self.inner.purge()?;
+            self.inner.registry.purge()?;
         }
         self.expire_pins()?;
-        self.expire_uploads(self.inner.options.retention_time().0)?;
+        self.expire_uploads(self.inner.settings.retention.0)?;
         self.expire_links()?;
         for domain in self.domains() {
             self.expire_repositories(domain)?;
@@ -80,7 +34,7 @@ impl Collector<'_> {
     }
 
     pub(super) fn domains(&self) -> Vec<DomainId> {
-        self.inner.snapshot().domains().to_vec()
+        self.inner.tables.domains().to_vec()
     }
 
     /// Ends pins whose time has come.
@@ -90,7 +44,7 @@ impl Collector<'_> {
             for idle in due {
                 let pin = this.snapshot_of(domain).decode(&idle.key, PinFact::decode)?;
                 let Some(name) = pin.map(|pin| pin.name) else { continue };
-                let now = this.inner.open_time();
+                let now = this.inner.clock.open_time();
                 let outcome = this.commit(domain, Request::ExpirePin { name, now })?;
                 this.report.pins += u64::from(outcome.applied > 0);
                 this.go_on()?;
@@ -101,10 +55,10 @@ impl Collector<'_> {
 
     /// Gives up uploads that nothing was added to for so many milliseconds of open time.
     pub(super) fn expire_uploads(&mut self, idle: u64) -> Step<()> {
-        let Some(since) = self.inner.open_time().checked_sub(idle) else { return Ok(()) };
+        let Some(since) = self.inner.clock.open_time().checked_sub(idle) else { return Ok(()) };
         for domain in self.domains() {
-            for (id, upload) in self.inner.upload_facts(domain)? {
-                if upload.touched > since || self.inner.is_upload_busy(id) {
+            for (id, upload) in self.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()? {
+                if upload.touched > since || self.inner.blobs.is_upload_busy(id) {
                     continue;
                 }
                 let request = Request::CancelUpload { id, untouched_since: Some(since) };
@@ -114,7 +68,7 @@ impl Collector<'_> {
                     Err(error) => return Err(error.into()),
                 }
                 if !self.is_dry() {
-                    self.inner.forget_upload(id);
+                    self.inner.blobs.forget_upload(id);
                 }
                 self.go_on()?;
             }
@@ -165,7 +119,7 @@ impl Collector<'_> {
     /// Deletes repositories that pushes created and none completed.
     fn expire_repositories(&mut self, domain: DomainId) -> Step<()> {
         self.each_due(domain, IdleKind::Repository, |this, due| {
-            let uploads = this.inner.upload_facts(domain)?.into_iter();
+            let uploads = this.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?.into_iter();
             let uploads = uploads.filter(|(id, _)| this.would_be(&Key::upload(domain, *id)).is_none());
             let in_use: HashSet<RepositoryId> = uploads.filter_map(|(_, upload)| upload.repository).collect();
             for idle in due {
@@ -175,7 +129,7 @@ impl Collector<'_> {
                 let expired = this.commit(domain, Request::Apply(Box::new(expire)))?.tally.repositories;
                 this.report.repositories += expired;
                 if expired > 0 && !this.is_dry() {
-                    this.inner.purge_later();
+                    this.inner.registry.purge_later();
                 }
                 this.go_on()?;
             }
@@ -185,7 +139,7 @@ impl Collector<'_> {
 
     /// The digest of the blob with a key, where it can be told.
     fn digest_at(&self, snapshot: &Snapshot, key: &Key) -> Result<Option<Digest>> {
-        Ok(snapshot.blob_by_key(key)?.and_then(|fact| self.inner.digest_of(key, &fact).ok()))
+        Ok(snapshot.blob_by_key(key)?.and_then(|fact| self.inner.blobs.digest_of(key, &fact).ok()))
     }
 
     fn forget_blobs(&mut self, domain: DomainId) -> Step<()> {

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 #[cfg(feature = "kms")]
 mod kms;
@@ -46,8 +46,8 @@ pub(crate) mod fuzzing {
 }
 
 /// A key of 32 bytes. Its memory is wiped when it is dropped, and nothing prints it.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SecretKey([u8; SecretKey::LEN]);
+#[derive(Clone)]
+pub struct SecretKey(Zeroizing<[u8; SecretKey::LEN]>);
 
 impl SecretKey {
     /// The length in bytes.
@@ -55,7 +55,7 @@ impl SecretKey {
 
     /// A key of these bytes.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 
     /// A new key, from the operating system's random numbers.
@@ -63,14 +63,14 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError::Unreachable`] where the system has none.
     pub fn generate() -> Result<Self, KeyError> {
-        let mut key = Self([0; Self::LEN]);
-        random(&mut key.0)?;
+        let mut key = Self::from_bytes([0; Self::LEN]);
+        random(&mut *key.0)?;
         Ok(key)
     }
 
     /// A copy of these bytes, if they are as many as a key has.
     pub(crate) fn copied(bytes: &[u8]) -> Option<Self> {
-        let mut key = Self([0; Self::LEN]);
+        let mut key = Self::from_bytes([0; Self::LEN]);
         (bytes.len() == Self::LEN).then(|| key.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from))?;
         Some(key)
     }

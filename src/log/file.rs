@@ -20,11 +20,12 @@ use zeroize::Zeroizing;
 
 use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Purpose};
 use crate::error::{Damage, Error, Result};
+use crate::files::Files;
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::log::record::{Body, Encoded, Position, Salt};
 use crate::segment::Frame;
 use crate::vfs::{File, OpenMode, Vfs};
-use crate::wire::{Fields, PutFields, crc32c, len64};
+use crate::wire::{Fields, PutFields, crc32c, index, len64};
 
 /// The length of a log file's header in bytes: the first record begins behind it.
 pub(crate) const HEADER_LEN: u64 = 512;
@@ -145,6 +146,14 @@ impl LogHeader {
     }
 }
 
+/// Opens a log file to go through its records.
+pub(crate) fn open_log(files: &Files, id: FileId) -> Result<(PathBuf, Arc<dyn File>, LogHeader)> {
+    let path = files.layout().log(id);
+    let file = files.vfs().open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+    let header = LogHeader::read(&path, &*file, id, files.store())?;
+    Ok((path, file, header))
+}
+
 /// The log file that records are appended to.
 #[derive(Debug)]
 pub(crate) struct ActiveLog {
@@ -200,7 +209,7 @@ impl ActiveLog {
         let end = self.position + len;
         if end > self.written {
             let ahead = if len <= ZEROS_FOR { ZEROS_AHEAD.min(self.header.capacity.saturating_sub(end)) } else { 0 };
-            pieces.push(IoSlice::new(ZEROS.get(..usize::try_from(ahead).unwrap_or_default()).unwrap_or_default()));
+            pieces.push(IoSlice::new(ZEROS.get(..index(ahead)).unwrap_or_default()));
             self.written = end + ahead;
         }
         self.file.write_all_vectored_at(pieces, self.position).map_err(Error::io("write", &self.path))?;

@@ -9,6 +9,7 @@ use crate::log::file::{HEADER_LEN, LogHeader, LogKeys};
 use crate::log::record::{self, ALIGNMENT, Header};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor};
 use crate::vfs::File;
+use crate::wire::index;
 
 /// The length of a descriptor.
 const DESCRIPTOR: usize = 128;
@@ -30,7 +31,7 @@ pub(crate) fn frames(
     let mut offset = HEADER_LEN;
     while offset + record::HEADER_LEN as u64 <= len {
         let mut bytes = [0; record::HEADER_LEN + DESCRIPTOR];
-        let there = usize::try_from(len - offset).unwrap_or(usize::MAX).min(bytes.len());
+        let there = index(len - offset).min(bytes.len());
         let (head, _) = bytes.split_at_mut(there);
         file.read_exact_at(head, offset).map_err(Error::io("read", path))?;
         let Some(header) = Header::parse(head, &keys.check) else {

@@ -25,19 +25,17 @@
 
 use std::borrow::Cow;
 
+use crate::clock::Times;
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value};
 use crate::id::{DomainId, Lsn};
-use crate::wire::{Fields, PutFields, crc32c, len64};
+use crate::wire::{Fields, PutFields, crc32c, index, len64};
 
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 64;
 
 /// The length of a record's header in bytes.
 pub(crate) const HEADER_LEN: usize = 64;
-
-/// The longest operations and facts of one record in bytes: enough to replace the largest pin by another of that size.
-pub(crate) const MAX_BODY: usize = 32 << 20;
 
 /// The first bytes of a record.
 pub(crate) const MAGIC: [u8; 4] = *b"SRrc";
@@ -212,7 +210,7 @@ impl Body {
         }
         header.body_crc = crc32c(&body);
         let padding = header.record_len() - HEADER_LEN as u64 - frame_len - len64(&body);
-        body.resize(body.len() + usize::try_from(padding).unwrap_or_default(), 0);
+        body.resize(body.len() + index(padding), 0);
         (header.encode(salt), body)
     }
 
@@ -223,21 +221,12 @@ impl Body {
     }
 }
 
-/// When a commit happened.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Times {
-    /// The wall clock, in milliseconds since 1970.
-    pub(crate) wall: u64,
-    /// The store's open time, in milliseconds.
-    pub(crate) open: u64,
-}
-
 fn put_fact(out: &mut Vec<u8>, (key, value): &Fact) {
     out.put_u8(key.family as u8);
     out.put(&key.bytes);
     out.put_u8(u8::from(value.is_some()));
     if let Some(value) = value {
-        out.put_u32(u32::try_from(value.as_bytes().len()).unwrap_or(u32::MAX));
+        out.put_len32(value.as_bytes().len());
         out.put(value.as_bytes());
     }
 }

@@ -12,10 +12,11 @@ use crate::error::{Damage, Error, Result};
 use crate::facts::Fact;
 use crate::id::{DomainId, Lsn};
 use crate::log::file::{HEADER_LEN, LogHeader, LogKeys};
-use crate::log::record::{self, ALIGNMENT, Header, MAX_BODY, parse_facts};
+use crate::log::record::{self, ALIGNMENT, Header, parse_facts};
 use crate::segment::{DESCRIPTOR_LEN, Frame};
+use crate::transaction::MAX_BODY;
 use crate::vfs::File;
-use crate::wire::crc32c;
+use crate::wire::{crc32c, index};
 
 /// A record as read back.
 #[derive(Debug)]
@@ -160,7 +161,7 @@ impl<'a> Replay<'a> {
             return Ok(Some(None));
         }
         let sealing = self.opening(&header, Purpose::Content);
-        let len = usize::try_from(header.frame_len).unwrap_or(usize::MAX);
+        let len = index(header.frame_len.into());
         let content_at = record.frame_offset() + DESCRIPTOR_LEN;
         let frame = Frame::read(self.read(record.frame_offset(), len)?, sealing.as_ref(), content_at);
         Ok(frame.map(Some))
@@ -185,8 +186,7 @@ impl<'a> Replay<'a> {
         }
         let check = self.keys.check.clone();
         let Some(header) = Header::parse(self.read(offset, record::HEADER_LEN)?, &check) else { return Ok(None) };
-        let [ops_len, facts_len] =
-            [header.ops_len, header.facts_len].map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        let [ops_len, facts_len] = [header.ops_len, header.facts_len].map(|len| index(len.into()));
         if header.lsn != self.expected
             || ops_len > MAX_BODY
             || facts_len > MAX_BODY
@@ -194,7 +194,7 @@ impl<'a> Replay<'a> {
         {
             return Ok(None);
         }
-        let len = usize::try_from(header.body_len()).unwrap_or(usize::MAX);
+        let len = index(header.body_len());
         let body = self.read(offset + record::HEADER_LEN as u64 + u64::from(header.frame_len), len)?;
         if crc32c(body) != header.body_crc {
             return Ok(None);
@@ -270,7 +270,7 @@ impl Window<'_> {
             bytes.get(range.clone()).map(|_| range)
         };
         if held(self.start, &self.bytes).is_none() {
-            let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let rest = index(end.saturating_sub(offset));
             if len > rest {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

@@ -436,7 +436,7 @@ fn divided(keys: &Page) -> Vec<(&[u8], Vec<u8>)> {
             pages.push((key, Vec::new()));
         }
         if let Some((_, page)) = pages.last_mut() {
-            page.put_u16(u16::try_from(rest.len()).unwrap_or(u16::MAX));
+            page.put_len16(rest.len());
             page.put(rest);
         }
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, ManifestProblem, Result};
 const MAX_ANNOTATIONS: usize = 1000;
 
 /// The most references of a manifest, and so the most objects of a list.
-pub(crate) const MAX_REFERENCES: usize = 65_536;
+pub(crate) const MAX_REFERENCES: usize = 10_000;
 
 /// Reads a document that is one object.
 pub(crate) fn parse<'de, T: Fields<'de>>(content: &'de [u8]) -> Result<T> {

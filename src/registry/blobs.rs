@@ -2,19 +2,15 @@
 
 use std::io::Read;
 
-use crate::blobs::Blob;
-use crate::blobs::content::{Destination, Expect};
-use crate::blobs::uploads::UploadStatus;
+use crate::blobs::{Blob, Destination, Expect, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Prefix, RepositoryFact};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, Prefix, RepositoryFact, decoded};
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::oci::RepositoryName;
 use crate::registry::Repository;
-use crate::tables::view::{Lookup, decoded};
-use crate::transaction::Then;
-use crate::transaction::find;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
+use crate::transaction::{Then, find};
 
 /// What is known of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +69,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::put`](crate::Store::put), and [`Error::RepositoryNotFound`] where the repository was deleted.
     pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.put(content.as_ref(), expect.into(), self)
+        self.registry.blobs.put(content.as_ref(), expect.into(), self)
     }
 
     /// Pushes a blob that a reader yields, as [`Store::put_reader`](crate::Store::put_reader).
@@ -81,7 +77,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
     pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.put_reader(&mut reader, expect.into(), self)
+        self.registry.blobs.put_reader(&mut reader, expect.into(), self)
     }
 
     /// Opens a blob for reading.
@@ -90,7 +86,7 @@ impl Repository<'_> {
     /// [`Error::BlobNotFound`] where the repository does not have it, also if others do.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.stat(digest)?;
-        self.inner.get(self.domain, digest)
+        self.registry.blobs.get(self.domain, digest)
     }
 
     /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is
@@ -114,7 +110,7 @@ impl Repository<'_> {
     /// be damaged: then it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
         let (link, blob) = self.find(digest)?;
-        self.inner.check_undamaged(&blob)?;
+        self.registry.blobs.check_undamaged(&blob)?;
         self.touch(digest, &link)?;
         Ok(BlobInfo::new(*digest, &link, &blob))
     }
@@ -138,13 +134,13 @@ impl Repository<'_> {
         if !allow(from) {
             return Err(not_found());
         }
-        let from = match find::repository_of_name(&snapshot, from.as_str()) {
+        let from = match snapshot.repository_of_name(from.as_str()) {
             Err(Error::RepositoryNotFound { .. }) => return Err(not_found()),
             other => other?,
         };
         let source = snapshot.in_domain(from.domain);
         let (_, blob) = find::link(&source, from.id, digest)?.ok_or_else(not_found)?;
-        self.inner.check_undamaged(&blob)?;
+        self.registry.blobs.check_undamaged(&blob)?;
         if from.domain != self.domain {
             return self.copy(digest, &from);
         }
@@ -154,7 +150,7 @@ impl Repository<'_> {
     /// Pushes a blob of a repository of another domain, in which content is stored once more.
     fn copy(&self, digest: &Digest, from: &RepositoryFact) -> Result<()> {
         let name = from.name.parse()?;
-        let from = Repository { inner: self.inner, domain: from.domain, id: from.id, name };
+        let from = Repository { registry: self.registry, domain: from.domain, id: from.id, name };
         let blob = match from.get(digest) {
             // Deleted meanwhile: the caller is not told that it was there.
             Err(Error::RepositoryNotFound { .. }) => return Err(Error::BlobNotFound { digest: *digest }),
@@ -180,13 +176,13 @@ impl Repository<'_> {
     pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
-        let links = snapshot.scan_after(Prefix::of(self.domain, Family::Link, self.id), after)?;
+        let links = snapshot.scan_all_after(Prefix::of(self.domain, Family::Link, self.id), after)?;
         let infos = links.map(|fact| {
             let (key, value) = fact?;
             let link = decoded(LinkFact::decode(value.as_bytes()))?;
             let blob_key = link.blob(&key);
             let blob = decoded(snapshot.blob_by_key(&blob_key)?)?;
-            let digest = self.inner.digest_since(&blob_key, &blob)?;
+            let digest = self.registry.blobs.digest_since(&blob_key, &blob)?;
             Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob)))
         });
         infos.filter_map(Result::transpose).take(limit).collect()
@@ -199,7 +195,7 @@ impl Repository<'_> {
     /// As [`Store::begin_upload`](crate::Store::begin_upload), and [`Error::RepositoryNotFound`] where the repository
     /// was deleted.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
-        self.inner.begin_upload(algorithm, self)
+        self.registry.blobs.begin_upload(algorithm, self)
     }
 
     /// Adds a piece of content to an upload of this repository, as
@@ -208,7 +204,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload`](crate::Store::append_upload).
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.inner.append_upload(id, offset, &mut content.as_ref(), self)
+        self.registry.blobs.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
     /// Adds what a reader yields to an upload of this repository, as
@@ -217,7 +213,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::append_upload_from`](crate::Store::append_upload_from).
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.inner.append_upload(id, offset, &mut content, self)
+        self.registry.blobs.append_upload(id, offset, &mut content, self)
     }
 
     /// Where an upload of this repository stands.
@@ -225,7 +221,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
-        self.inner.upload_status(id, self)
+        self.registry.blobs.upload_status(id, self)
     }
 
     /// Ends an upload as a blob of this repository, as [`Store::commit_upload`](crate::Store::commit_upload).
@@ -234,7 +230,7 @@ impl Repository<'_> {
     /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
     /// was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        self.inner.commit_upload(id, digest, self)
+        self.registry.blobs.commit_upload(id, digest, self)
     }
 
     /// Gives an upload of this repository up.
@@ -242,7 +238,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
-        self.inner.cancel_upload(id, self)
+        self.registry.blobs.cancel_upload(id, self)
     }
 
     /// The uploads of this repository that were begun and neither committed nor given up.
@@ -250,7 +246,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        self.inner.uploads_of(self)
+        self.registry.blobs.uploads_of(self)
     }
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {
@@ -259,8 +255,8 @@ impl Repository<'_> {
 
     /// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
     fn touch(&self, digest: &Digest, link: &LinkFact) -> Result<()> {
-        let retention = self.inner.options.retention_time();
-        if link.count > 0 || !retention.is_stale(link.touched, self.inner.open_time()) {
+        let (retention, now) = (self.registry.retention, self.registry.clock.open_time());
+        if link.count > 0 || !retention.is_stale(link.touched, now) {
             return Ok(());
         }
         self.commit(Touch { repository: self.named(), digest: *digest }).map(drop)

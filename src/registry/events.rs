@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
+use crate::facts::Named;
 use crate::id::{FileId, Lsn};
+use crate::log::open_log;
 use crate::log::replay::{Extent, Replay};
-use crate::log::{Named, Op};
 use crate::oci::{RepositoryName, Tag};
-use crate::store::{Inner, Store};
-use crate::sync::{lock, read};
+use crate::registry::Registry;
+use crate::sync::lock;
 use crate::tables::LogEntry;
+use crate::transaction::Op;
 
 /// Something that happened to a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,62 +103,37 @@ const POSITIONS: usize = 64;
 /// The positions where readings ended, by the LSN up to which they went.
 pub(crate) type EventPositions = BTreeMap<Lsn, EventPosition>;
 
-impl Store {
-    /// What happened to repositories behind a position, in order, as whole commits: so many that there are at least
-    /// `limit` events, or all there are. [`Events::next`] is the position to go on from; to be kept with what was done
-    /// about them. [`Lsn::default`] is the beginning, [`last_lsn`](Self::last_lsn) is now.
-    ///
-    /// Events are read from the log, so they survive restarts, are complete, and none is told before it is durable. How
-    /// far back they go, [`Options::history`](crate::Options::history) says.
-    ///
-    /// ```
-    /// # use strongroom::registry::{EventKind, RepositorySettings};
-    /// # use strongroom::{Lsn, Options};
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = Options::new().create(true).open(dir.path())?;
-    /// store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
-    /// let page = store.events(Lsn::default(), 100)?;
-    /// assert_eq!(page.events[0].repository.as_str(), "team/app");
-    /// assert_eq!(page.events[0].kind, EventKind::Created);
-    /// assert!(store.events(page.next, 100)?.events.is_empty());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Gap`] where the log no longer goes back so far, or the store has not come so far; [`Error::Corrupt`]
-    /// where it is damaged.
-    pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
-        let inner = &self.inner;
+impl Registry {
+    /// [`Store::events`](crate::Store::events).
+    pub(crate) fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         loop {
-            let visible = inner.visible();
-            let until = visible.min(inner.durable());
+            let visible = self.tables.visible();
+            let until = visible.min(self.tables.durable());
             if after > visible {
                 return Err(Error::Gap { oldest: until }); // this store was restored from an older copy of itself
             }
             if after >= until {
                 return Ok(Events { events: Vec::new(), next: after });
             }
-            let logs = Arc::clone(&read(&inner.logs));
+            let logs = self.tables.logs();
             let oldest = logs.first().map_or(until, |log| Lsn(log.first_lsn.0.saturating_sub(1)));
             if after < oldest {
                 return Err(Error::Gap { oldest });
             }
-            match inner.read_events(&logs, after, until, limit) {
+            match self.read_events(&logs, after, until, limit) {
                 // A file was given up, or cut to its length, meanwhile: then the list says so by now.
-                Err(Error::Corrupt { .. }) if !Arc::ptr_eq(&logs, &read(&inner.logs)) => {}
+                Err(Error::Corrupt { .. }) if !Arc::ptr_eq(&logs, &self.tables.logs()) => {}
                 other => return other,
             }
         }
     }
-}
 
-impl Inner {
     fn read_events(&self, logs: &[LogEntry], after: Lsn, until: Lsn, limit: usize) -> Result<Events> {
-        let (mut events, keys) = (Vec::new(), self.files.keys.get());
+        let (mut events, keys) = (Vec::new(), self.files.keys());
         let known = lock(&self.event_positions).range(..=after).next_back().map(|(lsn, known)| (*lsn, *known));
         let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
         for log in logs.iter().filter(is_behind) {
-            let (path, file, header) = self.files.open_log(log.id)?;
+            let (path, file, header) = open_log(&self.files, log.id)?;
             let extent = match log.sealed {
                 Some((len, last)) => Extent::Sealed { len, last },
                 None => Extent::Open { durable: until },

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, Prefix};
+use crate::facts::{Family, Key, Named, Prefix};
 use crate::id::{DomainId, RepositoryId};
-use crate::log::Named;
+use crate::registry::Registry;
 use crate::registry::Repository;
-use crate::store::Inner;
 use crate::sync::lock;
 use crate::transaction::Request;
 use crate::transaction::registry::{NotePulls, Purge};
@@ -20,6 +19,9 @@ const PULLS_HELD: usize = 4096;
 
 /// For so long they are held at most, in milliseconds of open time.
 const PULLS_HELD_FOR: u64 = 10_000;
+
+/// So many pulls are noted in one commit: others wait for it.
+const NOTED_AT_ONCE: usize = 256;
 
 /// So many facts of a deleted repository go in one commit.
 const PURGED_AT_ONCE: usize = 256;
@@ -31,7 +33,7 @@ type Pulled = (DomainId, RepositoryId, Digest);
 
 /// What waits to be done.
 #[derive(Debug)]
-pub(crate) struct Chores {
+pub(crate) struct Pending {
     /// When manifests were pulled last, as far as that is not durable yet.
     pulls: Mutex<HashMap<Pulled, (String, u64)>>,
     /// When they are to be made durable, in open time: [`NEVER`] where none waits.
@@ -42,7 +44,7 @@ pub(crate) struct Chores {
     purging: Mutex<()>,
 }
 
-impl Default for Chores {
+impl Default for Pending {
     fn default() -> Self {
         // A crash may have come between a deletion and its end.
         Self {
@@ -54,7 +56,7 @@ impl Default for Chores {
     }
 }
 
-impl Chores {
+impl Pending {
     /// When a manifest was pulled last, if that is not durable yet.
     pub(crate) fn last(&self, repository: &Repository<'_>, digest: &Digest) -> Option<u64> {
         lock(&self.pulls).get(&(repository.domain, repository.id, *digest)).map(|(_, time)| *time)
@@ -71,10 +73,15 @@ impl Chores {
     }
 }
 
-impl Inner {
+impl Registry {
+    /// Whether something waits to be done.
+    pub(crate) fn is_due(&self) -> bool {
+        self.pending.due(self.clock.open_time())
+    }
+
     /// Does what is due.
     pub(crate) fn keep_house(&self) -> Result<()> {
-        if !self.chores.due(self.open_time()) {
+        if !self.is_due() {
             return Ok(());
         }
         let written = self.write_pulls();
@@ -83,33 +90,36 @@ impl Inner {
 
     /// Remembers that a manifest was pulled now.
     pub(crate) fn note_pull(&self, repository: &Repository<'_>, digest: &Digest) {
-        let now = self.now();
+        let now = self.clock.now();
         let key = (repository.domain, repository.id, *digest);
-        let mut waiting = lock(&self.chores.pulls);
+        let mut waiting = lock(&self.pending.pulls);
         if waiting.is_empty() {
-            self.chores.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
+            self.pending.due_at.store(now.open.saturating_add(PULLS_HELD_FOR), Ordering::Relaxed);
         }
         // When nothing can be written (a full disk), the newest are not worth more memory.
         if waiting.len() < 2 * PULLS_HELD || waiting.contains_key(&key) {
             waiting.insert(key, (repository.name.to_string(), now.wall));
         }
         if waiting.len() >= PULLS_HELD {
-            self.chores.due_at.store(0, Ordering::Relaxed);
+            self.pending.due_at.store(0, Ordering::Relaxed);
         }
         drop(waiting);
-        self.maintain_if_due();
+        // Not done here, whoever does maintenance: this is a read.
+        if self.pending.due(now.open) {
+            self.upkeep.wake();
+        }
     }
 
     /// A repository was deleted: what was in it is to go.
     pub(crate) fn purge_later(&self) {
-        self.chores.purge.store(true, Ordering::Release);
-        self.maintain_if_due();
+        self.pending.purge.store(true, Ordering::Release);
+        self.upkeep.committed(|| true);
     }
 
     /// Makes durable what is known of pulls.
     pub(crate) fn write_pulls(&self) -> Result<()> {
         // They stay in sight until they are durable: whoever expires what was not pulled for long must not miss any.
-        let taken = lock(&self.chores.pulls).clone();
+        let taken = lock(&self.pending.pulls).clone();
         if taken.is_empty() {
             return Ok(());
         }
@@ -120,37 +130,41 @@ impl Inner {
         }
         let mut written = Ok(());
         for (domain, pulls) in by_domain {
-            let noted = match self.commit_now(domain, Request::Apply(Box::new(NotePulls(pulls)))) {
+            let note = |pulls: &[(Named, Digest, u64)]| {
+                let note = Request::Apply(Box::new(NotePulls(pulls.to_vec())));
+                self.log.commit_unthrottled(domain, note).map(drop)
+            };
+            let noted = match pulls.chunks(NOTED_AT_ONCE).try_for_each(note) {
                 Err(Error::DomainShredded { .. }) => Ok(()), // nobody can ask for them any more
-                other => other.map(drop),
+                other => other,
             };
             if noted.is_ok() {
-                lock(&self.chores.pulls).retain(|key, value| key.0 != domain || taken.get(key) != Some(value));
+                lock(&self.pending.pulls).retain(|key, value| key.0 != domain || taken.get(key) != Some(value));
             }
             written = written.and(noted);
         }
-        let waiting = lock(&self.chores.pulls);
-        let next = if waiting.is_empty() { NEVER } else { self.open_time().saturating_add(PULLS_HELD_FOR) };
-        self.chores.due_at.store(next, Ordering::Relaxed);
+        let waiting = lock(&self.pending.pulls);
+        let next = if waiting.is_empty() { NEVER } else { self.clock.open_time().saturating_add(PULLS_HELD_FOR) };
+        self.pending.due_at.store(next, Ordering::Relaxed);
         written
     }
 
     /// Removes what is left of deleted repositories. Whoever else does so has done it when this returns.
     pub(crate) fn purge(&self) -> Result<()> {
-        let _one = lock(&self.chores.purging);
-        if !self.chores.purge.swap(false, Ordering::AcqRel) {
+        let _one = lock(&self.pending.purging);
+        if !self.pending.purge.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
         let purged = self.purge_all();
         if purged.is_err() {
-            self.chores.purge.store(true, Ordering::Release);
+            self.pending.purge.store(true, Ordering::Release);
         }
         purged
     }
 
     fn purge_all(&self) -> Result<()> {
         let mut deleted = Vec::new();
-        for snapshot in self.snapshot().each_domain() {
+        for snapshot in self.tables.snapshot().each_domain() {
             for fact in snapshot.facts(Family::Deleted, [0; 32])? {
                 deleted.push(fact?.0);
             }
@@ -161,23 +175,23 @@ impl Inner {
             // Tags first: each names a manifest that is there, until none does.
             for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
                 if !self.purge_family(domain, family, id)? {
-                    self.chores.purge.store(true, Ordering::Release);
+                    self.pending.purge.store(true, Ordering::Release);
                     return Ok(());
                 }
             }
-            self.commit_now(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
+            self.log.commit_unthrottled(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
         }
         Ok(())
     }
 
     fn purge_uploads(&self, domain: DomainId, id: RepositoryId) -> Result<()> {
-        let uploads = self.upload_facts(domain)?;
+        let uploads = self.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?;
         for (upload, _) in uploads.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
-            match self.commit_now(domain, Request::CancelUpload { id: upload, untouched_since: None }) {
+            match self.log.commit_unthrottled(domain, Request::CancelUpload { id: upload, untouched_since: None }) {
                 Err(Error::UploadNotFound { .. }) => {}
-                other => self.remove_dropped(&other?),
+                other => self.log.remove_dropped(&other?),
             }
-            self.forget_upload(upload);
+            self.blobs.forget_upload(upload);
         }
         Ok(())
     }
@@ -187,16 +201,16 @@ impl Inner {
     fn purge_family(&self, domain: DomainId, family: Family, id: RepositoryId) -> Result<bool> {
         let mut after = None;
         loop {
-            let facts = self.snapshot();
-            let facts = facts.scan_after(Prefix::of(domain, family, id), after)?.take(PURGED_AT_ONCE);
+            let facts = self.tables.snapshot();
+            let facts = facts.scan_all_after(Prefix::of(domain, family, id), after)?.take(PURGED_AT_ONCE);
             let keys = facts.map(|fact| Ok(fact?.0)).collect::<Result<Vec<Key>>>()?;
             after = keys.last().copied();
             if keys.is_empty() {
                 return Ok(true);
             }
-            self.commit_now(domain, Request::Apply(Box::new(Purge { repository: id, keys })))?;
-            self.keep_up()?;
-            if self.maintenance_stops() || self.closes() {
+            self.log.commit_unthrottled(domain, Request::Apply(Box::new(Purge { repository: id, keys })))?;
+            self.log.keep_up()?;
+            if self.upkeep.closes() {
                 return Ok(false);
             }
         }

@@ -4,18 +4,17 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::blobs::content::Expect;
-use crate::blobs::frame_for;
+use crate::blobs::{Expect, frame_for};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, ManifestFact, Prefix, PullFact};
+use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value, decoded};
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
-use crate::tables::view::{Lookup, Snapshot, decoded};
-use crate::transaction::Request;
-use crate::transaction::{find, registry as changes};
+use crate::tables::Snapshot;
+use crate::transaction::registry::MAX_TAGS_DELETED;
+use crate::transaction::{Request, find, registry as changes};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -88,7 +87,7 @@ impl PutManifest {
     }
 
     /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not
-    /// parsed. At most 65,536 in all. Pushed again with more of them, it holds those too, unless another manifest holds
+    /// parsed. At most 10,000 in all. Pushed again with more of them, it holds those too, unless another manifest holds
     /// it; with fewer, it lets go of none.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
@@ -106,6 +105,9 @@ impl PutManifest {
         }
     }
 }
+
+/// So many references and tags of manifests are released in one step, if not those of one manifest are more.
+const STEP_COST: usize = 10_000;
 
 /// What became of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +187,8 @@ impl Repository<'_> {
             expect_tag: put.expect_tag,
             sparse: put.sparse,
         };
-        let frame = frame_for(digest, content, self.inner.options.compression);
-        self.inner.commit(self.domain, Request::PutFrame { frame, then: Some(Box::new(change)) })?;
+        let frame = frame_for(digest, content, self.registry.blobs.compression());
+        self.registry.log.commit(self.domain, Request::PutFrame { frame, then: Some(Box::new(change)) })?;
         Ok(Pushed { digest, subject })
     }
 
@@ -200,7 +202,7 @@ impl Repository<'_> {
         loop {
             let snapshot = self.snapshot()?;
             let fact = self.find_manifest(&snapshot, reference)?;
-            match self.inner.get(self.domain, &fact.digest) {
+            match self.registry.blobs.get(self.domain, &fact.digest) {
                 // It was deleted between the look-up and the reading, and the tag may name another one by now. If
                 // nothing has happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
@@ -220,7 +222,7 @@ impl Repository<'_> {
     /// As [`get_manifest`](Self::get_manifest).
     pub fn pull_manifest(&self, reference: &Reference) -> Result<Manifest> {
         let manifest = self.get_manifest(reference)?;
-        self.inner.note_pull(self, &manifest.digest);
+        self.registry.note_pull(self, &manifest.digest);
         Ok(manifest)
     }
 
@@ -235,38 +237,120 @@ impl Repository<'_> {
     }
 
     /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its
-    /// referrers.
+    /// referrers. Of more than 1,000 tags some go before it, so that others can be served meanwhile.
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it;
-    /// [`Error::TooLarge`] where more than 10,000 tags would go with it: [remove](Self::untag) some before.
+    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
         self.delete_batch(&[Reference::Digest(*digest)])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Removes tags and deletes manifests, all in one step, and says for each whether that was done. A tag is removed,
-    /// and the manifest stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be
-    /// given in any order. At most 1,000 at once.
+    /// Removes tags and deletes manifests, and says for each whether that was done. A tag is removed, and the manifest
+    /// stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be given in any order.
+    /// At most 1,000 at once.
+    ///
+    /// All of it is one step, unless it is so much that others would wait for it: more than some 10,000 references and
+    /// tags of manifests go in several.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For
     /// each: as [`delete_manifest`](Self::delete_manifest).
     pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
         Error::check_limit("the number of references", references.len(), MAX_AT_ONCE)?;
-        let delete = changes::DeleteReferences { repository: self.named(), references: references.to_vec() };
-        let refused = self.commit(delete)?.refused;
         let mut results: Vec<Result<()>> = references.iter().map(|_| Ok(())).collect();
-        for (part, error) in refused {
-            if let Some(result) = results.get_mut(part) {
-                *result = Err(error);
+        let mut left: Vec<(usize, &Reference)> = references.iter().enumerate().collect();
+        loop {
+            let (steps, mut refused) = (self.steps(&left)?, Vec::new());
+            for step in &steps {
+                let own = step.iter().map(|(_, reference)| Reference::clone(reference)).collect();
+                for (part, error) in self.delete_step(own)? {
+                    refused.extend(step.get(part).map(|(part, reference)| (*part, *reference, error)));
+                }
             }
+            // What was held may be held no more, now that what stands in a later step is gone.
+            let waits = |error: &Error| steps.len() > 1 && matches!(error, Error::ManifestInUse { .. });
+            let next: Vec<_> =
+                refused.iter().filter(|(.., error)| waits(error)).map(|(part, one, _)| (*part, *one)).collect();
+            for (part, _, error) in refused {
+                if let Some(result) = results.get_mut(part) {
+                    *result = Err(error);
+                }
+            }
+            if next.is_empty() || next.len() == left.len() {
+                break;
+            }
+            for (part, _) in &next {
+                if let Some(result) = results.get_mut(*part) {
+                    *result = Ok(());
+                }
+            }
+            left = next;
         }
         for (reference, result) in references.iter().zip(&results) {
             if let (Reference::Digest(digest), Ok(())) = (reference, result) {
-                self.inner.chores.forget(self, digest);
+                self.registry.pending.forget(self, digest);
             }
         }
         Ok(results)
+    }
+
+    /// Divides what is to be deleted into steps of bounded cost.
+    fn steps<'r>(&self, parts: &[(usize, &'r Reference)]) -> Result<Vec<Vec<(usize, &'r Reference)>>> {
+        let snapshot = self.snapshot()?;
+        let (mut steps, mut cost) = (vec![Vec::new()], 0);
+        for (part, reference) in parts {
+            let own = match reference {
+                Reference::Tag(_) => 1,
+                Reference::Digest(digest) => {
+                    let manifest = find::manifest(&snapshot, self.id, digest)?;
+                    1 + manifest.map_or(0, |manifest| manifest.held.len()) + self.untag_most(digest)?
+                }
+            };
+            cost += own;
+            if cost > STEP_COST && !steps.iter().all(Vec::is_empty) {
+                steps.push(Vec::new());
+                cost = own;
+            }
+            steps.last_mut().into_iter().for_each(|step| step.push((*part, *reference)));
+        }
+        Ok(steps)
+    }
+
+    /// Removes tags of a manifest that is about to be deleted, until they are few enough to go with it, and says how
+    /// many those are.
+    fn untag_most(&self, digest: &Digest) -> Result<usize> {
+        loop {
+            let snapshot = self.snapshot()?;
+            if find::manifest(&snapshot, self.id, digest)?.is_none_or(|manifest| manifest.count > 0) {
+                return Ok(0); // it is not going to be deleted
+            }
+            let tags = Prefix::under(self.domain, Family::TagOf, self.id, digest);
+            let tags = Reader::scan(&snapshot, tags, None, MAX_TAGS_DELETED + 1)?;
+            if tags.len() <= MAX_TAGS_DELETED {
+                return Ok(tags.len());
+            }
+            let text = |(_, tag): &(Key, Value)| String::from_utf8_lossy(tag.as_bytes()).into_owned();
+            let tags = tags.iter().map(text).collect();
+            self.commit(changes::Untag { repository: self.named(), digest: *digest, tags })?;
+        }
+    }
+
+    /// Deletes what it can in one step; the others are refused.
+    fn delete_step(&self, references: Vec<Reference>) -> Result<Vec<(usize, Error)>> {
+        loop {
+            let delete = changes::DeleteReferences { repository: self.named(), references: references.clone() };
+            match self.commit(delete) {
+                // Tags have come since they were counted.
+                Err(Error::TooLarge { what: changes::TAGS, .. }) => {
+                    for reference in &references {
+                        if let Reference::Digest(digest) = reference {
+                            self.untag_most(digest)?;
+                        }
+                    }
+                }
+                other => return Ok(other?.refused),
+            }
+        }
     }
 
     /// The repository's manifests, those behind `after`, at most `limit` of them. Their order is that of the store's
@@ -277,7 +361,7 @@ impl Repository<'_> {
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Manifest, self.id, after));
-        let manifests = snapshot.scan_after(Prefix::of(self.domain, Family::Manifest, self.id), after)?;
+        let manifests = snapshot.scan_all_after(Prefix::of(self.domain, Family::Manifest, self.id), after)?;
         manifests.take(limit).map(|fact| self.info_of(decoded(ManifestFact::decode(fact?.1.as_bytes()))?)).collect()
     }
 
@@ -295,9 +379,9 @@ impl Repository<'_> {
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {
         // In this order, and as of now: what does not wait any more is stored.
-        let noted = self.inner.chores.last(self, &fact.digest);
+        let noted = self.registry.pending.last(self, &fact.digest);
         let pulled = Key::of_digest(self.domain, Family::Pull, self.id, &fact.digest);
-        let snapshot = self.inner.snapshot_of(self.domain);
+        let snapshot = self.registry.tables.snapshot_of(self.domain);
         let stored = snapshot.decode(&pulled, PullFact::decode)?;
         let damaged = snapshot.blob(&fact.digest)?.is_some_and(|blob| blob.damaged);
         Ok(ManifestInfo {

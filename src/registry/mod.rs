@@ -73,5 +73,45 @@ pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};
 pub use tags::TagInfo;
 
-pub(crate) use events::EventPositions;
-pub(crate) use housekeeping::Chores;
+use std::sync::{Arc, Mutex};
+
+use crate::blobs::BlobStore;
+use crate::clock::{Retention, StoreClock};
+use crate::files::Files;
+use crate::log::Committer;
+use crate::names::Names;
+use crate::tables::{Tables, Upkeep};
+use events::EventPositions;
+use housekeeping::Pending;
+
+/// What repositories are kept on.
+pub(crate) struct Registry {
+    files: Arc<Files>,
+    tables: Arc<Tables>,
+    log: Arc<Committer>,
+    names: Arc<Names>,
+    blobs: Arc<BlobStore>,
+    upkeep: Arc<Upkeep>,
+    clock: StoreClock,
+    /// For how long stays what nothing holds.
+    retention: Retention,
+    /// What is to be done for repositories.
+    pending: Pending,
+    /// Where readings of events ended.
+    event_positions: Mutex<EventPositions>,
+}
+
+crate::sync::print_by_name!(Registry);
+
+impl Registry {
+    pub(crate) fn new(
+        (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
+        (names, upkeep): (Arc<Names>, Arc<Upkeep>),
+        blobs: Arc<BlobStore>,
+        clock: StoreClock,
+        retention: Retention,
+    ) -> Self {
+        let (pending, event_positions) = (Pending::default(), Mutex::default());
+        Self { files, tables, log, names, blobs, upkeep, clock, retention, pending, event_positions }
+    }
+}

@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
+use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact, decoded};
 use crate::oci::document::annotations;
 use crate::registry::Repository;
-use crate::tables::view::{Snapshot, decoded};
+use crate::tables::Snapshot;
 use crate::transaction::find;
 
 /// A manifest that refers to a subject: what its descriptor says.
@@ -88,7 +88,7 @@ impl Repository<'_> {
         let mut page = Referrers::default();
         let (mut work, mut last) = (Work::default(), after.copied());
         let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));
-        for fact in snapshot.scan_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
+        for fact in snapshot.scan_all_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
             if page.referrers.len() >= limit.max(1) || work.is_enough() {
                 page.next = last;
                 break;
@@ -118,7 +118,7 @@ impl Repository<'_> {
         if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
             return Ok(None);
         }
-        let (content, is_damaged) = match self.inner.get(self.domain, digest).and_then(|blob| blob.bytes()) {
+        let (content, is_damaged) = match self.registry.blobs.get(self.domain, digest).and_then(|blob| blob.bytes()) {
             Err(Error::BlobNotFound { .. }) => return Ok(None), // deleted since
             Err(Error::Corrupt { .. }) => (Bytes::new(), true),
             content => (content?, false),

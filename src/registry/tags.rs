@@ -2,12 +2,11 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Family, Prefix, TagFact};
+use crate::facts::{Family, Prefix, TagFact, decoded};
 use crate::id::RepositoryId;
 use crate::names::{NameKind, first_names, tag_name};
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
-use crate::tables::view::decoded;
 use crate::transaction::find;
 use crate::transaction::registry::SetTag;
 
@@ -60,14 +59,14 @@ impl Repository<'_> {
         let prefix = tag_name(self.id, "");
         let from = tag_name(self.id, after.unwrap_or_default());
         let end = tag_name(RepositoryId(self.id.0 + 1), "");
-        let names = match self.inner.names.list_between(self.domain, NameKind::Tag, &from, &end, limit) {
+        let names = match self.registry.names.list_between(self.domain, NameKind::Tag, &from, &end, limit) {
             Some(names) => {
                 self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
                 names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
             }
             None => {
                 let snapshot = self.snapshot()?;
-                let facts = snapshot.scan(Prefix::of(self.domain, Family::Tag, self.id))?;
+                let facts = snapshot.scan_all(Prefix::of(self.domain, Family::Tag, self.id))?;
                 let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));
                 first_names(names, after, limit)?
             }
@@ -82,7 +81,7 @@ impl Repository<'_> {
     pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
         let snapshot = self.snapshot()?;
         let mut tags = Vec::new();
-        for fact in snapshot.scan(Prefix::under(self.domain, Family::TagOf, self.id, digest))? {
+        for fact in snapshot.scan_all(Prefix::under(self.domain, Family::TagOf, self.id, digest))? {
             let tag: Tag = String::from_utf8_lossy(fact?.1.as_bytes()).parse()?;
             let named = find::tag(&snapshot, self.id, tag.as_str())?;
             if named.is_some_and(|named| named.digest == *digest) {

@@ -29,19 +29,14 @@
 //! two versions of a table that an upload wrote pass for each other. Content in a log file has none: what is there was
 //! written once.
 
-use std::ops::RangeInclusive;
-
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN, Tag};
-use crate::facts::{BlobFact, Codec, Place};
+use crate::facts::{
+    BLOCK_LOG2, BlobFact, Codec, DESCRIPTOR_LEN, Place, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len,
+    has_table, table_offset,
+};
 use crate::id::{DomainId, FileId};
-use crate::wire::{Fields, PutFields, crc32c, len64};
-
-/// The length of a frame's descriptor in bytes.
-pub(crate) const DESCRIPTOR_LEN: u64 = 128;
-
-/// The block sizes that the format allows, as powers of two: 4 KiB to 64 KiB.
-pub(crate) const BLOCK_LOG2: RangeInclusive<u8> = 12..=16;
+use crate::wire::{Fields, PutFields, crc32c, index, len64};
 
 /// The longest content, in bytes: 16 TiB, the longest file of ext4. 48 bits can place it in a file, with room to spare,
 /// and one record can end an upload of it.
@@ -54,44 +49,6 @@ const VERSION_SEALED: u8 = 2;
 /// The numbers of the nonces of what has none among the blocks.
 const DESCRIPTOR_NUMBER: u32 = u32::MAX;
 pub(super) const FOOTER_NUMBER: u32 = u32::MAX - 1;
-
-/// The length of a block's entry in an encrypted frame's table.
-pub(crate) const SEALED_ENTRY: usize = 8 + TAG_LEN;
-
-/// The length of a block's entry in a frame's table, in bytes.
-pub(crate) fn entry_len(key: KeyNumber) -> u64 {
-    if key == 0 { 4 } else { SEALED_ENTRY as u64 }
-}
-
-/// Whether content of so many blocks has a table: one block that is not encrypted has its checksum elsewhere.
-pub(crate) fn has_table(blocks: u64, key: KeyNumber) -> bool {
-    blocks > u64::from(key == 0)
-}
-
-/// The block size for content of a length: the smallest that holds it in one block, else the largest.
-pub(crate) fn block_log2_for(stored_len: u64) -> u8 {
-    BLOCK_LOG2.into_iter().find(|log2| stored_len <= 1 << log2).unwrap_or(*BLOCK_LOG2.end())
-}
-
-/// How many blocks content has. Empty content has none.
-pub(crate) fn blocks(stored_len: u64, block_log2: u8) -> u64 {
-    stored_len.div_ceil(1 << block_log2)
-}
-
-/// Where the table of blocks begins, counted from the content's first byte.
-pub(crate) fn table_offset(stored_len: u64, key: KeyNumber) -> u64 {
-    stored_len.next_multiple_of(if key == 0 { 4 } else { 8 })
-}
-
-/// A whole frame's length in bytes.
-pub(crate) fn frame_len(stored_len: u64, block_log2: u8, key: KeyNumber) -> u64 {
-    let blocks = blocks(stored_len, block_log2);
-    let content = match has_table(blocks, key) {
-        false => stored_len,
-        true => table_offset(stored_len, key) + entry_len(key) * blocks,
-    };
-    (DESCRIPTOR_LEN + content).next_multiple_of(8)
-}
 
 /// What a frame says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,11 +230,11 @@ pub(crate) fn entry(table: &[u8], index: usize) -> &[u8] {
 pub(crate) fn encode_tail(stored_len: u64, block_log2: u8, key: KeyNumber, table: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     if has_table(blocks(stored_len, block_log2), key) {
-        out.resize(usize::try_from(table_offset(stored_len, key) - stored_len).unwrap_or_default(), 0);
+        out.resize(index(table_offset(stored_len, key) - stored_len), 0);
         out.put(table);
     }
     let tail_len = frame_len(stored_len, block_log2, key) - DESCRIPTOR_LEN - stored_len;
-    out.resize(usize::try_from(tail_len).unwrap_or_default(), 0);
+    out.resize(index(tail_len), 0);
     out
 }
 
@@ -309,7 +266,7 @@ impl Frame {
 
     /// The content as stored.
     fn stored(&self) -> &[u8] {
-        let len = usize::try_from(self.descriptor.stored_len).unwrap_or_default();
+        let len = index(self.descriptor.stored_len);
         self.bytes.get(128..128 + len).unwrap_or_default()
     }
 
@@ -317,7 +274,7 @@ impl Frame {
     pub(crate) fn seal(&self, sealing: &Sealing, content_at: u64) -> Vec<u8> {
         let Descriptor { stored_len, block_log2, .. } = self.descriptor;
         let mut out = self.descriptor.in_log(sealing.key).seal(sealing, content_at);
-        out.reserve_exact(usize::try_from(self.len(sealing.key)).unwrap_or_default());
+        out.reserve_exact(index(self.len(sealing.key)));
         out.put(self.stored());
         let mut table = Vec::new();
         let (_, content) = out.split_at_mut(128);

@@ -16,9 +16,8 @@ mod frame;
 mod pack;
 mod writer;
 
-pub(crate) use frame::{
-    BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, Frame, blocks, entry, entry_len, frame_len, open_block, table_offset,
-};
+pub(crate) use crate::facts::{DESCRIPTOR_LEN, blocks, entry_len, table_offset};
+pub(crate) use frame::{Descriptor, Frame, entry, open_block};
 pub(crate) use pack::Pack;
 pub(crate) use writer::{
     FooterEntry, Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header, table_check,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
+use crate::facts::DESCRIPTOR_LEN;
 use crate::id::{DomainId, FileId};
 use crate::random::random;
-use crate::segment::frame::{DESCRIPTOR_LEN, Descriptor, Frame};
+use crate::segment::frame::{Descriptor, Frame};
 use crate::segment::writer::{FooterEntry, MAGIC, SEGMENT_FRAME_OFFSET, encode_footer, write};
 use crate::vfs::{File, OpenMode, Vfs};
-use crate::wire::{PutFields, len64};
+use crate::wire::{PutFields, index, len64};
 
 /// So much is written at a time.
 const BUFFER: usize = 1 << 20;
@@ -43,7 +44,7 @@ impl Pack {
         };
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
         let mut buffer = encoded;
-        buffer.resize(usize::try_from(SEGMENT_FRAME_OFFSET).unwrap_or_default(), 0);
+        buffer.resize(index(SEGMENT_FRAME_OFFSET), 0);
         Ok(Self { path, file, key: header.key, sealing, buffer, written: 0, frames: Vec::new() })
     }
 

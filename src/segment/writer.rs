@@ -9,15 +9,12 @@ use zeroize::Zeroizing;
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Codec, put_digest, take_digest};
+use crate::facts::{BLOCK_LOG2, Codec, DESCRIPTOR_LEN, SEALED_ENTRY, entry_len, frame_len, put_digest, take_digest};
 use crate::id::{DomainId, FileId};
 use crate::random::random;
-use crate::segment::frame::{
-    BLOCK_LOG2, DESCRIPTOR_LEN, Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, entry_len, frame_len,
-    open_block, put_entry,
-};
+use crate::segment::frame::{Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, open_block, put_entry};
 use crate::vfs::{File, OpenMode, Vfs};
-use crate::wire::{Fields, PutFields, RunningCrc, crc32c, len64};
+use crate::wire::{Fields, PutFields, RunningCrc, crc32c, index, len64};
 
 /// Where the first frame of a segment begins: its content, behind the descriptor, begins at a page.
 pub(crate) const SEGMENT_FRAME_OFFSET: u64 = 4096 - DESCRIPTOR_LEN;
@@ -171,7 +168,7 @@ impl SegmentWriter {
             }
             Blocks::Sealed(sealed) => {
                 for piece in pieces {
-                    let number = self.table.len() / crate::segment::frame::SEALED_ENTRY;
+                    let number = self.table.len() / SEALED_ENTRY;
                     sealed.take(piece);
                     sealed.seal_buffer(number, &mut self.table);
                     write(&*self.file, &self.path, &[&sealed.buffer], CONTENT_OFFSET + (number * BLOCK) as u64)?;
@@ -203,7 +200,7 @@ impl SegmentWriter {
             Blocks::Sealed(sealed) => {
                 if is_incomplete {
                     end.put(&sealed.rest);
-                    let number = u32::try_from(whole / crate::segment::frame::SEALED_ENTRY).unwrap_or(u32::MAX);
+                    let number = u32::try_from(whole / SEALED_ENTRY).unwrap_or(u32::MAX);
                     let tag = sealed.sealing.cipher.seal(Nonce::new(sealed.prefix, number), &[], &mut end);
                     put_entry(&mut table, sealed.prefix, &tag);
                 }
@@ -244,7 +241,7 @@ impl SegmentWriter {
         while !left.is_empty() {
             let number = at / BLOCK as u64;
             let block = self.open_block(sealed, number)?;
-            let from = usize::try_from(at % BLOCK as u64).unwrap_or_default();
+            let from = index(at % BLOCK as u64);
             let found = block.get(from..).unwrap_or_default();
             let n = found.len().min(left.len());
             if n == 0 {
@@ -258,8 +255,8 @@ impl SegmentWriter {
     }
 
     fn open_block(&self, sealed: &SealedBlocks, number: u64) -> Result<Vec<u8>> {
-        let index = usize::try_from(number).unwrap_or(usize::MAX);
-        if index >= self.table.len() / crate::segment::frame::SEALED_ENTRY {
+        let index = index(number);
+        if index >= self.table.len() / SEALED_ENTRY {
             return Ok(sealed.rest.to_vec());
         }
         let at = CONTENT_OFFSET + number * BLOCK as u64;
@@ -344,7 +341,7 @@ fn len_of(pieces: &[&[u8]]) -> u64 {
 /// Takes the next piece of content, which begins at `at`, into the checksums of its blocks.
 fn add_checksums(table: &mut Vec<u8>, last: &mut RunningCrc, mut at: u64, mut content: &[u8]) {
     while !content.is_empty() {
-        let filled = usize::try_from(at % BLOCK as u64).unwrap_or_default();
+        let filled = index(at % BLOCK as u64);
         let (head, rest) = content.split_at(content.len().min(BLOCK - filled));
         if head.len() == BLOCK {
             table.put_u32(crc32c(head));
@@ -375,7 +372,7 @@ pub(crate) type FooterEntry = (u64, u64, Digest);
 /// Encodes what stands at the end; encrypted: prefix u64 | ciphertext | tag 16, and the trailer, which is not.
 pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Vec<u8> {
     let mut out = Vec::new();
-    out.put_u32(u32::try_from(frames.len()).unwrap_or(u32::MAX));
+    out.put_len32(frames.len());
     for (offset, len, digest) in frames {
         out.put_u48(*offset);
         out.put_u48(*len);
@@ -388,7 +385,7 @@ pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<
     let (len, crc) = (out.len(), crc32c(&out));
     let mut trailer = Vec::new();
     trailer.put_u64(offset);
-    trailer.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    trailer.put_len32(len);
     trailer.put_u32(crc);
     trailer.put(&TRAILER_MAGIC);
     trailer.put_u32(crc32c(&trailer));

@@ -16,12 +16,11 @@ use std::path::Path;
 
 use crate::envelope::{Keyring, Table};
 use crate::error::{Damage, Error, Result};
-use crate::files::layout::Layout;
-use crate::files::{open_dir, remove_if_there};
+use crate::files::{Layout, open_dir, remove_if_there};
 use crate::id::StoreId;
 use crate::keys::KeyProvider;
 use crate::vfs::{OpenMode, Vfs};
-use crate::wire::{Fields, PutFields, crc32c};
+use crate::wire::{Fields, PutFields, crc32c, index};
 
 const MAGIC: [u8; 16] = *b"strongroom store";
 const VERSION: u32 = 5;
@@ -44,7 +43,7 @@ pub(crate) fn encode(keys: &Keyring) -> Result<Vec<u8>> {
     out.put_u32(crc32c(&out));
     let table = if keys.is_encrypted() { Table::encode(keys, &out)? } else { Vec::new() };
     let mut rest = Vec::new();
-    rest.put_u32(u32::try_from(table.len()).unwrap_or(u32::MAX));
+    rest.put_len32(table.len());
     rest.put(&table);
     rest.put_u32(crc32c(&rest));
     out.put(&rest);
@@ -66,7 +65,7 @@ pub(crate) enum Old {
 /// After a failed sync either file may count; after any other error it is the old one.
 pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old) -> Result<()> {
     let encoded = encode(keys)?;
-    Error::check_limit("the table of keys", encoded.len(), usize::try_from(MAX_LEN).unwrap_or(usize::MAX))?;
+    Error::check_limit("the table of keys", encoded.len(), index(MAX_LEN))?;
     let (path, root) = (layout.format(), layout.root());
     let temporary = root.join("FORMAT.tmp");
     let old = vfs.open(&path, OpenMode::Write).and_then(|old| Ok((old.len()?, old)));
@@ -80,7 +79,7 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
     if let Ok((len, old)) = old
         && then == Old::Wipe
     {
-        let zeros = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
+        let zeros = vec![0; index(len.min(MAX_LEN))];
         let _ = old.write_all_at(&zeros, 0).map(|()| old.sync()); // it has no name any more
     }
     Ok(())
@@ -110,7 +109,7 @@ pub(crate) fn store_of(vfs: &dyn Vfs, path: &Path) -> Result<StoreId> {
 fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
     let len = file.len().map_err(Error::io("read the length of", path))?;
-    let mut bytes = vec![0; usize::try_from(len.min(MAX_LEN)).unwrap_or_default()];
+    let mut bytes = vec![0; index(len.min(MAX_LEN))];
     file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
     Ok(bytes)
 }

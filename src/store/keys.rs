@@ -19,16 +19,15 @@ use std::sync::Arc;
 
 use crate::envelope::{Domain, DomainState, Keyring};
 use crate::error::{Error, Result};
+use crate::files::Space;
 use crate::files::layout::parse_id;
-use crate::files::{Space, remove_if_there};
 use crate::id::{DomainId, FileId};
 use crate::keys::{DomainName, KeyProvider};
 use crate::segment::parse_header;
 use crate::store::format::{self, Old};
 use crate::store::rewrite::Began;
 use crate::store::{Inner, Store};
-use crate::sync::{lock, write};
-use crate::tables::view::View;
+use crate::sync::lock;
 use crate::vfs::OpenMode;
 
 /// What is known of a key domain.
@@ -58,18 +57,18 @@ pub struct DataKeyInfo {
 impl Store {
     /// Whether what is written is encrypted.
     pub fn is_encrypted(&self) -> bool {
-        self.inner.files.keys.get().is_encrypted()
+        self.inner.files.keys().is_encrypted()
     }
 
     /// Whether there may be content that is not encrypted: all of it without encryption, and what was there before that
     /// was [turned on](Self::encrypt), until it has been [rewritten](Self::rewrite).
     pub fn holds_plain(&self) -> bool {
-        self.inner.files.keys.get().accepts_plain
+        self.inner.files.keys().accepts_plain
     }
 
     /// The key domains, the default one first.
     pub fn domains(&self) -> Vec<DomainInfo> {
-        let keys = self.inner.files.keys.get();
+        let keys = self.inner.files.keys();
         let active = keys.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active);
         active
             .map(|(id, domain)| DomainInfo {
@@ -94,7 +93,7 @@ impl Store {
     pub fn encrypt(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
-        let keys = inner.files.keys.get();
+        let keys = inner.files.keys();
         if keys.is_encrypted() {
             return Ok(());
         }
@@ -117,7 +116,7 @@ impl Store {
     pub fn create_domain(&self, name: &DomainName, key_id: Option<&str>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
-        let (keys, provider) = (inner.files.keys.get(), inner.provider()?);
+        let (keys, provider) = (inner.files.keys(), inner.provider()?);
         if keys.find(name.as_str()).is_some() {
             return Err(Error::DomainExists { name: name.to_string() });
         }
@@ -136,8 +135,8 @@ impl Store {
     pub fn rotate_data_key(&self, domain: Option<&DomainName>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
-        let (keys, provider) = (inner.files.keys.get(), inner.provider()?);
-        let domain = domain.map_or(Ok(DomainId::DEFAULT), |name| inner.domain_of(name))?;
+        let (keys, provider) = (inner.files.keys(), inner.provider()?);
+        let domain = domain.map_or(Ok(DomainId::DEFAULT), |name| inner.files.domain_of(name))?;
         inner.install(keys.rotated(domain, &*provider)?)
     }
 
@@ -151,7 +150,7 @@ impl Store {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
         let old = inner.provider()?;
-        let keys = inner.files.keys.get();
+        let keys = inner.files.keys();
         let old_id = old.key_id().map_err(|source| Error::Key { domain: 0, source })?;
         inner.install(keys.rewrapped(&*provider, &old_id)?)?;
         *lock(&inner.key_provider) = Some(provider);
@@ -170,11 +169,11 @@ impl Store {
     pub fn shred_domain(&self, name: &DomainName) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
-        let id = inner.domain_of(name)?;
-        let keys = inner.files.keys.get().shredding(id);
+        let id = inner.files.domain_of(name)?;
+        let keys = inner.files.keys().shredding(id);
         {
             // No run of the domain is about to be published.
-            let _maintenance = lock(&inner.maintenance);
+            let _folding = inner.tables.pause_folding();
             inner.files.within(Space::Reserve, || inner.install(keys.clone()))?;
         }
         inner.clear_shredded(id)
@@ -184,12 +183,7 @@ impl Store {
 impl Inner {
     pub(crate) fn provider(&self) -> Result<Arc<dyn KeyProvider>> {
         let provider = lock(&self.key_provider).clone();
-        provider.ok_or_else(|| Error::NotEncrypted { path: self.files.layout.format() })
-    }
-
-    pub(crate) fn domain_of(&self, name: &DomainName) -> Result<DomainId> {
-        let found = self.files.keys.get().find(name.as_str());
-        found.ok_or_else(|| Error::DomainNotFound { name: name.to_string() })
+        provider.ok_or_else(|| Error::NotEncrypted { path: self.files.layout().format() })
     }
 
     /// Makes keys durable, and then those that are used.
@@ -197,37 +191,23 @@ impl Inner {
         self.replace_keys(keys)?;
         // The list says how often the keys have changed: with that, an older `FORMAT` in the place of this one is
         // noticed. The change itself has happened; where this fails, the next list says so.
-        let _ = self.update_list(Space::Free, |_| {});
+        let _ = self.tables.update_list(Space::Free, |_| {});
         Ok(())
     }
 
     /// Nobody commits or replaces the list meanwhile, and the next commit begins a new log file: none has records under
     /// two keys of a domain.
     fn replace_keys(&self, keys: Keyring) -> Result<()> {
-        self.check_writable()?;
-        let mut tip = lock(&self.tip);
-        self.sync_tip(&tip)?;
-        let _list = lock(&self.list);
-        let old = if self.files.keys.get().gives_up(&keys) { Old::Wipe } else { Old::Leave };
-        format::replace(&*self.files.vfs, &self.files.layout, &keys, old).map_err(|error| self.fail_stop(error))?;
-        let domains: Arc<[DomainId]> = keys.active().collect();
-        self.files.keys.set(keys);
-        tip.unsealed = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed);
-        let mut view = write(&self.view);
-        let runs = view.runs.iter().filter(|run| domains.contains(&run.domain())).cloned().collect();
-        for table in view.frozen.iter().chain([&view.active]) {
-            table.retain(|key| domains.contains(&key.domain));
-        }
-        *view = Arc::new(View { domains, runs, ..View::clone(&view) });
-        Ok(())
-    }
-
-    /// Has the view of names written anew, with the keys as they are.
-    pub(crate) fn renew_names(&self) {
-        // Whoever is opening or rebuilding it does so with the keys of before.
-        let one = lock(&self.names_refresh);
-        self.names.restart(self.options.names_on_disk.then(|| self.files.layout.names()));
-        self.refresh_names_as(&one);
+        self.log.between_logs(|| {
+            let _list = self.tables.hold_list();
+            let old = if self.files.keys().gives_up(&keys) { Old::Wipe } else { Old::Leave };
+            let replaced = format::replace(self.files.vfs(), self.files.layout(), &keys, old);
+            replaced.map_err(|error| self.files.fail_stop(error))?;
+            let domains: Arc<[DomainId]> = keys.active().collect();
+            self.files.set_keys(keys);
+            self.tables.retain_domains(domains);
+            Ok(())
+        })
     }
 
     /// Gives up the keys of a domain that nothing needs any more: all but the current one, and what is not encrypted at
@@ -235,14 +215,14 @@ impl Inner {
     pub(crate) fn retire(&self, domain: DomainId, began: &Began) -> Result<bool> {
         let _one = lock(&self.key_changes);
         // With a key that came since, files may be under the one that was current then.
-        let keys = self.files.keys.get();
+        let keys = self.files.keys();
         if [domain, DomainId::DEFAULT].iter().any(|id| keys.current(*id) != began.keys.current(*id)) {
             return Ok(false);
         }
         // The list that stands now was written with the current key.
-        self.update_list(Space::Free, |_| {})?;
+        self.tables.update_list(Space::Free, |_| {})?;
         let is_needed = |domain: DomainId| {
-            let _maintenance = lock(&self.maintenance);
+            let _folding = self.tables.pause_folding();
             self.needs_old_keys(&keys, domain, began.log)
         };
         if is_needed(domain)? {
@@ -262,12 +242,12 @@ impl Inner {
 
     /// Whether anything of a domain is encrypted with another key than its current one, or may be about to be.
     fn needs_old_keys(&self, keys: &Keyring, domain: DomainId, oldest_writer: FileId) -> Result<bool> {
-        let current = keys.current(domain).unwrap_or_default();
+        let current = keys.in_use(domain)?;
         // In this order: what is not written any more is in the snapshot.
         let is_written = self.files.horizon().1 < oldest_writer;
-        let snapshot = self.snapshot_of(domain);
-        let has_old_run = lock(&self.list).runs.iter().any(|run| run.domain == domain && run.key != current);
-        let has_old_log = lock(&self.list).logs.iter().any(|log| log.id < oldest_writer);
+        let snapshot = self.tables.snapshot_of(domain);
+        let has_old_run = self.tables.list().runs.iter().any(|run| run.domain == domain && run.key != current);
+        let has_old_log = self.tables.logs().iter().any(|log| log.id < oldest_writer);
         if has_old_run || has_old_log || is_written {
             return Ok(true);
         }
@@ -281,33 +261,27 @@ impl Inner {
 
     /// Removes what is left of domains that were being shredded when the store was open last. Where that fails, later.
     pub(crate) fn go_on_shredding(&self) {
-        let keys = self.files.keys.get();
+        let keys = self.files.keys();
         let is_left = |(_, domain): &(&DomainId, &Domain)| domain.state == DomainState::Shredding;
         keys.domains.iter().filter(is_left).for_each(|(id, _)| drop(self.clear_shredded(*id)));
     }
 
     /// Removes what is left of a domain whose keys are gone.
     pub(crate) fn clear_shredded(&self, domain: DomainId) -> Result<()> {
-        let maintenance = lock(&self.maintenance);
-        self.forget_uploads(domain);
-        let mut runs = Vec::new();
-        self.update_list(Space::Reserve, |list| {
-            runs = list.runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
-            list.runs.retain(|run| run.domain != domain);
-        })?;
-        for run in runs {
-            remove_if_there(&*self.files.vfs, &self.files.layout.run(run))?;
-        }
+        let folding = self.tables.pause_folding();
+        self.blobs.forget_uploads(domain);
+        self.tables.drop_runs(domain)?;
         self.files.forget_domain(domain);
+        self.tables.forget_pages();
         let (found, is_all) = self.files_of(domain)?;
-        self.files.remove_durably(&found).map_err(|error| self.fail_stop(error))?;
-        drop(maintenance);
-        self.drop_dead_logs()?;
+        self.files.remove_durably(&found).map_err(|error| self.files.fail_stop(error))?;
+        drop(folding);
+        self.log.drop_dead_logs()?;
         self.renew_names();
         if !is_all {
             return Ok(()); // the next opening looks again
         }
-        let keys = self.files.keys.get().without(domain);
+        let keys = self.files.keys().without(domain);
         self.files.within(Space::Reserve, || self.install(keys.clone()))
     }
 
@@ -317,21 +291,21 @@ impl Inner {
         let (mut found, mut is_all) = (Vec::new(), true);
         // Before the list: a log file that is begun meanwhile has a higher id, or is in the list.
         let floor = self.files.horizon().1;
-        for (id, path) in self.all_files(&self.files.layout.segments())? {
-            let file = match self.files.vfs.open(&path, OpenMode::Read) {
+        for (id, path) in self.all_files(&self.files.layout().segments())? {
+            let file = match self.files.vfs().open(&path, OpenMode::Read) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed since
                 other => other.map_err(Error::io("open", &path))?,
             };
             let mut header = [0; 512];
             let header = file.read_exact_at(&mut header, 0).ok().and_then(|()| parse_header(&header));
             // What a header says of itself is believed only where no other domain says otherwise.
-            if header.is_some_and(|header| header.domain == domain) && self.snapshot().segments(id)?.is_empty() {
+            if header.is_some_and(|header| header.domain == domain) && self.tables.snapshot().segments(id)?.is_empty() {
                 found.push(id);
             }
         }
-        let listed: Vec<FileId> = lock(&self.list).logs.iter().map(|log| log.id).collect();
-        for (id, _) in self.all_files(&self.files.layout.logs())? {
-            if listed.contains(&id) || !self.snapshot().segments(id)?.is_empty() {
+        let listed: Vec<FileId> = self.tables.logs().iter().map(|log| log.id).collect();
+        for (id, _) in self.all_files(&self.files.layout().logs())? {
+            if listed.contains(&id) || !self.tables.snapshot().segments(id)?.is_empty() {
                 continue;
             }
             if id < floor { found.push(id) } else { is_all = false }
@@ -341,7 +315,7 @@ impl Inner {
 
     /// The files in the shards of a directory.
     fn all_files(&self, parent: &std::path::Path) -> Result<BTreeMap<FileId, PathBuf>> {
-        let list = |dir: &std::path::Path| self.files.vfs.list(dir).map_err(Error::io("list", dir));
+        let list = |dir: &std::path::Path| self.files.vfs().list(dir).map_err(Error::io("list", dir));
         let mut files = BTreeMap::new();
         for shard in list(parent)? {
             let dir = parent.join(shard);

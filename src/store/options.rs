@@ -4,24 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blobs::{BlobOptions, Compression};
 use crate::clock::{Clock, Retention, milliseconds};
 use crate::error::Result;
-use crate::gc::{Background, CollectOptions};
+use crate::files::FileOptions;
+use crate::gc::{Background, CollectOptions, Settings};
 use crate::keys::KeyProvider;
+use crate::log::{Durability, LogOptions};
 use crate::sealed::ReadMode;
 use crate::store::Store;
+use crate::tables::TableOptions;
 use crate::vfs::{RealVfs, Vfs};
-
-/// When a write counts as done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// When it survives a power cut. Commits that wait at the same time share one fdatasync.
-    #[default]
-    Synced,
-    /// When it is visible. It survives the death of the process, but a power cut takes back what came after the last
-    /// [`Store::sync`]: a suffix of the commits, each of them whole.
-    Relaxed,
-}
 
 /// Who folds facts into runs and merges those.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,17 +24,6 @@ pub enum Maintenance {
     Thread,
     /// Whoever commits when it is due, after its own commit. The store then starts no thread for it.
     Inline,
-}
-
-/// Whether small content is compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// With zstd, where the content is at most [`Options::inline_max`] long, is not compressed already and becomes at
-    /// least an eighth smaller.
-    #[default]
-    Auto,
-    /// Never.
-    Off,
 }
 
 /// Options for opening or creating a store.
@@ -251,18 +233,46 @@ impl Options {
     }
 
     /// For how long stays what nothing holds.
-    pub(crate) fn retention_time(&self) -> Retention {
+    fn retention_time(&self) -> Retention {
         Retention(milliseconds(self.retention))
     }
 
     /// How many bytes are kept for giving space back on a full disk: for a small log file, which in recovery has to
     /// take a group of commits, and a new list.
-    pub(crate) fn reserve_len(&self) -> u64 {
+    fn reserve_len(&self) -> u64 {
         self.log_file_size.clamp(64 << 10, 8 << 20) + (64 << 10)
     }
 
-    /// How long a log file with nothing in it can be for one large record, in bytes.
-    pub(crate) fn log_capacity(&self) -> u64 {
-        self.log_file_size.max(64 << 20)
+    pub(super) fn files(&self) -> FileOptions {
+        FileOptions {
+            read_mode: self.read_mode,
+            max_open: self.max_open_files,
+            longest_pack: self.log_file_size.saturating_mul(2),
+            reserve: self.reserve_len(),
+        }
+    }
+
+    pub(super) fn tables(&self) -> TableOptions {
+        let Self { memtable_size, history, page_cache, read_mode, .. } = *self;
+        TableOptions { memtable_size, history, page_cache, read_mode }
+    }
+
+    pub(super) fn log(&self) -> LogOptions {
+        let (durability, file_size) = (self.durability, self.log_file_size);
+        LogOptions { durability, file_size, retention: self.retention_time() }
+    }
+
+    pub(super) fn blobs(&self) -> BlobOptions {
+        let Self { inline_max, compression, max_open_files, .. } = *self;
+        BlobOptions { inline_max, compression, retention: self.retention_time(), max_open_files }
+    }
+
+    pub(super) fn collections(&self) -> Settings {
+        Settings {
+            retention: self.retention_time(),
+            file_size: self.log_file_size,
+            reserve: self.reserve_len(),
+            memory: self.memtable_size,
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::io::ErrorKind;
 use crate::error::{Damage, Error, Result};
 use crate::files::remove_if_there;
 use crate::store::{Store, format};
-use crate::sync::lock;
 use crate::vfs::OpenMode;
 
 /// How much is written, in bytes.
@@ -21,11 +20,11 @@ impl Store {
     /// collecting still work then; [`Error::Corrupt`] where the directory is gone or another one is in its place;
     /// [`Error::Io`] for what else fails, such as a file system that has become read-only.
     pub fn probe(&self) -> Result<()> {
-        self.inner.check_writable()?;
+        self.inner.files.check_writable()?;
         let files = &self.inner.files;
-        let (vfs, layout) = (&*files.vfs, &files.layout);
+        let (vfs, layout) = (files.vfs(), files.layout());
         let path = layout.format();
-        if format::store_of(vfs, &path)? != files.store {
+        if format::store_of(vfs, &path)? != files.store() {
             return Err(Error::corrupt(&path, 0, Damage::Invalid("store id")));
         }
         // A copy of the directory has the same id, and a lock of its own, which nobody holds.
@@ -35,7 +34,7 @@ impl Store {
             Ok(_) => return Err(Error::corrupt(&layout.lock(), 0, Damage::Missing)),
         }
         let path = layout.probe();
-        let _one = lock(&files.probing);
+        let _one = files.probing();
         remove_if_there(vfs, &path)?; // a crash may have left it
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
         let written = file.write_all_at(&[0; LEN], 0).map_err(Error::io("write", &path));

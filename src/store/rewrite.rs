@@ -4,18 +4,17 @@
 //! the old one. Runs are merged. So it can be interrupted at any time: what was done stays done, and the next time goes
 //! on. When nothing needs the old keys any more, they are given up.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::blobs::Blob;
 use crate::envelope::{KeyNumber, Keyring};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, SegmentFact};
+use crate::facts::{BlobFact, Family, Key, Lookup, SegmentFact, decoded};
 use crate::files::Space;
 use crate::id::{DomainId, FileId};
 use crate::segment::Frame;
 use crate::store::{Inner, Store};
-use crate::sync::lock;
-use crate::tables::view::{Lookup, Snapshot, decoded};
 use crate::transaction::Request;
 
 /// How far rewriting has come. See [`Store::rewrite`].
@@ -33,15 +32,6 @@ pub struct Rewriting {
     /// Whether all is done: nothing is encrypted with another key than its domain's current one, and the others are
     /// given up.
     pub complete: bool,
-}
-
-/// Whether rewriting goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GoOn {
-    /// It does.
-    Yes,
-    /// It ends here; the next time goes on.
-    No,
 }
 
 /// When rewriting began: whoever writes a file with a lower id than that log file may have begun with an old key; while
@@ -65,14 +55,16 @@ impl Store {
     /// # Errors
     /// What writing meets: what was rewritten before stays so. Damaged content is no error, but
     /// [`reported`](Rewriting::damaged), and keeps its key.
-    pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> GoOn) -> Result<Rewriting> {
+    pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> ControlFlow<()>) -> Result<Rewriting> {
         let inner = &self.inner;
         let mut report = Rewriting::default();
-        if !inner.files.keys.get().is_encrypted() {
+        if !inner.files.keys().is_encrypted() {
             return Ok(report);
         }
-        let began = inner.begin_files()?;
-        let domains = inner.snapshot().domains().to_vec();
+        // Keys change only between log files.
+        let (log, keys) = inner.log.begin_new_log(|| inner.files.keys())?;
+        let began = Began { log, keys };
+        let domains = inner.tables.domains().to_vec();
         for domain in &domains {
             report.total_bytes += inner.bytes_with_old_keys(*domain)?;
         }
@@ -86,21 +78,11 @@ impl Store {
 }
 
 impl Inner {
-    /// Begins a new log file.
-    fn begin_files(&self) -> Result<Began> {
-        self.admit()?;
-        let mut tip = lock(&self.tip);
-        self.rotate(&mut tip, 0, Space::Free)?;
-        // Keys change only while the tip is held.
-        let log = tip.active.as_ref().map_or(FileId(0), |log| log.header.file);
-        Ok(Began { log, keys: self.files.keys.get() })
-    }
-
     /// How many bytes live in segments that are encrypted with an old key, or not at all.
     fn bytes_with_old_keys(&self, domain: DomainId) -> Result<u64> {
-        let current = self.files.keys.get().current(domain);
+        let current = self.files.keys().current(domain);
         let is_old = |segment: &SegmentFact| Some(segment.key) != current;
-        self.snapshot_of(domain).sum_segments(|segment| if is_old(segment) { segment.live_bytes } else { 0 })
+        self.tables.snapshot_of(domain).sum_segments(|segment| if is_old(segment) { segment.live_bytes } else { 0 })
     }
 
     /// Rewrites what a domain has; `false` where something is left.
@@ -108,10 +90,10 @@ impl Inner {
         &self,
         domain: DomainId,
         report: &mut Rewriting,
-        progress: &mut dyn FnMut(&Rewriting) -> GoOn,
+        progress: &mut dyn FnMut(&Rewriting) -> ControlFlow<()>,
     ) -> Result<bool> {
-        let Some(current) = self.files.keys.get().current(domain) else { return Ok(true) };
-        let snapshot = self.snapshot_of(domain);
+        let Some(current) = self.files.keys().current(domain) else { return Ok(true) };
+        let snapshot = self.tables.snapshot_of(domain);
         let damaged = report.damaged.len();
         for fact in snapshot.facts(Family::Blob, [0; 32])? {
             let (key, value) = fact?;
@@ -123,20 +105,20 @@ impl Inner {
                 Ok(()) => report.blobs += 1,
                 // It may have been removed, or moved, since.
                 Err(error @ Error::Corrupt { .. }) => {
-                    if self.snapshot_of(domain).blob_by_key(&key)?.is_some_and(|now| now.place == blob.place) {
+                    if self.tables.snapshot_of(domain).blob_by_key(&key)?.is_some_and(|now| now.place == blob.place) {
                         report.damaged.push(error);
                     }
                 }
                 Err(error) => return Err(error),
             }
             report.bytes += blob.place.frame_len();
-            if progress(report) == GoOn::No {
+            if progress(report) == ControlFlow::Break(()) {
                 return Ok(false);
             }
         }
-        for (id, upload) in self.upload_facts(domain)? {
+        for (id, upload) in self.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()? {
             if upload.file.is_some() && upload.key != current {
-                match self.rewrite_upload(domain, id) {
+                match self.blobs.rewrite_upload(domain, id) {
                     Err(Error::UploadNotFound { .. } | Error::UploadBusy { .. }) => {}
                     other => other?,
                 }
@@ -150,16 +132,16 @@ impl Inner {
     /// Lets a blob lie in another place, encrypted with the current key.
     fn rewrite_blob(&self, key: &Key, fact: &BlobFact) -> Result<()> {
         let (domain, from) = (key.domain, fact.place);
-        let digest = self.digest_of(key, fact)?;
+        let digest = self.blobs.digest_of(key, fact)?;
         let file = self.files.get(&from)?;
-        let blob = Blob::new(digest, *fact, file, &self.files.keys.get(), domain)?;
+        let blob = Blob::new(digest, *fact, file, &self.files.keys(), domain)?;
         if from.stored_len <= self.options.inline_max {
             blob.verify()?;
             let frame = Frame::new(digest, fact.len, fact.codec, &blob.stored_content()?);
-            return self.commit(domain, Request::MoveFrame { from, frame }).map(drop);
+            return self.log.commit(domain, Request::MoveFrame { from, frame }).map(drop);
         }
         let request = |descriptor, file| Request::MoveSegment { from, descriptor, file };
-        let moved = self.store_segment(domain, &[], Some(&mut blob.reader()), digest.into(), request);
+        let moved = self.blobs.store_segment(domain, &[], Some(&mut blob.reader()), digest.into(), request);
         match moved {
             Err(Error::DigestMismatch { .. }) => Err(blob.corrupt(Damage::Digest)),
             Err(Error::Source { source }) => Err(read_failed(&source)),
@@ -169,9 +151,9 @@ impl Inner {
 
     /// Brings a domain's facts into runs that are encrypted with the current key, and lets go of log files with others.
     fn rewrite_facts(&self, domain: DomainId, current: KeyNumber) -> Result<()> {
-        self.checkpoint()?;
-        self.merge_all(domain, |runs| runs.iter().any(|run| run.key != current))?;
-        self.unlist_folded_logs(0, Space::Free)
+        self.log.checkpoint()?;
+        self.tables.merge_all(&*self.log, domain, |runs| runs.iter().any(|run| run.key != current))?;
+        self.log.unlist_folded_logs(0, Space::Free)
     }
 }
 
@@ -179,21 +161,4 @@ impl Inner {
 fn read_failed(error: &Arc<std::io::Error>) -> Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     cause.cloned().unwrap_or_else(|| Error::Source { source: Arc::clone(error) })
-}
-
-impl Snapshot {
-    /// What the domain has in files.
-    pub(crate) fn segment_facts(&self) -> Result<impl Iterator<Item = Result<(FileId, SegmentFact)>> + '_> {
-        let facts = self.facts(Family::Segment, [0; 32])?;
-        Ok(facts.map(|fact| {
-            let (key, value) = fact?;
-            Ok((FileId(key.prefix()), decoded(SegmentFact::decode(value.as_bytes()))?))
-        }))
-    }
-
-    /// The sum of a number over what the domain has in files.
-    pub(crate) fn sum_segments(&self, number: impl Fn(&SegmentFact) -> u64) -> Result<u64> {
-        let add = |sum: u64, fact: Result<(FileId, SegmentFact)>| Ok(sum.saturating_add(number(&fact?.1)));
-        self.segment_facts()?.try_fold(0, add)
-    }
 }

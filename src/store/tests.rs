@@ -4,19 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blobs::content::Destination;
+use crate::blobs::Destination;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
-use crate::facts::Family;
-use crate::files::Space;
-use crate::id::{DomainId, FileId, Lsn, RepositoryId};
+use crate::facts::{Family, Lookup};
+use crate::id::{DomainId, FileId, RepositoryId};
 use crate::keys::InPlain;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
-use crate::store::{Inner, Maintenance, Options, Store};
-use crate::sync::lock;
-use crate::tables::view::Lookup;
+use crate::store::{Maintenance, Options, Store};
 use crate::transaction::{Request, Then};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
@@ -24,7 +21,7 @@ const ONE: DomainId = DomainId::DEFAULT;
 const OTHER: DomainId = DomainId(1);
 
 /// The other domain as a place for blobs, without a repository.
-struct Other<'a>(&'a Inner);
+struct Other<'a>(&'a Store);
 
 impl Destination for Other<'_> {
     fn domain(&self) -> DomainId {
@@ -32,7 +29,7 @@ impl Destination for Other<'_> {
     }
 
     fn claim(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.0.snapshot_of(OTHER).blob(digest)?.is_some())
+        Ok(self.0.inner.tables.snapshot_of(OTHER).blob(digest)?.is_some())
     }
 
     fn exists(&self) -> Then {
@@ -66,27 +63,27 @@ fn within(domain: DomainId) -> RepositorySettings {
 
 fn put(store: &Store, domain: DomainId, content: &str) -> Digest {
     match domain {
-        OTHER => store.inner.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(&store.inner)).unwrap(),
+        OTHER => store.inner.blobs.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(store)).unwrap(),
         _ => store.put(content, Algorithm::Sha256).unwrap(),
     }
 }
 
 fn remove(store: &Store, domain: DomainId, digest: Digest) -> Vec<FileId> {
-    store.inner.commit(domain, Request::Remove(digest)).unwrap().dropped
+    store.inner.log.commit(domain, Request::Remove(digest)).unwrap().dropped
 }
 
 fn has_log(disk: &SimVfs, store: &Store, id: FileId) -> bool {
-    disk.files().contains(&store.inner.files.layout.log(id))
+    disk.files().contains(&store.inner.files.layout().log(id))
 }
 
 /// The log file that is written now.
 fn active_log(store: &Store) -> FileId {
-    lock(&store.inner.tip).active.as_ref().unwrap().header.file
+    store.inner.log.active_log().unwrap()
 }
 
 /// Begins a new log file, and makes runs of what is in the one before, which the list names no more.
 fn let_log_go(store: &Store) {
-    store.inner.rotate(&mut lock(&store.inner.tip), 0, Space::Free).unwrap();
+    store.inner.log.rotate_now();
     store.checkpoint().unwrap();
 }
 
@@ -97,8 +94,8 @@ fn assert_sound(store: &Store) {
 
 /// The domains of the runs, as the list and the view have them.
 fn run_domains(store: &Store) -> Vec<u32> {
-    let listed: Vec<_> = lock(&store.inner.list).runs.iter().map(|run| (run.id, run.domain)).collect();
-    assert!(store.inner.view().runs.iter().map(|run| (run.id(), run.domain())).eq(listed.clone()));
+    let listed: Vec<_> = store.inner.tables.list().runs.iter().map(|run| (run.id, run.domain)).collect();
+    assert_eq!(store.inner.tables.open_run_domains(), listed);
     listed.into_iter().map(|(_, domain)| domain.0).collect()
 }
 
@@ -110,8 +107,8 @@ fn a_table_with_facts_of_two_domains_becomes_two_runs() {
     assert_eq!(put(&store, OTHER, "both have it"), shared);
     store.checkpoint().unwrap();
     assert_eq!(run_domains(&store), [0, 1]);
-    assert_eq!(lock(&store.inner.list).folded, store.last_lsn());
-    let has = |domain, digest| store.inner.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
+    assert_eq!(store.inner.tables.list().folded, store.last_lsn());
+    let has = |domain, digest| store.inner.blobs.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
     let check = || {
         assert!(has(ONE, &one) && has(ONE, &shared) && has(OTHER, &other) && has(OTHER, &shared));
         assert!(!has(OTHER, &one) && !has(ONE, &other));
@@ -157,7 +154,7 @@ fn a_fold_that_fails_leaves_no_run_of_any_domain_and_is_done_again() {
         [ONE, OTHER]
             .into_iter()
             .zip(digests)
-            .for_each(|(domain, digest)| drop(store.inner.get(domain, &digest).unwrap()));
+            .for_each(|(domain, digest)| drop(store.inner.blobs.get(domain, &digest).unwrap()));
         if done {
             break;
         }
@@ -172,13 +169,13 @@ fn a_log_file_goes_with_the_last_frame_of_any_domain() {
         let last = if first == ONE { OTHER } else { ONE };
         let digests = [first, last].map(|domain| put(&store, domain, "content"));
         let log = active_log(&store);
-        assert_eq!(store.inner.snapshot().segments(log).unwrap().len(), 2);
+        assert_eq!(store.inner.tables.snapshot().segments(log).unwrap().len(), 2);
         assert_eq!(store.usage().unwrap().segments, 1, "one file, whoever counts");
         let_log_go(&store);
         assert_eq!(remove(&store, first, digests[0]), [], "the other domain has a frame in it");
         let_log_go(&store);
         assert!(has_log(&disk, &store, log));
-        assert_eq!(store.inner.get(last, &digests[1]).unwrap().bytes().unwrap(), "content");
+        assert_eq!(store.inner.blobs.get(last, &digests[1]).unwrap().bytes().unwrap(), "content");
         assert_sound(&store);
         assert_eq!(remove(&store, last, digests[1]), [log]);
         assert!(!has_log(&disk, &store, log));
@@ -195,7 +192,7 @@ fn a_log_file_that_a_domain_emptied_while_it_was_written_goes_with_the_other_s_l
     let log = active_log(&store);
     assert_eq!(remove(&store, ONE, digests[0]), [], "it is needed");
     let_log_go(&store);
-    let segments = store.inner.snapshot().segments(log).unwrap();
+    let segments = store.inner.tables.snapshot().segments(log).unwrap();
     assert_eq!(segments.iter().map(|(domain, _)| *domain).collect::<Vec<_>>(), [OTHER]);
     assert!(has_log(&disk, &store, log));
     assert_eq!(remove(&store, OTHER, digests[1]), [log]);
@@ -212,7 +209,7 @@ fn a_log_file_that_all_domains_emptied_while_it_was_written_goes_when_it_is_let_
     assert!(has_log(&disk, &store, log));
     let_log_go(&store);
     assert!(!has_log(&disk, &store, log));
-    assert_eq!(store.inner.snapshot().segments(log).unwrap(), []);
+    assert_eq!(store.inner.tables.snapshot().segments(log).unwrap(), []);
 }
 
 #[test]
@@ -224,9 +221,9 @@ fn the_tail_of_the_log_comes_back_in_its_domains() {
     let store = open(&after);
     let log = active_log(&store);
     for (domain, digest) in [ONE, OTHER].into_iter().zip(digests) {
-        assert_eq!(store.inner.get(domain, &digest).unwrap().bytes().unwrap(), "content");
+        assert_eq!(store.inner.blobs.get(domain, &digest).unwrap().bytes().unwrap(), "content");
     }
-    assert_eq!(store.inner.snapshot().segments(log).unwrap().len(), 1, "of two records one was known durable");
+    assert_eq!(store.inner.tables.snapshot().segments(log).unwrap().len(), 1, "of two records one was known durable");
     assert_sound(&store);
 }
 
@@ -250,7 +247,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
         }
     }
     let found: Repository<'_> = store.repository(&name("other")).unwrap();
-    assert_eq!((found.domain, found.id), (OTHER, other.id));
+    assert_eq!((found.domain(), found.named()), (OTHER, other.named()));
     assert_eq!(store.repositories(None, 9).unwrap(), [name("one"), name("other")]);
     assert_eq!(store.repositories(Some("one"), 9).unwrap(), [name("other")]);
     assert_eq!(store.repositories(None, 1).unwrap(), [name("one")]);
@@ -274,7 +271,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
         assert_eq!(repository.uploads().unwrap().len(), 1);
     }
     assert_eq!(store.usage().unwrap().blobs, 6, "each domain has its own");
-    store.inner.write_pulls().unwrap();
+    store.inner.registry.write_pulls().unwrap();
     let info = found.manifest_info(&Reference::Tag("v1".parse().unwrap())).unwrap();
     assert!(info.pulled_ms.is_some());
     assert_sound(&store);
@@ -287,7 +284,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     assert_eq!(one.get(&layer).unwrap().bytes().unwrap(), "a layer");
     assert_eq!(store.repositories(None, 9).unwrap(), [name("one")]);
     store.create_repository(&name("other"), RepositorySettings::new()).unwrap();
-    assert_eq!(store.repository(&name("other")).unwrap().domain, ONE);
+    assert_eq!(store.repository(&name("other")).unwrap().domain(), ONE);
     assert_sound(&store);
 }
 
@@ -296,8 +293,8 @@ fn what_two_blobs_have_in_a_log_file_can_not_be_exchanged() {
     let disk = SimVfs::new();
     let store = open(&disk);
     let digests = ["one of two", "the other!"].map(|content| put(&store, ONE, content));
-    let places = digests.map(|digest| store.inner.snapshot().blob(&digest).unwrap().unwrap().place);
-    let file = disk.open(&store.inner.files.layout.log(places[0].file), OpenMode::Write).unwrap();
+    let places = digests.map(|digest| store.inner.tables.snapshot().blob(&digest).unwrap().unwrap().place);
+    let file = disk.open(&store.inner.files.layout().log(places[0].file), OpenMode::Write).unwrap();
     // Content and all that it takes to decrypt it, each to where the other was.
     let len = (places[0].frame_len() - DESCRIPTOR_LEN) as usize;
     let mut parts = [vec![0; len], vec![0; len]];
@@ -315,7 +312,7 @@ fn what_is_stored_and_held_in_one_commit_is_not_listed_and_taken_off_the_list() 
     let ours = store.create_repository(&"our/repo".parse().unwrap(), RepositorySettings::new()).unwrap();
     ours.put("pushed", Algorithm::Sha256).unwrap();
     store.put("stored", Algorithm::Sha256).unwrap();
-    let facts = store.inner.view().active.sorted(Lsn(u64::MAX));
+    let facts = store.inner.tables.unfolded();
     let listed: Vec<bool> =
         facts.iter().filter(|(key, _)| key.family == Family::Idle).map(|(_, value)| value.is_some()).collect();
     assert_eq!(listed, [true, true], "the link, and the blob that nothing holds");

@@ -27,7 +27,7 @@ use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, Lsn, SessionId, StoreId};
 use crate::random::random;
 use crate::vfs::{Directory, File, OpenMode, Vfs};
-use crate::wire::{Fields, PutFields, crc32c};
+use crate::wire::{Fields, PutFields, crc32c, index};
 
 const MAGIC: [u8; 8] = *b"SRlist\0\0";
 const VERSION: u32 = 1;
@@ -167,7 +167,7 @@ impl RunList {
     }
 
     fn seal(keys: &Keyring, generation: u64, salt: [u8; 32], mut body: Vec<u8>) -> Result<Vec<u8>> {
-        let key = keys.current(DomainId::DEFAULT).unwrap_or_default();
+        let key = keys.in_use(DomainId::DEFAULT)?;
         let mut out = MAGIC.to_vec();
         out.put_u32(VERSION_SEALED);
         out.put_u32(key.into());
@@ -192,7 +192,7 @@ impl RunList {
         }
         out.put(&self.session.0);
         out.put_u64(self.open_time_ms);
-        out.put_u32(u32::try_from(self.logs.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.logs.len());
         for log in &self.logs {
             out.put_u64(log.id.0);
             out.put_u64(log.first_lsn.0);
@@ -201,7 +201,7 @@ impl RunList {
             out.put_u64(len);
             out.put_u64(last.0);
         }
-        out.put_u32(u32::try_from(self.runs.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.runs.len());
         for run in &self.runs {
             out.put_u64(run.id.0);
             out.put_u8(run.level);
@@ -330,7 +330,7 @@ impl RunList {
     }
 
     /// Makes the list that was written to a directory the one that counts, durably.
-    pub(crate) fn publish(vfs: &dyn Vfs, dir: &Path, open: &dyn Directory) -> Result<()> {
+    pub(crate) fn replace(vfs: &dyn Vfs, dir: &Path, open: &dyn Directory) -> Result<()> {
         let (path, temporary) = (dir.join(NAME), dir.join(TEMPORARY));
         vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
         open.sync().map_err(Error::io("sync", dir))
@@ -343,7 +343,7 @@ const SEALED_HEAD: usize = 8 + 4 + 4 + 8 + 32;
 fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
     let len = file.len().map_err(Error::io("read the length of", path))?;
-    let mut bytes = vec![0; usize::try_from(len.min(64 << 20)).unwrap_or_default()];
+    let mut bytes = vec![0; index(len.min(64 << 20))];
     file.read_exact_at(&mut bytes, 0).map_err(Error::io("read", path))?;
     Ok(bytes)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::facts::{Fact, Family, Key, Value, successor};
 use crate::id::{DomainId, Lsn};
 use crate::sync::{read, write};
+use crate::wire::index;
 
 const SHARDS: usize = 64;
 
@@ -99,7 +100,7 @@ impl Memtable {
 
     fn shard(&self, key: &Key) -> Option<&RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>> {
         let mixed = key.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
-        self.shards.get(usize::try_from(mixed).unwrap_or_default())
+        self.shards.get(index(mixed))
     }
 
     /// Takes in a fact. Its LSN is not below that of any other version of it.

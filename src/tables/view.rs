@@ -1,10 +1,10 @@
 //! What a reader sees: the facts as of one LSN.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Fact, Family, Key, Prefix, SegmentFact, Value, successor};
+use crate::facts::{Fact, Family, Key, Known, Lookup, Prefix, Reader, SegmentFact, Value, successor};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::tables::memtable::Memtable;
 use crate::tables::{Merge, Run, Source};
@@ -16,19 +16,21 @@ use crate::tables::{Merge, Run, Source};
 /// or, where the table was frozen meanwhile, all that it had taken in by then.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    pub(crate) active: Arc<Memtable>,
+    pub(super) active: Arc<Memtable>,
     /// Tables that wait to become a run, newest first.
-    pub(crate) frozen: Vec<Arc<Memtable>>,
+    pub(super) frozen: Vec<Arc<Memtable>>,
     /// Newest first.
-    pub(crate) runs: Vec<Arc<Run>>,
+    pub(super) runs: Vec<Arc<Run>>,
+    /// The runs have all commits up to this one, and those behind it are in the tables alone.
+    pub(super) folded: Lsn,
     /// All domains, in order: the default one first.
-    pub(crate) domains: Arc<[DomainId]>,
+    pub(super) domains: Arc<[DomainId]>,
 }
 
 /// A view at an LSN, as one domain sees it. A key that is asked for is looked up in its own domain all the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) view: Arc<View>,
+    pub(super) view: Arc<View>,
     pub(crate) lsn: Lsn,
     pub(crate) domain: DomainId,
 }
@@ -37,11 +39,6 @@ impl Snapshot {
     /// The same moment, as another domain sees it.
     pub(crate) fn in_domain(&self, domain: DomainId) -> Self {
         Self { domain, ..self.clone() }
-    }
-
-    /// All domains, in order: the default one first.
-    pub(crate) fn domains(&self) -> &[DomainId] {
-        &self.view.domains
     }
 
     /// The same moment, as each domain sees it.
@@ -55,9 +52,26 @@ impl Snapshot {
         self.each_domain().filter_map(|snapshot| found(snapshot).transpose()).collect()
     }
 
+    /// The memory tables, newest first.
+    fn tables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.view.active).chain(&self.view.frozen)
+    }
+
+    /// A decoded value, or the error that it can't be, with its place: a writer wrote it and its checksum holds, so it is
+    /// of another format.
+    pub(crate) fn decoded<T>(&self, key: &Key, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| {
+            let runs = self.view.runs.iter().filter(|run| run.domain() == key.domain);
+            let in_run = || runs.filter_map(|run| run.invalid_value(key)).next();
+            let is_in_table = self.tables().any(|table| table.get(key, self.lsn, |_| ()).is_some());
+            let place = if is_in_table { None } else { in_run() };
+            place.unwrap_or_else(|| Error::corrupt(Path::new("log"), 0, Damage::Invalid("fact")))
+        })
+    }
+
     /// What `look` makes of the value under a key.
     pub(crate) fn look<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Result<Option<T>> {
-        for table in std::iter::once(&self.view.active).chain(&self.view.frozen) {
+        for table in self.tables() {
             if let Some(found) = table.get(key, self.lsn, &look) {
                 return Ok(found);
             }
@@ -68,11 +82,6 @@ impl Snapshot {
             }
         }
         Ok(None)
-    }
-
-    /// The value under a key.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
-        self.look(key, Value::new)
     }
 
     /// The facts of the domain's family in the order of their keys, from one on.
@@ -90,9 +99,8 @@ impl Snapshot {
         family: Family,
         from: [u8; 32],
     ) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
-        let tables = std::iter::once(&self.view.active).chain(&self.view.frozen);
         let mut sources: Vec<Source<'_>> = Vec::new();
-        for table in tables {
+        for table in self.tables() {
             sources.push(Box::new(table.range(domain, family, from, self.lsn).map(Ok)));
         }
         for run in self.view.runs.iter().filter(|run| run.domain() == domain) {
@@ -106,12 +114,12 @@ impl Snapshot {
     }
 
     /// The facts with a prefix, in the order of their keys.
-    pub(crate) fn scan(&self, prefix: Prefix) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
-        self.scan_after(prefix, None)
+    pub(crate) fn scan_all(&self, prefix: Prefix) -> Result<impl Iterator<Item = Result<(Key, Value)>> + '_> {
+        self.scan_all_after(prefix, None)
     }
 
     /// The facts with a prefix, in the order of their keys, those behind a key.
-    pub(crate) fn scan_after(
+    pub(crate) fn scan_all_after(
         &self,
         prefix: Prefix,
         after: Option<Key>,
@@ -122,28 +130,49 @@ impl Snapshot {
     }
 }
 
-/// What can be asked of facts, whether as of an LSN or with what a commit changes.
-pub(crate) trait Lookup {
-    /// The domain in which is looked for what is not asked for by its key.
-    fn domain(&self) -> DomainId;
+/// A snapshot, with what was looked up before. So nothing is looked for in runs, which may have to be read, but what was
+/// not looked up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recalled<'a> {
+    snapshot: &'a Snapshot,
+    known: &'a Known,
+}
 
-    /// The value under a key, decoded.
-    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>>;
+impl Snapshot {
+    /// With what was looked up as of an earlier moment; without it where runs have come since that may say otherwise.
+    pub(crate) fn recalling<'a>(&'a self, known: &'a Known) -> Option<Recalled<'a>> {
+        (self.view.folded <= known.as_of).then_some(Recalled { snapshot: self, known })
+    }
+}
 
-    /// What is known under a blob's key.
-    fn blob_by_key(&self, key: &Key) -> Result<Option<BlobFact>> {
-        self.decode(key, BlobFact::decode)
+impl Reader for Recalled<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        let Some(known) = self.known.facts.get(key) else { return self.snapshot.get(key) };
+        // Whatever has changed since is in a table.
+        let mut tables = self.snapshot.tables().filter_map(|table| table.get(key, self.snapshot.lsn, Value::new));
+        Ok(tables.next().unwrap_or_else(|| known.clone()))
     }
 
-    /// What is known of the blob with a digest.
-    fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
-        let blob = self.blob_by_key(&Key::blob(self.domain(), digest))?;
-        Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
+    fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        Reader::scan(self.snapshot, prefix, after, limit)
     }
 
-    /// What is known of a segment: of what the domain has in it.
-    fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
-        self.decode(&Key::segment(self.domain(), id), SegmentFact::decode)
+    fn domains(&self) -> &[DomainId] {
+        self.snapshot.domains()
+    }
+}
+
+impl Reader for Snapshot {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        self.look(key, Value::new)
+    }
+
+    fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        self.scan_all_after(prefix, after)?.take(limit).collect()
+    }
+
+    fn domains(&self) -> &[DomainId] {
+        &self.view.domains
     }
 }
 
@@ -153,16 +182,6 @@ impl Lookup for Snapshot {
     }
 
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
-        self.look(key, decode)?.map(decoded).transpose()
+        self.look(key, decode)?.map(|value| self.decoded(key, value)).transpose()
     }
-}
-
-/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another
-/// format.
-pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| Error::Corrupt {
-        file: std::path::PathBuf::from("runs"),
-        offset: 0,
-        damage: Damage::Invalid("fact"),
-    })
 }

@@ -24,7 +24,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::sync::PollSender;
 
-use crate::blobs::content::source_failed;
+use crate::blobs::source_failed;
 use crate::error::{Error, Result};
 use crate::id::UploadId;
 use crate::registry::RepositoryName;

@@ -16,11 +16,11 @@ use ::tokio::runtime::Handle;
 use ::tokio::sync::OwnedRwLockReadGuard;
 use bytes::Bytes;
 
-use crate::blobs::uploads::Appending;
+use crate::blobs::{Appending, BlobStore};
 use crate::error::{Error, Result};
 use crate::id::UploadId;
 use crate::registry::RepositoryName;
-use crate::store::{Inner, Store};
+use crate::store::Store;
 use crate::tokio::{AsyncStore, permit};
 
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
@@ -75,10 +75,10 @@ struct Unsaved {
 struct Owned(Arc<Store>);
 
 impl Deref for Owned {
-    type Target = Inner;
+    type Target = BlobStore;
 
-    fn deref(&self) -> &Inner {
-        &self.0.inner
+    fn deref(&self) -> &BlobStore {
+        self.0.blob_store()
     }
 }
 
@@ -243,7 +243,7 @@ impl UploadWriter {
                 let owned = Owned(Arc::clone(blocking));
                 let appending = match &repository {
                     Some(name) => Appending::begin(owned, id, offset, &blocking.repository(name)?),
-                    None => Appending::begin(owned, id, offset, &*blocking.inner),
+                    None => Appending::begin(owned, id, offset, &blocking.blob_store().outside()),
                 };
                 let unsaved = Some(Unsaved { appending: Some(appending?), _guard: guard });
                 work(Open { unsaved, store: owner })

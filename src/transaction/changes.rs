@@ -2,29 +2,29 @@
 //!
 //! # Invariants kept here
 //! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests
-//!   under its digest. Only [`Facts::hold`] and [`Facts::release`] change it.
+//!   under its digest. Only [`Changes::hold`] and [`Changes::release`] change it.
 //! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and
-//!   no other is: [`Facts::change`]. So is a pin that expires: [`Facts::set_pin`].
-//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Facts::change`]
+//!   no other is: [`Changes::change`]. So is a pin that expires: [`Changes::set_pin`].
+//! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Changes::change`]
 //!   changes them, and every change of a blob's place goes through it.
-//! - A file is given up with the last fact that a domain has of it: [`Facts::drop_file`].
+//! - A file is given up with the last fact that a domain has of it: [`Changes::drop_file`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Retention;
+use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Fact, Idle, Key, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::facts::{
+    BlobFact, Fact, Idle, Key, Lookup, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value, decoded,
+};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
-use crate::log::record::MAX_BODY;
-use crate::log::{Op, Times};
 use crate::segment::Descriptor;
-use crate::tables::view::{Lookup, decoded};
-use crate::transaction::{Context, Tally, Then, one_more};
+use crate::transaction::placing::{is_wanted, scan_over};
+use crate::transaction::{Context, MAX_BODY, Op, Tally, Then, miscounted, one_less, one_more};
 
 /// The facts that a commit changes, over those of all earlier commits.
 #[derive(Debug)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct Changes<'a> {
     context: &'a Context<'a>,
     pub(super) changed: BTreeMap<Key, Option<Value>>,
     /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has
@@ -37,7 +37,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) tally: Tally,
 }
 
-impl Lookup for Facts<'_> {
+impl Lookup for Changes<'_> {
     fn domain(&self) -> DomainId {
         self.context.domain
     }
@@ -47,8 +47,8 @@ impl Lookup for Facts<'_> {
     }
 }
 
-impl<'a> Facts<'a> {
-    /// Starts from facts that stand as they are.
+impl<'a> Changes<'a> {
+    /// Changes to what there is, beginning with facts that stand as they are.
     pub(crate) fn new(context: &'a Context<'a>, facts: Vec<Fact>) -> Self {
         let mut new = Self {
             context,
@@ -85,12 +85,12 @@ impl<'a> Facts<'a> {
 
     /// All domains, in order: the default one first.
     pub(crate) fn domains(&self) -> &'a [DomainId] {
-        self.context.snapshot.domains()
+        self.context.facts.domains()
     }
 
     /// The LSN that this commit gets.
     pub(crate) fn lsn(&self) -> Lsn {
-        self.context.lsn
+        self.context.placing.lsn()
     }
 
     /// When this commit takes place.
@@ -105,27 +105,17 @@ impl<'a> Facts<'a> {
 
     /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
     pub(crate) fn scan_after(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let wanted = |key: &Key| prefix.contains(key) && after.is_none_or(|after| after < *key);
-        let overlay = self.context.overlay.iter().filter(|(key, _)| wanted(key));
         let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
         let changed = self.changed.range(from..).take_while(|(key, _)| prefix.contains(key));
-        let newer = overlay.chain(changed.filter(|(key, _)| wanted(key)));
-        let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
-        // Each of the newer ones may hide one of these.
-        let most = limit.saturating_add(facts.len());
-        for fact in self.context.snapshot.scan_after(prefix, after)?.take(most) {
-            let (key, value) = fact?;
-            facts.entry(key).or_insert(Some(value));
-        }
-        let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
-        Ok(present.take(limit).collect())
+        let changed = changed.filter(|(key, _)| is_wanted(prefix, after, key));
+        scan_over(changed, self.context.facts, prefix, after, limit)
     }
 
     /// The value under a key.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Value>> {
-        match self.changed.get(key).or_else(|| self.context.overlay.get(key)) {
+        match self.changed.get(key) {
             Some(value) => Ok(value.clone()),
-            None => self.context.snapshot.get(key),
+            None => self.context.facts.get(key),
         }
     }
 
@@ -194,6 +184,12 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Stores a blob whose content rides in the commit's record, unless it is there, and says whether it was.
+    pub(super) fn put_frame(&mut self, descriptor: &Descriptor) -> Result<bool> {
+        let (log, offset, key) = self.context.placing.frame();
+        self.put(&descriptor.in_log(key), log, offset)
+    }
+
     /// Stores a blob unless it is there, and says whether it was. One that is damaged takes the new content.
     pub(super) fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
         let old = self.blob(&descriptor.digest)?;
@@ -248,7 +244,7 @@ impl<'a> Facts<'a> {
     /// Counts one less that holds the blob with this key.
     pub(crate) fn release_key(&mut self, key: Key) -> Result<()> {
         let Some(blob) = self.blob_by_key(&key)? else { return Ok(()) };
-        self.change(key, Some(&blob), Some(&BlobFact { count: blob.count.saturating_sub(1), ..blob }))
+        self.change(key, Some(&blob), Some(&BlobFact { count: one_less(blob.count)?, ..blob }))
     }
 
     /// Notes that a part of a request was not done, while the others are.
@@ -289,11 +285,20 @@ impl<'a> Facts<'a> {
     /// Sets what the domain has in a file, from which something went, and gives the file up where nothing is left that
     /// needs it.
     pub(crate) fn set_segment(&mut self, file: FileId, segment: &SegmentFact) -> Result<()> {
-        let is_needed = segment.kind == SegmentKind::Log && file >= self.context.oldest_log;
+        let is_needed = segment.kind == SegmentKind::Log && self.context.placing.is_needed(file);
         if segment.live_frames == 0 && !is_needed {
             return self.drop_file(file);
         }
         self.set(Key::segment(self.domain(), file), Some(segment.encode()));
+        Ok(())
+    }
+
+    /// Sets how many bytes of frames the domain has in a file, if it has any: what no blob has of them is dead.
+    pub(crate) fn set_frame_bytes(&mut self, file: FileId, frame_bytes: u64) -> Result<()> {
+        if let Some(segment) = self.segment(file)? {
+            let segment = SegmentFact { frame_bytes, ..segment };
+            self.set(Key::segment(self.domain(), file), Some(segment.encode()));
+        }
         Ok(())
     }
 
@@ -314,12 +319,14 @@ impl<'a> Facts<'a> {
         if let Some(BlobFact { place, .. }) = old
             && let Some(mut segment) = self.segment(place.file)?
         {
-            segment.live_frames = segment.live_frames.saturating_sub(1);
-            segment.live_bytes = segment.live_bytes.saturating_sub(place.frame_len());
+            let (frames, bytes) =
+                (segment.live_frames.checked_sub(1), segment.live_bytes.checked_sub(place.frame_len()));
+            let less = || miscounted("a count of what lives in a file that is less than what does");
+            (segment.live_frames, segment.live_bytes) = frames.zip(bytes).ok_or_else(less)?;
             self.set_segment(place.file, &segment)?;
         }
         if let Some(BlobFact { place, .. }) = new {
-            let kind = if place.file == self.context.log { SegmentKind::Log } else { SegmentKind::Sealed };
+            let kind = self.context.placing.kind(place.file);
             let mut segment = self.segment(place.file)?.unwrap_or(SegmentFact::empty(kind, place.key));
             (segment.kind, segment.key) = (kind, place.key);
             segment.live_frames += 1;

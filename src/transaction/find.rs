@@ -3,20 +3,8 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, ManifestFact, RepositoryFact, TagFact};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, RepositoryFact, TagFact};
 use crate::id::RepositoryId;
-use crate::tables::view::{Lookup, Snapshot};
-
-/// The repository that has a name now, in whichever domain it is.
-pub(crate) fn repository_of_name(snapshot: &Snapshot, name: &str) -> Result<RepositoryFact> {
-    for own in snapshot.each_domain() {
-        match repository_in_domain(&own, name) {
-            Err(Error::RepositoryNotFound { .. }) => {}
-            other => return other,
-        }
-    }
-    Err(Error::RepositoryNotFound { name: name.to_owned() })
-}
 
 /// The repository of the domain at hand that has a name now.
 pub(crate) fn repository_in_domain(facts: &impl Lookup, name: &str) -> Result<RepositoryFact> {

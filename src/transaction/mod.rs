@@ -1,36 +1,52 @@
-//! What callers ask of the log, and what becomes of it at the ordering point.
+//! What callers ask for, and what becomes of it: pure decisions.
 //!
 //! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its
-//! turn in the order of all commits has come: the leader of a group calls it with every earlier commit in sight, also
-//! those of the same group. So no check can be overtaken by another commit. A commit belongs to one key domain: it may
-//! look at what others have, and changes facts of its own only. [`Facts`] keeps what must hold of them.
+//! turn in the order of all commits has come, with every earlier commit in sight. So no check can be overtaken by
+//! another commit. A commit belongs to one key domain: it may look at what others have, and changes facts of its own
+//! only. [`Changes`] keeps what must hold of them.
+//!
+//! Nothing here knows of files, threads or the log: facts are read through a [`Reader`](crate::facts::Reader), and what depends on where the
+//! commit goes is asked of [`Placing`]. So the same decisions can be made over facts that are kept elsewhere.
 
 mod changes;
+pub(crate) mod collection;
 pub(crate) mod find;
+mod op;
+mod placing;
 pub(crate) mod registry;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
-
-use crate::clock::Retention;
+use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
-use crate::error::{Error, Result};
-use crate::facts::{Fact, Key, PinFact, Place, SegmentFact, SegmentKind, UploadFact, Value};
-use crate::files::Space;
+use crate::error::{Damage, Error, Result};
+use crate::facts::{Fact, Key, Lookup, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact, Value};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
-use crate::log::{Op, Times};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
-use crate::tables::view::{Lookup, Snapshot};
-pub(crate) use changes::Facts;
+pub(crate) use changes::Changes;
+pub(crate) use op::Op;
+pub(crate) use placing::{Over, Placing};
+
+/// The longest operations and facts of one record in bytes: enough to replace the largest pin by another of that size.
+pub(crate) const MAX_BODY: usize = 32 << 20;
+
+/// More facts than this are looked up before a request is queued.
+pub(crate) const MANY: usize = 16;
 
 /// What a module above the store asks for: decided, as all requests are, with every earlier commit in sight.
 pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
     /// Changes the facts, and says what happened. Where it fails, nothing of the request takes place.
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>>;
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>>;
 
-    /// What space it may take.
-    fn space(&self) -> Space {
-        Space::Free
+    /// Whether it leads to space being given back, so that it may use what is reserved for that.
+    fn frees_space(&self) -> bool {
+        false
+    }
+
+    /// Keys that it will read, where those are many: they are looked up before its turn has come.
+    fn reads(&self, _facts: &dyn Reader, _domain: DomainId) -> Result<Vec<Key>> {
+        Ok(Vec::new())
     }
 
     /// The number of the key that a segment is encrypted with which it publishes.
@@ -80,15 +96,15 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// What leads to space being given back may use the reserve.
-    pub(crate) fn space(&self) -> Space {
+    /// Whether it leads to space being given back, so that it may use what is reserved for that.
+    pub(crate) fn frees_space(&self) -> bool {
         match self {
             Self::Remove(_)
             | Self::Unpin(_)
             | Self::ExpirePin { .. }
             | Self::CancelUpload { .. }
-            | Self::DropFile(_) => Space::Reserve,
-            Self::Apply(apply) => apply.space(),
+            | Self::DropFile(_) => true,
+            Self::Apply(apply) => apply.frees_space(),
             Self::PutFrame { .. }
             | Self::PutSegment { .. }
             | Self::Touch(_)
@@ -98,7 +114,7 @@ impl Request {
             | Self::CommitUpload { .. }
             | Self::MoveFrame { .. }
             | Self::MoveSegment { .. }
-            | Self::MoveUpload { .. } => Space::Free,
+            | Self::MoveUpload { .. } => false,
         }
     }
 
@@ -111,6 +127,17 @@ impl Request {
             Self::AppendUpload { to, .. } | Self::MoveUpload { to, .. } => Some(to.key).filter(|_| to.file.is_some()),
             Self::Apply(apply) => apply.segment_key(),
             _ => None,
+        }
+    }
+
+    /// Keys that it will read, where those are many: they are looked up before its turn has come.
+    pub(crate) fn reads(&self, facts: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
+        match self {
+            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads(facts, domain),
+            Self::Pin(pin) if pin.digests.len() > MANY => {
+                Ok(pin.digests.iter().map(|digest| Key::blob(domain, digest)).collect())
+            }
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -183,33 +210,24 @@ pub(crate) struct Resolved {
 /// Where things stand when a request's turn has come.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
-    /// The domain that the commit belongs to, and the number of the key that its frame is encrypted with; 0 for none.
+    /// The domain that the commit belongs to.
     pub(crate) domain: DomainId,
-    pub(crate) key: KeyNumber,
-    /// All commits of earlier groups.
-    pub(crate) snapshot: &'a Snapshot,
-    /// The facts of earlier commits of the same group.
-    pub(crate) overlay: &'a HashMap<Key, Option<Value>>,
-    /// The log file being written, and where a frame of this request would begin in it.
-    pub(crate) log: FileId,
-    pub(crate) frame_offset: u64,
-    /// Log files from this one on are listed.
-    pub(crate) oldest_log: FileId,
-    /// The LSN that the request gets if there is something to write.
-    pub(crate) lsn: Lsn,
+    /// All earlier commits.
+    pub(crate) facts: &'a dyn Reader,
+    pub(crate) placing: &'a dyn Placing,
     pub(crate) now: Times,
     pub(crate) retention: Retention,
 }
 
 /// Decides what a request comes to.
 pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolved> {
-    let mut facts = Facts::new(context, Vec::new());
+    let mut facts = Changes::new(context, Vec::new());
     let domain = context.domain;
     let mut existed = false;
     let mut uses_frame = false;
     let ops = match request {
         Request::PutFrame { frame, then } => {
-            existed = facts.put(&frame.descriptor.in_log(context.key), context.log, context.frame_offset)?;
+            existed = facts.put_frame(&frame.descriptor)?;
             uses_frame = !existed;
             facts.follow(put_op(existed, &frame.descriptor), &frame.descriptor.digest, then)?
         }
@@ -271,7 +289,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.expect_upload(*id, from)?;
             existed = match (frame, from.file) {
                 (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
-                _ => facts.put(&descriptor.in_log(context.key), context.log, context.frame_offset)?,
+                _ => facts.put_frame(descriptor)?,
             };
             uses_frame = frame.is_some() && !existed;
             facts.end_upload(*id, from, existed || frame.is_some())?;
@@ -288,8 +306,8 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             None => return Err(Error::UploadNotFound { id: *id }),
         },
         Request::MoveFrame { from, frame } => {
-            let descriptor = frame.descriptor.in_log(context.key);
-            existed = !facts.put_elsewhere(from, &descriptor, context.log, context.frame_offset)?;
+            let (log, offset, key) = context.placing.frame();
+            existed = !facts.put_elsewhere(from, &frame.descriptor.in_log(key), log, offset)?;
             uses_frame = !existed;
             Vec::new()
         }
@@ -310,7 +328,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             Vec::new()
         }
         Request::DropFile(file) => match facts.segment(*file)? {
-            Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if *file < context.oldest_log => {
+            Some(SegmentFact { kind: SegmentKind::Log, live_frames: 0, .. }) if !context.placing.is_needed(*file) => {
                 facts.drop_file(*file)?;
                 vec![Op::DropFile { file: *file }]
             }
@@ -318,8 +336,8 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::Apply(apply) => apply.apply(&mut facts)?,
     };
-    let Facts { changed, dropped, refused, tally, .. } = facts;
-    let outcome = Outcome { lsn: context.lsn, existed, dropped, applied: ops.len(), refused, tally };
+    let Changes { changed, dropped, refused, tally, .. } = facts;
+    let outcome = Outcome { lsn: context.placing.lsn(), existed, dropped, applied: ops.len(), refused, tally };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
 }
 
@@ -330,6 +348,20 @@ pub(crate) fn one_more(count: u32) -> Result<u32> {
         limit: u32::MAX.into(),
         found: u64::from(u32::MAX) + 1,
     })
+}
+
+/// A count of references that becomes less by one.
+///
+/// # Errors
+/// [`Damage::Invalid`] where it is 0 although something was held: then counts do not say what is held, and nothing may
+/// be concluded from them before they were [repaired](crate::Store::repair).
+pub(crate) fn one_less(count: u32) -> Result<u32> {
+    count.checked_sub(1).ok_or_else(|| miscounted("a count of references that is less than what is held"))
+}
+
+/// What is counted in facts is not what there is.
+pub(crate) fn miscounted(what: &'static str) -> Error {
+    Error::corrupt(std::path::Path::new("runs"), 0, Damage::Invalid(what))
 }
 
 fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {

@@ -33,29 +33,29 @@ use std::collections::{HashMap, HashSet};
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::{
-    Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, ReferrerFact, RepositoryFact, TagFact, Value,
+    Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, Reader, ReferrerFact, RepositoryFact,
+    TagFact, Value, decoded,
 };
-use crate::files::Space;
-use crate::id::RepositoryId;
-use crate::log::{Named, Op};
+use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
 use crate::oci::{ExpectTag, Reference, RepositoryInfo, Tag};
-use crate::tables::view::Lookup;
-use crate::transaction::find;
-use crate::transaction::{Apply, Facts, one_more};
+use crate::transaction::{Apply, Changes, MANY, Op, find, one_less, one_more};
 
-/// So many tags go with a manifest in one step: others wait for it.
-const MAX_TAGS_DELETED: usize = 10_000;
+/// So many tags go with manifests in one step: others wait for it.
+pub(crate) const MAX_TAGS_DELETED: usize = 1000;
 
-fn repository(facts: &Facts<'_>, named: &Named) -> Result<RepositoryFact> {
+/// What there are too many of, where a manifest has more tags than go with it in one step.
+pub(crate) const TAGS: &str = "the number of tags that go with a manifest";
+
+fn repository(facts: &Changes<'_>, named: &Named) -> Result<RepositoryFact> {
     find::repository(facts, named.id, &named.name)
 }
 
-fn link_of(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
+fn link_of(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) -> Result<Option<LinkFact>> {
     Ok(find::link(facts, repository, digest)?.map(|(link, _)| link))
 }
 
-fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
+fn is_there(facts: &Changes<'_>, named: &Named) -> Result<bool> {
     match repository(facts, named) {
         Ok(_) => Ok(true),
         Err(Error::RepositoryNotFound { .. }) => Ok(false),
@@ -63,11 +63,11 @@ fn is_there(facts: &Facts<'_>, named: &Named) -> Result<bool> {
     }
 }
 
-fn link_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+fn link_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) -> Key {
     Key::of_digest(facts.domain(), Family::Link, repository, digest)
 }
 
-fn manifest_key(facts: &Facts<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+fn manifest_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) -> Key {
     Key::of_digest(facts.domain(), Family::Manifest, repository, digest)
 }
 
@@ -76,14 +76,14 @@ fn manifest_not_found(reference: impl Into<Reference>) -> Error {
 }
 
 /// Changes a link, and with it the list of those that no manifest holds.
-pub(crate) fn set_link(facts: &mut Facts<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
+pub(crate) fn set_link(facts: &mut Changes<'_>, key: Key, old: Option<&LinkFact>, new: Option<&LinkFact>) {
     let idle = |link: Option<&LinkFact>| link.and_then(|link| Idle::of_link(&key, link));
     facts.relist(idle(old), idle(new));
     facts.set(key, new.map(LinkFact::encode));
 }
 
 /// Gives a repository a blob that the store has, or notes that somebody relies on it again.
-fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
+fn link(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
     let key = link_key(facts, named.id, digest);
     if let Some(link) = link_of(facts, named.id, digest)? {
         touch(facts, key, &link);
@@ -96,7 +96,7 @@ fn link(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>
 }
 
 /// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
-fn touch(facts: &mut Facts<'_>, key: Key, link: &LinkFact) {
+fn touch(facts: &mut Changes<'_>, key: Key, link: &LinkFact) {
     let touched = facts.now().open;
     if link.count == 0 && facts.retention().is_stale(link.touched, touched) {
         set_link(facts, key, Some(link), Some(&LinkFact { touched, ..*link }));
@@ -104,15 +104,30 @@ fn touch(facts: &mut Facts<'_>, key: Key, link: &LinkFact) {
 }
 
 /// Takes a blob from a repository that no manifest of it holds.
-fn unlink(facts: &mut Facts<'_>, key: Key, link: &LinkFact) -> Result<()> {
+fn unlink(facts: &mut Changes<'_>, key: Key, link: &LinkFact) -> Result<()> {
     facts.release_key(link.blob(&key))?;
     set_link(facts, key, Some(link), None);
     Ok(())
 }
 
+/// The keys of facts that change where something is held or released.
+fn keys_of(domain: DomainId, id: RepositoryId, held: &[Held]) -> Vec<Key> {
+    let mut keys = Vec::with_capacity(2 * held.len());
+    for held in held {
+        match held {
+            Held::Blob(digest) => {
+                keys.push(Key::of_digest(domain, Family::Link, id, digest));
+                keys.push(Key::blob(domain, digest));
+            }
+            Held::Manifest(digest) => keys.push(Key::of_digest(domain, Family::Manifest, id, digest)),
+        }
+    }
+    keys
+}
+
 /// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false`
 /// where it is not there.
-fn hold(facts: &mut Facts<'_>, id: RepositoryId, held: &Held, size: Option<u64>) -> Result<bool> {
+fn hold(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, size: Option<u64>) -> Result<bool> {
     match held {
         Held::Blob(digest) => {
             let Some((link, blob)) = find::link(facts, id, digest)? else { return Ok(false) };
@@ -142,17 +157,17 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
 
 /// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from
 /// now on.
-fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
     match held {
         Held::Blob(digest) => {
             if let Some(link) = link_of(facts, id, digest)? {
-                let (count, touched) = (link.count.saturating_sub(1), facts.now().open);
+                let (count, touched) = (one_less(link.count)?, facts.now().open);
                 set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, touched, ..link }));
             }
         }
         Held::Manifest(digest) => {
             if let Some(mut manifest) = find::manifest(facts, id, digest)? {
-                manifest.count = manifest.count.saturating_sub(1);
+                manifest.count = one_less(manifest.count)?;
                 facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
             }
         }
@@ -162,7 +177,7 @@ fn release(facts: &mut Facts<'_>, id: RepositoryId, held: &Held) -> Result<()> {
 
 /// Lets a tag name a manifest that is there.
 fn set_tag(
-    facts: &mut Facts<'_>,
+    facts: &mut Changes<'_>,
     repository: &RepositoryFact,
     named: &Named,
     tag: &Tag,
@@ -193,7 +208,7 @@ fn set_tag(
     Ok(Some(Op::Tag { repository: named.clone(), tag: tag.to_string(), digest: *digest, old }))
 }
 
-fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
+fn remove_tag(facts: &mut Changes<'_>, named: &Named, tag: &str) -> Result<Option<Op>> {
     let Some(TagFact { digest, tag, .. }) = find::tag(facts, named.id, tag)? else { return Ok(None) };
     facts.set(Key::tag(facts.domain(), named.id, &tag), None);
     facts.set(Key::tag_of(facts.domain(), named.id, &digest, &tag), None);
@@ -202,7 +217,7 @@ fn remove_tag(facts: &mut Facts<'_>, named: &Named, tag: &str) -> Result<Option<
 
 /// Deletes a manifest and its tags, and lets go of what it holds, which it returns. Its referrers stay. Refuses before
 /// it changes anything.
-fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
+fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
     let id = named.id;
     let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
     if manifest.count > 0 {
@@ -210,7 +225,7 @@ fn delete_manifest(facts: &mut Facts<'_>, named: &Named, digest: &Digest) -> Res
     }
     let mut ops = Vec::new();
     let tags = facts.scan(Prefix::under(facts.domain(), Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
-    Error::check_limit("the number of tags that go with a manifest", tags.len(), MAX_TAGS_DELETED)?;
+    Error::check_limit(TAGS, tags.len(), MAX_TAGS_DELETED)?;
     for (_, tag) in tags {
         let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
         // Another digest may begin with the same bytes.
@@ -245,7 +260,7 @@ pub(crate) struct Link {
 }
 
 impl Apply for Link {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
         if let Some(from) = &self.from
             && (!is_there(facts, from)? || link_of(facts, from.id, &self.digest)?.is_none())
@@ -264,7 +279,7 @@ pub(crate) struct Touch {
 }
 
 impl Apply for Touch {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let Self { repository: named, digest } = self;
         repository(facts, named)?;
         let link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
@@ -281,7 +296,7 @@ pub(crate) struct Unlink {
 }
 
 impl Apply for Unlink {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let (named, digest) = (&self.repository, self.digest);
         repository(facts, named)?;
         match link_of(facts, named.id, &digest)? {
@@ -294,8 +309,8 @@ impl Apply for Unlink {
         }
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
@@ -328,7 +343,7 @@ impl PutManifest {
     }
 
     /// Holds what is referenced and not held yet, and says what that is.
-    fn hold_new(&self, facts: &mut Facts<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
+    fn hold_new(&self, facts: &mut Changes<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
         let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
         let is_held = known.is_some_and(|known| known.count > 0);
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
@@ -365,7 +380,12 @@ impl PutManifest {
 }
 
 impl Apply for PutManifest {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn reads(&self, _: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
+        let held: Vec<Held> = self.references().flat_map(|(_, held, _)| held).flatten().collect();
+        Ok(if held.len() > MANY { keys_of(domain, self.repository.id, &held) } else { Vec::new() })
+    }
+
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let (named, id) = (&self.repository, self.repository.id);
         let repository = repository(facts, named)?;
         let known = find::manifest(facts, id, &self.digest)?;
@@ -421,13 +441,38 @@ pub(crate) struct SetTag {
 }
 
 impl Apply for SetTag {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let repository = repository(facts, &self.repository)?;
         if find::manifest(facts, self.repository.id, &self.digest)?.is_none() {
             return Err(manifest_not_found(self.digest));
         }
         let op = set_tag(facts, &repository, &self.repository, &self.tag, &self.digest, &self.expect)?;
         Ok(op.into_iter().collect())
+    }
+}
+
+/// Removes tags, each if it still names a manifest: before that is deleted, where they are too many for one step.
+#[derive(Debug)]
+pub(crate) struct Untag {
+    pub(crate) repository: Named,
+    pub(crate) digest: Digest,
+    pub(crate) tags: Vec<String>,
+}
+
+impl Apply for Untag {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        let (named, mut ops) = (&self.repository, Vec::new());
+        repository(facts, named)?;
+        for tag in &self.tags {
+            if find::tag(facts, named.id, tag)?.is_some_and(|tag| tag.digest == self.digest) {
+                ops.extend(remove_tag(facts, named, tag)?);
+            }
+        }
+        Ok(ops)
+    }
+
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
@@ -439,7 +484,20 @@ pub(crate) struct DeleteReferences {
 }
 
 impl Apply for DeleteReferences {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn reads(&self, facts: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
+        let id = self.repository.id;
+        let digests = self.references.iter().filter_map(|reference| match reference {
+            Reference::Digest(digest) => Some(Key::of_digest(domain, Family::Manifest, id, digest)),
+            Reference::Tag(_) => None,
+        });
+        let mut keys: Vec<Key> = digests.collect();
+        for value in facts.get_many(&keys)?.into_iter().flatten() {
+            keys.extend(keys_of(domain, id, &decoded(ManifestFact::decode(value.as_bytes()))?.held));
+        }
+        Ok(keys)
+    }
+
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         repository(facts, &self.repository)?;
         let mut ops = Vec::new();
         let parts = || self.references.iter().enumerate();
@@ -481,7 +539,7 @@ impl Apply for DeleteReferences {
         Ok(ops)
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }

@@ -1,12 +1,13 @@
 //! What others do, or have done, while files are compacted.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::{OpenMode, Vfs as _};
-use strongroom::{Algorithm, CollectOptions, Digest, GoOn, Options, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Options, PinOptions, Store};
 
 use super::{collect, is_whole};
 use crate::common::registry::{Lab, assert_sound, name};
@@ -77,7 +78,7 @@ fn a_log_file_is_compacted_whose_default_key_was_given_up_since() {
     }
     collect(&store);
     store.rotate_data_key(None).unwrap();
-    assert!(store.rewrite(|_| GoOn::Yes).unwrap().complete);
+    assert!(store.rewrite(|_| ControlFlow::Continue(())).unwrap().complete);
     let report = collect(&store);
     assert!(report.moved >= 20 && report.damaged.is_empty() && report.stopped.is_none(), "{report:?}");
     assert!(digests.iter().all(|digest| theirs.get(digest).unwrap().verify().is_ok()));
@@ -89,7 +90,8 @@ fn a_small_store_is_not_compacted_again_and_again() {
     let lab = Lab::new();
     let store = options(&lab).open("/store").unwrap();
     scattered(&store, 40, 900);
-    let moved: Vec<u64> = (0..5).map(|_| store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap().moved).collect();
+    let moved: Vec<u64> =
+        (0..5).map(|_| store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap().moved).collect();
     assert_eq!(moved[1..], [0; 4], "{moved:?}");
 }
 
@@ -106,7 +108,7 @@ fn what_a_budget_left_is_not_taken_to_be_damaged() {
     let budget = CollectOptions::new().max_dead(0).max_bytes(200_000);
     let (mut rounds, mut found) = (0, 0);
     loop {
-        let report = store.collect(&budget, |_| GoOn::Yes).unwrap();
+        let report = store.collect(&budget, |_| ControlFlow::Continue(())).unwrap();
         found += report.damaged.len();
         if report.stopped.is_none() {
             break;

@@ -4,13 +4,14 @@
 //! `STRONGROOM_SOAK_SECONDS` says for how long, 8 seconds by default.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strongroom::registry::{PutManifest, Repository, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, GoOn, Maintenance, Options, Result, Store};
+use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, Maintenance, Options, Result, Store};
 
 use crate::common::registry::{assert_sound, image, index, name, tag};
 use crate::common::{Random, encrypted_disk, seed, tell};
@@ -196,7 +197,7 @@ fn run(store: &Store, clients: &mut [Client], until: Instant) -> u64 {
         let collecting = scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 let max_dead = [0, 20][collections.load(Ordering::Relaxed) as usize % 2];
-                match store.collect(&CollectOptions::new().max_dead(max_dead), |_| GoOn::Yes) {
+                match store.collect(&CollectOptions::new().max_dead(max_dead), |_| ControlFlow::Continue(())) {
                     Ok(report) => assert!(report.damaged.is_empty(), "{report:?}"),
                     Err(error) => return *failure.lock().unwrap() = Some(error),
                 }
@@ -245,7 +246,8 @@ fn clients_beside_collections(new: fn() -> SimVfs, seed: u64, time: Duration) {
         forget_what_is_not_known(client, &store);
     }
     std::thread::sleep(5 * RETENTION);
-    let collect = |max_dead| store.collect(&CollectOptions::new().max_dead(max_dead), |_| GoOn::Yes).unwrap();
+    let collect =
+        |max_dead| store.collect(&CollectOptions::new().max_dead(max_dead), |_| ControlFlow::Continue(())).unwrap();
     collect(0);
     std::thread::sleep(5 * RETENTION);
     let report = collect(0);

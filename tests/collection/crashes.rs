@@ -1,8 +1,9 @@
 //! Collections that are killed anywhere, twice, and disks that fill up under them.
 
+use std::ops::ControlFlow;
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, CollectOptions, Digest, Error, GoOn, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, PinOptions, Store};
 
 use super::{GONE, collect, is_whole};
 use crate::common::registry::{Lab, assert_sound, blob, create, image, name, push, push_image};
@@ -98,7 +99,7 @@ fn killed_twice(new: fn() -> SimVfs, stride: usize) -> u64 {
     // What it takes without a fault.
     let run = |lab: &Lab| {
         let Ok(store) = lab.options().history(0).open("/store") else { return };
-        let _ = store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes);
+        let _ = store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(()));
     };
     let calm = on(lab.disk.power_cut(0), &lab);
     run(&calm);
@@ -150,7 +151,7 @@ fn the_disk_is_full_in_the_middle() {
         one.disk.fault_at(k, Fault::Full);
         let context = format!("full at {k}");
         if let Ok(store) = one.options().history(0).open("/store") {
-            match store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes) {
+            match store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())) {
                 Ok(_) | Err(Error::Full { .. }) => {}
                 Err(other) => panic!("{context}: {other}"),
             }
@@ -174,7 +175,7 @@ fn a_failed_sync_in_the_middle_ends_it_and_loses_nothing() {
         let one = on(lab.disk.power_cut(0), &lab);
         one.disk.fault_at(k, fault);
         if let Ok(store) = one.options().history(0).open("/store") {
-            let _ = store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes);
+            let _ = store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(()));
             assert!(kept.blobs.iter().all(|digest| is_whole(&store, digest)), "{fault:?} at {k}");
         }
         finish(&on(one.disk.power_cut(k), &lab), &kept, &format!("{fault:?} at {k}"));

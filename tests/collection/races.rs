@@ -1,7 +1,8 @@
 //! The moments between the steps of a collection: in each of them a client does what has gone wrong elsewhere.
 
+use std::ops::ControlFlow;
 use strongroom::registry::{Repository, RepositoryDeletion, RepositorySettings};
-use strongroom::{Algorithm, CollectOptions, Collection, Digest, Error, GoOn, Store};
+use strongroom::{Algorithm, CollectOptions, Collection, Digest, Error, Store};
 
 use super::{GONE, collect, is_whole, open};
 use crate::common::registry::{
@@ -26,7 +27,7 @@ fn at_each_step<P, A>(
             if steps == step {
                 acted = Some(act(&store, &prepared));
             }
-            GoOn::Yes
+            ControlFlow::Continue(())
         });
         let report = report.unwrap();
         let Some(acted) = acted else {
@@ -371,7 +372,7 @@ fn a_dry_run_changes_nothing_and_tells_what_then_comes_to_pass() {
     }
     lab.advance(GONE);
     let before = (store.last_lsn(), store.usage().unwrap());
-    let would = store.collect(&CollectOptions::new().max_dead(0).dry_run(true), |_| GoOn::Yes).unwrap();
+    let would = store.collect(&CollectOptions::new().max_dead(0).dry_run(true), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((store.last_lsn(), store.usage().unwrap()), before);
     let done = collect(&store);
     let counts = |one: &Collection| (one.pins, one.uploads, one.links, one.blobs, one.blob_bytes, one.to_move_bytes);

@@ -1,10 +1,11 @@
 //! Repositories that pushes create: they go if none is completed, and stay otherwise.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use strongroom::registry::{EventKind, PutManifest, Reference, RepositoryDeletion, RepositorySettings, TagMutability};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, GoOn, Lsn};
+use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, Lsn};
 
 use super::{GONE, collect, open};
 use crate::common::options;
@@ -131,7 +132,7 @@ fn a_collection_ends_though_nothing_is_kept_and_pushes_go_on() {
         blob(&ours, &format!("layer {steps}"));
         steps += 1;
         lab.advance(1);
-        if steps < 100 { GoOn::Yes } else { GoOn::No }
+        if steps < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     assert!(report.unwrap().stopped.is_none(), "{steps} steps");
 }
@@ -143,7 +144,7 @@ fn a_dry_run_counts_the_repositories_of_uploads_that_it_would_give_up() {
     let ours = store.create_on_push(&name("a/b"), RepositorySettings::new()).unwrap();
     ours.begin_upload(Algorithm::Sha256).unwrap();
     lab.advance(2 * GONE);
-    let dry = store.collect(&CollectOptions::new().dry_run(true), |_| GoOn::Yes).unwrap();
+    let dry = store.collect(&CollectOptions::new().dry_run(true), |_| ControlFlow::Continue(())).unwrap();
     let real = collect(&store);
     assert_eq!((dry.uploads, dry.repositories), (1, 1));
     assert_eq!((real.uploads, real.repositories), (1, 1));
@@ -167,7 +168,7 @@ fn a_repository_that_is_collected_at_the_same_moment_is_there_for_who_wants_it()
             }
         });
         while !client.is_finished() {
-            store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+            store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
         }
         client.join().unwrap();
     });

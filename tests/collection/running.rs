@@ -1,9 +1,10 @@
 //! In the background, beside others, and through a store that is closed meanwhile.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strongroom::{Algorithm, CollectOptions, GoOn, Options, PinOptions};
+use strongroom::{Algorithm, CollectOptions, Options, PinOptions};
 
 use super::is_whole;
 use crate::common::Random;
@@ -66,7 +67,7 @@ fn two_collections_come_one_after_the_other() {
         store.put(n.to_le_bytes().repeat(50), Algorithm::Sha256).unwrap();
     }
     std::thread::sleep(Duration::from_millis(5));
-    let collect = || store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap().blobs;
+    let collect = || store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap().blobs;
     let counts = std::thread::scope(|scope| [0; 4].map(|_| scope.spawn(collect)).map(|one| one.join().unwrap()));
     assert_eq!(counts.iter().sum::<u64>(), 2000, "each blob goes once: {counts:?}");
     assert_sound(&store);

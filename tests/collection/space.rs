@@ -1,9 +1,10 @@
 //! How much comes back, what stays and why, and what happens where there is hardly any space left.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strongroom::{Algorithm, CollectOptions, Digest, Error, GoOn, Options, PinOptions, Stopped, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, Options, PinOptions, Stopped, Store};
 
 use super::{collect, is_whole};
 use crate::common::registry::{Lab, assert_sound};
@@ -46,7 +47,7 @@ fn what_is_dead_comes_back_up_to_the_percentage_that_may_stay() {
         let lab = Lab { disk: disk(), ..Lab::new() };
         let (store, kept) = scattered(&lab, 600, 3);
         let before = on_disk(&lab);
-        let report = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+        let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(report.blobs, 400);
         assert!(100 * report.dead_bytes <= 20 * (report.live_bytes + report.dead_bytes), "{report:?}");
         assert!(on_disk(&lab) * 10 < before * 5, "{} of {before}", on_disk(&lab));
@@ -54,7 +55,7 @@ fn what_is_dead_comes_back_up_to_the_percentage_that_may_stay() {
         assert!(kept.iter().all(|digest| is_whole(&store, digest)));
         assert_sound(&store);
         // Nothing more to do.
-        let again = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+        let again = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
         assert_eq!((again.blobs, again.moved, again.files), (0, 0, 0), "{again:?}");
         store.close().unwrap();
         let store = options(&lab).open("/store").unwrap();
@@ -70,10 +71,10 @@ fn little_that_is_dead_stays_where_it_is_unless_less_may() {
     for n in (0..600).step_by(10) {
         store.unpin(&n.to_string()).unwrap();
     }
-    let report = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.blobs, report.moved), (60, 0), "{report:?}");
     assert!(report.stayed.scattered_bytes > 400_000, "{report:?}");
-    let report = store.collect(&CollectOptions::new().max_dead(2), |_| GoOn::Yes).unwrap();
+    let report = store.collect(&CollectOptions::new().max_dead(2), |_| ControlFlow::Continue(())).unwrap();
     assert!(report.moved > 300 && 100 * report.dead_bytes <= 2 * (report.live_bytes + report.dead_bytes), "{report:?}");
     assert_sound(&store);
 }
@@ -93,7 +94,7 @@ fn records_without_content_do_not_keep_log_files() {
     }
     store.checkpoint().unwrap();
     let before = on_disk(&lab);
-    let report = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert!(on_disk(&lab) * 2 < before, "{} of {before}: {report:?}", on_disk(&lab));
     assert_sound(&store);
 }
@@ -113,7 +114,7 @@ fn small_files_become_one() {
     let store = options(&lab).open("/store").unwrap();
     store.checkpoint().unwrap();
     let before = content_files(&lab).len();
-    store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     let after = content_files(&lab).len();
     assert!(before > 20 && after < 8, "{before}, then {after}");
     assert!(kept.iter().all(|digest| is_whole(&store, digest)));
@@ -126,9 +127,9 @@ fn dead_facts_leave_the_runs() {
     let (store, _) = scattered(&lab, 2000, 100);
     store.merge_runs().unwrap();
     let before = store.usage().unwrap().run_bytes;
-    let report = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     store.checkpoint().unwrap();
-    let report_after = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    let report_after = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     let after = store.usage().unwrap().run_bytes;
     assert!(after * 3 < before, "{before}, then {after}: {report:?} {report_after:?}");
     assert_sound(&store);
@@ -179,7 +180,7 @@ fn a_full_disk_gets_space_back_out_of_the_reserve() {
     let mut rounds = 0;
     let report = loop {
         rounds += 1;
-        match store.collect(&CollectOptions::new().max_dead(5), |_| GoOn::Yes) {
+        match store.collect(&CollectOptions::new().max_dead(5), |_| ControlFlow::Continue(())) {
             Ok(report) => break report,
             Err(Error::Full { .. }) if rounds < 5 => {}
             Err(other) => panic!("{other}"),
@@ -201,7 +202,7 @@ fn a_pack_is_finished_in_the_reserve_where_its_file_could_be_begun_without() {
     let used = lab.disk.used();
     for free in [4096, 8192, 16_384, 32_768] {
         lab.disk.set_capacity(Some(lab.disk.used() + free));
-        store.collect(&CollectOptions::new().max_dead(5), |_| GoOn::Yes).unwrap();
+        store.collect(&CollectOptions::new().max_dead(5), |_| ControlFlow::Continue(())).unwrap();
     }
     assert!(lab.disk.used() * 4 < used, "{} of {used}", lab.disk.used());
     assert!(kept.iter().all(|digest| is_whole(&store, digest)));
@@ -213,19 +214,19 @@ fn it_ends_where_it_is_told_to_and_goes_on_the_next_time() {
     let lab = Lab::new();
     let (store, kept) = scattered(&lab, 900, 3);
     let options = CollectOptions::new().max_dead(0);
-    let none = store.collect(&options.clone().max_bytes(0), |_| GoOn::Yes).unwrap();
+    let none = store.collect(&options.clone().max_bytes(0), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((none.blobs, none.moved), (600, 0), "{none:?}");
-    let some = store.collect(&options.clone().max_bytes(400_000), |_| GoOn::Yes).unwrap();
+    let some = store.collect(&options.clone().max_bytes(400_000), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(some.stopped, Some(Stopped::Bytes));
     assert!(some.moved > 20 && some.moved < 60 && some.stayed.unreached_bytes > 0, "{some:?}");
     let mut calls = 0;
     let told = store.collect(&options, |_| {
         calls += 1;
-        if calls > 50 { GoOn::No } else { GoOn::Yes }
+        if calls > 50 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let told = told.unwrap();
     assert_eq!(told.stopped, Some(Stopped::Told));
-    let late = store.collect(&options.clone().max_time(Duration::ZERO), |_| GoOn::Yes).unwrap();
+    let late = store.collect(&options.clone().max_time(Duration::ZERO), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(late.stopped, Some(Stopped::Time));
     let rest = collect(&store);
     assert!(rest.stopped.is_none() && rest.moved > 50, "{rest:?}");

@@ -1,12 +1,13 @@
 //! A store beside its model: each step is done on both, and must come to the same.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Clock, CollectOptions, Collection, Durability, Error, GoOn, Options, PinOptions, Result, Stopped, Store, UploadId,
+    Clock, CollectOptions, Collection, Durability, Error, Options, PinOptions, Result, Stopped, Store, UploadId,
 };
 
 use super::calls::{Call, NAMES, pulls};
@@ -345,8 +346,8 @@ impl Pair {
         let dead = self.next.dead(self.now);
         dead.iter().for_each(|digest| self.next.remove(digest));
         let options = CollectOptions::new().max_dead(max_dead);
-        let would = store.collect(&options.clone().dry_run(true), |_| GoOn::Yes)?;
-        let done = store.collect(&options, |_| GoOn::Yes)?;
+        let would = store.collect(&options.clone().dry_run(true), |_| ControlFlow::Continue(()))?;
+        let done = store.collect(&options, |_| ControlFlow::Continue(()))?;
         let counts = |one: &Collection| (one.pins, one.uploads, one.links, one.repositories, one.blobs);
         // On a full disk facts may stay where they are.
         let is_done = matches!(done.stopped, None | Some(Stopped::Space));

@@ -1,11 +1,12 @@
 //! A crash at every operation of everything that changes keys: what there was is there, and going on brings it to an
 //! end.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, Error, GoOn, Store};
+use strongroom::{Algorithm, Error, Store};
 
 use crate::common::{Random, seed, tell};
 use crate::lab::{DOMAINS, Keeper, Known, Seen, assert_sound, build, domain, finish, open, open_any, rewrite, see};
@@ -160,8 +161,8 @@ impl Before {
     }
 }
 
-fn all(_: &strongroom::Rewriting) -> GoOn {
-    GoOn::Yes
+fn all(_: &strongroom::Rewriting) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 #[test]

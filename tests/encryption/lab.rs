@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -377,7 +378,7 @@ pub fn finish(store: &Store, known: &Known) {
 /// Rewrites until all is done.
 pub fn rewrite(store: &Store) {
     for _ in 0..3 {
-        let report = store.rewrite(|_| strongroom::GoOn::Yes).expect("a working disk");
+        let report = store.rewrite(|_| ControlFlow::Continue(())).expect("a working disk");
         assert!(report.damaged.is_empty(), "{:#?}", report.damaged);
         if report.complete {
             let keys = store.domains();

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strongroom::keys::KeyProvider;
 use strongroom::registry::{Reference, RepositoryDeletion};
-use strongroom::{Algorithm, Clock, Compression, Digest, GoOn, Lsn, Options, Store, UploadId};
+use strongroom::{Algorithm, Clock, Compression, Digest, Lsn, Options, Store, UploadId};
 
 use crate::common::registry::{name, tag};
 use crate::common::tour::tour;
@@ -290,7 +291,11 @@ fn what_was_plain_is_gone_when_it_was_rewritten() {
         store.encrypt(keeper.clone()).unwrap();
         // It stops after each blob, and goes on.
         let mut rounds = 0;
-        while !store.rewrite(|done| if done.blobs < 3 { GoOn::Yes } else { GoOn::No }).unwrap().complete {
+        while !store
+            .rewrite(|done| if done.blobs < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            .unwrap()
+            .complete
+        {
             rounds += 1;
             assert!(rounds < 1000);
         }

@@ -2,13 +2,14 @@
 //! older keys and lists for newer ones. What whoever writes to the directory can do all the same stands in the last
 //! tests.
 
+use std::ops::ControlFlow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strongroom::keys::KeyError;
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Damage, Error, GoOn, Store};
+use strongroom::{Algorithm, Damage, Error, Store};
 
 use crate::common::{Random, seed, tell};
 use crate::disk::{exchange, exchange_between, exchange_files, files, fix_crc, put_back, records, run_parts};
@@ -384,7 +385,7 @@ fn an_older_table_of_keys_is_refused_whatever_changed_since() {
     is_refused(put_older_keys_back(|store, keeper| store.rewrap_keys(keeper.clone()).unwrap()), "keys wrapped anew");
     let rewritten = |store: &Store, _: &Arc<Keeper>| {
         store.rotate_data_key(None).unwrap();
-        assert!(store.rewrite(|_| GoOn::Yes).unwrap().complete);
+        assert!(store.rewrite(|_| ControlFlow::Continue(())).unwrap().complete);
     };
     is_refused(put_older_keys_back(rewritten), "old keys given up");
 }
@@ -399,7 +400,7 @@ fn a_store_that_was_rewritten_does_not_believe_again_what_is_plain() {
     // The table that believes what is plain, as late as there is one.
     let done = store.rewrite(|_| {
         believing = disk.restarted();
-        GoOn::Yes
+        ControlFlow::Continue(())
     });
     assert!(done.unwrap().complete);
     let killed = disk.restarted();

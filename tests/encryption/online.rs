@@ -1,10 +1,11 @@
 //! Keys change while everybody works.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, GoOn, Maintenance, ReadMode, Store};
+use strongroom::{Algorithm, Digest, Error, Maintenance, ReadMode, Store};
 
 use crate::common::registry::name;
 use crate::common::{Random, seed, tell};
@@ -100,7 +101,7 @@ fn keys_are_rotated_and_rewritten_while_everybody_works() {
                 _ => store.rewrap_keys(keeper.clone()).unwrap(),
             }
             // It may be that an upload is in somebody's hands: that much is left to the next time.
-            let report = store.rewrite(|_| GoOn::Yes).unwrap();
+            let report = store.rewrite(|_| ControlFlow::Continue(())).unwrap();
             assert!(report.damaged.is_empty(), "{:?}", report.damaged);
             rounds += 1;
         }
@@ -204,7 +205,9 @@ fn rewriting_stops_when_it_is_told_to_and_goes_on_where_it_was() {
     let (mut rounds, mut left) = (0, u64::MAX);
     loop {
         let store = open(&disk, Some(&keeper)).unwrap();
-        let report = store.rewrite(|so_far| if so_far.blobs < 2 { GoOn::Yes } else { GoOn::No }).unwrap();
+        let report = store
+            .rewrite(|so_far| if so_far.blobs < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            .unwrap();
         assert!(report.total_bytes <= left, "{} of {left} bytes", report.total_bytes);
         left = report.total_bytes;
         assert!(report.bytes <= report.total_bytes || report.complete);
@@ -237,7 +240,7 @@ fn damaged_content_is_reported_and_keeps_its_key_and_all_else_is_rewritten() {
     let store = open(&disk, Some(&keeper)).unwrap();
     store.rotate_data_key(None).unwrap();
     DOMAINS.iter().for_each(|name| store.rotate_data_key(Some(&domain(name))).unwrap());
-    let report = store.rewrite(|_| GoOn::Yes).unwrap();
+    let report = store.rewrite(|_| ControlFlow::Continue(())).unwrap();
     assert!(!report.complete);
     assert!(matches!(&report.damaged[..], [Error::Corrupt { file, .. }] if *file == segment), "{:?}", report.damaged);
     let keys: usize = store.domains().iter().map(|domain| domain.keys.len()).sum();

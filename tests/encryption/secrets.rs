@@ -1,11 +1,12 @@
 //! No key stands in what is printed, whatever is printed, nor in any file.
 
 use std::fmt::{Debug, Write as _};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use strongroom::keys::{KeyProvider, LocalKey, Passphrase, SecretKey};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Error, GoOn, Options, Store};
+use strongroom::{Algorithm, Error, Options, Store};
 
 use crate::common::registry::name;
 use crate::lab::{DOMAINS, Keeper, Mood, build, domain, open, options, repository_of};
@@ -87,7 +88,7 @@ fn print_everything(keeper: &Arc<Keeper>, disk: &SimVfs) -> Printed {
     store.rotate_data_key(None).unwrap();
     store.rotate_data_key(Some(&domain(DOMAINS[0]))).unwrap();
     print_store(&store, &mut printed);
-    printed.debug(&store.rewrite(|_| GoOn::Yes).unwrap());
+    printed.debug(&store.rewrite(|_| ControlFlow::Continue(())).unwrap());
     store.put("after that", Algorithm::Sha256).unwrap();
     print_store(&store, &mut printed);
     for mood in [Mood::Denied, Mood::Gone, Mood::Unreachable] {
@@ -114,7 +115,7 @@ fn print_everything(keeper: &Arc<Keeper>, disk: &SimVfs) -> Printed {
             match open(&damaged, Some(keeper)) {
                 Ok(store) => {
                     printed.debug(&store.verify(|_| {}));
-                    printed.error(store.rewrite(|_| GoOn::Yes));
+                    printed.error(store.rewrite(|_| ControlFlow::Continue(())));
                 }
                 Err(error) => printed.error(Err::<(), _>(error)),
             }

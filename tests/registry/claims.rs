@@ -1,9 +1,10 @@
 //! What a client stored, or was told exists, stays for the retention time, counted in the store's open time.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use strongroom::registry::Repository;
-use strongroom::{Algorithm, CollectOptions, Digest, GoOn, Options, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Options, Store};
 
 use crate::common::registry::{
     Lab, RETENTION, assert_sound, blob, create, image, index, is_gone, missing, name, push, push_image, try_push,
@@ -272,7 +273,7 @@ fn damage_to_a_blob_keeps_neither_it_nor_the_others_from_expiring() {
     let ours = store.repository(&name("a/ours")).unwrap();
     lab.advance(GONE);
     // Its digest stands in what is damaged, but nobody needs to know it.
-    let report = store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap();
+    let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.links, report.blobs), (9, 9), "{report:?}");
     assert!(digests.iter().all(|digest| is_gone(&ours.stat(digest))));
     assert!(!lab.disk.files().contains(&damaged), "a damaged file goes as others do");

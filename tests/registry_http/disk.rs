@@ -1,11 +1,12 @@
 //! Disks that are full, encrypted, or damaged, under the registry.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::json;
 use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, GoOn, ScrubOptions};
+use strongroom::{Algorithm, Digest, Error, ScrubOptions};
 
 use crate::common::Random;
 use crate::error;
@@ -73,7 +74,7 @@ fn what_is_known_to_be_damaged_is_pushed_again() {
         disk.flip_bit(path, 8 * (begins as u64 + at)).unwrap();
     }
     let server = Server::on(disk.clone(), |store| {
-        let report = store.scrub(&ScrubOptions::new(), |_| GoOn::Yes).unwrap();
+        let report = store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(report.damaged_blobs, 2);
     });
     let head = |path: &str| server.send("HEAD", path, &[], &[]).status;

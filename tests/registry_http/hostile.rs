@@ -2,11 +2,12 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use strongroom::{Algorithm, CollectOptions, Digest, GoOn, Options};
+use strongroom::{Algorithm, CollectOptions, Digest, Options};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -440,7 +441,7 @@ fn what_a_client_begins_and_leaves_is_bounded_and_goes_away() {
     assert_eq!(server.get("/v2/_catalog").json()["repositories"], json!(["new-1", "new-2", "new-3", "repo"]));
     drop(server);
     let store = crate::server::options(&disk).retention(Duration::ZERO).open("/store").unwrap();
-    assert_eq!(store.collect(&CollectOptions::new(), |_| GoOn::Yes).unwrap().repositories, 3);
+    assert_eq!(store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap().repositories, 3);
     assert_eq!(store.repositories(None, 9).unwrap(), ["repo".parse().unwrap()]);
 }
 

@@ -1,12 +1,13 @@
 //! What happens while a scrub reads: damage, removal, compaction, pushes.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Random, options};
 use crate::lab::{Content, assert_sound, build, flip, open, read, scrub};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, CollectOptions, GoOn, Maintenance, Scrub, ScrubOptions};
+use strongroom::{Algorithm, Clock, CollectOptions, Maintenance, Scrub, ScrubOptions};
 
 #[test]
 fn damage_that_comes_while_it_reads_is_met_there_or_by_the_next_one() {
@@ -23,7 +24,7 @@ fn damage_that_comes_while_it_reads_is_met_there_or_by_the_next_one() {
                 if so_far.blobs >= at && !done.replace(true) {
                     flip(&disk, content);
                 }
-                GoOn::Yes
+                ControlFlow::Continue(())
             };
             let first = store.scrub(&ScrubOptions::new(), harm).unwrap();
             assert!(first.complete && first.damaged_blobs <= 1);
@@ -57,7 +58,7 @@ fn a_blob_that_goes_or_comes_back_while_it_is_read_is_no_damage() {
                         store.put(&content, digest).unwrap();
                     }
                 }
-                GoOn::Yes
+                ControlFlow::Continue(())
             })
             .unwrap();
         assert!(report.complete && report.is_sound(), "{again} {lost}: {report:#?}");
@@ -93,7 +94,7 @@ fn a_scrub_beside_pushes_removals_and_collections_finds_nothing() {
                             store.remove(&digests.swap_remove(at)).unwrap();
                         }
                         if round % 25 == 0 {
-                            store.collect(&CollectOptions::new().max_dead(5), |_| GoOn::Yes).unwrap();
+                            store.collect(&CollectOptions::new().max_dead(5), |_| ControlFlow::Continue(())).unwrap();
                         }
                     }
                 })
@@ -122,13 +123,13 @@ fn a_collection_leaves_what_is_damaged_where_it_is_and_a_push_brings_it_back() {
     [&known.small, &known.packed].into_iter().for_each(|content| flip(&disk, content));
     let store = open(&disk);
     assert_eq!(scrub(&store).damaged_blobs, 2);
-    store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes).unwrap();
+    store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(scrub(&store).damaged_blobs, 2);
     for Content { digest, bytes } in [&known.small, &known.packed] {
         store.put(bytes, digest).unwrap();
     }
     assert_sound(&store);
-    store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes).unwrap();
+    store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap();
     assert_sound(&store);
     store.close().unwrap();
     assert_sound(&open(&disk));

@@ -2,16 +2,18 @@
 
 use crate::common::{encrypted_disk, tell};
 use crate::lab::{Content, Known, app, assert_sound, build, flip, is_damage, lose, open, read, scrub};
+use std::ops::ControlFlow;
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Error, Finding, GoOn, ScrubOptions};
+use strongroom::{Error, Finding, ScrubOptions};
 
 /// Scrubs and pushes again what is damaged.
 fn heal(disk: &SimVfs, damaged: &[&Content]) -> Result<(), Error> {
     let options = crate::common::options(disk, &strongroom::Clock::manual());
     let store = options.compression(strongroom::Compression::Off).open("/store")?;
-    let early = |so_far: &strongroom::Scrub| if so_far.blobs < 3 { GoOn::Yes } else { GoOn::No };
+    let early =
+        |so_far: &strongroom::Scrub| if so_far.blobs < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     store.scrub(&ScrubOptions::new(), early)?;
-    store.scrub(&ScrubOptions::new(), |_| GoOn::Yes)?;
+    store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(()))?;
     for (n, content) in damaged.iter().enumerate() {
         if n % 2 == 0 {
             store.put(&content.bytes, content.digest)?;
@@ -19,7 +21,7 @@ fn heal(disk: &SimVfs, damaged: &[&Content]) -> Result<(), Error> {
             app(&store).put(&content.bytes, content.digest)?;
         }
     }
-    store.scrub(&ScrubOptions::new(), |_| GoOn::Yes)?;
+    store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(()))?;
     store.checkpoint()?;
     store.close()
 }
@@ -103,7 +105,7 @@ fn nor_does_one_in_an_encrypted_store() {
     let before = counting.operations();
     let heal = |disk: &SimVfs| -> Result<(), Error> {
         let store = crate::common::options(disk, &strongroom::Clock::manual()).open("/store")?;
-        store.scrub(&ScrubOptions::new(), |_| GoOn::Yes)?;
+        store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(()))?;
         store.put(&content.bytes, content.digest)?;
         store.close()
     };

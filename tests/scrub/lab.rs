@@ -1,5 +1,6 @@
 //! A store in which content lies in every kind of file, and ways to damage it.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use crate::common::registry::{image, index, name, push, tag};
@@ -7,7 +8,7 @@ use crate::common::{Random, options};
 use strongroom::registry::{Repository, RepositorySettings, Tag};
 use strongroom::vfs::{SimVfs, Vfs as _};
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, GoOn, PinOptions, Scrub, ScrubOptions, Store,
+    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, PinOptions, Scrub, ScrubOptions, Store,
 };
 
 /// A blob, and where it lies.
@@ -55,7 +56,7 @@ pub fn build(disk: &SimVfs) -> Known {
         let dead = store.put(draws.bytes(1000), Algorithm::Sha256).unwrap();
         store.remove(&dead).unwrap();
     }
-    let moved = store.collect(&CollectOptions::new().max_dead(0), |_| GoOn::Yes).unwrap().moved;
+    let moved = store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap().moved;
     assert!(moved > 0, "something was compacted");
     app.put(&small.bytes, small.digest).unwrap();
     app.put(&large.bytes, large.digest).unwrap();
@@ -100,7 +101,7 @@ pub fn segment(disk: &SimVfs, len: usize) -> PathBuf {
 }
 
 pub fn scrub(store: &Store) -> Scrub {
-    store.scrub(&ScrubOptions::new(), |_| GoOn::Yes).unwrap()
+    store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap()
 }
 
 pub fn assert_sound(store: &Store) {

@@ -1,11 +1,12 @@
 //! A scrub that ends early goes on, after a restart too.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::common::Random;
 use crate::lab::{Content, assert_sound, flip, open, read, scrub};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, GoOn, Scrub, ScrubOptions, Store};
+use strongroom::{Algorithm, Scrub, ScrubOptions, Store};
 
 /// A store with so many blobs, in the order in which they are scrubbed.
 fn fill(disk: &SimVfs, count: usize) -> Vec<Content> {
@@ -22,7 +23,7 @@ fn fill(disk: &SimVfs, count: usize) -> Vec<Content> {
 
 /// Scrubs until so many blobs were read, those of earlier parts included.
 fn scrub_until(store: &Store, blobs: u64) -> Scrub {
-    let go_on = |so_far: &Scrub| if so_far.blobs < blobs { GoOn::Yes } else { GoOn::No };
+    let go_on = |so_far: &Scrub| if so_far.blobs < blobs { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     store.scrub(&ScrubOptions::new(), go_on).unwrap()
 }
 
@@ -55,7 +56,7 @@ fn a_restart_begins_anew() {
     fill(&disk, 40);
     let store = open(&disk);
     assert!(!scrub_until(&store, 25).complete);
-    let report = store.scrub(&ScrubOptions::new().restart(true), |_| GoOn::No).unwrap();
+    let report = store.scrub(&ScrubOptions::new().restart(true), |_| ControlFlow::Break(())).unwrap();
     assert!(!report.resumed && !report.complete);
     let report = scrub(&store);
     assert!(report.complete && report.blobs == 40);
@@ -69,10 +70,10 @@ fn however_little_time_there_is_each_scrub_gets_further() {
     let store = open(&disk);
     let options = ScrubOptions::new().max_time(Duration::ZERO);
     for blobs in 1..=25 {
-        let report = store.scrub(&options, |_| GoOn::Yes).unwrap();
+        let report = store.scrub(&options, |_| ControlFlow::Continue(())).unwrap();
         assert_eq!((report.blobs, report.complete), (blobs, false));
     }
-    let report = store.scrub(&options, |_| GoOn::Yes).unwrap();
+    let report = store.scrub(&options, |_| ControlFlow::Continue(())).unwrap();
     assert!(report.complete && report.blobs == 25 && report.is_sound());
     assert_sound(&store);
 }
@@ -103,7 +104,7 @@ fn the_rate_is_kept_and_progress_told_while_it_waits() {
     let report = store
         .scrub(&options, |_| {
             calls += 1;
-            GoOn::Yes
+            ControlFlow::Continue(())
         })
         .unwrap();
     assert!(report.complete && began.elapsed() >= Duration::from_millis(380), "{:?}", began.elapsed());
@@ -114,7 +115,7 @@ fn the_rate_is_kept_and_progress_told_while_it_waits() {
     let report = store
         .scrub(&options, |_| {
             calls += 1;
-            if calls > 2 { GoOn::No } else { GoOn::Yes }
+            if calls > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
     assert_eq!((report.complete, report.blobs, report.read_bytes), (false, 0, 0));

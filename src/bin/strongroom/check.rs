@@ -1,9 +1,10 @@
 //! Checking a store: `verify`, `scrub`, `fsck`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use strongroom::{DamagedBlob, Error, Finding, GoOn, Scrub, ScrubOptions, Store};
+use strongroom::{DamagedBlob, Error, Finding, Scrub, ScrubOptions, Store};
 
 use crate::commands::{Failure, after_reading, open};
 use crate::keys::KeySource;
@@ -78,7 +79,7 @@ pub fn fsck(data: &Path, source: Option<&KeySource>, repair: bool, output: &Outp
 }
 
 /// A progress bar of a scrub, and who is told how far it is.
-fn bar(output: &Output) -> (indicatif::ProgressBar, impl FnMut(&Scrub) -> GoOn) {
+fn bar(output: &Output) -> (indicatif::ProgressBar, impl FnMut(&Scrub) -> ControlFlow<()>) {
     let progress = output.bytes(0);
     let shown = progress.clone();
     let tell = move |so_far: &Scrub| {
@@ -87,7 +88,7 @@ fn bar(output: &Output) -> (indicatif::ProgressBar, impl FnMut(&Scrub) -> GoOn) 
         if so_far.damaged_blobs > 0 {
             shown.set_message(format!("{} damaged", so_far.damaged_blobs));
         }
-        GoOn::Yes
+        ControlFlow::Continue(())
     };
     (progress, tell)
 }

@@ -1,11 +1,12 @@
 //! `strongroom gc`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use strongroom::{CollectOptions, Collection, GoOn, Stopped};
+use strongroom::{CollectOptions, Collection, Stopped};
 
 use crate::commands::{Failure, options};
 use crate::keys::KeySource;
@@ -57,7 +58,7 @@ pub fn collect(data: &Path, source: Option<&KeySource>, with: &Collect, output: 
         progress.set_length(so_far.to_move_bytes);
         progress.set_position(so_far.moved_bytes);
         progress.set_message(format!("{} blobs forgotten", so_far.blobs));
-        GoOn::Yes
+        ControlFlow::Continue(())
     })?;
     progress.finish_and_clear();
     store.close()?;

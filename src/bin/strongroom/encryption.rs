@@ -1,11 +1,12 @@
 //! The commands that create and encrypt a store, and those for its keys and key domains.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom::keys::DomainName;
-use strongroom::{DataKeyInfo, DomainInfo, Error, GoOn, Options, Rewriting, Store};
+use strongroom::{DataKeyInfo, DomainInfo, Error, Options, Rewriting, Store};
 
 use crate::commands::{Failure, open};
 use crate::keys::{KeySource, NewKeyOptions, OPTIONS, is_confirmed};
@@ -183,7 +184,7 @@ fn rewrite(store: &Store, output: &Output) -> Result<Rewriting, Failure> {
     let report = store.rewrite(|so_far| {
         progress.set_length(so_far.total_bytes);
         progress.set_position(so_far.bytes);
-        GoOn::Yes
+        ControlFlow::Continue(())
     })?;
     progress.finish_and_clear();
     Ok(report)

@@ -3,13 +3,14 @@
 
 use std::ops::Deref;
 
+use crate::blobs::BlobStore;
 use crate::blobs::content::Destination;
-use crate::blobs::uploads::{Lease, Session, changed_parts, expect_owner};
+use crate::blobs::uploads::{Lease, Session, advanced, changed_parts, expect_owner};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::facts::UploadFact;
+use crate::files::{FileKind, NewFile};
 use crate::id::UploadId;
-use crate::store::Inner;
 #[cfg(feature = "tokio")]
 use crate::sync::lock;
 use crate::transaction::Request;
@@ -21,19 +22,23 @@ const COMMIT_EVERY: u64 = 256 << 20;
 /// An upload to which content is being added. No other call can work on it meanwhile.
 ///
 /// What was written counts once [`finish`](Self::finish) has made it durable: who drops this before wants none of it.
-pub(crate) struct Appending<I: Deref<Target = Inner>> {
+pub(crate) struct Appending<I: Deref<Target = BlobStore>> {
     lease: Lease<I>,
     session: Box<Session>,
 }
 
-impl<I: Deref<Target = Inner>> Appending<I> {
+impl<I: Deref<Target = BlobStore>> Appending<I> {
     /// Begins at `offset`, which must be where the upload stands.
-    pub(crate) fn begin(inner: I, id: UploadId, offset: u64, into: &dyn Destination) -> Result<Self> {
+    pub(crate) fn begin(store: I, id: UploadId, offset: u64, into: &dyn Destination) -> Result<Self> {
         let owner = into.repository()?;
-        let (mut lease, session) = Lease::take(inner, into.domain(), id)?;
+        let (mut lease, session) = Lease::take(store, into.domain(), id)?;
         let expected = session.fact.offset;
         let may_begin = expect_owner(id, &session.fact, owner).and_then(|()| {
-            if offset == expected { lease.inner.admit() } else { Err(Error::WrongOffset { expected, found: offset }) }
+            if offset == expected {
+                lease.store.log.admit()
+            } else {
+                Err(Error::WrongOffset { expected, found: offset })
+            }
         });
         match may_begin {
             Ok(()) => Ok(Self { lease, session }),
@@ -46,9 +51,9 @@ impl<I: Deref<Target = Inner>> Appending<I> {
 
     /// Writes pieces. Where that fails the upload stands where it was made durable last.
     pub(crate) fn write(mut self, pieces: &[&[u8]]) -> Result<Self> {
-        let mut written = self.session.write(&self.lease.inner, pieces);
+        let mut written = self.session.write(&self.lease.store, pieces);
         if written.is_ok() && self.session.unsaved() >= COMMIT_EVERY {
-            written = self.session.advance(&self.lease.inner, self.lease.id);
+            written = self.session.advance(&self.lease.store, self.lease.id);
         }
         match written {
             Ok(()) => Ok(self),
@@ -59,13 +64,13 @@ impl<I: Deref<Target = Inner>> Appending<I> {
     /// Whether to let go of it while nothing comes: each takes a file, and there are so many that others need it.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_in_the_way(&self) -> bool {
-        let inner = &self.lease.inner;
-        lock(&inner.uploads).len() > inner.options.max_open_files / 2
+        let store = &self.lease.store;
+        lock(&store.uploads).len() > store.options.max_open_files / 2
     }
 
     /// Makes durable what was written, and returns where the upload then stands.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        match self.session.advance(&self.lease.inner, self.lease.id) {
+        match self.session.advance(&self.lease.store, self.lease.id) {
             Ok(()) => {
                 let offset = self.session.fact.offset;
                 self.lease.session = Some(self.session);
@@ -78,28 +83,26 @@ impl<I: Deref<Target = Inner>> Appending<I> {
     /// Forgets what was written since it was made durable last.
     #[cfg(feature = "tokio")]
     pub(crate) fn discard(mut self) {
-        if let Some(file) = self.session.unpublished.take() {
-            self.lease.inner.files.discard(file);
-        }
+        drop(self.session.unpublished.take());
     }
 
     fn fail(mut self, error: Error) -> Error {
-        self.session.give_up(&self.lease.inner, &error);
+        self.session.give_up(&error);
         error
     }
 }
 
 impl Session {
     /// Writes pieces into the upload's segment, which is created with the first.
-    fn write(&mut self, inner: &Inner, pieces: &[&[u8]]) -> Result<()> {
+    fn write(&mut self, store: &BlobStore, pieces: &[&[u8]]) -> Result<()> {
         if pieces.iter().all(|piece| piece.is_empty()) {
             return Ok(());
         }
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let file = *self.unpublished.insert(inner.files.new_id());
-                none.insert(inner.create_segment(file, self.domain)?)
+                let file = self.unpublished.insert(store.files.begin(FileKind::Segment));
+                none.insert(store.create_segment(file, self.domain)?)
             }
         };
         writer.append_all(pieces)?;
@@ -110,20 +113,21 @@ impl Session {
     }
 
     /// Makes what was written durable, and then the upload's new state.
-    fn advance(&mut self, inner: &Inner, id: UploadId) -> Result<()> {
+    fn advance(&mut self, store: &BlobStore, id: UploadId) -> Result<()> {
         if self.unsaved() == 0 {
             // No commit finds out whether the upload is still there.
-            return inner.upload_fact(self.domain, id).map(drop);
+            return store.upload_fact(self.domain, id).map(drop);
         }
         let Some(writer) = &self.writer else { return Ok(()) };
-        writer.sync().map_err(|error| inner.poison(error))?;
+        writer.sync().map_err(|error| store.files.poison(error))?;
         let from = self.fact.clone();
-        let file = from.file.or(self.unpublished);
+        let file = from.file.or(self.unpublished.as_ref().map(NewFile::id));
         let hash_state = self.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
-        let to = UploadFact { file, touched: inner.open_time(), hash_state, ..from.clone() }.advanced(writer);
+        let to = UploadFact { file, touched: store.clock.open_time(), hash_state, ..from.clone() };
+        let to = advanced(to, writer);
         let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
-        inner.commit(self.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
+        store.log.commit(self.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
         self.fact = to;
-        self.unpublished.take().map_or(Ok(()), |file| inner.publish(file))
+        self.unpublished.take().map_or(Ok(()), |file| store.log.publish(file))
     }
 }

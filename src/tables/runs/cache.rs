@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::id::FileId;
 use crate::sync::{IdHasher, lock};
 use crate::tables::runs::format::PAGE;
+use crate::wire::index;
 
 const SHARDS: usize = 16;
 
@@ -55,7 +56,7 @@ impl PageCache {
     /// The shard of a page, and the hash under which it is kept there.
     fn place(&self, run: FileId, number: u64) -> Option<(&Mutex<Shard>, u64)> {
         let mixed = (run.0.rotate_left(36) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let shard = self.shards.get(usize::try_from(mixed >> 60).unwrap_or_default())?;
+        let shard = self.shards.get(index(mixed >> 60))?;
         Some((shard, mixed))
     }
 

@@ -4,7 +4,7 @@ use crate::envelope::{KeyNumber, TAG_LEN};
 use crate::facts::Family;
 use crate::id::Lsn;
 use crate::tables::runs::guide;
-use crate::wire::{Fields, PutFields, crc32c};
+use crate::wire::{Fields, PutFields, crc32c, index};
 
 pub(crate) const HEADER_LEN: u64 = 512;
 pub(crate) const TRAILER_LEN: u64 = 24;
@@ -55,9 +55,9 @@ impl Section {
     }
 
     /// The page of an entry, and where in it the entry begins.
-    pub(crate) fn place(&self, index: u64) -> (u64, usize) {
-        let at = usize::try_from(index % self.per_page()).unwrap_or_default() * self.width();
-        (self.entries_page + index / self.per_page(), at)
+    pub(crate) fn place(&self, number: u64) -> (u64, usize) {
+        let at = index(number % self.per_page()) * self.width();
+        (self.entries_page + number / self.per_page(), at)
     }
 }
 
@@ -95,11 +95,11 @@ impl Footer {
         out.put_u64(self.pages);
         out.put_u64(self.lsn_min.0);
         out.put_u64(self.lsn_max.0);
-        out.put_u32(u32::try_from(self.sections.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.sections.len());
         for section in &self.sections {
             out.put_u8(section.family as u8);
             out.put_u8(0);
-            out.put_u16(u16::try_from(section.slot_len).unwrap_or(u16::MAX));
+            out.put_len16(section.slot_len);
             for number in [
                 section.entries,
                 section.entries_page,
@@ -160,7 +160,7 @@ impl Footer {
 pub(crate) fn encode_trailer(footer_offset: u64, footer: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(24);
     out.put_u64(footer_offset);
-    out.put_u32(u32::try_from(footer.len()).unwrap_or(u32::MAX));
+    out.put_len32(footer.len());
     out.put_u32(crc32c(footer));
     out.put(&TRAILER_MAGIC);
     out.put_u32(crc32c(&out));

@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use crate::facts::prefix;
-use crate::wire::Fields;
+use crate::wire::{Fields, index};
 
 pub(crate) const LINE: usize = 64;
 const PARTS: usize = 16;
@@ -41,7 +41,7 @@ fn bits(key: &[u8; 32]) -> impl Iterator<Item = (usize, u8)> {
     let hash = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     (0..PROBES).map(move |probe| {
         let bit = ((hash >> (10 * probe) & 1023) * BITS) >> 10;
-        (usize::try_from(bit >> 3).unwrap_or_default(), 1 << (bit & 7))
+        (index(bit >> 3), 1 << (bit & 7))
     })
 }
 
@@ -89,7 +89,7 @@ impl GuideBuilder {
 
     pub(crate) fn push(&mut self, key: &[u8; 32]) {
         let (line, part) = place(key, self.lines() as u64);
-        let line = usize::try_from(line).unwrap_or(usize::MAX);
+        let line = index(line);
         self.begin_lines(line.saturating_add(1));
         self.entries += 1;
         let Some(line) = self.bytes.as_chunks_mut::<LINE>().0.get_mut(line) else { return };

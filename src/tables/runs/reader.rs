@@ -20,7 +20,7 @@ use crate::tables::runs::guide::{LINE, Line, place};
 use crate::tables::runs::writer::FOOTER_NONCE;
 use crate::tables::{PageCache, RunMeta};
 use crate::vfs::{OpenMode, Vfs};
-use crate::wire::{Fields, crc32c};
+use crate::wire::{Fields, crc32c, index};
 
 /// An open run.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Run {
         let (number, part) = place(key, section.guide_lines);
         let Some(at) = (section.guide_lines > 0).then_some(number * LINE as u64) else { return Some(all) };
         let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Some(all) };
-        let at = usize::try_from(at % PAGE as u64).unwrap_or_default();
+        let at = index(at % PAGE as u64);
         let Some(line) = page.get(at..).and_then(|rest| rest.first_chunk()).map(Line) else { return Some(all) };
         if !wanted(line) {
             return None;
@@ -263,10 +263,19 @@ impl Run {
         }
         let part_len = len * (self.footer.pages - part * per_page).min(per_page);
         let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
-        let part_len = usize::try_from(part_len).unwrap_or_default();
+        let part_len = index(part_len);
         let table = self.file.block(start, part_len, *expected.ok_or_else(truncated)?)?;
-        let at = usize::try_from(len * (number % per_page)).unwrap_or_default();
+        let at = index(len * (number % per_page));
         table.get(at..at + 4).map(<[u8]>::to_vec).ok_or_else(truncated)
+    }
+
+    /// The error that the value under a key is none that a writer puts there, with its place; `None` where the run does
+    /// not say anything of the key.
+    pub(crate) fn invalid_value(&self, key: &Key) -> Option<Error> {
+        let section = self.section(key.family)?;
+        let range = self.range(section, &key.bytes, |_| true)?;
+        let (at, is_there) = self.search(section, &key.bytes, range).ok()?;
+        is_there.then(|| self.invalid(section, at))
     }
 
     fn invalid(&self, section: &Section, index: u64) -> Error {

@@ -79,10 +79,6 @@ impl RunWriter {
         })
     }
 
-    pub(crate) fn id(&self) -> FileId {
-        self.header.id
-    }
-
     /// Adds a fact, whose key is behind that of the fact before.
     pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
         if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
@@ -105,7 +101,7 @@ impl RunWriter {
             (Some(value), None) => {
                 slot.put_u8(HEAP);
                 slot.put_u48(section.heap_len);
-                slot.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                slot.put_len32(value.len());
                 section.heap_len += len64(value);
                 self.pages.write(value)?;
             }

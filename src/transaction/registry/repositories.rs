@@ -10,17 +10,13 @@
 
 use super::{is_there, repository};
 use crate::error::{Error, Result};
-use crate::facts::{Family, Idle, Key, Prefix, RepositoryFact, Value};
-use crate::files::Space;
+use crate::facts::{Family, Idle, Key, Lookup, Named, Prefix, RepositoryFact, Value};
 use crate::id::RepositoryId;
-use crate::log::{Named, Op};
 use crate::oci::RepositorySettings;
-use crate::tables::view::Lookup;
-use crate::transaction::find;
-use crate::transaction::{Apply, Facts};
+use crate::transaction::{Apply, Changes, Op, find};
 
 /// Changes a repository, and with it the list of what nothing holds.
-fn set(facts: &mut Facts<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {
+fn set(facts: &mut Changes<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {
     let key = Key::repository(facts.domain(), name);
     let idle = |repository: Option<&RepositoryFact>| repository.and_then(|fact| Idle::of_repository(&key, fact));
     facts.relist(idle(old), idle(new));
@@ -28,7 +24,7 @@ fn set(facts: &mut Facts<'_>, name: &str, old: Option<&RepositoryFact>, new: Opt
 }
 
 /// A push was completed, or somebody wants the repository: it stays.
-pub(super) fn keep(facts: &mut Facts<'_>, repository: &RepositoryFact) {
+pub(super) fn keep(facts: &mut Changes<'_>, repository: &RepositoryFact) {
     if repository.provisional.is_some() {
         let kept = RepositoryFact { provisional: None, ..repository.clone() };
         set(facts, &repository.name, Some(repository), Some(&kept));
@@ -36,7 +32,7 @@ pub(super) fn keep(facts: &mut Facts<'_>, repository: &RepositoryFact) {
 }
 
 /// Somebody is about to push: a provisional repository stays for a while, which is noted unless that was a moment ago.
-fn touch(facts: &mut Facts<'_>, repository: &RepositoryFact) {
+fn touch(facts: &mut Changes<'_>, repository: &RepositoryFact) {
     let now = facts.now().open;
     if repository.provisional.is_some_and(|touched| facts.retention().is_stale(touched, now)) {
         let touched = RepositoryFact { provisional: Some(now), ..repository.clone() };
@@ -45,7 +41,7 @@ fn touch(facts: &mut Facts<'_>, repository: &RepositoryFact) {
 }
 
 /// Takes a repository's name away. What is in it goes in later commits.
-fn remove(facts: &mut Facts<'_>, repository: &RepositoryFact) -> Vec<Op> {
+fn remove(facts: &mut Changes<'_>, repository: &RepositoryFact) -> Vec<Op> {
     set(facts, &repository.name, Some(repository), None);
     facts.set(Key::deleted(facts.domain(), repository.id), Some(Value::new(&[])));
     vec![Op::DeleteRepository { repository: repository.named() }]
@@ -61,7 +57,7 @@ pub(crate) struct Create {
 }
 
 impl Apply for Create {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         for domain in facts.domains() {
             if facts.get(&Key::repository(*domain, &self.name))?.is_some() {
                 return Err(Error::RepositoryExists { name: self.name.clone() });
@@ -80,7 +76,7 @@ impl Apply for Create {
 pub(crate) struct Keep(pub(crate) Named);
 
 impl Apply for Keep {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let found = repository(facts, &self.0)?;
         keep(facts, &found);
         Ok(Vec::new())
@@ -97,7 +93,7 @@ pub(crate) struct Set {
 }
 
 impl Apply for Set {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let old = repository(facts, &self.repository)?;
         if self.creates && old.provisional.is_none() {
             return Err(Error::RepositoryExists { name: old.name });
@@ -119,7 +115,7 @@ pub(crate) struct Delete {
 }
 
 impl Apply for Delete {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let found = find::repository_in_domain(facts, &self.name)?;
         if !self.with_contents && has_any(facts, Family::Manifest, found.id)? {
             return Err(Error::RepositoryNotEmpty { name: self.name.clone() });
@@ -127,8 +123,8 @@ impl Apply for Delete {
         Ok(remove(facts, &found))
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
@@ -141,7 +137,7 @@ pub(crate) struct ExpireRepository {
 }
 
 impl Apply for ExpireRepository {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let now = facts.now().open;
         if !is_there(facts, &self.repository)? {
             return Ok(Vec::new()); // deleted meanwhile
@@ -158,13 +154,13 @@ impl Apply for ExpireRepository {
         Ok(remove(facts, &found))
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
 /// Whether a repository has facts of a family.
-fn has_any(facts: &Facts<'_>, family: Family, id: RepositoryId) -> Result<bool> {
+fn has_any(facts: &Changes<'_>, family: Family, id: RepositoryId) -> Result<bool> {
     Ok(!facts.scan(Prefix::of(facts.domain(), family, id), 1)?.is_empty())
 }
 
@@ -173,7 +169,7 @@ fn has_any(facts: &Facts<'_>, family: Family, id: RepositoryId) -> Result<bool> 
 pub(crate) struct Exists(pub(crate) Named);
 
 impl Apply for Exists {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let found = repository(facts, &self.0)?;
         touch(facts, &found);
         Ok(Vec::new())

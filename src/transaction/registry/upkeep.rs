@@ -3,13 +3,9 @@
 use super::{is_there, set_link, unlink};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::facts::{Family, Idle, Key, LinkFact, ManifestFact, PullFact, TagFact};
-use crate::files::Space;
+use crate::facts::{Family, Idle, Key, LinkFact, Lookup, ManifestFact, Named, PullFact, TagFact};
 use crate::id::RepositoryId;
-use crate::log::{Named, Op};
-use crate::tables::view::Lookup;
-use crate::transaction::find;
-use crate::transaction::{Apply, Facts};
+use crate::transaction::{Apply, Changes, Op, find};
 
 /// Takes blobs from a repository that nobody relies on any more.
 #[derive(Debug)]
@@ -20,7 +16,7 @@ pub(crate) struct Expire {
 }
 
 impl Apply for Expire {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let (named, now) = (&self.repository, facts.now().open);
         let mut ops = Vec::new();
         if !is_there(facts, named)? {
@@ -40,8 +36,8 @@ impl Apply for Expire {
         Ok(ops)
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
@@ -53,7 +49,7 @@ pub(crate) struct Purge {
 }
 
 impl Apply for Purge {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut tags = Vec::new();
         for key in &self.keys {
             let Some(value) = facts.get(key)? else { continue };
@@ -77,8 +73,8 @@ impl Apply for Purge {
         Ok(if tags.is_empty() { Vec::new() } else { vec![Op::Purge { repository: self.repository, tags }] })
     }
 
-    fn space(&self) -> Space {
-        Space::Reserve
+    fn frees_space(&self) -> bool {
+        true
     }
 }
 
@@ -87,7 +83,7 @@ impl Apply for Purge {
 pub(crate) struct NotePulls(pub(crate) Vec<(Named, Digest, u64)>);
 
 impl Apply for NotePulls {
-    fn apply(&self, facts: &mut Facts<'_>) -> Result<Vec<Op>> {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for (named, digest, time) in &self.0 {
             let key = Key::of_digest(facts.domain(), Family::Pull, named.id, digest);

@@ -3,7 +3,7 @@
 //! A list of `code u8 | length u32 | fields`. A reader skips codes it does not know.
 
 use crate::digest::{Algorithm, Digest};
-use crate::facts::{put_digest, take_digest};
+use crate::facts::{Named, put_digest, take_digest};
 use crate::id::{FileId, RepositoryId, UploadId};
 use crate::wire::{Fields, PutFields};
 
@@ -50,24 +50,6 @@ pub(crate) enum Op {
     Pull { repository: Named, digest: Digest, time: u64 },
     /// Tags went with their repository, which was deleted before.
     Purge { repository: RepositoryId, tags: Vec<String> },
-}
-
-/// A repository in an operation: its id, and what it was called.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Named {
-    pub(crate) id: RepositoryId,
-    pub(crate) name: String,
-}
-
-impl Named {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.put_u48(self.id.0);
-        out.put_text(&self.name);
-    }
-
-    fn take(fields: &mut Fields<'_>) -> Option<Self> {
-        Some(Self { id: RepositoryId(fields.u48()?), name: fields.text()? })
-    }
 }
 
 fn put_option(out: &mut Vec<u8>, digest: Option<&Digest>) {

@@ -1,0 +1,77 @@
+//! Asking for facts: by key and by prefix, and by what they are about.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use crate::digest::Digest;
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Key, Prefix, SegmentFact, Value};
+use crate::id::{DomainId, FileId, Lsn};
+
+/// Facts as of one moment, wherever they are kept.
+pub(crate) trait Reader: Debug + Send + Sync {
+    /// The value under a key.
+    fn get(&self, key: &Key) -> Result<Option<Value>>;
+
+    /// The values under keys, in their order: for whoever has to ask another machine.
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Value>>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
+    /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
+    fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>>;
+
+    /// All domains, in order: the default one first.
+    fn domains(&self) -> &[DomainId];
+}
+
+/// What was looked up before, as of a moment.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// The moment: all commits up to this one are in it.
+    pub(crate) as_of: Lsn,
+    pub(crate) facts: HashMap<Key, Option<Value>>,
+}
+
+impl Known {
+    /// Looks keys up as of a moment.
+    pub(crate) fn look_up(as_of: Lsn, facts: &dyn Reader, keys: Vec<Key>) -> Result<Self> {
+        let values = facts.get_many(&keys)?;
+        Ok(Self { as_of, facts: keys.into_iter().zip(values).collect() })
+    }
+}
+
+/// What can be asked of facts, whether as of an LSN or with what a commit changes.
+pub(crate) trait Lookup {
+    /// The domain in which is looked for what is not asked for by its key.
+    fn domain(&self) -> DomainId;
+
+    /// The value under a key, decoded.
+    fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>>;
+
+    /// What is known under a blob's key.
+    fn blob_by_key(&self, key: &Key) -> Result<Option<BlobFact>> {
+        self.decode(key, BlobFact::decode)
+    }
+
+    /// What is known of the blob with a digest.
+    fn blob(&self, digest: &Digest) -> Result<Option<BlobFact>> {
+        let blob = self.blob_by_key(&Key::blob(self.domain(), digest))?;
+        Ok(blob.filter(|blob| blob.algorithm == digest.algorithm()))
+    }
+
+    /// What is known of a segment: of what the domain has in it.
+    fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
+        self.decode(&Key::segment(self.domain(), id), SegmentFact::decode)
+    }
+}
+
+/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another
+/// format.
+pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| Error::Corrupt {
+        file: std::path::PathBuf::from("runs"),
+        offset: 0,
+        damage: Damage::Invalid("fact"),
+    })
+}

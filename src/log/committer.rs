@@ -1,0 +1,427 @@
+//! The committer: the order of all commits, and how they become durable.
+//!
+//! A group of [queued](super::queue) requests is committed together: each is [resolved](crate::transaction) at its turn,
+//! the records are written with one call and synced with one fdatasync, then the facts become visible.
+//!
+//! A commit belongs to one key domain, and its facts are that domain's; a group may have commits of several.
+//!
+//! # Invariants kept here
+//! - Facts enter the memory table only after the fdatasync that covers their record has returned. (With
+//!   [`Durability::Relaxed`], which the caller chooses, after the write.)
+//! - A record is written only when the segment it publishes was synced: the caller did that before it queued.
+//! - After a failed sync nothing is written any more ([`Error::Poisoned`]). After a failed write that was not a sync,
+//!   nothing more is appended to that file, whose content is unknown from there on: the next group opens a new one.
+//! - A log file takes records only after the list on disk names it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::clock::{Retention, StoreClock};
+use crate::error::{Error, Result};
+use crate::facts::Known;
+use crate::files::{FileKind, Files, NewFile, Space};
+use crate::id::{DomainId, FileId, Lsn, SessionId};
+use crate::log::file::HEADER_LEN;
+use crate::log::queue::{BROKEN, Queue, Queued, Turn};
+use crate::log::{ActiveLog, LogHeader};
+use crate::names::Names;
+use crate::random::random;
+use crate::sync::lock;
+use crate::tables::{Log, LogEntry, Tables, Upkeep};
+use crate::transaction::{Outcome, Request};
+
+/// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
+/// caller waits too.
+const GROUPS_LED: usize = 4;
+
+/// How small a log file may be on a full disk, in bytes.
+const SMALL_LOG: u64 = 64 << 10;
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it survives a power cut. Commits that wait at the same time share one fdatasync.
+    #[default]
+    Synced,
+    /// When it is visible. It survives the death of the process, but a power cut takes back what came after the last
+    /// [`Store::sync`](crate::Store::sync): a suffix of the commits, each of them whole.
+    Relaxed,
+}
+
+/// How the log is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogOptions {
+    pub(crate) durability: Durability,
+    /// The size of a log file in bytes.
+    pub(crate) file_size: u64,
+    /// For how long stays what nothing holds.
+    pub(crate) retention: Retention,
+}
+
+impl LogOptions {
+    /// How long a log file with nothing in it can be for one large record, in bytes.
+    pub(super) fn capacity(&self) -> u64 {
+        self.file_size.max(64 << 20)
+    }
+}
+
+/// Where the log stands. Only the leader touches it.
+#[derive(Debug)]
+pub(super) struct Tip {
+    /// The file that records go to; none before the first commit of a session, and after a failed write.
+    pub(super) active: Option<ActiveLog>,
+    /// The last LSN given out to a record that was written.
+    pub(super) last: Lsn,
+    /// How far the file reaches that the list still has as open although nothing is appended to it any more.
+    pub(super) unsealed: Option<(u64, Lsn)>,
+}
+
+/// Brings requests into the order of all commits.
+pub(crate) struct Committer {
+    pub(super) files: Arc<Files>,
+    pub(super) tables: Arc<Tables>,
+    pub(super) names: Arc<Names>,
+    pub(super) upkeep: Arc<Upkeep>,
+    pub(super) clock: StoreClock,
+    pub(super) options: LogOptions,
+    /// This opening of the store.
+    session: SessionId,
+    queue: Queue,
+    pub(super) tip: Mutex<Tip>,
+    /// Whether the log may hold records of a group that failed, since it could not be sealed before them.
+    pub(super) unsettled: AtomicBool,
+}
+
+crate::sync::print_by_name!(Committer);
+
+impl Committer {
+    /// Goes on behind a log whose last commit is `last`; `unsealed` says how far its last file reaches, where the list
+    /// has that as open.
+    pub(crate) fn new(
+        (files, tables, names, upkeep): (Arc<Files>, Arc<Tables>, Arc<Names>, Arc<Upkeep>),
+        clock: StoreClock,
+        options: LogOptions,
+        session: SessionId,
+        (last, unsealed): (Lsn, Option<(u64, Lsn)>),
+    ) -> Self {
+        let tip = Mutex::new(Tip { active: None, last, unsealed });
+        let (queue, unsettled) = (Queue::default(), AtomicBool::new(false));
+        Self { files, tables, names, upkeep, clock, options, session, queue, tip, unsettled }
+    }
+
+    /// Brings a request of a domain into the order of all commits, and returns when it is durable. Where it takes space
+    /// it waits for maintenance that is behind, and it wakes maintenance that it makes due.
+    pub(crate) fn commit(&self, domain: DomainId, request: Request) -> Result<Outcome> {
+        if !request.frees_space() {
+            self.admit()?;
+        }
+        let outcome = self.commit_unthrottled(domain, request);
+        self.maintain_if_due();
+        let outcome = outcome?;
+        self.remove_dropped(&outcome);
+        Ok(outcome)
+    }
+
+    /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any. The caller
+    /// removes the files that it gives up.
+    pub(crate) fn commit_unthrottled(&self, domain: DomainId, request: Request) -> Result<Outcome> {
+        self.files.check_writable()?;
+        let known = self.look_up(domain, &request)?;
+        let mut lead = match self.queue.enter(Queued { domain, request, known }) {
+            Turn::Done(result) => return result,
+            Turn::Lead(lead) => lead,
+        };
+        // Should what follows panic, nobody knows what the log has of it.
+        let mut unfinished = StopWrites { files: &self.files, is_finished: false };
+        for groups_left in (0..GROUPS_LED).rev() {
+            let group = lead.take_group();
+            let results = self.commit_group(&group);
+            lead.answer(results);
+            if !lead.goes_on(groups_left == 0) {
+                break;
+            }
+        }
+        unfinished.is_finished = true;
+        lead.result()
+    }
+
+    /// Looks up what a request will read, where that is much: at its turn others wait.
+    fn look_up(&self, domain: DomainId, request: &Request) -> Result<Option<Known>> {
+        // In this order: the snapshot has all commits up to that one.
+        let as_of = self.tables.visible();
+        let snapshot = self.tables.snapshot_of(domain);
+        let keys = request.reads(&snapshot, domain)?;
+        Ok(if keys.is_empty() { None } else { Some(Known::look_up(as_of, &snapshot, keys)?) })
+    }
+
+    /// Has maintenance done if commits have made it due.
+    pub(crate) fn maintain_if_due(&self) {
+        self.upkeep.committed(|| self.tables.is_fold_due() || self.names.due());
+    }
+
+    /// Removes the files that a commit gave up.
+    pub(crate) fn remove_dropped(&self, outcome: &Outcome) {
+        // It is durable, and folding that fact removes the file again. What is not durable yet is left to that.
+        if self.options.durability == Durability::Synced && !outcome.dropped.is_empty() {
+            outcome.dropped.iter().for_each(|file| drop(self.files.remove(*file)));
+            let _ = self.files.restore_reserve(); // this may have been what it was used for
+        }
+    }
+
+    /// What everything that takes space begins with.
+    pub(crate) fn admit(&self) -> Result<()> {
+        self.files.check_writable()?;
+        self.files.restore_reserve()?;
+        self.tables.wait_for_room()
+    }
+
+    /// A commit names a new file, and is made durable if that was left open.
+    pub(crate) fn publish(&self, file: NewFile) -> Result<()> {
+        if self.options.durability == Durability::Relaxed
+            && let Err(error) = self.sync()
+        {
+            file.keep();
+            return Err(error);
+        }
+        file.publish();
+        Ok(())
+    }
+
+    /// Begins a new log file, which has room for at least `len` bytes of records, and seals the one before. Where that
+    /// fails nothing has changed.
+    pub(super) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {
+        self.files.check_writable()?;
+        let (file, log) = self.create_log(tip.last.next(), len, space)?;
+        // Where commits do not sync, this is what keeps the unsynced tail within one file.
+        self.sync_tip(tip)?;
+        let end = tip.active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed);
+        self.list_log(file, &log, end, space)?;
+        tip.unsealed = None;
+        tip.active = Some(log);
+        self.unsettled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes a log file part of the store, and with that seals the one before, which reaches so far. Where that fails
+    /// the new file is gone and nothing has changed.
+    pub(super) fn list_log(&self, file: NewFile, log: &ActiveLog, end: Option<(u64, Lsn)>, space: Space) -> Result<()> {
+        let (id, first_lsn) = (log.header.file, log.header.first_lsn);
+        let mut sealed = None;
+        // Where this fails the file goes, except after a failed sync: then the list on disk may name it.
+        self.tables.update_list(space, |list| {
+            sealed = list.seal_last(end);
+            list.logs.push(LogEntry { id, first_lsn, sealed: None });
+        })?;
+        file.publish();
+        self.files.insert_active(id, Arc::clone(&log.file), log.header.capacity, &log.header.encode());
+        sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
+        Ok(())
+    }
+
+    /// Begins a new log file, unless nothing was written to the one that there is.
+    pub(crate) fn begin_log(&self) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let is_used = tip.active.as_ref().is_some_and(|log| log.position > HEADER_LEN);
+        if is_used { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
+    }
+
+    /// Begins a new log file in any case, and returns it, with what `look` sees while nobody commits.
+    pub(crate) fn begin_new_log<T>(&self, look: impl FnOnce() -> T) -> Result<(FileId, T)> {
+        self.admit()?;
+        let mut tip = lock(&self.tip);
+        self.rotate(&mut tip, 0, Space::Free)?;
+        let log = tip.active.as_ref().map(|log| log.header.file).ok_or(BROKEN)?;
+        Ok((log, look()))
+    }
+
+    /// Does something while nobody commits, and lets the next commit begin a new log file.
+    pub(crate) fn between_logs(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.files.check_writable()?;
+        let mut tip = lock(&self.tip);
+        self.sync_tip(&tip)?;
+        work()?;
+        tip.unsealed = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed);
+        Ok(())
+    }
+
+    /// Makes sure that what an earlier group left of itself, when writing it failed, can't come back after a restart.
+    pub(crate) fn settle_failed(&self) -> Result<()> {
+        self.files.check_writable()?;
+        if !self.unsettled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut tip = lock(&self.tip);
+        if self.unsettled.load(Ordering::Acquire) { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
+    }
+
+    /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing
+    /// of it is damage.
+    pub(crate) fn seal(&self) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let end = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
+        let (mut sealed, mut folded) = (None, Vec::new());
+        self.tables.update_list(Space::Reserve, |list| {
+            sealed = list.seal_last(end);
+            folded = list.drop_folded_logs(self.tables.history());
+        })?;
+        sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
+        // What has no frames goes. An empty one that had some is given up by the next opening.
+        let snapshot = self.tables.snapshot();
+        folded.retain(|id| snapshot.segments(*id).is_ok_and(|segments| segments.is_empty()));
+        self.files.remove_durably(&folded).map_err(|error| self.files.fail_stop(error))
+    }
+
+    /// Seals, at opening, the file that the session before was writing, so that nobody takes it for one that is written
+    /// still: it is cut to what it has, and then read as any sealed file.
+    pub(crate) fn seal_last_session(&self) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let Some(end) = tip.unsealed else { return Ok(()) };
+        let mut sealed = None;
+        self.tables.update_list(Space::Reserve, |list| sealed = list.seal_last(Some(end)))?;
+        tip.unsealed = None;
+        sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
+        Ok(())
+    }
+
+    /// Creates a log file, durably, that nothing names yet: of the size that the options say, or, on a disk that is too
+    /// full for that, as small as will do.
+    pub(super) fn create_log(&self, first_lsn: Lsn, len: u64, space: Space) -> Result<(NewFile, ActiveLog)> {
+        let needed = len + HEADER_LEN;
+        let usual = self.options.file_size.max(needed).next_multiple_of(4096);
+        let small = needed.max(SMALL_LOG).next_multiple_of(4096).min(usual);
+        match self.create_log_of(first_lsn, usual) {
+            Err(Error::Full { .. }) => self.files.within(space, || self.create_log_of(first_lsn, small)),
+            other => other,
+        }
+    }
+
+    fn create_log_of(&self, first_lsn: Lsn, capacity: u64) -> Result<(NewFile, ActiveLog)> {
+        let new = self.files.begin(FileKind::Log);
+        let (file, store, session, keys) = (new.id(), self.files.store(), self.session, self.files.keys());
+        let key = keys.in_use(DomainId::DEFAULT)?;
+        let header = LogHeader { file, store, session, first_lsn, capacity, key, salt: random()? };
+        let log = new.create(|path| ActiveLog::create(self.files.vfs(), path.to_path_buf(), header, &keys))?;
+        Ok((new, log))
+    }
+
+    /// Makes all commits so far durable: for [`Durability::Relaxed`].
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.files.check_writable()?;
+        self.sync_tip(&lock(&self.tip))
+    }
+
+    pub(super) fn sync_tip(&self, tip: &Tip) -> Result<()> {
+        if let Some(log) = &tip.active
+            && self.tables.durable() < tip.last
+        {
+            log.sync().map_err(|error| self.files.poison(error))?;
+            self.tables.set_durable(tip.last);
+        }
+        Ok(())
+    }
+
+    /// Folds all facts into runs, and merges those that are due.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.files.check_writable()?;
+        self.tables.freeze(self);
+        self.fold()
+    }
+
+    /// Folds and merges what is due, and lets go of log files that nothing needs any more.
+    pub(crate) fn fold(&self) -> Result<()> {
+        self.tables.fold_and_merge(self)?;
+        self.drop_dead_logs()
+    }
+
+    /// Does what has become due by what maintenance itself commits: nobody else does meanwhile, and others wait for it.
+    pub(crate) fn keep_up(&self) -> Result<()> {
+        if self.names.due() {
+            self.names.maintain();
+        }
+        if self.tables.is_fold_due() { self.fold() } else { Ok(()) }
+    }
+
+    /// Folds what the next opening would spend its time on.
+    pub(crate) fn fold_for_close(&self) -> Result<()> {
+        self.tables.fold_for_close(self)?;
+        self.drop_dead_logs()
+    }
+
+    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up
+    /// to so many bytes; and removes those in which nothing lives.
+    pub(crate) fn unlist_folded_logs(&self, history: u64, space: Space) -> Result<()> {
+        self.tables.unlist_folded_logs(history, space)?;
+        self.drop_dead_logs()
+    }
+
+    /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next
+    /// time; a file of which can't be read what lives in it is left alone until the next opening.
+    pub(crate) fn drop_dead_logs(&self) -> Result<()> {
+        let logs = self.tables.dead_logs();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        // A group that is under way may still take these to be needed, and leave one that it empties to be dropped
+        // here.
+        drop(lock(&self.tip));
+        let (mut removed, mut settled) = (Vec::new(), Vec::new());
+        for id in &logs {
+            let segments = match self.tables.snapshot().segments(*id) {
+                Err(Error::Corrupt { .. }) => continue,
+                other => other?,
+            };
+            if segments.is_empty() {
+                removed.push(*id);
+            }
+            // Also where another domain has something alive in it: the file goes with that, and not before the last
+            // fact.
+            for (domain, _) in segments.iter().filter(|(_, segment)| segment.live_frames == 0) {
+                removed.extend(self.commit_unthrottled(*domain, Request::DropFile(*id))?.dropped);
+            }
+            settled.push(*id);
+        }
+        self.sync()?; // a run may have the facts that gave these up
+        self.files.remove_durably(&removed).map_err(|error| self.files.fail_stop(error))?;
+        settled.iter().for_each(|id| self.files.published(*id));
+        self.tables.forget_dead_logs(&logs);
+        Ok(())
+    }
+
+    /// The file that records go to now.
+    #[cfg(test)]
+    pub(crate) fn active_log(&self) -> Option<FileId> {
+        lock(&self.tip).active.as_ref().map(|log| log.header.file)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rotate_now(&self) {
+        self.rotate(&mut lock(&self.tip), 0, Space::Free).unwrap();
+    }
+}
+
+impl Log for Committer {
+    fn between_groups(&self, work: &mut dyn FnMut()) {
+        let _tip: MutexGuard<'_, Tip> = lock(&self.tip);
+        work();
+    }
+
+    fn settle(&self, until: Lsn) -> Result<()> {
+        self.sync()?;
+        self.names.reach(until);
+        Ok(())
+    }
+}
+
+/// Stops all writes where a leader does not come to its end.
+struct StopWrites<'a> {
+    files: &'a Files,
+    is_finished: bool,
+}
+
+impl Drop for StopWrites<'_> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.files.poison(BROKEN);
+        }
+    }
+}

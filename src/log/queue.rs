@@ -1,0 +1,229 @@
+//! Who commits, in what order, and who leads.
+//!
+//! Callers queue their requests. Whoever finds no leader becomes one, and takes what is queued as a group; the others
+//! wait to be told what became of theirs, or that they lead now. Who is alone leads himself and is handed to no other
+//! thread.
+//!
+//! # Invariant kept here
+//! While a request is queued somebody leads, also if a leader panics: a [`Lead`] that is dropped passes itself on, and
+//! answers those whose requests it had taken.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::facts::Known;
+use crate::id::DomainId;
+use crate::sync::lock;
+use crate::transaction::{Outcome, Request};
+
+/// The most content that one group takes in, in bytes: bounds the time that those in it wait for each other.
+const GROUP_BYTES: u64 = 8 << 20;
+
+/// What becomes of a group's requests where its leader does not come to the end.
+pub(super) const BROKEN: Error = Error::Internal { invariant: "a group of commits is carried to its end" };
+
+/// What is to be committed.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// The domain that it belongs to.
+    pub(super) domain: DomainId,
+    pub(super) request: Request,
+    /// What its caller has looked up of what it will read.
+    pub(super) known: Option<Known>,
+}
+
+/// A request that waits for its turn, and then its result.
+#[derive(Debug)]
+struct Waiter {
+    request: Mutex<Option<Queued>>,
+    state: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Queued,
+    /// The former leader has left the lead to this one.
+    Lead,
+    Done(Result<Outcome>),
+}
+
+impl Waiter {
+    fn set(&self, progress: Progress) {
+        *lock(&self.state) = progress;
+        self.changed.notify_one();
+    }
+}
+
+/// Requests that wait.
+#[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Arc<Waiter>>,
+    led: bool,
+}
+
+/// What a request comes to next.
+pub(super) enum Turn<'q> {
+    /// Somebody else has committed it.
+    Done(Result<Outcome>),
+    /// Its caller leads.
+    Lead(Lead<'q>),
+}
+
+impl Queue {
+    /// Queues a request, and waits until it is done or its caller leads.
+    pub(super) fn enter(&self, queued: Queued) -> Turn<'_> {
+        let own = Arc::new(Waiter {
+            request: Mutex::new(Some(queued)),
+            state: Mutex::new(Progress::Queued),
+            changed: Condvar::new(),
+        });
+        let is_led = {
+            let mut queue = lock(&self.0);
+            queue.waiting.push_back(Arc::clone(&own));
+            std::mem::replace(&mut queue.led, true)
+        };
+        if is_led {
+            let mut state = lock(&own.state);
+            while matches!(*state, Progress::Queued) {
+                state = own.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Progress::Done(result) = &*state {
+                return Turn::Done(result.clone());
+            }
+        }
+        Turn::Lead(Lead { queue: self, own, own_result: None, group: Vec::new(), leads: true })
+    }
+}
+
+/// The lead.
+pub(super) struct Lead<'q> {
+    queue: &'q Queue,
+    own: Arc<Waiter>,
+    own_result: Option<Result<Outcome>>,
+    /// Those whose requests were taken, and that were not answered yet.
+    group: Vec<Arc<Waiter>>,
+    leads: bool,
+}
+
+impl Lead<'_> {
+    /// Takes what is queued, from the front, up to the most that a group holds.
+    pub(super) fn take_group(&mut self) -> Vec<Queued> {
+        let mut queue = lock(&self.queue.0);
+        let (mut bytes, mut requests) = (0, Vec::new());
+        while let Some(waiter) = queue.waiting.front() {
+            let mut request = lock(&waiter.request);
+            let frame = request.as_ref().and_then(|queued| queued.request.frame());
+            let frame = frame.map_or(0, |frame| frame.bytes.len() as u64);
+            if !requests.is_empty() && bytes + frame > GROUP_BYTES {
+                break;
+            }
+            bytes += frame;
+            requests.extend(request.take());
+            drop(request);
+            self.group.extend(queue.waiting.pop_front());
+        }
+        requests
+    }
+
+    /// Tells those of the group what became of their requests.
+    pub(super) fn answer(&mut self, results: Vec<Result<Outcome>>) {
+        let mut results = results.into_iter();
+        for waiter in self.group.drain(..) {
+            let result = results.next().unwrap_or(Err(BROKEN));
+            if Arc::ptr_eq(&waiter, &self.own) {
+                self.own_result = Some(result);
+            } else {
+                waiter.set(Progress::Done(result));
+            }
+        }
+    }
+
+    /// Whether there is another group to lead; where this leader `stops`, the next one leads it.
+    pub(super) fn goes_on(&mut self, stops: bool) -> bool {
+        let mut queue = lock(&self.queue.0);
+        match queue.waiting.front() {
+            Some(_) if !stops => return true,
+            Some(next) => next.set(Progress::Lead),
+            None => queue.led = false,
+        }
+        self.leads = false;
+        false
+    }
+
+    /// What became of the leader's own request.
+    pub(super) fn result(mut self) -> Result<Outcome> {
+        self.own_result.take().unwrap_or(Err(BROKEN))
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if self.leads {
+            self.answer(Vec::new());
+            self.goes_on(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::{Algorithm, Digest};
+
+    fn enter(queue: &Queue) -> Turn<'_> {
+        let request = Request::Remove(Digest::of(Algorithm::Blake3, b"x"));
+        queue.enter(Queued { domain: DomainId::DEFAULT, request, known: None })
+    }
+
+    #[test]
+    fn a_leader_that_panics_answers_its_group_and_leaves_the_lead_to_the_next() {
+        let queue = Queue::default();
+        let Turn::Lead(mut lead) = enter(&queue) else { panic!("the first one leads") };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| match enter(&queue) {
+                        Turn::Done(result) => result.map(drop),
+                        Turn::Lead(mut lead) => {
+                            let count = lead.take_group().len();
+                            lead.answer((0..count).map(|_| Ok(Outcome::default())).collect());
+                            while lead.goes_on(false) {}
+                            lead.result().map(drop)
+                        }
+                    })
+                })
+                .collect();
+            while lock(&queue.0).waiting.len() < 3 {
+                std::thread::yield_now();
+            }
+            // It takes its own and one more.
+            let second = lock(&queue.0).waiting.pop_back();
+            assert_eq!(lead.take_group().len(), 2);
+            lock(&queue.0).waiting.extend(second);
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let _lead = lead;
+                std::panic::resume_unwind(Box::new("in the middle of a group"));
+            }));
+            assert!(panicked.is_err());
+            let results: Vec<_> = others.into_iter().map(|other| other.join().unwrap()).collect();
+            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+            assert!(results.iter().any(|result| matches!(result, Err(Error::Internal { .. }))));
+        });
+        assert!(matches!(enter(&queue), Turn::Lead(_)), "nobody leads any more");
+    }
+
+    #[test]
+    fn a_group_that_was_not_answered_is_told_so() {
+        let queue = Queue::default();
+        let Turn::Lead(mut lead) = enter(&queue) else { panic!("the first one leads") };
+        assert_eq!(lead.take_group().len(), 1);
+        lead.answer(Vec::new());
+        assert!(!lead.goes_on(false));
+        assert!(matches!(lead.result(), Err(Error::Internal { .. })));
+    }
+}

@@ -1,0 +1,212 @@
+//! Reading the log back after a restart or a crash.
+//!
+//! What is known durable goes into a memory table. The records behind that, the *tail*, were read from what may be only
+//! the page cache, so they are written to a new log file and synced, in which their frames have new places. The new
+//! list, which names that file, makes it so; before it, nothing has changed, and the next recovery does the same again.
+
+use std::collections::HashMap;
+
+use crate::clock::Times;
+use crate::envelope::Keyring;
+use crate::error::{Damage, Error, Result};
+use crate::facts::{BlobFact, Fact, Family, Key, Lookup as _, SegmentFact, SegmentKind, decoded};
+use crate::files::{Files, Space};
+use crate::id::{FileId, Lsn, SessionId};
+use crate::log::committer::Committer;
+use crate::log::file::HEADER_LEN;
+use crate::log::group::{InLog, name_changes};
+use crate::log::record::{self, record_len, tag_len};
+use crate::log::replay::{Extent, Record, Replay};
+use crate::log::{Body, Position, open_log};
+use crate::names::NameChange;
+use crate::segment::{DESCRIPTOR_LEN, Frame};
+use crate::sync::lock;
+use crate::tables::RunList;
+use crate::transaction::{Changes, Context, Op, Over};
+
+/// What the log holds.
+pub(crate) struct Replayed {
+    /// Records behind the folded LSN that are known durable.
+    pub(crate) records: Vec<Record>,
+    /// Whole records behind those, with their frames.
+    pub(crate) tail: Vec<Tail>,
+    pub(crate) durable: Lsn,
+    /// How far the last file reaches with what is durable, if the list has it as open.
+    pub(crate) unsealed: Option<(u64, Lsn)>,
+    /// The last session that wrote to the log.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) open_time: u64,
+    /// What all of these records did to names.
+    pub(crate) names: Vec<(Lsn, NameChange)>,
+}
+
+/// A record that may be in the page cache only.
+pub(crate) struct Tail {
+    pub(crate) record: Record,
+    file: FileId,
+    frame: Option<Frame>,
+}
+
+impl Tail {
+    /// How long the record is at most in a new file.
+    fn len(&self, keys: &Keyring) -> Result<u64> {
+        let key = keys.in_use(self.record.domain())?;
+        let frame_len = self.frame.as_ref().map_or(0, |frame| frame.len(key));
+        Ok(record_len(frame_len, self.record.header.body_len() + tag_len(key)))
+    }
+}
+
+/// Reads the log files that the list names.
+pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
+    let mut replayed = Replayed {
+        records: Vec::new(),
+        tail: Vec::new(),
+        durable: list.durable.max(list.folded),
+        unsealed: None,
+        session: None,
+        open_time: 0,
+        names: Vec::new(),
+    };
+    let keyring = files.keys();
+    let mut next = list.folded.next();
+    // What the runs have is not needed any more: those files are kept for who reads events.
+    for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
+        let (path, file, header) = open_log(files, entry.id)?;
+        if header.first_lsn != entry.first_lsn || header.first_lsn > next {
+            return Err(Error::corrupt(&path, 0, Damage::Invalid("first LSN")));
+        }
+        let extent = match entry.sealed {
+            Some((len, last)) => Extent::Sealed { len, last },
+            None => Extent::Open { durable: list.durable },
+        };
+        let mut reader = Replay::new(&path, &*file, header, &keyring, extent, list.folded)?;
+        let mut records = Vec::new();
+        while let Some(record) = reader.next()? {
+            next = record.header.lsn.next().max(next);
+            replayed.durable = replayed.durable.max(record.header.durable);
+            replayed.open_time = replayed.open_time.max(record.header.open);
+            let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
+            let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
+            let changes = name_changes(record.header.domain, &ops).into_iter();
+            replayed.names.extend(changes.map(|change| (record.header.lsn, change)));
+            records.push(record);
+        }
+        replayed.session = Some(header.session);
+        if let Some((_, last)) = entry.sealed {
+            replayed.durable = replayed.durable.max(last);
+        }
+        let tail = records.split_off(records.partition_point(|record| record.header.lsn <= replayed.durable));
+        if entry.sealed.is_none() {
+            let len = records.last().map_or(HEADER_LEN, Record::end);
+            replayed.unsealed = Some((len, replayed.durable));
+        }
+        for record in tail {
+            let Some(frame) = reader.frame(&record)? else {
+                reader.end_before(&record)?;
+                break;
+            };
+            replayed.tail.push(Tail { record, file: entry.id, frame });
+        }
+        replayed.records.extend(records.into_iter().filter(|record| record.header.lsn > list.folded));
+    }
+    Ok(replayed)
+}
+
+impl Committer {
+    /// Writes the tail to a new log file, durably, and takes its facts in.
+    pub(crate) fn rewrite_tail(&self, tail: Vec<Tail>) -> Result<()> {
+        if tail.is_empty() {
+            return Ok(());
+        }
+        let mut tip = lock(&self.tip);
+        let keys = self.files.keys();
+        let lens = tail.iter().map(|tail| Ok(tail.len(&keys)? + REBASE_ROOM));
+        let len = lens.sum::<Result<u64>>()?;
+        let (file, mut log) = self.create_log(tip.last.next(), len, Space::Reserve)?;
+        let snapshot = self.tables.snapshot();
+        let mut changed: HashMap<Key, _> = HashMap::new();
+        let mut moved = HashMap::new();
+        let mut facts = Vec::new();
+        for Tail { record, file: old_log, frame } in tail {
+            let header = record.header;
+            let placing = InLog {
+                lsn: header.lsn,
+                file: log.header.file,
+                offset: log.position + record::HEADER_LEN as u64,
+                key: keys.in_use(record.domain())?,
+                oldest: self.tables.oldest_log(old_log),
+            };
+            let (frame_offset, times) = (placing.offset, Times { wall: header.wall, open: header.open });
+            let context = Context {
+                domain: record.domain(),
+                facts: &Over { newer: &changed, older: &snapshot },
+                placing: &placing,
+                now: times,
+                retention: self.options.retention,
+            };
+            if frame.is_some() {
+                moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);
+            }
+            let rebased = rebase(&record, old_log, &moved, &context)?;
+            changed.extend(rebased.iter().cloned());
+            let body = Body { domain: record.domain(), ops: record.ops, facts: rebased };
+            let at = Position { lsn: header.lsn, durable: self.tables.durable(), times, offset: log.position };
+            let content_at = frame_offset + DESCRIPTOR_LEN;
+            let encoded = log.encode(&keys, &body, at, frame.as_ref(), content_at)?;
+            log.append(&mut encoded.pieces().map(std::io::IoSlice::new).to_vec(), encoded.len())?;
+            facts.extend(body.facts.into_iter().map(|fact| (header.lsn, fact)));
+            tip.last = header.lsn;
+        }
+        log.sync()?;
+        self.tables.set_durable(tip.last);
+        self.list_log(file, &log, tip.unsealed.take(), Space::Reserve)?;
+        self.tables.insert(facts.iter().map(|(lsn, fact)| (*lsn, fact)));
+        self.tables.set_visible(tip.last);
+        tip.active = Some(log);
+        Ok(())
+    }
+
+    /// Gives back the space behind the records of log files, where a crash came before that was done.
+    pub(crate) fn cut_logs(&self) {
+        for log in self.tables.logs().iter() {
+            log.sealed.iter().for_each(|(len, _)| self.files.cut_log(log.id, *len));
+        }
+    }
+}
+
+/// How many bytes a record may grow when its facts are rebased: the facts of two segments.
+const REBASE_ROOM: u64 = 512;
+
+/// The facts of a record of the tail, where frames of `old_log` have moved: `moved` has the old and the new offsets of
+/// the frames' contents.
+///
+/// What the facts say of segments was true of the old places: it is taken from the changes of the blobs' places anew,
+/// except that an upload was begun in a segment, or that one was given up.
+fn rebase(record: &Record, old_log: FileId, moved: &HashMap<u64, u64>, context: &Context<'_>) -> Result<Vec<Fact>> {
+    let (blobs, others): (Vec<Fact>, Vec<Fact>) =
+        record.facts.iter().cloned().partition(|(key, _)| key.family == Family::Blob);
+    let stands = |(key, value): &Fact| match value {
+        Some(value) if key.family == Family::Segment => {
+            SegmentFact::decode(value.as_bytes()).is_some_and(|segment| segment.kind == SegmentKind::Upload)
+        }
+        _ => true,
+    };
+    let mut facts = Changes::new(context, others.into_iter().filter(stands).collect());
+    let (log, _, key_number) = context.placing.frame();
+    for (key, value) in blobs {
+        let old = facts.blob_by_key(&key)?;
+        let mut new = value.map(|value| decoded(BlobFact::decode(value.as_bytes()))).transpose()?;
+        if let Some(BlobFact { place, .. }) = &mut new
+            && place.file == old_log
+            && let Some(offset) = moved.get(&place.offset)
+        {
+            place.file = log;
+            place.offset = *offset;
+            if key_number != 0 {
+                (place.key, place.crc) = (key_number, 0);
+            }
+        }
+        facts.change(key, old.as_ref(), new.as_ref())?;
+    }
+    Ok(facts.into_facts())
+}

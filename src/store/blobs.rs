@@ -1,0 +1,114 @@
+//! Blobs: storing, reading, claiming and removing them, outside of repositories.
+
+use std::io::Read;
+
+#[cfg(feature = "tokio")]
+use crate::blobs::BlobStore;
+use crate::blobs::{Blob, Blobs, Expect, Stat};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::id::DomainId;
+use crate::store::Store;
+use crate::transaction::Request;
+
+impl Store {
+    /// Where blobs are stored: for adapters.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn blob_store(&self) -> &BlobStore {
+        &self.inner.blobs
+    }
+
+    /// Stores content and returns its digest. Content that the store has already is not stored again.
+    ///
+    /// A blob that nothing refers to stays for at least [`Options::retention`](crate::Options::retention) after it was
+    /// stored or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect)
+    /// takes it. [Pin](Self::pin) it to say that it is needed.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let digest = store.put("content", Algorithm::Blake3)?;
+    /// store.put("content", digest)?;
+    /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
+    /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.blobs.put(content.as_ref(), expect.into(), &self.inner.blobs.outside())
+    }
+
+    /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
+    /// content longer than [`Options::inline_max`](crate::Options::inline_max) streams into a file.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
+        self.inner.blobs.put_reader(&mut reader, expect.into(), &self.inner.blobs.outside())
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is
+    /// gone or what is known of the blob is damaged.
+    pub fn get(&self, digest: &Digest) -> Result<Blob> {
+        self.inner.blobs.get(DomainId::DEFAULT, digest)
+    }
+
+    /// Whether the store has a blob. This promises nothing about the next moment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the facts that would tell are damaged.
+    pub fn exists(&self, digest: &Digest) -> Result<bool> {
+        self.inner.tables.snapshot().has_blob(digest)
+    }
+
+    /// Whether the store has each of several blobs, all as of one moment.
+    ///
+    /// # Errors
+    /// As [`exists`](Self::exists).
+    pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
+        let snapshot = self.inner.tables.snapshot();
+        digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
+    }
+
+    /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
+    /// [`Options::retention`](crate::Options::retention), also if nothing holds it. Content that is known to be damaged
+    /// can't be relied on.
+    ///
+    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it,
+    /// is damaged.
+    pub fn claim(&self, digest: &Digest) -> Result<Stat> {
+        self.inner.blobs.claim(digest)
+    }
+
+    /// What the store knows of a blob.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
+    pub fn stat(&self, digest: &Digest) -> Result<Stat> {
+        self.inner.blobs.stat(digest)
+    }
+
+    /// Removes a blob that nothing refers to. Handles on it stay readable.
+    ///
+    /// A file of its own is removed at once; the place in a shared file is given back when that is compacted.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
+    pub fn remove(&self, digest: &Digest) -> Result<()> {
+        self.inner.log.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
+    }
+
+    /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
+    pub fn blobs(&self) -> Blobs<'_> {
+        self.inner.blobs.list()
+    }
+}

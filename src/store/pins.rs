@@ -1,0 +1,57 @@
+//! Pins: names that keep blobs, for programs without manifests.
+
+use crate::blobs::{Pin, PinOptions};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::id::DomainId;
+use crate::store::Store;
+use crate::transaction::Request;
+
+impl Store {
+    /// Names a blob and thereby keeps it, and what the options say it refers to. A pin of that name is replaced, in the
+    /// same step.
+    ///
+    /// # Errors
+    /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the
+    /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
+    pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
+        self.inner.blobs.pin(name, digest, options)
+    }
+
+    /// Removes a pin. What nothing else holds stays for [`Options::retention`](crate::Options::retention) after that,
+    /// unless it is [removed](Self::remove); then [`collect`](Self::collect) takes it.
+    ///
+    /// # Errors
+    /// [`Error::PinNotFound`] where there is none of that name.
+    pub fn unpin(&self, name: &str) -> Result<()> {
+        self.inner.log.commit(DomainId::DEFAULT, Request::Unpin(name.to_owned())).map(drop)
+    }
+
+    /// The pin of a name.
+    ///
+    /// # Errors
+    /// [`Error::PinNotFound`] where there is none of that name.
+    pub fn get_pin(&self, name: &str) -> Result<Pin> {
+        self.inner.blobs.get_pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
+    }
+
+    /// The names of pins in order, those behind `after`, at most `limit` of them.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options, PinOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let digest = store.put("content", Algorithm::Sha256)?;
+    /// for name in ["b", "a", "c"] {
+    ///     store.pin(name, &digest, PinOptions::new())?;
+    /// }
+    /// assert_eq!(store.pins(Some("a"), 10)?, ["b", "c"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        self.inner.blobs.pins(after, limit)
+    }
+}

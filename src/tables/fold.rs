@@ -1,0 +1,216 @@
+//! Folding: a memory table becomes runs.
+//!
+//! A run has facts of one key domain: a table becomes one for each domain that it has facts of. One step at a time,
+//! beside commits and reads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::facts::{Fact, Family, Value};
+use crate::files::{FileKind, NewFile, Space};
+use crate::id::{DomainId, FileId, Lsn};
+use crate::sync::{lock, write};
+use crate::tables::memtable::Memtable;
+use crate::tables::{
+    FOLD_AT_CLOSE, FamilyCounts, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
+};
+
+/// What folding asks of the log, which lies above the tables.
+pub(crate) trait Log {
+    /// Does something between groups of commits.
+    fn between_groups(&self, work: &mut dyn FnMut());
+
+    /// Makes all commits up to an LSN durable, and lets views that are derived from the log reach as far: it may not be
+    /// able to replay those any more.
+    fn settle(&self, until: Lsn) -> Result<()>;
+}
+
+impl Tables {
+    /// Whether a table should be folded.
+    pub(crate) fn is_fold_due(&self) -> bool {
+        self.is_freeze_due() || !self.view().frozen.is_empty()
+    }
+
+    /// Whether the active table is large, or opening would have to read many log files.
+    fn is_freeze_due(&self) -> bool {
+        self.view().active.bytes() > self.options.memtable_size
+            || self.unfolded_logs.load(Ordering::Relaxed) > MAX_UNFOLDED_LOGS
+    }
+
+    /// Folds what is due, and merges what is.
+    pub(crate) fn fold_and_merge(&self, log: &dyn Log) -> Result<()> {
+        let _one = lock(&self.folding);
+        self.fold_if_due(log)?;
+        while self.merge_once(log)? {}
+        Ok(())
+    }
+
+    /// Folds what is frozen, and the table before that if it is due.
+    pub(super) fn fold_if_due(&self, log: &dyn Log) -> Result<()> {
+        if self.is_freeze_due() {
+            self.freeze(log);
+        }
+        while self.fold_oldest(log)? {}
+        Ok(())
+    }
+
+    /// Folds what the next opening would spend its time on.
+    pub(crate) fn fold_for_close(&self, log: &dyn Log) -> Result<()> {
+        let _one = lock(&self.folding);
+        let view = self.view();
+        let logs = self.unfolded_logs.load(Ordering::Relaxed);
+        if view.active.bytes() <= FOLD_AT_CLOSE && view.frozen.is_empty() && logs <= 1 {
+            return Ok(());
+        }
+        self.freeze(log);
+        while self.fold_oldest(log)? {}
+        Ok(())
+    }
+
+    /// Puts a new, empty table in front and leaves the one that took in facts so far to become a run.
+    pub(crate) fn freeze(&self, log: &dyn Log) {
+        log.between_groups(&mut || {
+            let mut view = write(&self.view);
+            if view.active.len() > 0 {
+                let mut new = View::clone(&view);
+                new.frozen.insert(0, std::mem::replace(&mut new.active, Arc::new(Memtable::new())));
+                *view = Arc::new(new);
+            }
+        });
+    }
+
+    /// Writes the oldest frozen table as runs; `false` where there is none.
+    fn fold_oldest(&self, log: &dyn Log) -> Result<bool> {
+        let view = self.view();
+        let Some(table) = view.frozen.last().cloned() else { return Ok(false) };
+        let folded = table.lsn_range().1;
+        let facts = table.sorted(Lsn(u64::MAX));
+        // A run is durable, so what it says of the log must be: commits that do not sync leave that to be done here.
+        log.settle(folded)?;
+        let space = self.space_for_fold();
+        // As of the table's end: what came later is not durable for certain.
+        let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT })?;
+        let runs = self.files.within(space, || self.write_runs(&table, &facts))?;
+        // A file that was given up must be gone before the record that says so is.
+        self.files.remove_durably(&removed).map_err(|error| self.files.fail_stop(error))?;
+        let metas: Vec<RunMeta> = runs.iter().map(|(_, meta)| meta.clone()).collect();
+        let mut dropped = Vec::new();
+        let list = |list: &mut RunList| {
+            list.folded = folded;
+            list.runs.splice(0..0, metas.iter().cloned());
+            dropped = self.unlist(list, self.history());
+        };
+        self.publish_runs(runs, space, list, |view, runs| {
+            view.frozen.pop();
+            view.folded = folded;
+            view.runs.splice(0..0, runs);
+        })?;
+        self.add_dead_logs(&mut dropped);
+        self.upkeep.progressed();
+        Ok(true)
+    }
+
+    /// A fold may use the reserve if it lets log files go in which nothing lives.
+    fn space_for_fold(&self) -> Space {
+        let snapshot = self.snapshot();
+        let is_empty = |id: FileId| {
+            // Where that can't be read, something may live in it.
+            let segments = snapshot.segments(id);
+            segments.is_ok_and(|segments| segments.iter().all(|(_, segment)| segment.live_frames == 0))
+        };
+        let logs = self.logs();
+        let gives_space = logs.iter().any(|log| log.sealed.is_some() && is_empty(log.id));
+        if gives_space { Space::Reserve } else { Space::Free }
+    }
+
+    /// Makes runs, all or none, part of the list and of the view.
+    pub(super) fn publish_runs(
+        &self,
+        runs: Vec<(NewFile, RunMeta)>,
+        space: Space,
+        change_list: impl FnMut(&mut RunList),
+        change_view: impl FnOnce(&mut View, Vec<Arc<Run>>),
+    ) -> Result<()> {
+        let open = runs.iter().map(|(_, meta)| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        // Where this fails they go, except after a failed sync: then the list on disk may name them.
+        self.update_list(space, change_list)?;
+        runs.into_iter().for_each(|(file, _)| file.publish());
+        let mut view = write(&self.view);
+        let mut new = View::clone(&view);
+        change_view(&mut new, open);
+        *view = Arc::new(new);
+        Ok(())
+    }
+
+    /// Writes a table's facts, in the order of their keys: a run for each domain, all or none.
+    fn write_runs(&self, table: &Memtable, facts: &[Fact]) -> Result<Vec<(NewFile, RunMeta)>> {
+        let by_domain = facts.chunk_by(|(one, _), (next, _)| one.domain == next.domain);
+        by_domain.map(|own| self.write_run(table, own)).filter_map(Result::transpose).collect()
+    }
+
+    /// Writes facts of one domain, if there are any.
+    fn write_run(&self, table: &Memtable, facts: &[Fact]) -> Result<Option<(NewFile, RunMeta)>> {
+        let Some(domain) = facts.first().map(|(key, _)| key.domain) else { return Ok(None) };
+        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
+        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), Family::ALL.map(count))?;
+        // Below the domain's only run there is nothing that a tombstone could hide.
+        let keep_tombstones = self.view().runs.iter().any(|run| run.domain() == domain);
+        let mut written = facts.iter().filter(|(_, value)| keep_tombstones || value.is_some());
+        written.try_for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)))?;
+        let meta = self.finish_run(writer, 0)?;
+        Ok(Some((file, meta)))
+    }
+
+    pub(super) fn begin_run(
+        &self,
+        domain: DomainId,
+        lsns: (Lsn, Lsn),
+        entries: FamilyCounts,
+    ) -> Result<(NewFile, RunWriter)> {
+        let file = self.files.begin(FileKind::Run);
+        let (vfs, keys) = (self.files.vfs(), self.files.keys());
+        let writer = file.create(|path| RunWriter::create(vfs, path, file.id(), &keys, domain, lsns, entries))?;
+        Ok((file, writer))
+    }
+
+    /// Makes a run and its name durable.
+    pub(super) fn finish_run(&self, writer: RunWriter, level: u8) -> Result<RunMeta> {
+        let runs = self.files.layout().runs();
+        let dir = crate::files::open_dir(self.files.vfs(), &runs)?;
+        let meta = writer.finish(level)?;
+        dir.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.files.poison(error))?;
+        Ok(meta)
+    }
+
+    fn open_run(&self, meta: &RunMeta) -> Result<Run> {
+        let (files, path) = (&self.files, self.files.layout().run(meta.id));
+        Run::open(files.vfs(), &path, meta, &files.keys(), &self.mappings, &self.pages)
+    }
+
+    /// Opens the runs that the list names.
+    pub(crate) fn open_runs(&self) -> Result<()> {
+        // Those of a domain that was being shredded have no key any more, and are about to go.
+        let (metas, keys) = (self.list().runs, self.files.keys());
+        let metas = metas.iter().filter(|meta| !keys.is_shredded(meta.domain));
+        let runs = metas.map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let mut view = write(&self.view);
+        *view = Arc::new(View { runs, ..View::clone(&view) });
+        Ok(())
+    }
+}
+
+/// The files that facts of a table give up, where no domain has a fact of them as of the table's end. One of which that
+/// can't be read is left alone: it costs its space, and a scrub says why.
+fn given_up(facts: &[Fact], end: &Snapshot) -> Result<Vec<FileId>> {
+    let gone = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
+    let mut files = Vec::new();
+    for id in gone.map(|(key, _)| FileId(key.prefix())) {
+        match end.segments(id) {
+            Ok(segments) if segments.is_empty() => files.push(id),
+            Ok(_) | Err(Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}

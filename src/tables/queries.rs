@@ -1,0 +1,68 @@
+//! What is asked of a snapshot more than once.
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::facts::{BlobFact, Family, Key, Lookup as _, PinFact, RepositoryFact, SegmentFact, UploadFact};
+use crate::id::{FileId, UploadId};
+use crate::tables::Snapshot;
+
+impl Snapshot {
+    /// Whether there is a blob with a digest.
+    pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let found = self.look(&Key::blob(self.domain, digest), BlobFact::algorithm_of)?;
+        Ok(found == Some(Some(digest.algorithm())))
+    }
+
+    /// All pins, in no order that means anything.
+    pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
+        let facts = self.facts(Family::Pin, [0; 32])?;
+        Ok(facts.map(|fact| {
+            let (key, value) = fact?;
+            self.decoded(&key, PinFact::decode(value.as_bytes()))
+        }))
+    }
+
+    /// All repositories of the domain, in no order that means anything.
+    pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
+        let facts = self.facts(Family::Repository, [0; 32])?;
+        Ok(facts.map(|fact| {
+            let (key, value) = fact?;
+            self.decoded(&key, RepositoryFact::decode(value.as_bytes()))
+        }))
+    }
+
+    /// The repository that has a name now, in whichever domain it is.
+    pub(crate) fn repository_of_name(&self, name: &str) -> Result<RepositoryFact> {
+        for own in self.each_domain() {
+            if let Some(found) = own.decode(&Key::repository(own.domain, name), RepositoryFact::decode)? {
+                return Ok(found);
+            }
+        }
+        Err(Error::RepositoryNotFound { name: name.to_owned() })
+    }
+
+    /// All uploads of the domain.
+    pub(crate) fn uploads(&self) -> Result<impl Iterator<Item = Result<(UploadId, UploadFact)>> + '_> {
+        let facts = self.facts(Family::Upload, [0; 32])?;
+        Ok(facts.map(|fact| {
+            let (key, value) = fact?;
+            let id = self.decoded(&key, key.bytes.first_chunk().copied().map(UploadId))?;
+            Ok((id, self.decoded(&key, UploadFact::decode(value.as_bytes()))?))
+        }))
+    }
+
+    /// What the domain has in files.
+    pub(crate) fn segment_facts(&self) -> Result<impl Iterator<Item = Result<(FileId, SegmentFact)>> + '_> {
+        let facts = self.facts(Family::Segment, [0; 32])?;
+        Ok(facts.map(|fact| {
+            let (key, value) = fact?;
+            Ok((FileId(key.prefix()), self.decoded(&key, SegmentFact::decode(value.as_bytes()))?))
+        }))
+    }
+
+    /// The sum of a number over what the domain has in files.
+    pub(crate) fn sum_segments(&self, number: impl Fn(&SegmentFact) -> u64) -> Result<u64> {
+        let add = |sum: u64, fact: Result<(FileId, SegmentFact)>| Ok(sum.saturating_add(number(&fact?.1)));
+        self.segment_facts()?.try_fold(0, add)
+    }
+}

@@ -1,0 +1,96 @@
+//! What garbage collection asks for: to forget blobs that nothing holds, and to let others lie elsewhere.
+
+use crate::digest::Digest;
+use crate::envelope::KeyNumber;
+use crate::error::Result;
+use crate::facts::{Idle, Lookup as _, Place};
+use crate::id::FileId;
+use crate::segment::Descriptor;
+use crate::transaction::{Apply, Changes, Op};
+
+/// Condemns blobs.
+#[derive(Debug)]
+pub(crate) struct Condemn(pub(crate) Vec<Idle>);
+
+impl Apply for Condemn {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        for idle in &self.0 {
+            if facts.idle(idle)?.is_some_and(|idle| !idle.condemned) {
+                let (at, value) = Idle { condemned: true, ..*idle }.fact();
+                facts.set(at, value);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn frees_space(&self) -> bool {
+        true
+    }
+}
+
+/// Forgets blobs that were condemned, with the digests of those of which it can be read, for who follows events.
+#[derive(Debug)]
+pub(crate) struct Forget(pub(crate) Vec<(Idle, Option<Digest>)>);
+
+impl Apply for Forget {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        for (idle, digest) in &self.0 {
+            // The entry is there, and condemned: nothing holds the blob, and nobody has asked for it since.
+            if !facts.idle(idle)?.is_some_and(|idle| idle.condemned) {
+                continue;
+            }
+            if let Some(blob) = facts.blob_by_key(&idle.key)? {
+                facts.change(idle.key, Some(&blob), None)?;
+                ops.extend(digest.map(|digest| Op::Remove { digest }));
+            }
+        }
+        Ok(ops)
+    }
+
+    fn frees_space(&self) -> bool {
+        true
+    }
+}
+
+/// Lets blobs lie in a pack that lie in other places now.
+#[derive(Debug)]
+pub(crate) struct MoveFrames {
+    pub(crate) file: FileId,
+    pub(crate) key: KeyNumber,
+    /// How many bytes of frames the pack has, those of blobs that are gone or lie elsewhere by now among them.
+    pub(crate) bytes: u64,
+    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with
+    /// the last, and nothing may come to lie in it any more.
+    pub(crate) goes_on: bool,
+    pub(crate) moves: Vec<Move>,
+}
+
+/// A blob's place, and the frame in the pack that has the same content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub(crate) from: Place,
+    pub(crate) to: Descriptor,
+    pub(crate) offset: u64,
+}
+
+impl Apply for MoveFrames {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        if self.goes_on && facts.segment(self.file)?.is_none() {
+            return Ok(Vec::new());
+        }
+        for Move { from, to, offset } in &self.moves {
+            facts.put_elsewhere(from, to, self.file, *offset)?;
+        }
+        facts.set_frame_bytes(self.file, self.bytes)?;
+        Ok(Vec::new())
+    }
+
+    fn frees_space(&self) -> bool {
+        true
+    }
+
+    fn segment_key(&self) -> Option<KeyNumber> {
+        Some(self.key)
+    }
+}

@@ -1,0 +1,75 @@
+//! What decisions are made from besides facts: what only the log knows of where a commit goes, and what earlier commits
+//! of the same group have changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+
+use crate::envelope::KeyNumber;
+use crate::error::Result;
+use crate::facts::{Key, Prefix, Reader, SegmentKind, Value};
+use crate::id::{DomainId, FileId, Lsn};
+
+/// Where a commit goes. A store that many nodes share has other places.
+pub(crate) trait Placing: Debug + Send + Sync {
+    /// The commit's position, of which the id of a repository that it creates is made.
+    fn lsn(&self) -> Lsn;
+
+    /// Where content that rides in the commit's record comes to lie: the file, where its frame begins there, and the
+    /// number of the key that it is encrypted with; 0 for none.
+    fn frame(&self) -> (FileId, u64, KeyNumber);
+
+    /// What a file is to which content comes.
+    fn kind(&self, file: FileId) -> SegmentKind {
+        if file == self.frame().0 { SegmentKind::Log } else { SegmentKind::Sealed }
+    }
+
+    /// Whether a log file is needed, also if nothing lives in it.
+    fn is_needed(&self, log: FileId) -> bool;
+}
+
+/// Facts that changed, over others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Over<'a> {
+    pub(crate) newer: &'a HashMap<Key, Option<Value>>,
+    pub(crate) older: &'a dyn Reader,
+}
+
+impl Reader for Over<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        match self.newer.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.older.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        let newer = self.newer.iter().filter(|(key, _)| is_wanted(prefix, after, key));
+        scan_over(newer, self.older, prefix, after, limit)
+    }
+
+    fn domains(&self) -> &[DomainId] {
+        self.older.domains()
+    }
+}
+
+/// Whether a scan asks for a key.
+pub(super) fn is_wanted(prefix: Prefix, after: Option<Key>, key: &Key) -> bool {
+    prefix.contains(key) && after.is_none_or(|after| after < *key)
+}
+
+/// A scan of facts, of which `newer`, in any order, hide older ones.
+pub(super) fn scan_over<'f>(
+    newer: impl Iterator<Item = (&'f Key, &'f Option<Value>)>,
+    older: &dyn Reader,
+    prefix: Prefix,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<Vec<(Key, Value)>> {
+    let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
+    // Each of the newer ones may hide one of these.
+    for (key, value) in older.scan(prefix, after, limit.saturating_add(facts.len()))? {
+        facts.entry(key).or_insert(Some(value));
+    }
+    let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+    Ok(present.take(limit).collect())
+}

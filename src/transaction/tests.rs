@@ -1,0 +1,316 @@
+//! The same decisions over a plain map, without log, files and threads, as over a store: request by request they come to
+//! the same, and leave the same facts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::blobs::{Compression, frame_for};
+use crate::clock::{Clock, Retention, Times};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::envelope::KeyNumber;
+use crate::error::Result;
+use crate::facts::{
+    BlobFact, Family, Idle, IdleKind, Key, Named, PinFact, Place, Prefix, Reader, RepositoryFact, UploadFact, Value,
+};
+use crate::id::{DomainId, FileId, Lsn, UploadId};
+use crate::oci::document::Document;
+use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag};
+use crate::store::{Maintenance, Options, Store};
+use crate::transaction::collection::{Condemn, Forget};
+use crate::transaction::registry::{
+    Create, Delete, DeleteReferences, Exists, Expire, Link, NotePulls, Purge, PutManifest, SetTag, Touch, Unlink, Untag,
+};
+use crate::transaction::{Apply, Context, Outcome, Placing, Request, resolve};
+use crate::vfs::SimVfs;
+
+const DOMAIN: DomainId = DomainId::DEFAULT;
+const RETENTION: Duration = Duration::from_secs(100);
+
+/// Facts in a map.
+#[derive(Debug, Default)]
+struct Map {
+    facts: BTreeMap<Key, Value>,
+    last: Lsn,
+}
+
+impl Reader for Map {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        Ok(self.facts.get(key).cloned())
+    }
+
+    fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
+        let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
+        let facts = self.facts.range(from..).take_while(|(key, _)| prefix.contains(key));
+        let facts = facts.filter(|(key, _)| after.is_none_or(|after| after < **key));
+        Ok(facts.take(limit).map(|(key, value)| (*key, value.clone())).collect())
+    }
+
+    fn domains(&self) -> &[DomainId] {
+        &[DOMAIN]
+    }
+}
+
+/// Where commits to the map go: nowhere.
+#[derive(Debug)]
+struct NoLog(Lsn);
+
+impl Placing for NoLog {
+    fn lsn(&self) -> Lsn {
+        self.0
+    }
+
+    fn frame(&self) -> (FileId, u64, KeyNumber) {
+        (FileId(1), 4096, 0)
+    }
+
+    fn is_needed(&self, _: FileId) -> bool {
+        true
+    }
+}
+
+impl Map {
+    fn commit(&mut self, request: &Request, now: Times) -> Result<Outcome> {
+        let retention = Retention(RETENTION.as_millis() as u64);
+        let placing = NoLog(self.last.next());
+        let context = Context { domain: DOMAIN, facts: self, placing: &placing, now, retention };
+        let resolved = resolve(request, &context)?;
+        if !resolved.ops.is_empty() || !resolved.facts.is_empty() {
+            self.last = self.last.next();
+        }
+        for (key, value) in resolved.facts {
+            match value {
+                Some(value) => drop(self.facts.insert(key, value)),
+                None => drop(self.facts.remove(&key)),
+            }
+        }
+        Ok(resolved.outcome)
+    }
+}
+
+/// Random numbers from a seed (SplitMix64).
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) % bound as u64) as usize
+    }
+}
+
+fn content(number: usize) -> String {
+    format!("content {number}")
+}
+
+fn digest(number: usize) -> Digest {
+    let algorithm = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3][number % 3];
+    Digest::of(algorithm, content(number).as_bytes())
+}
+
+fn tag(number: usize) -> Tag {
+    format!("v{number}").parse().unwrap()
+}
+
+fn name(number: usize) -> String {
+    format!("team/app-{number}")
+}
+
+/// A repository as it stands, or one that never was.
+fn named(map: &Map, number: usize) -> Named {
+    let fact = map.facts.get(&Key::repository(DOMAIN, &name(number)));
+    let fact = fact.and_then(|value| RepositoryFact::decode(value.as_bytes()));
+    fact.map_or(Named { id: crate::id::RepositoryId(999), name: name(number) }, |fact| fact.named())
+}
+
+fn upload(number: usize, now: Times) -> UploadFact {
+    UploadFact {
+        file: None,
+        offset: 0,
+        block_crc: 0,
+        created: now.wall,
+        touched: now.open,
+        algorithm: Algorithm::Sha256,
+        repository: None,
+        hash_state: Hasher::new(Algorithm::Sha256).save().unwrap(),
+        key: 0,
+        rest: vec![number as u8; 3],
+    }
+}
+
+/// What is in the list of what nothing holds.
+fn idle(map: &Map, kind: IdleKind) -> Vec<Idle> {
+    let facts = map.scan(Idle::all(DOMAIN, kind), None, 3).unwrap();
+    facts.iter().map(|(at, value)| Idle::decode(at, value.as_bytes()).unwrap()).collect()
+}
+
+/// The facts that a repository that was deleted has left.
+fn left(map: &Map) -> Option<Purge> {
+    let deleted = map.facts.keys().find(|key| key.family == Family::Deleted)?;
+    let repository = deleted.repository_id();
+    let families =
+        [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link, Family::Deleted];
+    let of = |family| map.scan(Prefix::of(DOMAIN, family, repository), None, 5).unwrap();
+    let keys = families.into_iter().map(of).find(|facts| !facts.is_empty())?;
+    Some(Purge { repository, keys: keys.into_iter().map(|(key, _)| key).collect() })
+}
+
+/// A request drawn from a seed, about what there is.
+fn request(random: &mut Random, map: &Map, now: Times) -> Request {
+    let (blob, other) = (random.below(8), random.below(8));
+    let repository = named(map, random.below(3));
+    let apply = |change: Box<dyn Apply>| Request::Apply(change);
+    let frame = |number| frame_for(digest(number), content(number).as_bytes(), Compression::Off);
+    let upload_id = UploadId([random.below(3) as u8; 16]);
+    let found = map.facts.get(&Key::upload(DOMAIN, upload_id)).and_then(|value| UploadFact::decode(value.as_bytes()));
+    match random.below(25) {
+        0 => Request::PutFrame { frame: frame(blob), then: None },
+        1..=3 => {
+            let link = Link { repository, digest: digest(blob), from: None };
+            Request::PutFrame { frame: frame(blob), then: Some(Box::new(link)) }
+        }
+        4 => Request::Touch(digest(blob)),
+        5 => Request::Remove(digest(blob)),
+        6 => {
+            let expires = [0, now.open + 50_000][random.below(2)];
+            let digests = vec![digest(blob), digest(other)];
+            Request::Pin(PinFact { name: format!("pin {}", random.below(2)), created: now.wall, expires, digests })
+        }
+        7 => Request::Unpin(format!("pin {}", random.below(2))),
+        8 => Request::ExpirePin { name: format!("pin {}", random.below(2)), now: now.open },
+        9 => Request::BeginUpload {
+            id: upload_id,
+            fact: upload(blob, now),
+            then: [None, Some(Box::new(Exists(repository)) as Box<dyn Apply>)]
+                .into_iter()
+                .nth(random.below(2))
+                .unwrap(),
+        },
+        10 => match found {
+            Some(from) => {
+                let (descriptor, frame) = (frame(blob).descriptor, Some(frame(blob)));
+                Request::CommitUpload { id: upload_id, from, descriptor, frame, then: None }
+            }
+            None => Request::CancelUpload { id: upload_id, untouched_since: None },
+        },
+        11 | 12 => {
+            let settings = RepositorySettings::new();
+            let provisional = random.below(3) == 0;
+            apply(Box::new(Create { name: repository.name, settings, provisional }))
+        }
+        13 => apply(Box::new(Delete { name: repository.name, with_contents: random.below(4) == 0 })),
+        14 => {
+            let from = Some(named(map, random.below(3)));
+            apply(Box::new(Link { repository, digest: digest(blob), from }))
+        }
+        15 => apply(Box::new(Touch { repository, digest: digest(blob) })),
+        16 => apply(Box::new(Unlink { repository, digest: digest(blob) })),
+        17..=19 => {
+            // A document is a blob of the same name. It may reference others, and, as a manifest, itself.
+            let document = Document::of_references(&[digest(other)], &[digest(random.below(8))]).unwrap();
+            let put = PutManifest {
+                repository,
+                digest: digest(blob),
+                len: content(blob).len() as u64,
+                media_type: "text/plain".into(),
+                document,
+                tags: vec![tag(random.below(3))],
+                expect_tag: [ExpectTag::Any, ExpectTag::Absent][random.below(2)],
+                sparse: random.below(2) == 0,
+            };
+            Request::PutFrame { frame: frame(blob), then: Some(Box::new(put)) }
+        }
+        20 => {
+            let (tag, digest) = (tag(random.below(3)), digest(blob));
+            match random.below(3) {
+                0 => apply(Box::new(SetTag { repository, tag, digest, expect: ExpectTag::Any })),
+                1 => apply(Box::new(Untag { repository, digest, tags: vec![tag.to_string()] })),
+                _ => apply(Box::new(NotePulls(vec![(repository, digest, now.wall)]))),
+            }
+        }
+        21 => {
+            let references =
+                vec![Reference::Digest(digest(blob)), Reference::Tag(tag(other)), Reference::Digest(digest(other))];
+            apply(Box::new(DeleteReferences { repository, references }))
+        }
+        22 => {
+            let links = idle(map, IdleKind::Link).into_iter().map(|idle| (idle, None)).collect();
+            apply(Box::new(Expire { repository, links }))
+        }
+        23 => {
+            let blobs = idle(map, IdleKind::Blob);
+            match random.below(2) {
+                0 => apply(Box::new(Condemn(blobs))),
+                _ => apply(Box::new(Forget(blobs.into_iter().map(|idle| (idle, None)).collect()))),
+            }
+        }
+        _ => match left(map) {
+            Some(purge) => apply(Box::new(purge)),
+            None => Request::DropFile(FileId(1)),
+        },
+    }
+}
+
+/// All facts, but for where content lies: the log knows that.
+fn seen(facts: impl Iterator<Item = (Key, Value)>) -> BTreeMap<Key, Value> {
+    let place = Place { file: FileId(0), offset: 0, stored_len: 0, block_log2: 0, crc: 0, key: 0 };
+    let facts = facts.filter(|(key, _)| key.family != Family::Segment);
+    facts
+        .map(|(key, value)| match key.family {
+            Family::Blob => (key, BlobFact { place, ..BlobFact::decode(value.as_bytes()).unwrap() }.encode()),
+            _ => (key, value),
+        })
+        .collect()
+}
+
+fn facts_of(store: &Store) -> BTreeMap<Key, Value> {
+    let snapshot = store.rooms().0.snapshot();
+    let facts = Family::ALL.into_iter().flat_map(|family| {
+        let facts: Vec<_> = snapshot.facts(family, [0; 32]).unwrap().map(Result::unwrap).collect();
+        facts
+    });
+    seen(facts)
+}
+
+/// What an outcome says, but for files.
+fn said(outcome: &Result<Outcome>) -> String {
+    match outcome {
+        Ok(Outcome { existed, applied, refused, tally, .. }) => format!("{existed} {applied} {refused:?} {tally:?}"),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+#[test]
+fn requests_come_to_the_same_over_a_map_and_over_a_store() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let clock = Clock::manual();
+        let options = Options::new().create(true).vfs(Arc::new(SimVfs::new())).clock(clock.clone());
+        let options = options.maintenance(Maintenance::Inline).retention(RETENTION);
+        let store = options.open("/store").unwrap();
+        let mut map = Map::default();
+        let mut done = 0;
+        for step in 0..400 {
+            let now = Times { wall: clock.wall(), open: clock.elapsed() };
+            let drawn = request(&mut random.clone(), &map, now);
+            let same = request(&mut random, &map, now);
+            let over_store = store.rooms().1.commit_unthrottled(DOMAIN, drawn);
+            let over_map = map.commit(&same, now);
+            assert_eq!(said(&over_map), said(&over_store), "step {step} of seed {seed}: {same:?}");
+            assert_eq!(map.last, store.last_lsn(), "step {step} of seed {seed}: {same:?}");
+            done += usize::from(over_map.is_ok_and(|outcome| outcome.applied > 0));
+            if step % 10 == 0 {
+                let facts = map.facts.iter().map(|(key, value)| (*key, value.clone()));
+                assert_eq!(seen(facts), facts_of(&store), "step {step} of seed {seed}");
+            }
+            if step % 90 == 0 {
+                store.rooms().1.checkpoint().unwrap();
+            }
+            clock.advance(Duration::from_secs(random.below(20) as u64));
+        }
+        assert!(done > 80, "of 400 requests of seed {seed} only {done} came to anything");
+    }
+}
