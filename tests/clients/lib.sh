@@ -15,7 +15,7 @@ export LC_ALL=C
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
-REGISTRY_BIN=${REGISTRY_BIN:-$TARGET/release/examples/registry}
+REGISTRY_BIN=${REGISTRY_BIN:-$TARGET/release/registry}
 CACHE=${CACHE:-$TARGET/images}
 TOOLS=${TOOLS:-$TARGET/tools}
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/clients.XXXXXX")
@@ -84,9 +84,9 @@ free_port() {
 # launch_registry DIR PORT: starts the server and doesn't wait for it.
 launch_registry() {
   if [ ! -x "$REGISTRY_BIN" ]; then
-    [ "$REGISTRY_BIN" = "$TARGET/release/examples/registry" ] || fail "$REGISTRY_BIN: no such program"
+    [ "$REGISTRY_BIN" = "$TARGET/release/registry" ] || fail "$REGISTRY_BIN: no such program"
     step "building the registry"
-    (cd "$ROOT" && cargo build --quiet --release --example registry)
+    (cd "$ROOT" && cargo build --quiet --release -p strongroom-registry)
   fi
   REGISTRY=127.0.0.1:$2
   "$REGISTRY_BIN" --data "$1" --listen "$REGISTRY" "${REGISTRY_OPTIONS[@]}" >>"$REGISTRY_LOG" 2>&1 &

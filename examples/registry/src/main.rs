@@ -1,13 +1,7 @@
-//! An OCI registry over one store: `cargo run --release --example registry`, then `docker push 127.0.0.1:5000/name`.
+//! An OCI registry over one store: `cargo run --release -p strongroom-registry`, then
+//! `docker push 127.0.0.1:5000/name`.
 //!
-//! It speaks the whole of the OCI distribution specification 1.1. All rules are the crate's: what is here turns
-//! requests into calls, and results into answers. [`http`] is the door; `docs/embedding.md` explains the calls.
-
-#![allow(unreachable_pub, reason = "a program has no outside")]
-
-mod config;
-mod http;
-mod log;
+//! How it begins and ends; what it serves is in [`strongroom_registry`].
 
 use std::process::ExitCode;
 
@@ -15,12 +9,11 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use strongroom::Options;
 use strongroom::tokio::{AsyncStore, Limits};
+use strongroom_registry::config::Arguments;
+use strongroom_registry::http::{self, Settings};
+use strongroom_registry::log::Log;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::config::Arguments;
-use crate::http::Settings;
-use crate::log::Log;
 
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;

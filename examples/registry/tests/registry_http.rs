@@ -12,13 +12,12 @@
     reason = "a test"
 )]
 
+#[path = "../../../tests/common/mod.rs"]
 mod common;
 #[path = "registry_http/disk.rs"]
 mod disk;
 #[path = "registry_http/hostile.rs"]
 mod hostile;
-#[path = "../examples/registry/http/mod.rs"]
-mod http;
 #[path = "registry_http/server.rs"]
 mod server;
 #[path = "registry_http/shares.rs"]
@@ -33,8 +32,8 @@ use common::registry::{IMAGE, INDEX};
 use serde_json::json;
 use strongroom::registry::{RepositorySettings, TagMutability};
 use strongroom::{Algorithm, Digest};
+use strongroom_registry::http::{Creation, Indexes};
 
-use http::{Creation, Indexes};
 use server::{Answer, Server, image};
 
 fn error(status: u16, code: &str) -> (u16, String) {

@@ -15,9 +15,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use crate::common::Random;
 use crate::common::registry::{IMAGE, INDEX};
 use crate::error;
-use crate::http::limits::Limits;
-use crate::http::{Admission, Settings};
 use crate::server::{Answer, Server, image, settings};
+use strongroom_registry::http::limits::Limits;
+use strongroom_registry::http::{Admission, Settings};
 
 pub const LONG: Duration = Duration::from_secs(60);
 

@@ -12,8 +12,8 @@ use strongroom::{Algorithm, Digest};
 use crate::common::registry::{IMAGE, INDEX};
 use crate::error;
 use crate::hostile::{LONG, is_closed, limited, metric, raw, until};
-use crate::http::limits::Limits;
 use crate::server::{Answer, Server, image, options, settings};
+use strongroom_registry::http::limits::Limits;
 
 /// A registry behind a proxy, which says who asks. It compresses blobs.
 fn behind_a_proxy(change: impl FnOnce(&mut Limits)) -> Server {

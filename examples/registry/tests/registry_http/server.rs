@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::common::registry::IMAGE;
-use crate::http::limits::Limits;
-use crate::http::{self, Admission, Creation, Indexes, Settings};
+use strongroom_registry::http::limits::Limits;
+use strongroom_registry::http::{self, Admission, Creation, Indexes, Settings};
 
 /// How a store on a disk is opened.
 pub fn options(disk: &SimVfs) -> Options {

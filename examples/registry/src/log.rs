@@ -1,6 +1,7 @@
 //! The log, written by a thread of its own: one that nobody reads, that is full, or broken, keeps no request waiting,
 //! and ends nothing.
 
+use std::env;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// So many lines wait to be taken. Further ones are lost, and counted.
 const WAITING: usize = 4096;
@@ -41,10 +44,11 @@ impl Log {
         let (sender, receiver) = sync_channel(WAITING);
         thread::Builder::new().name("log".to_owned()).spawn(move || write(&receiver, &mut io::stderr()))?;
         let log = Self { sender, lost: Arc::default() };
-        let (filter, lines) = (EnvFilter::try_from_default_env(), log.clone());
-        let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal());
-        subscriber.log_internal_errors(false).with_writer(move || lines.clone()).init();
+        let levels = env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
+        let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+        let lines = log.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || lines.clone()).log_internal_errors(false);
+        tracing_subscriber::registry().with(levels).with(lines.with_ansi(io::stderr().is_terminal())).init();
         Ok(log)
     }
 
