@@ -2,8 +2,8 @@
 //! and `encrypted.txt` as it is encrypted with known keys.
 //!
 //! A change here is a change of the format: it needs a new version, or a feature bit, and a line in the changelog. Then
-//! `STRONGROOM_BLESS=1 cargo test --lib golden` writes the file anew. `tests/golden.rs` opens a store that an earlier
-//! build wrote.
+//! `STRONGROOM_BLESS=1 cargo test --lib golden` writes the file anew. `tests/store/golden.rs` opens a store that an
+//! earlier build wrote.
 
 use std::fmt::Write as _;
 use std::path::Path;

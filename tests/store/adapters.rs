@@ -1,0 +1,433 @@
+//! The adapters for tokio: nothing blocks the runtime, memory and threads are bounded, and what is dropped is not half
+//! done.
+
+mod writers;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::Read;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, SinkExt, StreamExt, TryStreamExt, stream};
+use strongroom::tokio::{AsyncStore, Limits, StreamError};
+use strongroom::vfs::SimVfs;
+use strongroom::{Algorithm, Digest, Error, Options, ReadMode, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::common::Random;
+
+const PIECE: usize = 256 << 10;
+
+/// The kind of runtime that shows whether anything blocks it.
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+fn options(disk: &SimVfs) -> Options {
+    Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000).read_mode(ReadMode::Positioned)
+}
+
+fn open() -> Store {
+    options(&SimVfs::new()).open("/store").unwrap()
+}
+
+fn pieces(content: &[u8], len: usize) -> Vec<Result<Bytes, Infallible>> {
+    content.chunks(len).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect()
+}
+
+#[test]
+fn a_call_that_blocks_does_not_block_the_runtime() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (go, gate) = mpsc::channel();
+        let call = store.call(move |_| Ok(gate.recv().unwrap()));
+        // On the runtime's one thread: if the call blocked it, this would never come to pass.
+        let (came, ()) = tokio::join!(call, async move { go.send(7).unwrap() });
+        assert_eq!(came.unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_call_whose_future_is_dropped_runs_to_its_end() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (begun, has_begun) = oneshot::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let mut call = Box::pin(store.call(move |store| {
+            begun.send(()).unwrap();
+            gate.recv().unwrap();
+            store.put("content", Algorithm::Sha256)
+        }));
+        assert!(poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await.is_pending());
+        has_begun.await.unwrap();
+        drop(call);
+        go.send(()).unwrap();
+        store.close().await.unwrap(); // waits for it
+    });
+}
+
+#[test]
+fn no_more_calls_run_at_once_than_the_limit_says() {
+    Builder::new_multi_thread().worker_threads(2).build().unwrap().block_on(async {
+        let store = AsyncStore::with_limits(open(), Limits::new().calls(3));
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let calls = (0..200).map(|_| {
+            let (store, running, most) = (store.clone(), Arc::clone(&running), Arc::clone(&most));
+            async move {
+                let work = move |_: &Store| {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                };
+                store.call(work).await.unwrap();
+            }
+        });
+        stream::iter(calls).buffer_unordered(100).collect::<Vec<_>>().await;
+        assert!((1..=3).contains(&most.load(Ordering::SeqCst)));
+    });
+}
+
+#[test]
+fn a_slow_upload_does_not_make_calls_wait() {
+    one_thread().block_on(async {
+        let store = AsyncStore::with_limits(open(), Limits::new().calls(1).writes(1));
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let mut sink = store.append_upload(None, id, 0);
+        sink.send("slow".into()).await.unwrap();
+        store.call(|store| store.put("other", Algorithm::Sha256)).await.unwrap();
+        assert_eq!(sink.finish().await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn uploads_to_which_nothing_comes_hold_no_thread_and_keep_nobody_from_writing() {
+    // 256 uploads that got a byte now and then stopped all pushes.
+    one_thread().block_on(async {
+        let store = AsyncStore::with_limits(open(), Limits::new().calls(1).writes(1));
+        let begin = || store.call(|store| store.begin_upload(Algorithm::Sha256));
+        let (mut sinks, mut writers) = (Vec::new(), Vec::new());
+        for n in 0..15u8 {
+            let mut sink = store.append_upload(None, begin().await.unwrap(), 0);
+            sink.send(vec![n].into()).await.unwrap();
+            sinks.push(sink);
+            let mut writer = store.upload_writer(None, begin().await.unwrap(), 0);
+            writer.write([vec![n].into()]).await.unwrap();
+            writers.push(writer);
+        }
+        let id = begin().await.unwrap();
+        assert_eq!(store.append_upload(None, id, 0).send_stream(stream::iter(pieces(b"quick", 2))).await.unwrap(), 5);
+        for (mut sink, mut writer) in sinks.into_iter().zip(writers) {
+            sink.send("more".into()).await.unwrap();
+            assert_eq!(sink.finish().await.unwrap(), 5);
+            writer.write(["mo".into(), "re".into()]).await.unwrap();
+            assert_eq!(writer.finish().await.unwrap(), 5);
+        }
+    });
+}
+
+#[test]
+fn a_panic_comes_out_where_the_call_is_awaited() {
+    let outcome = std::panic::catch_unwind(|| {
+        one_thread().block_on(async {
+            let _ = AsyncStore::new(open()).call(|_| -> Result<(), Error> { panic!("in the call") }).await;
+        });
+    });
+    assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"in the call"));
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error() {
+    let store = AsyncStore::new(open());
+    let mut cx = Context::from_waker(Waker::noop());
+    let call = pin!(store.call(|store| store.put("content", Algorithm::Sha256)));
+    assert!(matches!(call.poll(&mut cx), Poll::Ready(Err(Error::Closed))));
+    let mut sink = store.write(|store, content| store.put_reader(content, Algorithm::Sha256));
+    assert!(matches!(sink.poll_ready_unpin(&mut cx), Poll::Ready(Err(Error::Closed))));
+    assert!(matches!(pin!(sink.finish()).poll(&mut cx), Poll::Ready(Err(Error::Closed))));
+}
+
+#[test]
+fn closing_waits_for_what_is_under_way_and_refuses_what_comes_later() {
+    one_thread().block_on(async {
+        let disk = SimVfs::new();
+        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let content = Random(1).bytes(2 * PIECE);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        let put = content.clone();
+        store.call(move |store| store.put(put, digest)).await.unwrap();
+        let mut idle =
+            store.open(move |store| store.get(&digest).map(|blob| (blob, 0..2 * PIECE as u64))).await.unwrap();
+
+        let (begun, has_begun) = oneshot::channel();
+        let mut sink = store.write(move |store, content| {
+            begun.send(()).unwrap();
+            store.put_reader(content, Algorithm::Sha256)
+        });
+        sink.send("before".into()).await.unwrap();
+        has_begun.await.unwrap();
+        let other = store.clone();
+        let (closed, put) = tokio::join!(other.close(), sink.finish());
+        closed.unwrap();
+        assert_eq!(put.unwrap(), Digest::of(Algorithm::Sha256, b"before"));
+
+        assert!(matches!(store.call(|_| Ok(())).await, Err(Error::Closed)));
+        assert!(matches!(store.close().await, Err(Error::Closed)));
+        // What was read before is there, and then the stream ends with the error.
+        assert!(idle.next().await.unwrap().is_ok());
+        assert!(matches!(idle.next().await, Some(Err(Error::Closed))));
+        assert!(idle.next().await.is_none());
+        options(&disk).open("/store").unwrap();
+    });
+}
+
+#[test]
+fn a_stream_yields_any_range_exactly() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let len = 2 * PIECE + 777;
+        for len in [0, 1, 500, PIECE, PIECE + 1, len] {
+            let content = Random(len as u64).bytes(len);
+            let put = content.clone();
+            let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+            for range in [0..len, 0..len.min(1), len / 2..len, len..len, len / 3..len / 2] {
+                let part = range.start as u64..range.end as u64;
+                let opened = part.clone();
+                let stream = store.open(move |store| Ok((store.get(&digest)?, opened))).await.unwrap();
+                assert_eq!(stream.remaining(), part.end - part.start);
+                let blob = store.call(move |store| store.get(&digest)).await.unwrap();
+                let lazy = store.stream(blob, part).unwrap();
+                for stream in [stream, lazy] {
+                    let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
+                    assert!(pieces.iter().all(|piece| (1..=PIECE).contains(&piece.len())));
+                    assert!(pieces.concat() == content[range.clone()]);
+                }
+            }
+            let beyond = len as u64 + 1;
+            let opened = store.open(move |store| Ok((store.get(&digest)?, 0..beyond))).await;
+            assert!(matches!(opened, Err(Error::OutOfRange { .. })));
+        }
+    });
+}
+
+#[test]
+fn a_stream_reads_one_piece_ahead_and_no_more() {
+    one_thread().block_on(async {
+        let disk = SimVfs::new();
+        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let content = Random(3).bytes(8 * PIECE);
+        let digest = store.call(move |store| store.put(content, Algorithm::Sha256)).await.unwrap();
+        let mut stream = store.open(move |store| Ok((store.get(&digest)?, 0..8 * PIECE as u64))).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), PIECE);
+        // From the third piece on the disk fails now. Had the stream read on, it would have them.
+        let segment = disk.files().into_iter().find(|path| path.extension().is_some_and(|kind| kind == "seg")).unwrap();
+        disk.fail_reads(segment, 5 * PIECE as u64 / 2..u64::MAX);
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), PIECE);
+        assert!(stream.next().await.unwrap().is_err());
+        assert!(stream.next().await.is_none());
+    });
+}
+
+#[test]
+fn many_streams_at_once_on_one_thread_all_come_to_their_end() {
+    one_thread().block_on(async {
+        let store = AsyncStore::with_limits(open(), Limits::new().calls(4));
+        let content = Random(4).bytes(3 * PIECE + 5);
+        let put = content.clone();
+        let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+        let read = |_| async {
+            let range = 0..content.len() as u64;
+            let stream = store.open(move |store| Ok((store.get(&digest)?, range))).await.unwrap();
+            assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
+        };
+        stream::iter(0..100).map(read).buffer_unordered(100).collect::<Vec<_>>().await;
+    });
+}
+
+#[test]
+fn a_stream_outlives_the_removal_of_its_blob() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let content = Random(5).bytes(3 * PIECE);
+        let put = content.clone();
+        let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+        let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
+        store.call(move |store| store.remove(&digest)).await.unwrap();
+        assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
+    });
+}
+
+#[test]
+fn content_arrives_whole_whatever_its_pieces_are() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let content = Random(6).bytes(2 * PIECE + 100);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        for len in [113, PIECE, PIECE + 1, content.len()] {
+            let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+            let sink = store.append_upload(None, id, 0);
+            let sent = sink.send_stream(stream::iter(pieces(&content, len))).await.unwrap();
+            assert_eq!(sent, content.len() as u64);
+            store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+        }
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let mut empty = store.append_upload(None, id, 0);
+        empty.send(Bytes::new()).await.unwrap();
+        assert_eq!(empty.finish().await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_sink_takes_no_more_than_it_may_hold() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (go, gate) = mpsc::channel::<()>();
+        let mut sink = store.write(move |_, mut content| {
+            gate.recv().unwrap();
+            let mut read = Vec::new();
+            content.read_to_end(&mut read).unwrap();
+            Ok(read.len())
+        });
+        let mut taken = 0;
+        let more = Bytes::from(vec![1; 100_000]);
+        // The operation reads nothing. A full sink stays so, however often the runtime turns.
+        for _ in 0..1000 {
+            if poll_fn(|cx| Poll::Ready(sink.poll_ready_unpin(cx))).await.is_ready() {
+                sink.start_send_unpin(more.clone()).unwrap();
+                taken += more.len();
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!((1..=10 * more.len()).contains(&taken), "{taken}");
+        go.send(()).unwrap();
+        assert_eq!(sink.finish().await.unwrap(), taken);
+    });
+}
+
+#[test]
+fn a_large_piece_is_handed_over_in_parts() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (go, gate) = mpsc::channel::<()>();
+        let mut sink = store.write(move |store, content| {
+            gate.recv().unwrap();
+            store.put_reader(content, Algorithm::Sha256)
+        });
+        let content = Bytes::from(Random(7).bytes(40 * PIECE));
+        sink.feed(content.clone()).await.unwrap();
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| Poll::Ready(sink.poll_ready_unpin(cx))).await.is_pending());
+        }
+        go.send(()).unwrap();
+        assert_eq!(sink.finish().await.unwrap(), Digest::of(Algorithm::Sha256, &content));
+    });
+}
+
+#[test]
+fn a_sink_that_is_dropped_is_no_end_of_content() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (tell, told) = oneshot::channel();
+        let mut sink = store.write(|store, content| {
+            let _ = tell.send(store.put_reader(content, Algorithm::Sha256));
+            Ok(())
+        });
+        sink.send("half of it".into()).await.unwrap();
+        drop(sink);
+        assert!(matches!(told.await.unwrap(), Err(Error::Source { .. })));
+        assert_eq!(store.call(|store| Ok(store.blobs().count())).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_upload_whose_client_went_away_goes_on_where_it_stood() {
+    let disk = SimVfs::new();
+    let content = Random(8).bytes(3 * PIECE);
+    let runtime = one_thread();
+    let id = runtime.block_on(async {
+        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        // The handler's future is dropped while it waits for more.
+        let body = stream::iter(pieces(&content[..2 * PIECE], 5000)).chain(stream::pending());
+        let mut handler = Box::pin(store.append_upload(None, id, 0).send_stream(body));
+        for _ in 0..1000 {
+            assert!(poll_fn(|cx| Poll::Ready(handler.poll_unpin(cx))).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(handler);
+        store.close().await.unwrap(); // waits until what came before is stored
+        id
+    });
+    runtime.block_on(async {
+        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let offset = store.call(move |store| store.upload_status(id)).await.unwrap().offset;
+        assert!(offset > 0 && offset <= 2 * PIECE as u64, "{offset}");
+        let rest = stream::iter(pieces(&content[offset as usize..], 5000));
+        assert_eq!(store.append_upload(None, id, offset).send_stream(rest).await.unwrap(), 3 * PIECE as u64);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_is_told_apart_from_a_failing_store() {
+    one_thread().block_on(async {
+        let disk = SimVfs::new();
+        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let body = stream::iter([Ok(Bytes::from("came")), Err("broke off"), Ok(Bytes::from("never came"))]);
+        let sent = store.append_upload(None, id, 0).send_stream(body).await;
+        assert!(matches!(sent, Err(StreamError::Source("broke off"))));
+        // What came before counts, and the upload is free at once.
+        assert_eq!(store.append_upload(None, id, 4).finish().await.unwrap(), 4);
+
+        let body = stream::iter(pieces(&[0; 100], 10)).chain(stream::pending());
+        let sent = store.append_upload(None, id, 9).send_stream(body);
+        assert!(sent.now_or_never().is_none());
+        let endless = stream::repeat(Ok::<_, Infallible>(Bytes::from_static(&[0; 1000])));
+        // The call whose sender was given up may be at work on it for a moment yet.
+        let sent = loop {
+            let sent = store.append_upload(None, id, 9).send_stream(endless.clone()).await;
+            if !matches!(sent, Err(StreamError::Store(Error::UploadBusy { .. }))) {
+                break sent;
+            }
+        };
+        assert!(matches!(sent, Err(StreamError::Store(Error::WrongOffset { expected: 4, found: 9 }))), "{sent:?}");
+
+        disk.set_capacity(Some(disk.used() + 100_000));
+        let sent = store.append_upload(None, id, 4).send_stream(endless).await;
+        assert!(matches!(sent, Err(StreamError::Store(Error::Full { .. }))), "{sent:?}");
+    });
+}
+
+#[test]
+fn what_failed_early_is_told_by_sending_and_by_finishing() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let mut sink = store.append_upload(None, id, 1);
+        let failed = loop {
+            if let Err(error) = sink.send("x".into()).await {
+                break error;
+            }
+        };
+        assert!(matches!(failed, Error::WrongOffset { expected: 0, found: 1 }));
+        assert!(matches!(sink.send("x".into()).await, Err(Error::WrongOffset { .. })));
+        assert!(matches!(sink.finish().await, Err(Error::WrongOffset { .. })));
+
+        // An operation that needs no more is not an error, and what is sent to it goes nowhere.
+        let mut sink = store.write(|_, _| Ok(3));
+        for _ in 0..100 {
+            sink.send("x".into()).await.unwrap();
+        }
+        Pin::new(&mut sink).close().await.unwrap();
+        assert_eq!(sink.finish().await.unwrap(), 3);
+    });
+}

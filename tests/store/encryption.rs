@@ -1,0 +1,16 @@
+//! Encryption at rest: nothing leaks, nothing can be changed or moved unnoticed, keys can be changed at any time,
+//! domains are apart, and no crash in any of that loses anything.
+//!
+//! Who attacks has the directory: reads it, and writes to it between two openings. What they may learn is how much
+//! there is, how it grows, and which key domain a file belongs to; what they can bring about is an error.
+
+mod crashes;
+mod disk;
+mod domains;
+mod flips;
+mod keys;
+mod lab;
+mod leaks;
+mod moved;
+mod online;
+mod secrets;
