@@ -25,6 +25,17 @@ pub(super) enum Node {
     Dir,
 }
 
+/// What a call does, as far as a shortage is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// It needs a file descriptor.
+    Opens,
+    /// It needs memory.
+    Works,
+    /// It needs nothing: that it fails says nothing of what is durable, which is [`Fault::FailedSync`].
+    Syncs,
+}
+
 /// A file's content.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
@@ -178,6 +189,9 @@ impl Random {
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) operations: u64,
+    pub(super) calls: u64,
+    /// The calls that are refused.
+    pub(super) shortage: Range<u64>,
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) full: bool,
     pub(super) capacity: Option<u64>,
@@ -194,6 +208,8 @@ impl Disk {
     pub(super) fn new() -> Self {
         Self {
             operations: 0,
+            calls: 0,
+            shortage: 0..0,
             faults: BTreeMap::new(),
             full: false,
             capacity: None,
@@ -210,6 +226,8 @@ impl Disk {
     pub(super) fn restarted(&self) -> Self {
         Self {
             operations: 0,
+            calls: 0,
+            shortage: 0..0,
             faults: BTreeMap::new(),
             locks: BTreeSet::new(),
             bad_reads: Vec::new(),
@@ -241,6 +259,17 @@ impl Disk {
 
     pub(super) fn powered(&self) -> io::Result<()> {
         if self.is_dead { Err(io::Error::other("power is cut")) } else { Ok(()) }
+    }
+
+    /// Counts a call, and refuses it where there is a shortage of what it needs.
+    pub(super) fn admit(&mut self, call: Call) -> io::Result<()> {
+        self.calls += 1;
+        let errno = match call {
+            Call::Opens => libc::EMFILE,
+            Call::Works => libc::ENOMEM,
+            Call::Syncs => return Ok(()),
+        };
+        if self.shortage.contains(&self.calls) { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) }
     }
 
     /// Counts an operation and says which fault it meets: `PowerCut` after having switched off everything.
@@ -403,6 +432,11 @@ impl Disk {
             to.copy_from_slice(from);
         }
         Ok(n)
+    }
+
+    pub(super) fn len(&self, inode: u64) -> io::Result<u64> {
+        self.powered()?;
+        Ok(self.node(inode)?.live.len() as u64)
     }
 
     pub(super) fn write(&mut self, inode: u64, mut bytes: &[u8], offset: u64) -> io::Result<usize> {

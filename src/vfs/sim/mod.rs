@@ -2,7 +2,8 @@
 //!
 //! What is live and what is durable are kept apart, for each file and for each directory entry; see [`disk`] for what a
 //! power cut may keep. Operations that change or sync something are counted, and a [`Fault`] can be planned for any of
-//! them by its number.
+//! them by its number. All calls are counted too, also those that only read, and any of them but a sync can be refused
+//! for a [shortage](SimVfs::shortage_during).
 
 mod disk;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 
 use super::{Directory, File, OpenMode, Vfs};
 use crate::sync::lock;
-use disk::{Disk, Node};
+use disk::{Call, Disk, Node};
 
 /// What happens at a planned operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,17 @@ impl SimVfs {
         lock(&self.disk).faults.insert(operation, fault);
     }
 
+    /// How many calls there were in all, also those that only read.
+    pub fn calls(&self) -> u64 {
+        lock(&self.disk).calls
+    }
+
+    /// Refuses the calls with these numbers, the first of all being 1, as the system does for want of file descriptors
+    /// (where something is opened) or of memory. They have no effect. Syncs are not refused: see [`Fault::FailedSync`].
+    pub fn shortage_during(&self, calls: Range<u64>) {
+        lock(&self.disk).shortage = calls;
+    }
+
     /// Ends [`Fault::Full`].
     pub fn free_space(&self) {
         lock(&self.disk).full = false;
@@ -172,6 +184,7 @@ impl SimVfs {
 impl Vfs for SimVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let mut disk = lock(&self.disk);
+        disk.admit(Call::Opens)?;
         let inode = if mode == OpenMode::CreateNew { disk.create(path)? } else { disk.open(path)? };
         let file =
             SimFile { disk: Arc::clone(&self.disk), path: path.to_path_buf(), inode, writable: mode != OpenMode::Read };
@@ -179,28 +192,39 @@ impl Vfs for SimVfs {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        lock(&self.disk).create_dir(path)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.create_dir(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        lock(&self.disk).list(dir)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Opens)?;
+        disk.list(dir)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        lock(&self.disk).rename(from, to)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        lock(&self.disk).remove(path)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.remove(path)
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
-        lock(&self.disk).list(dir)?;
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Opens)?;
+        disk.list(dir)?;
         Ok(Box::new(SimDirectory { disk: Arc::clone(&self.disk), path: dir.to_path_buf() }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let mut disk = lock(&self.disk);
+        disk.admit(Call::Opens)?;
         if disk.locks.contains(path) {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -233,7 +257,9 @@ struct SimDirectory {
 
 impl Directory for SimDirectory {
     fn sync(&self) -> io::Result<()> {
-        lock(&self.disk).sync_dir(&self.path)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Syncs)?;
+        disk.sync_dir(&self.path)
     }
 }
 
@@ -254,39 +280,51 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        lock(&self.disk).read(self.inode, &self.path, buf, offset)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.read(self.inode, &self.path, buf, offset)
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.writable()?;
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
-        lock(&self.disk).write(self.inode, &bytes, offset)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.write(self.inode, &bytes, offset)
     }
 
     fn len(&self) -> io::Result<u64> {
-        let disk = lock(&self.disk);
-        disk.powered()?;
-        Ok(disk.node(self.inode)?.live.len() as u64)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.len(self.inode)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.writable()?;
-        lock(&self.disk).set_len(self.inode, len)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.set_len(self.inode, len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        let now = self.len()?;
-        self.set_len(len.max(now))
+        self.writable()?;
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        let now = disk.len(self.inode)?;
+        disk.set_len(self.inode, len.max(now))
     }
 
     fn sync(&self) -> io::Result<()> {
-        lock(&self.disk).sync(self.inode)
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Syncs)?;
+        disk.sync(self.inode)
     }
 
     fn start_writeback(&self, _: u64, _: u64) {}
 
     fn map(&self) -> io::Result<Bytes> {
-        let disk = lock(&self.disk);
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
         disk.powered()?;
         Ok(Bytes::copy_from_slice(&disk.node(self.inode)?.live))
     }

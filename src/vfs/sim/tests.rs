@@ -90,6 +90,42 @@ fn faults_come_at_their_operation() {
 }
 
 #[test]
+fn a_shortage_refuses_any_call_but_a_sync_and_has_no_effect() {
+    let (disk, file) = disk_with(b"content");
+    let path = Path::new("/f");
+    let calls: [(i32, &dyn Fn() -> io::Result<()>); 12] = [
+        (libc::EMFILE, &|| disk.open(path, OpenMode::Read).map(drop)),
+        (libc::EMFILE, &|| disk.open(path, OpenMode::Write).map(drop)),
+        (libc::EMFILE, &|| disk.open(Path::new("/new"), OpenMode::CreateNew).map(drop)),
+        (libc::EMFILE, &|| disk.list(Path::new("/")).map(drop)),
+        (libc::EMFILE, &|| disk.open_dir(Path::new("/")).map(drop)),
+        (libc::EMFILE, &|| Vfs::lock(&disk, Path::new("/LOCK")).map(drop)),
+        (libc::ENOMEM, &|| disk.create_dir(Path::new("/dir"))),
+        (libc::ENOMEM, &|| file.write_at(&[IoSlice::new(b"other")], 0).map(drop)),
+        (libc::ENOMEM, &|| file.set_len(1)),
+        (libc::ENOMEM, &|| file.allocate(100)),
+        (libc::ENOMEM, &|| disk.rename(path, Path::new("/g"))),
+        (libc::ENOMEM, &|| disk.remove(path)),
+    ];
+    for (errno, call) in calls {
+        let operations = disk.operations();
+        disk.shortage_during(disk.calls() + 1..disk.calls() + 2);
+        assert_eq!(call().unwrap_err().raw_os_error(), Some(errno));
+        assert_eq!((disk.files(), disk.read_file(path).unwrap()), (vec!["/f".into()], b"content".to_vec()));
+        assert_eq!(disk.operations(), operations);
+    }
+    let reads: [&dyn Fn() -> io::Result<()>; 3] =
+        [&|| file.len().map(drop), &|| file.read_at(&mut [0], 0).map(drop), &|| file.map().map(drop)];
+    for read in reads {
+        disk.shortage_during(disk.calls() + 1..disk.calls() + 2);
+        assert_eq!(read().unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+        read().unwrap();
+    }
+    disk.shortage_during(1..u64::MAX);
+    file.sync().unwrap();
+}
+
+#[test]
 fn a_lock_is_held_once_until_it_is_dropped() {
     let disk = SimVfs::new();
     let held = disk.lock(Path::new("/LOCK")).unwrap();
