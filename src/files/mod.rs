@@ -7,6 +7,7 @@
 mod cache;
 mod ids;
 pub(crate) mod layout;
+pub(crate) mod limits;
 mod new;
 mod poison;
 mod reserve;
@@ -74,7 +75,7 @@ impl Files {
             keys,
             ids: Ids::new(next_id),
             cache: Cache::new(options.max_open),
-            mappings: MappingBudget::new(options.read_mode, options.max_open),
+            mappings: limits::file_mappings(options.read_mode, options.max_open),
             longest_pack: options.longest_pack,
             shards: Mutex::default(),
             reserve: Reserve::new(layout.reserve(), options.reserve),

@@ -38,7 +38,8 @@ use crate::tables::memtable::Memtable;
 use crate::vfs::{Directory, OpenMode, Vfs};
 
 impl Store {
-    pub(crate) fn open_with(options: Options, root: &Path) -> Result<Self> {
+    pub(crate) fn open_with(mut options: Options, root: &Path) -> Result<Self> {
+        options.max_open_files = Some(options.open_files());
         let layout = Layout::new(root);
         let vfs = Arc::clone(&options.vfs);
         if options.create {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::blobs::{BlobOptions, Compression};
 use crate::clock::{Clock, Retention, milliseconds};
 use crate::error::Result;
-use crate::files::FileOptions;
+use crate::files::{FileOptions, limits};
 use crate::gc::{Background, CollectOptions, Settings};
 use crate::keys::KeyProvider;
 use crate::log::{Durability, LogOptions};
@@ -44,7 +44,8 @@ pub struct Options {
     pub(crate) inline_max: u64,
     pub(crate) log_file_size: u64,
     pub(crate) memtable_size: usize,
-    pub(crate) max_open_files: usize,
+    /// None until the store is opened, where the caller did not say.
+    pub(crate) max_open_files: Option<usize>,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) names_on_disk: bool,
     pub(crate) clock: Clock,
@@ -66,7 +67,7 @@ impl Default for Options {
             inline_max: 4 << 20,
             log_file_size: 64 << 20,
             memtable_size: 32 << 20,
-            max_open_files: 512,
+            max_open_files: None,
             vfs: Arc::new(RealVfs),
             names_on_disk: true,
             clock: Clock::system(),
@@ -135,9 +136,14 @@ impl Options {
         self
     }
 
-    /// How many log files and segments are kept open, and mapped, at a time; 512 by default.
+    /// How many log files and segments are kept open, and mapped, at a time. By default a quarter of the files that the
+    /// process may have open when the store is opened (`RLIMIT_NOFILE`), at least 8 and at most 512. Besides, the
+    /// store has its runs open, two files for each write under way, and those of some uploads, up to half of this
+    /// number.
+    ///
+    /// No more of them are mapped than a quarter of the mappings that the process may have (`vm.max_map_count`).
     pub fn max_open_files(mut self, files: usize) -> Self {
-        self.max_open_files = files.max(1);
+        self.max_open_files = Some(files.max(1));
         self
     }
 
@@ -232,6 +238,11 @@ impl Options {
         Store::open_with(self, dir.as_ref())
     }
 
+    /// How many log files and segments are kept open.
+    pub(super) fn open_files(&self) -> usize {
+        self.max_open_files.unwrap_or_else(limits::open_files)
+    }
+
     /// For how long stays what nothing holds.
     fn retention_time(&self) -> Retention {
         Retention(milliseconds(self.retention))
@@ -246,7 +257,7 @@ impl Options {
     pub(super) fn files(&self) -> FileOptions {
         FileOptions {
             read_mode: self.read_mode,
-            max_open: self.max_open_files,
+            max_open: self.open_files(),
             longest_pack: self.log_file_size.saturating_mul(2),
             reserve: self.reserve_len(),
         }
@@ -263,8 +274,13 @@ impl Options {
     }
 
     pub(super) fn blobs(&self) -> BlobOptions {
-        let Self { inline_max, compression, max_open_files, .. } = *self;
-        BlobOptions { inline_max, compression, retention: self.retention_time(), max_open_files }
+        let Self { inline_max, compression, .. } = *self;
+        BlobOptions {
+            inline_max,
+            compression,
+            retention: self.retention_time(),
+            max_open_files: self.open_files(),
+        }
     }
 
     pub(super) fn collections(&self) -> Settings {

@@ -47,7 +47,7 @@ pub(crate) use view::{Snapshot, View};
 use crate::clock::StoreClock;
 use crate::error::{Error, Result};
 use crate::facts::Fact;
-use crate::files::{Files, Space};
+use crate::files::{Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::sync::{lock, read, write};
@@ -138,7 +138,7 @@ impl Tables {
             dead_logs: Mutex::default(),
             damaged_runs: Mutex::default(),
             pages: PageCache::new(options.page_cache),
-            mappings: MappingBudget::new(options.read_mode, 1024),
+            mappings: limits::run_mappings(options.read_mode),
             files,
             upkeep,
             clock,
