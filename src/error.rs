@@ -446,6 +446,28 @@ pub enum Damage {
 }
 
 impl Error {
+    /// Whether the process, or the machine, was short of something for a moment: file descriptors, threads, mappings or
+    /// memory. Nothing is wrong with the store; the same call works once there is some again. Space on disk is
+    /// [`Error::Full`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = strongroom::Options::new().create(true).open(dir.path())?;
+    /// match store.put("content", strongroom::Algorithm::Sha256) {
+    ///     Err(error) if error.is_shortage() => println!("try again in a moment: {error}"),
+    ///     other => println!("stored {}", other?),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_shortage(source))
+    }
+
+    /// What failed for want of memory.
+    pub(crate) fn no_memory(path: &Path) -> Self {
+        Self::io("find memory to read", path)(io::ErrorKind::OutOfMemory.into())
+    }
+
     /// Wraps an operating system error with the operation and the path. A full disk becomes [`Error::Full`].
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
@@ -470,6 +492,14 @@ impl Error {
         }
     }
 
+    /// Wraps the failure to read what some other part of the file says is there: `None` where the file ends before.
+    pub(crate) fn unless_cut_off<T>(path: &Path, read: io::Result<T>) -> Result<Option<T>> {
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            other => other.map(Some).map_err(Self::io("read", path)),
+        }
+    }
+
     /// Fails where something is larger than it may be.
     pub(crate) fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<()> {
         if found <= limit { Ok(()) } else { Err(Self::TooLarge { what, limit: limit as u64, found: found as u64 }) }
@@ -479,4 +509,18 @@ impl Error {
     pub(crate) fn corrupt(file: &Path, offset: u64, damage: Damage) -> Self {
         Self::Corrupt { file: file.to_path_buf(), offset, damage }
     }
+}
+
+/// Whether a call failed for want of file descriptors, threads, mappings or memory.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let is_short = |errno| matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::ENOBUFS);
+    error.kind() == io::ErrorKind::OutOfMemory || error.raw_os_error().is_some_and(is_short)
+}
+
+/// Memory for so many bytes, or an error where there is not as much: what is as long as content may not end the process
+/// that asks for it.
+pub(crate) fn room(path: &Path, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Error::no_memory(path))?;
+    Ok(bytes)
 }

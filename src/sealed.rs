@@ -15,7 +15,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::envelope::FileEnvelope;
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Result, room};
 use crate::vfs::File;
 use crate::wire::{crc32c, index};
 
@@ -211,6 +211,7 @@ impl SealedFile {
             return Ok(());
         }
         let filled = out.len();
+        out.try_reserve(len).map_err(|_| Error::no_memory(&self.path))?;
         out.resize(filled + len, 0);
         self.read_into(offset, out.get_mut(filled..).unwrap_or_default())
     }
@@ -291,7 +292,8 @@ impl SealedFile {
     /// Reads by position, whatever is there.
     pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         self.mapped(offset, len)?; // before anything is allocated
-        let mut bytes = vec![0; len];
+        let mut bytes = room(&self.path, len)?;
+        bytes.resize(len, 0);
         self.read_into(offset, &mut bytes)?;
         Ok(bytes)
     }
@@ -307,7 +309,7 @@ impl SealedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::{OpenMode, RealVfs, Vfs};
+    use crate::vfs::{OpenMode, RealVfs, SimVfs, Vfs};
 
     fn file(content: &[u8]) -> (tempfile::TempDir, PathBuf, Arc<dyn File>) {
         let dir = tempfile::tempdir().unwrap();
@@ -348,6 +350,30 @@ mod tests {
             let result = sealed.bytes_unverified(offset, len);
             assert!(matches!(result, Err(Error::Corrupt { damage: Damage::Truncated, .. })), "{offset} {len}");
         }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_mapped_is_read_by_position() {
+        let disk = SimVfs::new();
+        let handle = disk.open(std::path::Path::new("/f"), OpenMode::CreateNew).unwrap();
+        let content = [7; 5000];
+        handle.write_all_at(&content, 0).unwrap();
+        let budget = MappingBudget::new(ReadMode::Mapped, 1);
+        let open = || SealedFile::new("/f".into(), Arc::clone(&handle), 5000, Grain::Small, &budget);
+        disk.shortage_during(disk.calls() + 1..disk.calls() + 2);
+        let file = open();
+        assert!(!file.is_mapped());
+        assert_eq!(file.bytes(0, 5000, crc32c(&content)).unwrap(), content[..]);
+        assert!(open().is_mapped(), "what could not be mapped takes nothing of the budget");
+    }
+
+    #[test]
+    fn a_length_that_there_is_no_memory_for_is_an_error() {
+        let (_dir, path, handle) = file(&[1; 1000]);
+        let budget = MappingBudget::new(ReadMode::Positioned, 1);
+        let sealed = SealedFile::new(path, handle, 1 << 62, Grain::Small, &budget);
+        assert!(sealed.read(0, 1 << 61).unwrap_err().is_shortage());
+        assert!(sealed.append_to(0, 1 << 61, &mut Vec::new()).unwrap_err().is_shortage());
     }
 
     #[test]

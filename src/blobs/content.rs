@@ -266,7 +266,7 @@ impl BlobStore {
             Ok(outcome) if outcome.existed => drop(file),
             Ok(_) => self.log.publish(file)?,
             Err(error) => {
-                file.settle(&error);
+                self.log.give_up(file);
                 return Err(error);
             }
         }

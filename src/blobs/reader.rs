@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::blobs::unpack;
 use crate::digest::{Digest, Hasher};
 use crate::envelope::{Keyring, Purpose, Sealing};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Result, room};
 use crate::facts::{BlobFact, Codec};
 use crate::id::DomainId;
 use crate::sealed::SealedFile;
@@ -197,7 +198,7 @@ impl Blob {
         let mut crcs = table.get(to_usize(4 * first)?..).unwrap_or_default().chunks_exact(4);
         let mut copied = Vec::new();
         if !self.file.is_mapped() {
-            copied.reserve_exact(to_usize(end - start)?);
+            copied = room(self.file.path(), to_usize(end - start)?)?;
         }
         for number in first..=last {
             let crc = crcs.next().and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
@@ -229,7 +230,7 @@ impl Blob {
             return Ok(content.slice(to_usize(start)?..to_usize(end)?));
         }
         let table = self.sealed_table(opening, first, last)?;
-        let mut out = Buffer::new(to_usize(until - from)?);
+        let mut out = Buffer::new(self.file.path(), to_usize(until - from)?)?;
         for (index, number) in (first..=last).enumerate() {
             let at = place.offset + number * block_len;
             let len = block_len.min(place.stored_len - number * block_len);
@@ -321,15 +322,15 @@ impl Buffer {
     /// to decrypt.
     const LARGE: usize = 4 << 20;
 
-    fn new(len: usize) -> Self {
+    fn new(path: &Path, len: usize) -> Result<Self> {
         if len >= Self::LARGE
             && let Ok(map) = MmapMut::map_anon(len)
         {
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage); // only slower without
-            return Self::Large(map, 0);
+            return Ok(Self::Large(map, 0));
         }
-        Self::Small(Vec::with_capacity(len))
+        room(path, len).map(Self::Small)
     }
 
     /// Copies bytes of a file behind what is there.

@@ -243,8 +243,8 @@ impl BlobStore {
             }
             Err(Failed(error)) => Err(error),
         };
-        if let Err(error) = &result {
-            session.give_up(error);
+        if result.is_err() {
+            session.give_up(self);
         }
         // This is found out before anything is written.
         if matches!(&result, Err(Error::DigestMismatch { .. }) | Ok((_, Next::GoesOn))) {
@@ -398,9 +398,9 @@ enum Next {
 
 impl Session {
     /// What was written is not wanted: the segment goes, where no fact names it.
-    fn give_up(&mut self, error: &Error) {
+    fn give_up(&mut self, store: &BlobStore) {
         if let Some(file) = self.unpublished.take() {
-            file.settle(error);
+            store.log.give_up(file);
         }
     }
 

@@ -64,7 +64,10 @@ impl Checks {
         let mut known = digest_in(key, fact)?;
         let mut read = || {
             let file = self.files.get_anew(&fact.place)?;
-            let descriptor = self.check_frame(&file, key, fact);
+            let descriptor = match self.check_frame(&file, key, fact) {
+                Err(error) => Err(not_for_now(error)?),
+                found => found,
+            };
             let digest = match (known, &descriptor) {
                 (Some(digest), _) => digest,
                 (None, Ok(digest)) => *digest,
@@ -78,6 +81,7 @@ impl Checks {
             Ok(None) => Found::Sound,
             Ok(Some(error)) => Found::Frame(error),
             Err(Halt::Failed(error @ Error::Corrupt { .. })) => Found::Damaged(error),
+            Err(Halt::Failed(error)) if error.is_shortage() => return Err(Halt::Failed(error)),
             Err(Halt::Failed(error)) => Found::Unreadable(error),
             Err(Halt::Stopped) => return Err(Halt::Stopped),
         };
@@ -108,7 +112,7 @@ impl Checks {
                 && let Err(error) = self.files.footer(id, snapshot.domain, segment.key)
                 && self.tables.snapshot_of(snapshot.domain).segment(id)?.is_some()
             {
-                finding = Some(Finding::Segment { error });
+                finding = Some(Finding::Segment { error: not_for_now(error)? });
             }
             tell(finding)?;
         }
@@ -132,7 +136,8 @@ impl Checks {
                 let now = self.tables.list();
                 now.logs.iter().any(|one| one.id == log.id && one.is_needed(now.folded))
             };
-            tell(len, damage.err().filter(|_| is_needed()).map(|error| Finding::Log { error }))?;
+            let damage = damage.err().filter(|_| is_needed()).map(not_for_now).transpose()?;
+            tell(len, damage.map(|error| Finding::Log { error }))?;
         }
         Ok(())
     }
@@ -144,11 +149,14 @@ impl Checks {
         let is_shredded = |run: &RunMeta| self.files.keys().is_shredded(run.domain);
         for run in runs.iter().filter(|run| !is_shredded(run)) {
             let finding = match self.open_anew(run) {
-                Err(error) => Some(Finding::Facts { error }),
-                Ok(open) => open.verify().err().map(|error| match open.verify_facts() {
-                    Ok(()) => Finding::Run { error },
-                    Err(error) => Finding::Facts { error },
-                }),
+                Err(error) => Some(Finding::Facts { error: not_for_now(error)? }),
+                Ok(open) => match open.verify().map_err(not_for_now) {
+                    Ok(()) => None,
+                    Err(error) => Some(match (error?, open.verify_facts().map_err(not_for_now)) {
+                        (error, Ok(())) => Finding::Run { error },
+                        (_, Err(error)) => Finding::Facts { error: error? },
+                    }),
+                },
             };
             // It may have been merged meanwhile.
             let is_needed = || self.tables.list().runs.iter().any(|now| now.id == run.id);
@@ -163,4 +171,9 @@ impl Checks {
         let (mappings, cache) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
         Run::open(vfs, &path, run, &self.files.keys(), &mappings, &cache)
     }
+}
+
+/// An error that is a finding, unless it says that there was a shortage: then it is one of the call.
+fn not_for_now(error: Error) -> Result<Error> {
+    if error.is_shortage() { Err(error) } else { Ok(error) }
 }

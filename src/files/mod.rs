@@ -58,6 +58,8 @@ pub(crate) struct Files {
     cache: Cache,
     mappings: Arc<MappingBudget>,
     longest_pack: u64,
+    /// Files that are to be removed.
+    discarded: Mutex<Vec<(FileId, FileKind)>>,
     /// Shard directories known to be durable: one for every 256 files at most.
     shards: Mutex<BTreeSet<PathBuf>>,
     reserve: Reserve,
@@ -77,6 +79,7 @@ impl Files {
             cache: Cache::new(options.max_open),
             mappings: limits::file_mappings(options.read_mode, options.max_open),
             longest_pack: options.longest_pack,
+            discarded: Mutex::default(),
             shards: Mutex::default(),
             reserve: Reserve::new(layout.reserve(), options.reserve),
             poison: Poison::default(),
@@ -123,17 +126,44 @@ impl Files {
         self.poison.set(error)
     }
 
-    /// Stops all writes if what failed was a sync, or an invariant that does not hold.
+    /// Stops all writes if what failed was a sync, or a rename in which the disk failed (then, and only then, POSIX
+    /// leaves open whether it took place), or an invariant that does not hold.
     pub(crate) fn fail_stop(&self, error: Error) -> Error {
-        match error {
+        match &error {
             Error::Io { operation: "sync", .. } | Error::Internal { .. } => self.poison(error),
-            other => other,
+            Error::Io { operation: "rename", source, .. } if source.raw_os_error() == Some(libc::EIO) => {
+                self.poison(error)
+            }
+            _ => error,
         }
     }
 
     /// Begins a file, under an id that no file of this store has or had.
     pub(crate) fn begin(self: &Arc<Self>, kind: FileKind) -> NewFile {
         NewFile::new(Arc::clone(self), self.ids.take(), kind)
+    }
+
+    /// Removes a file that nothing names any more, or ever did. Where that fails [maintenance](Self::remove_discarded)
+    /// does it, or the next opening.
+    pub(crate) fn discard(&self, id: FileId, kind: FileKind) {
+        lock(&self.discarded).push((id, kind));
+        self.remove_discarded();
+    }
+
+    /// Removes the files that were discarded and are there still.
+    pub(crate) fn remove_discarded(&self) {
+        let discarded = std::mem::take(&mut *lock(&self.discarded));
+        for (id, kind) in discarded {
+            let remove = || match kind {
+                FileKind::Run => remove_if_there(self.vfs(), &self.layout.run(id)),
+                FileKind::Log | FileKind::Segment => self.remove_durably(&[id]),
+            };
+            let removed = self.check_writable().and_then(|()| remove()).map_err(|error| self.fail_stop(error));
+            match removed {
+                Ok(()) => self.published(id),
+                Err(_) => lock(&self.discarded).push((id, kind)),
+            }
+        }
     }
 
     /// A file that the list no longer names, and that is about to be removed if no fact names it: until
@@ -285,25 +315,32 @@ impl Files {
     pub(crate) fn footer(&self, id: FileId, domain: DomainId, key: KeyNumber) -> Result<Vec<FooterEntry>> {
         let path = self.layout.segment(id);
         let file = self.vfs.open(&path, OpenMode::Read).map_err(Error::opening(&path))?;
+        // What could not be read is not damaged.
+        let failed = std::cell::OnceCell::new();
         let read = |offset, len| {
             let mut bytes = vec![0; len];
-            file.read_exact_at(&mut bytes, offset).ok().map(|()| bytes)
+            let read = Error::unless_cut_off(&path, file.read_exact_at(&mut bytes, offset));
+            read.unwrap_or_else(|error| failed.set(error).ok().and(None)).map(|()| bytes)
         };
         let invalid = || Error::corrupt(&path, 0, Damage::Invalid("segment header"));
-        let header = read(0, 512).ok_or_else(invalid)?;
+        let header = read(0, 512).ok_or_else(|| failed.get().cloned().unwrap_or_else(invalid))?;
         if !parse_header(&header).is_some_and(|header| header.is_of(id, self.store, domain, key)) {
             return Err(invalid());
         }
         let sealing = FileEnvelope::new(id, &header).opening(&self.keys(), domain, key, Purpose::Content);
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         let footer = parse_footer(len, sealing.as_ref(), read);
-        footer.ok_or_else(|| Error::corrupt(&path, len, Damage::Invalid("segment footer")))
+        let invalid = || Error::corrupt(&path, len, Damage::Invalid("segment footer"));
+        footer.ok_or_else(|| failed.get().cloned().unwrap_or_else(invalid))
     }
 
     /// How long a log file or segment is, in bytes; 0 where it is not there.
     pub(crate) fn len_of(&self, id: FileId) -> Result<u64> {
-        let (path, file, _) = self.open_any(id)?;
-        file.len().map_err(Error::io("read the length of", &path))
+        match self.open_any(id) {
+            Ok((path, file, _)) => file.len().map_err(Error::io("read the length of", &path)),
+            Err(Error::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes log files or segments so that no power cut brings them back.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::files::{Files, remove_if_there};
+use crate::error::Result;
+use crate::files::Files;
 use crate::id::FileId;
 
 /// What a new file is to be.
@@ -26,8 +26,8 @@ pub(crate) enum FileKind {
 /// # Invariants kept here
 /// - The file's id counts as unpublished until [`publish`](Self::publish), or until the file is gone: a crash at any
 ///   moment leaves at most a file that the next opening looks for.
-/// - A file is removed only where no record and no list can name it: [`settle`](Self::settle) and
-///   [`keep`](Self::keep) are for the other case, in which the next opening finds out.
+/// - A file is removed only where no record and no list can name it: [`keep`](Self::keep) is for the other case, in
+///   which the next opening finds out.
 /// - After a failed sync nothing is removed.
 #[derive(Debug)]
 pub(crate) struct NewFile {
@@ -78,28 +78,12 @@ impl NewFile {
     pub(crate) fn keep(mut self) {
         self.discards = false;
     }
-
-    /// A commit that would have named the file failed. The file is removed, unless its record may be in the log all the
-    /// same.
-    pub(crate) fn settle(self, error: &Error) {
-        if matches!(error, Error::Io { .. } | Error::Poisoned { .. } | Error::Internal { .. }) {
-            self.keep();
-        }
-    }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.discards || self.files.check_writable().is_err() {
-            return;
-        }
-        let removed = match self.kind {
-            FileKind::Run => remove_if_there(self.files.vfs(), &self.path()),
-            FileKind::Log | FileKind::Segment => self.files.remove_durably(&[self.id]),
-        };
-        // Where that fails the next opening does it.
-        if removed.is_ok() {
-            self.files.ids.publish(self.id);
+        if self.discards {
+            self.files.discard(self.id, self.kind);
         }
     }
 }

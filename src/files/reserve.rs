@@ -50,14 +50,15 @@ impl Reserve {
         if self.is_there() {
             return Ok(());
         }
-        let restore = || {
-            let file = match vfs.open(&self.path, OpenMode::Write) {
-                Err(error) if error.kind() == ErrorKind::NotFound => vfs.open(&self.path, OpenMode::CreateNew)?,
-                other => other?,
-            };
-            if file.len()? == self.len { Ok(()) } else { file.allocate(self.len) }
+        let open = || match vfs.open(&self.path, OpenMode::Write) {
+            Err(error) if error.kind() == ErrorKind::NotFound => vfs.open(&self.path, OpenMode::CreateNew),
+            other => other,
         };
-        restore().map_err(Error::io("reserve", &self.path)).inspect_err(|_| drop(vfs.remove(&self.path)))?;
+        let file = open().map_err(Error::io("reserve", &self.path))?;
+        if file.len().map_err(Error::io("reserve", &self.path))? != self.len {
+            let allocated = file.allocate(self.len).map_err(Error::io("reserve", &self.path));
+            allocated.inspect_err(|_| drop(vfs.remove(&self.path)))?; // a part of it is of no use to anybody
+        }
         self.is_there.store(true, Ordering::Release);
         Ok(())
     }

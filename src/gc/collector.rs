@@ -153,7 +153,7 @@ impl<'a> Collector<'a> {
         };
         for file in &outcome.dropped {
             self.report.files += 1;
-            self.report.freed_bytes += self.len_of(*file);
+            self.report.freed_bytes += self.len_of(*file).unwrap_or(0); // only for the report
         }
         if !self.is_dry() {
             self.inner.log.remove_dropped(&outcome);
@@ -206,11 +206,9 @@ impl<'a> Collector<'a> {
     }
 
     /// How long a file is on disk, in bytes.
-    pub(super) fn len_of(&self, id: FileId) -> u64 {
+    pub(super) fn len_of(&self, id: FileId) -> Result<u64> {
         let known = lock(&self.inner.lens).get(&id).copied();
-        // 0: it is gone, or lost.
-        let find = || self.inner.files.len_of(id).unwrap_or(0);
-        known.unwrap_or_else(find)
+        known.map_or_else(|| self.inner.files.len_of(id), Ok)
     }
 
     /// What follows each step: tells how far it has come, and ends it where it is to end.

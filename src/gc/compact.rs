@@ -193,7 +193,7 @@ impl Collector<'_> {
     fn publish(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
         let (id, mut is_published) = (file.id(), false);
         let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
-        let moved = moves.chunks(AT_ONCE).try_for_each(|moves| {
+        let moved: Result<()> = moves.chunks(AT_ONCE).try_for_each(|moves| {
             let step = MoveFrames { file: id, key, bytes, goes_on: is_published, moves: moves.to_vec() };
             let moved = self.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
             is_published |= moved.count > 0;
@@ -204,7 +204,7 @@ impl Collector<'_> {
         match &moved {
             _ if is_published => self.inner.log.publish(file)?,
             Ok(()) => drop(file),
-            Err(error) => file.settle(error),
+            Err(_) => self.inner.log.give_up(file),
         }
         Ok(moved?)
     }
@@ -287,6 +287,7 @@ impl Collector<'_> {
                 }
                 match self.inner.blobs.digest_of(&key, &fact) {
                     Ok(digest) => live.push(Live { key, digest, fact }),
+                    Err(short) if short.is_shortage() => return Err(short),
                     Err(_) => self.report.damaged.push(error.clone()),
                 }
             }
@@ -337,9 +338,10 @@ impl Collector<'_> {
     }
 }
 
-/// Whether an error says that something can't be read, rather than that nothing can be done.
+/// Whether an error says that something can't be read, rather than that nothing can be done, or not now.
 fn is_unreadable(error: &Error) -> bool {
-    matches!(error, Error::Corrupt { .. } | Error::Io { operation: "read" | "open" | "read the length of", .. })
+    let is_reading = matches!(error, Error::Io { operation: "read" | "open" | "read the length of", .. });
+    matches!(error, Error::Corrupt { .. }) || is_reading && !error.is_shortage()
 }
 
 impl Filling {

@@ -83,7 +83,7 @@ impl Collector<'_> {
         }
         // What surrounds the frames of a segment is not dead: it would be there again in the next.
         for file in files.values_mut().filter(|file| file.is_log && file.id < oldest_log) {
-            file.len = self.len_of(file.id);
+            file.len = self.len_of(file.id)?;
         }
         let sealed = files.values().filter(|file| file.is_log && file.id < oldest_log);
         *lock(&self.inner.lens) = sealed.map(|file| (file.id, file.len)).collect();

@@ -187,6 +187,14 @@ impl Committer {
         Ok(())
     }
 
+    /// A commit that would have named a new file failed. The file is removed, unless the log may have the record all the
+    /// same.
+    pub(crate) fn give_up(&self, file: NewFile) {
+        if self.files.check_writable().is_err() || self.unsettled.load(Ordering::Acquire) {
+            file.keep();
+        }
+    }
+
     /// Begins a new log file, which has room for at least `len` bytes of records, and seals the one before. Where that
     /// fails nothing has changed.
     pub(super) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {

@@ -20,7 +20,8 @@ impl Store {
     /// what is damaged.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known;
+    /// what there was a [shortage](crate::Error::is_shortage) of.
     pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
         self.inner.checks.verify(&mut progress)
     }
@@ -63,8 +64,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync; the flags that were set stay set. Damage is no error, nor is what can't
-    /// be read, but [reported](Scrub); on a full disk it is reported too, but not flagged.
+    /// [`Error::Poisoned`] after a failed sync; what there was a [shortage](Error::is_shortage) of. The flags that were
+    /// set stay set, and the next scrub goes on. Damage is no error, nor is what can't be read for another reason, but
+    /// [reported](Scrub); on a full disk it is reported too, but not flagged.
     pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> ControlFlow<()>) -> Result<Scrub> {
         self.inner.checks.scrub(options, &mut progress)
     }

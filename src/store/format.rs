@@ -62,13 +62,21 @@ pub(crate) enum Old {
 /// Replaces the file, durably.
 ///
 /// # Errors
-/// After a failed sync either file may count; after any other error it is the old one.
+/// After a failed sync, or a rename in which the disk failed, either file may count; after any other error it is the old
+/// one.
 pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old) -> Result<()> {
     let encoded = encode(keys)?;
     Error::check_limit("the table of keys", encoded.len(), index(MAX_LEN))?;
     let (path, root) = (layout.format(), layout.root());
     let temporary = root.join("FORMAT.tmp");
-    let old = vfs.open(&path, OpenMode::Write).and_then(|old| Ok((old.len()?, old)));
+    // Opened before anything is done: keys that are given up must not stay for want of a descriptor.
+    let old = match then {
+        Old::Leave => None,
+        Old::Wipe => {
+            let old = vfs.open(&path, OpenMode::Write).map_err(Error::opening(&path))?;
+            Some((old.len().map_err(Error::io("read the length of", &path))?, old))
+        }
+    };
     let dir = open_dir(vfs, root)?;
     remove_if_there(vfs, &temporary)?;
     let file = vfs.open(&temporary, OpenMode::CreateNew).map_err(Error::io("create", &temporary))?;
@@ -76,9 +84,7 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
     file.sync().map_err(Error::io("sync", &temporary))?;
     vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
     dir.sync().map_err(Error::io("sync", root))?;
-    if let Ok((len, old)) = old
-        && then == Old::Wipe
-    {
+    if let Some((len, old)) = old {
         let zeros = vec![0; index(len.min(MAX_LEN))];
         let _ = old.write_all_at(&zeros, 0).map(|()| old.sync()); // it has no name any more
     }

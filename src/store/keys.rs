@@ -297,7 +297,8 @@ impl Inner {
                 other => other.map_err(Error::io("open", &path))?,
             };
             let mut header = [0; 512];
-            let header = file.read_exact_at(&mut header, 0).ok().and_then(|()| parse_header(&header));
+            let read = Error::unless_cut_off(&path, file.read_exact_at(&mut header, 0))?;
+            let header = read.and_then(|()| parse_header(&header));
             // What a header says of itself is believed only where no other domain says otherwise.
             if header.is_some_and(|header| header.domain == domain) && self.tables.snapshot().segments(id)?.is_empty() {
                 found.push(id);

@@ -18,6 +18,7 @@ impl Inner {
         let registry = self.registry.keep_house();
         let folded = self.tables.fold_and_merge(&*self.log);
         let dropped = self.log.drop_dead_logs();
+        self.files.remove_discarded();
         self.refresh_names();
         self.names.maintain();
         let reserved = self.files.restore_reserve();

@@ -142,10 +142,11 @@ fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> 
 
 /// Why there is no `FORMAT`: because there is no store, or because it was lost.
 fn missing_format(vfs: &dyn Vfs, layout: &Layout) -> Error {
-    if RunList::is_of_a_store(vfs, &layout.runs()) {
-        return Error::corrupt(&layout.format(), 0, Damage::Missing);
+    match RunList::is_of_a_store(vfs, &layout.runs()) {
+        Ok(true) => Error::corrupt(&layout.format(), 0, Damage::Missing),
+        Ok(false) => Error::NotAStore { path: layout.root().to_path_buf() },
+        Err(error) => error,
     }
-    Error::NotAStore { path: layout.root().to_path_buf() }
 }
 
 fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
@@ -167,8 +168,9 @@ fn create(vfs: &dyn Vfs, layout: &Layout, provider: Option<&dyn KeyProvider>) ->
             return Err(Error::NotEmpty { path: root.to_path_buf() });
         }
     }
-    if let Error::Corrupt { file, offset, damage } = missing_format(vfs, layout) {
-        return Err(Error::Corrupt { file, offset, damage });
+    match missing_format(vfs, layout) {
+        Error::NotAStore { .. } => {}
+        other => return Err(other),
     }
     let store = StoreId(random()?);
     let plain = Keyring::plain(store);

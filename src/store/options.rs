@@ -275,12 +275,7 @@ impl Options {
 
     pub(super) fn blobs(&self) -> BlobOptions {
         let Self { inline_max, compression, .. } = *self;
-        BlobOptions {
-            inline_max,
-            compression,
-            retention: self.retention_time(),
-            max_open_files: self.open_files(),
-        }
+        BlobOptions { inline_max, compression, retention: self.retention_time(), max_open_files: self.open_files() }
     }
 
     pub(super) fn collections(&self) -> Settings {

@@ -262,16 +262,22 @@ impl RunList {
     }
 
     /// Whether a list was replaced at least once, as far as can be told without keys; none of that is verified.
-    pub(crate) fn is_of_a_store(vfs: &dyn Vfs, dir: &Path) -> bool {
-        let read = || {
-            let bytes = read(vfs, &dir.join(NAME)).ok()?;
+    ///
+    /// # Errors
+    /// What keeps the file from being read, if it is there.
+    pub(crate) fn is_of_a_store(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+        let bytes = match read(vfs, &dir.join(NAME)) {
+            Err(Error::Corrupt { .. }) => return Ok(false),
+            other => other?,
+        };
+        let generation = || {
             let mut fields = Fields(&bytes);
             (fields.array()? == MAGIC).then_some(())?;
             let at = if fields.u32()? == VERSION_SEALED { 4 } else { 4 + 16 };
             fields.bytes(at)?;
             fields.u64()
         };
-        read().is_some_and(|generation| generation > 0)
+        Ok(generation().is_some_and(|generation| generation > 0))
     }
 
     fn parse_body(mut fields: Fields<'_>, with_keys: bool) -> Option<Self> {
@@ -330,6 +336,9 @@ impl RunList {
     }
 
     /// Makes the list that was written to a directory the one that counts, durably.
+    ///
+    /// # Errors
+    /// A rename that fails has not taken place, unless the disk failed in it.
     pub(crate) fn replace(vfs: &dyn Vfs, dir: &Path, open: &dyn Directory) -> Result<()> {
         let (path, temporary) = (dir.join(NAME), dir.join(TEMPORARY));
         vfs.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::facts::Family;
-use crate::files::{Space, remove_if_there};
+use crate::files::{FileKind, Space};
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
 use crate::tables::{Log, MergeJob, Run, RunList, RunMeta, Tables, pick_merge};
@@ -67,7 +67,7 @@ impl Tables {
             view.runs.retain(|run| !old.contains(&run.id()));
             at.into_iter().for_each(|at| drop(view.runs.splice(at..at, runs.iter().cloned())));
         })?;
-        old.iter().try_for_each(|id| self.remove_run(*id))?;
+        old.iter().for_each(|id| self.files.discard(*id, FileKind::Run));
         Ok(true)
     }
 
@@ -108,10 +108,5 @@ impl Tables {
             let damaged = runs.iter().filter(|id| self.files.layout().run(**id) == *file);
             lock(&self.damaged_runs).extend(damaged);
         }
-    }
-
-    /// Removes a run that no list names any more.
-    pub(super) fn remove_run(&self, id: FileId) -> Result<()> {
-        remove_if_there(self.files.vfs(), &self.files.layout().run(id))
     }
 }

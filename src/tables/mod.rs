@@ -47,7 +47,7 @@ pub(crate) use view::{Snapshot, View};
 use crate::clock::StoreClock;
 use crate::error::{Error, Result};
 use crate::facts::Fact;
-use crate::files::{Files, Space, limits};
+use crate::files::{FileKind, Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::sync::{lock, read, write};
@@ -251,8 +251,7 @@ impl Tables {
         let dir = crate::files::open_dir(vfs, &runs)?;
         let file = new.write(vfs, &runs, &self.files.keys())?;
         file.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.files.poison(error))?;
-        // From here on the new list may be the one that counts, whatever comes back.
-        RunList::replace(vfs, &runs, &*dir).map_err(|error| self.files.poison(error))?;
+        RunList::replace(vfs, &runs, &*dir).map_err(|error| self.files.fail_stop(error))?;
         self.unfolded_logs.store(new.unfolded_logs(), Ordering::Relaxed);
         if new.logs != list.logs {
             *write(&self.logs) = new.logs.as_slice().into();
@@ -289,7 +288,8 @@ impl Tables {
             runs = list.runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
             list.runs.retain(|run| run.domain != domain);
         })?;
-        runs.into_iter().try_for_each(|run| self.remove_run(run))
+        runs.into_iter().for_each(|run| self.files.discard(run, FileKind::Run));
+        Ok(())
     }
 
     /// Forgets decrypted pages.

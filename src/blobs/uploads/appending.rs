@@ -87,7 +87,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
     }
 
     fn fail(mut self, error: Error) -> Error {
-        self.session.give_up(&error);
+        self.session.give_up(&self.lease.store);
         error
     }
 }
