@@ -100,6 +100,7 @@ mod segment;
 mod store;
 mod sync;
 mod tables;
+mod thread;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod transaction;
@@ -126,3 +127,6 @@ pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use log::Durability;
 pub use sealed::ReadMode;
 pub use store::{DataKeyInfo, DomainInfo, Maintenance, Options, Rewriting, Store, Usage};
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub use thread::limit_threads;

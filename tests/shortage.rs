@@ -6,6 +6,8 @@
 //! follow; nothing acknowledged is lost, all counts equal a recount, and what was left half done is gone after the next
 //! opening.
 //!
+//! Threads are refused, too, in each place where one is started.
+//!
 //! `STRONGROOM_EXHAUSTIVE=1` refuses each call in turn, and not some of them.
 
 #![allow(
@@ -22,6 +24,7 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,7 +33,10 @@ use common::tour::tour;
 use common::{Pair, Random, Step, encrypted_disk, history, is_one_of, observe, options, outline, seed, tell};
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{SimVfs, Vfs};
-use strongroom::{Algorithm, Clock, CollectOptions, Error, Result, ScrubOptions, Store};
+use strongroom::{
+    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, Result, ScrubOptions, Store,
+    limit_threads,
+};
 
 /// What is done to a store.
 #[derive(Clone, Debug)]
@@ -274,4 +280,64 @@ fn what_a_failed_write_has_left_goes_while_the_store_is_open() {
             break;
         }
     }
+}
+
+/// Options with threads of the store's own.
+fn with_threads(disk: &SimVfs) -> Options {
+    let options = Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(1000);
+    options.collect_every(Duration::from_secs(3600), CollectOptions::new())
+}
+
+#[test]
+fn a_store_whose_threads_can_not_be_started_does_not_open_and_opens_later() {
+    let disk = SimVfs::new();
+    for left in [0, 1] {
+        limit_threads(Some(left));
+        let refused = with_threads(&disk).open("/store");
+        limit_threads(None);
+        let error = refused.expect_err("two threads are needed");
+        assert!(error.is_shortage() && matches!(error, Error::Io { operation: "start a thread of", .. }), "{error}");
+        let store = with_threads(&disk).open("/store").expect("the lock was given back");
+        store.put([left as u8], Algorithm::Sha256).expect("a working store");
+        store.close().expect("a clean close");
+    }
+}
+
+#[test]
+fn long_content_is_stored_where_no_thread_can_be_started() {
+    let disk = SimVfs::new();
+    let store = with_threads(&disk).open("/store").expect("a working store");
+    let content = Random(1).bytes(3 << 20);
+    limit_threads(Some(0));
+    let digest = store.put(&content, Algorithm::Sha256);
+    let again = store.put_reader(&content[..], Algorithm::Blake3);
+    limit_threads(None);
+    for digest in [digest, again] {
+        let digest = digest.expect("the caller's own thread does it");
+        assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), content);
+    }
+}
+
+#[test]
+fn names_are_listed_by_the_facts_until_their_view_can_be_opened() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(dir.path().join("store"));
+    let pin = |store: &Store, name: &str| {
+        let digest = store.put(name, Algorithm::Sha256)?;
+        store.pin(name, &digest, PinOptions::new())
+    };
+    let store = open().expect("a working store");
+    pin(&store, "first").expect("a working store");
+    store.close().expect("a clean close");
+    limit_threads(Some(3));
+    let store = open().expect("no thread is needed");
+    pin(&store, "second").expect("a working store");
+    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second"]);
+    limit_threads(None);
+    store.checkpoint().expect("a checkpoint");
+    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second"]);
+    pin(&store, "third").expect("a working store");
+    store.close().expect("a clean close");
+    let store = open().expect("a working store");
+    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second", "third"]);
 }

@@ -15,6 +15,7 @@ use crate::id::{DomainId, FileId, RepositoryId};
 use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::tables::Snapshot;
+use crate::thread;
 use crate::transaction::{Request, Then};
 
 /// How much of long content is hashed and written at a time.
@@ -273,7 +274,8 @@ impl BlobStore {
         Ok(descriptor.digest)
     }
 
-    /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread.
+    /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread or none can be
+    /// started.
     fn write_segment(
         &self,
         file: &NewFile,
@@ -283,28 +285,28 @@ impl BlobStore {
         expect: Expect,
     ) -> Result<Descriptor> {
         let algorithm = expect.algorithm();
-        let (mut writer, digest) = if self.upkeep.is_inline() {
-            let mut writer = self.create_segment(file, domain)?;
-            let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
-            (writer, digest)
-        } else {
-            std::thread::scope(|scope| {
-                let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
-                let writing = scope.spawn(move || {
-                    let mut writer = self.create_segment(file, domain)?;
-                    receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
-                    Ok(writer)
-                });
-                // A send fails once the writer has: its own error is the one to report.
-                let hashed = hash(head, rest, algorithm, |piece| {
-                    let gone = || Error::Source { source: std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
-                    sender.send(piece).map_err(|_| gone())
-                });
-                drop(sender);
-                let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-                Ok::<_, Error>((writer, hashed?))
-            })?
-        };
+        let (mut writer, digest) = std::thread::scope(|scope| {
+            let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
+            let write = move || {
+                let mut writer = self.create_segment(file, domain)?;
+                receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
+                Ok(writer)
+            };
+            let start = || thread::spawn_scoped(scope, "strongroom-write", write).ok();
+            let Some(writing) = (!self.upkeep.is_inline()).then(start).flatten() else {
+                let mut writer = self.create_segment(file, domain)?;
+                let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
+                return Ok((writer, digest));
+            };
+            // A send fails once the writer has: its own error is the one to report.
+            let hashed = hash(head, rest, algorithm, |piece| {
+                let gone = || Error::Source { source: std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
+                sender.send(piece).map_err(|_| gone())
+            });
+            drop(sender);
+            let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok::<_, Error>((writer, hashed?))
+        })?;
         let descriptor = writer.seal(expect.check(digest)?)?;
         writer.sync().map_err(|error| self.files.poison(error))?;
         Ok(descriptor)

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::envelope::Keys;
+use crate::error::is_shortage;
 use crate::id::{DomainId, Lsn, RepositoryId, SessionId, StoreId};
 use crate::names::memory::MemoryBackend;
 use crate::names::sled::SledBackend;
@@ -156,6 +157,27 @@ impl Watermark {
 #[derive(Clone, Copy, Debug)]
 struct Failed;
 
+/// Why a backend could not be opened.
+#[derive(Clone, Copy, Debug)]
+enum Unopened {
+    /// There were no threads, file descriptors or memory for it. What is there stays as it is.
+    Short,
+    /// For another reason.
+    Failed,
+}
+
+impl From<Failed> for Unopened {
+    fn from(_: Failed) -> Self {
+        Self::Failed
+    }
+}
+
+impl From<std::io::Error> for Unopened {
+    fn from(error: std::io::Error) -> Self {
+        if is_shortage(&error) { Self::Short } else { Self::Failed }
+    }
+}
+
 /// Changes of names, the newest for each.
 type Changes = BTreeMap<Vec<u8>, Change>;
 
@@ -199,6 +221,8 @@ struct State {
     ready: bool,
     /// Whether a backend failed, so that a rebuild is due.
     failed: bool,
+    /// Whether that waits since there was a shortage: until somebody does maintenance for another reason.
+    short: bool,
 }
 
 /// Behind all names: no text begins with the last of all characters twice.
@@ -240,6 +264,7 @@ impl Names {
             written: Lsn::ZERO,
             ready: false,
             failed: true,
+            short: false,
         };
         let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
         Self { state: Mutex::new(state), writer: Mutex::default(), identity, keys }
@@ -247,20 +272,28 @@ impl Names {
 
     /// Opens what is in the directory, if that was not done, and says whether the names have to be [read from the
     /// facts](Self::rebuild) again. Opening sled takes tens of milliseconds, so this is not part of opening the store
-    /// where a thread can do it.
+    /// where a thread can do it. Where there is a shortage, that is left to the next time, and the facts are asked.
     pub(crate) fn prepare(&self) -> bool {
         let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
-        let (backend, trusted): (Arc<dyn Backend>, bool) =
-            match trust.and_then(|trust| open_trusted(&dir, &trust, &self.keys)) {
-                Some(backend) => (Arc::new(backend), true),
-                None => match SledBackend::create(&dir, &self.keys) {
-                    Ok(backend) => (Arc::new(backend), false),
-                    Err(Failed) => return true,
-                },
-            };
+        let trusted = trust.as_ref().map_or(Ok(None), |trust| open_trusted(&dir, trust, &self.keys));
+        let opened = trusted.and_then(|trusted| match trusted {
+            Some(backend) => Ok((backend, true)),
+            None => Ok((SledBackend::create(&dir, &self.keys)?, false)),
+        });
         let mut state = lock(&self.state);
-        (state.backend, state.ready, state.failed) = (backend, trusted, !trusted);
-        !trusted
+        match opened {
+            Ok((backend, trusted)) => {
+                state.backend = Arc::new(backend);
+                (state.ready, state.failed, state.short) = (trusted, !trusted, false);
+                !trusted
+            }
+            Err(Unopened::Failed) => true,
+            Err(Unopened::Short) => {
+                state.to_open = Some((dir, trust));
+                state.short = true;
+                false
+            }
+        }
     }
 
     /// Begins anew, in a directory or in memory: how names are kept has changed. Until they were read from the facts
@@ -273,7 +306,7 @@ impl Names {
         state.to_open = dir.map(|dir| (dir, None));
         state.in_flight = Arc::default(); // the facts have them
         state.overlay.clear();
-        (state.ready, state.failed) = (false, true);
+        (state.ready, state.failed, state.short) = (false, true, false);
     }
 
     /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: who asks for names
@@ -284,6 +317,13 @@ impl Names {
         state.lsn = changes.iter().map(|(lsn, _)| *lsn).fold(state.lsn, Lsn::max);
         if !state.ready && !state.failed {
             return; // given up for this opening: what waited would wait for ever
+        }
+        if state.short
+            && state.overlay.len() > OVERLAY_MAX
+            && let Some((_, trust)) = &mut state.to_open
+        {
+            *trust = None; // what waits for the backend must not grow for ever: the facts have it
+            state.overlay.clear();
         }
         state.overlay.extend(changes.iter().map(|(_, one)| (key(one.domain, one.kind, &one.name), one.change)));
     }
@@ -348,7 +388,7 @@ impl Names {
     /// Whether there is something to do: enough waits to go to the backend, or the view has to be rebuilt.
     pub(crate) fn due(&self) -> bool {
         let state = lock(&self.state);
-        state.overlay.len() > OVERLAY_MAX || state.failed
+        !state.short && (state.overlay.len() > OVERLAY_MAX || state.failed)
     }
 
     /// Whether the view has to be rebuilt.
@@ -379,7 +419,8 @@ impl Names {
     /// Fills the view with all names there were at some moment. Changes applied since that moment win.
     ///
     /// # Errors
-    /// The first of `names`: facts are damaged. The view then has no answers until the next opening tries again.
+    /// The first of `names`. The view then has no answers until this is tried again, or for this opening
+    /// ([`give_up`](Self::give_up)).
     pub(crate) fn rebuild<E>(
         &self,
         names: impl IntoIterator<Item = Result<(DomainId, NameKind, String), E>>,
@@ -392,11 +433,7 @@ impl Names {
             while bytes < BATCH
                 && let Some(name) = names.next()
             {
-                let (domain, kind, name) = name.inspect_err(|_| {
-                    let mut state = lock(&self.state);
-                    state.failed = false;
-                    state.overlay.clear();
-                })?;
+                let (domain, kind, name) = name?;
                 bytes += name.len() + 64;
                 batch.insert(key(domain, kind, &name), Change::Set);
             }
@@ -411,11 +448,22 @@ impl Names {
             if !Arc::ptr_eq(&state.backend, &backend) {
                 return Ok(()); // it failed meanwhile
             }
-            state.ready = true;
-            state.failed = false;
+            (state.ready, state.failed, state.short) = (true, false, false);
         }
         self.flush(&writer);
         Ok(())
+    }
+
+    /// Does without answers until the next opening: facts are damaged.
+    pub(crate) fn give_up(&self) {
+        let mut state = lock(&self.state);
+        state.failed = false;
+        state.overlay.clear();
+    }
+
+    /// Leaves the rebuild to later, since there was a shortage.
+    pub(crate) fn put_off(&self) {
+        lock(&self.state).short = true;
     }
 
     /// Moves what waits to the backend and lets it write it out. No commit comes any more; `last` was the last.
@@ -518,8 +566,11 @@ pub(crate) fn parse_page(bytes: &[u8]) {
 }
 
 /// Opens what is there, if it can be trusted.
-fn open_trusted(dir: &Path, trust: &Trust, keys: &Keys) -> Option<SledBackend> {
-    let backend = SledBackend::open(dir, keys).ok()?;
-    let watermark = Watermark::parse(&backend.watermark().ok()??)?;
-    watermark.is_trusted(trust).then_some(backend)
+fn open_trusted(dir: &Path, trust: &Trust, keys: &Keys) -> Result<Option<SledBackend>, Unopened> {
+    let backend = match SledBackend::open(dir, keys) {
+        Err(Unopened::Failed) => return Ok(None),
+        other => other?,
+    };
+    let watermark = backend.watermark().ok().flatten().and_then(|watermark| Watermark::parse(&watermark));
+    Ok(watermark.is_some_and(|watermark| watermark.is_trusted(trust)).then_some(backend))
 }

@@ -4,6 +4,9 @@
 //!   removed first.
 //! - Opening, reading and writing may panic, or hang, on damage: opening runs on a thread of its own with a deadline,
 //!   and every call is inside `catch_unwind`.
+//! - It panics where it can't start the thread that flushes, and hangs in a later call where it could start none of
+//!   those that write, which it tries once in a process: there has to be [room](thread::check_room) for them before it
+//!   is opened.
 //! - It takes several hundred bytes of memory a key, whatever its cache may hold: keys are kept in pages, of which each
 //!   is one entry. A million names are then 40,000 entries.
 //! - Its memory grows with the size of batches and with what waits to be flushed: batches are small.
@@ -27,9 +30,10 @@ use std::time::{Duration, SystemTime};
 use crate::envelope::Keys;
 use crate::id::DomainId;
 use crate::names::seal::Seal;
-use crate::names::{Backend, Change, Changes, Failed, PREFIX_LEN};
+use crate::names::{Backend, Change, Changes, Failed, PREFIX_LEN, Unopened};
 use crate::random::random;
 use crate::sync::lock;
+use crate::thread;
 use crate::wire::{Fields, PutFields};
 
 /// The key of the watermark: no kind of name has the number 0.
@@ -42,6 +46,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const LOCK_TRIES: u32 = 50;
 
 const CACHE: u64 = 32 << 20;
+
+/// So many threads it starts: the one that opens it here, one that flushes, seven that write.
+const THREADS: usize = 9;
 
 /// A page with more bytes than this is divided.
 const PAGE: usize = 1024;
@@ -103,7 +110,7 @@ type Page = BTreeSet<Vec<u8>>;
 
 impl SledBackend {
     /// Opens what is in a directory.
-    pub(super) fn open(dir: &Path, keys: &Keys) -> Result<Self, Failed> {
+    pub(super) fn open(dir: &Path, keys: &Keys) -> Result<Self, Unopened> {
         let seal = Seal::new(keys)?.map(|seal| Sealed { seal, index: Mutex::default() });
         let backend = Self { db: Mutex::new(Some(Self::open_db(dir)?)), seal };
         if let Some(sealed) = &backend.seal {
@@ -113,52 +120,53 @@ impl SledBackend {
         Ok(backend)
     }
 
-    fn open_db(dir: &Path) -> Result<sled::Db, Failed> {
-        for entry in std::fs::read_dir(dir).map_err(|_| Failed)?.flatten() {
+    fn open_db(dir: &Path) -> Result<sled::Db, Unopened> {
+        for entry in std::fs::read_dir(dir)?.flatten() {
             if entry.file_name().to_string_lossy().ends_with(".generating") {
-                std::fs::remove_file(entry.path()).map_err(|_| Failed)?;
+                std::fs::remove_file(entry.path())?;
             }
         }
         // It begins with the time since 1970, and panics where there is none.
         if SystemTime::now() < SystemTime::UNIX_EPOCH {
-            return Err(Failed);
+            return Err(Unopened::Failed);
         }
+        thread::check_room(THREADS)?;
         let (sender, receiver) = sync_channel(1);
         let path = dir.to_path_buf();
-        std::thread::Builder::new()
-            .name("strongroom-names".into())
-            .spawn(move || {
-                let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(500));
-                let config = config.mode(sled::Mode::LowSpace);
-                let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
-                let mut opened = open();
-                // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else
-                // can have it.
-                for _ in 0..LOCK_TRIES {
-                    let Ok(Err(sled::Error::Io(error))) = &opened else { break };
-                    if !error.to_string().contains("lock") {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                    opened = open();
+        thread::spawn("strongroom-names", move || {
+            let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(500));
+            let config = config.mode(sled::Mode::LowSpace);
+            let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
+            let mut opened = open();
+            // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else can
+            // have it.
+            for _ in 0..LOCK_TRIES {
+                let Ok(Err(sled::Error::Io(error))) = &opened else { break };
+                if !error.to_string().contains("lock") {
+                    break;
                 }
-                let _ = sender.send(opened); // nobody waits any more after the deadline
-            })
-            .map_err(|_| Failed)?;
+                std::thread::sleep(Duration::from_millis(20));
+                opened = open();
+            }
+            let _ = sender.send(opened); // nobody waits any more after the deadline
+        })?;
         match receiver.recv_timeout(DEADLINE) {
             Ok(Ok(Ok(db))) => Ok(db),
-            _ => Err(Failed),
+            Ok(Ok(Err(sled::Error::Io(error)))) => Err(error.into()),
+            // Somebody else may have taken the room meanwhile.
+            Ok(Err(_panic)) => thread::check_room(THREADS).map_err(Unopened::from).and(Err(Unopened::Failed)),
+            _ => Err(Unopened::Failed),
         }
     }
 
     /// Begins anew in a directory, whatever is in it.
-    pub(super) fn create(dir: &Path, keys: &Keys) -> Result<Self, Failed> {
+    pub(super) fn create(dir: &Path, keys: &Keys) -> Result<Self, Unopened> {
         if dir.is_dir() {
-            std::fs::remove_dir_all(dir).map_err(|_| Failed)?;
+            std::fs::remove_dir_all(dir)?;
         } else if dir.exists() {
-            std::fs::remove_file(dir).map_err(|_| Failed)?;
+            std::fs::remove_file(dir)?;
         }
-        std::fs::create_dir_all(dir).map_err(|_| Failed)?;
+        std::fs::create_dir_all(dir)?;
         Self::open(dir, keys)
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::envelope::Keyring;
+use crate::thread::limit_threads;
 
 fn keys() -> Keys {
     Keys::new(Keyring::plain(StoreId([1; 16])))
@@ -82,6 +83,10 @@ fn an_error_while_names_are_read_leaves_the_view_without_answers() {
     let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
     let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Pin, n.to_string())) } else { Err(n) });
     assert_eq!(names.rebuild(read), Err(3000));
+    assert!(names.needs_rebuild() && names.due());
+    names.put_off();
+    assert!(names.needs_rebuild() && !names.due(), "with the next maintenance, and not because of this");
+    names.give_up();
     assert!(!names.needs_rebuild(), "not before the next opening");
     assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
 }
@@ -174,4 +179,40 @@ fn names_are_listed_of_the_domains_asked_for_and_of_no_other() {
     assert_eq!(list(&[2], Some("a"), 9), ["d"]);
     assert_eq!(list(&[1, 2, 3], Some("a"), 3), ["b", "c", "d"]);
     assert_eq!(names.list_between(DomainId(2), NameKind::Repository, "", "d", 9).unwrap(), ["a"]);
+}
+
+#[test]
+fn a_view_that_no_thread_can_be_made_for_is_opened_later_and_is_trusted_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names");
+    written(&path);
+    let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
+    for left in [0, 1, 5, 9] {
+        limit_threads(Some(left));
+        assert!(!names.prepare(), "nothing that a rebuild could fill");
+        assert!(names.needs_rebuild() && !names.due());
+        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "the facts are asked");
+    }
+    apply(&names, 6, "d", Change::Set);
+    limit_threads(None);
+    assert!(!names.prepare() && !names.needs_rebuild());
+    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn what_waits_for_a_view_that_can_not_be_opened_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names");
+    written(&path);
+    let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
+    limit_threads(Some(0));
+    assert!(!names.prepare());
+    for lsn in 6..20_000 {
+        apply(&names, lsn, &lsn.to_string(), Change::Set);
+        assert!(lock(&names.state).overlay.len() <= OVERLAY_MAX + 1);
+    }
+    limit_threads(None);
+    assert!(names.prepare(), "the facts have what was let go");
+    rebuild(&names, &["a", "z"]);
+    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("9999"), 9).unwrap(), ["a", "z"]);
 }

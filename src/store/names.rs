@@ -33,7 +33,11 @@ impl Inner {
                 Err(error) => Box::new(std::iter::once(Err(error))),
             }
         });
-        let _ = self.names.rebuild(names);
+        match self.names.rebuild(names) {
+            Ok(()) => {}
+            Err(error) if error.is_shortage() => self.names.put_off(),
+            Err(_) => self.names.give_up(),
+        }
     }
 
     /// Has the view of names written anew, with the keys as they are.

@@ -35,6 +35,7 @@ use crate::store::orphans::{remove_orphans, unlisted_files};
 use crate::store::{Inner, LockGuard, Store, format, maintenance};
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
+use crate::thread;
 use crate::vfs::{Directory, OpenMode, Vfs};
 
 impl Store {
@@ -78,7 +79,7 @@ impl Store {
 
     fn spawn(&mut self, name: &str, run: impl FnOnce(&Inner) + Send + 'static) -> Result<()> {
         let shared = Arc::clone(&self.inner);
-        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
+        let spawned = thread::spawn(name, move || run(&shared));
         let root = self.inner.files.layout().root();
         self.threads.push(spawned.map_err(Error::io("start a thread of", root))?);
         Ok(())

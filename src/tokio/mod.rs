@@ -49,6 +49,7 @@
 //! # }
 //! ```
 
+mod blocking;
 mod sink;
 mod stream;
 mod upload;
@@ -67,6 +68,7 @@ pub use upload::UploadWriter;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::sync::lock;
+use crate::tokio::blocking::Threads;
 
 /// The most content that is read or handed over at a time, in bytes.
 const PIECE: usize = 256 << 10;
@@ -122,6 +124,7 @@ struct Shared {
     writes: Arc<Semaphore>,
     /// Held for reading by those to whose upload something was written that is not durable yet.
     open_uploads: Arc<RwLock<()>>,
+    threads: Arc<Threads>,
 }
 
 impl AsyncStore {
@@ -138,6 +141,7 @@ impl AsyncStore {
             calls: Arc::new(Semaphore::new(limits.calls.into())),
             writes: Arc::new(Semaphore::new(limits.writes.into())),
             open_uploads: Arc::default(),
+            threads: Threads::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -148,7 +152,8 @@ impl AsyncStore {
     /// `work` comes out here.
     ///
     /// # Errors
-    /// Those of `work`, and [`Error::Closed`].
+    /// Those of `work`; [`Error::Closed`]; [`Error::Io`] where the runtime can start no thread for it, and
+    /// [`Error::is_shortage`] says so.
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
         let permit = permit(&self.shared.calls).await?;
         self.run(permit, |store| work(store)).await
@@ -161,14 +166,13 @@ impl AsyncStore {
         work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = lock(&self.shared.store).clone().ok_or(Error::Closed)?;
-        let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
-        let task = runtime.spawn_blocking(move || {
+        let task = self.shared.threads.spawn(move || {
             let result = work(&store);
             // In this order: who has all permits knows that nobody has the store.
             drop(store);
             drop(permit);
             result
-        });
+        })?;
         joined(task.await)
     }
 
@@ -181,15 +185,17 @@ impl AsyncStore {
     /// when the last of them is dropped.
     ///
     /// # Errors
-    /// As [`Store::close`]; [`Error::Closed`] the second time.
+    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: then
+    /// the store stays open.
     pub async fn close(&self) -> Result<()> {
-        let Shared { store, limits, calls, writes, open_uploads } = &*self.shared;
-        let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
+        let Shared { store, limits, calls, writes, open_uploads, threads } = &*self.shared;
+        Handle::try_current().map_err(|_| Error::Closed)?;
         let gone = |_| Error::Closed;
         // First of all: their steps need permits.
         let _uploads = open_uploads.write().await;
         let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
         let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
+        threads.check()?; // else it stays open, and can be closed later
         calls.close();
         writes.close();
         let store = lock(store).take().ok_or(Error::Closed)?;
@@ -197,7 +203,7 @@ impl AsyncStore {
             let _permits = permits;
             Arc::try_unwrap(store).map_or_else(|shared| shared.sync(), Store::close)
         };
-        joined(runtime.spawn_blocking(close).await)
+        joined(threads.spawn(close)?.await)
     }
 }
 

@@ -73,6 +73,24 @@ fn a_call_whose_future_is_dropped_runs_to_its_end() {
 }
 
 #[test]
+fn a_call_for_which_no_thread_can_be_started_fails_and_the_next_ones_go_on() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        strongroom::limit_threads(Some(0));
+        let refused = store.call(|store| store.put("content", Algorithm::Sha256)).await;
+        assert!(refused.unwrap_err().is_shortage());
+        let mut sink = store.write(|store, content| store.put_reader(content, Algorithm::Sha256));
+        let sent = sink.send(Bytes::from_static(b"content")).await;
+        assert!(sent.and(sink.finish().await.map(drop)).unwrap_err().is_shortage());
+        assert!(store.close().await.unwrap_err().is_shortage());
+        strongroom::limit_threads(None);
+        let digest = store.call(|store| store.put("content", Algorithm::Sha256)).await.unwrap();
+        assert!(store.call(move |store| store.exists(&digest)).await.unwrap());
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn no_more_calls_run_at_once_than_the_limit_says() {
     Builder::new_multi_thread().worker_threads(2).build().unwrap().block_on(async {
         let store = AsyncStore::with_limits(open(), Limits::new().calls(3));

@@ -1,0 +1,89 @@
+//! Threads: all that the engine makes are made here.
+//!
+//! A user, a control group or a machine may have no room for one more, at any time. So making one can fail, and each
+//! caller has an answer to that: content is hashed on the caller's own thread; opening a store, or a call of an async
+//! program, fails with what was short; the view of names is opened later, and until then the facts are asked.
+
+use std::io;
+use std::sync::Mutex;
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+use crate::sync::lock;
+
+/// Starts a thread.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    allowed()?;
+    Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Starts a thread that ends within a scope.
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    allowed()?;
+    Builder::new().name(name.to_owned()).spawn_scoped(scope, run)
+}
+
+/// Finds out whether so many threads can be started at the same time, by starting them: for code of others that does
+/// not bear it if they can't.
+pub(crate) fn check_room(count: usize) -> io::Result<()> {
+    let started = Mutex::new(());
+    std::thread::scope(|scope| {
+        let _not_all = lock(&started); // they wait for it until all of them are there, or one is not
+        (0..count).try_for_each(|_| spawn_scoped(scope, "strongroom-room", || drop(lock(&started))).map(drop))
+    })
+}
+
+#[cfg(not(any(test, feature = "simulation")))]
+fn allowed() -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(any(test, feature = "simulation"))]
+use limited::allowed;
+#[cfg(any(test, feature = "simulation"))]
+pub use limited::limit_threads;
+
+#[cfg(any(test, feature = "simulation"))]
+mod limited {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// How many more threads the engine can start from the current one, for tests; none: as many as it likes. No stable
+    /// API.
+    pub fn limit_threads(left: Option<usize>) {
+        LEFT.set(left);
+    }
+
+    pub(super) fn allowed() -> io::Result<()> {
+        match LEFT.get() {
+            Some(0) => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_threads_is_found_by_starting_them() {
+        check_room(20).unwrap();
+        limit_threads(Some(5));
+        assert_eq!(check_room(6).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        limit_threads(None);
+    }
+}
