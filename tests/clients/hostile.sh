@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, limits on
-# file sizes and on open files, a clock before 1970, without its directory; and then under attack, by all at once that
+# file sizes, on open files and on threads, a clock before 1970, without its directory; and then under attack, by all at once that
 # has been found to hurt (examples/attack), beside eight clients that behave well. Those have to be served throughout,
 # in the slowest hundredth at most five times as slowly as alone, memory of the registry's own has to stay under 256
 # MiB, and nothing may be lost.
@@ -107,6 +107,49 @@ must 201 -X POST --data-binary "@$WORK/layer-1" -H 'Expect:' \
   "$URL/v2/few/files/blobs/uploads/?digest=sha256:$(sha256sum "$WORK/layer-1" | cut -d' ' -f1)"
 serves "few"
 rm -f "$WORK"/layer-*
+
+step "a limit on threads"
+# Root has none, and a limit counts all threads of a user: so it is a user that has nothing else.
+if [ "$(id -u)" != 0 ] || ! command -v setpriv >"$WORK/null" || ! command -v prlimit >"$WORK/null"; then
+  echo "SKIPPED: it takes root, setpriv and prlimit"
+else
+  NOBODY=64917
+  chmod 711 "$WORK"
+  cp "$REGISTRY_BIN" "$WORK/registry"
+  alone() {
+    install -d -o "$NOBODY" "$WORK/data"
+    exec setpriv --reuid "$NOBODY" --regid "$NOBODY" --clear-groups "$WORK/registry" "$@" 2>>"$WORK/threads.log"
+  }
+  launch alone
+  push() { # push N: what is answered
+    head -c $((5000 + 3000000 * ($1 % 2))) /dev/urandom >"$WORK/blob-$1"
+    status -X POST --data-binary "@$WORK/blob-$1" -H 'Expect:' \
+      "$URL/v2/no/threads/blobs/uploads/?digest=sha256:$(sha256sum "$WORK/blob-$1" | cut -d' ' -f1)"
+  }
+  [ "$(push 0)" = 201 ] && [ "$(push 1)" = 201 ] || fail "nothing was stored with threads"
+  prlimit --pid "$REGISTRY_PID" --nproc=1:
+  sleep 11 # those without work end after 10 s
+  : >"$WORK/answers"
+  for n in $(seq 2 21); do echo "$n $(push "$n")" >>"$WORK/answers"; done
+  grep -q ' 503$' "$WORK/answers" || fail "no request was refused without threads: $(cat "$WORK/answers")"
+  ! grep -vE ' (201|503)$' "$WORK/answers" || fail "without threads requests were answered in another way"
+  must 200 "$URL/v2/"
+  prlimit --pid "$REGISTRY_PID" --nproc=4096:
+  for n in $(seq 22 31); do
+    answer=$(push "$n")
+    [ "$answer" = 201 ] || fail "with threads again a push was answered with $answer"
+    echo "$n $answer" >>"$WORK/answers"
+  done
+  while read -r n answer; do
+    [ "$answer" = 201 ] || continue
+    digest=$(sha256sum "$WORK/blob-$n" | cut -d' ' -f1)
+    found=$(curl -sSf --max-time 20 "$URL/v2/no/threads/blobs/sha256:$digest" | sha256sum | cut -d' ' -f1)
+    [ "$found" = "$digest" ] || fail "blob $n was stored and is lost"
+  done <"$WORK/answers"
+  ! grep -i panicked "$WORK/threads.log" || fail "a thread has panicked"
+  serves "threads"
+  rm -rf "$WORK"/blob-* "$WORK/registry" "$WORK/data"
+fi
 
 step "a directory that is gone"
 gone() { exec "$REGISTRY_BIN" "$@" 2>>"$REGISTRY_LOG"; }

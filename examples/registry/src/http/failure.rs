@@ -176,11 +176,13 @@ impl From<Error> for Failure {
             Error::UploadBusy { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
             Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
             Error::Poisoned { .. } | Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            _ if error.is_shortage() => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         };
         match &error {
             Error::Full { .. } => tracing::warn!(%error, "nothing can be pushed"),
             Error::Closed => {}
+            _ if error.is_shortage() => tracing::warn!(%error, "a request is refused"),
             _ if status.is_server_error() => tracing::error!(%error, "the store has failed"),
             _ => {}
         }
@@ -190,6 +192,9 @@ impl From<Error> for Failure {
             Error::OutOfRange { len, .. } => failure.header(CONTENT_RANGE, format!("bytes */{len}")),
             Error::BlobInUse { .. } | Error::ManifestInUse { .. } => failure.header(ALLOW, "GET, HEAD".to_owned()),
             Error::UploadBusy { .. } => failure.retry_after(1),
+            _ if error.is_shortage() => {
+                Self::new(status, code, "the registry is short of files, threads or memory").retry_after(1)
+            }
             // Where things lie on the server is for its log.
             _ if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 Self::new(status, code, "the registry has failed: its log says how")
