@@ -47,8 +47,9 @@ const LOCK_TRIES: u32 = 50;
 
 const CACHE: u64 = 32 << 20;
 
-/// So many threads it starts: the one that opens it here, one that flushes, seven that write.
-const THREADS: usize = 9;
+/// So many threads it starts (the one that opens it here, one that flushes, seven that write), and some more, since
+/// threads that have ended may be counted for a moment longer.
+const THREADS: usize = 9 + 3;
 
 /// A page with more bytes than this is divided.
 const PAGE: usize = 1024;

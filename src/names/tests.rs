@@ -187,7 +187,7 @@ fn a_view_that_no_thread_can_be_made_for_is_opened_later_and_is_trusted_still() 
     let path = dir.path().join("names");
     written(&path);
     let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
-    for left in [0, 1, 5, 9] {
+    for left in [0, 1, 5, 11] {
         limit_threads(Some(left));
         assert!(!names.prepare(), "nothing that a rebuild could fill");
         assert!(names.needs_rebuild() && !names.due());

@@ -1,18 +1,20 @@
 //! Blocking work on the runtime's own threads, also where there may be no more of them.
 //!
-//! Where tokio can't start a thread it panics if it has none, and else leaves the work to those that it has; which may
-//! all be such as never take any. So work is given to it only where one of its threads is known to take it: one that is
-//! at work for this store, or was a moment ago and waits for more, or one for which there is room.
+//! Where tokio has no thread for work and can't start one, it panics, and keeps the work in its queue all the same, with
+//! all that it holds. So work is given to it only where one of its threads is known to take it: one that is at work for
+//! this store, or was a moment ago and waits for more, or one for which there is room. Should it panic nevertheless, the
+//! work is taken back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use ::tokio::runtime::Handle;
 use ::tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use crate::thread;
 
 /// For so long a thread without work surely waits for more, in milliseconds: tokio's do for 10 seconds.
@@ -53,25 +55,31 @@ impl Threads {
         if waits || self.working.load(Ordering::Relaxed) > 0 {
             return Ok(());
         }
-        thread::check_room(1).map_err(none)
+        // Two, since a thread that has ended may be counted for a moment longer.
+        thread::check_room(2).map_err(none)
     }
 
     /// Gives work to a thread of the runtime.
     pub(super) fn spawn<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<JoinHandle<T>> {
+    ) -> Result<JoinHandle<Option<T>>> {
         let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
         self.check()?;
         let threads = Arc::clone(self);
-        let work = move || {
+        let work = Arc::new(Mutex::new(Some(work)));
+        let queued = Arc::clone(&work);
+        let run = move || {
+            let work = lock(&queued).take()?;
             threads.working.fetch_add(1, Ordering::Relaxed);
             let _working = Working(threads);
-            work()
+            Some(work())
         };
         // Somebody else may have taken the room meanwhile.
-        catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(work)))
-            .map_err(|_panic| none(std::io::Error::from_raw_os_error(libc::EAGAIN)))
+        catch_unwind(AssertUnwindSafe(|| runtime.spawn_blocking(run))).map_err(|_panic| {
+            drop(lock(&work).take());
+            none(std::io::Error::from_raw_os_error(libc::EAGAIN))
+        })
     }
 }
 

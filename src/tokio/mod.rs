@@ -173,7 +173,7 @@ impl AsyncStore {
             drop(permit);
             result
         })?;
-        joined(task.await)
+        joined(task.await.map(unless_taken_back))
     }
 
     /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait,
@@ -203,13 +203,18 @@ impl AsyncStore {
             let _permits = permits;
             Arc::try_unwrap(store).map_or_else(|shared| shared.sync(), Store::close)
         };
-        joined(threads.spawn(close)?.await)
+        joined(threads.spawn(close)?.await.map(unless_taken_back))
     }
 }
 
 /// A permit, or the news that the store was closed.
 async fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
     Arc::clone(of).acquire_owned().await.map_err(|_| Error::Closed)
+}
+
+/// What work came to that was given to a thread: it is taken back only where that failed.
+fn unless_taken_back<T>(done: Option<Result<T>>) -> Result<T> {
+    done.unwrap_or(Err(Error::Closed))
 }
 
 /// The result of a task. Only a runtime that shuts down cancels one, and blocking ones before they begin only.

@@ -114,8 +114,9 @@ if [ "$(id -u)" != 0 ] || ! command -v setpriv >"$WORK/null" || ! command -v prl
   echo "SKIPPED: it takes root, setpriv and prlimit"
 else
   NOBODY=64917
-  chmod 711 "$WORK"
+  chmod 755 "$WORK"
   cp "$REGISTRY_BIN" "$WORK/registry"
+  as_nobody() { setpriv --reuid "$NOBODY" --regid "$NOBODY" --clear-groups "$@"; }
   alone() {
     install -d -o "$NOBODY" "$WORK/data"
     exec setpriv --reuid "$NOBODY" --regid "$NOBODY" --clear-groups "$WORK/registry" "$@" 2>>"$WORK/threads.log"
@@ -127,14 +128,14 @@ else
       "$URL/v2/no/threads/blobs/uploads/?digest=sha256:$(sha256sum "$WORK/blob-$1" | cut -d' ' -f1)"
   }
   [ "$(push 0)" = 201 ] && [ "$(push 1)" = 201 ] || fail "nothing was stored with threads"
-  prlimit --pid "$REGISTRY_PID" --nproc=1:
+  as_nobody prlimit --pid "$REGISTRY_PID" --nproc=1:
   sleep 11 # those without work end after 10 s
   : >"$WORK/answers"
   for n in $(seq 2 21); do echo "$n $(push "$n")" >>"$WORK/answers"; done
   grep -q ' 503$' "$WORK/answers" || fail "no request was refused without threads: $(cat "$WORK/answers")"
   ! grep -vE ' (201|503)$' "$WORK/answers" || fail "without threads requests were answered in another way"
   must 200 "$URL/v2/"
-  prlimit --pid "$REGISTRY_PID" --nproc=4096:
+  as_nobody prlimit --pid "$REGISTRY_PID" --nproc=4096:
   for n in $(seq 22 31); do
     answer=$(push "$n")
     [ "$answer" = 201 ] || fail "with threads again a push was answered with $answer"
