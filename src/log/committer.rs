@@ -156,7 +156,8 @@ impl Committer {
 
     /// Has maintenance done if commits have made it due.
     pub(crate) fn maintain_if_due(&self) {
-        self.upkeep.committed(|| self.tables.is_fold_due() || self.names.due());
+        self.names.raise_if_due();
+        self.upkeep.committed(|| self.tables.is_fold_due());
     }
 
     /// Removes the files that a commit gave up.
@@ -343,9 +344,7 @@ impl Committer {
 
     /// Does what has become due by what maintenance itself commits: nobody else does meanwhile, and others wait for it.
     pub(crate) fn keep_up(&self) -> Result<()> {
-        if self.names.due() {
-            self.names.maintain();
-        }
+        self.names.keep_up();
         if self.tables.is_fold_due() { self.fold() } else { Ok(()) }
     }
 
@@ -415,8 +414,12 @@ impl Log for Committer {
 
     fn settle(&self, until: Lsn) -> Result<()> {
         self.sync()?;
-        self.names.reach(until);
+        self.names.reach_soon(until);
         Ok(())
+    }
+
+    fn wait_for_views(&self, until: Lsn) {
+        self.names.reach(until);
     }
 }
 

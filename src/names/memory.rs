@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use crate::names::{Backend, Change, Changes, Failed};
+use crate::names::{Backend, Change, Failed, KeyRange};
 use crate::sync::lock;
 
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
-    fn write(&self, changes: &Changes, _: Option<&[u8]>) -> Result<(), Failed> {
+    fn write(&self, changes: &[(Vec<u8>, Change)], _: Option<&[u8]>) -> Result<(), Failed> {
         let mut keys = lock(&self.keys);
         for (key, change) in changes {
             match change {
@@ -24,10 +24,10 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed> {
         let keys = lock(&self.keys);
-        let keys = keys.range::<[u8], _>((Bound::Excluded(after), Bound::Unbounded));
-        Ok(keys.take_while(|key| key.as_slice() < end).take(limit).cloned().collect())
+        let behind = keys.range::<[u8], _>((Bound::Excluded(range.after.as_slice()), Bound::Unbounded));
+        Ok(behind.take_while(|key| **key < range.end).take(range.limit).cloned().collect())
     }
 
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed> {

@@ -13,29 +13,42 @@
 //! is thrown away and rebuilt from the facts, and until that is done readers are told to ask those.
 //!
 //! # What holds while it runs
-//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches. Neither
-//! commits nor readers wait for that: while a batch is written it stays in sight beside the overlay. An error or a
-//! panic in sled turns the view into one in memory, which is rebuilt. Nothing that it does fails a commit.
+//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches, by a
+//! [thread of the names' own](Names::serve). Neither commits nor readers wait for that: while a batch is written it
+//! stays in sight beside the overlay. Folding waits for a moment at most (see [`Names::reach`]). Nothing that the view
+//! does fails a commit.
+//!
+//! Every call of sled has a [deadline](guard). One that fails, panics or hangs turns the view into one in memory, which
+//! is rebuilt; what hangs is left behind on its thread. Since the log replays what is behind the watermark, or the view
+//! is not trusted, whatever of a call took place changes no answer. Where a call has hung, sled's directory is left
+//! alone until the store is opened again, and after that as long as sled has it locked.
 
+mod guard;
 mod memory;
+mod place;
 mod seal;
 mod sled;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod watermark;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use crate::envelope::Keys;
-use crate::error::is_shortage;
-use crate::id::{DomainId, Lsn, RepositoryId, SessionId, StoreId};
-use crate::names::memory::MemoryBackend;
-use crate::names::sled::SledBackend;
+use crate::id::{DomainId, Lsn, RepositoryId, SessionId};
+use crate::names::guard::Guard;
+use crate::names::place::{Place, directory};
+use crate::names::watermark::Watermark;
+pub(crate) use crate::names::watermark::{BootId, Trust};
 use crate::sync::lock;
-use crate::wire::{Fields, PutFields};
+use crate::wire::PutFields;
 
 /// What a name names. The numbers stand in sled's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,105 +102,35 @@ pub(crate) enum Change {
     Remove,
 }
 
-/// One boot of the machine; none where that can't be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BootId(Option<Vec<u8>>);
-
-impl BootId {
-    pub(crate) fn current() -> Self {
-        let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
-        Self(id.map(|id| id.trim_ascii().to_vec()).filter(|id| !id.is_empty() && id.len() < 100))
-    }
-}
-
-/// What the store knows when it opens the view.
-#[derive(Clone, Debug)]
-pub(crate) struct Trust {
-    pub(crate) store: StoreId,
-    /// The last session that wrote to the log.
-    pub(crate) session: SessionId,
-    /// The log can replay all commits behind this.
-    pub(crate) folded: Lsn,
-    /// The log's last commit.
-    pub(crate) last: Lsn,
-    pub(crate) boot: BootId,
-}
-
-/// How names are laid out in sled. A view of another layout is not trusted.
-const LAYOUT: u8 = 3;
-
-/// How far the names in a backend reach, and whose they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Watermark {
-    store: StoreId,
-    session: SessionId,
-    lsn: Lsn,
-    boot: Vec<u8>,
-}
-
-impl Watermark {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.put_u8(LAYOUT);
-        out.put(&self.store.0);
-        out.put(&self.session.0);
-        out.put_u64(self.lsn.0);
-        out.put(&self.boot);
-        out
-    }
-
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
-        (fields.u8()? == LAYOUT).then_some(())?;
-        let store = StoreId(fields.array()?);
-        let session = SessionId(fields.array()?);
-        let lsn = Lsn(fields.u64()?);
-        Some(Self { store, session, lsn, boot: fields.0.to_vec() })
-    }
-
-    fn is_trusted(&self, trust: &Trust) -> bool {
-        self.store == trust.store
-            && self.session == trust.session
-            && trust.boot.0.as_ref() == Some(&self.boot)
-            && (trust.folded..=trust.last).contains(&self.lsn)
-    }
-}
-
 /// A failure of a backend. What it was matters to nobody: the answer to all is to rebuild.
 #[derive(Clone, Copy, Debug)]
 struct Failed;
 
-/// Why a backend could not be opened.
-#[derive(Clone, Copy, Debug)]
-enum Unopened {
-    /// There were no threads, file descriptors or memory for it. What is there stays as it is.
-    Short,
-    /// For another reason.
-    Failed,
-}
-
-impl From<Failed> for Unopened {
-    fn from(_: Failed) -> Self {
-        Self::Failed
-    }
-}
-
-impl From<std::io::Error> for Unopened {
-    fn from(error: std::io::Error) -> Self {
-        if is_shortage(&error) { Self::Short } else { Self::Failed }
-    }
-}
-
 /// Changes of names, the newest for each.
 type Changes = BTreeMap<Vec<u8>, Change>;
 
+/// The keys behind `after` and before `end`, which both begin with the same byte, at most `limit`.
+#[derive(Clone, Debug)]
+struct KeyRange {
+    after: Vec<u8>,
+    end: Vec<u8>,
+    limit: usize,
+}
+
+impl KeyRange {
+    fn contains(&self, key: &[u8]) -> bool {
+        key > self.after.as_slice() && key < self.end.as_slice()
+    }
+}
+
 /// Keys in order.
 trait Backend: Send + Sync {
-    /// Sets and removes keys, then sets the watermark. Of the keys, any may be left undone where this fails.
-    fn write(&self, changes: &Changes, watermark: Option<&[u8]>) -> Result<(), Failed>;
+    /// Sets and removes keys, which come in order, then sets the watermark. Of the keys, any may be left undone where
+    /// this fails.
+    fn write(&self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed>;
 
-    /// The keys behind `after` and before `end`, which both begin with the same byte, at most `limit`.
-    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed>;
+    /// The keys in a range, in order.
+    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed>;
 
     /// The watermark written last.
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed>;
@@ -196,19 +139,46 @@ trait Backend: Send + Sync {
     fn close(&self);
 }
 
+/// For how long is waited for a backend.
+#[derive(Clone, Copy, Debug)]
+struct Deadlines {
+    /// Until it is open: 5 million keys take 2.7 s.
+    open: Duration,
+    /// For a call. After that it has hung.
+    call: Duration,
+    /// For a list of names. After that the facts are asked.
+    read: Duration,
+    /// For a watermark, by who folds. After that the view may have to be rebuilt if the process is killed.
+    reach: Duration,
+}
+
+const DEADLINES: Deadlines = Deadlines {
+    open: Duration::from_secs(10),
+    call: Duration::from_secs(10),
+    read: Duration::from_secs(1),
+    reach: Duration::from_secs(1),
+};
+
 /// The view.
 pub(crate) struct Names {
     state: Mutex<State>,
+    /// There is something to do, or it was done.
+    changed: Condvar,
+    /// Held by who opens a backend, or puts another in its place.
+    opening: Mutex<()>,
     /// Held by who writes to the backend.
     writer: Mutex<()>,
+    /// Whether the store is being closed: what takes long ends.
+    stopped: AtomicBool,
     identity: Watermark,
     keys: Keys,
 }
 
 struct State {
-    backend: Arc<dyn Backend>,
+    backend: Arc<Guard>,
+    deadlines: Deadlines,
     /// Where a backend is to be, and when what is there would be trusted, if at all; none once that was looked at.
-    to_open: Option<(PathBuf, Option<Trust>)>,
+    to_open: Option<(Arc<dyn Place>, Option<Trust>)>,
     /// Changes that the backend does not have.
     overlay: Changes,
     /// Those, older than the overlay, that are being written to it.
@@ -217,22 +187,24 @@ struct State {
     lsn: Lsn,
     /// The LSN of the backend's watermark.
     written: Lsn,
+    /// An LSN that it is to have soon.
+    wanted: Lsn,
+    /// Whether somebody has waited for that in vain.
+    late: bool,
     /// Whether the backend has, with what is in flight and the overlay, all names.
     ready: bool,
     /// Whether a backend failed, so that a rebuild is due.
     failed: bool,
-    /// Whether that waits since there was a shortage: until somebody does maintenance for another reason.
-    short: bool,
+    /// Whether a backend has hung, so that its files are not to be touched.
+    hung: bool,
+    /// Whether a thread [serves](Names::serve) the view.
+    served: bool,
+    /// Whether that has something to do.
+    raised: bool,
 }
 
 /// Behind all names: no text begins with the last of all characters twice.
 const LAST: &str = "\u{10ffff}\u{10ffff}";
-
-/// So many changes wait at most before they go to the backend.
-const OVERLAY_MAX: usize = 4096;
-
-/// How many bytes of names a rebuild sorts at a time before it writes them.
-const BATCH: usize = 16 << 20;
 
 impl std::fmt::Debug for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -255,58 +227,32 @@ impl Names {
     /// A view in a directory, or one in memory. Until it was [prepared](Self::prepare) it has no answers.
     pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust, keys: Keys) -> Self {
         let boot = trust.boot.0.clone().unwrap_or_default();
+        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
         let state = State {
-            backend: Arc::new(MemoryBackend::default()),
-            to_open: dir.map(|dir| (dir, Some(trust.clone()))),
+            backend: Arc::new(Guard::in_memory(DEADLINES)),
+            deadlines: DEADLINES,
             overlay: Changes::new(),
             in_flight: Arc::default(),
             lsn: trust.last,
+            to_open: dir.map(|dir| (directory(dir), Some(trust))),
             written: Lsn::ZERO,
+            wanted: Lsn::ZERO,
+            late: false,
             ready: false,
             failed: true,
-            short: false,
+            hung: false,
+            served: false,
+            raised: false,
         };
-        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
-        Self { state: Mutex::new(state), writer: Mutex::default(), identity, keys }
-    }
-
-    /// Opens what is in the directory, if that was not done, and says whether the names have to be [read from the
-    /// facts](Self::rebuild) again. Opening sled takes tens of milliseconds, so this is not part of opening the store
-    /// where a thread can do it. Where there is a shortage, that is left to the next time, and the facts are asked.
-    pub(crate) fn prepare(&self) -> bool {
-        let Some((dir, trust)) = lock(&self.state).to_open.take() else { return self.needs_rebuild() };
-        let trusted = trust.as_ref().map_or(Ok(None), |trust| open_trusted(&dir, trust, &self.keys));
-        let opened = trusted.and_then(|trusted| match trusted {
-            Some(backend) => Ok((backend, true)),
-            None => Ok((SledBackend::create(&dir, &self.keys)?, false)),
-        });
-        let mut state = lock(&self.state);
-        match opened {
-            Ok((backend, trusted)) => {
-                state.backend = Arc::new(backend);
-                (state.ready, state.failed, state.short) = (trusted, !trusted, false);
-                !trusted
-            }
-            Err(Unopened::Failed) => true,
-            Err(Unopened::Short) => {
-                state.to_open = Some((dir, trust));
-                state.short = true;
-                false
-            }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            opening: Mutex::default(),
+            writer: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            identity,
+            keys,
         }
-    }
-
-    /// Begins anew, in a directory or in memory: how names are kept has changed. Until they were read from the facts
-    /// again there are no answers.
-    pub(crate) fn restart(&self, dir: Option<PathBuf>) {
-        let _writer = lock(&self.writer);
-        let mut state = lock(&self.state);
-        state.backend.close();
-        state.backend = Arc::new(MemoryBackend::default());
-        state.to_open = dir.map(|dir| (dir, None));
-        state.in_flight = Arc::default(); // the facts have them
-        state.overlay.clear();
-        (state.ready, state.failed, state.short) = (false, true, false);
     }
 
     /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: who asks for names
@@ -317,13 +263,6 @@ impl Names {
         state.lsn = changes.iter().map(|(lsn, _)| *lsn).fold(state.lsn, Lsn::max);
         if !state.ready && !state.failed {
             return; // given up for this opening: what waited would wait for ever
-        }
-        if state.short
-            && state.overlay.len() > OVERLAY_MAX
-            && let Some((_, trust)) = &mut state.to_open
-        {
-            *trust = None; // what waits for the backend must not grow for ever: the facts have it
-            state.overlay.clear();
         }
         state.overlay.extend(changes.iter().map(|(_, one)| (key(one.domain, one.kind, &one.name), one.change)));
     }
@@ -360,158 +299,57 @@ impl Names {
         (after, end): (&str, &str),
         limit: usize,
     ) -> Option<Vec<String>> {
-        let ranges = domains.iter().map(|domain| (key(*domain, kind, after), key(*domain, kind, end)));
-        let (backend, changes) = {
+        let range = |domain: &DomainId| (key(*domain, kind, after), key(*domain, kind, end));
+        let (backend, changes, ranges) = {
             let state = lock(&self.state);
             if !state.ready {
                 return None;
             }
-            let with_changes =
-                |(start, end): (Vec<u8>, Vec<u8>)| (state.changes_between(&start, &end, limit), start, end);
-            (Arc::clone(&state.backend), ranges.map(with_changes).collect::<Vec<_>>())
+            let with_changes = |(after, end): (Vec<u8>, Vec<u8>)| {
+                let changes = state.changes_between(&after, &end, limit);
+                // Each removal may hide one of the backend's names, so those are asked for on top.
+                let removed = changes.values().filter(|change| **change == Change::Remove).count();
+                (changes, KeyRange { after, end, limit: limit.saturating_add(removed) })
+            };
+            let (changes, ranges): (Vec<_>, Vec<_>) = domains.iter().map(range).map(with_changes).unzip();
+            (Arc::clone(&state.backend), changes, ranges)
         };
-        let mut names = Vec::new();
-        for (changes, start, end) in changes {
-            match merged(&*backend, changes, &start, &end, limit) {
-                Ok(own) => names.extend(own),
-                Err(Failed) => {
-                    self.fail(&backend);
-                    return None;
-                }
-            }
-        }
+        let listed = backend.keys_in(ranges).and_then(|keys| {
+            let own = |keys: Vec<Vec<Vec<u8>>>| {
+                let merged = keys.into_iter().zip(changes).map(|(known, changes)| merged(known, changes, limit));
+                merged.collect::<Result<Vec<_>, Failed>>()
+            };
+            keys.map(own).transpose()
+        });
+        let Ok(names) = listed else {
+            self.fail(&backend);
+            return None;
+        };
+        let mut names: Vec<String> = names?.into_iter().flatten().collect();
         names.sort_unstable();
         names.truncate(limit);
         Some(names)
     }
-
-    /// Whether there is something to do: enough waits to go to the backend, or the view has to be rebuilt.
-    pub(crate) fn due(&self) -> bool {
-        let state = lock(&self.state);
-        !state.short && (state.overlay.len() > OVERLAY_MAX || state.failed)
-    }
-
-    /// Whether the view has to be rebuilt.
-    pub(crate) fn needs_rebuild(&self) -> bool {
-        lock(&self.state).failed
-    }
-
-    /// Moves what waits to the backend.
-    pub(crate) fn maintain(&self) {
-        if !lock(&self.state).overlay.is_empty() {
-            self.flush_unless_busy();
-        }
-    }
-
-    /// Makes the backend, and its watermark, reach an LSN up to which all commits were [applied](Self::apply): before
-    /// the log can no longer replay those.
-    pub(crate) fn reach(&self, lsn: Lsn) {
-        let is_behind = {
-            let mut state = lock(&self.state);
-            state.lsn = state.lsn.max(lsn);
-            state.written < lsn
-        };
-        if is_behind {
-            self.flush_unless_busy();
-        }
-    }
-
-    /// Fills the view with all names there were at some moment. Changes applied since that moment win.
-    ///
-    /// # Errors
-    /// The first of `names`. The view then has no answers until this is tried again, or for this opening
-    /// ([`give_up`](Self::give_up)).
-    pub(crate) fn rebuild<E>(
-        &self,
-        names: impl IntoIterator<Item = Result<(DomainId, NameKind, String), E>>,
-    ) -> Result<(), E> {
-        let writer = lock(&self.writer);
-        let backend = Arc::clone(&lock(&self.state).backend);
-        let mut names = names.into_iter().peekable();
-        while names.peek().is_some() {
-            let (mut batch, mut bytes) = (Changes::new(), 0);
-            while bytes < BATCH
-                && let Some(name) = names.next()
-            {
-                let (domain, kind, name) = name?;
-                bytes += name.len() + 64;
-                batch.insert(key(domain, kind, &name), Change::Set);
-            }
-            if backend.write(&batch, None).is_err() {
-                // Again, in memory: the names already taken from the iterator are asked for again by the caller.
-                self.fail(&backend);
-                return Ok(());
-            }
-        }
-        {
-            let mut state = lock(&self.state);
-            if !Arc::ptr_eq(&state.backend, &backend) {
-                return Ok(()); // it failed meanwhile
-            }
-            (state.ready, state.failed, state.short) = (true, false, false);
-        }
-        self.flush(&writer);
-        Ok(())
-    }
-
-    /// Does without answers until the next opening: facts are damaged.
-    pub(crate) fn give_up(&self) {
-        let mut state = lock(&self.state);
-        state.failed = false;
-        state.overlay.clear();
-    }
-
-    /// Leaves the rebuild to later, since there was a shortage.
-    pub(crate) fn put_off(&self) {
-        lock(&self.state).short = true;
-    }
-
-    /// Moves what waits to the backend and lets it write it out. No commit comes any more; `last` was the last.
-    pub(crate) fn close(&self, last: Lsn) {
-        self.reach(last); // also where no name changed: the view is trusted by what the last session wrote
-        let backend = Arc::clone(&lock(&self.state).backend);
-        backend.close();
-    }
-
-    /// Nobody waits for a rebuild, or for a batch that somebody else writes.
-    fn flush_unless_busy(&self) {
-        if let Ok(writer) = self.writer.try_lock() {
-            self.flush(&writer);
-        }
-    }
-
-    /// Writes what waits, and how far that reaches.
-    fn flush(&self, _writer: &MutexGuard<'_, ()>) {
-        let (backend, changes, lsn) = {
-            let mut state = lock(&self.state);
-            if !state.ready {
-                return;
-            }
-            state.in_flight = Arc::new(std::mem::take(&mut state.overlay));
-            (Arc::clone(&state.backend), Arc::clone(&state.in_flight), state.lsn)
-        };
-        let watermark = Watermark { lsn, ..self.identity.clone() }.encode();
-        if backend.write(&changes, Some(&watermark)).is_err() {
-            return self.fail(&backend);
-        }
-        let mut state = lock(&self.state);
-        state.in_flight = Arc::default();
-        state.written = lsn;
-    }
-
-    /// Goes on in memory, where a rebuild has to bring the names, unless that was done since `backend` was in use.
-    fn fail(&self, backend: &Arc<dyn Backend>) {
-        let mut state = lock(&self.state);
-        if Arc::ptr_eq(&state.backend, backend) {
-            state.backend = Arc::new(MemoryBackend::default());
-            state.in_flight = Arc::default(); // the facts have them
-            state.ready = false;
-            state.failed = true;
-        }
-    }
 }
 
 impl State {
+    fn is_current(&self, backend: &Arc<Guard>) -> bool {
+        Arc::ptr_eq(&self.backend, backend)
+    }
+
+    /// Whether the watermark can reach an LSN and has not.
+    fn is_behind(&self, lsn: Lsn) -> bool {
+        self.ready && self.written < lsn
+    }
+
+    /// Goes on in memory, with nothing, and gives the backend that was used so far.
+    fn let_go(&mut self) -> Arc<Guard> {
+        self.in_flight = Arc::default(); // the facts have them
+        (self.ready, self.failed) = (false, true);
+        (self.written, self.late) = (Lsn::ZERO, false);
+        std::mem::replace(&mut self.backend, Arc::new(Guard::in_memory(self.deadlines)))
+    }
+
     /// What waits, from a key on, as far as it can count for so many names.
     fn changes_between(&self, start: &[u8], end: &[u8], limit: usize) -> Changes {
         if start >= end {
@@ -540,17 +378,8 @@ impl State {
     }
 }
 
-/// The names between two keys, at most `limit`: those of the backend, with changes over them.
-fn merged(
-    backend: &dyn Backend,
-    changes: Changes,
-    start: &[u8],
-    end: &[u8],
-    limit: usize,
-) -> Result<Vec<String>, Failed> {
-    // Each removal may hide one of the backend's names, so those are asked for on top.
-    let removed = changes.values().filter(|change| **change == Change::Remove).count();
-    let known = backend.keys_between(start, end, limit.saturating_add(removed))?;
+/// The first names of a range: those that the backend knows, with changes over them.
+fn merged(known: Vec<Vec<u8>>, changes: Changes, limit: usize) -> Result<Vec<String>, Failed> {
     let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
     all.extend(changes);
     let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
@@ -563,14 +392,4 @@ fn merged(
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_page(bytes: &[u8]) {
     sled::parse_any(bytes);
-}
-
-/// Opens what is there, if it can be trusted.
-fn open_trusted(dir: &Path, trust: &Trust, keys: &Keys) -> Result<Option<SledBackend>, Unopened> {
-    let backend = match SledBackend::open(dir, keys) {
-        Err(Unopened::Failed) => return Ok(None),
-        other => other?,
-    };
-    let watermark = backend.watermark().ok().flatten().and_then(|watermark| Watermark::parse(&watermark));
-    Ok(watermark.is_some_and(|watermark| watermark.is_trusted(trust)).then_some(backend))
 }

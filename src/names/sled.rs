@@ -2,11 +2,8 @@
 //!
 //! - A kill while it writes a snapshot leaves a `snap.*.generating` that makes the next opening fail: such files are
 //!   removed first.
-//! - Opening, reading and writing may panic, or hang, on damage: opening runs on a thread of its own with a deadline,
-//!   and every call is inside `catch_unwind`.
-//! - It panics where it can't start the thread that flushes, and hangs in a later call where it could start none of
-//!   those that write, which it tries once in a process: there has to be [room](thread::check_room) for them before it
-//!   is opened.
+//! - Opening, reading and writing may panic, or hang: every call, also the last, which drops it, is made through a
+//!   [guard](super::guard). Its own thread panics where it can't be started, within opening.
 //! - It takes several hundred bytes of memory a key, whatever its cache may hold: keys are kept in pages, of which each
 //!   is one entry. A million names are then 40,000 entries.
 //! - Its memory grows with the size of batches and with what waits to be flushed: batches are small.
@@ -21,35 +18,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use crate::envelope::Keys;
 use crate::id::DomainId;
 use crate::names::seal::Seal;
-use crate::names::{Backend, Change, Changes, Failed, PREFIX_LEN, Unopened};
+use crate::names::{Backend, Change, Failed, KeyRange, PREFIX_LEN};
 use crate::random::random;
 use crate::sync::lock;
-use crate::thread;
 use crate::wire::{Fields, PutFields};
 
 /// The key of the watermark: no kind of name has the number 0.
 const WATERMARK: &[u8] = &[0];
 
-/// An opening that takes longer counts as failed. 5 million keys take 2.7 s.
-const DEADLINE: Duration = Duration::from_secs(10);
-
 /// So often it is tried again, every 20 ms, where sled has not let go of its lock.
-const LOCK_TRIES: u32 = 50;
+const LOCK_TRIES: u32 = 100;
 
 const CACHE: u64 = 32 << 20;
-
-/// So many threads it starts (the one that opens it here, one that flushes, seven that write), and some more, since
-/// threads that have ended may be counted for a moment longer.
-const THREADS: usize = 9 + 3;
 
 /// A page with more bytes than this is divided.
 const PAGE: usize = 1024;
@@ -110,75 +97,50 @@ impl Sum {
 type Page = BTreeSet<Vec<u8>>;
 
 impl SledBackend {
-    /// Opens what is in a directory.
-    pub(super) fn open(dir: &Path, keys: &Keys) -> Result<Self, Unopened> {
+    /// Opens what is in a directory; `None` where somebody else has it open.
+    pub(super) fn open(dir: &Path, keys: &Keys) -> Result<Option<Self>, Failed> {
         let seal = Seal::new(keys)?.map(|seal| Sealed { seal, index: Mutex::default() });
-        let backend = Self { db: Mutex::new(Some(Self::open_db(dir)?)), seal };
+        let Some(db) = Self::open_db(dir)? else { return Ok(None) };
+        let backend = Self { db: Mutex::new(Some(db)), seal };
         if let Some(sealed) = &backend.seal {
             let index = backend.with(|db| sealed.read_index(db))?;
             *lock(&sealed.index) = index;
         }
-        Ok(backend)
+        Ok(Some(backend))
     }
 
-    fn open_db(dir: &Path) -> Result<sled::Db, Unopened> {
-        for entry in std::fs::read_dir(dir)?.flatten() {
+    fn open_db(dir: &Path) -> Result<Option<sled::Db>, Failed> {
+        for entry in std::fs::read_dir(dir).map_err(|_| Failed)?.flatten() {
             if entry.file_name().to_string_lossy().ends_with(".generating") {
-                std::fs::remove_file(entry.path())?;
+                std::fs::remove_file(entry.path()).map_err(|_| Failed)?;
             }
         }
         // It begins with the time since 1970, and panics where there is none.
         if SystemTime::now() < SystemTime::UNIX_EPOCH {
-            return Err(Unopened::Failed);
+            return Err(Failed);
         }
-        thread::check_room(THREADS)?;
-        let (sender, receiver) = sync_channel(1);
-        let path = dir.to_path_buf();
-        thread::spawn("strongroom-names", move || {
-            let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(Some(500));
-            let config = config.mode(sled::Mode::LowSpace);
-            let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
-            let mut opened = open();
-            // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Nobody else can
-            // have it.
-            for _ in 0..LOCK_TRIES {
-                let Ok(Err(sled::Error::Io(error))) = &opened else { break };
-                if !error.to_string().contains("lock") {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-                opened = open();
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));
+        let config = config.mode(sled::Mode::LowSpace);
+        // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Where it is not, a
+        // call on it hangs.
+        for _ in 0..LOCK_TRIES {
+            match config.open() {
+                Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {}
+                opened => return opened.map(Some).map_err(|_| Failed),
             }
-            let _ = sender.send(opened); // nobody waits any more after the deadline
-        })?;
-        match receiver.recv_timeout(DEADLINE) {
-            Ok(Ok(Ok(db))) => Ok(db),
-            Ok(Ok(Err(sled::Error::Io(error)))) => Err(error.into()),
-            // Somebody else may have taken the room meanwhile.
-            Ok(Err(_panic)) => thread::check_room(THREADS).map_err(Unopened::from).and(Err(Unopened::Failed)),
-            _ => Err(Unopened::Failed),
+            std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    /// Begins anew in a directory, whatever is in it.
-    pub(super) fn create(dir: &Path, keys: &Keys) -> Result<Self, Unopened> {
-        if dir.is_dir() {
-            std::fs::remove_dir_all(dir)?;
-        } else if dir.exists() {
-            std::fs::remove_file(dir)?;
-        }
-        std::fs::create_dir_all(dir)?;
-        Self::open(dir, keys)
+        Ok(None)
     }
 
     fn with<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, Failed> {
         let db = lock(&self.db).clone().ok_or(Failed)?;
-        catch_unwind(AssertUnwindSafe(|| call(&db))).map_err(|_| Failed)?.map_err(|_| Failed)
+        call(&db).map_err(|_| Failed)
     }
 }
 
 impl Backend for SledBackend {
-    fn write(&self, changes: &Changes, watermark: Option<&[u8]>) -> Result<(), Failed> {
+    fn write(&self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed> {
         if let Some(sealed) = &self.seal {
             return self.with(|db| sealed.write(db, changes, watermark));
         }
@@ -216,24 +178,22 @@ impl Backend for SledBackend {
         })
     }
 
-    fn keys_between(&self, after: &[u8], end: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed> {
         if let Some(sealed) = &self.seal {
-            return self.with(|db| sealed.keys_between(db, after, end, limit));
+            return self.with(|db| sealed.keys_in(db, range));
         }
         self.with(|db| {
             let mut keys = Vec::new();
-            let first = page_of(db, after)?.map(|(at, _)| at);
-            let from = first.as_deref().unwrap_or(after);
+            let first = page_of(db, &range.after)?.map(|(at, _)| at);
+            let from = first.as_deref().unwrap_or(&range.after);
             for page in db.range::<&[u8], _>((Bound::Included(from), Bound::Unbounded)) {
                 let (at, page) = page?;
-                if keys.len() >= limit || *at >= *end {
+                if keys.len() >= range.limit || *at >= *range.end {
                     break;
                 }
-                keys.extend(
-                    parse(&at, &page)?.into_iter().filter(|key| key.as_slice() > after && key.as_slice() < end),
-                );
+                keys.extend(parse(&at, &page)?.into_iter().filter(|key| range.contains(key)));
             }
-            keys.truncate(limit);
+            keys.truncate(range.limit);
             Ok(keys)
         })
     }
@@ -251,14 +211,7 @@ impl Backend for SledBackend {
     fn close(&self) {
         let _ = self.with(|db| db.flush().map(drop)); // what it loses is rebuilt
         let db = lock(&self.db).take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
-    }
-}
-
-impl Drop for SledBackend {
-    fn drop(&mut self) {
-        let db = lock(&self.db).take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        drop(db);
     }
 }
 
@@ -319,25 +272,21 @@ impl Sealed {
         parse(head, rest)
     }
 
-    fn write(&self, db: &sled::Db, changes: &Changes, watermark: Option<&[u8]>) -> sled::Result<()> {
-        let mut index = lock(&self.index);
+    /// Readers wait for a batch of pages to be taken in, not for pages to be read, encrypted or flushed.
+    fn write(&self, db: &sled::Db, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> sled::Result<()> {
         let mut changes = changes.iter().peekable();
-        let (mut batch, mut pages) = (sled::Batch::default(), 0);
+        let mut replaced = Replaced::default();
         while let Some((key, _)) = changes.peek() {
             let head = key.get(..HEAD).unwrap_or_default().to_vec();
-            let old = index.pages.range::<[u8], _>((Bound::Unbounded, Bound::Included(key.as_slice()))).next_back();
-            let old = old.filter(|(first, _)| first.starts_with(&head)).map(|(first, number)| (first.clone(), *number));
-            let from = old.as_ref().map_or(key.as_slice(), |(first, _)| first);
-            let end = index.pages.range::<[u8], _>((Bound::Excluded(from), Bound::Unbounded)).next();
-            let end = end.map(|(first, _)| first.clone());
+            // What waits in the batch is about keys before these.
+            let (old, end) = lock(&self.index).around(key);
+            let old = old.filter(|(first, _)| first.starts_with(&head));
             let mut keys = Page::new();
-            if let Some((first, number)) = &old {
-                let under = number_key(*number);
+            if let Some((first, number)) = old {
+                let under = number_key(number);
                 let value = db.get(&under)?.ok_or_else(damaged)?;
                 keys = self.parse(&under, &value)?;
-                index.sum.toggle(&under, &value);
-                batch.remove(under.as_slice());
-                index.pages.remove(first);
+                replaced.old.push((first, under, value));
             }
             let belongs = |key: &[u8]| key.starts_with(&head) && end.as_ref().is_none_or(|end| key < end.as_slice());
             while let Some((key, change)) = changes.next_if(|(key, _)| belongs(key)) {
@@ -352,20 +301,34 @@ impl Sealed {
                 keys.clear();
             }
             for (first, page) in divided(&keys) {
-                let number = index.next;
-                index.next += 1;
+                let number = lock(&self.index).next_number();
                 let under = number_key(number);
                 let page = [head.as_slice(), &page].concat();
                 let value = self.seal.seal(domain, &under, &page).map_err(|Failed| damaged())?;
-                index.sum.toggle(&under, &value);
-                batch.insert(under.as_slice(), value);
-                index.pages.insert(first.to_vec(), number);
-                pages += 1;
+                replaced.new.push((first.to_vec(), number, value));
             }
-            if pages >= PAGES_PER_BATCH {
-                db.apply_batch(std::mem::take(&mut batch))?;
-                pages = 0;
+            if replaced.new.len() >= PAGES_PER_BATCH {
+                self.apply(db, std::mem::take(&mut replaced), None)?;
             }
+        }
+        self.apply(db, replaced, watermark)?;
+        if watermark.is_some() { db.flush().map(drop) } else { Ok(()) }
+    }
+
+    /// Has pages take the place of others, in one step.
+    fn apply(&self, db: &sled::Db, replaced: Replaced, watermark: Option<&[u8]>) -> sled::Result<()> {
+        let mut index = lock(&self.index);
+        let mut batch = sled::Batch::default();
+        for (first, under, value) in replaced.old {
+            index.sum.toggle(&under, &value);
+            index.pages.remove(&first);
+            batch.remove(under);
+        }
+        for (first, number, value) in replaced.new {
+            let under = number_key(number);
+            index.sum.toggle(&under, &value);
+            index.pages.insert(first, number);
+            batch.insert(under, value);
         }
         if let Some(watermark) = watermark {
             let Sum { key, sum } = &index.sum;
@@ -373,25 +336,47 @@ impl Sealed {
             let sealed = self.seal.seal(DomainId::DEFAULT, WATERMARK, &watermark).map_err(|Failed| damaged())?;
             batch.insert(WATERMARK, sealed);
         }
-        db.apply_batch(batch)?;
-        if watermark.is_some() { db.flush().map(drop) } else { Ok(()) }
+        db.apply_batch(batch)
     }
 
-    fn keys_between(&self, db: &sled::Db, after: &[u8], end: &[u8], limit: usize) -> sled::Result<Vec<Vec<u8>>> {
+    fn keys_in(&self, db: &sled::Db, range: &KeyRange) -> sled::Result<Vec<Vec<u8>>> {
         // Held meanwhile: a page that is written anew gets another number.
         let index = lock(&self.index);
+        let after = range.after.as_slice();
         let first = index.pages.range::<[u8], _>((Bound::Unbounded, Bound::Included(after))).next_back();
         let from = first.map_or(after, |(first, _)| first.as_slice());
         let mut keys = Vec::new();
         for (first, number) in index.pages.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
-            if keys.len() >= limit || first.as_slice() >= end {
+            if keys.len() >= range.limit || *first >= range.end {
                 break;
             }
             let page = self.page(db, *number)?;
-            keys.extend(page.into_iter().filter(|key| key.as_slice() > after && key.as_slice() < end));
+            keys.extend(page.into_iter().filter(|key| range.contains(key)));
         }
-        keys.truncate(limit);
+        keys.truncate(range.limit);
         Ok(keys)
+    }
+}
+
+/// Pages that are no more, by their first keys, and those in their place, by these and their numbers.
+#[derive(Default)]
+struct Replaced {
+    old: Vec<(Vec<u8>, Vec<u8>, sled::IVec)>,
+    new: Vec<(Vec<u8>, u64, Vec<u8>)>,
+}
+
+impl Index {
+    /// The last page that does not begin behind a key, and where the next begins.
+    fn around(&self, key: &[u8]) -> (Option<(Vec<u8>, u64)>, Option<Vec<u8>>) {
+        let page = self.pages.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        let next = self.pages.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded)).next();
+        (page.map(|(first, number)| (first.clone(), *number)), next.map(|(first, _)| first.clone()))
+    }
+
+    fn next_number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
     }
 }
 
@@ -445,7 +430,7 @@ fn divided(keys: &Page) -> Vec<(&[u8], Vec<u8>)> {
             pages.push((key, Vec::new()));
         }
         if let Some((_, page)) = pages.last_mut() {
-            page.put_len16(rest.len());
+            page.put_u16(u16::try_from(rest.len()).unwrap_or(u16::MAX));
             page.put(rest);
         }
     }

@@ -1,8 +1,13 @@
 //! The view of names, on sled and in memory.
 
+mod mishaps;
+
+use std::path::Path;
+
 use super::*;
 use crate::envelope::Keyring;
-use crate::thread::limit_threads;
+use crate::id::StoreId;
+use crate::keys::InPlain;
 
 fn keys() -> Keys {
     Keys::new(Keyring::plain(StoreId([1; 16])))
@@ -21,18 +26,23 @@ fn trust(session: u8, folded: u64, last: u64) -> Trust {
 const DOMAIN: DomainId = DomainId(3);
 
 fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
-    let (domain, kind) = (DOMAIN, NameKind::Pin);
+    apply_to(names, DOMAIN, lsn, name, change);
+}
+
+fn apply_to(names: &Names, domain: DomainId, lsn: u64, name: &str, change: Change) {
+    let kind = NameKind::Pin;
     names.apply(&[(Lsn(lsn), NameChange { domain, kind, name: name.to_owned(), change })], || {});
 }
 
+/// Opens the view, and fills it with these names where it was not trusted.
 fn rebuild(names: &Names, all: &[&str]) {
-    names.rebuild(all.iter().map(|name| Ok::<_, ()>((DOMAIN, NameKind::Pin, (*name).to_owned())))).unwrap();
+    let backend = names.prepare().expect("a view that is to be filled");
+    names.rebuild(backend, all.iter().map(|name| Ok::<_, ()>((DOMAIN, NameKind::Pin, (*name).to_owned())))).unwrap();
 }
 
 /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
 fn written(dir: &Path) {
     let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0), keys());
-    assert!(names.prepare());
     rebuild(&names, &[]);
     for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
         apply(&names, lsn, name, Change::Set);
@@ -42,7 +52,7 @@ fn written(dir: &Path) {
 }
 
 fn is_trusted(dir: &Path, trust: &Trust) -> bool {
-    !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare()
+    !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare().is_some()
 }
 
 #[test]
@@ -52,7 +62,7 @@ fn a_view_is_trusted_where_session_lsn_store_and_boot_agree_and_nowhere_else() {
     written(&path);
     let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
     assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 10), None, "not open yet");
-    assert!(!names.prepare());
+    assert!(names.prepare().is_none());
     assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
     drop(names);
     let other_boot = Trust { boot: BootId(Some(b"later".to_vec())), ..trust(7, 2, 5) };
@@ -72,7 +82,7 @@ fn a_view_stays_trusted_over_a_session_in_which_no_name_changed() {
     let path = dir.path().join("names");
     written(&path);
     let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
-    assert!(!names.prepare());
+    assert!(names.prepare().is_none());
     names.close(Lsn(90));
     drop(names);
     assert!(is_trusted(&path, &trust(8, 90, 90)), "all is folded, and another session wrote last");
@@ -82,11 +92,7 @@ fn a_view_stays_trusted_over_a_session_in_which_no_name_changed() {
 fn an_error_while_names_are_read_leaves_the_view_without_answers() {
     let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
     let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Pin, n.to_string())) } else { Err(n) });
-    assert_eq!(names.rebuild(read), Err(3000));
-    assert!(names.needs_rebuild() && names.due());
-    names.put_off();
-    assert!(names.needs_rebuild() && !names.due(), "with the next maintenance, and not because of this");
-    names.give_up();
+    assert_eq!(names.rebuild(names.prepare().unwrap(), read), Err(3000));
     assert!(!names.needs_rebuild(), "not before the next opening");
     assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
 }
@@ -108,7 +114,7 @@ fn a_damaged_or_missing_view_is_rebuilt() {
         written(&path);
         spoil(&path);
         let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
-        if names.prepare() {
+        if names.prepare().is_some() {
             assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "spoilt in way {number}");
             apply(&names, 6, "b", Change::Remove);
             apply(&names, 6, "d", Change::Set);
@@ -132,9 +138,10 @@ fn a_snapshot_that_a_kill_left_half_written_does_not_keep_the_view_from_opening(
 #[test]
 fn pages_equal_those_of_a_sorted_set() {
     let dir = tempfile::tempdir().unwrap();
-    for dir in [None, Some(dir.path().join("names"))] {
-        let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0), keys());
-        assert!(names.prepare());
+    let encrypted = Keyring::plain(StoreId([1; 16])).encrypted(&InPlain, false).unwrap();
+    let encrypted = (Some(dir.path().join("encrypted")), Keys::new(encrypted), DomainId::DEFAULT);
+    for (dir, keys, domain) in [(None, keys(), DOMAIN), (Some(dir.path().join("names")), keys(), DOMAIN), encrypted] {
+        let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0), keys);
         rebuild(&names, &[]);
         let mut model = BTreeSet::new();
         let mut random = 1u64;
@@ -146,7 +153,7 @@ fn pages_equal_those_of_a_sorted_set() {
                 Change::Set => model.insert(name.clone()),
                 Change::Remove => model.remove(&name),
             };
-            apply(&names, lsn, &name, change);
+            apply_to(&names, domain, lsn, &name, change);
             if lsn % 100 == 0 {
                 names.maintain();
             }
@@ -156,7 +163,7 @@ fn pages_equal_those_of_a_sorted_set() {
                     .take(7)
                     .cloned()
                     .collect();
-                assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some(&name), 7).unwrap(), expected);
+                assert_eq!(names.list(&[domain], NameKind::Pin, Some(&name), 7).unwrap(), expected);
             }
         }
     }
@@ -165,10 +172,10 @@ fn pages_equal_those_of_a_sorted_set() {
 #[test]
 fn names_are_listed_of_the_domains_asked_for_and_of_no_other() {
     let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
-    assert!(names.prepare());
+    let backend = names.prepare().unwrap();
     let all = [(1, "c"), (2, "a"), (2, "d"), (3, "b")];
     let name = |(domain, name): (u32, &str)| (DomainId(domain), NameKind::Repository, name.to_owned());
-    names.rebuild(all.map(|one| Ok::<_, ()>(name(one)))).unwrap();
+    names.rebuild(backend, all.map(|one| Ok::<_, ()>(name(one)))).unwrap();
     let (domain, kind, name) = name((1, "e"));
     names.apply(&[(Lsn(1), NameChange { domain, kind, name, change: Change::Set })], || {});
     let list = |domains: &[u32], after, limit| {
@@ -179,40 +186,4 @@ fn names_are_listed_of_the_domains_asked_for_and_of_no_other() {
     assert_eq!(list(&[2], Some("a"), 9), ["d"]);
     assert_eq!(list(&[1, 2, 3], Some("a"), 3), ["b", "c", "d"]);
     assert_eq!(names.list_between(DomainId(2), NameKind::Repository, "", "d", 9).unwrap(), ["a"]);
-}
-
-#[test]
-fn a_view_that_no_thread_can_be_made_for_is_opened_later_and_is_trusted_still() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("names");
-    written(&path);
-    let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
-    for left in [0, 1, 5, 11] {
-        limit_threads(Some(left));
-        assert!(!names.prepare(), "nothing that a rebuild could fill");
-        assert!(names.needs_rebuild() && !names.due());
-        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "the facts are asked");
-    }
-    apply(&names, 6, "d", Change::Set);
-    limit_threads(None);
-    assert!(!names.prepare() && !names.needs_rebuild());
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c", "d"]);
-}
-
-#[test]
-fn what_waits_for_a_view_that_can_not_be_opened_is_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("names");
-    written(&path);
-    let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
-    limit_threads(Some(0));
-    assert!(!names.prepare());
-    for lsn in 6..20_000 {
-        apply(&names, lsn, &lsn.to_string(), Change::Set);
-        assert!(lock(&names.state).overlay.len() <= OVERLAY_MAX + 1);
-    }
-    limit_threads(None);
-    assert!(names.prepare(), "the facts have what was let go");
-    rebuild(&names, &["a", "z"]);
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("9999"), 9).unwrap(), ["a", "z"]);
 }

@@ -1,4 +1,5 @@
-//! Maintenance: what the rooms below have to have done for them, in the background or by those who make it due.
+//! Maintenance: what the rooms below have to have done for them, in the background or by those who make it due. (Names
+//! have a [thread](super::names) of their own.)
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ impl Inner {
         let folded = self.tables.fold_and_merge(&*self.log);
         let dropped = self.log.drop_dead_logs();
         self.files.remove_discarded();
-        self.refresh_names();
-        self.names.maintain();
+        if self.upkeep.is_inline() {
+            self.keep_names();
+        }
         let reserved = self.files.restore_reserve();
         folded.and(dropped).and(reserved).and(registry)
     }
@@ -33,9 +35,9 @@ impl Inner {
     }
 }
 
-/// The maintenance thread: works when told to, and looks after the names now and then.
+/// The maintenance thread: works when told to, and now and then, for what failed before.
 pub(super) fn run_thread(inner: &Inner) {
-    inner.upkeep.wake(); // the names wait to be opened
+    inner.upkeep.wake(); // what an earlier opening left
     while inner.upkeep.wait_for_work(Duration::from_secs(1)) {
         // A full disk is the usual reason for a failure; the next commit that finds something due tries again, or the
         // next second.

@@ -64,7 +64,7 @@ use crate::tables::{RunList, Signal, Tables, Upkeep};
 #[derive(Debug)]
 pub struct Store {
     inner: Arc<Inner>,
-    /// Those of maintenance and of collection.
+    /// Those of maintenance, of the names and of collection.
     threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
@@ -199,6 +199,7 @@ impl Store {
         let inner = &self.inner;
         inner.upkeep.stop();
         inner.collector.stop();
+        inner.names.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
         }

@@ -1,30 +1,45 @@
-//! Opening the view of names, and reading it from the facts again.
+//! What the view of names needs of the store: the facts to fill it from, and a thread.
 
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::facts::{Family, TagFact, decoded};
 use crate::id::DomainId;
 use crate::names::{NameKind, tag_name};
-use crate::store::Inner;
+use crate::store::{Inner, Maintenance};
 use crate::sync::lock;
 use crate::tables::Snapshot;
 
+/// The thread of the names: works when told to, and looks after them now and then.
+pub(super) fn run_thread(inner: &Inner) {
+    let _serving = inner.names.serve();
+    while inner.names.wait(Duration::from_secs(1)) {
+        inner.keep_names();
+    }
+}
+
 impl Inner {
+    /// Does what is due for the names.
+    pub(super) fn keep_names(&self) {
+        self.refresh_names();
+        self.names.maintain();
+    }
+
     /// Opens the view of names or reads them from the facts again, if that is due. Where those are damaged, whoever
     /// asks for names meets that.
     pub(crate) fn refresh_names(&self) {
-        // One at a time: a second one would bring the names of an older moment, or to a view that the first is about to
-        // replace.
+        // One at a time: two would do the same.
         if let Ok(one) = self.names_refresh.try_lock() {
             self.refresh_names_as(&one);
         }
     }
 
     fn refresh_names_as(&self, _one: &MutexGuard<'_, ()>) {
-        if !self.names.needs_rebuild() || !self.names.prepare() {
+        if !self.names.needs_rebuild() {
             return;
         }
+        let Some(backend) = self.names.prepare() else { return };
         let snapshots: Vec<Snapshot> = self.tables.snapshot().each_domain().collect();
         // One after the other: each looks through all facts that no run has.
         let names = snapshots.iter().flat_map(|snapshot| -> Box<dyn Iterator<Item = _>> {
@@ -33,19 +48,29 @@ impl Inner {
                 Err(error) => Box::new(std::iter::once(Err(error))),
             }
         });
-        match self.names.rebuild(names) {
-            Ok(()) => {}
-            Err(error) if error.is_shortage() => self.names.put_off(),
-            Err(_) => self.names.give_up(),
-        }
+        let _ = self.names.rebuild(backend, names);
     }
 
-    /// Has the view of names written anew, with the keys as they are.
+    /// Has the view of names written anew, with the keys as they are. What was written before is gone when this
+    /// returns.
     pub(crate) fn renew_names(&self) {
-        // Whoever is opening or rebuilding it does so with the keys of before.
-        let one = lock(&self.names_refresh);
         self.names.restart(self.options.names_on_disk.then(|| self.files.layout().names()));
-        self.refresh_names_as(&one);
+        if self.options.maintenance == Maintenance::Inline {
+            self.refresh_names_as(&lock(&self.names_refresh));
+        }
+    }
+}
+
+#[cfg(test)]
+impl crate::store::Store {
+    /// The view, for tests of it.
+    pub(crate) fn names(&self) -> &crate::names::Names {
+        &self.inner.names
+    }
+
+    /// Does what is due for it.
+    pub(crate) fn keep_names(&self) {
+        self.inner.keep_names();
     }
 }
 

@@ -32,7 +32,7 @@ use crate::names::{BootId, Names, Trust};
 use crate::random::random;
 use crate::store::options::{Maintenance, Options};
 use crate::store::orphans::{remove_orphans, unlisted_files};
-use crate::store::{Inner, LockGuard, Store, format, maintenance};
+use crate::store::{Inner, LockGuard, Store, format, maintenance, names};
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
 use crate::thread;
@@ -67,6 +67,7 @@ impl Store {
         // Dropped where a thread can't be started, it ends those that were.
         let mut store = Self { inner, threads: Vec::new(), closed: false };
         if store.inner.options.maintenance == Maintenance::Thread {
+            store.spawn("strongroom-names", names::run_thread)?;
             store.spawn("strongroom", maintenance::run_thread)?;
         }
         if let Some(background) = store.inner.options.background.clone() {
@@ -232,7 +233,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     remove_if_there(files.vfs(), &files.layout().probe())?; // a crash may have left it
     let _ = files.restore_reserve(); // on a full disk, later
     inner.names.apply(&names, || {});
-    // Else the maintenance thread does it, and until then the facts are asked.
+    // Else their thread does it, and until then the facts are asked.
     if inner.options.maintenance == Maintenance::Inline {
         inner.refresh_names();
     }

@@ -19,10 +19,11 @@ use crate::vfs::{RealVfs, Vfs};
 /// Who folds facts into runs and merges those.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Maintenance {
-    /// A thread of the store's own, named `strongroom`.
+    /// A thread of the store's own, named `strongroom`. Another, `strongroom-names`, keeps the view of names.
     #[default]
     Thread,
-    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it.
+    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it, nor for the view of
+    /// names. (sled, which that lies in, has some.)
     Inline,
 }
 

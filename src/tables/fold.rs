@@ -21,9 +21,12 @@ pub(crate) trait Log {
     /// Does something between groups of commits.
     fn between_groups(&self, work: &mut dyn FnMut());
 
-    /// Makes all commits up to an LSN durable, and lets views that are derived from the log reach as far: it may not be
-    /// able to replay those any more.
+    /// Makes all commits up to an LSN durable, and tells views that are derived from the log to reach as far: it may not
+    /// be able to replay those any more.
     fn settle(&self, until: Lsn) -> Result<()>;
+
+    /// Waits for those views, for a moment at most.
+    fn wait_for_views(&self, until: Lsn);
 }
 
 impl Tables {
@@ -92,6 +95,7 @@ impl Tables {
         // As of the table's end: what came later is not durable for certain.
         let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT })?;
         let runs = self.files.within(space, || self.write_runs(&table, &facts))?;
+        log.wait_for_views(folded);
         // A file that was given up must be gone before the record that says so is.
         self.files.remove_durably(&removed).map_err(|error| self.files.fail_stop(error))?;
         let metas: Vec<RunMeta> = runs.iter().map(|(_, meta)| meta.clone()).collect();

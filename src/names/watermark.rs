@@ -1,0 +1,68 @@
+//! How far the names in a backend reach, whose they are, and whether they are believed after a restart.
+
+use crate::id::{Lsn, SessionId, StoreId};
+use crate::wire::{Fields, PutFields};
+
+/// One boot of the machine; none where that can't be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BootId(pub(super) Option<Vec<u8>>);
+
+impl BootId {
+    pub(crate) fn current() -> Self {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+        Self(id.map(|id| id.trim_ascii().to_vec()).filter(|id| !id.is_empty() && id.len() < 100))
+    }
+}
+
+/// What the store knows when it opens the view.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    pub(crate) store: StoreId,
+    /// The last session that wrote to the log.
+    pub(crate) session: SessionId,
+    /// The log can replay all commits behind this.
+    pub(crate) folded: Lsn,
+    /// The log's last commit.
+    pub(crate) last: Lsn,
+    pub(crate) boot: BootId,
+}
+
+/// How names are laid out in sled. A view of another layout is not trusted.
+const LAYOUT: u8 = 3;
+
+/// How far the names in a backend reach, and whose they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Watermark {
+    pub(super) store: StoreId,
+    pub(super) session: SessionId,
+    pub(super) lsn: Lsn,
+    pub(super) boot: Vec<u8>,
+}
+
+impl Watermark {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u8(LAYOUT);
+        out.put(&self.store.0);
+        out.put(&self.session.0);
+        out.put_u64(self.lsn.0);
+        out.put(&self.boot);
+        out
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        (fields.u8()? == LAYOUT).then_some(())?;
+        let store = StoreId(fields.array()?);
+        let session = SessionId(fields.array()?);
+        let lsn = Lsn(fields.u64()?);
+        Some(Self { store, session, lsn, boot: fields.0.to_vec() })
+    }
+
+    pub(super) fn is_trusted(&self, trust: &Trust) -> bool {
+        self.store == trust.store
+            && self.session == trust.session
+            && trust.boot.0.as_ref() == Some(&self.boot)
+            && (trust.folded..=trust.last).contains(&self.lsn)
+    }
+}
