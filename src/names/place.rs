@@ -1,7 +1,13 @@
 //! Where the view lies from one opening of the store to the next.
+//!
+//! A directory may come from anywhere: out of an archive, or from whoever could write to the store for a moment. sled
+//! follows links, and writes to, cuts and removes what they lead to. So what is in its directory is looked at before
+//! sled is: files that have no other name, in directories that are ones. Anything else is removed, by its name, and the
+//! view begins anew. (That is no protection from somebody who can write to the store at the same time.)
 
 use std::fs::{self, FileType};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +39,9 @@ struct Directory(PathBuf);
 
 impl Place for Directory {
     fn open(&self, keys: &Keys) -> Result<Option<Arc<dyn Backend>>, Failed> {
+        if !is_ours(&self.0) {
+            return Ok(None);
+        }
         match SledBackend::open(&self.0, keys) {
             Ok(Some(backend)) => Ok(Some(Arc::new(backend))),
             Ok(None) => Err(Failed),
@@ -46,6 +55,7 @@ impl Place for Directory {
         Ok(Arc::new(SledBackend::open(&self.0, keys)?.ok_or(Failed)?))
     }
 
+    /// Neither call follows a link, at the path or below it.
     fn remove(&self) -> Result<(), Failed> {
         let removed = match kind(&self.0) {
             Some(kind) if kind.is_dir() => fs::remove_dir_all(&self.0),
@@ -61,4 +71,22 @@ impl Place for Directory {
 /// What a path itself is, not what a link leads to.
 fn kind(path: &Path) -> Option<FileType> {
     fs::symlink_metadata(path).ok().map(|metadata| metadata.file_type())
+}
+
+/// Whether there is a directory with nothing in it but files, and one level of directories of files. None of them has
+/// another name.
+fn is_ours(dir: &Path) -> bool {
+    let below = |dir: &Path| has_only(dir, &|_| false);
+    kind(dir).is_some_and(|kind| kind.is_dir()) && has_only(dir, &below)
+}
+
+fn has_only(dir: &Path, may_be_dir: &dyn Fn(&Path) -> bool) -> bool {
+    let Ok(mut entries) = fs::read_dir(dir) else { return false };
+    entries.all(|entry| {
+        let Ok(path) = entry.map(|entry| entry.path()) else { return false };
+        fs::symlink_metadata(&path).is_ok_and(|found| match found.is_dir() {
+            true => may_be_dir(&path),
+            false => found.is_file() && found.nlink() <= 1,
+        })
+    })
 }

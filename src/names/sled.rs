@@ -4,6 +4,8 @@
 //!   removed first.
 //! - Opening, reading and writing may panic, or hang: every call, also the last, which drops it, is made through a
 //!   [guard](super::guard). Its own thread panics where it can't be started, within opening.
+//! - It follows links, also to write and to remove: where the directory is one, or has one in it, or a file that has
+//!   another name too, [it is removed](super::place) and not opened.
 //! - It takes several hundred bytes of memory a key, whatever its cache may hold: keys are kept in pages, of which each
 //!   is one entry. A million names are then 40,000 entries.
 //! - Its memory grows with the size of batches and with what waits to be flushed: batches are small.

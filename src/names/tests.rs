@@ -1,5 +1,6 @@
 //! The view of names, on sled and in memory.
 
+mod links;
 mod mishaps;
 
 use std::path::Path;
