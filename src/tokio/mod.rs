@@ -6,7 +6,8 @@
 //! ```text
 //!   async tasks                                        tokio's blocking threads
 //!   call(work) ──────────── permit of `calls` ───────► work(&Store)             one result back
-//!   BlobStream ──────────── permit of `calls` ───────► Blob::slice, a piece     one piece ahead of who reads
+//!   read(work) ──────────── permit of `reads` ───────► work(&Store)             one result back
+//!   BlobStream ──────────── permit of `reads` ───────► Blob::slice, a piece     one piece ahead of who reads
 //!   ContentSink ─ 8 pieces ─ permit of `writes` ─────► put_reader, …            reads the pieces as they come
 //!   UploadWriter ─────────── permit of `writes` ─────► some pieces of an upload, then the next
 //! ```
@@ -16,8 +17,10 @@
 //!   eight on their way; whoever produces faster waits. An upload writer holds what it is given, until that is written.
 //! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: who sends slowly, or
 //!   nothing, holds no thread. What an operation [reads from a sink](AsyncStore::write) lasts as long as its source
-//!   takes, and so has permits of its own: slow clients never make calls wait. Both kinds together should stay below
+//!   takes, and so has permits of its own: slow clients never make calls wait. All kinds together should stay below
 //!   the runtime's `max_blocking_threads` (512 by default).
+//! - **Reads never wait for writes.** A commit may have to: for a disk that does not answer, or for runs to be folded.
+//!   When all calls do, [reads](AsyncStore::read) and streams go on, which have permits of their own.
 //! - **Dropping a future leaves nothing half done.** A call that began runs to its end. A sink that is dropped before
 //!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload,
 //!   what came before counts, and it can be continued.
@@ -78,13 +81,14 @@ const PIECE: usize = 256 << 10;
 #[must_use]
 pub struct Limits {
     calls: u16,
+    reads: u16,
     writes: u16,
 }
 
 impl Default for Limits {
-    /// 64 calls and 256 writes.
+    /// 64 calls, 64 reads and 256 writes.
     fn default() -> Self {
-        Self { calls: 64, writes: 256 }
+        Self { calls: 64, reads: 64, writes: 256 }
     }
 }
 
@@ -94,10 +98,17 @@ impl Limits {
         Self::default()
     }
 
-    /// How many calls and reads run at once; at least 1. Commits that wait at the same time share a sync, so more than
-    /// there are cores help.
+    /// How many [calls](AsyncStore::call) run at once; at least 1. Commits that wait at the same time share a sync, so
+    /// more than there are cores help.
     pub fn calls(mut self, calls: u16) -> Self {
         self.calls = calls.max(1);
+        self
+    }
+
+    /// How many [reads](AsyncStore::read) run at once, those of streams included; at least 1. A read that is not in
+    /// memory waits for the disk, so more than there are cores help.
+    pub fn reads(mut self, reads: u16) -> Self {
+        self.reads = reads.max(1);
         self
     }
 
@@ -121,6 +132,7 @@ struct Shared {
     store: Mutex<Option<Arc<Store>>>,
     limits: Limits,
     calls: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     /// Held for reading by those to whose upload something was written that is not durable yet.
     open_uploads: Arc<RwLock<()>>,
@@ -139,6 +151,7 @@ impl AsyncStore {
             store: Mutex::new(Some(store.into())),
             limits,
             calls: Arc::new(Semaphore::new(limits.calls.into())),
+            reads: Arc::new(Semaphore::new(limits.reads.into())),
             writes: Arc::new(Semaphore::new(limits.writes.into())),
             open_uploads: Arc::default(),
             threads: Threads::new(),
@@ -156,6 +169,32 @@ impl AsyncStore {
     /// [`Error::is_shortage`] says so.
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
         let permit = permit(&self.shared.calls).await?;
+        self.run(permit, |store| work(store)).await
+    }
+
+    /// Runs a blocking operation that only reads, off the runtime, once fewer than [`Limits::reads`] run. It does not
+    /// wait for [calls](Self::call), however long those take.
+    ///
+    /// `work` must not change anything: a commit may wait as long as calls do, and other reads would wait for it.
+    /// Opening blobs, looking up, listing and [pulling manifests](crate::registry::Repository::pull_manifest) are reads;
+    /// [claiming](crate::registry::Repository::claim) is none.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+    /// # runtime.block_on(async {
+    /// assert!(store.read(|store| store.repositories(None, 100)).await?.is_empty());
+    /// # Ok(()) })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
+        let permit = permit(&self.shared.reads).await?;
         self.run(permit, |store| work(store)).await
     }
 
@@ -188,15 +227,18 @@ impl AsyncStore {
     /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: then
     /// the store stays open.
     pub async fn close(&self) -> Result<()> {
-        let Shared { store, limits, calls, writes, open_uploads, threads } = &*self.shared;
+        let Shared { store, limits, calls, reads, writes, open_uploads, threads } = &*self.shared;
         Handle::try_current().map_err(|_| Error::Closed)?;
         let gone = |_| Error::Closed;
         // First of all: their steps need permits.
         let _uploads = open_uploads.write().await;
         let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
         let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
+        // Last of all: until nobody writes any more, reads go on.
+        let _reads = reads.acquire_many(limits.reads.into()).await.map_err(gone)?;
         threads.check()?; // else it stays open, and can be closed later
         calls.close();
+        reads.close();
         writes.close();
         let store = lock(store).take().ok_or(Error::Closed)?;
         let close = move || {

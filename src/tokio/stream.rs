@@ -41,8 +41,8 @@ enum Next {
 }
 
 impl AsyncStore {
-    /// Opens a blob and reads the first piece of a range of it, in one [call](Self::call): so a small blob costs one
-    /// switch of threads, and damage at the front is known before an answer has begun.
+    /// Opens a blob and reads the first piece of a range of it, in one [read](Self::read): so a small blob costs one
+    /// switch of threads, and damage at the front is known before an answer has begun. `get` must not change anything.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
@@ -72,13 +72,13 @@ impl AsyncStore {
         &self,
         get: impl FnOnce(&Store) -> Result<(Blob, Range<u64>)> + Send + 'static,
     ) -> Result<BlobStream> {
-        let read = |store: &Store| {
+        let begin = |store: &Store| {
             let (blob, range) = get(store)?;
             blob.check(&range)?; // the whole of it, not only its first piece
             let piece = read(&blob, first_piece(&range))?;
             Ok((blob, range, piece))
         };
-        let (blob, rest, piece) = self.call(read).await?;
+        let (blob, rest, piece) = self.read(begin).await?;
         Ok(BlobStream { store: self.clone(), blob, rest, next: Next::Ready(piece) })
     }
 
@@ -121,7 +121,7 @@ impl BlobStream {
     /// Begins to read the piece at the front of the rest.
     fn begin(&self) -> Reading {
         let (store, blob, range) = (self.store.clone(), self.blob.clone(), first_piece(&self.rest));
-        Box::pin(async move { store.call(move |_| read(&blob, range)).await })
+        Box::pin(async move { store.read(move |_| read(&blob, range)).await })
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {

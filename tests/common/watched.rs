@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
 use strongroom::vfs::{Directory, File, OpenMode, SimVfs, Vfs};
 
@@ -21,6 +21,45 @@ pub struct Watched {
 impl Watched {
     pub fn new(disk: &SimVfs) -> Self {
         Self { disk: disk.clone(), opening: Box::new(|_, _| Ok(())), removed: Box::new(|_| {}) }
+    }
+}
+
+/// A file system that does not answer for a while where a file of some kind is created.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// A disk that stands where a file is created whose name ends so, while the gate is shut.
+    pub fn before(self: &Arc<Self>, ending: &'static str, disk: &SimVfs) -> Watched {
+        let gate = Arc::clone(self);
+        let opening = move |path: &Path, mode: OpenMode| {
+            if mode == OpenMode::CreateNew && path.to_string_lossy().ends_with(ending) {
+                let mut state = gate.state.lock().expect("a gate");
+                state.1 += usize::from(state.0);
+                gate.changed.notify_all();
+                let _open = gate.changed.wait_while(state, |(shut, _)| *shut).expect("a gate");
+            }
+            Ok(())
+        };
+        Watched { opening: Box::new(opening), ..Watched::new(disk) }
+    }
+
+    pub fn shut(&self) {
+        self.state.lock().expect("a gate").0 = true;
+    }
+
+    pub fn open(&self) {
+        self.state.lock().expect("a gate").0 = false;
+        self.changed.notify_all();
+    }
+
+    /// Until somebody stands before it.
+    pub fn wait(&self) {
+        let state = self.state.lock().expect("a gate");
+        drop(self.changed.wait_while(state, |(_, waiting)| *waiting == 0).expect("a gate"));
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt, TryStreamExt, stream};
 use strongroom::tokio::{AsyncStore, Limits, StreamError};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, Options, ReadMode, Store};
+use strongroom::{Algorithm, Digest, Error, Options, PinOptions, ReadMode, Store};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -93,7 +93,7 @@ fn a_call_for_which_no_thread_can_be_started_fails_and_the_next_ones_go_on() {
 #[test]
 fn no_more_calls_run_at_once_than_the_limit_says() {
     Builder::new_multi_thread().worker_threads(2).build().unwrap().block_on(async {
-        let store = AsyncStore::with_limits(open(), Limits::new().calls(3));
+        let store = AsyncStore::with_limits(open(), Limits::new().calls(3).reads(2));
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let calls = (0..200).map(|_| {
             let (store, running, most) = (store.clone(), Arc::clone(&running), Arc::clone(&most));
@@ -109,6 +109,63 @@ fn no_more_calls_run_at_once_than_the_limit_says() {
         });
         stream::iter(calls).buffer_unordered(100).collect::<Vec<_>>().await;
         assert!((1..=3).contains(&most.load(Ordering::SeqCst)));
+    });
+}
+
+#[test]
+fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
+    // With the log file that is to be begun the ordering point stands; with the run, folding, and then commits.
+    for stuck in [".log", ".run"] {
+        let (disk, gate) = (SimVfs::new(), Arc::new(Gate::default()));
+        let small = options(&disk).memtable_size(1 << 10).log_file_size(64 << 10);
+        let opened = small.vfs(Arc::new(gate.before(stuck, &disk))).open("/store").unwrap();
+        let content = Random(4).bytes(3 * PIECE);
+        let digest = opened.put(&content[..], Algorithm::Sha256).unwrap();
+        opened.pin("pinned", &digest, PinOptions::new()).unwrap();
+        let limits = Limits::new().calls(2).reads(2).writes(1);
+        one_thread().block_on(async {
+            let store = AsyncStore::with_limits(opened, limits);
+            gate.shut();
+            // Each of them puts more than there is room for.
+            let put = |call: u64| {
+                store.call(move |store| {
+                    (0..1000).try_for_each(|n| store.put(format!("{call} {n}"), Algorithm::Sha256).map(drop))
+                })
+            };
+            let mut calls: Vec<_> = (0..2).map(|call| Box::pin(put(call))).collect();
+            assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
+            gate.wait();
+            assert!(store.call(|_| Ok(())).now_or_never().is_none(), "there is no permit left");
+            assert_eq!(store.read(|store| store.pins(None, 9)).await.unwrap(), ["pinned"], "{stuck}");
+            let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
+            assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap().concat(), content, "{stuck}");
+            assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()), "{stuck}");
+            gate.open();
+            for call in calls {
+                call.await.unwrap();
+            }
+            store.close().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn closing_waits_for_reads() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let (go, gate) = mpsc::channel::<()>();
+        let mut read = Box::pin(store.read(move |store| {
+            gate.recv().unwrap();
+            store.pins(None, 9)
+        }));
+        assert!((&mut read).now_or_never().is_none());
+        let mut close = Box::pin(store.close());
+        assert!((&mut close).now_or_never().is_none());
+        assert!(store.read(|_| Ok(())).now_or_never().is_none(), "it comes behind closing");
+        go.send(()).unwrap();
+        assert!(read.await.unwrap().is_empty());
+        close.await.unwrap();
+        assert!(matches!(store.read(|_| Ok(())).await, Err(Error::Closed)));
     });
 }
 
