@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::names::memory::MemoryBackend;
-use crate::names::{Backend, Change, Deadlines, Failed, KeyRange};
+use crate::names::{Backend, Change, Deadlines, Failed, KeyList, KeyRange};
 use crate::sync::lock;
 
 /// How many lists of names are read at a time.
@@ -66,7 +66,7 @@ impl Guard {
     }
 
     /// The keys in each range; `None` where they are late.
-    pub(super) fn keys_in(&self, ranges: Vec<KeyRange>) -> Result<Option<Vec<Vec<Vec<u8>>>>, Failed> {
+    pub(super) fn keys_in(&self, ranges: Vec<KeyRange>) -> Result<Option<Vec<KeyList>>, Failed> {
         let backend = self.backend()?;
         let read = move || ranges.iter().map(|range| backend.keys_in(range)).collect::<Result<Vec<_>, Failed>>();
         let Some(Lanes { readers, .. }) = &self.lanes else { return read().map(Some) };

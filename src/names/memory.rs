@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use crate::names::{Backend, Change, Failed, KeyRange};
+use crate::names::{Backend, Change, Failed, KeyList, KeyRange};
 use crate::sync::lock;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_in(&self, range: &KeyRange) -> Result<KeyList, Failed> {
         let keys = lock(&self.keys);
         let behind = keys.range::<[u8], _>((Bound::Excluded(range.after.as_slice()), Bound::Unbounded));
         Ok(behind.take_while(|key| **key < range.end).take(range.limit).cloned().collect())

@@ -20,8 +20,8 @@
 //!
 //! Every call of sled has a [deadline](guard). One that fails, panics or hangs turns the view into one in memory, which
 //! is rebuilt; what hangs is left behind on its thread. Since the log replays what is behind the watermark, or the view
-//! is not trusted, whatever of a call took place changes no answer. Where a call has hung, sled's directory is left
-//! alone until the store is opened again, and after that as long as sled has it locked.
+//! is not trusted, whatever of a call took place changes no answer. Where a call has hung, sled's directory is not used
+//! again until the store is opened again, and after that as long as sled has it locked.
 
 mod guard;
 mod memory;
@@ -106,6 +106,9 @@ pub(crate) enum Change {
 #[derive(Clone, Copy, Debug)]
 struct Failed;
 
+/// Keys, in order.
+type KeyList = Vec<Vec<u8>>;
+
 /// Changes of names, the newest for each.
 type Changes = BTreeMap<Vec<u8>, Change>;
 
@@ -130,7 +133,7 @@ trait Backend: Send + Sync {
     fn write(&self, changes: &[(Vec<u8>, Change)], watermark: Option<&[u8]>) -> Result<(), Failed>;
 
     /// The keys in a range, in order.
-    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed>;
+    fn keys_in(&self, range: &KeyRange) -> Result<KeyList, Failed>;
 
     /// The watermark written last.
     fn watermark(&self) -> Result<Option<Vec<u8>>, Failed>;
@@ -315,7 +318,7 @@ impl Names {
             (Arc::clone(&state.backend), changes, ranges)
         };
         let listed = backend.keys_in(ranges).and_then(|keys| {
-            let own = |keys: Vec<Vec<Vec<u8>>>| {
+            let own = |keys: Vec<KeyList>| {
                 let merged = keys.into_iter().zip(changes).map(|(known, changes)| merged(known, changes, limit));
                 merged.collect::<Result<Vec<_>, Failed>>()
             };
@@ -379,7 +382,7 @@ impl State {
 }
 
 /// The first names of a range: those that the backend knows, with changes over them.
-fn merged(known: Vec<Vec<u8>>, changes: Changes, limit: usize) -> Result<Vec<String>, Failed> {
+fn merged(known: KeyList, changes: Changes, limit: usize) -> Result<Vec<String>, Failed> {
     let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
     all.extend(changes);
     let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);

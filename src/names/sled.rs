@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use crate::envelope::Keys;
 use crate::id::DomainId;
 use crate::names::seal::Seal;
-use crate::names::{Backend, Change, Failed, KeyRange, PREFIX_LEN};
+use crate::names::{Backend, Change, Failed, KeyList, KeyRange, PREFIX_LEN};
 use crate::random::random;
 use crate::sync::lock;
 use crate::wire::{Fields, PutFields};
@@ -180,7 +180,7 @@ impl Backend for SledBackend {
         })
     }
 
-    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_in(&self, range: &KeyRange) -> Result<KeyList, Failed> {
         if let Some(sealed) = &self.seal {
             return self.with(|db| sealed.keys_in(db, range));
         }
@@ -281,7 +281,9 @@ impl Sealed {
         while let Some((key, _)) = changes.peek() {
             let head = key.get(..HEAD).unwrap_or_default().to_vec();
             // What waits in the batch is about keys before these.
-            let (old, end) = lock(&self.index).around(key);
+            let index = lock(&self.index);
+            let (old, end) = (index.page_of(key), index.next_behind(key));
+            drop(index);
             let old = old.filter(|(first, _)| first.starts_with(&head));
             let mut keys = Page::new();
             if let Some((first, number)) = old {
@@ -341,7 +343,7 @@ impl Sealed {
         db.apply_batch(batch)
     }
 
-    fn keys_in(&self, db: &sled::Db, range: &KeyRange) -> sled::Result<Vec<Vec<u8>>> {
+    fn keys_in(&self, db: &sled::Db, range: &KeyRange) -> sled::Result<KeyList> {
         // Held meanwhile: a page that is written anew gets another number.
         let index = lock(&self.index);
         let after = range.after.as_slice();
@@ -368,11 +370,16 @@ struct Replaced {
 }
 
 impl Index {
-    /// The last page that does not begin behind a key, and where the next begins.
-    fn around(&self, key: &[u8]) -> (Option<(Vec<u8>, u64)>, Option<Vec<u8>>) {
+    /// The last page that does not begin behind a key.
+    fn page_of(&self, key: &[u8]) -> Option<(Vec<u8>, u64)> {
         let page = self.pages.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        page.map(|(first, number)| (first.clone(), *number))
+    }
+
+    /// Where the first page begins that begins behind a key.
+    fn next_behind(&self, key: &[u8]) -> Option<Vec<u8>> {
         let next = self.pages.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded)).next();
-        (page.map(|(first, number)| (first.clone(), *number)), next.map(|(first, _)| first.clone()))
+        next.map(|(first, _)| first.clone())
     }
 
     fn next_number(&mut self) -> u64 {

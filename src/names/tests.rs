@@ -53,7 +53,7 @@ fn written(dir: &Path) {
 }
 
 fn is_trusted(dir: &Path, trust: &Trust) -> bool {
-    !Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare().is_some()
+    Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare().is_none()
 }
 
 #[test]

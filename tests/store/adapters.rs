@@ -21,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::common::Random;
+use crate::common::watched::Gate;
 
 const PIECE: usize = 256 << 10;
 

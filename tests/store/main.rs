@@ -29,4 +29,5 @@ mod model;
 mod registry;
 mod registry_races;
 mod scrub;
+mod shortage;
 mod uploads;

@@ -18,7 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;
 
-/// How many calls of the store: more than requests may make at once, so that probes need not wait for those.
+/// How many calls of the store, and as many that only read: more than requests may make at once, so that probes need not
+/// wait for those.
 const CALLS: u16 = 96;
 
 /// How many files the store keeps open.
@@ -72,7 +73,7 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
     }
     let store = options.open(&arguments.data)?;
     let encrypted = store.is_encrypted();
-    let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).writes(WRITES));
+    let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).reads(CALLS).writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;

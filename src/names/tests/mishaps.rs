@@ -117,7 +117,7 @@ impl Backend for Scripted {
         self.names.write(changes, watermark)
     }
 
-    fn keys_in(&self, range: &KeyRange) -> Result<Vec<Vec<u8>>, Failed> {
+    fn keys_in(&self, range: &KeyRange) -> Result<KeyList, Failed> {
         self.script.meet(Call::Read)?;
         self.names.keys_in(range)
     }
@@ -306,6 +306,25 @@ fn closing_or_another_beginning_ends_a_rebuild_that_has_no_end() {
         assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
         assert!(names.needs_rebuild());
     }
+}
+
+#[test]
+fn a_view_that_was_not_rebuilt_to_the_end_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("names");
+    let names = Names::new(Some(path.clone()), SessionId([7; 16]), trust(0, 0, 0), keys());
+    let backend = names.prepare().unwrap();
+    let stopping = |n: u32| {
+        if n == 10_000 {
+            names.stop();
+        }
+        Ok::<_, ()>((DOMAIN, NameKind::Pin, n.to_string()))
+    };
+    names.rebuild(backend, (0..20_000).map(stopping)).unwrap();
+    apply(&names, 1, "later", Change::Set);
+    names.close(Lsn(1));
+    drop(names);
+    assert!(!is_trusted(&path, &trust(7, 0, 1)));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub async fn get(
         let first = if blob.memory(&range) > UNCOUNTED as u64 { range.start..range.start } else { range };
         Ok((blob, first))
     };
-    let turn = registry.turns.take(caller.client).await?;
+    let turn = registry.read_turns.take(caller.client).await?;
     let mut content = registry.store.open(open).await?;
     drop(turn); // memory may have to be waited for
     let range = wanted.within(content.blob_len())?;
@@ -37,7 +37,7 @@ pub async fn get(
     if content.range() != range {
         let blob = content.blob().clone();
         held = Some(registry.memory.keep(blob.memory(&range).try_into().unwrap_or(usize::MAX), caller).await?);
-        let _turn = registry.turns.take(caller.client).await?;
+        let _turn = registry.read_turns.take(caller.client).await?;
         content = registry.store.open(move |_| Ok((blob, range))).await?;
     }
     let headers = described(&digest, content.remaining());

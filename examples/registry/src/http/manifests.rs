@@ -42,7 +42,7 @@ pub async fn get(
             }
             Ok(Ok(repository.pull_manifest(&wanted)?))
         };
-        match registry.call(caller, pull).await? {
+        match registry.read(caller, pull).await? {
             Ok(manifest) => break manifest,
             Err(len) => held = Some(registry.memory.keep(usize::try_from(len).unwrap_or(MAX_LEN), caller).await?),
         }
@@ -68,7 +68,7 @@ pub async fn head(
         info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }.into()),
         info => Ok(info),
     };
-    let manifest = registry.call(caller, info).await?;
+    let manifest = registry.read(caller, info).await?;
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (CONTENT_LENGTH, manifest.len.to_string()),

@@ -114,7 +114,7 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let (usage, last) = registry.store.call(|store| Ok((store.usage()?, store.last_collection()))).await?;
+    let (usage, last) = registry.store.read(|store| Ok((store.usage()?, store.last_collection()))).await?;
     let mut text = String::new();
     let failed = matches!(last, Some(Err(_)));
     let last = last.and_then(Result::ok).unwrap_or_default();

@@ -107,18 +107,20 @@ pub struct Registry {
     memory: Memory,
     places: Arc<Places>,
     unfinished: Unfinished,
-    /// For calls, and for those of them that look at much.
+    /// For calls that may write, for those that only read, and for those of them that look at much.
     turns: Turns,
+    read_turns: Turns,
     long_turns: Turns,
 }
 
-/// How many calls run at once. Commits that wait at the same time share a sync, so more than there are cores help.
+/// How many calls run at once, and as many that only read. Commits that wait at the same time share a sync, so more than
+/// there are cores help.
 const TURNS: usize = 64;
 
 /// How many of them one client has.
 const TURNS_OF_ONE: usize = 48;
 
-/// How many of them may look at much: pages of referrers.
+/// How many may look at much: pages of referrers.
 const LONG_TURNS: usize = 1;
 
 /// Who asks.
@@ -144,6 +146,7 @@ impl Registry {
             places,
             unfinished: Unfinished::default(),
             turns: Turns::new(TURNS, TURNS_OF_ONE, settings.limits.wait),
+            read_turns: Turns::new(TURNS, TURNS_OF_ONE, settings.limits.wait),
             long_turns: Turns::new(LONG_TURNS, LONG_TURNS, settings.limits.wait),
         }
     }
@@ -160,6 +163,21 @@ impl Registry {
             Ok(work(store))
         };
         self.store.call(work).await?
+    }
+
+    /// Runs a call that only reads when a client's turn has come. It does not wait for others that write, whatever
+    /// those wait for.
+    async fn read<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = self.read_turns.take(caller.client).await?;
+        let work = move |store: &Store| {
+            let _turn = turn;
+            Ok(work(store))
+        };
+        self.store.read(work).await?
     }
 
     /// Does something to the repository that somebody pushes to.

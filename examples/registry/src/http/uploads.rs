@@ -324,7 +324,7 @@ async fn commit(
 
 async fn offset_of(registry: &Registry, caller: &Caller, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
     let name = name.clone();
-    registry.call(caller, move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
+    registry.read(caller, move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
 }
 
 /// The algorithm that a client says it will use. Another one in the end works too: the content is then read again.

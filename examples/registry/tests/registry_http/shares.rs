@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,9 +11,11 @@ use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest};
 
 use crate::common::registry::{IMAGE, INDEX};
+use crate::common::watched::Gate;
 use crate::error;
 use crate::hostile::{LONG, is_closed, limited, metric, raw, until};
 use crate::server::{Answer, Server, image, options, settings};
+use strongroom_registry::http::Settings;
 use strongroom_registry::http::limits::Limits;
 
 /// A registry behind a proxy, which says who asks. It compresses blobs.
@@ -70,6 +73,40 @@ fn a_head_is_short_and_so_is_the_list_of_its_parameters() {
     assert_eq!(server.get(&format!("/v2/?{long}")).status, 431);
     assert_eq!(raw(&server, &format!("{long} /v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).status, 431);
     assert_eq!(server.send("GET", "/v2/", &[("X-Long", &long[..30_000])], &[]).status, 200);
+}
+
+#[test]
+fn pulls_and_lists_go_on_while_all_that_writes_waits_for_the_disk() {
+    let (disk, gate) = (SimVfs::new(), Arc::new(Gate::default()));
+    let options = options(&disk).log_file_size(16 << 10).vfs(Arc::new(gate.before(".log", &disk)));
+    let settings = settings();
+    let limits = Limits { wait: LONG, ..settings.limits };
+    let server = Server::serve_with(disk, options.open("/store").unwrap(), Settings { limits, ..settings });
+    let config = server.push_blob("repo", b"{}");
+    let manifest = image(config, 2);
+    assert_eq!(server.push_manifest("repo", "v1", &manifest).status, 201);
+    let upload = server.upload("repo");
+    gate.shut();
+    // More than one client has turns, each with more than what is left of the log file.
+    let pushes: Vec<_> = (0..60u8)
+        .map(|n| {
+            let digest = Digest::of(Algorithm::Sha256, &[n; 900]);
+            let path = format!("/v2/repo/blobs/uploads/?digest={digest}");
+            let mut stream = server.begin("POST", &path, &[], 900);
+            stream.write_all(&[n; 900]).unwrap();
+            stream
+        })
+        .collect();
+    gate.wait();
+    let blob = format!("/v2/repo/blobs/{config}");
+    let referrers = format!("/v2/repo/referrers/{config}");
+    for path in [&blob, "/v2/repo/manifests/v1", "/v2/repo/tags/list", "/v2/_catalog", &referrers, "/metrics"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    assert_eq!(server.get(&upload).status, 204);
+    assert_eq!(server.send("HEAD", "/v2/repo/manifests/v1", &[], &[]).status, 200);
+    gate.open();
+    assert!(pushes.into_iter().all(|push| Answer::read(push).status == 201));
 }
 
 #[test]

@@ -10,27 +10,15 @@
 //!
 //! `STRONGROOM_EXHAUSTIVE=1` refuses each call in turn, and not some of them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    reason = "a test"
-)]
-
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::repositories::RETENTION;
-use common::tour::tour;
-use common::{Pair, Random, Step, encrypted_disk, history, is_one_of, observe, options, outline, seed, tell};
+use crate::common::repositories::RETENTION;
+use crate::common::tour::tour;
+use crate::common::{Pair, Random, Step, encrypted_disk, history, is_one_of, observe, options, outline, seed, tell};
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{SimVfs, Vfs};
 use strongroom::{
@@ -270,8 +258,7 @@ fn what_a_failed_write_has_left_goes_while_the_store_is_open() {
         let segments = disk.files().iter().filter(|path| path.to_string_lossy().ends_with(".seg")).count();
         // Where the log was written to, and could not be sealed before that, it may have the record.
         let is_of_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
-        let is_unknown =
-            |error: &Error| matches!(error, Error::Io { operation: "write", path, .. } if is_of_log(path));
+        let is_unknown = |error: &Error| matches!(error, Error::Io { operation: "write", path, .. } if is_of_log(path));
         if !put.as_ref().is_err_and(is_unknown) {
             assert_eq!(segments, usize::from(put.is_ok()), "call {call}: {put:?}");
         }
