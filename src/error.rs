@@ -108,7 +108,9 @@ pub enum Error {
         /// The file that says so.
         path: PathBuf,
     },
-    /// A data key can't be wrapped or unwrapped. Nothing is lost: with the right key the store opens.
+    /// A data key can't be wrapped or unwrapped. Nothing is lost: with the right key the store opens. From a call on an
+    /// open store: the key domain is [locked](crate::Store::locked_domains), since its keys could not be unwrapped when
+    /// the store was opened; try again later.
     #[error("cannot use the keys of domain {domain}: {source}")]
     Key {
         /// The number of the key domain; 0 is the default one.

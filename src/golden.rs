@@ -19,7 +19,7 @@ use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadI
 use crate::log::{ActiveLog, Body, LogHeader, Position};
 use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
-use crate::tables::{LogEntry, RunList, RunMeta, RunWriter};
+use crate::tables::{LogEntry, RunList, RunMeta, RunWriter, Unread};
 use crate::transaction::Op;
 use crate::vfs::{OpenMode, SimVfs, Vfs};
 
@@ -85,6 +85,7 @@ fn facts() -> Vec<Fact> {
         (Key::upload_part(DOMAIN, UPLOAD, 1), Some(Value::new(&[9; 8]))),
         Idle::of_pin(&Key::pin(DOMAIN, &pin.name), &pin).unwrap().fact(),
         (Key::progress(DOMAIN), Some(progress.encode())),
+        (Key::owner("tenant/app"), Some(Value::new(&1u32.to_le_bytes()))),
     ];
     facts.extend(repository_facts());
     facts.sort_by_key(|(key, _)| *key);
@@ -175,6 +176,8 @@ fn list(key: KeyNumber) -> RunList {
     let (entries, tombstones, len) = (7, 2, 20_000);
     let run = |id, level| RunMeta { id: FileId(id), domain, key, level, entries, tombstones, lsn_min, lsn_max, len };
     list.runs = vec![run(8, 0), run(6, 1)];
+    let (from, files, logs) = (Lsn(14), FileId(9), list.logs[..1].to_vec());
+    list.unread = vec![Unread { domain: DomainId(3), from, files, logs }];
     list
 }
 

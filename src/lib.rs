@@ -121,6 +121,7 @@ pub use blobs::{Blob, BlobReader, Blobs, Compression, Expect, Pin, PinOptions, S
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
+pub use envelope::LockedDomain;
 pub use error::{Damage, Error, ManifestProblem, Result};
 pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};

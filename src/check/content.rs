@@ -1,5 +1,7 @@
 //! Reading content, segments and runs again: from the disk, by position, whatever was verified before.
 
+use std::sync::Arc;
+
 use crate::blobs::{Blob, digest_in};
 use crate::check::Checks;
 use crate::check::finding::Finding;
@@ -10,7 +12,7 @@ use crate::facts::{BlobFact, Key, Lookup, SegmentKind};
 use crate::log::open_log;
 use crate::log::replay::{Extent, Replay};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
-use crate::segment::DESCRIPTOR_LEN;
+use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::tables::{PageCache, Run, RunMeta, Snapshot};
 
 /// A blob that was read again.
@@ -33,6 +35,17 @@ pub(super) enum Found {
     Damaged(Error),
     /// It could not be read, for another reason.
     Unreadable(Error),
+}
+
+/// Compares a frame with its checksum, where that is the frame's: in a log file or a pack, encrypted.
+fn check_whole(file: &SealedFile, fact: &BlobFact) -> Result<()> {
+    let (place, at) = (fact.place, fact.place.offset - DESCRIPTOR_LEN);
+    if place.key == 0 || place.crc != 0 {
+        return Ok(());
+    }
+    let frame = file.read(at, usize::try_from(place.frame_len()).unwrap_or(usize::MAX))?;
+    let damaged = || Error::corrupt(file.path(), at, Damage::Invalid("checksum of a frame"));
+    if Frame::is_whole(&frame) { Ok(()) } else { Err(damaged()) }
 }
 
 impl Checks {
@@ -74,8 +87,8 @@ impl Checks {
                 (None, Err(error)) => return Err(Halt::Failed(error.clone())),
             };
             known = Some(digest);
-            Blob::new(digest, *fact, file, &self.files.keys(), key.domain)?.verify_by(&mut *step)?;
-            Ok(descriptor.err())
+            Blob::new(digest, *fact, Arc::clone(&file), &self.files.keys(), key.domain)?.verify_by(&mut *step)?;
+            Ok(descriptor.and_then(|_| check_whole(&file, fact)).err())
         };
         let found = match read() {
             Ok(None) => Found::Sound,
@@ -146,8 +159,8 @@ impl Checks {
     /// what is damaged.
     pub(super) fn check_runs(&self, tell: &mut dyn FnMut(&RunMeta, Option<Finding>) -> Step<()>) -> Step<()> {
         let runs = self.tables.list().runs.clone();
-        let is_shredded = |run: &RunMeta| self.files.keys().is_shredded(run.domain);
-        for run in runs.iter().filter(|run| !is_shredded(run)) {
+        let is_open = |run: &RunMeta| self.files.keys().is_open(run.domain);
+        for run in runs.iter().filter(|run| is_open(run)) {
             let finding = match self.open_anew(run) {
                 Err(error) => Some(Finding::Facts { error: not_for_now(error)? }),
                 Ok(open) => match open.verify().map_err(not_for_now) {

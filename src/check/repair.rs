@@ -28,6 +28,8 @@ use crate::check::{Halt, Step, is_done};
 use crate::error::{Error, Result};
 use crate::id::DomainId;
 use crate::transaction::Request;
+use crate::transaction::find::is_owned;
+use crate::transaction::registry::TakeName;
 
 /// So many facts are mended in one commit.
 const AT_ONCE: usize = 256;
@@ -68,6 +70,7 @@ impl Checks {
                 break;
             }
         }
+        self.mend_owners(&mut report)?;
         renew_names();
         self.mend_runs(&mut report)?;
         report.left = self.scrub(&ScrubOptions::new().restart(true), progress)?;
@@ -85,6 +88,23 @@ impl Checks {
             match is_done(recounted) {
                 Err(Error::Corrupt { .. }) => {} // the scrub tells it
                 other => other.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which domains the names of repositories belong to, where that is not known.
+    fn mend_owners(&self, report: &mut Repair) -> Result<()> {
+        for snapshot in self.tables.snapshot().each_domain() {
+            for repository in snapshot.repositories()? {
+                let (name, domain) = match repository {
+                    Err(Error::Corrupt { .. }) => break, // the scrub tells it
+                    other => (other?.name, snapshot.domain),
+                };
+                if !is_owned(&snapshot, domain, &name)? {
+                    self.log.commit(DomainId::DEFAULT, Request::Apply(Box::new(TakeName { name, domain })))?;
+                    report.mended += 1;
+                }
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::check::finding::{Finding, MOST_LISTED, note};
 use crate::digest::Digest;
+use crate::envelope::LockedDomain;
 use crate::error::Error;
 use crate::oci::{RepositoryName, Tag};
 
@@ -65,7 +66,7 @@ pub struct Scrub {
     pub resumed: bool,
     /// When it was begun, by the wall clock, in milliseconds since 1970.
     pub began_ms: u64,
-    /// Whether all content was read. If not, the next scrub goes on.
+    /// Whether all content was read, but for that of [locked](Self::locked) domains. If not, the next scrub goes on.
     pub complete: bool,
     /// How many blobs were read.
     pub blobs: u64,
@@ -88,6 +89,8 @@ pub struct Scrub {
     pub more_findings: u64,
     /// Whether [`damaged`](Self::damaged) has all that is damaged, and all that is affected.
     pub all_listed: bool,
+    /// The key domains that are locked: nothing of them was read.
+    pub locked: Vec<LockedDomain>,
 }
 
 /// A blob whose content is damaged.

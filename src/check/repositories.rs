@@ -26,6 +26,9 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         known.insert(repository.id);
         let key = Key::repository(snapshot.domain, &repository.name);
         check_listed(snapshot, Idle::of_repository(&key, &repository), listener)?;
+        if !find::is_owned(snapshot, snapshot.domain, &repository.name)? {
+            listener.hear(Wrong::missing(format!("key domain of the name {}", repository.name), 1))?;
+        }
         recount_repository(snapshot, &repository, listener)?;
     }
     for fact in snapshot.facts(Family::Link, [0; 32])? {

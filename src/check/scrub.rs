@@ -107,7 +107,8 @@ impl<'a> Scrubber<'a> {
         options: &'a ScrubOptions,
         progress: &'a mut dyn FnMut(&Scrub) -> ControlFlow<()>,
     ) -> Self {
-        let report = Scrub { began_ms: inner.clock.now().wall, all_listed: true, ..Scrub::default() };
+        let (began_ms, locked) = (inner.clock.now().wall, inner.files.keys().locked_domains());
+        let report = Scrub { began_ms, all_listed: true, locked, ..Scrub::default() };
         let (began, next) = (Instant::now(), (DomainId::DEFAULT, [0; 32]));
         let (keys, saved, reading) = (Vec::new(), (began, 0), Pace::new(options.bytes_per_second));
         Self { inner, options, progress, report, keys, began, reading, steps: 0, next, saved, blind: false }

@@ -6,6 +6,7 @@ use crate::check::finding::{Finding, note};
 use crate::check::recount::Listener;
 use crate::check::wrong::Wrong;
 use crate::check::{Step, is_done};
+use crate::envelope::LockedDomain;
 use crate::error::Result;
 use crate::facts::{BlobFact, Family, decoded};
 use crate::tables::Snapshot;
@@ -24,12 +25,14 @@ pub struct Verification {
     pub findings: Vec<Finding>,
     /// How many more there are.
     pub more_findings: u64,
+    /// The key domains that are locked: nothing of them was read.
+    pub locked: Vec<LockedDomain>,
 }
 
 impl Checks {
     /// [`Store::verify`](crate::Store::verify).
     pub(crate) fn verify(&self, progress: &mut dyn FnMut(&Verification)) -> Result<Verification> {
-        let mut report = Verification::default();
+        let mut report = Verification { locked: self.files.keys().locked_domains(), ..Verification::default() };
         for snapshot in self.tables.snapshot().each_domain() {
             is_done(self.verify_domain(&snapshot, &mut report, progress))?;
         }

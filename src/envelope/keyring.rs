@@ -19,7 +19,8 @@ pub(crate) const MAX_DOMAINS: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct DataKey {
     pub(crate) suite: Suite,
-    pub(crate) secret: SecretKey,
+    /// None while its domain is locked.
+    pub(crate) secret: Option<SecretKey>,
     /// The key that it is wrapped with.
     pub(crate) key_id: String,
     pub(crate) wrapped: Vec<u8>,
@@ -50,12 +51,31 @@ pub(crate) struct Domain {
     /// The key that new files get; 0 where there is no encryption.
     pub(crate) current: KeyNumber,
     pub(crate) keys: BTreeMap<KeyNumber, DataKey>,
+    /// Why it is [locked](crate::store::locked), if it is: then none of its keys has its secret.
+    pub(crate) lock: Option<Error>,
 }
 
 impl Domain {
     /// A domain without a key.
     fn new(state: DomainState, label: &str) -> Self {
-        Self { state, label: label.to_owned(), current: 0, keys: BTreeMap::new() }
+        Self { state, label: label.to_owned(), current: 0, keys: BTreeMap::new(), lock: None }
+    }
+
+    /// The same domain without the secrets of its keys.
+    pub(crate) fn locked(&self, why: Error) -> Self {
+        let mut locked = Self { lock: Some(why), ..self.clone() };
+        locked.keys.values_mut().for_each(|key| key.secret = None);
+        locked
+    }
+
+    /// Unwraps the keys that the domain with this number has.
+    pub(crate) fn unwrapped(&self, store: StoreId, id: DomainId, provider: &dyn KeyProvider) -> Result<Self> {
+        let mut open = Self { lock: None, ..self.clone() };
+        for (number, key) in &mut open.keys {
+            let secret = provider.unwrap(&key.key_id, &key.wrapped, &context(store, id, *number));
+            key.secret = Some(secret.map_err(|source| Error::Key { domain: id.0, source })?);
+        }
+        Ok(open)
     }
 }
 
@@ -85,14 +105,14 @@ impl Keyring {
     pub(crate) fn known(store: StoreId, domains: &[u32]) -> Self {
         let key = |id: u32| DataKey {
             suite: Suite::Aes256Gcm,
-            secret: SecretKey::from_bytes([id.to_le_bytes()[0] + 0x70; 32]),
+            secret: Some(SecretKey::from_bytes([id.to_le_bytes()[0] + 0x70; 32])),
             key_id: "known".into(),
             wrapped: vec![0; 48],
         };
         let domain = |id: &u32| {
             let label = if *id == 0 { String::new() } else { format!("domain-{id}") };
             let keys = BTreeMap::from([(1, key(*id))]);
-            (DomainId(*id), Domain { state: DomainState::Active, label, current: 1, keys })
+            (DomainId(*id), Domain { state: DomainState::Active, label, current: 1, keys, lock: None })
         };
         let next_domain = DomainId(domains.iter().max().map_or(1, |last| last + 1));
         let domains = domains.iter().map(domain).collect();
@@ -104,30 +124,61 @@ impl Keyring {
         self.current(DomainId::DEFAULT).is_some_and(|key| key != 0)
     }
 
+    /// The domains that were not shredded, locked ones too, the default one first.
+    pub(crate) fn existing(&self) -> impl Iterator<Item = (DomainId, &Domain)> {
+        self.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active).map(|(id, domain)| (*id, domain))
+    }
+
     /// The domains in use, the default one first.
     pub(crate) fn active(&self) -> impl Iterator<Item = DomainId> + '_ {
-        self.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active).map(|(id, _)| *id)
+        self.existing().filter(|(_, domain)| domain.lock.is_none()).map(|(id, _)| id)
+    }
+
+    /// The domains that are locked, and why.
+    pub(crate) fn locked(&self) -> impl Iterator<Item = (DomainId, &Error)> {
+        self.existing().filter_map(|(id, domain)| Some((id, domain.lock.as_ref()?)))
+    }
+
+    /// Why a domain is locked, if it is.
+    pub(crate) fn lock_of(&self, domain: DomainId) -> Option<&Error> {
+        self.domains.get(&domain)?.lock.as_ref()
     }
 
     /// The key that new files of a domain get, 0 for none; `None` where there is no such domain in use.
     pub(crate) fn current(&self, domain: DomainId) -> Option<KeyNumber> {
-        let domain = self.domains.get(&domain)?;
-        (domain.state == DomainState::Active).then_some(domain.current)
+        self.in_use(domain).ok()
     }
 
-    /// [`current`](Self::current), or the error that the domain was shredded.
+    /// [`current`](Self::current), or the error that the domain was shredded, or why it is locked.
     pub(crate) fn in_use(&self, domain: DomainId) -> Result<KeyNumber> {
-        self.current(domain).ok_or(Error::DomainShredded { domain: domain.0 })
+        match self.domains.get(&domain) {
+            Some(Domain { lock: Some(why), .. }) => Err(why.clone()),
+            Some(Domain { state: DomainState::Active, current, .. }) => Ok(*current),
+            _ => Err(Error::DomainShredded { domain: domain.0 }),
+        }
     }
 
     /// Whether a domain's keys were destroyed.
     pub(crate) fn is_shredded(&self, domain: DomainId) -> bool {
-        domain < self.next_domain && self.current(domain).is_none()
+        let is_gone = |found: &Domain| found.state == DomainState::Shredding;
+        domain < self.next_domain && self.domains.get(&domain).is_none_or(is_gone)
     }
 
-    /// The domain in use that is called this.
+    /// Whether what a domain has can be read.
+    pub(crate) fn is_open(&self, domain: DomainId) -> bool {
+        self.current(domain).is_some()
+    }
+
+    /// The domain that is called this.
     pub(crate) fn find(&self, label: &str) -> Option<DomainId> {
-        self.active().find(|id| *id != DomainId::DEFAULT && self.label(*id) == label)
+        self.existing().map(|(id, _)| id).find(|id| *id != DomainId::DEFAULT && self.label(*id) == label)
+    }
+
+    /// The same keys with another state of one domain.
+    pub(crate) fn with(&self, id: DomainId, domain: Domain) -> Self {
+        let mut new = self.clone();
+        new.domains.insert(id, domain);
+        new
     }
 
     pub(crate) fn label(&self, domain: DomainId) -> &str {
@@ -140,7 +191,8 @@ impl Keyring {
 
     /// Whether what is encrypted with a key of a domain, or with none (0), can be read and is believed.
     pub(crate) fn has(&self, domain: DomainId, number: KeyNumber) -> bool {
-        if number == 0 { self.accepts_plain } else { self.data_key(domain, number).is_some() }
+        let has_key = || self.data_key(domain, number).is_some_and(|key| key.secret.is_some());
+        if number == 0 { self.accepts_plain } else { has_key() }
     }
 
     /// A cipher under a salt; `None` where there is no such key (any more).
@@ -165,7 +217,7 @@ impl Keyring {
         file: FileId,
     ) -> Option<Zeroizing<[u8; 32]>> {
         let identity = Identity { store: self.store, domain, key, file };
-        subkey(&self.data_key(domain, key)?.secret, salt, purpose, identity)
+        subkey(self.data_key(domain, key)?.secret.as_ref()?, salt, purpose, identity)
     }
 
     /// Another domain of this name, in use from now on, with a key of its own.
@@ -189,8 +241,7 @@ impl Keyring {
 
     /// The keys with another current key for a domain, wrapped by the same key as the one before.
     pub(crate) fn rotated(&self, domain: DomainId, provider: &dyn KeyProvider) -> Result<Self> {
-        let current = self.current(domain).and_then(|number| self.data_key(domain, number));
-        let key_id = match current {
+        let key_id = match self.data_key(domain, self.in_use(domain)?) {
             Some(key) => key.key_id.clone(),
             None => key_id_of(provider, domain)?,
         };
@@ -200,13 +251,19 @@ impl Keyring {
     }
 
     /// The keys wrapped by the provider's key. Those that another key than `old` wraps stay as they are where the
-    /// provider can unwrap them.
+    /// provider can unwrap them, or their domain is locked.
     pub(crate) fn rewrapped(&self, provider: &dyn KeyProvider, old: &str) -> Result<Self> {
         let mut new = self.next();
         for (id, domain) in &mut new.domains {
             let failed = |source| Error::Key { domain: id.0, source };
             for (number, key) in &mut domain.keys {
                 let context = context(self.store, *id, *number);
+                let secret = match (&key.secret, &domain.lock) {
+                    (Some(secret), _) => secret,
+                    (None, _) if key.key_id != old => continue,
+                    (None, Some(why)) => return Err(why.clone()),
+                    (None, None) => return Err(Error::DomainShredded { domain: id.0 }),
+                };
                 if key.key_id != old {
                     match provider.unwrap(&key.key_id, &key.wrapped, &context) {
                         Ok(_) => continue,
@@ -219,8 +276,8 @@ impl Keyring {
                     }
                 }
                 let key_id = key_id_of(provider, *id)?;
-                key.wrapped = provider.wrap(&key_id, &key.secret, &context).map_err(failed)?;
-                check_wrapped(provider, &key_id, &key.secret, &key.wrapped, &context).map_err(failed)?;
+                key.wrapped = provider.wrap(&key_id, secret, &context).map_err(failed)?;
+                check_wrapped(provider, &key_id, secret, &key.wrapped, &context).map_err(failed)?;
                 key.key_id = key_id;
             }
         }
@@ -277,7 +334,7 @@ impl Keyring {
         let context = context(store, id, number);
         let (secret, wrapped) = provider.generate(key_id, &context).map_err(failed)?;
         check_wrapped(provider, key_id, &secret, &wrapped, &context).map_err(failed)?;
-        let key = DataKey { suite: Suite::best(), secret, key_id: key_id.to_owned(), wrapped };
+        let key = DataKey { suite: Suite::best(), secret: Some(secret), key_id: key_id.to_owned(), wrapped };
         domain.keys.insert(number, key);
         domain.current = number;
         Ok(())
@@ -354,7 +411,7 @@ impl FileEnvelope {
     /// How what is written to the file is encrypted; none without encryption.
     ///
     /// # Errors
-    /// [`Error::DomainShredded`] where the domain has no key any more.
+    /// [`Error::DomainShredded`] where the domain has no key any more; why it is locked, where it is.
     pub(crate) fn sealing(&self, keys: &Keyring, domain: DomainId, purpose: Purpose) -> Result<Option<Sealing>> {
         match keys.in_use(domain)? {
             0 => Ok(None),

@@ -46,6 +46,7 @@
 
 mod header;
 mod keyring;
+mod locked;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod recorder;
 mod table;
@@ -58,6 +59,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::header::FileHeader;
 pub(crate) use self::keyring::{Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
+pub use self::locked::LockedDomain;
 pub(crate) use self::table::Table;
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::SecretKey;

@@ -4,18 +4,19 @@
 //! version u16 (1) | flags u16 (bit 0: what is not encrypted is believed) | generation u64 | next domain u32 | domains u32 | for each:
 //!   domain u32 | state u8 (1 active, 2 shredding) | current u16 | keys u16 |
 //!   for each: number u16 | suite u8 | key id text | wrapped: length u16, bytes |
-//!   label: length u16 (0: none), then salt 32, ciphertext, tag 16, under the domain's current key
+//!   label: length u16 (0: none), then salt 32, ciphertext, tag 16, under the default domain's current key
 //! salt 32 | tag 16
 //! ```
 //!
 //! The tag is over all that stands before it in `FORMAT`, under the default domain's current key. So whoever does not
 //! have the keys can change nothing in it without being noticed. (To put an older one in its place, whole, is another
-//! matter: the list names the generation that it was written under, and an older table than that is refused.)
+//! matter: the list names the generation that it was written under, and an older table than that is refused.) Labels are
+//! under that key, too: what a domain is called can be said while its own keys are out of reach.
 
 use std::path::Path;
 
 use super::keyring::DataKey;
-use super::keyring::{MAX_DOMAINS, context};
+use super::keyring::MAX_DOMAINS;
 use super::{Domain, DomainState, KeyNumber, Keyring, Nonce, Purpose, Suite, TAG_LEN};
 use crate::error::{Damage, Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
@@ -87,8 +88,11 @@ impl Table {
         self.domains.first().and_then(current).map(|key| key.key_id).unwrap_or_default()
     }
 
-    /// Unwraps the keys, and verifies the table with them. `before` is what stands in front of the table in the file at
-    /// `path`.
+    /// Unwraps the keys, and verifies the table with those of the default domain. A domain of which not all can be
+    /// unwrapped is locked. `before` is what stands in front of the table in the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where it is the default domain's.
     pub(crate) fn open(
         &self,
         store: StoreId,
@@ -111,7 +115,10 @@ impl Table {
             domains: Default::default(),
         };
         for domain in &self.domains {
-            keyring.domains.insert(domain.id, domain.unwrap_keys(store, provider)?);
+            let wrapped = domain.wrapped();
+            let is_default = domain.id == DomainId::DEFAULT;
+            let known = if is_default { wrapped.unwrapped(store, domain.id, provider)? } else { wrapped };
+            keyring.domains.insert(domain.id, known);
         }
         let forged = || Error::corrupt(path, before.len() as u64, Damage::Seal);
         let current = keyring.current(DomainId::DEFAULT).ok_or_else(forged)?;
@@ -120,10 +127,17 @@ impl Table {
         cipher.ok_or_else(forged)?.open(Nonce::ONLY, &body, &mut [], self.tag).map_err(|_| forged())?;
         for domain in &self.domains {
             let Some((salt, sealed)) = &domain.label else { continue };
-            let cipher = keyring.cipher(domain.id, domain.current, salt, Purpose::Label, FileId(0));
+            let cipher = keyring.cipher(DomainId::DEFAULT, current, salt, Purpose::Label, FileId(0));
             let label = cipher.ok_or_else(forged)?.open_vec(Nonce::ONLY, &[], sealed).map_err(|_| forged())?;
             let label = String::from_utf8(label).map_err(|_| forged())?;
             keyring.domains.entry(domain.id).and_modify(|domain| domain.label = label);
+        }
+        // Only now: what was changed by somebody else is not for the provider.
+        for (id, domain) in keyring.domains.iter_mut().filter(|(id, _)| **id != DomainId::DEFAULT) {
+            *domain = match domain.unwrapped(store, *id, provider) {
+                Ok(open) => open,
+                Err(why) => domain.locked(why),
+            };
         }
         Ok(keyring)
     }
@@ -148,7 +162,7 @@ impl Table {
                 out.put_len16(key.wrapped.len());
                 out.put(&key.wrapped);
             }
-            put_label(&mut out, keyring, *id, domain)?;
+            put_label(&mut out, keyring, domain)?;
         }
         let salt: [u8; 32] = random()?;
         out.put(&salt);
@@ -184,29 +198,26 @@ impl TableDomain {
         (has_current == (state == DomainState::Active)).then_some(Self { id, state, current, keys, label })
     }
 
-    fn unwrap_keys(&self, store: StoreId, provider: &dyn KeyProvider) -> Result<Domain> {
-        let unwrap = |key: &TableKey| {
-            let context = context(store, self.id, key.number);
-            let secret = provider
-                .unwrap(&key.key_id, &key.wrapped, &context)
-                .map_err(|source| Error::Key { domain: self.id.0, source })?;
-            let key_id = key.key_id.clone();
-            Ok((key.number, DataKey { suite: key.suite, secret, key_id, wrapped: key.wrapped.clone() }))
+    /// The domain before its keys are unwrapped.
+    fn wrapped(&self) -> Domain {
+        let key = |key: &TableKey| {
+            let (key_id, wrapped) = (key.key_id.clone(), key.wrapped.clone());
+            (key.number, DataKey { suite: key.suite, secret: None, key_id, wrapped })
         };
-        let keys = self.keys.iter().map(unwrap).collect::<Result<_>>()?;
-        Ok(Domain { state: self.state, label: String::new(), current: self.current, keys })
+        let keys = self.keys.iter().map(key).collect();
+        Domain { state: self.state, label: String::new(), current: self.current, keys, lock: None }
     }
 }
 
-fn put_label(out: &mut Vec<u8>, keyring: &Keyring, id: DomainId, domain: &Domain) -> Result<()> {
+fn put_label(out: &mut Vec<u8>, keyring: &Keyring, domain: &Domain) -> Result<()> {
     if domain.label.is_empty() {
         out.put_u16(0);
         return Ok(());
     }
-    let salt: [u8; 32] = random()?;
-    let cipher = keyring.cipher(id, domain.current, &salt, Purpose::Label, FileId(0));
+    let (default, salt) = (DomainId::DEFAULT, random::<32>()?);
+    let cipher = keyring.cipher(default, keyring.in_use(default)?, &salt, Purpose::Label, FileId(0));
     let mut label = domain.label.clone().into_bytes();
-    cipher.ok_or(Error::DomainShredded { domain: id.0 })?.seal_vec(Nonce::ONLY, &[], &mut label);
+    cipher.ok_or(Error::DomainShredded { domain: default.0 })?.seal_vec(Nonce::ONLY, &[], &mut label);
     out.put_len16(label.len());
     out.put(&salt);
     out.put(&label);

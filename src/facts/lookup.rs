@@ -21,8 +21,11 @@ pub(crate) trait Reader: Debug + Send + Sync {
     /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>>;
 
-    /// All domains, in order: the default one first.
+    /// All domains that are not locked, in order: the default one first.
     fn domains(&self) -> &[DomainId];
+
+    /// Why a domain is locked, if it is: then what it knows can't be asked for.
+    fn lock_of(&self, domain: DomainId) -> Option<&Error>;
 }
 
 /// What was looked up before, as of a moment.

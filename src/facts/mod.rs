@@ -64,11 +64,14 @@ pub(crate) enum Family {
     Idle = 15,
     /// How far a scrub has come: one fact of the default domain.
     Progress = 16,
+    /// Which domain a repository's name belongs to, if not to the default one, by the hash of the name: facts of the
+    /// default domain.
+    Owner = 17,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Blob,
         Self::Segment,
         Self::Pin,
@@ -84,6 +87,7 @@ impl Family {
         Self::TagOf,
         Self::Idle,
         Self::Progress,
+        Self::Owner,
     ];
 
     /// The family of a number in a file.
@@ -101,6 +105,7 @@ impl Family {
             Self::Deleted => Some(0),
             Self::Idle => Some(Idle::LEN),
             Self::Progress => Some(ProgressFact::LEN),
+            Self::Owner => Some(4),
             Self::Pin
             | Self::Upload
             | Self::UploadPart
@@ -129,7 +134,8 @@ impl Family {
             | Self::Upload
             | Self::UploadPart
             | Self::Repository
-            | Self::Progress => false,
+            | Self::Progress
+            | Self::Owner => false,
         }
     }
 }
@@ -197,6 +203,11 @@ impl Key {
     /// The key of a repository: the BLAKE3 hash of its name.
     pub(crate) fn repository(domain: DomainId, name: &str) -> Self {
         Self { domain, family: Family::Repository, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
+    }
+
+    /// The key under which stands which domain the name of a repository belongs to.
+    pub(crate) fn owner(name: &str) -> Self {
+        Self { family: Family::Owner, ..Self::repository(DomainId::DEFAULT, name) }
     }
 
     /// The key of a deleted repository.

@@ -47,6 +47,13 @@ impl Ids {
         (next, unpublished.first().copied().unwrap_or(next))
     }
 
+    /// The lowest unpublished id that is none of these, or the next one.
+    pub(super) fn lowest(&self, except: &[FileId]) -> FileId {
+        let unpublished = lock(&self.unpublished);
+        let lowest = unpublished.iter().find(|id| !except.contains(id)).copied();
+        lowest.unwrap_or(FileId(self.next.load(Ordering::Relaxed)))
+    }
+
     /// No id up to this one is given out any more.
     pub(super) fn skip_past(&self, id: FileId) {
         self.next.fetch_max(id.0.saturating_add(1), Ordering::Relaxed);
@@ -67,6 +74,8 @@ mod tests {
         assert_eq!(ids.horizon(), (FileId(7), second));
         ids.unpublish(FileId(3));
         assert_eq!(ids.horizon(), (FileId(7), FileId(3)));
+        assert_eq!(ids.lowest(&[FileId(3)]), second);
+        assert_eq!(ids.lowest(&[FileId(3), second]), FileId(7));
         ids.skip_past(FileId(9));
         ids.skip_past(FileId(1));
         assert_eq!(ids.take(), FileId(10));

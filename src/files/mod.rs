@@ -182,6 +182,11 @@ impl Files {
         self.ids.horizon()
     }
 
+    /// The lowest id of a file that may be being written: of those that are unpublished, without these, and of the next.
+    pub(crate) fn oldest_written(&self, except: &[FileId]) -> FileId {
+        self.ids.lowest(except)
+    }
+
     /// No id up to this one is given out any more.
     pub(crate) fn skip_past(&self, id: FileId) {
         self.ids.skip_past(id);

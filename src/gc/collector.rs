@@ -55,6 +55,7 @@ struct DryRun {
 struct Nowhere {
     lsn: Lsn,
     oldest_log: FileId,
+    withheld: FileId,
 }
 
 impl Placing for Nowhere {
@@ -67,7 +68,7 @@ impl Placing for Nowhere {
     }
 
     fn is_needed(&self, log: FileId) -> bool {
-        log >= self.oldest_log
+        log >= self.oldest_log || log < self.withheld
     }
 }
 
@@ -75,7 +76,7 @@ impl DryRun {
     fn new(inner: &Collections) -> Self {
         let snapshot = inner.tables.snapshot();
         let oldest_log = inner.tables.oldest_log(FileId(FileId::MAX));
-        let placing = Nowhere { lsn: snapshot.lsn.next(), oldest_log };
+        let placing = Nowhere { lsn: snapshot.lsn.next(), oldest_log, withheld: inner.tables.withheld() };
         Self { snapshot, changed: HashMap::new(), placing }
     }
 
@@ -106,7 +107,8 @@ impl<'a> Collector<'a> {
         progress: &'a mut dyn FnMut(&Collection) -> ControlFlow<()>,
     ) -> Self {
         let dry = options.dry_run.then(|| DryRun::new(inner));
-        let report = Collection { dry_run: options.dry_run, ..Collection::default() };
+        let (dry_run, locked) = (options.dry_run, inner.files.keys().locked_domains());
+        let report = Collection { dry_run, locked, ..Collection::default() };
         Self {
             inner,
             options,

@@ -323,7 +323,7 @@ impl Collector<'_> {
         (self.report.live_bytes, self.report.dead_bytes) = (plan.live, plan.dead);
         let stayed = &mut self.report.stayed;
         (stayed.scattered_bytes, stayed.log_bytes, stayed.damaged_bytes) = (plan.scattered, plan.logs, plan.damaged);
-        stayed.unreached_bytes = unreached;
+        (stayed.unreached_bytes, stayed.locked_bytes) = (unreached, plan.locked);
         if self.options.explain && !self.is_dry() {
             for domain in self.domains() {
                 let blobs = self.inner.tables.snapshot_of(domain);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::envelope::LockedDomain;
 use crate::error::Error;
 
 /// How [`Store::collect`](crate::Store::collect) goes about it.
@@ -107,6 +108,8 @@ pub struct Collection {
     pub stayed: Stayed,
     /// What could not be moved: its content is damaged. It stays where it is.
     pub damaged: Vec<Error>,
+    /// The key domains that are locked: nothing of them was collected.
+    pub locked: Vec<LockedDomain>,
     /// Why it ended before all was done, if it did.
     pub stopped: Option<Stopped>,
 }
@@ -121,6 +124,9 @@ pub struct Stayed {
     pub log_bytes: u64,
     /// In files with damaged content.
     pub damaged_bytes: u64,
+    /// In log files that may have content of [locked](crate::Store::locked_domains) domains: whatever in them does not
+    /// live for certain. Not counted as [dead](Collection::dead_bytes), since much of it may live.
+    pub locked_bytes: u64,
     /// Of what this collection set out to give back and did not come to.
     pub unreached_bytes: u64,
     /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live. (Not

@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub(super) scattered: u64,
     pub(super) logs: u64,
     pub(super) damaged: u64,
+    /// What may be dead in log files that may have something of locked domains.
+    pub(super) locked: u64,
     /// Whether folding the log would let more of it be taken up.
     pub(super) may_fold: bool,
 }
@@ -89,7 +91,12 @@ impl Collector<'_> {
         *lock(&self.inner.lens) = sealed.map(|file| (file.id, file.len)).collect();
         let (mut free, mut listed) = (Vec::new(), 0);
         let stuck = lock(&self.inner.stuck).clone();
+        let withheld = self.inner.tables.withheld();
         for file in files.into_values() {
+            if file.is_log && file.id < withheld {
+                plan.locked += file.dead();
+                continue;
+            }
             plan.dead += file.dead();
             if file.is_log && file.id >= oldest_log {
                 listed += file.len;

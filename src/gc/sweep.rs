@@ -129,6 +129,7 @@ impl Collector<'_> {
                 let expired = this.commit(domain, Request::Apply(Box::new(expire)))?.tally.repositories;
                 this.report.repositories += expired;
                 if expired > 0 && !this.is_dry() {
+                    this.inner.registry.free_name(domain, &found.name)?;
                     this.inner.registry.purge_later();
                 }
                 this.go_on()?;

@@ -253,6 +253,12 @@ impl Committer {
         Ok(())
     }
 
+    /// Does something while nobody commits.
+    pub(crate) fn between_commits<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _tip = lock(&self.tip);
+        work()
+    }
+
     /// Makes sure that what an earlier group left of itself, when writing it failed, can't come back after a restart.
     pub(crate) fn settle_failed(&self) -> Result<()> {
         self.files.check_writable()?;
@@ -276,7 +282,10 @@ impl Committer {
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         // What has no frames goes. An empty one that had some is given up by the next opening.
         let snapshot = self.tables.snapshot();
-        folded.retain(|id| snapshot.segments(*id).is_ok_and(|segments| segments.is_empty()));
+        folded.retain(|id| {
+            let is_empty = snapshot.segments(*id).is_ok_and(|segments| segments.is_empty());
+            is_empty && self.tables.is_withheld(*id).is_ok_and(|withheld| !withheld)
+        });
         self.files.remove_durably(&folded).map_err(|error| self.files.fail_stop(error))
     }
 
@@ -362,9 +371,10 @@ impl Committer {
     }
 
     /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next
-    /// time; a file of which can't be read what lives in it is left alone until the next opening.
+    /// time; a file of which can't be read what lives in it is left alone until the next opening. What is withheld for a
+    /// locked domain is looked at when that is unlocked.
     pub(crate) fn drop_dead_logs(&self) -> Result<()> {
-        let logs = self.tables.dead_logs();
+        let logs = self.tables.not_withheld(self.tables.dead_logs())?;
         if logs.is_empty() {
             return Ok(());
         }

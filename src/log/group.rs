@@ -61,6 +61,8 @@ pub(super) struct InLog {
     pub(super) key: KeyNumber,
     /// Log files from this one on are listed.
     pub(super) oldest: FileId,
+    /// Log files below this one may have something of a locked domain in them.
+    pub(super) withheld: FileId,
 }
 
 impl Placing for InLog {
@@ -73,7 +75,7 @@ impl Placing for InLog {
     }
 
     fn is_needed(&self, log: FileId) -> bool {
-        log >= self.oldest
+        log >= self.oldest || log < self.withheld
     }
 }
 
@@ -142,6 +144,7 @@ impl Committer {
                 offset: begins + record::HEADER_LEN as u64,
                 key,
                 oldest: self.tables.oldest_log(log.header.file),
+                withheld: self.tables.withheld(),
             };
             let recalled = known.as_ref().and_then(|known| group.snapshot.recalling(known));
             let older: &dyn Reader = recalled.as_ref().map_or(&group.snapshot, |recalled| recalled);

@@ -3,6 +3,11 @@
 //! What is known durable goes into a memory table. The records behind that, the *tail*, were read from what may be only
 //! the page cache, so they are written to a new log file and synced, in which their frames have new places. The new
 //! list, which names that file, makes it so; before it, nothing has changed, and the next recovery does the same again.
+//!
+//! A record of a locked domain can't be encrypted for another place. A tail with one stays where it is: its bytes are
+//! written there once more, the same, and synced. (A sync alone would not do: after one that failed, the system may take
+//! pages to be written that are not.) Where the tail ends is seen without the key: records and their frames have
+//! checksums.
 
 use std::collections::HashMap;
 
@@ -21,8 +26,10 @@ use crate::log::{Body, Position, open_log};
 use crate::names::NameChange;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::sync::lock;
-use crate::tables::RunList;
+use crate::tables::memtable::Memtable;
+use crate::tables::{RunList, Unread};
 use crate::transaction::{Changes, Context, Op, Over};
+use crate::vfs::OpenMode;
 
 /// What the log holds.
 pub(crate) struct Replayed {
@@ -112,9 +119,59 @@ pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
     Ok(replayed)
 }
 
+/// Reads, into a table, what a domain's records say that its runs do not have.
+pub(crate) fn read_unread(files: &Files, unread: &Unread, keys: &Keyring, table: &Memtable) -> Result<()> {
+    for log in &unread.logs {
+        let Some((len, last)) = log.sealed.filter(|(_, last)| *last > unread.from) else { continue };
+        let (path, file, header) = open_log(files, log.id)?;
+        let extent = Extent::Sealed { len, last };
+        let mut records = Replay::new(&path, &*file, header, keys, extent, unread.from)?.only(unread.domain);
+        while let Some(record) = records.next()? {
+            if !record.is_lost && record.header.lsn > unread.from {
+                record.facts.into_iter().for_each(|fact| table.insert(record.header.lsn, fact));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Committer {
+    /// Makes the tail durable, and takes its facts in.
+    pub(crate) fn take_tail(&self, tail: Vec<Tail>) -> Result<()> {
+        let keys = self.files.keys();
+        let is_locked = |tail: &Tail| keys.lock_of(tail.record.header.domain).is_some();
+        if tail.iter().any(is_locked) { self.keep_tail(&tail) } else { self.rewrite_tail(tail) }
+    }
+
+    /// Makes the tail durable where it is, and takes in those of its facts that can be read. The file is
+    /// [sealed](Self::seal_last_session) behind it.
+    fn keep_tail(&self, tail: &[Tail]) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        for records in tail.chunk_by(|one, next| one.file == next.file) {
+            let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
+            let path = self.files.layout().log(first.file);
+            let file = self.files.vfs().open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
+            let mut piece = vec![0; 1 << 20];
+            let (mut at, end) = (first.record.offset, last.record.end());
+            while at < end {
+                piece.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+                file.read_exact_at(&mut piece, at).map_err(Error::io("read", &path))?;
+                file.write_all_at(&piece, at).map_err(Error::io("write", &path))?;
+                at += piece.len() as u64;
+            }
+            file.sync().map_err(Error::io("sync", &path)).map_err(|error| self.files.poison(error))?;
+            (tip.last, tip.unsealed) = (last.record.header.lsn, Some((end, last.record.header.lsn)));
+        }
+        self.tables.set_durable(tip.last);
+        let facts =
+            tail.iter().flat_map(|Tail { record, .. }| record.facts.iter().map(|fact| (record.header.lsn, fact)));
+        self.tables.insert(facts);
+        self.tables.set_visible(tip.last);
+        Ok(())
+    }
+
     /// Writes the tail to a new log file, durably, and takes its facts in.
-    pub(crate) fn rewrite_tail(&self, tail: Vec<Tail>) -> Result<()> {
+    fn rewrite_tail(&self, tail: Vec<Tail>) -> Result<()> {
         if tail.is_empty() {
             return Ok(());
         }
@@ -135,6 +192,7 @@ impl Committer {
                 offset: log.position + record::HEADER_LEN as u64,
                 key: keys.in_use(record.domain())?,
                 oldest: self.tables.oldest_log(old_log),
+                withheld: self.tables.withheld(),
             };
             let (frame_offset, times) = (placing.offset, Times { wall: header.wall, open: header.open });
             let context = Context {

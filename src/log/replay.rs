@@ -26,7 +26,8 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     pub(crate) ops: Vec<u8>,
     pub(crate) facts: Vec<Fact>,
-    /// Whether the key is gone that it was encrypted with. Then there are neither operations nor facts.
+    /// Whether what it says can't be read: the key is gone that it was encrypted with, or its domain is locked, or not
+    /// the one that is [wanted](Replay::only). Then there are neither operations nor facts.
     pub(crate) is_lost: bool,
 }
 
@@ -68,6 +69,8 @@ pub(crate) struct Replay<'a> {
     end: u64,
     extent: Extent,
     folded: Lsn,
+    /// Of this domain only records are read.
+    only: Option<DomainId>,
 }
 
 impl<'a> Replay<'a> {
@@ -91,7 +94,12 @@ impl<'a> Replay<'a> {
         }
         let window = Window { file, start: 0, bytes: Vec::new() };
         let (position, expected) = (HEADER_LEN, header.first_lsn);
-        Ok(Self { path, window, keyring, keys, position, expected, end, extent, folded })
+        Ok(Self { path, window, keyring, keys, position, expected, end, extent, folded, only: None })
+    }
+
+    /// Reads what records of this domain say, and of the others no more than that they are there.
+    pub(crate) fn only(self, domain: DomainId) -> Self {
+        Self { only: Some(domain), ..self }
     }
 
     /// Goes on where a record with this LSN begins, or will.
@@ -154,14 +162,18 @@ impl<'a> Replay<'a> {
     }
 
     /// A record's frame, verified: `None` where it is not whole and undamaged. Records that are not known durable need
-    /// this; for the others it is up to whoever reads the blob. No frame: an empty one.
+    /// this; for the others it is up to whoever reads the blob. No frame, or one of a locked domain: an empty one.
     pub(crate) fn frame(&mut self, record: &Record) -> Result<Option<Option<Frame>>> {
         let header = record.header;
-        if header.frame_len == 0 || record.is_lost {
+        let len = usize::try_from(header.frame_len).unwrap_or(usize::MAX);
+        let is_locked = self.keyring.lock_of(header.domain).is_some();
+        if header.frame_len == 0 || record.is_lost && !is_locked {
             return Ok(Some(None));
         }
+        if is_locked {
+            return Ok(Frame::is_whole(self.read(record.frame_offset(), len)?).then_some(None));
+        }
         let sealing = self.opening(&header, Purpose::Content);
-        let len = index(header.frame_len.into());
         let content_at = record.frame_offset() + DESCRIPTOR_LEN;
         let frame = Frame::read(self.read(record.frame_offset(), len)?, sealing.as_ref(), content_at);
         Ok(frame.map(Some))
@@ -200,6 +212,9 @@ impl<'a> Replay<'a> {
             return Ok(None);
         }
         let mut body = body.to_vec();
+        if self.only.is_some_and(|only| only != header.domain) {
+            return Ok(Some(Record { header, offset, ops: Vec::new(), facts: Vec::new(), is_lost: true }));
+        }
         if header.key != 0 {
             let Some(sealing) = self.opening(&header, Purpose::Record) else { return self.without_key(header, offset) };
             // It is whole, so it was not torn.
@@ -213,11 +228,12 @@ impl<'a> Replay<'a> {
         Ok(Some(Record { header, offset, ops: ops.to_vec(), facts, is_lost: false }))
     }
 
-    /// A record of a domain that was shredded: nobody knows any more what it said. (Or one whose key was given up,
-    /// since all that it said has been written again.)
+    /// A record of a domain that was shredded: nobody knows any more what it said. Or of one that is locked. (Or one
+    /// whose key was given up, since all that it said has been written again.)
     fn without_key(&self, header: Header, offset: u64) -> Result<Option<Record>> {
         let is_known = header.domain < self.keyring.next_domain;
-        if !is_known || header.lsn > self.folded && !self.keyring.is_shredded(header.domain) {
+        let is_shut = self.keyring.is_shredded(header.domain) || self.keyring.lock_of(header.domain).is_some();
+        if !is_known || header.lsn > self.folded && !is_shut {
             return Err(Error::corrupt(self.path, offset, Damage::Invalid("key number")));
         }
         Ok(Some(Record { header, offset, ops: Vec::new(), facts: Vec::new(), is_lost: true }))

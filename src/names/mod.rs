@@ -6,11 +6,12 @@
 //! place where files are touched outside of [`crate::vfs`]: by sled, which no one relies on.)
 //!
 //! # When it is trusted
-//! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the machine
-//! and the LSN up to which commits are in it. After a restart it is trusted only if sled opens, the store and the boot
-//! are the same (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the
-//! last one that the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it
-//! is thrown away and rebuilt from the facts, and until that is done readers are told to ask those.
+//! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the machine,
+//! the LSN up to which commits are in it, and the key domains that were locked, whose names are not. After a restart it
+//! is trusted only if sled opens, the locked domains are the same, the store and the boot are the same (sled's flush
+//! does not call fsync, so what it wrote may be lost with the machine), the session is the last one that the log knows,
+//! and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown away and rebuilt
+//! from the facts, and until that is done readers are told to ask those.
 //!
 //! # What holds while it runs
 //! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches, by a
@@ -182,6 +183,8 @@ struct State {
     deadlines: Deadlines,
     /// Where a backend is to be, and when what is there would be trusted, if at all; none once that was looked at.
     to_open: Option<(Arc<dyn Place>, Option<Trust>)>,
+    /// The domains that were locked when the backend was opened.
+    without: Vec<DomainId>,
     /// Changes that the backend does not have.
     overlay: Changes,
     /// Those, older than the overlay, that are being written to it.
@@ -230,10 +233,11 @@ impl Names {
     /// A view in a directory, or one in memory. Until it was [prepared](Self::prepare) it has no answers.
     pub(crate) fn new(dir: Option<PathBuf>, session: SessionId, trust: Trust, keys: Keys) -> Self {
         let boot = trust.boot.0.clone().unwrap_or_default();
-        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, boot };
+        let identity = Watermark { store: trust.store, session, lsn: Lsn::ZERO, without: Vec::new(), boot };
         let state = State {
             backend: Arc::new(Guard::in_memory(DEADLINES)),
             deadlines: DEADLINES,
+            without: Vec::new(),
             overlay: Changes::new(),
             in_flight: Arc::default(),
             lsn: trust.last,

@@ -39,8 +39,11 @@ impl Names {
         let to_open = lock(&self.state).to_open.take();
         if let Some((place, trust)) = to_open {
             let (keys, deadlines) = (self.keys.clone(), lock(&self.state).deadlines);
-            let opened = Guard::open(deadlines, move || open_or_create(&*place, trust.as_ref(), &keys));
+            let without: Vec<DomainId> = keys.get().locked().map(|(id, _)| id).collect();
+            let known = without.clone();
+            let opened = Guard::open(deadlines, move || open_or_create(&*place, trust.as_ref(), &known, &keys));
             let mut state = lock(&self.state);
+            state.without = without;
             match opened {
                 Ok((backend, is_trusted)) => {
                     state.backend = Arc::new(backend);
@@ -256,7 +259,7 @@ impl Names {
 
     /// Writes what waits, and how far that reaches.
     fn flush(&self, _writer: &MutexGuard<'_, ()>, goes_on: &dyn Fn() -> bool) {
-        let (backend, changes, lsn) = {
+        let (backend, changes, reached) = {
             let mut state = lock(&self.state);
             if !state.ready {
                 return;
@@ -264,9 +267,10 @@ impl Names {
             // What is in flight still, an earlier one was told to leave.
             let waiting = std::mem::take(&mut state.overlay);
             Arc::make_mut(&mut state.in_flight).extend(waiting);
-            (Arc::clone(&state.backend), Arc::clone(&state.in_flight), state.lsn)
+            (Arc::clone(&state.backend), Arc::clone(&state.in_flight), (state.lsn, state.without.clone()))
         };
-        let watermark = Watermark { lsn, ..self.identity.clone() }.encode();
+        let (lsn, without) = reached;
+        let watermark = Watermark { lsn, without, ..self.identity.clone() }.encode();
         match write(&backend, &changes, Some(watermark), goes_on) {
             Ok(true) => {}
             Ok(false) => return,
@@ -337,9 +341,14 @@ fn write(
 }
 
 /// Opens what is there, if it can be trusted, or begins anew; and says which. What panics can't be trusted.
-fn open_or_create(place: &dyn Place, trust: Option<&Trust>, keys: &Keys) -> Result<(Arc<dyn Backend>, bool), Failed> {
+fn open_or_create(
+    place: &dyn Place,
+    trust: Option<&Trust>,
+    locked: &[DomainId],
+    keys: &Keys,
+) -> Result<(Arc<dyn Backend>, bool), Failed> {
     let trusted = trust.map_or(Ok(None), |trust| {
-        catch_unwind(AssertUnwindSafe(|| open_trusted(place, trust, keys))).unwrap_or(Ok(None))
+        catch_unwind(AssertUnwindSafe(|| open_trusted(place, trust, locked, keys))).unwrap_or(Ok(None))
     });
     match trusted? {
         Some(backend) => Ok((backend, true)),
@@ -347,10 +356,15 @@ fn open_or_create(place: &dyn Place, trust: Option<&Trust>, keys: &Keys) -> Resu
     }
 }
 
-fn open_trusted(place: &dyn Place, trust: &Trust, keys: &Keys) -> Result<Option<Arc<dyn Backend>>, Failed> {
+fn open_trusted(
+    place: &dyn Place,
+    trust: &Trust,
+    locked: &[DomainId],
+    keys: &Keys,
+) -> Result<Option<Arc<dyn Backend>>, Failed> {
     let Some(backend) = place.open(keys)? else { return Ok(None) };
     let watermark = backend.watermark().ok().flatten().and_then(|bytes| Watermark::parse(&bytes));
-    if watermark.is_some_and(|watermark| watermark.is_trusted(trust)) {
+    if watermark.is_some_and(|watermark| watermark.is_trusted(trust, locked)) {
         return Ok(Some(backend));
     }
     backend.close();

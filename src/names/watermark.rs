@@ -1,6 +1,6 @@
 //! How far the names in a backend reach, whose they are, and whether they are believed after a restart.
 
-use crate::id::{Lsn, SessionId, StoreId};
+use crate::id::{DomainId, Lsn, SessionId, StoreId};
 use crate::wire::{Fields, PutFields};
 
 /// One boot of the machine; none where that can't be told.
@@ -28,7 +28,7 @@ pub(crate) struct Trust {
 }
 
 /// How names are laid out in sled. A view of another layout is not trusted.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 
 /// How far the names in a backend reach, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Watermark {
     pub(super) store: StoreId,
     pub(super) session: SessionId,
     pub(super) lsn: Lsn,
+    /// The domains whose names are not there, since they were locked.
+    pub(super) without: Vec<DomainId>,
     pub(super) boot: Vec<u8>,
 }
 
@@ -46,6 +48,8 @@ impl Watermark {
         out.put(&self.store.0);
         out.put(&self.session.0);
         out.put_u64(self.lsn.0);
+        out.put_len32(self.without.len());
+        self.without.iter().for_each(|domain| out.put_u32(domain.0));
         out.put(&self.boot);
         out
     }
@@ -56,11 +60,14 @@ impl Watermark {
         let store = StoreId(fields.array()?);
         let session = SessionId(fields.array()?);
         let lsn = Lsn(fields.u64()?);
-        Some(Self { store, session, lsn, boot: fields.0.to_vec() })
+        let count = fields.u32()?;
+        let without = (0..count).map(|_| fields.u32().map(DomainId)).collect::<Option<_>>()?;
+        Some(Self { store, session, lsn, without, boot: fields.0.to_vec() })
     }
 
-    pub(super) fn is_trusted(&self, trust: &Trust) -> bool {
+    pub(super) fn is_trusted(&self, trust: &Trust, locked: &[DomainId]) -> bool {
         self.store == trust.store
+            && self.without == locked
             && self.session == trust.session
             && trust.boot.0.as_ref() == Some(&self.boot)
             && (trust.folded..=trust.last).contains(&self.lsn)

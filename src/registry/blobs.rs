@@ -122,7 +122,8 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository,
     /// and where `allow` says no: the caller is not told which. [`Error::Corrupt`] where its content is known to be
-    /// damaged: then it has to be pushed.
+    /// damaged, and [`Error::Key`] where the other repository is in a domain that is
+    /// [locked](crate::Store::locked_domains): then it has to be pushed.
     pub fn mount(
         &self,
         digest: &Digest,

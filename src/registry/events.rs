@@ -1,6 +1,6 @@
 //! What happened: read from the log, from any position on that it still has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -87,6 +87,9 @@ pub struct Events {
     pub events: Vec<Event>,
     /// The position to go on from: up to here all was looked at, whether there were events or not.
     pub next: Lsn,
+    /// The numbers of the key domains that are [locked](crate::Store::locked_domains) and of which something happened,
+    /// which is left out here: to be asked for again, from the same position, when they are unlocked.
+    pub locked: Vec<u32>,
 }
 
 /// Where the reading of events ended, so that whoever asks for those behind need not begin with the file.
@@ -113,7 +116,7 @@ impl Registry {
                 return Err(Error::Gap { oldest: until }); // this store was restored from an older copy of itself
             }
             if after >= until {
-                return Ok(Events { events: Vec::new(), next: after });
+                return Ok(Events { events: Vec::new(), next: after, locked: Vec::new() });
             }
             let logs = self.tables.logs();
             let oldest = logs.first().map_or(until, |log| Lsn(log.first_lsn.0.saturating_sub(1)));
@@ -129,7 +132,7 @@ impl Registry {
     }
 
     fn read_events(&self, logs: &[LogEntry], after: Lsn, until: Lsn, limit: usize) -> Result<Events> {
-        let (mut events, keys) = (Vec::new(), self.files.keys());
+        let (mut events, keys, mut locked) = (Vec::new(), self.files.keys(), BTreeSet::new());
         let known = lock(&self.event_positions).range(..=after).next_back().map(|(lsn, known)| (*lsn, *known));
         let is_behind = |log: &&LogEntry| log.sealed.is_none_or(|(_, last)| last > after);
         for log in logs.iter().filter(is_behind) {
@@ -147,16 +150,19 @@ impl Registry {
                 if lsn <= after {
                     continue;
                 }
+                if record.is_lost && keys.lock_of(record.header.domain).is_some() {
+                    locked.insert(record.header.domain.0);
+                }
                 let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
                 let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
                 events.extend(ops.into_iter().filter_map(|op| event(lsn, record.header.wall, op)));
                 if events.len() >= limit || lsn == until {
                     self.remember_position(lsn, EventPosition { file: log.id, offset: record.end() });
-                    return Ok(Events { events, next: lsn });
+                    return Ok(Events { events, next: lsn, locked: locked.into_iter().collect() });
                 }
             }
         }
-        Ok(Events { events, next: until })
+        Ok(Events { events, next: until, locked: locked.into_iter().collect() })
     }
 
     fn remember_position(&self, after: Lsn, position: EventPosition) {

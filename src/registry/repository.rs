@@ -1,14 +1,17 @@
 //! Creating, opening, deleting and listing repositories.
 
 use crate::error::{Error, Result};
-use crate::facts::{Named, RepositoryFact};
+use crate::facts::{Family, Key, Named, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::names::{NameKind, first_names};
 use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
 use crate::registry::Registry;
 use crate::tables::Snapshot;
-use crate::transaction::registry::{Create, Delete, Exists, Keep, Set};
+use crate::transaction::registry::{Create, Delete, Exists, FreeNames, Keep, Set, TakeName};
 use crate::transaction::{Apply, Outcome, Request, find};
+
+/// So many names are let go of in one commit: others wait for it.
+const NAMES_AT_ONCE: usize = 256;
 
 /// Whether a repository may be deleted that holds manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,11 @@ impl Registry {
         provisional: bool,
     ) -> Result<Repository<'_>> {
         let domain = self.domain_of(settings)?;
+        self.files.keys().in_use(domain)?;
+        if domain != DomainId::DEFAULT {
+            let take = TakeName { name: name.to_string(), domain };
+            self.log.commit(DomainId::DEFAULT, Request::Apply(Box::new(take)))?;
+        }
         let create = Create { name: name.to_string(), settings: settings.clone(), provisional };
         // Not looked up: it may have been deleted since, and another one have its name.
         let id = RepositoryId(self.log.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
@@ -187,8 +195,30 @@ impl Registry {
         let domain = self.tables.snapshot().repository_of_name(name.as_str())?.domain;
         let delete = Delete { name: name.to_string(), with_contents: how == RepositoryDeletion::WithContents };
         self.log.commit(domain, Request::Apply(Box::new(delete)))?;
+        // It is deleted, whatever becomes of this: the name is free also where it is taken.
+        let _ = self.free_name(domain, name.as_str());
         self.purge_later();
         Ok(())
+    }
+
+    /// Lets go of the name of a repository that a domain does not have any more.
+    pub(crate) fn free_name(&self, domain: DomainId, name: &str) -> Result<()> {
+        self.free_these(domain, vec![Key::owner(name)])
+    }
+
+    /// Lets go of all names of a domain that was shredded.
+    pub(crate) fn free_names(&self, domain: DomainId) -> Result<()> {
+        let snapshot = self.tables.snapshot();
+        let keys = snapshot.facts(Family::Owner, [0; 32])?.map(|fact| Ok(fact?.0)).collect::<Result<Vec<_>>>()?;
+        keys.chunks(NAMES_AT_ONCE).try_for_each(|keys| self.free_these(domain, keys.to_vec()))
+    }
+
+    fn free_these(&self, domain: DomainId, keys: Vec<Key>) -> Result<()> {
+        if domain == DomainId::DEFAULT || keys.is_empty() {
+            return Ok(());
+        }
+        let free = Request::Apply(Box::new(FreeNames { domain, keys }));
+        self.log.commit_unthrottled(DomainId::DEFAULT, free).map(drop)
     }
 
     /// [`Store::repositories`](crate::Store::repositories).

@@ -28,6 +28,9 @@
 //! The check, which the blob's fact repeats, is for a segment the first four bytes of BLAKE3 of the table, keyed; no
 //! two versions of a table that an upload wrote pass for each other. Content in a log file has none: what is there was
 //! written once.
+//!
+//! The crc at the descriptor's end covers what stands in front of it; in a log file or a pack also all that follows, to
+//! the end of the frame. So recovery can tell a frame that a power cut tore from a whole one also where it has no key.
 
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN, Tag};
@@ -36,7 +39,7 @@ use crate::facts::{
     has_table, table_offset,
 };
 use crate::id::{DomainId, FileId};
-use crate::wire::{Fields, PutFields, crc32c, index, len64};
+use crate::wire::{Fields, PutFields, RunningCrc, crc32c, index, len64};
 
 /// The longest content, in bytes: 16 TiB, the longest file of ext4. 48 bits can place it in a file, with room to spare,
 /// and one record can end an upload of it.
@@ -126,7 +129,7 @@ impl Descriptor {
     /// file the prefix of what is encrypted is known.
     pub(crate) fn read(bytes: &[u8], sealing: Option<&Sealing>, expected: Option<u64>) -> Option<Self> {
         let Some(sealing) = sealing else { return Self::parse(bytes) };
-        let (prefix, head, sealed) = Self::sealed_parts(bytes, sealing)?;
+        let (prefix, head, sealed) = Self::sealed_parts(bytes, sealing, expected.is_none())?;
         expected.is_none_or(|expected| expected == prefix).then_some(())?;
         let body = sealing.cipher.open_vec(Nonce::new(prefix, DESCRIPTOR_NUMBER), head, sealed).ok()?;
         let mut fields = Fields(&body);
@@ -139,12 +142,13 @@ impl Descriptor {
         is_sane.then_some(descriptor)
     }
 
-    /// The prefix in an encrypted descriptor, what is associated with it, and what is encrypted.
-    fn sealed_parts<'a>(bytes: &'a [u8], sealing: &Sealing) -> Option<(u64, &'a [u8], &'a [u8])> {
+    /// The prefix in an encrypted descriptor, what is associated with it, and what is encrypted. The checksum is that of
+    /// the descriptor alone, or else the tag is all that shows that it is whole.
+    fn sealed_parts<'a>(bytes: &'a [u8], sealing: &Sealing, has_crc: bool) -> Option<(u64, &'a [u8], &'a [u8])> {
         let (body, check) = bytes.get(..128)?.split_at_checked(124)?;
         let (head, sealed) = body.split_at_checked(124 - SEALED_BODY - TAG_LEN)?;
         let mut fields = Fields(head);
-        let is_one = Fields(check).u32()? == crc32c(body)
+        let is_one = (!has_crc || Fields(check).u32()? == crc32c(body))
             && fields.u32()? == MAGIC
             && fields.u8()? == VERSION_SEALED
             && fields.u8()? == 0
@@ -187,6 +191,17 @@ impl Descriptor {
         let (algorithm, codec, len) = (self.digest.algorithm(), self.codec, self.len);
         BlobFact { algorithm, codec, place, len, count: 0, touched: 0, damaged: false }
     }
+}
+
+/// Where in a descriptor its checksum stands.
+const CRC_AT: usize = 124;
+
+/// The checksum of a frame of a log file: of all but itself.
+fn crc_of_all(frame: &[u8]) -> Option<u32> {
+    let (descriptor, rest) = frame.split_at_checked(128)?;
+    let mut crc = RunningCrc::resume(crc32c(descriptor.get(..CRC_AT)?));
+    crc.update(rest);
+    Some(crc.get())
 }
 
 /// How long the encrypted part of a descriptor is, in bytes.
@@ -282,7 +297,16 @@ impl Frame {
             put_entry(&mut table, content_at, &sealing.cipher.seal(Nonce::new(content_at, number), &[], block));
         }
         out.put(&encode_tail(stored_len, block_log2, sealing.key, &table));
+        let crc = crc_of_all(&out).unwrap_or_default();
+        out.iter_mut().skip(CRC_AT).zip(crc.to_le_bytes()).for_each(|(to, from)| *to = from);
         out
+    }
+
+    /// Whether an encrypted frame of a log file is as it was written. That it was written by who has the key, only the
+    /// key shows.
+    pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+        let crc = bytes.get(CRC_AT..).and_then(|bytes| Fields(bytes).u32());
+        crc.is_some() && crc == crc_of_all(bytes)
     }
 
     /// Reads the frame at the front of `bytes`, which is encrypted like this, its content beginning at `content_at` of
@@ -296,6 +320,7 @@ impl Frame {
         let plain = match sealing {
             None => Self::new(digest, len, codec, content),
             Some(sealing) => {
+                Self::is_whole(frame).then_some(())?;
                 let at = usize::try_from(table_offset(stored_len, key) - stored_len).ok()?;
                 let table_len = usize::try_from(entry_len(key) * blocks(stored_len, block_log2)).ok()?;
                 let table = tail.get(at..at + table_len).unwrap_or_default();
@@ -347,6 +372,7 @@ mod tests {
             let sealed = frame.seal(&sealing, 1000);
             assert_eq!(sealed.len() as u64, frame.len(2));
             assert_eq!(Frame::read(&sealed, Some(&sealing), 1000).unwrap().bytes, frame.bytes);
+            assert!(Frame::is_whole(&sealed));
             assert!(Frame::read(&sealed, None, 1000).is_none(), "a plain one it is not");
             assert!(Frame::read(&sealed, Some(&sealing), 1008).is_none(), "that is another place");
             for wrong in [
@@ -360,6 +386,7 @@ mod tests {
                 let mut flipped = sealed.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 assert!(Frame::read(&flipped, Some(&sealing), 1000).is_none(), "bit {bit} of {len}");
+                assert!(!Frame::is_whole(&flipped), "without a key: bit {bit} of {len}");
             }
         }
     }

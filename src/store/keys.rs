@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::envelope::{Domain, DomainState, Keyring};
 use crate::error::{Error, Result};
+use crate::facts::{SegmentFact, SegmentKind};
 use crate::files::Space;
 use crate::files::layout::parse_id;
 use crate::id::{DomainId, FileId};
@@ -66,11 +67,10 @@ impl Store {
         self.inner.files.keys().accepts_plain
     }
 
-    /// The key domains, the default one first.
+    /// The key domains, the default one first, [locked](Self::locked_domains) ones too.
     pub fn domains(&self) -> Vec<DomainInfo> {
         let keys = self.inner.files.keys();
-        let active = keys.domains.iter().filter(|(_, domain)| domain.state == DomainState::Active);
-        active
+        keys.existing()
             .map(|(id, domain)| DomainInfo {
                 number: id.0,
                 name: domain.label.parse().ok(),
@@ -107,8 +107,8 @@ impl Store {
     /// can be created in it from then on.
     ///
     /// `key_id` names the key that its data key is wrapped with, for providers that have several, such as AWS KMS;
-    /// without one it is the provider's [own](KeyProvider::key_id). A store opens only with the keys of all its
-    /// domains: [shred](Self::shred_domain) a domain before the key that wraps its data keys is destroyed or disabled.
+    /// without one it is the provider's [own](KeyProvider::key_id). Where that key can't be used when the store is
+    /// opened, the domain is [locked](Self::locked_domains), and all others are not.
     ///
     /// # Errors
     /// [`Error::DomainExists`]; [`Error::NotEncrypted`]; [`Error::Key`]; [`Error::TooLarge`] for more than
@@ -131,21 +131,26 @@ impl Store {
     /// there are when they have been [rewritten](Self::rewrite).
     ///
     /// # Errors
-    /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`].
+    /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`], also where the domain is
+    /// [locked](Self::locked_domains).
     pub fn rotate_data_key(&self, domain: Option<&DomainName>) -> Result<()> {
         let inner = &self.inner;
-        let _one = lock(&inner.key_changes);
-        let (keys, provider) = (inner.files.keys(), inner.provider()?);
-        let domain = domain.map_or(Ok(DomainId::DEFAULT), |name| inner.files.domain_of(name))?;
-        inner.install(keys.rotated(domain, &*provider)?)
+        inner.unlocking(|| {
+            let _one = lock(&inner.key_changes);
+            let (keys, provider) = (inner.files.keys(), inner.provider()?);
+            let domain = domain.map_or(Ok(DomainId::DEFAULT), |name| inner.files.domain_of(name))?;
+            inner.install(keys.rotated(domain, &*provider)?)
+        })
     }
 
     /// Wraps all data keys anew, with the key of another provider, which is used from then on. That touches no data.
     /// Keys of domains that were [created](Self::create_domain) with a key id of their own stay with it, if the new
-    /// provider can unwrap it, and are else wrapped anew too.
+    /// provider can unwrap it, and are else wrapped anew too; those of [locked](Self::locked_domains) domains stay with
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Key`] where one of them can't be wrapped; [`Error::NotEncrypted`]. Then nothing has changed.
+    /// [`Error::Key`] where one of them can't be wrapped, or is wrapped with the old provider's own key and its domain
+    /// is locked; [`Error::NotEncrypted`]. Then nothing has changed.
     pub fn rewrap_keys(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
@@ -161,7 +166,8 @@ impl Store {
     /// keep what they have for whoever has the key that wraps the domain's keys in them: to end that too, create the
     /// domain with a key of its own, and destroy that.
     ///
-    /// What is left of its files is removed, too; that takes a look at each file of the store.
+    /// What is left of its files is removed, too; that takes a look at each file of the store. A domain that is
+    /// [locked](Self::locked_domains) can be destroyed as well.
     ///
     /// # Errors
     /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next
@@ -199,13 +205,12 @@ impl Inner {
     /// two keys of a domain.
     fn replace_keys(&self, keys: Keyring) -> Result<()> {
         self.log.between_logs(|| {
-            let _list = self.tables.hold_list();
+            let list = self.tables.hold_list();
             let old = if self.files.keys().gives_up(&keys) { Old::Wipe } else { Old::Leave };
             let replaced = format::replace(self.files.vfs(), self.files.layout(), &keys, old);
             replaced.map_err(|error| self.files.fail_stop(error))?;
-            let domains: Arc<[DomainId]> = keys.active().collect();
-            self.files.set_keys(keys);
-            self.tables.retain_domains(domains);
+            self.files.set_keys(keys.clone());
+            self.tables.retain_domains(&keys, &list);
             Ok(())
         })
     }
@@ -244,15 +249,21 @@ impl Inner {
     fn needs_old_keys(&self, keys: &Keyring, domain: DomainId, oldest_writer: FileId) -> Result<bool> {
         let current = keys.in_use(domain)?;
         // In this order: what is not written any more is in the snapshot.
-        let is_written = self.files.horizon().1 < oldest_writer;
+        let is_written = self.files.oldest_written(&self.tables.dead_logs()) < oldest_writer;
         let snapshot = self.tables.snapshot_of(domain);
         let has_old_run = self.tables.list().runs.iter().any(|run| run.domain == domain && run.key != current);
         let has_old_log = self.tables.logs().iter().any(|log| log.id < oldest_writer);
-        if has_old_run || has_old_log || is_written {
+        // The checks of records in all log files are under the default domain's key.
+        let is_unread = domain == DomainId::DEFAULT && !self.tables.list().unread.is_empty();
+        if has_old_run || has_old_log || is_written || is_unread {
             return Ok(true);
         }
+        // Of a log file that is withheld nothing may be left to read.
+        let is_old = |segment: &SegmentFact| {
+            segment.key != current && (segment.kind != SegmentKind::Log || segment.live_frames > 0)
+        };
         for segment in snapshot.segment_facts()? {
-            if segment?.1.key != current {
+            if is_old(&segment?.1) {
                 return Ok(true);
             }
         }
@@ -276,7 +287,8 @@ impl Inner {
         let (found, is_all) = self.files_of(domain)?;
         self.files.remove_durably(&found).map_err(|error| self.files.fail_stop(error))?;
         drop(folding);
-        self.log.drop_dead_logs()?;
+        self.release_withheld()?;
+        self.registry.free_names(domain)?;
         self.renew_names();
         if !is_all {
             return Ok(()); // the next opening looks again
@@ -290,7 +302,8 @@ impl Inner {
     fn files_of(&self, domain: DomainId) -> Result<(Vec<FileId>, bool)> {
         let (mut found, mut is_all) = (Vec::new(), true);
         // Before the list: a log file that is begun meanwhile has a higher id, or is in the list.
-        let floor = self.files.horizon().1;
+        let floor = self.files.oldest_written(&self.tables.dead_logs());
+        let withheld = self.tables.list().withheld();
         for (id, path) in self.all_files(&self.files.layout().segments())? {
             let file = match self.files.vfs().open(&path, OpenMode::Read) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed since
@@ -309,7 +322,7 @@ impl Inner {
             if listed.contains(&id) || !self.tables.snapshot().segments(id)?.is_empty() {
                 continue;
             }
-            if id < floor { found.push(id) } else { is_all = false }
+            if id < floor && id >= withheld { found.push(id) } else { is_all = false }
         }
         Ok((found, is_all))
     }

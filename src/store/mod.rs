@@ -8,6 +8,7 @@ mod checks;
 mod collection;
 pub(crate) mod format;
 mod keys;
+mod locked;
 mod maintenance;
 mod names;
 mod open;
@@ -89,6 +90,9 @@ pub(crate) struct Inner {
     key_provider: Mutex<Option<Arc<dyn KeyProvider>>>,
     /// Held by who changes keys.
     key_changes: Mutex<()>,
+    /// Who tries to unlock domains.
+    attempts: locked::Attempts,
+    clock: StoreClock,
     /// Keeps other processes out. Last, so that it is given back last.
     _lock: LockGuard,
 }
@@ -134,11 +138,13 @@ impl Inner {
         let content = || (Arc::clone(&blobs), Arc::clone(&registry));
         Self {
             collections: Collections::new(below(), content(), up(), clock.clone(), options.collections()),
-            checks: Checks::new(below(), content(), up(), clock),
+            checks: Checks::new(below(), content(), up(), clock.clone()),
             collector: Signal::default(),
             names_refresh: Mutex::default(),
             key_provider: Mutex::new(options.key_provider.clone()),
             key_changes: Mutex::default(),
+            attempts: locked::Attempts::default(),
+            clock,
             _lock: guard,
             options,
             files,

@@ -30,6 +30,7 @@ use crate::keys::KeyProvider;
 use crate::log::recovery::{Replayed, replay};
 use crate::names::{BootId, Names, Trust};
 use crate::random::random;
+use crate::store::locked::hold_back;
 use crate::store::options::{Maintenance, Options};
 use crate::store::orphans::{remove_orphans, unlisted_files};
 use crate::store::{Inner, LockGuard, Store, format, maintenance, names};
@@ -199,6 +200,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
     }
+    let (keyring, held_back) = hold_back(keyring, &list);
     let keys = Keys::new(keyring);
     let next_id = list.next_file.max(FileId(1));
     let files = Arc::new(Files::new(vfs, layout, keys.clone(), next_id, options.files()));
@@ -218,6 +220,7 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     let clock = StoreClock::new(options.clock.clone(), open_time.max(list.open_time_ms));
     let names_dir = options.names_on_disk.then(|| files.layout().names());
     let view = Arc::new(Names::new(names_dir, session, trust, keys));
+    let found = list.clone();
     let inner = Inner::new(options, guard, (files, view), clock, session, (list, table, durable, unsealed));
     let (files, tables, log) = (&inner.files, &inner.tables, &inner.log);
     tables.open_runs()?;
@@ -226,13 +229,15 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     let unfolded = tables.unfolded();
     let facts = unfolded.iter().chain(tail.iter().flat_map(|tail| &tail.record.facts));
     facts.filter(|(key, _)| key.family == Family::Segment).for_each(|(key, _)| files.skip_past(FileId(key.prefix())));
-    log.rewrite_tail(tail)?;
+    log.take_tail(tail)?;
     log.seal_last_session()?;
+    tables.note_unread(&found);
     remove_orphans(files, tables, log, &unlisted)?;
     log.cut_logs();
     remove_if_there(files.vfs(), &files.layout().probe())?; // a crash may have left it
     let _ = files.restore_reserve(); // on a full disk, later
     inner.names.apply(&names, || {});
+    inner.take_in_all(held_back)?;
     // Else their thread does it, and until then the facts are asked.
     if inner.options.maintenance == Maintenance::Inline {
         inner.refresh_names();

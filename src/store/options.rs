@@ -196,7 +196,8 @@ impl Options {
     }
 
     /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the
-    /// beginning; for one that is there already and is not, see [`Store::encrypt`].
+    /// beginning; for one that is there already and is not, see [`Store::encrypt`]. To open a store takes the key of its
+    /// default key domain; domains whose keys can't be had are [locked](Store::locked_domains).
     ///
     /// ```
     /// use std::sync::Arc;

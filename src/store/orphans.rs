@@ -31,7 +31,7 @@ pub(super) fn unlisted_files(files: &Files, list: &RunList) -> Result<Vec<(FileI
         for name in files.vfs().list(&dir).map_err(Error::io("list", &dir))? {
             let Some(id) = parse_id(&name) else { continue };
             files.skip_past(id);
-            let is_listed = list.logs.iter().any(|log| log.id == id) || list.runs.iter().any(|run| run.id == id);
+            let is_listed = list.names_log(id) || list.runs.iter().any(|run| run.id == id);
             if !is_listed && (id >= list.orphan_floor || dir == layout.runs()) {
                 files.unlisted(id); // until it is dealt with, lists tell the next opening to look for it
                 unlisted.push((id, dir.join(name)));
@@ -73,7 +73,7 @@ pub(super) fn remove_orphans(
     let given_up = given_up.filter(|(key, value)| key.family == Family::Segment && value.is_none());
     for id in given_up.map(|(key, _)| FileId(key.prefix())) {
         if in_file(tables, id)?.is_some_and(|segments| segments.is_empty()) {
-            files.remove(id)?;
+            tables.not_withheld(vec![id])?.into_iter().try_for_each(|id| files.remove(id))?;
         }
     }
     let (mut orphans, mut empty_logs) = (Vec::new(), Vec::new());
@@ -93,6 +93,7 @@ pub(super) fn remove_orphans(
             files.published(*id);
         }
     }
+    let orphans = tables.not_withheld(orphans)?;
     files.remove_durably(&orphans)?;
     orphans.iter().for_each(|id| files.published(*id));
     tables.add_dead_logs(&mut empty_logs);

@@ -12,25 +12,26 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key
-    /// domain.
+    /// domain; [`Error::Key`] where that is [locked](Self::locked_domains), or the name may be taken in one that is.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.registry.create_repository(name, settings)
+        self.inner.unlocking(|| self.inner.registry.create_repository(name, settings.clone()))
     }
 
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::RepositoryNotFound`] where there is none of that name.
+    /// [`Error::RepositoryNotFound`] where there is none of that name; [`Error::Key`] where it is in a key domain that is
+    /// [locked](Self::locked_domains).
     pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
-        self.inner.registry.repository(name)
+        self.inner.unlocking(|| self.inner.registry.repository(name))
     }
 
     /// Opens a repository, or creates it with these settings where there is none.
     ///
     /// # Errors
-    /// [`Error::Full`] and the like, where it has to be created.
+    /// [`Error::Full`] and the like, where it has to be created; else as [`repository`](Self::repository).
     pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.registry.ensure_repository(name, settings)
+        self.inner.unlocking(|| self.inner.registry.ensure_repository(name, settings.clone()))
     }
 
     /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in
@@ -57,18 +58,19 @@ impl Store {
     /// # Errors
     /// As [`ensure_repository`](Self::ensure_repository).
     pub fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.registry.create_on_push(name, settings)
+        self.inner.unlocking(|| self.inner.registry.create_on_push(name, settings.clone()))
     }
 
     /// Deletes a repository. It is gone when this returns; what was in it goes in the background.
     ///
     /// # Errors
-    /// [`Error::RepositoryNotFound`]; [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
+    /// As [`repository`](Self::repository); [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
     pub fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<()> {
-        self.inner.registry.delete_repository(name, how)
+        self.inner.unlocking(|| self.inner.registry.delete_repository(name, how))
     }
 
-    /// The names of repositories in order, those behind `after`, at most `limit` of them.
+    /// The names of repositories in order, those behind `after`, at most `limit` of them. Those of
+    /// [locked](Self::locked_domains) key domains are left out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.

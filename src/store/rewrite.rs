@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::blobs::Blob;
-use crate::envelope::{KeyNumber, Keyring};
+use crate::envelope::{KeyNumber, Keyring, LockedDomain};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Lookup, SegmentFact, decoded};
 use crate::files::Space;
@@ -29,8 +29,10 @@ pub struct Rewriting {
     pub blobs: u64,
     /// What could not be rewritten: its content is damaged.
     pub damaged: Vec<Error>,
-    /// Whether all is done: nothing is encrypted with another key than its domain's current one, and the others are
-    /// given up.
+    /// The key domains that are locked: they were left as they are.
+    pub locked: Vec<LockedDomain>,
+    /// Whether all is done: no domain is locked, nothing is encrypted with another key than its domain's current one,
+    /// and the others are given up.
     pub complete: bool,
 }
 
@@ -68,10 +70,12 @@ impl Store {
         for domain in &domains {
             report.total_bytes += inner.bytes_with_old_keys(*domain)?;
         }
-        report.complete = true;
+        report.locked = inner.files.keys().locked_domains();
+        report.complete = report.locked.is_empty();
         for domain in &domains {
             let done = inner.rewrite_domain(*domain, &mut report, &mut progress)?;
-            report.complete &= done && inner.retire(*domain, &began)?;
+            let is_complete = done && inner.retire(*domain, &began)?;
+            report.complete &= is_complete;
         }
         Ok(report)
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::envelope::Keyring;
 use crate::error::{Error, Result};
 use crate::facts::{Fact, Family, Value};
 use crate::files::{FileKind, NewFile, Space};
@@ -13,7 +14,7 @@ use crate::id::{DomainId, FileId, Lsn};
 use crate::sync::{lock, write};
 use crate::tables::memtable::Memtable;
 use crate::tables::{
-    FOLD_AT_CLOSE, FamilyCounts, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
+    FOLD_AT_CLOSE, FamilyCounts, LogEntry, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
 };
 
 /// What folding asks of the log, which lies above the tables.
@@ -94,6 +95,7 @@ impl Tables {
         let space = self.space_for_fold();
         // As of the table's end: what came later is not durable for certain.
         let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT })?;
+        let removed = self.not_withheld(removed)?;
         let runs = self.files.within(space, || self.write_runs(&table, &facts))?;
         log.wait_for_views(folded);
         // A file that was given up must be gone before the record that says so is.
@@ -124,7 +126,8 @@ impl Tables {
             segments.is_ok_and(|segments| segments.iter().all(|(_, segment)| segment.live_frames == 0))
         };
         let logs = self.logs();
-        let gives_space = logs.iter().any(|log| log.sealed.is_some() && is_empty(log.id));
+        let is_kept = |log: &LogEntry| log.sealed.is_none() || log.id < snapshot.view.locked.withheld;
+        let gives_space = logs.iter().any(|log| !is_kept(log) && is_empty(log.id));
         if gives_space { Space::Reserve } else { Space::Free }
     }
 
@@ -188,15 +191,20 @@ impl Tables {
     }
 
     fn open_run(&self, meta: &RunMeta) -> Result<Run> {
+        self.open_run_with(meta, &self.files.keys())
+    }
+
+    pub(super) fn open_run_with(&self, meta: &RunMeta, keys: &Keyring) -> Result<Run> {
         let (files, path) = (&self.files, self.files.layout().run(meta.id));
-        Run::open(files.vfs(), &path, meta, &files.keys(), &self.mappings, &self.pages)
+        Run::open(files.vfs(), &path, meta, keys, &self.mappings, &self.pages)
     }
 
     /// Opens the runs that the list names.
     pub(crate) fn open_runs(&self) -> Result<()> {
-        // Those of a domain that was being shredded have no key any more, and are about to go.
+        // Those of a domain that was being shredded have no key any more, and are about to go; those of a locked one
+        // wait.
         let (metas, keys) = (self.list().runs, self.files.keys());
-        let metas = metas.iter().filter(|meta| !keys.is_shredded(meta.domain));
+        let metas = metas.iter().filter(|meta| keys.is_open(meta.domain));
         let runs = metas.map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
         let mut view = write(&self.view);
         *view = Arc::new(View { runs, ..View::clone(&view) });
@@ -206,7 +214,7 @@ impl Tables {
 
 /// The files that facts of a table give up, where no domain has a fact of them as of the table's end. One of which that
 /// can't be read is left alone: it costs its space, and a scrub says why.
-fn given_up(facts: &[Fact], end: &Snapshot) -> Result<Vec<FileId>> {
+pub(super) fn given_up(facts: &[Fact], end: &Snapshot) -> Result<Vec<FileId>> {
     let gone = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
     let mut files = Vec::new();
     for id in gone.map(|(key, _)| FileId(key.prefix())) {

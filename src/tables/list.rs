@@ -7,6 +7,7 @@
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
 //! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
 //! | runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | tombstones u64 | lsn_min u64 | lsn_max u64 | length u64
+//! | unread u32 | for each: key domain u32 | from u64 | files u64 | logs u32 | for each, as above: log file
 //! | crc u32
 //! ```
 //!
@@ -54,6 +55,22 @@ pub(crate) struct LogEntry {
 }
 
 impl LogEntry {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.id.0);
+        out.put_u64(self.first_lsn.0);
+        out.put_u8(u8::from(self.sealed.is_some()));
+        let (len, last) = self.sealed.unwrap_or_default();
+        out.put_u64(len);
+        out.put_u64(last.0);
+    }
+
+    fn parse(fields: &mut Fields<'_>) -> Option<Self> {
+        let (id, first_lsn) = (FileId(fields.u64()?), Lsn(fields.u64()?));
+        let is_sealed = fields.u8()? == 1;
+        let extent = (fields.u64()?, Lsn(fields.u64()?));
+        Some(Self { id, first_lsn, sealed: is_sealed.then_some(extent) })
+    }
+
     /// Whether it has facts that runs do not have, which reach up to `folded`.
     pub(crate) fn is_needed(&self, folded: Lsn) -> bool {
         self.sealed.is_none_or(|(_, last)| last > folded)
@@ -75,6 +92,25 @@ pub(crate) struct RunMeta {
     pub(crate) lsn_min: Lsn,
     pub(crate) lsn_max: Lsn,
     pub(crate) len: u64,
+}
+
+/// A domain that was [locked](crate::store::locked) when the store was opened, and has been since: what its records say
+/// from an LSN on, its runs may not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) domain: DomainId,
+    /// Its runs have its facts up to this LSN.
+    pub(crate) from: Lsn,
+    /// No file of it has this id, or a higher one.
+    pub(crate) files: FileId,
+    /// The log files that the list named then, oldest first, all sealed: nothing of the domain came later.
+    pub(crate) logs: Vec<LogEntry>,
+}
+
+impl Unread {
+    fn is_sane(&self) -> bool {
+        self.domain != DomainId::DEFAULT && self.from.0 < 1 << 60 && self.files.0 <= FileId::MAX
+    }
 }
 
 /// What the file says.
@@ -99,6 +135,8 @@ pub(crate) struct RunList {
     pub(crate) logs: Vec<LogEntry>,
     /// Newest first.
     pub(crate) runs: Vec<RunMeta>,
+    /// What of locked domains is to be read when they are unlocked.
+    pub(crate) unread: Vec<Unread>,
 }
 
 impl RunList {
@@ -115,7 +153,19 @@ impl RunList {
             open_time_ms: 0,
             logs: Vec::new(),
             runs: Vec::new(),
+            unread: Vec::new(),
         }
+    }
+
+    /// Log files below this one may have something of a locked domain in them.
+    pub(crate) fn withheld(&self) -> FileId {
+        self.unread.iter().map(|unread| unread.files).max().unwrap_or_default()
+    }
+
+    /// Whether it names a log file.
+    pub(crate) fn names_log(&self, id: FileId) -> bool {
+        let unread = self.unread.iter().flat_map(|unread| &unread.logs);
+        self.logs.iter().chain(unread).any(|log| log.id == id)
     }
 
     /// Notes how far the last log file reaches, if it is open and that is known; says which it is and its length.
@@ -193,14 +243,7 @@ impl RunList {
         out.put(&self.session.0);
         out.put_u64(self.open_time_ms);
         out.put_len32(self.logs.len());
-        for log in &self.logs {
-            out.put_u64(log.id.0);
-            out.put_u64(log.first_lsn.0);
-            out.put_u8(u8::from(log.sealed.is_some()));
-            let (len, last) = log.sealed.unwrap_or_default();
-            out.put_u64(len);
-            out.put_u64(last.0);
-        }
+        self.logs.iter().for_each(|log| log.put(out));
         out.put_len32(self.runs.len());
         for run in &self.runs {
             out.put_u64(run.id.0);
@@ -212,6 +255,14 @@ impl RunList {
             for number in [run.entries, run.tombstones, run.lsn_min.0, run.lsn_max.0, run.len] {
                 out.put_u64(number);
             }
+        }
+        out.put_u32(u32::try_from(self.unread.len()).unwrap_or(u32::MAX));
+        for Unread { domain, from, files, logs } in &self.unread {
+            out.put_u32(domain.0);
+            out.put_u64(from.0);
+            out.put_u64(files.0);
+            out.put_u32(u32::try_from(logs.len()).unwrap_or(u32::MAX));
+            logs.iter().for_each(|log| log.put(out));
         }
     }
 
@@ -289,10 +340,7 @@ impl RunList {
         let open_time_ms = fields.u64().filter(|time| *time <= clock::MAX)?;
         let mut logs = Vec::new();
         for _ in 0..fields.u32()? {
-            let (id, first_lsn) = (FileId(fields.u64()?), Lsn(fields.u64()?));
-            let is_sealed = fields.u8()? == 1;
-            let extent = (fields.u64()?, Lsn(fields.u64()?));
-            logs.push(LogEntry { id, first_lsn, sealed: is_sealed.then_some(extent) });
+            logs.push(LogEntry::parse(&mut fields)?);
         }
         let mut runs = Vec::new();
         for _ in 0..fields.u32()? {
@@ -303,14 +351,26 @@ impl RunList {
             let (lsn_min, lsn_max, len) = (Lsn(number()?), Lsn(number()?), number()?);
             runs.push(RunMeta { id, level, domain, key, entries, tombstones, lsn_min, lsn_max, len });
         }
+        let mut unread = Vec::new();
+        for _ in 0..fields.u32()? {
+            let (domain, from) = (DomainId(fields.u32()?), Lsn(fields.u64()?));
+            let files = FileId(fields.u64()?);
+            let mut logs = Vec::new();
+            for _ in 0..fields.u32()? {
+                logs.push(LogEntry::parse(&mut fields).filter(|log| log.sealed.is_some())?);
+            }
+            unread.push(Unread { domain, from, files, logs });
+        }
         fields.end()?;
         let is_open_last = logs.iter().rev().skip(1).all(|log: &LogEntry| log.sealed.is_some());
         // What a counter can't have reached would make others overflow, or a search for orphans never end.
         let is_sane = [generation, folded.0, durable.0].iter().all(|number| *number < 1 << 60)
             && next_file.0 <= FileId::MAX
-            && next_file.0.checked_sub(orphan_floor.0)? <= MAX_SEARCHED;
+            && next_file.0.checked_sub(orphan_floor.0)? <= MAX_SEARCHED
+            && unread.iter().all(Unread::is_sane);
         (is_open_last && is_sane).then_some(())?;
-        Some(Self { store, generation, folded, durable, next_file, orphan_floor, session, open_time_ms, logs, runs })
+        let head = Self { store, generation, folded, durable, next_file, orphan_floor, session, ..Self::empty(store) };
+        Some(Self { open_time_ms, logs, runs, unread, ..head })
     }
 
     /// Reads the list in a directory.
@@ -396,6 +456,8 @@ mod tests {
             LogEntry { id: FileId(4), first_lsn: Lsn(10), sealed: None },
         ];
         list.runs = vec![run(9, 0, 5), run(2, 1, 50)];
+        let (domain, from, files, logs) = (DomainId(1), Lsn(6), FileId(4), list.logs[..1].to_vec());
+        list.unread = vec![Unread { domain, from, files, logs }];
         let keys = Keyring::plain(StoreId([1; 16]));
         let bytes = list.encode(&keys).unwrap();
         assert_eq!(RunList::parse(&bytes, &keys).unwrap(), list);

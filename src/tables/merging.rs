@@ -19,7 +19,7 @@ impl Tables {
         let damaged = lock(&self.damaged_runs).clone();
         let keys = self.files.keys();
         let mut runs = self.list().runs;
-        runs.retain(|run| !keys.is_shredded(run.domain));
+        runs.retain(|run| keys.is_open(run.domain));
         let picked = pick_merge(&runs, |id| damaged.contains(&id));
         picked.map_or(Ok(false), |picked| self.merge(log, &picked))
     }

@@ -15,8 +15,8 @@
 //! - A table takes in a group of commits before the group's LSN becomes the visible one, and is frozen between groups:
 //!   who calls [`freeze`](Tables::freeze) keeps commits out. So a view together with an LSN that was read after it shows
 //!   whole commits only.
-//! - The view's runs are those of the list, in its order: both change in [`Tables::publish_runs`] and in
-//!   [`Tables::retain_domains`], and nothing can fail between.
+//! - The view's runs are those of the list, in its order, but for those of [locked] domains: both change in
+//!   [`Tables::publish_runs`] and in [`Tables::retain_domains`], and nothing can fail between.
 //! - What the list says on disk is what it says here, or, after a sync of it failed, nothing is written any more.
 //!
 //! # Locks
@@ -25,6 +25,7 @@
 
 mod fold;
 mod list;
+mod locked;
 pub(crate) mod memtable;
 mod merging;
 mod queries;
@@ -37,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub(crate) use fold::Log;
-pub(crate) use list::{LogEntry, RunList, RunMeta, pick_merge};
+pub(crate) use list::{LogEntry, RunList, RunMeta, Unread, pick_merge};
 #[cfg(feature = "fuzzing")]
 pub(crate) use runs::Footer;
 pub(crate) use runs::{FamilyCounts, Merge, MergeJob, PageCache, Run, RunWriter, Source};
@@ -45,12 +46,14 @@ pub(crate) use upkeep::{Signal, Upkeep};
 pub(crate) use view::{Snapshot, View};
 
 use crate::clock::StoreClock;
+use crate::envelope::Keyring;
 use crate::error::{Error, Result};
 use crate::facts::Fact;
 use crate::files::{FileKind, Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::sync::{lock, read, write};
+use locked::Locked;
 use memtable::Memtable;
 
 /// More tables than this wait to become runs: commits wait for them.
@@ -128,6 +131,7 @@ impl Tables {
                 runs: Vec::new(),
                 folded: list.folded,
                 domains,
+                locked: Arc::default(),
             })),
             logs: RwLock::new(list.logs.as_slice().into()),
             visible: AtomicU64::new(durable.0),
@@ -162,7 +166,7 @@ impl Tables {
         Arc::clone(&read(&self.view))
     }
 
-    /// All domains, in order: the default one first.
+    /// All domains that are not locked, in order: the default one first.
     pub(crate) fn domains(&self) -> Arc<[DomainId]> {
         Arc::clone(&read(&self.view).domains)
     }
@@ -270,23 +274,26 @@ impl Tables {
         lock(&self.folding)
     }
 
-    /// From now on there are these domains, and no facts of others in sight. The caller keeps commits out, and
+    /// From now on there are the domains that the keys are of, and no facts of others in sight. The caller keeps commits out, and
     /// [holds the list](Self::hold_list).
-    pub(crate) fn retain_domains(&self, domains: Arc<[DomainId]>) {
+    pub(crate) fn retain_domains(&self, keys: &Keyring, list: &RunList) {
+        let domains: Arc<[DomainId]> = keys.active().collect();
         let mut view = write(&self.view);
         let runs = view.runs.iter().filter(|run| domains.contains(&run.domain())).cloned().collect();
         for table in view.frozen.iter().chain([&view.active]) {
             table.retain(|key| domains.contains(&key.domain));
         }
-        *view = Arc::new(View { domains, runs, ..View::clone(&view) });
+        let locked = Locked::new(keys, list);
+        *view = Arc::new(View { domains, runs, locked, ..View::clone(&view) });
     }
 
-    /// Takes the runs of a domain out of the list, and removes them.
+    /// Takes the runs of a domain out of the list, with what is unread of it, and removes them.
     pub(crate) fn drop_runs(&self, domain: DomainId) -> Result<()> {
         let mut runs = Vec::new();
         self.update_list(Space::Reserve, |list| {
             runs = list.runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
             list.runs.retain(|run| run.domain != domain);
+            list.unread.retain(|unread| unread.domain != domain);
         })?;
         runs.into_iter().for_each(|run| self.files.discard(run, FileKind::Run));
         Ok(())

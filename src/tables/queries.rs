@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::facts::{BlobFact, Family, Key, Lookup as _, PinFact, RepositoryFact, SegmentFact, UploadFact};
 use crate::id::{FileId, UploadId};
 use crate::tables::Snapshot;
+use crate::transaction::find::check_locked;
 
 impl Snapshot {
     /// Whether there is a blob with a digest.
@@ -32,12 +33,16 @@ impl Snapshot {
     }
 
     /// The repository that has a name now, in whichever domain it is.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`]; why a domain is locked, where it may be there.
     pub(crate) fn repository_of_name(&self, name: &str) -> Result<RepositoryFact> {
         for own in self.each_domain() {
             if let Some(found) = own.decode(&Key::repository(own.domain, name), RepositoryFact::decode)? {
                 return Ok(found);
             }
         }
+        check_locked(self, name)?;
         Err(Error::RepositoryNotFound { name: name.to_owned() })
     }
 

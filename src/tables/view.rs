@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, Known, Lookup, Prefix, Reader, SegmentFact, Value, successor};
 use crate::id::{DomainId, FileId, Lsn};
+use crate::tables::locked::Locked;
 use crate::tables::memtable::Memtable;
 use crate::tables::{Merge, Run, Source};
 
@@ -21,10 +22,13 @@ pub(crate) struct View {
     pub(super) frozen: Vec<Arc<Memtable>>,
     /// Newest first.
     pub(super) runs: Vec<Arc<Run>>,
-    /// The runs have all commits up to this one, and those behind it are in the tables alone.
+    /// The runs have all commits up to this one, and those behind it are in the tables alone, but for those of a domain
+    /// that was unlocked, which nobody has asked for before.
     pub(super) folded: Lsn,
-    /// All domains, in order: the default one first.
+    /// All domains that are not locked, in order: the default one first.
     pub(super) domains: Arc<[DomainId]>,
+    /// The others.
+    pub(super) locked: Arc<Locked>,
 }
 
 /// A view at an LSN, as one domain sees it. A key that is asked for is looked up in its own domain all the same.
@@ -46,7 +50,8 @@ impl Snapshot {
         self.domains().iter().map(|domain| self.in_domain(*domain))
     }
 
-    /// What the domains have in a file: those that have a fact of it. While there is one, the file is needed.
+    /// What the domains have in a file: those that have a fact of it. While there is one, the file is needed. What locked
+    /// ones have is not known: see [`Tables::is_withheld`](super::Tables::is_withheld).
     pub(crate) fn segments(&self, id: FileId) -> Result<Vec<(DomainId, SegmentFact)>> {
         let found = |snapshot: Self| Ok(snapshot.segment(id)?.map(|segment| (snapshot.domain, segment)));
         self.each_domain().filter_map(|snapshot| found(snapshot).transpose()).collect()
@@ -160,6 +165,10 @@ impl Reader for Recalled<'_> {
     fn domains(&self) -> &[DomainId] {
         self.snapshot.domains()
     }
+
+    fn lock_of(&self, domain: DomainId) -> Option<&Error> {
+        self.snapshot.lock_of(domain)
+    }
 }
 
 impl Reader for Snapshot {
@@ -173,6 +182,10 @@ impl Reader for Snapshot {
 
     fn domains(&self) -> &[DomainId] {
         &self.view.domains
+    }
+
+    fn lock_of(&self, domain: DomainId) -> Option<&Error> {
+        self.view.locked.why(domain)
     }
 }
 

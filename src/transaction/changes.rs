@@ -83,9 +83,14 @@ impl<'a> Changes<'a> {
         self.context.retention
     }
 
-    /// All domains, in order: the default one first.
+    /// All domains that are not locked, in order: the default one first.
     pub(crate) fn domains(&self) -> &'a [DomainId] {
         self.context.facts.domains()
+    }
+
+    /// Why a domain is locked, if it is.
+    pub(crate) fn lock_of(&self, domain: DomainId) -> Option<&'a Error> {
+        self.context.facts.lock_of(domain)
     }
 
     /// The LSN that this commit gets.

@@ -3,8 +3,25 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, RepositoryFact, TagFact};
-use crate::id::RepositoryId;
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact};
+use crate::id::{DomainId, RepositoryId};
+use crate::wire::Fields;
+
+/// The domain that a name belongs to, if it is not the default one.
+pub(crate) fn owner(facts: &impl Lookup, key: &Key) -> Result<Option<DomainId>> {
+    facts.decode(key, |value| Fields(value).u32().map(DomainId))
+}
+
+/// Whether it is known that the name of a repository belongs to its domain.
+pub(crate) fn is_owned(facts: &impl Lookup, domain: DomainId, name: &str) -> Result<bool> {
+    Ok(domain == DomainId::DEFAULT || owner(facts, &Key::owner(name))? == Some(domain))
+}
+
+/// Fails where a name may be that of a repository of a locked domain.
+pub(crate) fn check_locked(facts: &(impl Lookup + Reader), name: &str) -> Result<()> {
+    let owner = owner(facts, &Key::owner(name))?;
+    owner.and_then(|owner| facts.lock_of(owner)).map_or(Ok(()), |why| Err(why.clone()))
+}
 
 /// The repository of the domain at hand that has a name now.
 pub(crate) fn repository_in_domain(facts: &impl Lookup, name: &str) -> Result<RepositoryFact> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use crate::envelope::KeyNumber;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts::{Key, Prefix, Reader, SegmentKind, Value};
 use crate::id::{DomainId, FileId, Lsn};
 
@@ -23,7 +23,7 @@ pub(crate) trait Placing: Debug + Send + Sync {
         if file == self.frame().0 { SegmentKind::Log } else { SegmentKind::Sealed }
     }
 
-    /// Whether a log file is needed, also if nothing lives in it.
+    /// Whether a log file is needed, also if nothing lives in it that can be read.
     fn is_needed(&self, log: FileId) -> bool;
 }
 
@@ -49,6 +49,10 @@ impl Reader for Over<'_> {
 
     fn domains(&self) -> &[DomainId] {
         self.older.domains()
+    }
+
+    fn lock_of(&self, domain: DomainId) -> Option<&Error> {
+        self.older.lock_of(domain)
     }
 }
 

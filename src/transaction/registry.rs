@@ -21,9 +21,11 @@
 //! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
 //!   [released](release). No clock but the store's open time is asked.
 
+mod owners;
 mod repositories;
 mod upkeep;
 
+pub(crate) use owners::{FreeNames, TakeName};
 use repositories::keep;
 pub(crate) use repositories::{Create, Delete, Exists, ExpireRepository, Keep, Set};
 pub(crate) use upkeep::{Expire, NotePulls, Purge};

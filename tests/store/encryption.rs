@@ -11,6 +11,8 @@ mod flips;
 mod keys;
 mod lab;
 mod leaks;
+mod locked;
+mod locked_crashes;
 mod moved;
 mod online;
 mod secrets;

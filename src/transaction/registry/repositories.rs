@@ -8,6 +8,7 @@
 //! A provisional repository is in the list of what nothing holds, under the time at which it was touched, and no other
 //! is: [`set`] changes both.
 
+use super::owners::check_free;
 use super::{is_there, repository};
 use crate::error::{Error, Result};
 use crate::facts::{Family, Idle, Key, Lookup, Named, Prefix, RepositoryFact, Value};
@@ -58,11 +59,7 @@ pub(crate) struct Create {
 
 impl Apply for Create {
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
-        for domain in facts.domains() {
-            if facts.get(&Key::repository(*domain, &self.name))?.is_some() {
-                return Err(Error::RepositoryExists { name: self.name.clone() });
-            }
-        }
+        check_free(facts, &self.name)?;
         let (id, now) = (RepositoryId(facts.lsn().0), facts.now());
         let mut fact = self.settings.to_fact(facts.domain(), id, &self.name, now.wall);
         fact.provisional = self.provisional.then_some(now.open);

@@ -106,7 +106,7 @@ fn mounting_from_another_domain_gives_the_content_and_shares_nothing() {
 }
 
 /// What is left when a domain is gone.
-fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
+pub fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
     let (mut seen, mut known) = (seen.clone(), known.clone());
     let gone = repository_of(Some(gone));
     seen.uploads.retain(|id, (owner, _)| {
@@ -121,7 +121,7 @@ fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
 }
 
 /// That nothing of a shredded domain can be had.
-fn assert_gone(store: &Store, disk: &SimVfs, keeper: &Keeper, what: &str) {
+pub fn assert_gone(store: &Store, disk: &SimVfs, keeper: &Keeper, what: &str) {
     let gone = name(&repository_of(Some(what)));
     assert!(matches!(store.repository(&gone), Err(Error::RepositoryNotFound { .. })));
     assert!(!store.repositories(None, 99).unwrap().contains(&gone));

@@ -45,6 +45,10 @@ pub struct Keeper {
     /// How many more calls it answers before it is in its mood, if it is to be.
     left: AtomicI64,
     mood: Mutex<Option<Mood>>,
+    /// The domain whose keys alone it refuses, if it is one only.
+    only: Mutex<Option<u32>>,
+    /// How often it was asked to unwrap a key of that domain.
+    pub asked: AtomicI64,
 }
 
 impl fmt::Debug for Keeper {
@@ -62,6 +66,8 @@ impl Keeper {
             seen: Mutex::default(),
             left: AtomicI64::new(0),
             mood: Mutex::default(),
+            only: Mutex::default(),
+            asked: AtomicI64::new(0),
         })
     }
 
@@ -71,8 +77,14 @@ impl Keeper {
         *self.mood.lock().unwrap() = Some(mood);
     }
 
+    /// From now on it refuses for one domain.
+    pub fn refuse_domain(&self, domain: u32, mood: Mood) {
+        *self.only.lock().unwrap() = Some(domain);
+        self.refuse_after(0, mood);
+    }
+
     pub fn answer_again(&self) {
-        *self.mood.lock().unwrap() = None;
+        (*self.mood.lock().unwrap(), *self.only.lock().unwrap()) = (None, None);
     }
 
     /// All data keys it has seen.
@@ -89,7 +101,11 @@ impl Keeper {
         seen.iter().filter(|(context, ..)| context.domain == domain).map(|(.., wrapped)| wrapped.clone()).collect()
     }
 
-    fn check(&self, key_id: &str) -> Result<(), KeyError> {
+    fn check(&self, key_id: &str, context: &KeyContext) -> Result<(), KeyError> {
+        if self.only.lock().unwrap().is_some_and(|only| only != context.domain) {
+            return Ok(());
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let Some(mood) = *self.mood.lock().unwrap() else { return Ok(()) };
         if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Ok(());
@@ -109,14 +125,14 @@ impl KeyProvider for Keeper {
     }
 
     fn wrap(&self, key_id: &str, key: &SecretKey, context: &KeyContext) -> Result<Vec<u8>, KeyError> {
-        self.check(key_id)?;
+        self.check(key_id, context)?;
         let wrapped = self.key.wrap(key_id, key, context)?;
         self.seen.lock().unwrap().push((*context, *key.expose(), wrapped.clone()));
         Ok(wrapped)
     }
 
     fn unwrap(&self, key_id: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError> {
-        self.check(key_id)?;
+        self.check(key_id, context)?;
         self.key.unwrap(key_id, wrapped, context)
     }
 }

@@ -1,0 +1,195 @@
+//! Key domains that are locked: their keys could not be unwrapped when the store was opened.
+//!
+//! A call on such a domain fails with what the key provider said; everything else goes on without it. It is unlocked
+//! when the provider answers again: on a call, or by [`Store::unlock_domains`]. The default domain can't be locked:
+//! lists, and the checks of records in the log, are under its key.
+//!
+//! What is kept for a locked domain is said in [`crate::tables`]'s `locked`; what becomes of its records that were not
+//! known durable, in [`crate::log::recovery`]; the view of names says which domains it was made without, and is trusted
+//! only where it is those that are locked. A domain whose keys are there, but of which records are unread, is held back
+//! until the end of recovery, and then taken in by the step that unlocks others.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use crate::envelope::{Domain, Keyring, LockedDomain};
+use crate::error::{Error, Result};
+use crate::id::DomainId;
+use crate::keys::KeyError;
+use crate::log::recovery::read_unread;
+use crate::store::{Inner, Store};
+use crate::sync::lock;
+use crate::tables::RunList;
+use crate::tables::memtable::Memtable;
+
+/// The provider is asked for a domain's keys so often at most by calls that need them, in milliseconds of open time.
+const ASKED_EVERY: u64 = 5_000;
+
+/// Who asks the provider for the keys of locked domains, and when the next one may.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(Mutex<HashMap<DomainId, Arc<Attempt>>>);
+
+#[derive(Debug, Default)]
+struct Attempt {
+    /// Held by who asks.
+    one: Mutex<()>,
+    /// In open time.
+    next: AtomicU64,
+}
+
+impl Attempts {
+    fn of(&self, domain: DomainId) -> Arc<Attempt> {
+        Arc::clone(lock(&self.0).entry(domain).or_default())
+    }
+}
+
+impl Store {
+    /// The key domains that are locked: the store was opened without their keys. What there is in them is kept, and
+    /// can't be used.
+    pub fn locked_domains(&self) -> Vec<LockedDomain> {
+        self.inner.files.keys().locked_domains()
+    }
+
+    /// Asks the key provider for the keys of all locked domains, now, and unlocks those that it gives: their content is
+    /// there again. Returns the domains that stay locked, and why.
+    ///
+    /// Calls on a locked domain do the same for that domain, one of them at a time and at most every five seconds; so
+    /// nothing needs to be done for a domain to come back, but this knows sooner.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = strongroom::Options::new().create(true).open(dir.path())?;
+    /// for domain in store.unlock_domains() {
+    ///     eprintln!("domain {} stays locked: {}", domain.number, domain.error);
+    /// }
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn unlock_domains(&self) -> Vec<LockedDomain> {
+        let inner = &self.inner;
+        let locked: Vec<DomainId> = inner.files.keys().locked().map(|(id, _)| id).collect();
+        for id in locked {
+            let attempt = inner.attempts.of(id);
+            let _one = lock(&attempt.one);
+            let _ = inner.unlock(id, &attempt); // why it failed is what the domain says from now on
+        }
+        self.locked_domains()
+    }
+}
+
+/// Takes the keys from domains of which records are unread, until they are [taken in](Inner::take_in).
+pub(super) fn hold_back(keys: Keyring, list: &RunList) -> (Keyring, Vec<(DomainId, Domain)>) {
+    let (mut keys, mut held_back) = (keys, Vec::new());
+    for unread in list.unread.iter().filter(|unread| unread.domain != DomainId::DEFAULT) {
+        let Some(domain) = keys.domains.get(&unread.domain).filter(|_| keys.is_open(unread.domain)).cloned() else {
+            continue;
+        };
+        let reason = "its records in the log were not read yet".to_owned();
+        let why = Error::Key { domain: unread.domain.0, source: KeyError::Unreachable { reason } };
+        keys = keys.with(unread.domain, domain.locked(why));
+        held_back.push((unread.domain, domain));
+    }
+    (keys, held_back)
+}
+
+impl Inner {
+    /// What a call comes to, made again where it failed since a domain was locked and another attempt to unlock it was
+    /// due.
+    pub(super) fn unlocking<T>(&self, call: impl Fn() -> Result<T>) -> Result<T> {
+        let error = match call() {
+            Err(error) => error,
+            done => return done,
+        };
+        // A domain may be locked for another reason than its keys: the error does not say which, then.
+        let keys = self.files.keys();
+        let is_it = |id: DomainId, why: &Error| match (&error, why) {
+            (Error::Key { domain, .. }, _) => *domain == id.0,
+            (_, Error::Key { .. }) => false,
+            (error, why) => std::mem::discriminant(error) == std::mem::discriminant(why),
+        };
+        let due = keys.locked().filter(|(id, why)| is_it(*id, why)).map(|(id, _)| self.unlock_if_due(id));
+        if due.fold(false, |any, tried| any | tried) { call() } else { Err(error) }
+    }
+
+    /// Tries to unlock a domain, if nobody else is about to and the last attempt was long enough ago: no caller waits
+    /// for another one's attempt. `false` where it was not tried.
+    fn unlock_if_due(&self, id: DomainId) -> bool {
+        let attempt = self.attempts.of(id);
+        let _one = match attempt.one.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::Poisoned(one)) => one.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let is_due = self.files.keys().is_open(id) || self.clock.open_time() >= attempt.next.load(Ordering::Relaxed);
+        if is_due {
+            let _ = self.unlock(id, &attempt); // why it failed is what the domain says from now on
+        }
+        is_due
+    }
+
+    /// Asks the provider for a domain's keys, while no lock is held but that of the attempt, and unlocks it.
+    fn unlock(&self, id: DomainId, attempt: &Attempt) -> Result<()> {
+        let keys = self.files.keys();
+        let Some(domain) = keys.domains.get(&id).filter(|domain| domain.lock.is_some()) else { return Ok(()) };
+        let open = self.provider().and_then(|provider| domain.unwrapped(keys.store, id, &*provider));
+        // Counted from the answer: one that takes long does not make for more questions.
+        attempt.next.store(self.clock.open_time().saturating_add(ASKED_EVERY), Ordering::Relaxed);
+        {
+            let _changes = lock(&self.key_changes);
+            if self.files.keys().lock_of(id).is_none() {
+                return Ok(()); // shredded meanwhile
+            }
+            open.and_then(|open| self.take_in(id, open)).inspect_err(|why| self.keep_locked(id, why))?;
+        }
+        // It is unlocked, whatever becomes of these: maintenance tries again.
+        let _ = self.release_withheld();
+        self.registry.purge_later(); // what repositories have left that it had deleted
+        Ok(())
+    }
+
+    /// Notes why a domain stays locked. Keys do not change meanwhile.
+    fn keep_locked(&self, id: DomainId, why: &Error) {
+        let keys = self.files.keys();
+        let Some(domain) = keys.domains.get(&id) else { return };
+        let list = self.tables.hold_list();
+        let keys = keys.with(id, domain.locked(why.clone()));
+        self.files.set_keys(keys.clone());
+        self.tables.see_locked(&keys, &list);
+    }
+
+    /// Takes in what a locked domain has, whose keys are there: reads its records that no run has, opens its runs, and
+    /// has its names read. Keys do not change meanwhile.
+    fn take_in(&self, id: DomainId, open: Domain) -> Result<()> {
+        let _folding = self.tables.pause_folding();
+        let keys = self.files.keys().with(id, open);
+        let (unread, table) = (self.tables.unread_of(id), Memtable::new());
+        unread.iter().try_for_each(|unread| read_unread(&self.files, unread, &keys, &table))?;
+        let runs = self.tables.take_in(id, &keys, &unread, &table)?;
+        // Whoever is opening or rebuilding the view of names does so with the domains of before.
+        let _one = lock(&self.names_refresh);
+        self.names.restart(self.options.names_on_disk.then(|| self.files.layout().names()));
+        self.log.between_commits(|| self.tables.open_domain(keys, &runs));
+        Ok(())
+    }
+
+    /// Takes in what was held back. A domain with which that fails stays locked, and the next call on it tries again.
+    pub(super) fn take_in_all(&self, held_back: Vec<(DomainId, Domain)>) -> Result<()> {
+        if held_back.is_empty() {
+            return Ok(());
+        }
+        for (id, domain) in held_back {
+            let _ = self.take_in(id, domain).inspect_err(|why| self.keep_locked(id, why));
+        }
+        self.files.check_writable()?;
+        self.release_withheld()
+    }
+
+    /// Looks at what was withheld for a domain that is not locked any more.
+    pub(super) fn release_withheld(&self) -> Result<()> {
+        self.tables.leave_empty_logs()?;
+        match self.log.drop_dead_logs() {
+            Err(Error::Full { .. }) => Ok(()), // maintenance tries again
+            other => other,
+        }
+    }
+}
