@@ -73,6 +73,9 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
     }
     let store = options.open(&arguments.data)?;
     let encrypted = store.is_encrypted();
+    for domain in store.locked_domains() {
+        tracing::warn!(domain = domain.number, error = %domain.error, "a key domain is locked");
+    }
     let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).reads(CALLS).writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use strongroom::{DamagedBlob, Error, Finding, Scrub, ScrubOptions, Store};
 
 use crate::commands::{Failure, after_reading, open};
+use crate::encryption::locked;
 use crate::keys::KeySource;
 use crate::output::{Output, escaped, size};
 
@@ -33,10 +34,13 @@ pub fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
     let findings = texts(&report.findings, report.more_findings);
     let document = json!({
         "blobs": report.blobs, "bytes": report.bytes, "stored_bytes": report.stored_bytes, "findings": findings,
+        "locked": locked(&report.locked),
     });
     let mut text = format!("{} blobs, {}: ", report.blobs, size(report.bytes));
     text.push_str(if findings.is_empty() { "all sound" } else { "damage found\n" });
-    output.print(&document, &(text + &findings.join("\n")));
+    text.push_str(&findings.join("\n"));
+    locked(&report.locked).iter().for_each(|line| text = format!("{text}\n{line}"));
+    output.print(&document, &text);
     if findings.is_empty() { Ok(()) } else { Err(Failure::Damaged(findings.len())) }
 }
 
@@ -125,7 +129,7 @@ fn document(report: &Scrub) -> Value {
         "resumed": report.resumed, "complete": report.complete, "blobs": report.blobs, "bytes": report.bytes,
         "read_bytes": report.read_bytes, "damaged_blobs": report.damaged_blobs, "damaged": damaged.collect::<Vec<_>>(),
         "recovered": report.recovered, "findings": texts(&report.findings, report.more_findings),
-        "all_listed": report.all_listed,
+        "all_listed": report.all_listed, "locked": locked(&report.locked),
     })
 }
 
@@ -145,6 +149,7 @@ fn text(report: &Scrub) -> String {
         lines.push("more is damaged or affected than is listed here".into());
     }
     lines.extend(texts(&report.findings, report.more_findings));
+    lines.extend(locked(&report.locked));
     lines.join("\n")
 }
 

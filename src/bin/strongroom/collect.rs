@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use strongroom::{CollectOptions, Collection, Stopped};
 
 use crate::commands::{Failure, options};
+use crate::encryption::locked;
 use crate::keys::KeySource;
 use crate::output::{Output, size};
 
@@ -89,8 +90,9 @@ fn document(report: &Collection) -> Value {
         "stayed": {
             "scattered_bytes": report.stayed.scattered_bytes, "log_bytes": report.stayed.log_bytes,
             "damaged_bytes": report.stayed.damaged_bytes, "unreached_bytes": report.stayed.unreached_bytes,
-            "recent_blobs": report.stayed.recent_blobs,
+            "recent_blobs": report.stayed.recent_blobs, "locked_bytes": report.stayed.locked_bytes,
         },
+        "locked": locked(&report.locked),
         "damaged": report.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "stopped": report.stopped.map(stopped),
     })
@@ -117,6 +119,7 @@ fn text(report: &Collection) -> String {
         (stayed.log_bytes, "in log files that are kept for events, or not folded yet"),
         (stayed.damaged_bytes, "in files with damaged content"),
         (stayed.unreached_bytes, "that it did not come to"),
+        (stayed.locked_bytes, "more may be dead in log files with content of locked key domains"),
         (report.held_bytes, "more come back when readers are done"),
     ] {
         if bytes > 0 {
@@ -127,6 +130,7 @@ fn text(report: &Collection) -> String {
         lines.push(format!("           {} blobs that nothing holds are too recent", stayed.recent_blobs));
     }
     lines.extend(report.damaged.iter().map(|error| format!("damaged    {error}")));
+    lines.extend(locked(&report.locked));
     lines.extend(report.stopped.map(|why| format!("ended early: {}", stopped(why))));
     lines.join("\n")
 }

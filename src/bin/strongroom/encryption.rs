@@ -6,11 +6,11 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom::keys::DomainName;
-use strongroom::{DataKeyInfo, DomainInfo, Error, Options, Rewriting, Store};
+use strongroom::{DataKeyInfo, DomainInfo, Error, LockedDomain, Options, Rewriting, Store};
 
 use crate::commands::{Failure, open};
 use crate::keys::{KeySource, NewKeyOptions, OPTIONS, is_confirmed};
-use crate::output::{self, Output, size};
+use crate::output::{self, Output, escaped, size};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -143,12 +143,16 @@ pub fn domain(store: &Store, command: DomainCommand, output: &Output) -> Result<
         DomainCommand::List => {
             for domain in store.domains() {
                 let key_id = current_key_id(&domain);
+                let locked = store.locked_domains().into_iter().find(|locked| locked.number == domain.number);
+                let locked = locked.map(|locked| escaped(&locked.error.to_string()));
                 let document = json!({
                     "domain": domain.number, "name": domain.name.as_ref().map(DomainName::as_str),
-                    "key": domain.current_key, "key_id": key_id,
+                    "key": domain.current_key, "key_id": key_id, "locked": locked,
                 });
                 output.row(&document, || {
-                    format!("{:<32} {:>4} {}", shown(&domain), domain.number, key_id.unwrap_or("not encrypted"))
+                    let locked = locked.iter().map(|why| format!(" locked: {why}")).collect::<String>();
+                    let key_id = key_id.unwrap_or("not encrypted");
+                    format!("{:<32} {:>4} {key_id}{locked}", shown(&domain), domain.number)
                 });
             }
         }
@@ -194,18 +198,26 @@ fn print_rewritten(report: &Rewriting, done: &str, output: &Output) -> Result<()
     let damaged: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
     let document = json!({
         "blobs": report.blobs, "bytes": report.bytes, "damaged": damaged, "complete": report.complete,
+        "locked": locked(&report.locked),
     });
     let mut text = format!("{} blobs, {} rewritten", report.blobs, size(report.bytes));
     if report.complete {
         text = format!("{text}: {done}");
     }
-    damaged.iter().for_each(|damage| text = format!("{text}\n{damage}"));
+    damaged.iter().chain(&locked(&report.locked)).for_each(|told| text = format!("{text}\n{told}"));
     output.print(&document, &text);
     match damaged.len() {
         0 if report.complete => Ok(()),
         0 => Err(Failure::Document("something is left to be rewritten: run `strongroom key rewrite`".into())),
         count => Err(Failure::Damaged(count)),
     }
+}
+
+/// What is said of locked domains, a line each.
+pub fn locked(domains: &[LockedDomain]) -> Vec<String> {
+    let name = |domain: &LockedDomain| domain.name.as_ref().map_or_else(String::new, ToString::to_string);
+    let line = |domain| format!("left out: the key domain {} is locked: {}", name(domain), domain.error);
+    domains.iter().map(|domain| escaped(&line(domain))).collect()
 }
 
 /// One line for each data key of a domain, and one for what has none; in JSON, one document.

@@ -175,7 +175,9 @@ impl From<Error> for Failure {
             Error::TagMoved { .. } => (StatusCode::PRECONDITION_FAILED, Code::Denied),
             Error::UploadBusy { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
             Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
-            Error::Poisoned { .. } | Error::Closed => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Error::Poisoned { .. } | Error::Closed | Error::Key { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
             _ if error.is_shortage() => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         };
@@ -183,6 +185,7 @@ impl From<Error> for Failure {
             Error::Full { .. } => tracing::warn!(%error, "nothing can be pushed"),
             Error::Closed => {}
             _ if error.is_shortage() => tracing::warn!(%error, "a request is refused"),
+            Error::Key { .. } => tracing::warn!(%error, "a key domain is locked"),
             _ if status.is_server_error() => tracing::error!(%error, "the store has failed"),
             _ => {}
         }
@@ -200,6 +203,8 @@ impl From<Error> for Failure {
                 Self::new(status, code, "the registry has failed: its log says how")
             }
             Error::Full { .. } => Self::new(status, code, "no space left in the registry"),
+            // What the keeper of the key says is for the log, too.
+            Error::Key { .. } => Self::new(status, code, "the key of this repository can't be used now").retry_after(5),
             Error::Poisoned { .. } => Self::new(status, code, "the registry takes no writes: its log says why"),
             _ => failure,
         }

@@ -125,7 +125,8 @@ async fn mount(
             }
             let Some(from) = &from else { return Ok(false) };
             match repository.mount(&digest, from, may_pull) {
-                Err(Error::BlobNotFound { .. }) => Ok(false),
+                // The other repository's key is out of reach: the blob is pushed.
+                Err(Error::BlobNotFound { .. } | Error::Key { .. }) => Ok(false),
                 Err(error) if is_known_damage(&error) => Ok(false),
                 other => other.map(|()| true),
             }

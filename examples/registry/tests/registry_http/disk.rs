@@ -2,15 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
-use strongroom::keys::{LocalKey, SecretKey};
+use strongroom::keys::{KeyContext, KeyError, KeyProvider, LocalKey, SecretKey};
+use strongroom::registry::RepositorySettings;
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, ScrubOptions};
+use strongroom::{Algorithm, Clock, Digest, Error, ScrubOptions};
 
 use crate::common::Random;
 use crate::error;
-use crate::server::{Server, options};
+use crate::server::{Server, options, settings};
 
 #[test]
 fn a_full_disk_refuses_pushes_and_goes_on_serving() {
@@ -52,6 +55,64 @@ fn on_an_encrypted_store_nothing_that_was_pushed_is_on_the_disk_and_all_of_it_is
     assert_eq!(Digest::of(Algorithm::Sha256, &pulled.body), image);
     assert_eq!(server.get("/v2/secret/repository/tags/list").json()["tags"], json!(["secret-tag"]));
     assert_eq!(server.send("PUT", &format!("{upload}?digest={digest}"), &[], &[]).status, 201);
+}
+
+/// A provider that refuses the keys of the domain 1, unless it is told not to.
+#[derive(Debug)]
+struct Refusing(LocalKey, AtomicBool);
+
+impl KeyProvider for Refusing {
+    fn key_id(&self) -> Result<String, KeyError> {
+        self.0.key_id()
+    }
+
+    fn wrap(&self, key_id: &str, key: &SecretKey, context: &KeyContext) -> Result<Vec<u8>, KeyError> {
+        self.0.wrap(key_id, key, context)
+    }
+
+    fn unwrap(&self, key_id: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError> {
+        if context.domain == 1 && self.1.load(Ordering::Relaxed) {
+            return Err(KeyError::Denied { reason: "disabled by account 1234".into() });
+        }
+        self.0.unwrap(key_id, wrapped, context)
+    }
+}
+
+#[test]
+fn a_tenant_whose_key_is_disabled_gets_errors_and_no_other_tenant_does() {
+    let key = Arc::new(Refusing(LocalKey::new(SecretKey::generate().unwrap()), AtomicBool::new(false)));
+    let disk = SimVfs::new();
+    let store = options(&disk).key_provider(key.clone()).open("/store").unwrap();
+    store.create_domain(&"tenant".parse().unwrap(), None).unwrap();
+    let tenants = RepositorySettings::new().domain("tenant".parse().unwrap());
+    store.create_repository(&"tenant/app".parse().unwrap(), tenants).unwrap();
+    store.close().unwrap();
+    let server = Server::encrypted(disk.clone(), key.clone());
+    let layer = server.push_blob("tenant/app", b"the tenant's layer");
+    server.push_image("tenant/app", "v1", "{}");
+    server.push_image("other/app", "v1", "{}");
+    drop(server);
+    key.1.store(true, Ordering::Relaxed);
+    let clock = Clock::manual();
+    let store = options(&disk).key_provider(key.clone()).clock(clock.clone()).open("/store").unwrap();
+    let server = Server::serve_with(disk, store, settings());
+    for path in ["manifests/v1", "tags/list", &format!("blobs/{layer}")] {
+        let refused = server.get(&format!("/v2/tenant/app/{path}"));
+        assert_eq!(refused.error(), error(503, "UNAVAILABLE"), "{path}");
+        assert!(!String::from_utf8_lossy(&refused.body).contains("1234"));
+    }
+    assert_eq!(server.send("POST", "/v2/tenant/app/blobs/uploads/", &[], &[]).status, 503);
+    assert_eq!(server.get("/v2/other/app/manifests/v1").status, 200);
+    assert_eq!(server.get("/v2/nobody/knows/manifests/v1").status, 404);
+    assert_eq!(server.get("/v2/_catalog").json()["repositories"], json!(["other/app"]));
+    assert_eq!(server.get("/healthz").status, 200);
+    server.push_image("other/new", "v1", "{}");
+    let mount = format!("/v2/other/new/blobs/uploads/?mount={layer}&from=tenant/app");
+    assert_eq!(server.send("POST", &mount, &[], &[]).status, 202, "it is pushed, then");
+    key.1.store(false, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(5)); // requests that came before have made an attempt
+    assert_eq!(server.get("/v2/tenant/app/manifests/v1").status, 200);
+    assert_eq!(server.get(&format!("/v2/tenant/app/blobs/{layer}")).body, b"the tenant's layer");
 }
 
 #[test]
