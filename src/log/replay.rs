@@ -67,6 +67,8 @@ pub(crate) struct Replay<'a> {
     position: u64,
     expected: Lsn,
     end: u64,
+    /// Whether the file ends before that: what it has left is read, and then the damage met.
+    is_cut: bool,
     extent: Extent,
     folded: Lsn,
     /// Of this domain only records are read.
@@ -89,12 +91,10 @@ impl<'a> Replay<'a> {
             Extent::Sealed { len, .. } => len,
             Extent::Open { .. } => header.capacity,
         };
-        if len < end {
-            return Err(Error::corrupt(path, len, Damage::Truncated));
-        }
-        let window = Window { file, start: 0, bytes: Vec::new() };
+        let (end, is_cut) = (end.min(len), len < end);
+        let window = Window::new(file);
         let (position, expected) = (HEADER_LEN, header.first_lsn);
-        Ok(Self { path, window, keyring, keys, position, expected, end, extent, folded, only: None })
+        Ok(Self { path, window, keyring, keys, position, expected, end, is_cut, extent, folded, only: None })
     }
 
     /// Reads what records of this domain say, and of the others no more than that they are there.
@@ -241,6 +241,9 @@ impl<'a> Replay<'a> {
 
     /// `Ok` where the record that should begin at the position was torn, an error where it was durable.
     fn torn_or_damaged(&mut self) -> Result<()> {
+        if self.is_cut {
+            return Err(Error::corrupt(self.path, self.end, Damage::Truncated));
+        }
         let durable = match self.extent {
             Extent::Sealed { .. } => return Err(self.damaged()),
             Extent::Open { durable } => durable,
@@ -270,16 +273,20 @@ impl<'a> Replay<'a> {
 }
 
 /// A file read through a buffer that slides along it.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     file: &'a dyn File,
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
     const LEN: usize = 256 << 10;
 
-    fn get(&mut self, offset: u64, len: usize, end: u64) -> std::io::Result<&[u8]> {
+    pub(super) fn new(file: &'a dyn File) -> Self {
+        Self { file, start: 0, bytes: Vec::new() }
+    }
+
+    pub(super) fn get(&mut self, offset: u64, len: usize, end: u64) -> std::io::Result<&[u8]> {
         let held = |start: u64, bytes: &[u8]| {
             let from = usize::try_from(offset.checked_sub(start)?).ok()?;
             let range = from..from.checked_add(len)?;
