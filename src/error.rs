@@ -226,6 +226,16 @@ pub enum Error {
         /// What should hold.
         invariant: &'static str,
     },
+    /// The log is damaged, and the store was opened for reading up to there
+    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it takes no writes. [`Options::salvage`] makes it a store
+    /// again that does, without what can't be read.
+    ///
+    /// [`Options::salvage`]: crate::Options::salvage
+    #[error("the store is open for reading only, up to damage in its log: {cause}; salvage it to write again")]
+    ReadOnly {
+        /// The damage.
+        cause: Arc<Error>,
+    },
     /// No repository has this name, or the one that had it when it was opened is gone.
     #[error("no repository {name:?}: create it first")]
     RepositoryNotFound {

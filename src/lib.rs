@@ -127,7 +127,10 @@ pub use gc::{CollectOptions, Collection, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use log::Durability;
 pub use sealed::ReadMode;
-pub use store::{DataKeyInfo, DomainInfo, Maintenance, Options, Rewriting, Store, Usage};
+pub use store::{
+    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Maintenance, Options, Recovery, Rewriting, Salvage,
+    SalvageReport, Store, Usage,
+};
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use thread::limit_threads;

@@ -17,17 +17,17 @@ use crate::tables::{PageCache, Run, RunMeta, Snapshot};
 
 /// A blob that was read again.
 #[derive(Debug)]
-pub(super) struct Reread {
+pub(crate) struct Reread {
     /// What was known of it when it was read.
-    pub(super) fact: BlobFact,
+    pub(crate) fact: BlobFact,
     /// Which it is, where that is known.
-    pub(super) digest: Option<Digest>,
-    pub(super) found: Found,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) found: Found,
 }
 
 /// What reading a blob again came to.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Sound,
     /// The content is sound, but not what stands in front of it.
     Frame(Error),
@@ -51,7 +51,7 @@ fn check_whole(file: &SealedFile, fact: &BlobFact) -> Result<()> {
 impl Checks {
     /// Reads a blob again, wherever it is by then, and compares it with its digest. `None` where there is no such blob
     /// any more. `step` is called with the length of each piece that was read.
-    pub(super) fn reread(&self, key: &Key, step: &mut dyn FnMut(u64) -> Step<()>) -> Step<Option<Reread>> {
+    pub(crate) fn reread(&self, key: &Key, step: &mut dyn FnMut(u64) -> Step<()>) -> Step<Option<Reread>> {
         let known = || self.tables.snapshot_of(key.domain).blob_by_key(key);
         let mut now = known()?;
         while let Some(fact) = now {

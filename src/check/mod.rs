@@ -34,6 +34,7 @@ mod tests;
 mod verify;
 mod wrong;
 
+pub(crate) use content::{Found, Reread};
 pub use finding::Finding;
 pub use repair::Repair;
 pub use report::{Affected, DamagedBlob, Scrub, ScrubOptions};

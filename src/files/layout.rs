@@ -42,6 +42,11 @@ impl Layout {
         self.root.join("PROBE")
     }
 
+    /// The directory of copies of what salvages have cut.
+    pub(crate) fn salvage(&self) -> PathBuf {
+        self.root.join("salvage")
+    }
+
     /// The directory of runs and their list.
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join("runs")

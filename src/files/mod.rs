@@ -3,6 +3,7 @@
 //! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; who
 //! leaves it half done leaves nothing. Log files and segments that are read are kept open in a [cache](Cache), up to a
 //! limit. Space is [reserved](Reserve) for what gives space back, and the first failed sync [stops](Poison) all writes.
+//! Where the log is damaged they may be open for reading [only](Damaged).
 
 mod cache;
 mod ids;
@@ -19,6 +20,7 @@ pub(crate) use reserve::Space;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Keys, Purpose};
@@ -29,7 +31,7 @@ use crate::keys::DomainName;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::segment::{FooterEntry, parse_footer, parse_header};
 use crate::sync::lock;
-use crate::vfs::{Directory, File, OpenMode, Vfs};
+use crate::vfs::{Directory, File, OpenMode, ReadOnly, Vfs};
 use cache::Cache;
 use ids::Ids;
 use layout::shard;
@@ -48,6 +50,14 @@ pub(crate) struct FileOptions {
     pub(crate) reserve: u64,
 }
 
+/// Damage to the log, up to which a store is open for reading.
+#[derive(Debug)]
+struct Damaged {
+    cause: Arc<Error>,
+    /// Whether it is about to be made good, so that files may be changed.
+    is_lifted: Arc<AtomicBool>,
+}
+
 /// Opens, keeps, creates and removes log files and segments.
 pub(crate) struct Files {
     vfs: Arc<dyn Vfs>,
@@ -64,6 +74,8 @@ pub(crate) struct Files {
     shards: Mutex<BTreeSet<PathBuf>>,
     reserve: Reserve,
     poison: Poison,
+    /// Why nothing may be changed.
+    damage: Option<Damaged>,
     /// Held by who tries whether files can be written.
     probing: Mutex<()>,
 }
@@ -83,6 +95,7 @@ impl Files {
             shards: Mutex::default(),
             reserve: Reserve::new(layout.reserve(), options.reserve),
             poison: Poison::default(),
+            damage: None,
             probing: Mutex::default(),
             vfs,
             layout,
@@ -116,9 +129,30 @@ impl Files {
         self.keys.set(keys);
     }
 
-    /// Fails if an earlier sync did.
+    /// From now on nothing is changed, because of damage to the log.
+    pub(crate) fn only_read(&mut self, damage: Error) {
+        let is_lifted = Arc::new(AtomicBool::new(false));
+        self.vfs = Arc::new(ReadOnly::new(Arc::clone(&self.vfs), Arc::clone(&is_lifted)));
+        self.damage = Some(Damaged { cause: Arc::new(damage), is_lifted });
+    }
+
+    /// Lets files be changed all the same: by a salvage.
+    pub(crate) fn lift_damage(&self) {
+        self.damage.iter().for_each(|damage| damage.is_lifted.store(true, Ordering::Release));
+    }
+
+    /// The damage because of which nothing is changed.
+    pub(crate) fn damage(&self) -> Option<&Arc<Error>> {
+        let damage = self.damage.as_ref().filter(|damage| !damage.is_lifted.load(Ordering::Acquire));
+        damage.map(|damage| &damage.cause)
+    }
+
+    /// Fails if an earlier sync did, or nothing may be changed.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        self.poison.check()
+        match self.damage() {
+            Some(cause) => Err(Error::ReadOnly { cause: Arc::clone(cause) }),
+            None => self.poison.check(),
+        }
     }
 
     /// Stops all writes because of a failed sync.

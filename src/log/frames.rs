@@ -12,7 +12,7 @@ use crate::vfs::File;
 use crate::wire::index;
 
 /// The length of a descriptor.
-const DESCRIPTOR: usize = 128;
+pub(super) const DESCRIPTOR: usize = 128;
 
 /// Calls `found` with the domain, the offset and the descriptor of each frame of a log file that is `len` bytes long,
 /// in order: of those that can be read. Looks at headers and descriptors only. Returns the damage that it met on the

@@ -4,7 +4,7 @@
 //! [group](group) of them is written with one call and made durable with one fdatasync. Log files have a [fixed
 //! capacity](file) and are written front to back, once. A full one is sealed: it takes no more records, and goes on as
 //! the segment of the frames that rode in it. [`replay`] reads one back after a restart and tells what a power cut tore
-//! from what is damaged; [`recovery`] makes of it what the store goes on from.
+//! from what is damaged, [`survey`] finds what stands behind that; [`recovery`] makes of it what the store goes on from.
 
 mod committer;
 pub(crate) mod file;
@@ -14,9 +14,11 @@ mod queue;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod replay;
+mod survey;
 
 pub use committer::Durability;
 pub(crate) use committer::{Committer, LogOptions};
 pub(crate) use file::{ActiveLog, LogHeader, open_log};
 pub(crate) use frames::frames;
 pub(crate) use record::{Body, Encoded, Position};
+pub(crate) use survey::{Piece, survey};

@@ -27,7 +27,7 @@ use crate::names::NameChange;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
-use crate::tables::{RunList, Unread};
+use crate::tables::{LogEntry, RunList, Unread};
 use crate::transaction::{Changes, Context, Op, Over};
 use crate::vfs::OpenMode;
 
@@ -43,8 +43,17 @@ pub(crate) struct Replayed {
     /// The last session that wrote to the log.
     pub(crate) session: Option<SessionId>,
     pub(crate) open_time: u64,
-    /// What all of these records did to names.
-    pub(crate) names: Vec<(Lsn, NameChange)>,
+    /// The damage that ended it. All that was read before that is durable.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// Damage that ends a replay.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) error: Error,
+    /// The log file, and where in it the last whole record ends; 0 where nothing of the file was read.
+    pub(crate) file: FileId,
+    pub(crate) end: u64,
 }
 
 /// A record that may be in the page cache only.
@@ -63,7 +72,7 @@ impl Tail {
     }
 }
 
-/// Reads the log files that the list names.
+/// Reads the log files that the list names, up to damage to records that no run has.
 pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
     let mut replayed = Replayed {
         records: Vec::new(),
@@ -72,51 +81,76 @@ pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
         unsealed: None,
         session: None,
         open_time: 0,
-        names: Vec::new(),
+        stop: None,
     };
-    let keyring = files.keys();
     let mut next = list.folded.next();
     // What the runs have is not needed any more: those files are kept for who reads events.
     for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
+        let mut end = 0;
+        match replayed.read(files, list, entry, &mut next, &mut end) {
+            Err(error @ Error::Corrupt { .. }) => {
+                replayed.stop = Some(Stop { error, file: entry.id, end });
+                replayed.durable = Lsn(next.0.saturating_sub(1));
+                replayed.records.extend(replayed.tail.drain(..).map(|tail| tail.record));
+                break;
+            }
+            other => other?,
+        }
+    }
+    replayed.records.retain(|record| record.header.lsn > list.folded);
+    Ok(replayed)
+}
+
+impl Replayed {
+    /// Reads a log file that begins with an LSN up to `next`. What was read is noted also where it ends in damage:
+    /// `next` is then the first LSN that is not known, and `end` where in the file that should be.
+    fn read(&mut self, files: &Files, list: &RunList, entry: &LogEntry, next: &mut Lsn, end: &mut u64) -> Result<()> {
         let (path, file, header) = open_log(files, entry.id)?;
-        if header.first_lsn != entry.first_lsn || header.first_lsn > next {
+        if header.first_lsn != entry.first_lsn || header.first_lsn > *next {
             return Err(Error::corrupt(&path, 0, Damage::Invalid("first LSN")));
         }
         let extent = match entry.sealed {
             Some((len, last)) => Extent::Sealed { len, last },
             None => Extent::Open { durable: list.durable },
         };
+        let keyring = files.keys();
         let mut reader = Replay::new(&path, &*file, header, &keyring, extent, list.folded)?;
-        let mut records = Vec::new();
+        *end = HEADER_LEN;
+        self.session = Some(header.session);
+        let first = self.records.len();
         while let Some(record) = reader.next()? {
-            next = record.header.lsn.next().max(next);
-            replayed.durable = replayed.durable.max(record.header.durable);
-            replayed.open_time = replayed.open_time.max(record.header.open);
+            *next = record.header.lsn.next().max(*next);
+            *end = record.end();
+            self.open_time = self.open_time.max(record.header.open);
+            self.durable = self.durable.max(record.header.durable);
             let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
-            let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
-            let changes = name_changes(record.header.domain, &ops).into_iter();
-            replayed.names.extend(changes.map(|change| (record.header.lsn, change)));
-            records.push(record);
+            Op::parse_all(&record.ops).ok_or_else(invalid)?;
+            self.records.push(record);
         }
-        replayed.session = Some(header.session);
         if let Some((_, last)) = entry.sealed {
-            replayed.durable = replayed.durable.max(last);
+            self.durable = self.durable.max(last);
         }
-        let tail = records.split_off(records.partition_point(|record| record.header.lsn <= replayed.durable));
+        let is_durable = |record: &Record| record.header.lsn <= self.durable;
+        let tail = first + self.records.get(first..).unwrap_or_default().partition_point(is_durable);
         if entry.sealed.is_none() {
-            let len = records.last().map_or(HEADER_LEN, Record::end);
-            replayed.unsealed = Some((len, replayed.durable));
+            let last = self.records.get(first..tail).and_then(<[Record]>::last);
+            self.unsealed = Some((last.map_or(HEADER_LEN, Record::end), self.durable));
         }
-        for record in tail {
+        for record in self.records.split_off(tail) {
             let Some(frame) = reader.frame(&record)? else {
-                reader.end_before(&record)?;
-                break;
+                (*next, *end) = (record.header.lsn, record.offset);
+                return reader.end_before(&record);
             };
-            replayed.tail.push(Tail { record, file: entry.id, frame });
+            self.tail.push(Tail { record, file: entry.id, frame });
         }
-        replayed.records.extend(records.into_iter().filter(|record| record.header.lsn > list.folded));
+        Ok(())
     }
-    Ok(replayed)
+}
+
+/// What a record that was replayed did to names.
+pub(crate) fn names_in(record: &Record) -> Vec<(Lsn, NameChange)> {
+    let ops = Op::parse_all(&record.ops).into_iter().flatten().collect::<Vec<_>>(); // they were parsed when it was read
+    name_changes(record.header.domain, &ops).into_iter().map(|change| (record.header.lsn, change)).collect()
 }
 
 /// Reads, into a table, what a domain's records say that its runs do not have.

@@ -157,6 +157,15 @@ impl Descriptor {
         is_one.then_some((fields.u64()?, head, sealed))
     }
 
+    /// The domain and the number of the key of an encrypted descriptor; `None` where the bytes are none.
+    pub(crate) fn sealed_for(bytes: &[u8]) -> Option<(DomainId, KeyNumber)> {
+        let mut fields = Fields(bytes);
+        let is_one = fields.u32()? == MAGIC && fields.u8()? == VERSION_SEALED;
+        fields.u8()?;
+        let (key, domain) = (fields.u16()?, DomainId(fields.u32()?));
+        is_one.then_some((domain, key))
+    }
+
     /// Parses a descriptor that is not encrypted; `None` where the bytes are none.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (body, check) = bytes.get(..128)?.split_at_checked(124)?;

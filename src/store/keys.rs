@@ -328,7 +328,7 @@ impl Inner {
     }
 
     /// The files in the shards of a directory.
-    fn all_files(&self, parent: &std::path::Path) -> Result<BTreeMap<FileId, PathBuf>> {
+    pub(super) fn all_files(&self, parent: &std::path::Path) -> Result<BTreeMap<FileId, PathBuf>> {
         let list = |dir: &std::path::Path| self.files.vfs().list(dir).map_err(Error::io("list", dir));
         let mut files = BTreeMap::new();
         for shard in list(parent)? {

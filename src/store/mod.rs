@@ -18,6 +18,7 @@ mod pins;
 mod probe;
 mod repositories;
 mod rewrite;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -28,8 +29,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 pub use keys::{DataKeyInfo, DomainInfo};
-pub use options::{Maintenance, Options};
+pub use options::{Maintenance, Options, Recovery};
 pub use rewrite::Rewriting;
+pub use salvage::{ChangedInRepository, ChangedNames, Salvage, SalvageReport};
 pub use usage::Usage;
 
 use crate::blobs::BlobStore;
@@ -188,6 +190,13 @@ impl Store {
         self.inner.tables.visible()
     }
 
+    /// The damage in the log up to which the store was opened for reading, under
+    /// [`Recovery::ReadOnlyUpToDamage`]; none where all of the log was read. [`last_lsn`](Self::last_lsn) is the last
+    /// commit before it.
+    pub fn damage(&self) -> Option<&Error> {
+        self.inner.files.damage().map(|damage| &**damage)
+    }
+
     /// Closes the store: ends its thread, makes everything durable and leaves a seal, so that the next opening can tell
     /// damage from a power cut.
     ///
@@ -208,6 +217,9 @@ impl Store {
         inner.names.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
+        }
+        if inner.files.damage().is_some() {
+            return Ok(());
         }
         let writable = inner.files.check_writable();
         if writable.is_err() {

@@ -14,6 +14,12 @@
 //! 5. Open the names, or have them rebuilt. Start maintenance. Answer.
 //!
 //! After a restart nothing is appended to a file of an earlier session: the first commit begins a new log file.
+//!
+//! Where step 2 meets damage, that is the end, unless the caller has asked for what lies before it
+//! ([`Recovery::ReadOnlyUpToDamage`]): then facts up to there are what is known, all steps that write are left out, and
+//! from then on the file system passes on nothing that would change something. What to do about it is [`salvage`]'s.
+//!
+//! [`salvage`]: super::salvage
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -27,11 +33,11 @@ use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{FileId, SessionId, StoreId};
 use crate::keys::KeyProvider;
-use crate::log::recovery::{Replayed, replay};
+use crate::log::recovery::{Replayed, names_in, replay};
 use crate::names::{BootId, Names, Trust};
 use crate::random::random;
 use crate::store::locked::hold_back;
-use crate::store::options::{Maintenance, Options};
+use crate::store::options::{Maintenance, Options, Recovery};
 use crate::store::orphans::{remove_orphans, unlisted_files};
 use crate::store::{Inner, LockGuard, Store, format, maintenance, names};
 use crate::tables::RunList;
@@ -56,6 +62,9 @@ impl Store {
         }
         let keys = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
         let inner = Arc::new(recover(options, layout, keys, guard)?);
+        if inner.files.damage().is_some() {
+            return Ok(Self { inner, threads: Vec::new(), closed: false });
+        }
         if inner.options.maintenance == Maintenance::Inline {
             let shared = Arc::downgrade(&inner);
             inner.upkeep.do_inline(Box::new(move || {
@@ -109,7 +118,7 @@ fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
 }
 
 /// Makes a directory's entries durable, or says that its file system can't.
-fn sync_entries(open: &dyn Directory, dir: &Path) -> Result<()> {
+pub(super) fn sync_entries(open: &dyn Directory, dir: &Path) -> Result<()> {
     open.sync().map_err(|error| match error.kind() {
         ErrorKind::InvalidInput | ErrorKind::Unsupported => {
             Error::UnsupportedFileSystem { path: dir.to_path_buf(), lacks: "syncing directories (fsync)" }
@@ -119,7 +128,7 @@ fn sync_entries(open: &dyn Directory, dir: &Path) -> Result<()> {
 }
 
 /// Creates a directory unless it is there.
-fn make_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+pub(super) fn make_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match vfs.create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
         _ => Ok(()),
@@ -127,11 +136,11 @@ fn make_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
 }
 
 /// Makes durable what whoever had the store before has done to a directory.
-fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+pub(super) fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     open_dir(vfs, dir)?.sync().map_err(Error::io("sync", dir))
 }
 
-fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> {
+pub(super) fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> {
     let root = layout.root();
     if !create && !exists(vfs, &layout.format())? {
         return Err(missing_format(vfs, layout));
@@ -188,7 +197,7 @@ fn create(vfs: &dyn Vfs, layout: &Layout, provider: Option<&dyn KeyProvider>) ->
 }
 
 /// Brings a store back from what is on disk.
-fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard) -> Result<Inner> {
+pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard) -> Result<Inner> {
     let vfs = Arc::clone(&options.vfs);
     let store = keyring.store;
     let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
@@ -203,13 +212,22 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
     let (keyring, held_back) = hold_back(keyring, &list);
     let keys = Keys::new(keyring);
     let next_id = list.next_file.max(FileId(1));
-    let files = Arc::new(Files::new(vfs, layout, keys.clone(), next_id, options.files()));
+    let mut files = Files::new(vfs, layout, keys.clone(), next_id, options.files());
     let session = SessionId(random()?);
-    let Replayed { records, tail, durable, unsealed, session: last_session, open_time, names } = replay(&files, &list)?;
+    let Replayed { records, tail, durable, unsealed, session: last_session, open_time, stop } = replay(&files, &list)?;
+    match stop {
+        Some(stop) if options.recovery == Recovery::Strict => return Err(stop.error),
+        Some(stop) => files.only_read(stop.error),
+        None => {}
+    }
+    let files = Arc::new(files);
     let table = Memtable::new();
+    let mut names = Vec::new();
     for record in records {
+        names.extend(names_in(&record));
         record.facts.into_iter().for_each(|fact| table.insert(record.header.lsn, fact));
     }
+    names.extend(tail.iter().flat_map(|tail| names_in(&tail.record)));
     let trust = Trust {
         store,
         session: last_session.unwrap_or(list.session),
@@ -218,12 +236,17 @@ fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard)
         boot: BootId::current(),
     };
     let clock = StoreClock::new(options.clock.clone(), open_time.max(list.open_time_ms));
-    let names_dir = options.names_on_disk.then(|| files.layout().names());
+    let names_dir = (options.names_on_disk && files.damage().is_none()).then(|| files.layout().names());
     let view = Arc::new(Names::new(names_dir, session, trust, keys));
     let found = list.clone();
     let inner = Inner::new(options, guard, (files, view), clock, session, (list, table, durable, unsealed));
     let (files, tables, log) = (&inner.files, &inner.tables, &inner.log);
     tables.open_runs()?;
+    if files.damage().is_some() {
+        inner.names.apply(&names, || {});
+        inner.refresh_names();
+        return Ok(inner);
+    }
     let unlisted = unlisted_files(files, &tables.list())?;
     // A file that a fact gave up is gone, but its id must not come again: the fact would give up the new file too.
     let unfolded = tables.unfolded();

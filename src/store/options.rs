@@ -27,6 +27,20 @@ pub enum Maintenance {
     Inline,
 }
 
+/// What opening makes of damage to records in the log that no run has yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// The store is not opened: [`Corrupt`](crate::Error::Corrupt) says where the damage is.
+    #[default]
+    Strict,
+    /// The store is opened for reading, as it was at the last commit before the damage. Writes are refused with
+    /// [`ReadOnly`](crate::Error::ReadOnly), nothing on disk is changed, and nobody maintains or collects;
+    /// [`Store::damage`] says where the damage is. A store without damage is opened as usual.
+    ///
+    /// Content that later commits have removed, or moved to another file, is told as damaged.
+    ReadOnlyUpToDamage,
+}
+
 /// Options for opening or creating a store.
 ///
 /// ```
@@ -55,6 +69,7 @@ pub struct Options {
     pub(crate) page_cache: usize,
     pub(crate) key_provider: Option<Arc<dyn KeyProvider>>,
     pub(crate) background: Option<Background>,
+    pub(crate) recovery: Recovery,
 }
 
 impl Default for Options {
@@ -77,6 +92,7 @@ impl Default for Options {
             page_cache: 32 << 20,
             key_provider: None,
             background: None,
+            recovery: Recovery::default(),
         }
     }
 }
@@ -223,6 +239,24 @@ impl Options {
         self
     }
 
+    /// What opening makes of a damaged log; by default it is refused.
+    ///
+    /// ```
+    /// use strongroom::{Options, Recovery};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # Options::new().create(true).open(dir.path().join("store"))?.close()?;
+    /// let store = Options::new().recovery(Recovery::ReadOnlyUpToDamage).open(dir.path().join("store"))?;
+    /// if let Some(damage) = store.damage() {
+    ///     eprintln!("read-only, as of commit {}: {damage}", store.last_lsn());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
+    }
+
     /// Opens the store in a directory.
     ///
     /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not
@@ -235,7 +269,7 @@ impl Options {
     /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it,
     /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and
     /// [`Key`](crate::Error::Key) where the key is not the one that is needed, and [`Corrupt`](crate::Error::Corrupt)
-    /// where facts that were durable are damaged.
+    /// where facts that were durable are damaged: see [`recovery`](Self::recovery) and [`salvage`](Self::salvage).
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())
     }

@@ -117,6 +117,24 @@ impl Tables {
         Ok(true)
     }
 
+    /// Folds all facts, those that no log has too, and lets the list be what `change` makes of it, in one step. Nobody
+    /// commits meanwhile.
+    pub(crate) fn fold_into(&self, log: &dyn Log, mut change: impl FnMut(&mut RunList)) -> Result<()> {
+        self.freeze(log);
+        let table = self.view().frozen.first().cloned();
+        let runs = table.map(|table| self.write_runs(&table, &table.sorted(Lsn(u64::MAX)))).transpose()?;
+        let runs = runs.unwrap_or_default();
+        let metas: Vec<RunMeta> = runs.iter().map(|(_, meta)| meta.clone()).collect();
+        let list = |list: &mut RunList| {
+            list.runs.splice(0..0, metas.iter().cloned());
+            change(list);
+        };
+        self.publish_runs(runs, Space::Free, list, |view, runs| {
+            view.frozen.clear();
+            view.runs.splice(0..0, runs);
+        })
+    }
+
     /// A fold may use the reserve if it lets log files go in which nothing lives.
     fn space_for_fold(&self) -> Space {
         let snapshot = self.snapshot();

@@ -19,7 +19,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock;
@@ -37,7 +37,7 @@ const NAME: &str = "LIST";
 const TEMPORARY: &str = "LIST.tmp";
 
 /// So many ids at most lie between the orphan floor and the next id.
-const MAX_SEARCHED: u64 = 1 << 28;
+pub(crate) const MAX_SEARCHED: u64 = 1 << 28;
 
 /// So many log files are kept at most for who reads events: each process that writes begins one.
 const MAX_HISTORY: usize = 64;
@@ -371,6 +371,11 @@ impl RunList {
         (is_open_last && is_sane).then_some(())?;
         let head = Self { store, generation, folded, durable, next_file, orphan_floor, session, ..Self::empty(store) };
         Some(Self { open_time_ms, logs, runs, unread, ..head })
+    }
+
+    /// Where the list lies in a directory.
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join(NAME)
     }
 
     /// Reads the list in a directory.

@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub(crate) use fold::Log;
-pub(crate) use list::{LogEntry, RunList, RunMeta, Unread, pick_merge};
+pub(crate) use list::{LogEntry, MAX_SEARCHED, RunList, RunMeta, Unread, pick_merge};
 #[cfg(feature = "fuzzing")]
 pub(crate) use runs::Footer;
 pub(crate) use runs::{FamilyCounts, Merge, MergeJob, PageCache, Run, RunWriter, Source};

@@ -21,10 +21,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod read_only;
 mod real;
 #[cfg(any(test, feature = "simulation"))]
 mod sim;
 
+pub(crate) use read_only::ReadOnly;
 pub use real::RealVfs;
 #[cfg(any(test, feature = "simulation"))]
 pub use sim::{Fault, SimVfs};

@@ -1,0 +1,397 @@
+//! Salvage: a store whose log is damaged becomes one that opens again.
+//!
+//! # What is kept
+//! Everything up to the last commit before the first damage to a record that no run has. That state has been: all that
+//! holds of a store holds of it, and what it says is proven, by checksums and by the unbroken order of LSNs. Every
+//! later commit is **cut**, also those that can be read. Their facts are absolute: counts, the places of frames,
+//! entries of lists, made with the facts of the damaged record in sight. Over a gap they would make a state that never
+//! was, with manifests that hold what is not there and tags that name nothing; to find those and cut them off is to
+//! guess. What the cut commits said is told by name instead ([`SalvageReport::cut`]), where they can be read; where
+//! not, by their LSNs ([`SalvageReport::unread`]).
+//!
+//! Damage to a record that runs have loses nothing, and is passed over as in every opening.
+//!
+//! # What follows for content
+//! The files are as the last commit left them, not as the last one that is kept did. So of each blob is asked whether
+//! its content is where its fact says, and:
+//!
+//! | | |
+//! |---|---|
+//! | it has moved since (compaction, a new key) | the copy that is found has the digest: the blob lies there now |
+//! | its file is gone, and no copy is found | a cut commit removed it, after all that held it: so are both ([`release`]) |
+//! | it is damaged, or its log file is lost | flagged, as by a scrub: a push brings it back |
+//! | it was stored in a commit that is cut | it proves itself, by its digest: it is kept, held by nothing |
+//! | an upload's segment is gone, or complete | the upload had ended: it is ended |
+//!
+//! # How it is done
+//! 1. The log is read as recovery reads it, up to the damage, and [surveyed](crate::log::survey) behind that ([`cut`]).
+//! 2. The facts of a store that is open for reading up to the damage are changed in memory, as commits would change
+//!    them, by the same functions ([`content`], [`release`]). Nothing on disk has changed; the report is complete.
+//! 3. What is cut is copied aside.
+//! 4. The facts are written as runs, and a list is put in the place of the old one that has those and no log files. Its
+//!    rename is the moment of the salvage: before it, everything is as it was.
+//! 5. What nothing refers to any more is removed by the next opening, as after a crash: by the list's orphan floor.
+//!
+//! # Invariants kept here
+//! - No LSN is given out again, also not one of a commit that could not be read: those who follow events from behind
+//!   the last commit that is kept are told that there is a gap, and ids of repositories stay unique.
+//! - No file id is given out again that is known to have been.
+//! - Content is kept only where it was read, and has its digest.
+//! - The report is complete before anything is changed.
+
+mod content;
+mod cut;
+mod release;
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use report::{ChangedInRepository, ChangedNames, SalvageReport};
+
+use crate::check::Finding;
+use crate::clock::StoreClock;
+use crate::envelope::KeyNumber;
+use crate::envelope::Keys;
+use crate::error::{Error, Result};
+use crate::facts::{Family, Lookup, Reader, SegmentFact, SegmentKind};
+use crate::files::{Files, Layout, open_dir, remove_if_there};
+use crate::id::{DomainId, FileId, Lsn, RepositoryId};
+use crate::log::recovery::{Replayed, replay};
+use crate::store::open::{make_dir, recover, sync_dir, take_lock};
+use crate::store::orphans::unlisted_files;
+use crate::store::salvage::content::OnDisk;
+use crate::store::salvage::cut::Cut;
+use crate::store::{Inner, Options, Recovery, format};
+use crate::tables::{MAX_SEARCHED, RunList};
+use crate::transaction::{Apply, Context, Op, Placing, Request, resolve};
+use crate::vfs::{OpenMode, Vfs};
+
+/// What was found, and what is to be done about it.
+#[derive(Debug)]
+#[must_use]
+pub struct Salvage {
+    report: SalvageReport,
+    keeps_copies: bool,
+    /// None where the log is not damaged.
+    plan: Option<Plan>,
+}
+
+/// A salvage that is planned.
+#[derive(Debug)]
+struct Plan {
+    /// The store as it will be, in memory.
+    inner: Inner,
+    /// What is to be copied aside.
+    copies: Vec<PathBuf>,
+    orphan_floor: FileId,
+    clock: StoreClock,
+}
+
+impl Options {
+    /// Looks at a store that does not open since records in its log are damaged that no run has, and plans what would
+    /// make it one that does. ChangedNames nothing: see [`Salvage::report`], then [`Salvage::carry_out`]. Nobody else can
+    /// open the store meanwhile.
+    ///
+    /// Kept is everything up to the last commit before the damage, and content of later ones that can be read: pushed
+    /// again, it need not be stored again. What may be missing then is told by name or, where that can't be read, by
+    /// commits. A backup that is whole is worth more than that: restore it first, if there is one.
+    ///
+    /// ```
+    /// use strongroom::{Algorithm, Error, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path().join("store");
+    /// # let store = Options::new().create(true).open(&dir)?;
+    /// # let kept = store.put("kept", Algorithm::Sha256)?;
+    /// # store.pin("kept", &kept, strongroom::PinOptions::new())?;
+    /// # let cut = store.put("cut", Algorithm::Sha256)?;
+    /// # store.close()?;
+    /// # let shard = std::fs::read_dir(dir.join("log"))?.next().unwrap()?.path();
+    /// # let log = std::fs::read_dir(shard)?.next().unwrap()?.path();
+    /// # let mut bytes = std::fs::read(&log)?;
+    /// # let at = bytes.windows(3).rposition(|bytes| bytes == b"cut").unwrap();
+    /// # bytes[at + 64] ^= 1;
+    /// # std::fs::write(&log, bytes)?;
+    /// assert!(matches!(Options::new().open(&dir), Err(Error::Corrupt { .. })));
+    /// let salvage = Options::new().salvage(&dir)?;
+    /// println!("commits up to {} are kept", salvage.report().kept);
+    /// for name in &salvage.report().cut.pins {
+    ///     println!("pin {name} may be missing");
+    /// }
+    /// let report = salvage.carry_out()?;
+    /// println!("copies of what was cut: {}", report.copies.display());
+    /// assert_eq!(Options::new().open(&dir)?.get_pin("kept")?.digest, kept);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). [`Corrupt`](Error::Corrupt) where something else is damaged that opening needs:
+    /// `FORMAT`, the list, or runs. [`Io`](Error::Io) where something can't be read for another reason than damage:
+    /// copy what the disk still gives, then salvage the copy.
+    pub fn salvage(self, dir: impl AsRef<Path>) -> Result<Salvage> {
+        Salvage::plan(self, dir.as_ref())
+    }
+}
+
+impl Salvage {
+    fn plan(options: Options, root: &Path) -> Result<Self> {
+        let (layout, vfs) = (Layout::new(root), Arc::clone(&options.vfs));
+        let guard = take_lock(&*vfs, &layout, false)?;
+        let keyring = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
+        let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
+        let files = Files::new(vfs, layout.clone(), Keys::new(keyring.clone()), list.next_file, options.files());
+        let Replayed { stop, open_time, .. } = replay(&files, &list)?;
+        let Some(stop) = stop else {
+            return Ok(Self { report: SalvageReport::default(), keeps_copies: false, plan: None });
+        };
+        let (clock, open_time) = (options.clock.clone(), open_time.max(list.open_time_ms));
+        let inner = recover(options.recovery(Recovery::ReadOnlyUpToDamage), layout, keyring, guard)?;
+        let mut names = BTreeMap::new();
+        for snapshot in inner.tables.snapshot().each_domain() {
+            for repository in snapshot.repositories()? {
+                let repository = repository?;
+                names.insert(repository.id, repository.name);
+            }
+        }
+        let kept = inner.tables.visible();
+        let cut = Cut::read(&inner.files, &list, &stop, kept, &mut names)?;
+        let copies = inner.files.layout().salvage().join(list.generation.to_string());
+        let report = SalvageReport {
+            damage: cut.damage.clone(),
+            kept,
+            last: cut.last,
+            may_be_more: cut.may_be_more,
+            unread: cut.unread(kept),
+            cut: cut.changes.clone(),
+            copies,
+            ..SalvageReport::default()
+        };
+        let clock = StoreClock::new(clock, open_time.max(cut.open_time));
+        Planner { inner, cut, names, report, clock }.plan(&list)
+    }
+
+    /// What is kept, and what may be missing afterwards.
+    pub fn report(&self) -> &SalvageReport {
+        &self.report
+    }
+
+    /// Whether what is cut is copied aside first; yes by default. That takes as much space as the report says. Nobody
+    /// reads the copies nor removes them, nor are they encrypted anew when keys change.
+    pub fn keep_copies(mut self, keep: bool) -> Self {
+        self.keeps_copies = keep && self.plan.is_some();
+        self
+    }
+
+    /// Makes the store one that opens. Where the log is not damaged there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and the like: the store is as it was. After [`Error::Poisoned`], which says that a sync failed,
+    /// either that or the salvaged one.
+    pub fn carry_out(mut self) -> Result<SalvageReport> {
+        if let Some(plan) = self.plan.take() {
+            let files = &plan.inner.files;
+            files.lift_damage();
+            if self.keeps_copies {
+                copy(files.vfs(), files.layout(), &plan.copies, &self.report.copies)?;
+            } else {
+                self.report.copied_bytes = 0;
+            }
+            plan.publish()?;
+        }
+        Ok(self.report)
+    }
+}
+
+/// Copies files to a directory below that of copies, durably. What an earlier salvage has left there, which did not
+/// come to its end, is replaced.
+fn copy(vfs: &dyn Vfs, layout: &Layout, files: &[PathBuf], to: &Path) -> Result<()> {
+    for dir in [&layout.salvage(), to] {
+        make_dir(vfs, dir)?;
+        // Also where it was there: whoever created it may have lost power since.
+        sync_dir(vfs, dir.parent().unwrap_or(layout.root()))?;
+    }
+    let dir = open_dir(vfs, to)?;
+    for path in files {
+        let target = to.join(path.file_name().unwrap_or_default());
+        remove_if_there(vfs, &target)?;
+        let from = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
+        let file = vfs.open(&target, OpenMode::CreateNew).map_err(Error::io("create", &target))?;
+        let len = from.len().map_err(Error::io("read the length of", path))?;
+        let mut at = 0;
+        while at < len {
+            let mut piece = vec![0; usize::try_from((len - at).min(1 << 20)).unwrap_or_default()];
+            from.read_exact_at(&mut piece, at).map_err(Error::io("read", path))?;
+            file.write_all_at(&piece, at).map_err(Error::io("write", &target))?;
+            at += piece.len() as u64;
+        }
+        file.sync().map_err(Error::io("sync", &target))?;
+    }
+    dir.sync().map_err(Error::io("sync", to))
+}
+
+impl Plan {
+    /// Writes the facts as runs, and replaces the list.
+    fn publish(&self) -> Result<()> {
+        let tables = &self.inner.tables;
+        let last = tables.visible();
+        tables.set_durable(last);
+        tables.fold_into(&*self.inner.log, |list| {
+            (list.folded, list.durable) = (last, last);
+            list.orphan_floor = self.orphan_floor;
+            list.open_time_ms = self.clock.open_time();
+            list.logs.clear();
+        })
+    }
+}
+
+/// A salvage that is being planned, over a store that is open for reading up to the damage.
+struct Planner {
+    inner: Inner,
+    cut: Cut,
+    /// The names that repositories have had.
+    names: BTreeMap<RepositoryId, String>,
+    report: SalvageReport,
+    clock: StoreClock,
+}
+
+impl Planner {
+    fn plan(mut self, list: &RunList) -> Result<Salvage> {
+        self.begin_behind_all()?;
+        let on_disk = OnDisk::list(&self.inner)?;
+        let complete = self.find_copies(&on_disk)?;
+        self.release_uploads(|file| !on_disk.has(file) || complete.contains(&file))?;
+        let astray = self.find_content(&on_disk, &list.logs.iter().map(|log| log.id).collect())?;
+        let mut damaged = astray.damaged;
+        for key in self.release(&astray.missing)? {
+            damaged.insert(key, self.missing(&key)?);
+        }
+        let digests = self.digests_of(&damaged.keys().copied().collect())?;
+        for (key, error) in damaged {
+            self.flag(key)?;
+            let digest = digests.get(&key).copied();
+            self.report.damaged.push(Finding::Blob { digest, error });
+        }
+        self.keep_content()?;
+        self.drop_lost_logs(&on_disk)?;
+        let (copies, orphan_floor) = self.left_over(&on_disk)?;
+        for path in &copies {
+            let file = self.inner.files.vfs().open(path, OpenMode::Read).map_err(Error::opening(path))?;
+            self.report.copied_bytes += file.len().map_err(Error::io("read the length of", path))?;
+        }
+        let Self { inner, report, clock, .. } = self;
+        Ok(Salvage { report, keeps_copies: true, plan: Some(Plan { inner, copies, orphan_floor, clock }) })
+    }
+
+    /// Sees to it that nothing is given out again: LSNs, ids of files.
+    fn begin_behind_all(&self) -> Result<()> {
+        let (files, tables) = (&self.inner.files, &self.inner.tables);
+        unlisted_files(files, &tables.list())?;
+        files.skip_past(self.cut.last_file);
+        let facts = tables.unfolded().into_iter().filter(|(key, _)| key.family == Family::Segment);
+        facts.for_each(|(key, _)| files.skip_past(FileId(key.prefix())));
+        tables.set_visible(self.cut.end);
+        Ok(())
+    }
+
+    /// Does what a commit of a domain would do, in memory only; what is placed in this log file is said to lie in one.
+    fn commit(&mut self, domain: DomainId, log: FileId, request: &Request) -> Result<Vec<Op>> {
+        let tables = &self.inner.tables;
+        let placing = InMemory { lsn: tables.visible().next(), log };
+        let context = Context {
+            domain,
+            facts: &tables.snapshot_of(domain),
+            placing: &placing,
+            now: self.clock.now(),
+            retention: self.inner.options.log().retention,
+        };
+        let resolved = resolve(request, &context)?;
+        tables.insert(resolved.facts.iter().map(|fact| (placing.lsn, fact)));
+        tables.set_visible(placing.lsn);
+        self.report.gone.note(&resolved.ops, &mut self.names);
+        Ok(resolved.ops)
+    }
+
+    fn apply(&mut self, domain: DomainId, log: FileId, apply: Box<dyn Apply>) -> Result<Vec<Op>> {
+        self.commit(domain, log, &Request::Apply(apply))
+    }
+
+    /// Keeps content that was stored in commits that are cut.
+    fn keep_content(&mut self) -> Result<()> {
+        for key in self.cut.copies.keys() {
+            let snapshot = self.inner.tables.snapshot_of(key.domain);
+            if !snapshot.domains().contains(&key.domain) || snapshot.blob_by_key(&key)?.is_some() {
+                continue;
+            }
+            if let Some((digest, to)) = self.cut.copies.verified(&self.inner, &key)? {
+                self.place(key, to)?;
+                self.report.recovered.insert(digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the facts of log files that are lost, and in which nothing is said to live.
+    fn drop_lost_logs(&mut self, on_disk: &OnDisk) -> Result<()> {
+        let domains = self.inner.tables.snapshot().domains().to_vec();
+        for domain in domains {
+            let facts = self.inner.tables.snapshot_of(domain).segment_facts()?.collect::<Result<Vec<_>>>()?;
+            let is_lost = |(id, segment): &&(FileId, SegmentFact)| segment.live_frames == 0 && !on_disk.has(*id);
+            for (id, _) in facts.iter().filter(is_lost) {
+                self.commit(domain, FileId(0), &Request::DropFile(*id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be copied aside, and the lowest id of a file that nothing refers to any more.
+    fn left_over(&self, on_disk: &OnDisk) -> Result<(Vec<PathBuf>, FileId)> {
+        let (next, _) = self.inner.files.horizon();
+        let (mut copies, mut floor) = (vec![RunList::path(&self.inner.files.layout().runs())], next);
+        let snapshot = self.inner.tables.snapshot();
+        for (id, path) in on_disk.all() {
+            let segments = snapshot.segments(*id)?;
+            let is_empty = |segment: &SegmentFact| segment.kind == SegmentKind::Log && segment.live_frames == 0;
+            let is_left = segments.iter().all(|(_, segment)| is_empty(segment));
+            if is_left {
+                floor = floor.min(*id);
+            }
+            if self.cut.files.contains(id) || is_left && on_disk.segments.contains_key(id) {
+                copies.push(path.clone());
+            }
+        }
+        Ok((copies, floor.max(FileId(next.0.saturating_sub(MAX_SEARCHED)))))
+    }
+}
+
+/// What was opened, unless there is none.
+fn if_there<T>(opened: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(Error::io("open", path)),
+    }
+}
+
+/// Where a commit goes that is in memory only, and places content in a log file that there is.
+#[derive(Debug)]
+struct InMemory {
+    lsn: Lsn,
+    log: FileId,
+}
+
+impl Placing for InMemory {
+    fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    fn frame(&self) -> (FileId, u64, KeyNumber) {
+        (self.log, 0, 0)
+    }
+
+    /// None is listed any more.
+    fn is_needed(&self, _: FileId) -> bool {
+        false
+    }
+}

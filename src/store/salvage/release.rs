@@ -1,0 +1,192 @@
+//! What goes because its content is in no file any more.
+//!
+//! What is held can't be deleted, and a file goes when nothing in it is held. So where the content of a blob is gone,
+//! what held it at the last commit that is kept was deleted in one that is cut: it is deleted again, by the functions
+//! that keep counts and lists right. (But for a file that was lost for another reason. Then it is told all the same.)
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::facts::{Family, Held, Key, LinkFact, Lookup, ManifestFact, Prefix, Reader, RepositoryFact, decoded};
+use crate::id::{DomainId, FileId, RepositoryId};
+use crate::oci::Reference;
+use crate::store::salvage::Planner;
+use crate::transaction::registry::{DeleteReferences, Purge};
+use crate::transaction::{Apply, Changes, Op, Request};
+
+/// Nothing is placed in a log file.
+const NO_LOG: FileId = FileId(0);
+
+impl Planner {
+    /// The digests of blobs, where keys or what refers to the blobs tell them.
+    pub(super) fn digests_of(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Digest>> {
+        let mut digests = BTreeMap::new();
+        for domain in keys.iter().map(|key| key.domain).collect::<BTreeSet<_>>() {
+            let snapshot = self.inner.tables.snapshot_of(domain);
+            let mut note = |digest: &Digest| {
+                let key = Key::blob(domain, digest);
+                if keys.contains(&key) {
+                    digests.insert(key, *digest);
+                }
+            };
+            self.report.cut.blobs.iter().for_each(&mut note);
+            for pin in snapshot.pins()? {
+                pin?.digests.iter().for_each(&mut note);
+            }
+            for fact in snapshot.facts(Family::Manifest, [0; 32])? {
+                let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
+                note(&manifest.digest);
+                for held in &manifest.held {
+                    let (Held::Blob(digest) | Held::Manifest(digest)) = held;
+                    note(digest);
+                }
+            }
+        }
+        for key in keys {
+            if let Some(fact) = self.inner.tables.snapshot_of(key.domain).blob_by_key(key)?
+                && let Ok(digest) = self.inner.blobs.digest_of(key, &fact)
+            {
+                digests.insert(*key, digest);
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Lets go of blobs whose content is in no file, and of what holds them. Returns those that are still held.
+    pub(super) fn release(&mut self, gone: &BTreeSet<Key>) -> Result<BTreeSet<Key>> {
+        let domains: BTreeSet<DomainId> = gone.iter().map(|key| key.domain).collect();
+        let digests = self.digests_of(gone)?;
+        for domain in domains {
+            self.release_pins(domain, gone)?;
+            let repositories = self.inner.tables.snapshot_of(domain).repositories()?.collect::<Result<Vec<_>>>()?;
+            for repository in &repositories {
+                self.release_manifests(repository, gone)?;
+            }
+            self.release_rest(domain, gone, &digests)?;
+        }
+        let mut held = BTreeSet::new();
+        for key in gone {
+            let Some(blob) = self.inner.tables.snapshot_of(key.domain).blob_by_key(key)? else { continue };
+            if blob.count > 0 {
+                held.insert(*key);
+                continue;
+            }
+            match digests.get(key) {
+                Some(digest) => drop(self.report.gone.blobs.insert(*digest)),
+                None => self.report.unnamed += 1,
+            }
+            self.apply(key.domain, NO_LOG, Box::new(Forget(*key)))?;
+        }
+        Ok(held)
+    }
+
+    fn release_pins(&mut self, domain: DomainId, gone: &BTreeSet<Key>) -> Result<()> {
+        let pins = self.inner.tables.snapshot_of(domain).pins()?.collect::<Result<Vec<_>>>()?;
+        for pin in pins {
+            if pin.digests.iter().any(|digest| gone.contains(&Key::blob(domain, digest))) {
+                self.commit(domain, NO_LOG, &Request::Unpin(pin.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the manifests of a repository that are, or hold, one of the blobs, and the indexes over those.
+    fn release_manifests(&mut self, repository: &RepositoryFact, gone: &BTreeSet<Key>) -> Result<()> {
+        let domain = repository.domain;
+        let mut manifests = Vec::new();
+        for fact in self.inner.tables.snapshot().scan_all(Prefix::of(domain, Family::Manifest, repository.id))? {
+            manifests.push(decoded(ManifestFact::decode(fact?.1.as_bytes()))?);
+        }
+        let is_gone = |digest: &Digest| gone.contains(&Key::blob(domain, digest));
+        let mut going = BTreeSet::new();
+        loop {
+            let before = going.len();
+            for manifest in &manifests {
+                let holds = |held: &Held| match held {
+                    Held::Blob(digest) => is_gone(digest),
+                    Held::Manifest(digest) => going.contains(digest),
+                };
+                if is_gone(&manifest.digest) || manifest.held.iter().any(holds) {
+                    going.insert(manifest.digest);
+                }
+            }
+            if going.len() == before {
+                break;
+            }
+        }
+        // One in a step: all of them may not fit into one. An index goes before what it holds.
+        while !going.is_empty() {
+            let before = going.len();
+            for digest in going.clone() {
+                let references = vec![Reference::Digest(digest)];
+                let delete = DeleteReferences { repository: repository.named(), references };
+                if !self.apply(domain, NO_LOG, Box::new(delete))?.is_empty() {
+                    going.remove(&digest);
+                }
+            }
+            if going.len() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the blobs from repositories, also from what is left of deleted ones.
+    fn release_rest(&mut self, domain: DomainId, gone: &BTreeSet<Key>, digests: &BTreeMap<Key, Digest>) -> Result<()> {
+        let snapshot = self.inner.tables.snapshot_of(domain);
+        let repositories = snapshot.repositories()?.map(|one| Ok(one?.id));
+        let repositories = repositories.collect::<Result<BTreeSet<RepositoryId>>>()?;
+        let mut going: Vec<(RepositoryId, Key, Key)> = Vec::new();
+        for fact in self.inner.tables.snapshot_of(domain).facts(Family::Link, [0; 32])? {
+            let (key, value) = fact?;
+            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+            let blob = link.blob(&key);
+            if gone.contains(&blob) && (link.count == 0 || !repositories.contains(&key.repository_id())) {
+                going.push((key.repository_id(), key, blob));
+            }
+        }
+        for fact in self.inner.tables.snapshot_of(domain).facts(Family::Manifest, [0; 32])? {
+            let (key, value) = fact?;
+            let blob = Key::blob(domain, &decoded(ManifestFact::decode(value.as_bytes()))?.digest);
+            if gone.contains(&blob) && !repositories.contains(&key.repository_id()) {
+                going.push((key.repository_id(), key, blob));
+            }
+        }
+        for (repository, key, blob) in going {
+            let name = self.names.get(&repository);
+            let changes = name.and_then(|name| self.report.gone.repository(name));
+            if let (Some(changes), Some(digest)) = (changes, digests.get(&blob)) {
+                changes.blobs.insert(*digest);
+            }
+            self.apply(domain, NO_LOG, Box::new(Purge { repository, keys: vec![key] }))?;
+        }
+        Ok(())
+    }
+
+    /// Ends uploads whose segment is gone, and those whose segment is complete: they were committed, or about to be.
+    pub(super) fn release_uploads(&mut self, is_over: impl Fn(FileId) -> bool) -> Result<()> {
+        let domains = self.inner.tables.snapshot().domains().to_vec();
+        for domain in domains {
+            let uploads = self.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?;
+            for (id, upload) in uploads {
+                if upload.file.is_some_and(&is_over) {
+                    self.commit(domain, NO_LOG, &Request::CancelUpload { id, untouched_since: None })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Forgets a blob that nothing holds.
+#[derive(Debug)]
+struct Forget(Key);
+
+impl Apply for Forget {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        let old = facts.blob_by_key(&self.0)?;
+        facts.change(self.0, old.as_ref(), None)?;
+        Ok(Vec::new())
+    }
+}
