@@ -179,6 +179,41 @@ fn a_store_that_does_not_open_is_checked_all_the_same() {
 }
 
 #[test]
+fn a_store_with_a_damaged_log_is_salvaged_and_what_may_be_missing_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    ok(&data, &["init"]);
+    let files = ["first", "second", "third"].map(|name| {
+        fs::write(dir.path().join(name), name).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    });
+    let [first, second, third] = &files;
+    let put = ok(&data, &["put", first, second, third]);
+    let digests: Vec<&str> = put.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(ok(&data, &["fsck", "--salvage"]).contains("nothing to salvage"));
+    assert_eq!(rows(&data, &["fsck", "--salvage"])[0]["needed"], false);
+    let log = fs::read_dir(data.join("log/0000000000")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(6).position(|bytes| bytes == b"second").unwrap();
+    bytes[at + 30] ^= 1;
+    fs::write(&log, bytes).unwrap();
+
+    refused(&data, &["fsck"], 4, &["can't be opened", ".log", "fsck --salvage --dry-run"]);
+    refused(&data, &["fsck", "--salvage", "--repair"], 2, &["cannot be used with"]);
+    refused(&data, &["fsck", "--dry-run"], 2, &["--salvage"]);
+    let told = String::from_utf8(strongroom(&data, &["fsck", "--salvage", "--dry-run"]).stdout).unwrap();
+    for what in ["nothing was done", ".log is damaged", "kept       commits up to 1", "may be missing", digests[2]] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
+    refused(&data, &["ls"], 4, &[".log"]);
+    let report = &rows(&data, &["fsck", "--salvage"])[0];
+    assert_eq!((&report["kept"], &report["unread"][0][0]), (&1.into(), &2.into()), "{report}");
+    assert!(fs::read_dir(report["copies"].as_str().unwrap()).unwrap().count() >= 2);
+    assert!(ok(&data, &["fsck"]).contains("all sound"));
+    assert_eq!(ok(&data, &["ls", "--blobs"]).lines().count(), 3, "content of the others is kept");
+}
+
+#[test]
 fn names_of_others_have_no_power_over_the_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(format!("{name}\u{1b}[2J\u{202e}"));

@@ -28,6 +28,7 @@ mod input;
 mod model;
 mod registry;
 mod registry_races;
+mod salvage;
 mod scrub;
 mod shortage;
 mod uploads;

@@ -16,9 +16,10 @@ use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, escaped, shown, size};
 use crate::pins::{Existing, NewPin};
+use crate::salvage::How;
 use crate::space::Space;
 use crate::transfer::SpecialBits;
-use crate::{check, collect, pins, transfer};
+use crate::{check, collect, pins, salvage, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -135,6 +136,16 @@ enum Command {
         /// Derive anew what can be derived: counts, lists, views. Then scrub.
         #[arg(long)]
         repair: bool,
+        /// Where the log is damaged, so that the store does not open: keep all up to there and what content can be read
+        /// behind it, cut the rest, and tell what may be missing. What is cut is copied to the directory `salvage`.
+        #[arg(long, conflicts_with = "repair")]
+        salvage: bool,
+        /// With --salvage: only tell what would be done.
+        #[arg(long, requires = "salvage")]
+        dry_run: bool,
+        /// With --salvage: keep no copy of what is cut.
+        #[arg(long, requires = "salvage")]
+        no_copies: bool,
     },
     /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
     ///
@@ -216,12 +227,17 @@ impl std::fmt::Display for Failure {
             Self::Key(error) => f.write_str(&escaped(&error.to_string())),
             Self::File(path, error) => write!(f, "{}: {error}", shown(path)),
             Self::Document(problem) | Self::Usage(problem) | Self::Full(problem) => f.write_str(problem),
-            Self::CantOpen(error) => write!(
-                f,
-                "the store can't be opened: {}; what that said is not known from elsewhere: restore the file from a \
-                 backup",
-                escaped(&error.to_string())
-            ),
+            Self::CantOpen(error) => {
+                let error_text = escaped(&error.to_string());
+                write!(f, "the store can't be opened: {error_text}; what that said is not known from elsewhere: ")?;
+                let is_log = |file: &Path| file.extension().is_some_and(|extension| extension == "log");
+                match error {
+                    Error::Corrupt { file, .. } if is_log(file) => f.write_str(
+                        "restore the file from a backup, or see what `strongroom fsck --salvage --dry-run` can keep",
+                    ),
+                    _ => f.write_str("restore the file from a backup"),
+                }
+            }
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
         }
     }
@@ -283,7 +299,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Init { encrypt } => encryption::init(&data, encrypt, source.as_ref(), &output)?,
         Command::Encrypt => encryption::encrypt(&data, source.as_ref(), &output)?,
         Command::Gc(with) => collect::collect(&data, source.as_ref(), &with, &output)?,
-        Command::Fsck { repair } => check::fsck(&data, source.as_ref(), repair, &output)?,
+        Command::Fsck { salvage: true, dry_run, no_copies, .. } => {
+            salvage::salvage(&data, source.as_ref(), How { dry_run, copies: !no_copies }, &output)?;
+        }
+        Command::Fsck { repair, .. } => check::fsck(&data, source.as_ref(), repair, &output)?,
         with_store => {
             let store = open(&data, source.as_ref())?;
             let only_reads = with_store.only_reads();

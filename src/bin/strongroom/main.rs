@@ -16,6 +16,7 @@ mod output;
 mod path;
 mod pins;
 mod plan;
+mod salvage;
 mod space;
 mod transfer;
 mod tree;

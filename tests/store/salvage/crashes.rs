@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use strongroom::vfs::{Fault, SimVfs};
 use strongroom::{Error, SalvageReport};
 
+use super::lab::{contents, damage, heal, make, open, salvaging};
 use crate::common::{Model, Random, encrypted_disk, history, observe, outline, tell};
-use crate::lab::{contents, damage, heal, make, open, salvaging};
 
 fn salvage(disk: &SimVfs) -> Result<SalvageReport, Error> {
     salvaging(disk).salvage("/store")?.carry_out()

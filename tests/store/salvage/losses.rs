@@ -7,10 +7,10 @@ use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, CollectOptions, Error, Lsn, Store};
 
+use super::lab::{Made, check_told, contents, damage, heal, logs, make, open, salvaging};
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
 use crate::common::{Random, encrypted_disk, history, options, outline, seed, tell};
-use crate::lab::{Made, check_told, contents, damage, heal, logs, make, open, salvaging};
 
 /// Salvages a store that was damaged. Says whether that was needed.
 fn salvage(made: &Made, disk: &SimVfs, hit: &[std::path::PathBuf], context: &str) -> bool {

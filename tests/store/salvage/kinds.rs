@@ -9,9 +9,9 @@ use strongroom::{
     Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, Lsn, Options, PinOptions, Store,
 };
 
+use super::lab::{contents, logs, lose, open, salvaging};
 use crate::common::registry::{image, name, push, tag};
 use crate::common::{Random, encrypted_disk, observe, options, seed};
-use crate::lab::{contents, logs, lose, open, salvaging};
 
 /// Options under which everything stays in log files of their own, several of which no run has.
 fn calm(disk: &SimVfs) -> Options {

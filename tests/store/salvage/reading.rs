@@ -11,11 +11,11 @@ use strongroom::{
     Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, Recovery, ScrubOptions, Store,
 };
 
+use super::lab::{contents, damage, make, open};
 use crate::common::registry::{image, name, push};
 use crate::common::{
     Model, ModelPin, Random, encrypted_disk, history, options, outline, seed, small, tell, uploads_of,
 };
-use crate::lab::{contents, damage, make, open};
 
 fn open_reading(disk: &SimVfs) -> Result<Store, Error> {
     options(disk, &Clock::manual()).create(false).recovery(Recovery::ReadOnlyUpToDamage).open("/store")
