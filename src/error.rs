@@ -227,8 +227,8 @@ pub enum Error {
         invariant: &'static str,
     },
     /// The log is damaged, and the store was opened for reading up to there
-    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it takes no writes. [`Options::salvage`] makes it a store
-    /// again that does, without what can't be read.
+    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it takes no writes. [`Options::salvage`] makes it a
+    /// store again that does, without what can't be read.
     ///
     /// [`Options::salvage`]: crate::Options::salvage
     #[error("the store is open for reading only, up to damage in its log: {cause}; salvage it to write again")]

@@ -42,7 +42,7 @@ fn sources(room: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                dirs.push(path);
+                dirs.extend(Some(path).filter(|path| !path.ends_with("tests")));
             } else if path.file_name().is_some_and(|name| name != "tests.rs") {
                 found.push(path);
             }

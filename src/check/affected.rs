@@ -7,9 +7,9 @@ use crate::check::report::{Affected, MOST_AFFECTED};
 use crate::check::scrub::Scrubber;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::facts::find;
 use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact, decoded};
 use crate::tables::Snapshot;
-use crate::transaction::find;
 
 /// The damaged blobs, by their keys: their numbers in the report.
 type Damaged = HashMap<Key, usize>;

@@ -88,7 +88,10 @@ impl Checks {
             };
             known = Some(digest);
             Blob::new(digest, *fact, Arc::clone(&file), &self.files.keys(), key.domain)?.verify_by(&mut *step)?;
-            Ok(descriptor.and_then(|_| check_whole(&file, fact)).err())
+            match descriptor.and_then(|_| check_whole(&file, fact)) {
+                Ok(()) => Ok(None),
+                Err(error) => Ok(Some(not_for_now(error)?)),
+            }
         };
         let found = match read() {
             Ok(None) => Found::Sound,

@@ -6,12 +6,13 @@
 use crate::check::recount::idle_of;
 use crate::check::wrong::{Live, Wrong};
 use crate::error::Result;
+use crate::facts::find;
 use crate::facts::{
     BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind, Value,
 };
 use crate::id::FileId;
 use crate::transaction::registry::set_link;
-use crate::transaction::{Apply, Changes, Op, find};
+use crate::transaction::{Apply, Changes, Op};
 
 /// Mends what is wrong, each if it still is.
 #[derive(Debug)]
@@ -53,15 +54,15 @@ fn mend(facts: &mut Changes<'_>, wrong: &Wrong) -> Result<bool> {
             let manifest = find::manifest(facts, repository, &fact.digest)?;
             let subject = manifest.and_then(|manifest| manifest.subject);
             let fact = subject.map(|subject| ReferrerFact { subject, digest: fact.digest });
-            let is_its =
+            let matches =
                 |fact: &ReferrerFact| Key::referrer(key.domain, repository, &fact.subject, &fact.digest) == *key;
-            set(facts, *key, fact.filter(is_its).map(|fact| fact.encode()))
+            set(facts, *key, fact.filter(matches).map(|fact| fact.encode()))
         }
         Wrong::TagOf { key, tag, .. } => {
             let repository = key.repository_id();
             let named = find::tag(facts, repository, tag)?;
-            let is_its = named.is_some_and(|named| Key::tag_of(key.domain, repository, &named.digest, tag) == *key);
-            set(facts, *key, is_its.then(|| Value::new(tag.as_bytes())))
+            let matches = named.is_some_and(|named| Key::tag_of(key.domain, repository, &named.digest, tag) == *key);
+            set(facts, *key, matches.then(|| Value::new(tag.as_bytes())))
         }
         Wrong::Beyond { .. } => Ok(false),
     }

@@ -23,7 +23,7 @@ const BLOBS_A_PASS: u64 = if cfg!(test) { 64 } else { 1 << 20 };
 /// Who is told of what a recount finds, and may end it.
 pub(crate) trait Listener {
     /// Something is wrong.
-    fn hear(&mut self, wrong: Wrong) -> Step<()>;
+    fn found(&mut self, wrong: Wrong) -> Step<()>;
 
     /// Called for each fact.
     fn step(&mut self) -> Step<()> {
@@ -119,13 +119,13 @@ impl Checks {
             if counted != u64::from(fact.count) {
                 let name =
                     self.blobs.digest_of(&key, &fact).map_or_else(|_| format!("{key:?}"), |digest| digest.to_string());
-                listener.hear(Wrong::Count { key, name, stored: fact.count, counted })?;
+                listener.found(Wrong::Count { key, name, stored: fact.count, counted })?;
             }
             listener.step()?;
         }
         for (bytes, counted) in holds.counts {
             let key = Key { domain: snapshot.domain, family: Family::Blob, bytes };
-            listener.hear(Wrong::missing(format!("references to the missing blob {key:?}"), counted))?;
+            listener.found(Wrong::missing(format!("references to the missing blob {key:?}"), counted))?;
         }
         Ok(())
     }
@@ -146,20 +146,20 @@ impl Checks {
             let counted = live.remove(&file).unwrap_or_default();
             let is_empty = segment.kind == SegmentKind::Sealed && counted.frames == 0;
             if (segment.live_frames, segment.live_bytes) != (counted.frames, counted.bytes) || is_empty {
-                listener.hear(Wrong::Segment { file, stored: Some(segment), counted, kind: segment.kind })?;
+                listener.found(Wrong::Segment { file, stored: Some(segment), counted, kind: segment.kind })?;
             } else if segment.kind == SegmentKind::Upload
                 && !uploads.contains(&file)
                 // The uploads are those of now: it may have ended since.
                 && self.tables.snapshot_of(snapshot.domain).segment(file)?.is_some_and(|now| now.kind == SegmentKind::Upload)
             {
-                listener.hear(Wrong::Abandoned(file))?;
+                listener.found(Wrong::Abandoned(file))?;
             }
             listener.step()?;
         }
         for (file, counted) in live {
             let is_log = self.files.path(file).starts_with(self.files.layout().logs());
             let kind = if is_log { SegmentKind::Log } else { SegmentKind::Sealed };
-            listener.hear(Wrong::Segment { file, stored: None, counted, kind })?;
+            listener.found(Wrong::Segment { file, stored: None, counted, kind })?;
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &m
     let Some(idle) = idle else { return Ok(()) };
     let listed = snapshot.get(&idle.at())?.and_then(|value| Idle::decode(&idle.at(), value.as_bytes()));
     if listed.is_none_or(|listed| listed.key != idle.key) {
-        listener.hear(Wrong::unlisted(&idle))?;
+        listener.found(Wrong::unlisted(&idle))?;
     }
     Ok(())
 }
@@ -183,7 +183,7 @@ fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
             let key = Idle::decode(&at, value.as_bytes()).map(|idle| idle.key);
             let should = key.map_or(Ok(None), |key| idle_of(snapshot, &key))?;
             if should.is_none_or(|idle| idle.at() != at) {
-                listener.hear(Wrong::Idle { at, key, is_there: true })?;
+                listener.found(Wrong::Idle { at, key, is_there: true })?;
             }
             listener.step()?;
         }

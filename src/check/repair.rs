@@ -26,9 +26,9 @@ use crate::check::report::{Scrub, ScrubOptions};
 use crate::check::wrong::Wrong;
 use crate::check::{Halt, Step, is_done};
 use crate::error::{Error, Result};
+use crate::facts::find::is_owned;
 use crate::id::DomainId;
 use crate::transaction::Request;
-use crate::transaction::find::is_owned;
 use crate::transaction::registry::TakeName;
 
 /// So many facts are mended in one commit.
@@ -62,7 +62,7 @@ impl Checks {
         let mut report = Repair::default();
         self.files.check_writable()?;
         // What deleted repositories have left is counted too, and goes beside.
-        self.registry.keep_house()?;
+        self.registry.do_pending()?;
         for _ in 0..ROUNDS {
             let before = report.mended;
             self.mend_all(&mut report)?;
@@ -171,7 +171,7 @@ impl Mender<'_> {
 }
 
 impl Listener for Mender<'_> {
-    fn hear(&mut self, wrong: Wrong) -> Step<()> {
+    fn found(&mut self, wrong: Wrong) -> Step<()> {
         if wrong.can_be_mended() {
             self.batch.push(wrong);
         }

@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use crate::check::Step;
 use crate::check::recount::{Holds, Listener, check_listed};
 use crate::check::wrong::{Wrong, unknown};
+use crate::facts::find;
 use crate::facts::{
     Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact, TagFact,
     decoded,
 };
 use crate::id::RepositoryId;
 use crate::tables::Snapshot;
-use crate::transaction::find;
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
 /// of those. What is left of deleted repositories is not in order otherwise.
@@ -27,7 +27,7 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         let key = Key::repository(snapshot.domain, &repository.name);
         check_listed(snapshot, Idle::of_repository(&key, &repository), listener)?;
         if !find::is_owned(snapshot, snapshot.domain, &repository.name)? {
-            listener.hear(Wrong::missing(format!("key domain of the name {}", repository.name), 1))?;
+            listener.found(Wrong::missing(format!("key domain of the name {}", repository.name), 1))?;
         }
         recount_repository(snapshot, &repository, listener)?;
     }
@@ -48,7 +48,7 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         }
     }
     for (id, count) in strays {
-        listener.hear(Wrong::Beyond { what: unknown(id), stored: count, counted: 0 })?;
+        listener.found(Wrong::Beyond { what: unknown(id), stored: count, counted: 0 })?;
     }
     Ok(())
 }
@@ -95,23 +95,23 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
         };
         let counted = holds.remove(&key).unwrap_or_default();
         if counted != u64::from(stored) {
-            listener.hear(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
+            listener.found(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
         }
         listener.step()?;
     }
     for (key, counted) in holds {
-        listener.hear(Wrong::missing(format!("manifests of {name} that hold {key:?}, which is missing"), counted))?;
+        listener.found(Wrong::missing(format!("manifests of {name} that hold {key:?}, which is missing"), counted))?;
     }
     for fact in facts(Family::Referrer)? {
         let (key, value) = fact?;
         let fact = decoded(ReferrerFact::decode(value.as_bytes()))?;
         if subjects.remove(&key) != Some(fact) {
-            listener.hear(Wrong::Referrer { key, fact, repository: name.clone(), is_there: true })?;
+            listener.found(Wrong::Referrer { key, fact, repository: name.clone(), is_there: true })?;
         }
         listener.step()?;
     }
     for (key, fact) in subjects {
-        listener.hear(Wrong::Referrer { key, fact, repository: name.clone(), is_there: false })?;
+        listener.found(Wrong::Referrer { key, fact, repository: name.clone(), is_there: false })?;
     }
     recount_tags(snapshot, repository, listener)
 }
@@ -122,11 +122,11 @@ fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut
         let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
         if find::manifest(snapshot, id, &tag.digest)?.is_none() {
             let what = format!("manifests that tag {} of {name} names", tag.tag);
-            listener.hear(Wrong::Beyond { what, stored: 1, counted: 0 })?;
+            listener.found(Wrong::Beyond { what, stored: 1, counted: 0 })?;
         }
         let key = Key::tag_of(domain, id, &tag.digest, &tag.tag);
         if snapshot.get(&key)?.is_none_or(|found| found.as_bytes() != tag.tag.as_bytes()) {
-            listener.hear(Wrong::TagOf { key, tag: tag.tag, repository: name.clone(), is_there: false })?;
+            listener.found(Wrong::TagOf { key, tag: tag.tag, repository: name.clone(), is_there: false })?;
         }
         listener.step()?;
     }
@@ -135,7 +135,7 @@ fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut
         let tag = String::from_utf8_lossy(value.as_bytes()).into_owned();
         let named = find::tag(snapshot, id, &tag)?;
         if named.is_none_or(|named| Key::tag_of(domain, id, &named.digest, &tag) != key) {
-            listener.hear(Wrong::TagOf { key, tag, repository: name.clone(), is_there: true })?;
+            listener.found(Wrong::TagOf { key, tag, repository: name.clone(), is_there: true })?;
         }
         listener.step()?;
     }

@@ -43,8 +43,8 @@ struct Flag {
 
 impl Apply for Flag {
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
-        let is_it = |blob: &BlobFact| blob.place == self.place && blob.damaged != self.damaged;
-        if let Some(blob) = facts.blob_by_key(&self.key)?.filter(is_it) {
+        let is_same = |blob: &BlobFact| blob.place == self.place && blob.damaged != self.damaged;
+        if let Some(blob) = facts.blob_by_key(&self.key)?.filter(is_same) {
             facts.change(self.key, Some(&blob), Some(&BlobFact { damaged: self.damaged, ..blob }))?;
         }
         Ok(Vec::new())
@@ -376,7 +376,7 @@ impl<'a> Scrubber<'a> {
 }
 
 impl Listener for Scrubber<'_> {
-    fn hear(&mut self, wrong: Wrong) -> Step<()> {
+    fn found(&mut self, wrong: Wrong) -> Step<()> {
         self.report.note(wrong.finding());
         Ok(())
     }

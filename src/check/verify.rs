@@ -78,7 +78,7 @@ impl Verification {
 }
 
 impl Listener for Verification {
-    fn hear(&mut self, wrong: Wrong) -> Step<()> {
+    fn found(&mut self, wrong: Wrong) -> Step<()> {
         self.note(wrong.finding())
     }
 }

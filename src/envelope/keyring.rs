@@ -394,8 +394,8 @@ impl FileEnvelope {
         key: KeyNumber,
         purpose: Purpose,
     ) -> Option<Sealing> {
-        let is_it = |(of, known): &&(Purpose, Sealing)| (*of, known.domain, known.key) == (purpose, domain, key);
-        if let Some((_, sealing)) = read(&self.sealings).iter().find(is_it) {
+        let matches = |(of, known): &&(Purpose, Sealing)| (*of, known.domain, known.key) == (purpose, domain, key);
+        if let Some((_, sealing)) = read(&self.sealings).iter().find(matches) {
             return Some(sealing.clone());
         }
         let sealing = Sealing { cipher: keys.cipher(domain, key, &self.salt, purpose, self.file)?, domain, key };

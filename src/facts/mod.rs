@@ -5,6 +5,7 @@
 //! facts that a run already holds, changes nothing. They are made by commits ([`crate::store`]), wait in a
 //! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in [runs](crate::tables).
 
+pub(crate) mod find;
 mod geometry;
 mod idle;
 mod lookup;

@@ -15,8 +15,8 @@ use crate::sync::{IdHasher, lock, read, write};
 /// # Invariants kept here
 /// - A file that was removed is not held for nobody: [`removed`](Self::removed) forgets it, and who opens one looks
 ///   whether any was removed meanwhile.
-/// - Nothing is closed or unmapped while a lock is held that readers need: a mapping of a gigabyte takes milliseconds to
-///   give back.
+/// - Nothing is closed or unmapped while a lock is held that readers need: a mapping of a gigabyte takes milliseconds
+///   to give back.
 #[derive(Debug)]
 pub(super) struct Cache {
     open: RwLock<HashMap<FileId, Arc<Entry>, BuildHasherDefault<IdHasher>>>,

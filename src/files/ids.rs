@@ -11,8 +11,8 @@ use crate::sync::lock;
 ///
 /// # Invariant kept here
 /// An id counts as unpublished from when it is given out until a durable fact or the list names its file, or the file
-/// is gone. The list on disk has the lowest of them as its *orphan floor*: an opening after a crash looks for files from
-/// there on, and removes those that nothing refers to.
+/// is gone. The list on disk has the lowest of them as its *orphan floor*: an opening after a crash looks for files
+/// from there on, and removes those that nothing refers to.
 #[derive(Debug)]
 pub(super) struct Ids {
     next: AtomicU64,

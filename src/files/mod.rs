@@ -216,7 +216,8 @@ impl Files {
         self.ids.horizon()
     }
 
-    /// The lowest id of a file that may be being written: of those that are unpublished, without these, and of the next.
+    /// The lowest id of a file that may be being written: of those that are unpublished, without these, and of the
+    /// next.
     pub(crate) fn oldest_written(&self, except: &[FileId]) -> FileId {
         self.ids.lowest(except)
     }

@@ -21,7 +21,7 @@ use crate::files::{FileKind, NewFile, Space};
 use crate::gc::Collections;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
-use crate::gc::plan::Candidate;
+use crate::gc::plan::{Candidate, Plan};
 use crate::id::{DomainId, FileId};
 use crate::log::{frames, open_log};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
@@ -63,8 +63,20 @@ struct Live {
 }
 
 impl Collector<'_> {
+    /// Compacts, unless facts are damaged that say what lives in files: then those are left alone, which is reported.
+    pub(super) fn compact_what_can_be_read(&mut self) -> Step<()> {
+        match self.compact() {
+            Err(Halt::Failed(error @ Error::Corrupt { .. })) => {
+                self.report.damaged.push(error);
+                self.planned = Some(Plan::default());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Gives back the space that is scattered among what lives.
-    pub(super) fn compact(&mut self) -> Step<()> {
+    fn compact(&mut self) -> Step<()> {
         let mut plan = self.plan()?;
         if plan.may_fold && !self.is_dry() {
             // What is dead in log files whose facts no run has yet is more than may stay.

@@ -183,7 +183,10 @@ impl Collections {
             self.files.check_writable()?;
         }
         let mut collector = Collector::new(self, options, progress);
-        let ended = collector.sweep().and_then(|()| collector.compact()).and_then(|()| collector.merge_facts());
+        let ended = collector
+            .sweep()
+            .and_then(|()| collector.compact_what_can_be_read())
+            .and_then(|()| collector.merge_facts());
         match ended {
             Err(Halt::Failed(error)) => return Err(error),
             Err(Halt::Stopped(stopped)) => collector.report.stopped = Some(stopped),

@@ -106,7 +106,7 @@ pub struct Collection {
     pub dead_bytes: u64,
     /// Why those stayed.
     pub stayed: Stayed,
-    /// What could not be moved: its content is damaged. It stays where it is.
+    /// What could not be moved: its content, or what is known of what lives in files, is damaged. It stays where it is.
     pub damaged: Vec<Error>,
     /// The key domains that are locked: nothing of them was collected.
     pub locked: Vec<LockedDomain>,

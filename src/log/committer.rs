@@ -1,7 +1,7 @@
 //! The committer: the order of all commits, and how they become durable.
 //!
-//! A group of [queued](super::queue) requests is committed together: each is [resolved](crate::transaction) at its turn,
-//! the records are written with one call and synced with one fdatasync, then the facts become visible.
+//! A group of [queued](super::queue) requests is committed together: each is [resolved](crate::transaction) at its
+//! turn, the records are written with one call and synced with one fdatasync, then the facts become visible.
 //!
 //! A commit belongs to one key domain, and its facts are that domain's; a group may have commits of several.
 //!
@@ -188,8 +188,8 @@ impl Committer {
         Ok(())
     }
 
-    /// A commit that would have named a new file failed. The file is removed, unless the log may have the record all the
-    /// same.
+    /// A commit that would have named a new file failed. The file is removed, unless the log may have the record all
+    /// the same.
     pub(crate) fn give_up(&self, file: NewFile) {
         if self.files.check_writable().is_err() || self.unsettled.load(Ordering::Acquire) {
             file.keep();
@@ -222,6 +222,7 @@ impl Committer {
             list.logs.push(LogEntry { id, first_lsn, sealed: None });
         })?;
         file.publish();
+        self.tables.log_begins(id, first_lsn);
         self.files.insert_active(id, Arc::clone(&log.file), log.header.capacity, &log.header.encode());
         sealed.iter().for_each(|(id, len)| self.files.cut_log(*id, *len));
         Ok(())
@@ -371,8 +372,8 @@ impl Committer {
     }
 
     /// Removes log files that recovery no longer needs and in which no frame lives. What fails is tried again next
-    /// time; a file of which can't be read what lives in it is left alone until the next opening. What is withheld for a
-    /// locked domain is looked at when that is unlocked.
+    /// time; a file of which can't be read what lives in it is left alone until the next opening. What is withheld for
+    /// a locked domain is looked at when that is unlocked.
     pub(crate) fn drop_dead_logs(&self) -> Result<()> {
         let logs = self.tables.not_withheld(self.tables.dead_logs())?;
         if logs.is_empty() {

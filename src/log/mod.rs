@@ -4,7 +4,8 @@
 //! [group](group) of them is written with one call and made durable with one fdatasync. Log files have a [fixed
 //! capacity](file) and are written front to back, once. A full one is sealed: it takes no more records, and goes on as
 //! the segment of the frames that rode in it. [`replay`] reads one back after a restart and tells what a power cut tore
-//! from what is damaged, [`survey`] finds what stands behind that; [`recovery`] makes of it what the store goes on from.
+//! from what is damaged, [`survey`] finds what stands behind that; [`recovery`] makes of it what the store goes on
+//! from.
 
 mod committer;
 pub(crate) mod file;

@@ -5,8 +5,8 @@
 //! list, which names that file, makes it so; before it, nothing has changed, and the next recovery does the same again.
 //!
 //! A record of a locked domain can't be encrypted for another place. A tail with one stays where it is: its bytes are
-//! written there once more, the same, and synced. (A sync alone would not do: after one that failed, the system may take
-//! pages to be written that are not.) Where the tail ends is seen without the key: records and their frames have
+//! written there once more, the same, and synced. (A sync alone would not do: after one that failed, the system may
+//! take pages to be written that are not.) Where the tail ends is seen without the key: records and their frames have
 //! checksums.
 
 use std::collections::HashMap;

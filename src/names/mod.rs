@@ -6,12 +6,12 @@
 //! place where files are touched outside of [`crate::vfs`]: by sled, which no one relies on.)
 //!
 //! # When it is trusted
-//! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the machine,
-//! the LSN up to which commits are in it, and the key domains that were locked, whose names are not. After a restart it
-//! is trusted only if sled opens, the locked domains are the same, the store and the boot are the same (sled's flush
-//! does not call fsync, so what it wrote may be lost with the machine), the session is the last one that the log knows,
-//! and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown away and rebuilt
-//! from the facts, and until that is done readers are told to ask those.
+//! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the
+//! machine, the LSN up to which commits are in it, and the key domains that were locked, whose names are not. After a
+//! restart it is trusted only if sled opens, the locked domains are the same, the store and the boot are the same
+//! (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the last one that
+//! the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown away
+//! and rebuilt from the facts, and until that is done readers are told to ask those.
 //!
 //! # What holds while it runs
 //! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches, by a

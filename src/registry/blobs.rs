@@ -5,12 +5,13 @@ use std::io::Read;
 use crate::blobs::{Blob, Destination, Expect, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, Prefix, RepositoryFact, decoded};
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::oci::RepositoryName;
 use crate::registry::Repository;
+use crate::transaction::Then;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
-use crate::transaction::{Then, find};
 
 /// What is known of a blob in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -80,7 +80,7 @@ impl Registry {
     }
 
     /// Does what is due.
-    pub(crate) fn keep_house(&self) -> Result<()> {
+    pub(crate) fn do_pending(&self) -> Result<()> {
         if !self.is_due() {
             return Ok(());
         }

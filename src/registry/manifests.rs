@@ -1,5 +1,6 @@
 //! Manifests: pushing, pulling, deleting, listing.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use crate::blobs::{Expect, frame_for};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value, decoded};
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
@@ -14,7 +16,7 @@ use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
 use crate::tables::Snapshot;
 use crate::transaction::registry::MAX_TAGS_DELETED;
-use crate::transaction::{Request, find, registry as changes};
+use crate::transaction::{Request, registry as changes};
 
 /// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -108,6 +110,9 @@ impl PutManifest {
 
 /// So many references and tags of manifests are released in one step, if not those of one manifest are more.
 const STEP_COST: usize = 10_000;
+
+/// So often what was refused is tried again: an index and what it holds take two rounds, if not others push to them.
+const ROUNDS: usize = 4;
 
 /// What became of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,35 +262,33 @@ impl Repository<'_> {
     /// each: as [`delete_manifest`](Self::delete_manifest).
     pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
         Error::check_limit("the number of references", references.len(), MAX_AT_ONCE)?;
-        let mut results: Vec<Result<()>> = references.iter().map(|_| Ok(())).collect();
+        let mut refused: HashMap<usize, Error> = HashMap::new();
         let mut left: Vec<(usize, &Reference)> = references.iter().enumerate().collect();
-        loop {
-            let (steps, mut refused) = (self.steps(&left)?, Vec::new());
+        for _ in 0..ROUNDS {
+            let steps = self.steps(&left)?;
+            left.iter().for_each(|(part, _)| drop(refused.remove(part)));
+            left.clear();
             for step in &steps {
                 let own = step.iter().map(|(_, reference)| Reference::clone(reference)).collect();
-                for (part, error) in self.delete_step(own)? {
-                    refused.extend(step.get(part).map(|(part, reference)| (*part, *reference, error)));
+                let delete = changes::DeleteReferences { repository: self.named(), references: own };
+                for (number, error) in self.commit(delete)?.refused {
+                    let Some((part, reference)) = step.get(number) else { continue };
+                    // It may be held by what goes in a later step, or have tags that only now may go.
+                    let waits = match &error {
+                        Error::ManifestInUse { .. } => steps.len() > 1,
+                        Error::TooLarge { what: changes::TAGS, .. } => true,
+                        _ => false,
+                    };
+                    left.extend(waits.then_some((*part, *reference)));
+                    refused.insert(*part, error);
                 }
             }
-            // What was held may be held no more, now that what stands in a later step is gone.
-            let waits = |error: &Error| steps.len() > 1 && matches!(error, Error::ManifestInUse { .. });
-            let next: Vec<_> =
-                refused.iter().filter(|(.., error)| waits(error)).map(|(part, one, _)| (*part, *one)).collect();
-            for (part, _, error) in refused {
-                if let Some(result) = results.get_mut(part) {
-                    *result = Err(error);
-                }
-            }
-            if next.is_empty() || next.len() == left.len() {
+            if left.is_empty() {
                 break;
             }
-            for (part, _) in &next {
-                if let Some(result) = results.get_mut(*part) {
-                    *result = Ok(());
-                }
-            }
-            left = next;
         }
+        let results: Vec<Result<()>> =
+            (0..references.len()).map(|part| refused.remove(&part).map_or(Ok(()), Err)).collect();
         for (reference, result) in references.iter().zip(&results) {
             if let (Reference::Digest(digest), Ok(())) = (reference, result) {
                 self.registry.pending.forget(self, digest);
@@ -317,39 +320,19 @@ impl Repository<'_> {
     }
 
     /// Removes tags of a manifest that is about to be deleted, until they are few enough to go with it, and says how
-    /// many those are.
+    /// many those are. One that is held stays as it is: it may not be deleted.
     fn untag_most(&self, digest: &Digest) -> Result<usize> {
         loop {
             let snapshot = self.snapshot()?;
-            if find::manifest(&snapshot, self.id, digest)?.is_none_or(|manifest| manifest.count > 0) {
-                return Ok(0); // it is not going to be deleted
-            }
+            let Some(manifest) = find::manifest(&snapshot, self.id, digest)? else { return Ok(0) };
             let tags = Prefix::under(self.domain, Family::TagOf, self.id, digest);
             let tags = Reader::scan(&snapshot, tags, None, MAX_TAGS_DELETED + 1)?;
-            if tags.len() <= MAX_TAGS_DELETED {
+            if tags.len() <= MAX_TAGS_DELETED || manifest.count > 0 {
                 return Ok(tags.len());
             }
             let text = |(_, tag): &(Key, Value)| String::from_utf8_lossy(tag.as_bytes()).into_owned();
             let tags = tags.iter().map(text).collect();
             self.commit(changes::Untag { repository: self.named(), digest: *digest, tags })?;
-        }
-    }
-
-    /// Deletes what it can in one step; the others are refused.
-    fn delete_step(&self, references: Vec<Reference>) -> Result<Vec<(usize, Error)>> {
-        loop {
-            let delete = changes::DeleteReferences { repository: self.named(), references: references.clone() };
-            match self.commit(delete) {
-                // Tags have come since they were counted.
-                Err(Error::TooLarge { what: changes::TAGS, .. }) => {
-                    for reference in &references {
-                        if let Reference::Digest(digest) = reference {
-                            self.untag_most(digest)?;
-                        }
-                    }
-                }
-                other => return Ok(other?.refused),
-            }
         }
     }
 

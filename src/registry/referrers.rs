@@ -11,11 +11,11 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact, decoded};
 use crate::oci::document::annotations;
 use crate::registry::Repository;
 use crate::tables::Snapshot;
-use crate::transaction::find;
 
 /// A manifest that refers to a subject: what its descriptor says.
 #[derive(Clone, Debug, PartialEq, Eq)]

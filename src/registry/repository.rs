@@ -1,6 +1,7 @@
 //! Creating, opening, deleting and listing repositories.
 
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{Family, Key, Named, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::names::{NameKind, first_names};
@@ -8,7 +9,7 @@ use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
 use crate::registry::Registry;
 use crate::tables::Snapshot;
 use crate::transaction::registry::{Create, Delete, Exists, FreeNames, Keep, Set, TakeName};
-use crate::transaction::{Apply, Outcome, Request, find};
+use crate::transaction::{Apply, Outcome, Request};
 
 /// So many names are let go of in one commit: others wait for it.
 const NAMES_AT_ONCE: usize = 256;

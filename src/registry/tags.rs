@@ -2,12 +2,12 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{Family, Prefix, TagFact, decoded};
 use crate::id::RepositoryId;
 use crate::names::{NameKind, first_names, tag_name};
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
-use crate::transaction::find;
 use crate::transaction::registry::SetTag;
 
 /// What a tag names.

@@ -142,8 +142,8 @@ impl Descriptor {
         is_sane.then_some(descriptor)
     }
 
-    /// The prefix in an encrypted descriptor, what is associated with it, and what is encrypted. The checksum is that of
-    /// the descriptor alone, or else the tag is all that shows that it is whole.
+    /// The prefix in an encrypted descriptor, what is associated with it, and what is encrypted. The checksum is that
+    /// of the descriptor alone, or else the tag is all that shows that it is whole.
     fn sealed_parts<'a>(bytes: &'a [u8], sealing: &Sealing, has_crc: bool) -> Option<(u64, &'a [u8], &'a [u8])> {
         let (body, check) = bytes.get(..128)?.split_at_checked(124)?;
         let (head, sealed) = body.split_at_checked(124 - SEALED_BODY - TAG_LEN)?;

@@ -62,8 +62,8 @@ pub(crate) enum Old {
 /// Replaces the file, durably.
 ///
 /// # Errors
-/// After a failed sync, or a rename in which the disk failed, either file may count; after any other error it is the old
-/// one.
+/// After a failed sync, or a rename in which the disk failed, either file may count; after any other error it is the
+/// old one.
 pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old) -> Result<()> {
     let encoded = encode(keys)?;
     Error::check_limit("the table of keys", encoded.len(), index(MAX_LEN))?;

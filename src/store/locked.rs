@@ -63,7 +63,7 @@ impl Store {
     /// for domain in store.unlock_domains() {
     ///     eprintln!("domain {} stays locked: {}", domain.number, domain.error);
     /// }
-    /// # Ok::<(), strongroom::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unlock_domains(&self) -> Vec<LockedDomain> {
         let inner = &self.inner;
@@ -102,12 +102,12 @@ impl Inner {
         };
         // A domain may be locked for another reason than its keys: the error does not say which, then.
         let keys = self.files.keys();
-        let is_it = |id: DomainId, why: &Error| match (&error, why) {
+        let matches = |id: DomainId, why: &Error| match (&error, why) {
             (Error::Key { domain, .. }, _) => *domain == id.0,
             (_, Error::Key { .. }) => false,
             (error, why) => std::mem::discriminant(error) == std::mem::discriminant(why),
         };
-        let due = keys.locked().filter(|(id, why)| is_it(*id, why)).map(|(id, _)| self.unlock_if_due(id));
+        let due = keys.locked().filter(|(id, why)| matches(*id, why)).map(|(id, _)| self.unlock_if_due(id));
         if due.fold(false, |any, tried| any | tried) { call() } else { Err(error) }
     }
 

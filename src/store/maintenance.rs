@@ -16,7 +16,7 @@ impl Inner {
 
     /// Does all maintenance that is due. A step that fails does not keep the others from being done.
     pub(super) fn maintain(&self) -> Result<()> {
-        let registry = self.registry.keep_house();
+        let registry = self.registry.do_pending();
         let folded = self.tables.fold_and_merge(&*self.log);
         let dropped = self.log.drop_dead_logs();
         self.files.remove_discarded();

@@ -22,8 +22,8 @@ pub enum Maintenance {
     /// A thread of the store's own, named `strongroom`. Another, `strongroom-names`, keeps the view of names.
     #[default]
     Thread,
-    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it, nor for the view of
-    /// names. (sled, which that lies in, has some.)
+    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it, nor for the view
+    /// of names. (sled, which that lies in, has some.)
     Inline,
 }
 
@@ -212,8 +212,8 @@ impl Options {
     }
 
     /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the
-    /// beginning; for one that is there already and is not, see [`Store::encrypt`]. To open a store takes the key of its
-    /// default key domain; domains whose keys can't be had are [locked](Store::locked_domains).
+    /// beginning; for one that is there already and is not, see [`Store::encrypt`]. To open a store takes the key of
+    /// its default key domain; domains whose keys can't be had are [locked](Store::locked_domains).
     ///
     /// ```
     /// use std::sync::Arc;

@@ -22,8 +22,8 @@ pub struct Usage {
 }
 
 impl Store {
-    /// How much space the store takes, but for what [locked](Self::locked_domains) key domains have. Costs what there are
-    /// segments, not what there are blobs.
+    /// How much space the store takes, but for what [locked](Self::locked_domains) key domains have. Costs what there
+    /// are segments, not what there are blobs.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.

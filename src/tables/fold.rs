@@ -22,8 +22,8 @@ pub(crate) trait Log {
     /// Does something between groups of commits.
     fn between_groups(&self, work: &mut dyn FnMut());
 
-    /// Makes all commits up to an LSN durable, and tells views that are derived from the log to reach as far: it may not
-    /// be able to replay those any more.
+    /// Makes all commits up to an LSN durable, and tells views that are derived from the log to reach as far: it may
+    /// not be able to replay those any more.
     fn settle(&self, until: Lsn) -> Result<()>;
 
     /// Waits for those views, for a moment at most.

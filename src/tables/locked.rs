@@ -208,7 +208,8 @@ impl Tables {
         Ok(gone)
     }
 
-    /// Lets everybody see a domain that was locked, with its runs. The caller keeps commits out, and others from folding.
+    /// Lets everybody see a domain that was locked, with its runs. The caller keeps commits out, and others from
+    /// folding.
     pub(crate) fn open_domain(&self, keys: Keyring, opened: &[Arc<Run>]) {
         let list = lock(&self.list);
         let mut view = write(&self.view);

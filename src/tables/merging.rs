@@ -21,7 +21,11 @@ impl Tables {
         let mut runs = self.list().runs;
         runs.retain(|run| keys.is_open(run.domain));
         let picked = pick_merge(&runs, |id| damaged.contains(&id));
-        picked.map_or(Ok(false), |picked| self.merge(log, &picked))
+        match picked.map_or(Ok(false), |picked| self.merge(log, &picked)) {
+            // That is remembered: the others are merged without it.
+            Err(Error::Corrupt { .. }) if lock(&self.damaged_runs).len() > damaged.len() => Ok(true),
+            other => other,
+        }
     }
 
     /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on,

@@ -129,6 +129,7 @@ impl Tables {
                 active: Arc::new(table),
                 frozen: Vec::new(),
                 runs: Vec::new(),
+                fresh: (FileId(FileId::MAX), Lsn::ZERO), // until a log file begins nothing is written
                 folded: list.folded,
                 domains,
                 locked: Arc::default(),
@@ -203,6 +204,12 @@ impl Tables {
         self.view().active.sorted(self.visible())
     }
 
+    /// A log file begins, with this LSN.
+    pub(crate) fn log_begins(&self, file: FileId, first_lsn: Lsn) {
+        let mut view = write(&self.view);
+        *view = Arc::new(View { fresh: (file, first_lsn), ..View::clone(&view) });
+    }
+
     /// From now on readers see all commits up to an LSN.
     pub(crate) fn set_visible(&self, lsn: Lsn) {
         self.visible.store(lsn.0, Ordering::Release);
@@ -274,8 +281,8 @@ impl Tables {
         lock(&self.folding)
     }
 
-    /// From now on there are the domains that the keys are of, and no facts of others in sight. The caller keeps commits out, and
-    /// [holds the list](Self::hold_list).
+    /// From now on there are the domains that the keys are of, and no facts of others in sight. The caller keeps
+    /// commits out, and [holds the list](Self::hold_list).
     pub(crate) fn retain_domains(&self, keys: &Keyring, list: &RunList) {
         let domains: Arc<[DomainId]> = keys.active().collect();
         let mut view = write(&self.view);

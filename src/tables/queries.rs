@@ -2,10 +2,10 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::facts::find::check_locked;
 use crate::facts::{BlobFact, Family, Key, Lookup as _, PinFact, RepositoryFact, SegmentFact, UploadFact};
 use crate::id::{FileId, UploadId};
 use crate::tables::Snapshot;
-use crate::transaction::find::check_locked;
 
 impl Snapshot {
     /// Whether there is a blob with a digest.

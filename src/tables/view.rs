@@ -22,6 +22,9 @@ pub(crate) struct View {
     pub(super) frozen: Vec<Arc<Memtable>>,
     /// Newest first.
     pub(super) runs: Vec<Arc<Run>>,
+    /// What is known of files with ids from this one on, commits from this LSN on said. So older runs need not be asked:
+    /// damage to one would else keep everything from being written that counts what lives in a new file.
+    pub(super) fresh: (FileId, Lsn),
     /// The runs have all commits up to this one, and those behind it are in the tables alone, but for those of a domain
     /// that was unlocked, which nobody has asked for before.
     pub(super) folded: Lsn,
@@ -50,8 +53,8 @@ impl Snapshot {
         self.domains().iter().map(|domain| self.in_domain(*domain))
     }
 
-    /// What the domains have in a file: those that have a fact of it. While there is one, the file is needed. What locked
-    /// ones have is not known: see [`Tables::is_withheld`](super::Tables::is_withheld).
+    /// What the domains have in a file: those that have a fact of it. While there is one, the file is needed. What
+    /// locked ones have is not known: see [`Tables::is_withheld`](super::Tables::is_withheld).
     pub(crate) fn segments(&self, id: FileId) -> Result<Vec<(DomainId, SegmentFact)>> {
         let found = |snapshot: Self| Ok(snapshot.segment(id)?.map(|segment| (snapshot.domain, segment)));
         self.each_domain().filter_map(|snapshot| found(snapshot).transpose()).collect()
@@ -62,8 +65,8 @@ impl Snapshot {
         std::iter::once(&self.view.active).chain(&self.view.frozen)
     }
 
-    /// A decoded value, or the error that it can't be, with its place: a writer wrote it and its checksum holds, so it is
-    /// of another format.
+    /// A decoded value, or the error that it can't be, with its place: a writer wrote it and its checksum holds, so it
+    /// is of another format.
     pub(crate) fn decoded<T>(&self, key: &Key, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| {
             let runs = self.view.runs.iter().filter(|run| run.domain() == key.domain);
@@ -81,7 +84,10 @@ impl Snapshot {
                 return Ok(found);
             }
         }
-        for run in self.view.runs.iter().filter(|run| run.domain() == key.domain) {
+        let (file, lsn) = self.view.fresh;
+        let is_fresh = key.family == Family::Segment && FileId(key.prefix()) >= file;
+        let may_know = |run: &&Arc<Run>| run.domain() == key.domain && !(is_fresh && run.last_lsn() < lsn);
+        for run in self.view.runs.iter().filter(may_know) {
             if let Some(found) = run.get(key, &look)? {
                 return Ok(found);
             }
@@ -135,8 +141,8 @@ impl Snapshot {
     }
 }
 
-/// A snapshot, with what was looked up before. So nothing is looked for in runs, which may have to be read, but what was
-/// not looked up.
+/// A snapshot, with what was looked up before. So nothing is looked for in runs, which may have to be read, but what
+/// was not looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recalled<'a> {
     snapshot: &'a Snapshot,

@@ -1,9 +1,9 @@
 //! Blocking work on the runtime's own threads, also where there may be no more of them.
 //!
-//! Where tokio has no thread for work and can't start one, it panics, and keeps the work in its queue all the same, with
-//! all that it holds. So work is given to it only where one of its threads is known to take it: one that is at work for
-//! this store, or was a moment ago and waits for more, or one for which there is room. Should it panic nevertheless, the
-//! work is taken back.
+//! Where tokio has no thread for work and can't start one, it panics, and keeps the work in its queue all the same,
+//! with all that it holds. So work is given to it only where one of its threads is known to take it: one that is at
+//! work for this store, or was a moment ago and waits for more, or one for which there is room. Should it panic
+//! nevertheless, the work is taken back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -176,8 +176,8 @@ impl AsyncStore {
     /// wait for [calls](Self::call), however long those take.
     ///
     /// `work` must not change anything: a commit may wait as long as calls do, and other reads would wait for it.
-    /// Opening blobs, looking up, listing and [pulling manifests](crate::registry::Repository::pull_manifest) are reads;
-    /// [claiming](crate::registry::Repository::claim) is none.
+    /// Opening blobs, looking up, listing and [pulling manifests](crate::registry::Repository::pull_manifest) are
+    /// reads; [claiming](crate::registry::Repository::claim) is none.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
@@ -224,8 +224,8 @@ impl AsyncStore {
     /// when the last of them is dropped.
     ///
     /// # Errors
-    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: then
-    /// the store stays open.
+    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it:
+    /// then the store stays open.
     pub async fn close(&self) -> Result<()> {
         let Shared { store, limits, calls, reads, writes, open_uploads, threads } = &*self.shared;
         Handle::try_current().map_err(|_| Error::Closed)?;

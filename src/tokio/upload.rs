@@ -175,8 +175,9 @@ impl UploadWriter {
         self.write_from(move || std::mem::take(&mut pieces)).await
     }
 
-    /// Writes what `next` gives, until it gives nothing. It is called, and may block, on the thread that writes: so what
-    /// comes fast is written without a pause. No other thread is held for it, and none where it ends when nothing comes.
+    /// Writes what `next` gives, until it gives nothing. It is called, and may block, on the thread that writes: so
+    /// what comes fast is written without a pause. No other thread is held for it, and none where it ends when nothing
+    /// comes.
     ///
     /// # Errors
     /// As [`write`](Self::write).

@@ -5,12 +5,12 @@
 //! another commit. A commit belongs to one key domain: it may look at what others have, and changes facts of its own
 //! only. [`Changes`] keeps what must hold of them.
 //!
-//! Nothing here knows of files, threads or the log: facts are read through a [`Reader`](crate::facts::Reader), and what depends on where the
-//! commit goes is asked of [`Placing`]. So the same decisions can be made over facts that are kept elsewhere.
+//! Nothing here knows of files, threads or the log: facts are read through a [`Reader`](crate::facts::Reader), and what
+//! depends on where the commit goes is asked of [`Placing`]. So the same decisions can be made over facts that are kept
+//! elsewhere.
 
 mod changes;
 pub(crate) mod collection;
-pub(crate) mod find;
 mod op;
 mod placing;
 pub(crate) mod registry;

@@ -34,6 +34,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
+use crate::facts::find;
 use crate::facts::{
     Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, Reader, ReferrerFact, RepositoryFact,
     TagFact, Value, decoded,
@@ -41,7 +42,7 @@ use crate::facts::{
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
 use crate::oci::{ExpectTag, Reference, RepositoryInfo, Tag};
-use crate::transaction::{Apply, Changes, MANY, Op, find, one_less, one_more};
+use crate::transaction::{Apply, Changes, MANY, Op, one_less, one_more};
 
 /// So many tags go with manifests in one step: others wait for it.
 pub(crate) const MAX_TAGS_DELETED: usize = 1000;
@@ -530,7 +531,9 @@ impl Apply for DeleteReferences {
                         *counted = count;
                         parts.push(part);
                     }
-                    Err(error @ Error::ManifestNotFound { .. }) => facts.refuse(part, error),
+                    Err(error @ (Error::ManifestNotFound { .. } | Error::TooLarge { what: TAGS, .. })) => {
+                        facts.refuse(part, error);
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -1,5 +1,5 @@
-//! The same decisions over a plain map, without log, files and threads, as over a store: request by request they come to
-//! the same, and leave the same facts.
+//! The same decisions over a plain map, without log, files and threads, as over a store: request by request they come
+//! to the same, and leave the same facts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use crate::blobs::{Compression, frame_for};
 use crate::clock::{Clock, Retention, Times};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::KeyNumber;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, Named, PinFact, Place, Prefix, Reader, RepositoryFact, UploadFact, Value,
+    BlobFact, Family, Idle, IdleKind, Key, Named, PinFact, Place, Prefix, Reader, RepositoryFact, SegmentFact,
+    UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::document::Document;
 use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag};
 use crate::store::{Maintenance, Options, Store};
-use crate::transaction::collection::{Condemn, Forget};
+use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::registry::{
     Create, Delete, DeleteReferences, Exists, Expire, Link, NotePulls, Purge, PutManifest, SetTag, Touch, Unlink, Untag,
 };
@@ -48,6 +49,10 @@ impl Reader for Map {
 
     fn domains(&self) -> &[DomainId] {
         &[DOMAIN]
+    }
+
+    fn lock_of(&self, _: DomainId) -> Option<&Error> {
+        None
     }
 }
 
@@ -313,4 +318,31 @@ fn requests_come_to_the_same_over_a_map_and_over_a_store() {
         }
         assert!(done > 80, "of 400 requests of seed {seed} only {done} came to anything");
     }
+}
+
+#[test]
+fn frames_of_a_pack_whose_blobs_went_meanwhile_count_as_dead() {
+    let (mut map, now) = (Map::default(), Times { wall: 1, open: 1 });
+    let frame = |number| frame_for(digest(number), content(number).as_bytes(), Compression::Off);
+    let mut moves = Vec::new();
+    for number in 0..3 {
+        map.commit(&Request::PutFrame { frame: frame(number), then: None }, now).unwrap();
+        let fact = map.facts.get(&Key::blob(DOMAIN, &digest(number))).unwrap();
+        let from = BlobFact::decode(fact.as_bytes()).unwrap().place;
+        moves.push(Move { from, to: frame(number).descriptor, offset: 4096 * (1 + number as u64) });
+    }
+    map.commit(&Request::Remove(digest(1)), now).unwrap();
+    let pack = FileId(9);
+    let len = |step: &Move| step.to.fact(pack, step.offset).place.frame_len();
+    let bytes: u64 = moves.iter().map(len).sum();
+    let dead = len(&moves[1]);
+    // In two steps, as if they were many.
+    for (goes_on, moves) in [(false, moves[..2].to_vec()), (true, moves[2..].to_vec())] {
+        let publish = MoveFrames { file: pack, key: 0, bytes, goes_on, moves };
+        map.commit(&Request::Apply(Box::new(publish)), now).unwrap();
+        let segment = map.facts.get(&Key::segment(DOMAIN, pack)).unwrap();
+        assert_eq!(SegmentFact::decode(segment.as_bytes()).unwrap().frame_bytes, bytes);
+    }
+    let segment = SegmentFact::decode(map.facts.get(&Key::segment(DOMAIN, pack)).unwrap().as_bytes()).unwrap();
+    assert_eq!((segment.live_frames, segment.frame_bytes - segment.live_bytes), (2, dead));
 }

@@ -294,3 +294,48 @@ fn bytes_after_the_last_group_may_be_anything() {
         assert_eq!(store.get(&kept).unwrap().bytes().unwrap(), &b"kept"[..]);
     }
 }
+
+/// Whatever page of a run is damaged: it costs what lies in it. Puts whose facts are not there go on, over many folds
+/// and merges, and so do opening, closing and what collection does besides.
+#[test]
+fn a_damaged_page_of_a_run_stops_neither_writes_nor_folds_nor_openings() {
+    let seed = seed(0xbad);
+    let (disk, _) = build();
+    let mut random = Random(seed);
+    let runs = files(&disk).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "run"));
+    let mut pages = 0;
+    for path in runs {
+        let len = disk.read_file(&path).unwrap().len() as u64;
+        // All pages, but for the parts without which a run is not opened: header, table and footer.
+        for page in 0..(len - 512) / 4096 {
+            let context = format!("seed {seed}: page {page} of {}", path.display());
+            let damaged = disk.restarted();
+            damaged.flip_bit(&path, (512 + page * 4096) * 8 + random.below(4096 * 8)).unwrap();
+            let options = || options(&damaged, &Clock::manual()).retention(Duration::ZERO);
+            let Ok(store) = options().open("/store") else { continue };
+            let mut done = 0;
+            for n in 0..120u64 {
+                match store.put(random.bytes(if n % 9 == 0 { 3000 } else { 200 }), Algorithm::Sha256) {
+                    Ok(digest) => {
+                        done += 1;
+                        if n % 3 == 0 {
+                            let removed = store.remove(&digest);
+                            assert!(removed.as_ref().is_ok_and(|()| true) || removed.is_err_and(|e| is_typed(&e)));
+                        }
+                    }
+                    Err(error) => assert!(is_typed(&error), "{context}: {error}"),
+                }
+            }
+            assert!(done > 100, "{context}: {done} of 120 puts");
+            store.checkpoint().unwrap_or_else(|error| panic!("{context}: {error}"));
+            let collected = store.collect(&strongroom::CollectOptions::new(), |_| std::ops::ControlFlow::Continue(()));
+            assert!(collected.as_ref().map_or_else(is_typed, |_| true), "{context}: {collected:?}");
+            store.close().unwrap_or_else(|error| panic!("{context}: {error}"));
+            let store = options().open("/store").unwrap_or_else(|error| panic!("{context}: {error}"));
+            store.put("after that", Algorithm::Sha256).unwrap_or_else(|error| panic!("{context}: {error}"));
+            pages += 1;
+        }
+    }
+    println!("{pages} pages");
+    assert!(pages > 20);
+}

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use strongroom::vfs::{Fault, OpenMode, SimVfs, Vfs};
+use strongroom::registry::RepositorySettings;
+use strongroom::vfs::{Directory, Fault, File, OpenMode, SimVfs, Vfs};
 use strongroom::{Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, Store};
 
+use crate::common::registry::{at, name, push_document};
 use crate::common::watched::Watched;
 use crate::common::{Random, observe};
 
@@ -218,4 +220,118 @@ fn open_time_is_the_time_that_the_store_was_open() {
     let store = options.open("/store").unwrap();
     assert_eq!(store.get_pin("pin").unwrap().expires_in, Some(Duration::from_secs(2000)));
     assert_eq!(store.expire(Duration::MAX).unwrap(), (0, 0));
+}
+
+#[test]
+fn the_log_of_a_killed_session_is_cut_before_anybody_reads_it() {
+    let disk = SimVfs::new();
+    let store = options(&disk).open("/store").unwrap();
+    let digest = store.put("small", Algorithm::Sha256).unwrap();
+    let is_log = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let lens = |disk: &SimVfs| -> Vec<usize> {
+        disk.files().iter().filter(|path| is_log(path)).map(|path| disk.read_file(path).unwrap().len()).collect()
+    };
+    assert_eq!(lens(&disk), [1 << 16], "it has its whole capacity while it is written");
+    // What may not have been durable is written anew, to a file of this session, which is killed too.
+    let killed = disk.restarted();
+    drop(options(&killed).open("/store").unwrap().get(&digest).unwrap());
+    let killed = killed.restarted();
+    assert!(lens(&killed).contains(&(1 << 16)));
+    let store = options(&killed).open("/store").unwrap();
+    let before = lens(&killed);
+    assert!(before.iter().all(|len| *len < 4096), "{before:?}");
+    // Whoever reads maps what is there, and nobody cuts it any more.
+    let blob = store.get(&digest).unwrap();
+    store.put("more", Algorithm::Sha256).unwrap();
+    assert_eq!(blob.bytes().unwrap(), "small");
+    assert_eq!(lens(&killed)[..before.len()], before);
+}
+
+#[test]
+fn a_parent_directory_that_may_not_be_read_keeps_no_store_from_opening() {
+    let disk = SimVfs::new();
+    let digest = options(&disk).open("/store").unwrap().put("content", Algorithm::Sha256).unwrap();
+    let opening = |path: &Path, _: OpenMode| match path.to_str() {
+        Some("/") => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    };
+    let watched = |disk: &SimVfs| Arc::new(Watched { opening: Box::new(opening), ..Watched::new(disk) });
+    let there = disk.restarted();
+    let store = options(&there).vfs(watched(&there)).open("/store").unwrap();
+    assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), "content");
+    // A directory that somebody else has made there becomes a store, and none is made.
+    let empty = SimVfs::new();
+    assert!(options(&empty).vfs(watched(&empty)).open("/store").is_err());
+    empty.create_dir(Path::new("/store")).unwrap();
+    options(&empty).vfs(watched(&empty)).open("/store").unwrap().put("content", Algorithm::Sha256).unwrap();
+}
+
+/// A file system that can't sync directories, as CIFS can't.
+#[derive(Debug)]
+struct NoSync(SimVfs);
+
+impl Directory for NoSync {
+    fn sync(&self) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(22)) // EINVAL
+    }
+}
+
+impl Vfs for NoSync {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.0.open(path, mode)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
+        self.0.open_dir(dir)?;
+        Ok(Box::new(Self(self.0.clone())))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Vfs::lock(&self.0, path)
+    }
+}
+
+#[test]
+fn a_file_system_that_can_not_sync_directories_is_named_before_anything_is_there() {
+    let disk = SimVfs::new();
+    let refused = options(&disk).vfs(Arc::new(NoSync(disk.clone()))).open("/store").unwrap_err();
+    assert!(matches!(refused, Error::UnsupportedFileSystem { .. }), "{refused}");
+    assert!(disk.files().is_empty() && disk.list(Path::new("/")).unwrap().is_empty());
+}
+
+#[test]
+fn a_pull_writes_nothing() {
+    let (disk, clock) = (SimVfs::new(), Clock::manual());
+    let store = options(&disk).clock(clock.clone()).memtable_size(1 << 10).open("/store").unwrap();
+    let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
+    push_document(&repository, "a document", &["v1"]);
+    for _ in 0..100 {
+        clock.advance(Duration::from_secs(20));
+        let before = disk.operations();
+        repository.pull_manifest(&at("v1")).unwrap();
+        assert_eq!(disk.operations(), before);
+    }
+    // What is noted of it, the next commit makes durable.
+    store.put("something", Algorithm::Sha256).unwrap();
+    let pulled = repository.manifest_info(&at("v1")).unwrap().pulled_ms;
+    drop(store);
+    let store = options(&disk.restarted()).clock(clock).open("/store").unwrap();
+    let again = store.repository(&name("team/app")).unwrap().manifest_info(&at("v1")).unwrap();
+    assert!(pulled.is_some() && again.pulled_ms == pulled);
 }

@@ -51,7 +51,7 @@ impl Run {
         }
         // Nothing that the model has changes.
         self.pair.next = self.pair.model.clone();
-        self.pair.leeway = common::Leeway::None;
+        self.pair.leeway = crate::common::Leeway::None;
         let store = self.pair.store.as_mut().expect("open");
         match act {
             Act::Rotate => {

@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How many reads and writes of content run at once.
 const WRITES: u16 = 64;
 
-/// How many calls of the store, and as many that only read: more than requests may make at once, so that probes need not
-/// wait for those.
+/// How many calls of the store, and as many that only read: more than requests may make at once, so that probes need
+/// not wait for those.
 const CALLS: u16 = 96;
 
 /// How many files the store keeps open.

@@ -10,7 +10,7 @@ use crate::envelope::{FileEnvelope, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Lookup, Reader, SegmentKind, decoded};
 use crate::id::FileId;
-use crate::segment::{Descriptor, parse_header};
+use crate::segment::{DESCRIPTOR_LEN, Descriptor, parse_header};
 use crate::store::Inner;
 use crate::store::salvage::Planner;
 use crate::transaction::{Apply, Changes, Op};
@@ -142,7 +142,12 @@ impl Planner {
         let sealing = envelope.opening(&files.keys(), header.domain, header.key, Purpose::Content);
         let mut frames = Vec::new();
         for (at, _, digest) in footer {
-            let descriptor = read(at, 128)?.and_then(|bytes| Descriptor::read(&bytes, sealing.as_ref(), None));
+            // The frames of a pack are encrypted as those in a log file are.
+            let of_pack = Some(at + DESCRIPTOR_LEN);
+            let descriptor = read(at, 128)?.and_then(|bytes| {
+                let read = |prefix| Descriptor::read(&bytes, sealing.as_ref(), prefix);
+                read(None).or_else(|| read(of_pack))
+            });
             let descriptor = descriptor.filter(|descriptor| descriptor.digest == digest);
             frames.extend(descriptor.map(|one| (Key::blob(header.domain, &digest), digest, one.fact(id, at))));
         }

@@ -92,8 +92,8 @@ struct Plan {
 
 impl Options {
     /// Looks at a store that does not open since records in its log are damaged that no run has, and plans what would
-    /// make it one that does. ChangedNames nothing: see [`Salvage::report`], then [`Salvage::carry_out`]. Nobody else can
-    /// open the store meanwhile.
+    /// make it one that does. ChangedNames nothing: see [`Salvage::report`], then [`Salvage::carry_out`]. Nobody else
+    /// can open the store meanwhile.
     ///
     /// Kept is everything up to the last commit before the damage, and content of later ones that can be read: pushed
     /// again, it need not be stored again. What may be missing then is told by name or, where that can't be read, by

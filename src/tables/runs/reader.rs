@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
-use crate::id::{DomainId, FileId};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::sealed::{Block, Grain, MappingBudget, ReadMode, SealedFile};
 use crate::tables::runs::format::{
     Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
@@ -62,8 +62,8 @@ impl Run {
         let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
         let encoded = file.read(0, 512)?;
         let header = FileHeader::parse(&encoded, &MAGIC);
-        let is_it = |header: &FileHeader| header.is_of(id, keys.store, domain, key);
-        let header = header.filter(is_it).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
+        let belongs = |header: &FileHeader| header.is_of(id, keys.store, domain, key);
+        let header = header.filter(belongs).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
         let sealing = match key {
             0 if keys.accepts_plain => None,
             0 => return Err(corrupt(0, Damage::NotSealed)),
@@ -90,6 +90,11 @@ impl Run {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
         Ok(Self { header, file, sealing, footer, table_offset })
+    }
+
+    /// The last commit of which it has facts.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        self.footer.lsn_max
     }
 
     /// The key domain of its facts.

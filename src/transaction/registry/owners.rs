@@ -6,13 +6,13 @@
 //! is taken without there being a repository is free for all, unless its domain is locked.
 
 use crate::error::{Error, Result};
+use crate::facts::find::owner;
 use crate::facts::{Family, Key, Lookup as _, Value};
 use crate::id::DomainId;
-use crate::transaction::find::owner;
 use crate::transaction::{Apply, Changes, Op};
 
-/// Fails where another repository has a name, or may have it: then with why it can't be told. Or where the name does not
-/// belong to the domain at hand: somebody else is about to create a repository with it.
+/// Fails where another repository has a name, or may have it: then with why it can't be told. Or where the name does
+/// not belong to the domain at hand: somebody else is about to create a repository with it.
 pub(super) fn check_free(facts: &Changes<'_>, name: &str) -> Result<()> {
     let taken = || Error::RepositoryExists { name: name.to_owned() };
     for domain in facts.domains() {

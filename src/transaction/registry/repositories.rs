@@ -11,10 +11,11 @@
 use super::owners::check_free;
 use super::{is_there, repository};
 use crate::error::{Error, Result};
+use crate::facts::find;
 use crate::facts::{Family, Idle, Key, Lookup, Named, Prefix, RepositoryFact, Value};
 use crate::id::RepositoryId;
 use crate::oci::RepositorySettings;
-use crate::transaction::{Apply, Changes, Op, find};
+use crate::transaction::{Apply, Changes, Op};
 
 /// Changes a repository, and with it the list of what nothing holds.
 fn set(facts: &mut Changes<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {

@@ -3,9 +3,10 @@
 use super::{is_there, set_link, unlink};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::facts::find;
 use crate::facts::{Family, Idle, Key, LinkFact, Lookup, ManifestFact, Named, PullFact, TagFact};
 use crate::id::RepositoryId;
-use crate::transaction::{Apply, Changes, Op, find};
+use crate::transaction::{Apply, Changes, Op};
 
 /// Takes blobs from a repository that nobody relies on any more.
 #[derive(Debug)]

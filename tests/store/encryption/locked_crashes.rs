@@ -7,8 +7,8 @@ use super::lab::{Mood, assert_sound};
 use super::locked::{LOCKED, Subject, assert_kept, locked_name, others_go_on};
 use crate::common::{Random, seed, tell};
 
-/// Lets something happen to a store that is opened locked, with a power cut at each operation, and looks at what is left
-/// locked and then unlocked.
+/// Lets something happen to a store that is opened locked, with a power cut at each operation, and looks at what is
+/// left locked and then unlocked.
 fn cut_everywhere(subject: &Subject, what: &str, script: &(dyn Fn(&SimVfs) -> Result<(), Error> + Sync)) {
     let seed = seed(0x10c);
     strongroom::nonces::record();

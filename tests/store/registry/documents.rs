@@ -277,9 +277,9 @@ fn an_index_of_children_too_large_for_one_step_is_refused_and_changes_nothing() 
     let store = lab.options().memtable_size(64 << 20).log_file_size(1 << 20).open("/store").unwrap();
     let ours = create(&store, "a/ours");
     // A child is of what it references, so these are not small: an index changes the count in each.
-    let layers: Vec<_> = (0..15_000).map(|n| ours.put(n.to_string(), Algorithm::Sha512).unwrap()).collect();
+    let layers: Vec<_> = (0..9000).map(|n| ours.put(n.to_string(), Algorithm::Sha512).unwrap()).collect();
     let put = || PutManifest::new("a/b").references(&layers[..], []);
-    let children: Vec<_> = (0..40).map(|n| ours.put_manifest(format!("{n}"), put()).unwrap().digest).collect();
+    let children: Vec<_> = (0..64).map(|n| ours.put_manifest(format!("{n}"), put()).unwrap().digest).collect();
     let before = store.last_lsn();
     assert!(matches!(try_push(&ours, index(&children, None), &["v1"]), Err(Error::TooLarge { .. })));
     assert_eq!((store.last_lsn(), ours.manifest_info(&children[0].into()).unwrap().references), (before, 0));

@@ -195,6 +195,8 @@ fn pulls_are_noted_in_batches_and_survive_a_restart() {
     assert_eq!((pulled(&store, 0), pulled(&store, 1)), (None, Some(109_000)));
     lab.advance(2);
     ours.pull_manifest(&manifests[1].into()).unwrap();
+    assert_eq!(store.last_lsn(), before, "whoever pulls does not do it");
+    assert!(store.unpin("whoever commits does").is_err());
     assert_eq!(store.last_lsn().get(), before.get() + 1, "one for all");
     assert_eq!((pulled(&store, 1), pulled(&store, 2)), (Some(111_000), Some(109_000)));
     ours.pull_manifest(&manifests[3].into()).unwrap();
@@ -223,8 +225,10 @@ fn many_pulls_are_noted_before_their_time_so_that_memory_stays_bounded() {
     let before = store.last_lsn();
     lab.clock.advance(Duration::from_millis(5));
     manifests.iter().for_each(|digest| drop(ours.pull_manifest(&digest.into()).unwrap()));
-    assert_eq!(store.last_lsn().get(), before.get() + 1);
-    assert_eq!(read(&store, before, 9999).len(), 4096, "as many as are held");
+    assert_eq!(store.last_lsn(), before);
+    assert!(store.unpin("whoever commits notes them").is_err());
+    assert_eq!(store.last_lsn().get(), before.get() + 17, "256 at a time: others wait for each");
+    assert_eq!(read(&store, before, 9999).len(), 4100);
     store.close().unwrap();
     let store = lab.open();
     let ours = store.repository(&name("a/ours")).unwrap();

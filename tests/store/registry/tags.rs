@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use strongroom::registry::{ExpectTag, PutManifest, Repository, RepositorySettings, TagMutability};
-use strongroom::{Clock, Error, Maintenance, Options};
+use strongroom::registry::{ExpectTag, PutManifest, Reference, Repository, RepositorySettings, TagMutability};
+use strongroom::{Algorithm, Clock, Digest, Error, Maintenance, Options};
 
 use crate::common::registry::{
     IMAGE, Lab, assert_sound, blob, create, image, is_unknown, name, push, push_document, push_image, tag,
@@ -149,12 +149,12 @@ fn tags_do_not_leak_into_the_pages_of_neighbours() {
 }
 
 #[test]
-fn a_manifest_with_a_thousand_tags_is_deleted_with_all_of_them() {
+fn a_manifest_is_deleted_with_all_of_its_tags_however_many() {
     let lab = Lab::new();
     let store = lab.open();
     let ours = create(&store, "a/ours");
     let manifest = push_document(&ours, "x", &[]);
-    let tags: Vec<_> = (0..3000).map(|n| tag(&format!("{n:0>100}"))).collect();
+    let tags: Vec<_> = (0..12_000).map(|n| tag(&format!("{n:0>100}"))).collect();
     for some in tags.chunks(1000) {
         let put = PutManifest::new("text/plain").references([], []);
         let put = some.iter().fold(put, |put, tag| put.tag(tag.clone()));
@@ -166,6 +166,37 @@ fn a_manifest_with_a_thousand_tags_is_deleted_with_all_of_them() {
     ours.delete_manifest(&manifest).unwrap();
     assert!(ours.tags(None, 9).unwrap().is_empty());
     assert!(tags.iter().all(|tag| is_unknown(&ours.resolve(tag))));
+    assert_sound(&store);
+}
+
+#[test]
+fn what_is_too_much_for_one_step_is_deleted_in_several_whatever_its_order() {
+    let lab = Lab::new();
+    let store = lab.open();
+    let ours = create(&store, "a/ours");
+    // With their tags they are too many for a step.
+    let manifests: Vec<Digest> = (0..12)
+        .map(|n| {
+            let put = PutManifest::new("text/plain").references([], []);
+            let put = (0..900).fold(put, |put, tag_number| put.tag(tag(&format!("{n}-{tag_number}"))));
+            ours.put_manifest(format!("manifest {n}"), put).unwrap().digest
+        })
+        .collect();
+    let held = push_document(&ours, "held by another one", &[]);
+    let put = PutManifest::new("text/plain").references([], [held]);
+    ours.put_manifest("holds", put).unwrap();
+    let put = PutManifest::new("text/plain").references([], manifests.as_slice());
+    let over = ours.put_manifest("over all of them", put).unwrap().digest;
+
+    let missing = Digest::of(Algorithm::Sha256, b"nowhere");
+    let batch: Vec<Reference> = manifests.iter().chain([&missing, &held, &over]).map(|one| (*one).into()).collect();
+    let results = ours.delete_batch(&batch).unwrap();
+    let (done, [of_missing, of_held, of_over]) = results.split_at(12) else { panic!("15 results") };
+    assert!(done.iter().chain([of_over]).all(Result::is_ok), "{results:?}");
+    assert!(matches!(of_missing, Err(Error::ManifestNotFound { .. })));
+    assert!(matches!(of_held, Err(Error::ManifestInUse { count: 1, .. })));
+    assert!(ours.tags(None, 9).unwrap().is_empty());
+    assert_eq!(ours.manifests(None, 9).unwrap().len(), 2);
     assert_sound(&store);
 }
 

@@ -33,8 +33,8 @@ impl Kind {
 /// A piece that is shorter is copied: it is a part of a buffer that is read into, and would keep all of that.
 const SHORT: usize = BUFFER / 2;
 
-/// What came of a body, taking not much more memory than its bytes, however it came. Who receives it adds to it, and who
-/// writes it, perhaps in another thread, takes it.
+/// What came of a body, taking not much more memory than its bytes, however it came. Who receives it adds to it, and
+/// who writes it, perhaps in another thread, takes it.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered(Arc<Shared>);
 

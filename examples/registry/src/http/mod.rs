@@ -113,8 +113,8 @@ pub struct Registry {
     long_turns: Turns,
 }
 
-/// How many calls run at once, and as many that only read. Commits that wait at the same time share a sync, so more than
-/// there are cores help.
+/// How many calls run at once, and as many that only read. Commits that wait at the same time share a sync, so more
+/// than there are cores help.
 const TURNS: usize = 64;
 
 /// How many of them one client has.
