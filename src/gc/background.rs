@@ -1,4 +1,4 @@
-//! Collection in the background, where the options ask for it.
+//! Garbage collection in the background: [`Options::collect_every`](crate::Options::collect_every).
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use crate::gc::Collections;
 use crate::gc::options::CollectOptions;
 use crate::tables::Signal;
 
-/// How often, and how.
+/// How often to collect, and with which options.
 #[derive(Clone, Debug)]
 pub(crate) struct Background {
     pub(crate) every: Duration,
     pub(crate) options: CollectOptions,
 }
 
-/// The thread of it.
+/// Runs the thread that collects in the background.
 pub(crate) fn run_thread(collections: &Collections, background: &Background, signal: &Signal) {
     while signal.wait(background.every) {
-        // What it met, whoever writes meets too; damage is left where it is, and told by the next collection that
-        // somebody asks for.
+        // Other writers meet the same errors. Damage stays where it is, and the next collection that somebody calls for
+        // reports it.
         let _ = collections.collect(&background.options, &mut |_| ControlFlow::Continue(()));
     }
 }

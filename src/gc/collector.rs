@@ -1,4 +1,4 @@
-//! What the steps of a collection have in common: committing, or acting as if; budgets; progress.
+//! What the steps of a collection share: committing (or, in a dry run, simulating it), limits, progress.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use crate::sync::lock;
 use crate::tables::Snapshot;
 use crate::transaction::{Context, Outcome, Over, Placing, Request, resolve};
 
-/// What keeps a collection from going on.
+/// Why a collection can't continue.
 #[derive(Debug)]
 pub(super) enum Halt {
     Stopped(Stopped),
@@ -31,7 +31,7 @@ pub(super) struct Collector<'a> {
     pub(super) options: &'a CollectOptions,
     pub(super) report: Collection,
     progress: &'a mut dyn FnMut(&Collection) -> ControlFlow<()>,
-    /// In a dry run: what stood at its beginning, and what it would have changed since.
+    /// In a dry run: the facts as of its beginning, and those it would have changed since.
     dry: Option<DryRun>,
     began: Instant,
     /// How many bytes compaction has written.
@@ -42,7 +42,7 @@ pub(super) struct Collector<'a> {
     pub(super) evacuated: Vec<FileId>,
 }
 
-/// What a dry run decides over: facts as of its beginning, with what it would have changed since.
+/// The facts that a dry run decides over: those as of its beginning, with those that it would have changed since.
 #[derive(Debug)]
 struct DryRun {
     snapshot: Snapshot,
@@ -94,7 +94,7 @@ impl DryRun {
     }
 }
 
-/// So many entries go in one commit: others wait for it.
+/// The most entries that one commit removes: other commits wait for it.
 const AT_ONCE: usize = 256;
 
 /// What a remembered fact takes in memory, in bytes, roughly.
@@ -139,8 +139,8 @@ impl<'a> Collector<'a> {
         self.dry.as_ref()?.changed.get(key)
     }
 
-    /// Commits a request, and removes the files that it gave up. In a dry run decides the same, and only remembers what
-    /// would come of it.
+    /// Commits a request, and removes the files that it gave up. In a dry run decides the same, and only remembers the
+    /// facts that would change.
     pub(super) fn commit(&mut self, domain: DomainId, request: Request) -> Result<Outcome> {
         let outcome = match &mut self.dry {
             None => {
@@ -164,8 +164,8 @@ impl<'a> Collector<'a> {
         Ok(outcome)
     }
 
-    /// Goes through the entries of a kind whose time has come when this begins, some at a time: what comes due
-    /// meanwhile, others may be adding without end.
+    /// Goes through the entries of a kind that are due when this begins, some at a time. Entries that become due
+    /// meanwhile are left out, since others may be adding them without end.
     pub(super) fn each_due(
         &mut self,
         domain: DomainId,
@@ -213,7 +213,8 @@ impl<'a> Collector<'a> {
         known.map_or_else(|| self.inner.files.len_of(id), Ok)
     }
 
-    /// What follows each step: tells how far it has come, and ends it where it is to end.
+    /// Called after each step: reports progress, and stops the collection where a limit is reached or the caller says
+    /// so.
     pub(super) fn go_on(&mut self) -> Step<()> {
         if (self.progress)(&self.report) == ControlFlow::Break(()) || self.inner.upkeep.closes() {
             return Err(Halt::Stopped(Stopped::Told));
@@ -228,7 +229,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Ends it where it may write no more.
+    /// Stops the collection where it has written as much as it may.
     pub(super) fn check_budget(&self) -> Step<()> {
         match self.options.max_bytes {
             Some(most) if self.writing.bytes() >= most => Err(Halt::Stopped(Stopped::Bytes)),
@@ -236,7 +237,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Notes that so many bytes were written, and waits until that is no more than what may be written in the time.
+    /// Notes that so many bytes were written, and waits until the rate is within its limit.
     pub(super) fn pace(&mut self, bytes: u64) -> Step<()> {
         self.writing.add(bytes);
         while self.writing.rest() {

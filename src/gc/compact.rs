@@ -1,12 +1,12 @@
-//! Compaction: what lives moves out of files that are mostly dead, and small files become one.
+//! Compaction: moves live content out of files that are mostly dead, and merges small files into one.
 //!
-//! Frames are copied, verified on the way, into a [pack](Pack), a new segment. When that is durable, the blobs' new
-//! places are committed, a few hundred at a time, each if the blob is still in the place that was copied. A file goes
-//! in the commit that moves its last live frame. A crash leaves a pack that no fact names, which the next opening
-//! removes, or files of which a part has moved.
+//! Frames are verified and copied into a [pack](Pack), a new segment. When the pack is durable, the blobs' new places
+//! are committed, a few hundred at a time; a blob is left alone if it is no longer in the place that was copied. The
+//! commit that moves the last live frame out of a file gives the file up. A crash leaves either a pack that no fact
+//! names, which the next opening removes, or files that are partly emptied.
 //!
-//! On a disk that is too full for a pack of the usual size, files are taken up of which so little lives that the
-//! reserve has space for it, one at a time.
+//! On a disk that is too full for a pack of the usual size, compaction empties files one at a time, those only whose
+//! live content fits into half of the reserve.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,10 +29,10 @@ use crate::sync::lock;
 use crate::transaction::Request;
 use crate::transaction::collection::{Move, MoveFrames};
 
-/// So many blobs change their places in one commit: others wait for it.
+/// The most blobs that one commit moves: other commits wait for it.
 const AT_ONCE: usize = 256;
 
-/// So many frames has a pack at most: what is remembered of each until they are published takes 200 bytes.
+/// The most frames in a pack: each takes 200 bytes of memory until they are published.
 const MAX_FRAMES: usize = 64 << 10;
 
 /// A pack being filled.
@@ -42,7 +42,7 @@ struct Filling {
     moves: Vec<Move>,
 }
 
-/// A pack that is durable, and of which nobody knows yet.
+/// A pack that is durable and that no fact names yet.
 struct Packed {
     file: NewFile,
     key: KeyNumber,
@@ -55,7 +55,7 @@ type Packs = BTreeMap<DomainId, Filling>;
 /// A frame of a file: its domain, where it begins, its blob.
 type Found = (DomainId, u64, Digest);
 
-/// A blob that lives in a file.
+/// A blob whose content is in a file.
 struct Live {
     key: Key,
     digest: Digest,
@@ -75,13 +75,13 @@ impl Collector<'_> {
         }
     }
 
-    /// Gives back the space that is scattered among what lives.
+    /// Gives back the space of dead frames in files that have live ones too.
     fn compact(&mut self) -> Step<()> {
         let mut plan = self.plan()?;
         if plan.may_fold && !self.is_dry() {
             // What is dead in log files whose facts no run has yet is more than may stay.
             match self.inner.fold_log() {
-                // Then without those.
+                // Then those files are left out.
                 Err(Error::Full { .. }) => {}
                 other => other?,
             }
@@ -110,7 +110,7 @@ impl Collector<'_> {
         ended.and(self.note_stuck())
     }
 
-    /// Moves out of files what lives in them.
+    /// Moves live content out of files.
     fn move_out(&mut self, files: &[Candidate]) -> Step<()> {
         self.writing = Pace::new(self.options.bytes_per_second);
         let mut packs = Packs::new();
@@ -136,8 +136,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// A file out of which not all can be moved, since it is damaged, is not taken up again before something in it
-    /// changes.
+    /// A file that can't be emptied because it is damaged is not tried again before something in it changes.
     fn note_stuck(&mut self) -> Step<()> {
         if self.report.damaged.is_empty() {
             return Ok(());
@@ -195,13 +194,13 @@ impl Collector<'_> {
         self.pace(frame.bytes.len() as u64)
     }
 
-    /// Makes a pack durable, and lets the blobs lie there.
+    /// Makes a pack durable, and commits the blobs' new places.
     fn finish(&mut self, domain: DomainId, filling: Filling) -> Step<()> {
         let packed = self.inner.seal_pack(filling)?;
         self.publish(domain, packed)
     }
 
-    /// Lets blobs lie in a pack that is durable.
+    /// Commits that blobs are in a pack that is durable.
     fn publish(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
         let (id, mut is_published) = (file.id(), false);
         let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
@@ -221,7 +220,7 @@ impl Collector<'_> {
         Ok(moved?)
     }
 
-    /// Takes up the files of which so little lives that there is space for it in the reserve.
+    /// Empties the files whose live content fits into half of the reserve.
     fn move_out_in_reserve(&mut self) -> Step<()> {
         let room = self.inner.settings.reserve / 2;
         let mut files = self.plan()?.files;
@@ -283,8 +282,8 @@ impl Collector<'_> {
         Ok(self.inner.tables.snapshot().segments(id)?.iter().map(|(_, segment)| segment.live_bytes).sum())
     }
 
-    /// The same where the file can't say what is in it, because of an error: by all facts of the domains that have
-    /// something there.
+    /// The same for a file whose header, footer or records can't be read, because of an error: looks through all blob
+    /// facts of the domains that have something in it.
     fn live_by_facts(&mut self, file: &Candidate, error: &Error) -> Result<Vec<Live>> {
         let mut live = Vec::new();
         if self.left_in(file.id)? == 0 {
@@ -308,7 +307,7 @@ impl Collector<'_> {
         Ok(live)
     }
 
-    /// Lets dead facts leave the runs, where they are many.
+    /// Merges the runs of domains in which many facts are dead.
     pub(super) fn merge_facts(&mut self) -> Step<()> {
         if self.is_dry() || self.options.max_bytes == Some(0) {
             return Ok(());
@@ -326,7 +325,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// What stands after all that was done, and why the rest stayed.
+    /// Reports the live and dead bytes that the store has now, and why the dead ones were kept.
     pub(super) fn report_rest(&mut self) -> Result<()> {
         let plan = self.planned.take().map_or_else(|| self.plan(), Ok)?;
         // A dry run that came to its end would have done all of it.
@@ -379,7 +378,7 @@ impl Collections {
         Ok(Packed { file, key, moves })
     }
 
-    /// Brings facts into runs, so that log files are needed no more.
+    /// Folds the log into runs, so that its files are no longer needed for recovery.
     fn fold_log(&self) -> Result<()> {
         self.log.begin_log()?;
         self.log.checkpoint()?;

@@ -1,38 +1,40 @@
-//! Collection: space comes back, while everything goes on.
+//! Garbage collection: removes unreferenced blobs and gives their space back, while reads and writes continue.
 //!
-//! A collection [sweeps](sweep), which forgets what nothing holds, then [compacts](compact), which gives back the space
-//! that is scattered among what lives. Both work beside everything else, in small commits; what they have done when
-//! they end, for whatever reason, stays done, and the next one goes on: there is no state of a collection on disk but
-//! the facts themselves.
+//! A collection first [sweeps](sweep): it forgets blobs, links, pins and uploads that are due. Then it
+//! [compacts](compact): it moves live content out of files that are mostly dead. Both work in small commits. What a
+//! collection has done when it ends, for whatever reason, stays done, and the next one does the rest: a collection
+//! keeps no state on disk but the facts themselves.
 //!
-//! # Why nothing that is reachable goes
-//! *Reachable* is what a pin names, what a manifest holds, and a manifest. The argument has no clock in it:
+//! # Why nothing reachable is collected
+//! *Reachable* is every blob that a pin names, every blob and manifest that a manifest holds, and every manifest. The
+//! argument has no clock in it:
 //!
-//! 1. **What is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it; a
-//!    link's that of the repository's manifests that do. Counts change in the commit that changes what is counted, by
-//!    [`Changes::hold`] and [`Changes::release_key`] and by `hold` and `release` in [`crate::registry`]'s changes, and
-//!    nowhere else.
-//! 2. **Nothing is taken whose count is above 0.** An entry of the [list of what nothing holds](crate::facts::Idle) is
-//!    there exactly while the count is 0: [`Changes::change`] and `set_link` keep it so, in the same commit. All that
-//!    collection removes (`Expire`, [`Forget`](sweep::Forget)), it removes where that entry is still there when its
-//!    turn in the order of all commits has come.
-//! 3. **Nothing comes to be held that is not there.** `put_manifest`, `pin`, `mount` look for what they hold at their
-//!    own turn in that order ([`Changes::hold`] fails where it is gone). So of a collection and a push one is first:
-//!    either the push holds the blob and the collection leaves it, or the collection takes it and the push is told that
-//!    it is missing, and nothing of it takes place. There is no third way, and no gap between being uploaded and being
-//!    held in which something else protects a blob: what protects it then is the courtesy.
-//! 4. **Nothing is taken to be unheld by mistake.** A fact that can't be read ends the sweep: no count is assumed.
-//! 5. **No content goes whose place counts.** A file is unlinked when its last live frame has left it:
-//!    `Changes::drop_file`. A blob moves in one commit that is refused where the blob is not in the place that was copied
-//!    any more ([`Changes::put_elsewhere`]), after the copy is durable.
+//! 1. **Whatever is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it;
+//!    a link's count is the number of the repository's manifests that hold it. A count changes in the commit that
+//!    changes what is counted, by [`Changes::hold`] and [`Changes::release_key`], and for links and manifests by `hold`
+//!    and `release` in [`crate::transaction::registry`], and nowhere else.
+//! 2. **Nothing with a count above 0 is removed.** An entry of the [idle list](crate::facts::Idle), which lists blobs
+//!    and links that nothing holds, exists exactly while the count is 0: [`Changes::change`] and `set_link` add and
+//!    remove it in the same commit. A commit that removes blobs or links for collection ([`Forget`](sweep::Forget),
+//!    `Expire`) removes one only if its entry still exists at that commit's turn in the order of all commits.
+//! 3. **Nothing that is missing can be held.** `put_manifest`, `pin` and `mount` look up what they hold at their own
+//!    turn in that order ([`Changes::hold`] fails if it is missing). So either the push comes first, holds the blob,
+//!    and the collection leaves it; or the collection comes first, removes the blob, and the push fails, is told that
+//!    the blob is missing, and changes nothing. There is no third way. Between its upload and its first reference
+//!    nothing but the grace period protects a blob.
+//! 4. **No count is assumed.** A fact that can't be read ends the sweep.
+//! 5. **No file with live content is removed.** A file is unlinked when its last live frame has left it:
+//!    `Changes::drop_file`. A blob moves in one commit, after its copy is durable; that commit is refused if the blob
+//!    is no longer in the place that was copied ([`Changes::put_elsewhere`]).
 //!
-//! The *courtesy* is what clocks are for: whatever somebody stored, or was told of when he claimed it, stays for
-//! [`Options::retention`](crate::Options::retention) of open time after that. It saves a push from having to be
-//! repeated, and nothing else depends on it.
+//! Clocks serve only the *grace period*: a blob that a client stored, or was told of when it claimed it, is kept for
+//! [`Options::retention`](crate::Options::retention) of open time after that. It saves clients from having to repeat a
+//! push, and nothing else depends on it.
 //!
 //! # Why readers are not disturbed
-//! A handle has its file open; unlinking it changes nothing for who reads. Whoever looked up a place before a move, and
-//! opens the file after it, finds it missing, and looks again ([`BlobStore::get`]).
+//! A handle keeps its file open, so unlinking the file does not affect its reader. A reader that looked up a blob's
+//! place before the blob moved, and opens the file after the file was removed, finds it missing and looks the place up
+//! again ([`BlobStore::get`]).
 //!
 //! [`Changes::hold`]: crate::transaction::Changes::hold
 //! [`Changes::release_key`]: crate::transaction::Changes::release_key
@@ -76,28 +78,28 @@ pub(crate) struct Collections {
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
     settings: Settings,
-    /// Held by the one that goes on.
+    /// Held by the collection that is running.
     going_on: Mutex<()>,
     /// The lengths of files that are not written any more.
     lens: Mutex<HashMap<FileId, u64>>,
-    /// Files out of which not all could be moved, since it is damaged, and how many live bytes were left in each.
+    /// Files that could not be emptied since they are damaged, and how many live bytes were left in each.
     stuck: Mutex<HashMap<FileId, u64>>,
-    /// What the last one came to.
+    /// The result of the last collection.
     last: Mutex<Option<Result<Collection>>>,
 }
 
 crate::sync::print_by_name!(Collections);
 
-/// What the store's options say that collections have to know.
+/// The store's options that concern collections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs and links.
     pub(crate) retention: Retention,
     /// The size of a log file, and of a pack, in bytes.
     pub(crate) file_size: u64,
     /// How much space is reserved, in bytes.
     pub(crate) reserve: u64,
-    /// How many bytes of memory a dry run may take for what it remembers.
+    /// How many bytes of memory the changes that a dry run remembers may take.
     pub(crate) memory: usize,
 }
 
@@ -117,7 +119,7 @@ impl Collections {
         Self { files, tables, log, blobs, registry, upkeep, clock, settings, going_on, lens, stuck, last }
     }
 
-    /// What the last collection came to.
+    /// The result of the last collection.
     pub(crate) fn last(&self) -> Option<Result<Collection>> {
         lock(&self.last).clone()
     }
@@ -150,7 +152,7 @@ impl Collections {
     ) -> Result<Collection> {
         let _one = lock(&self.going_on);
         let mut collected = self.collect_alone(options, progress);
-        // It is not among the domains any more.
+        // A domain that was shredded meanwhile is not listed any more.
         for _ in self.tables.domains().iter() {
             if !matches!(&collected, Err(Error::DomainShredded { .. })) {
                 break;
@@ -163,7 +165,8 @@ impl Collections {
         collected
     }
 
-    /// Does steps of a collection, beside any that goes on: each is decided at the ordering point.
+    /// Does some steps of a collection, also while another collection is running: each step is decided at the ordering
+    /// point.
     fn collect_part(&self, steps: impl FnOnce(&mut Collector<'_>) -> Step<()>) -> Result<Collection> {
         let options = CollectOptions::new();
         let mut progress = |_: &Collection| ControlFlow::Continue(());

@@ -1,11 +1,11 @@
-//! What a collection is asked for, and what it tells.
+//! Options of a garbage collection, and its report.
 
 use std::time::Duration;
 
 use crate::envelope::LockedDomain;
 use crate::error::Error;
 
-/// How [`Store::collect`](crate::Store::collect) goes about it.
+/// Options of [`Store::collect`](crate::Store::collect).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct CollectOptions {
@@ -14,7 +14,8 @@ pub struct CollectOptions {
     pub(crate) max_time: Option<Duration>,
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) max_dead: u8,
-    /// Whether the report says what costs a look at all that stays.
+    /// Whether the report counts blobs in their grace period, which costs a look at all unreferenced blobs that are
+    /// kept.
     pub(crate) explain: bool,
 }
 
@@ -25,127 +26,130 @@ impl Default for CollectOptions {
 }
 
 impl CollectOptions {
-    /// A collection that does all there is to do, as fast as it can.
+    /// A collection without limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether it only tells what it would do. It takes the same decisions and counts the same; only what is damaged
-    /// shows when it is copied. What is to be forgotten is remembered meanwhile: if that would take more memory than
-    /// [`Options::memtable_size`](crate::Options::memtable_size), it ends there and [says so](Stopped::Memory).
+    /// Whether the collection only reports what it would do; no by default. A dry run takes the same decisions and
+    /// reports the same numbers, except that it does not notice damaged content, which only copying does. It remembers
+    /// in memory what it would forget: if that takes more than
+    /// [`Options::memtable_size`](crate::Options::memtable_size) (or 1 MiB, if that is more), it stops early and [says
+    /// so](Stopped::Memory).
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// How many bytes compaction may write; without limit by default. Sweeping is not limited by it.
+    /// The most bytes that compaction may write; without limit by default. Neither sweeping nor merging runs counts; at
+    /// 0 no runs are merged.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// How long it may take; without limit by default. Kept to within a step.
+    /// The most time that the collection may take; without limit by default. It is checked after each step.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// How many bytes a second compaction writes at most; without limit by default. What has little to spare for others
-    /// sets this.
+    /// The most bytes that compaction writes in a second; without limit by default. Set this where other work needs the
+    /// disk too.
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// How many of the bytes in files of content may be dead, in percent of all, before compaction takes the emptiest
-    /// files up; 20 by default, at most 99. At a lower number more has to be copied for each byte that comes back: four
-    /// bytes at 20, nine at 10.
+    /// The highest share of dead bytes in files of content, in percent, that compaction leaves; 20 by default, at most
+    /// 99. Above it compaction rewrites files, those with the largest share of dead bytes first. A lower number means
+    /// that more is copied for each byte that is given back: up to four bytes at 20, nine at 10.
     pub fn max_dead(mut self, percent: u8) -> Self {
         self.max_dead = percent.min(99);
         self
     }
 }
 
-/// What a collection did, or in a dry run would do.
+/// The report of a collection: what it did, or in a dry run would do.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Collection {
-    /// Whether nothing of this was done.
+    /// Whether this was a dry run, which changed nothing.
     pub dry_run: bool,
     /// Pins that expired.
     pub pins: u64,
     /// Uploads that expired.
     pub uploads: u64,
-    /// Links that expired: blobs that a repository does not have any more.
+    /// Links that expired: blobs that were removed from a repository because no manifest references them.
     pub links: u64,
-    /// Repositories that expired: pushes created them, and none was completed.
+    /// Repositories that expired: pushes created them, and no manifest was pushed to them.
     pub repositories: u64,
-    /// Blobs that were forgotten.
+    /// Unreferenced blobs that were forgotten.
     pub blobs: u64,
-    /// How many bytes of files they took.
+    /// How many bytes those blobs took in files.
     pub blob_bytes: u64,
-    /// Blobs that were condemned, and asked for before they were forgotten.
+    /// Blobs that were condemned, and were not forgotten because they were stored, claimed or referenced in time.
     pub rescued: u64,
-    /// How many live bytes compaction set out to move.
+    /// How many live bytes the files have that compaction chose to empty.
     pub to_move_bytes: u64,
     /// Blobs that were moved.
     pub moved: u64,
-    /// How many bytes of files they take.
+    /// How many bytes those blobs take in files.
     pub moved_bytes: u64,
-    /// How many files of content were removed.
+    /// How many log files and segments were removed.
     pub files: u64,
-    /// How many bytes those had.
+    /// How many bytes those files had.
     pub freed_bytes: u64,
-    /// By how many bytes the runs, in which facts lie, shrank.
+    /// By how many bytes the runs, which hold the facts, shrank.
     pub run_bytes: u64,
-    /// How many bytes of removed files readers still hold; they come back when the last of them is done.
+    /// How many bytes removed files still take because readers have them open; freed when the last reader is done.
     pub held_bytes: u64,
-    /// How many bytes of content live now.
+    /// How many bytes of live content the store has now.
     pub live_bytes: u64,
-    /// How many bytes in files of content are dead now.
+    /// How many dead bytes log files and segments have now.
     pub dead_bytes: u64,
-    /// Why those stayed.
+    /// Why those dead bytes were not given back.
     pub stayed: Stayed,
-    /// What could not be moved: its content, or what is known of what lives in files, is damaged. It stays where it is.
+    /// Content that could not be moved because it, or what is known of it, is damaged. It stays where it is.
     pub damaged: Vec<Error>,
-    /// The key domains that are locked: nothing of them was collected.
+    /// The key domains that are locked: nothing in them was collected.
     pub locked: Vec<LockedDomain>,
-    /// Why it ended before all was done, if it did.
+    /// Why the collection stopped early, if it did.
     pub stopped: Option<Stopped>,
 }
 
-/// Why dead bytes stayed.
+/// Why dead bytes were not given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stayed {
-    /// In files of which so little is dead that moving the rest does not pay.
+    /// Dead bytes in files of which so little is dead that moving the rest does not pay.
     pub scattered_bytes: u64,
-    /// In log files that are kept for who reads events, or whose facts no run has yet.
+    /// Dead bytes in log files that are kept for [events](crate::Store::events), or whose facts no run has yet.
     pub log_bytes: u64,
-    /// In files with damaged content.
+    /// Dead bytes in files with damaged content, which can't be emptied.
     pub damaged_bytes: u64,
-    /// In log files that may have content of [locked](crate::Store::locked_domains) domains: whatever in them does not
-    /// live for certain. Not counted as [dead](Collection::dead_bytes), since much of it may live.
+    /// Bytes that are not known to be live in log files that may have content of [locked](crate::Store::locked_domains)
+    /// domains. Not counted as [dead](Collection::dead_bytes), since many of them may be live.
     pub locked_bytes: u64,
-    /// Of what this collection set out to give back and did not come to.
+    /// Dead bytes in files that this collection chose to empty and did not get to.
     pub unreached_bytes: u64,
-    /// Blobs that nothing holds and that somebody relied on so recently that they stay. Their bytes count as live. (Not
-    /// counted in the background.)
+    /// Unreferenced blobs that are kept because their grace period has not passed. Their bytes count as live. Counted
+    /// neither in the background nor in a dry run.
     pub recent_blobs: u64,
 }
 
-/// Why a collection ended early.
+/// Why a collection stopped early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopped {
-    /// Who was told of its progress said so, or the store is being closed.
+    /// The progress callback returned `Break`, or the store is being closed.
     Told,
-    /// It was to take no more time.
+    /// The time of [`CollectOptions::max_time`] is up.
     Time,
-    /// It was to write no more bytes.
+    /// The bytes of [`CollectOptions::max_bytes`] are written.
     Bytes,
-    /// A dry run remembered as much as it may.
+    /// A dry run remembers as many changes as [it may](CollectOptions::dry_run).
     Memory,
-    /// There is no space for moving more.
+    /// The disk has no space for moving more.
     Space,
 }

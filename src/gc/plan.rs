@@ -1,8 +1,9 @@
-//! Which files compaction takes up.
+//! Choosing the files that compaction empties.
 //!
-//! Everything in a file of content that is not a live frame is dead: frames that nothing refers to, and the records of
-//! a log file, whose facts runs have. The emptiest files come first, and only as many as it takes: so moving costs at
-//! most (100 − [`max_dead`]) / [`max_dead`] bytes for each that comes back.
+//! In a file of content every byte that does not belong to a live frame is dead: frames that no fact refers to, and the
+//! records of a log file once runs have their facts. Files with the largest share of dead bytes are chosen first, and
+//! only as many as are needed to get below [`max_dead`]: so at most (100 − [`max_dead`]) / [`max_dead`] bytes are moved
+//! for each byte that is given back.
 //!
 //! [`max_dead`]: crate::CollectOptions::max_dead
 
@@ -14,7 +15,7 @@ use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
 
-/// So many small files of a domain become one.
+/// From this number on the small files of a domain are merged into one.
 const MERGED: usize = 8;
 
 /// A file of content.
@@ -35,21 +36,21 @@ impl Candidate {
     }
 }
 
-/// What there is to do, and what is left as it is.
+/// The files to empty, and the dead bytes that are left.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// In this order.
+    /// The files to empty, in this order.
     pub(super) files: Vec<Candidate>,
     pub(super) live: u64,
-    /// Dead bytes of all files; of those among them that are left for they are too full, are needed as log files, or
-    /// are damaged.
+    /// Dead bytes of all files. Below: those among them in files that are too full, are needed as log files, or are
+    /// damaged.
     pub(super) dead: u64,
     pub(super) scattered: u64,
     pub(super) logs: u64,
     pub(super) damaged: u64,
-    /// What may be dead in log files that may have something of locked domains.
+    /// Bytes that may be dead, in log files that may have something of locked domains.
     pub(super) locked: u64,
-    /// Whether folding the log would let more of it be taken up.
+    /// Whether folding the log would make more files available.
     pub(super) may_fold: bool,
 }
 

@@ -1,8 +1,9 @@
-//! The sweep: what nothing holds, and nobody relies on any more, is forgotten.
+//! The sweep: forgets pins, uploads, links, repositories and blobs that are due.
 //!
-//! It goes through the [list of what nothing holds](crate::facts::Idle), in which what has come due is in front, and so
-//! costs what there is to forget. A blob is *condemned* in one commit and *forgotten* in a later one. Whoever stores,
-//! claims or holds it between the two takes its entry from the list, and with that rescues it.
+//! Except for uploads, it reads the [idle list](crate::facts::Idle), in which entries that are due come first, so its
+//! cost is proportional to what there is to forget. A blob is *condemned* in one commit and *forgotten* in a later one.
+//! A commit between the two that stores, claims or holds the blob removes or moves its entry in the list, and thereby
+//! rescues it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,7 @@ use crate::transaction::collection::{Condemn, Forget};
 use crate::transaction::registry::{Expire, ExpireRepository};
 
 impl Collector<'_> {
-    /// Forgets what has come due: first what holds, then what was held.
+    /// Forgets what is due: first pins, uploads, links and repositories, which hold blobs, then blobs.
     pub(super) fn sweep(&mut self) -> Step<()> {
         if !self.is_dry() {
             // What deleted repositories have left holds blobs.
@@ -37,7 +38,7 @@ impl Collector<'_> {
         self.inner.tables.domains().to_vec()
     }
 
-    /// Ends pins whose time has come.
+    /// Removes pins that have expired.
     pub(super) fn expire_pins(&mut self) -> Step<()> {
         let domain = DomainId::DEFAULT;
         self.each_due(domain, IdleKind::Pin, |this, due| {
@@ -53,7 +54,7 @@ impl Collector<'_> {
         })
     }
 
-    /// Gives up uploads that nothing was added to for so many milliseconds of open time.
+    /// Cancels uploads that nothing was appended to for so many milliseconds of open time.
     pub(super) fn expire_uploads(&mut self, idle: u64) -> Step<()> {
         let Some(since) = self.inner.clock.open_time().checked_sub(idle) else { return Ok(()) };
         for domain in self.domains() {
@@ -76,7 +77,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Takes links away on which nobody relies any more.
+    /// Removes links that no manifest holds and whose grace period has passed.
     pub(super) fn expire_links(&mut self) -> Step<()> {
         for domain in self.domains() {
             let mut names: Option<HashMap<RepositoryId, Named>> = None;
@@ -92,7 +93,7 @@ impl Collector<'_> {
         names: &mut Option<HashMap<RepositoryId, Named>>,
     ) -> Step<()> {
         let snapshot = self.snapshot_of(domain);
-        // Those of deleted repositories are not among them: what is theirs goes otherwise.
+        // Links of deleted repositories are left to the purge, which removes all that those had.
         let names = match names {
             Some(names) => names,
             None => {
@@ -116,7 +117,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Deletes repositories that pushes created and none completed.
+    /// Deletes repositories that a push created and that received no manifest.
     fn expire_repositories(&mut self, domain: DomainId) -> Step<()> {
         self.each_due(domain, IdleKind::Repository, |this, due| {
             let uploads = this.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?.into_iter();

@@ -37,14 +37,18 @@ const GROUPS_LED: usize = 4;
 /// How small a log file may be on a full disk, in bytes.
 const SMALL_LOG: u64 = 64 << 10;
 
-/// When a write counts as done.
+/// When a write returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// When it survives a power cut. Commits that wait at the same time share one fdatasync.
+    /// When it is durable: it survives a power cut. Commits that wait at the same time share one fdatasync.
     #[default]
     Synced,
-    /// When it is visible. It survives the death of the process, but a power cut takes back what came after the last
-    /// [`Store::sync`](crate::Store::sync): a suffix of the commits, each of them whole.
+    /// When it is visible: it survives the end of the process, but a power cut takes back the commits after the last
+    /// [`Store::sync`](crate::Store::sync), or a suffix of them, each as a whole.
+    ///
+    /// Only the commits themselves are not synced. Content with a segment of its own (longer than
+    /// [`Options::inline_max`](crate::Options::inline_max), or appended to an upload) is synced all the same before it
+    /// is committed: such writes are as slow as with `Synced`.
     Relaxed,
 }
 
@@ -54,7 +58,7 @@ pub(crate) struct LogOptions {
     pub(crate) durability: Durability,
     /// The size of a log file in bytes.
     pub(crate) file_size: u64,
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs and links.
     pub(crate) retention: Retention,
 }
 

@@ -1,4 +1,4 @@
-//! Garbage collection: asking for it.
+//! Garbage collection: the calls of a store.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use crate::gc::{CollectOptions, Collection};
 use crate::store::Store;
 
 impl Store {
-    /// Gives space back: forgets what nothing holds and nobody relies on any more, and moves what lives out of files
-    /// that are mostly dead. Goes on beside everything else. `progress` is called after each step with the numbers so
-    /// far, and says whether to go on.
+    /// Collects garbage: removes unreferenced blobs, links, pins and uploads that are due, and moves live content out
+    /// of files that are mostly dead, while reads and writes continue. `progress` is called after each step with the
+    /// numbers so far; `Break` stops the collection.
     ///
-    /// What goes: pins that have expired; uploads to which nothing was added, links that no manifest holds, and blobs
-    /// that nothing holds, each when [`Options::retention`](crate::Options::retention) has passed since somebody relied
-    /// on it; and what deleted repositories have left. What can be seen before goes on being readable through handles
-    /// that are open.
+    /// It removes pins that have expired; uploads that nothing was appended to, links that no manifest holds, and blobs
+    /// that nothing references, each once its grace period ([`Options::retention`](crate::Options::retention)) has
+    /// passed; repositories that a push [created](Self::create_on_push) and that received no manifest within that
+    /// period; and what deleted repositories have left. Open handles stay readable.
     ///
-    /// There is one collection at a time: a second one waits (so `progress` must not call for one). It may end early,
-    /// by its options or by `progress`; then, and after a crash, the next one goes on where it was.
+    /// One collection runs at a time: a second one waits (so `progress` must not call for one). A collection that stops
+    /// early, because of its options, of `progress` or of a crash, is completed by the next one.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -38,9 +38,10 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that say what is held: then nothing is taken. [`Error::Full`] where
-    /// not even the space that is reserved for this is enough; [`Error::Poisoned`] after a failed sync. Damaged content
-    /// is no error, but [reported](Collection::damaged), and stays where it is.
+    /// [`Error::Corrupt`] where facts that say what is referenced are damaged: the sweep then ends, and what they
+    /// concern is not removed. [`Error::Full`] where not even the space that is reserved for this is enough;
+    /// [`Error::Poisoned`] after a failed sync. Damaged content is no error, but [reported](Collection::damaged), and
+    /// stays where it is.
     pub fn collect(
         &self,
         options: &CollectOptions,
@@ -49,36 +50,37 @@ impl Store {
         self.inner.collections.collect(options, &mut progress)
     }
 
-    /// What the last collection came to, whoever asked for it; `None` before the first since the store was opened. For
-    /// who looks after a store that collects [in the background](crate::Options::collect_every).
+    /// The result of the last collection since the store was opened, whether it was called for or ran [in the
+    /// background](crate::Options::collect_every); `None` before the first. For metrics.
     pub fn last_collection(&self) -> Option<Result<Collection>> {
         self.inner.collections.last()
     }
 
-    /// Ends pins and uploads that have expired: pins by what their options said, uploads that nothing was added to for
-    /// `upload_age` of open time. Returns how many of each: a part of what [`collect`](Self::collect) does.
+    /// Removes pins that have expired, and cancels uploads that nothing was appended to for `upload_age` of open time.
+    /// Returns how many of each. A part of what [`collect`](Self::collect) does.
     ///
     /// # Errors
-    /// What ending them meets; those already ended stay so.
+    /// Those of removing them. Pins and uploads that were removed before the error stay removed.
     pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
         self.inner.collections.expire(upload_age)
     }
 
-    /// Gives up uploads, those of repositories too, that nothing was added to for a time that the store was open, and
+    /// Cancels uploads, including those of repositories, that nothing was appended to for `idle` of open time, and
     /// returns how many.
     ///
     /// # Errors
-    /// What giving them up meets; those already given up stay so.
+    /// Those of cancelling them. Uploads that were cancelled before the error stay cancelled.
     pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
         self.inner.collections.expire_uploads(idle)
     }
 
-    /// Takes blobs from repositories that no manifest references and that nobody pushed, mounted or claimed for
-    /// [`Options::retention`](crate::Options::retention), and returns how many: a part of what
+    /// Removes blobs from repositories in which no manifest references them and their grace period
+    /// ([`Options::retention`](crate::Options::retention)) has passed since they were last pushed, mounted or claimed
+    /// there, or a manifest that referenced them was deleted. Returns how many. A part of what
     /// [`collect`](Self::collect) does.
     ///
     /// # Errors
-    /// What taking them away meets; those already taken stay so.
+    /// Those of removing them. Blobs that were removed before the error stay removed.
     pub fn expire_blobs(&self) -> Result<usize> {
         self.inner.collections.expire_blobs()
     }

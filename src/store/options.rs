@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! Options of a store, and opening it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use crate::store::Store;
 use crate::tables::TableOptions;
 use crate::vfs::{RealVfs, Vfs};
 
-/// Who folds facts into runs and merges those.
+/// Which thread folds facts into runs and merges runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Maintenance {
-    /// A thread of the store's own, named `strongroom`. Another, `strongroom-names`, keeps the view of names.
+    /// A thread of the store's own, named `strongroom`. Another, `strongroom-names`, maintains the view of names.
     #[default]
     Thread,
-    /// Whoever commits when it is due, after its own commit. The store then starts no thread for it, nor for the view
-    /// of names. (sled, which that lies in, has some.)
+    /// The thread whose commit makes it due, after that commit. The store then starts no thread for it, nor for the
+    /// view of names. (sled, which stores that view, starts some.)
     Inline,
 }
 
-/// What opening makes of damage to records in the log that no run has yet.
+/// How opening treats damage to records in the log that no run has yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recovery {
     /// The store is not opened: [`Corrupt`](crate::Error::Corrupt) says where the damage is.
     #[default]
     Strict,
     /// The store is opened for reading, as it was at the last commit before the damage. Writes are refused with
-    /// [`ReadOnly`](crate::Error::ReadOnly), nothing on disk is changed, and nobody maintains or collects;
+    /// [`ReadOnly`](crate::Error::ReadOnly), nothing on disk is changed, and neither maintenance nor collection runs;
     /// [`Store::damage`] says where the damage is. A store without damage is opened as usual.
     ///
-    /// Content that later commits have removed, or moved to another file, is told as damaged.
+    /// Content that later commits have removed, or moved to another file, is reported as damaged.
     ReadOnlyUpToDamage,
 }
 
@@ -115,13 +115,13 @@ impl Options {
         self
     }
 
-    /// When a write counts as done.
+    /// When a write returns: once it is durable, by default.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Who folds facts into runs.
+    /// Which thread folds facts into runs and merges runs.
     pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
         self.maintenance = maintenance;
         self
@@ -133,14 +133,15 @@ impl Options {
         self
     }
 
-    /// Up to what length, in bytes, content rides in the log and is held in memory while it comes; 4 MiB by default,
-    /// and at most. Longer content goes to a file of its own.
+    /// Up to what length, in bytes, content is stored in the log and held in memory while it arrives; 4 MiB by default,
+    /// and at most. Longer content gets a segment of its own.
     pub fn inline_max(mut self, bytes: u64) -> Self {
         self.inline_max = bytes.min(4 << 20);
         self
     }
 
-    /// The size of a log file in bytes; 64 MiB by default, at least 16 KiB. It is reserved when the file is begun.
+    /// The size of a log file in bytes; 64 MiB by default, at least 16 KiB. The space is reserved when the file is
+    /// created.
     pub fn log_file_size(mut self, bytes: u64) -> Self {
         self.log_file_size = bytes.clamp(16 << 10, 1 << 40);
         self
@@ -164,8 +165,8 @@ impl Options {
         self
     }
 
-    /// The file system the store lies in, if not the operating system's. The view of names, which is derived and lies
-    /// outside of this seam, is then kept in memory.
+    /// The file system that the store is in, if not the operating system's. The view of names, which is derived and
+    /// does not use this interface, is then kept in memory.
     pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;
         self.names_on_disk = false;
@@ -178,18 +179,24 @@ impl Options {
         self
     }
 
-    /// For how much of the store's open time stays what nothing holds, after somebody relied on it; 24 hours by
-    /// default: a blob in a repository that was pushed, mounted or [claimed](crate::registry::Repository::claim) there
-    /// and that no manifest references; a blob that was [stored](Store::put) or [claimed](Store::claim) outside of
-    /// repositories and that no pin names; an upload that nothing was added to. It has to be longer than the longest
-    /// push takes, from its first blob to its manifest.
+    /// The grace period for unreferenced blobs, counted only while the store is open; 24 hours by default. It begins
+    /// anew whenever a client relies on one of these:
+    ///
+    /// - a blob in a repository that no manifest references: when it is pushed, mounted or
+    ///   [claimed](crate::registry::Repository::claim) there, and when a manifest that references it is deleted;
+    /// - a blob outside of repositories that no pin names: when it is [stored](Store::put) or [claimed](Store::claim);
+    /// - an upload: when something is appended to it;
+    /// - a repository that a push [created](Store::create_on_push) and that has no manifest: when that is called for it
+    ///   again, or an upload is begun into it.
+    ///
+    /// It has to be longer than the longest push takes, from its first blob to its manifest.
     pub fn retention(mut self, open_time: Duration) -> Self {
         self.retention = open_time;
         self
     }
 
-    /// Has a thread of the store's own, named `strongroom-gc`, [collect](Store::collect) as often as this, in this way.
-    /// By default nobody collects but who calls that.
+    /// Collects garbage in the background: a thread of the store's own, named `strongroom-gc`, calls [`Store::collect`]
+    /// with these options, and waits for this long before each call. Off by default.
     ///
     /// ```
     /// use std::time::Duration;
@@ -204,16 +211,16 @@ impl Options {
         self
     }
 
-    /// How many bytes of log files are kept for [`Store::events`] although nothing else needs them; 64 MiB by default.
-    /// What lies in them still as content does not count against anything, since it would be kept anyway.
+    /// How many bytes of log files are kept for [`Store::events`] after runs have their facts; 64 MiB by default, at
+    /// most 64 files. On a full disk that has taken the space that is reserved for collection, none are kept.
     pub fn history(mut self, bytes: u64) -> Self {
         self.history = bytes;
         self
     }
 
-    /// Who has the key of an encrypted store. A store that is [created](Self::create) with one is encrypted from the
-    /// beginning; for one that is there already and is not, see [`Store::encrypt`]. To open a store takes the key of
-    /// its default key domain; domains whose keys can't be had are [locked](Store::locked_domains).
+    /// The provider of the key of an encrypted store. A store that is [created](Self::create) with one is encrypted
+    /// from the beginning; to encrypt an existing store, see [`Store::encrypt`]. Opening a store needs the key of its
+    /// default key domain; domains whose keys can't be unwrapped are [locked](Store::locked_domains).
     ///
     /// ```
     /// use std::sync::Arc;
@@ -239,7 +246,7 @@ impl Options {
         self
     }
 
-    /// What opening makes of a damaged log; by default it is refused.
+    /// How opening treats a damaged log; by default it is refused.
     ///
     /// ```
     /// use strongroom::{Options, Recovery};
@@ -259,9 +266,9 @@ impl Options {
 
     /// Opens the store in a directory.
     ///
-    /// A program that has not said what the signal SIGXFSZ does to it ignores it from then on: a file that may not
-    /// become longer (`ulimit -f`) is [`Full`](crate::Error::Full) and not the end of the process. Programs that it
-    /// starts inherit that.
+    /// Opening makes the process ignore the signal SIGXFSZ, unless the program has set an action for it: where a file
+    /// may not become longer (`ulimit -f`), the write then fails with [`Full`](crate::Error::Full), and the process
+    /// does not end. Child processes inherit that.
     ///
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and none can

@@ -1,4 +1,4 @@
-//! What garbage collection asks for: to forget blobs that nothing holds, and to let others lie elsewhere.
+//! Requests of garbage collection: forgetting unreferenced blobs, and moving others.
 
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
@@ -28,7 +28,7 @@ impl Apply for Condemn {
     }
 }
 
-/// Forgets blobs that were condemned, with the digests of those of which it can be read, for who follows events.
+/// Forgets blobs that were condemned. Each comes with its digest, for the log's operations, where that can be read.
 #[derive(Debug)]
 pub(crate) struct Forget(pub(crate) Vec<(Idle, Option<Digest>)>);
 
@@ -53,15 +53,15 @@ impl Apply for Forget {
     }
 }
 
-/// Lets blobs lie in a pack that lie in other places now.
+/// Moves blobs to a pack that has copies of their frames.
 #[derive(Debug)]
 pub(crate) struct MoveFrames {
     pub(crate) file: FileId,
     pub(crate) key: KeyNumber,
-    /// How many bytes of frames the pack has, those of blobs that are gone or lie elsewhere by now among them.
+    /// How many bytes of frames the pack has, including those of blobs that were removed or moved elsewhere meanwhile.
     pub(crate) bytes: u64,
-    /// Whether others of the pack's frames were published before. If none of those is left the file was given up with
-    /// the last, and nothing may come to lie in it any more.
+    /// Whether earlier commits published frames of the pack. If none of those is left, the pack was given up with the
+    /// last, and no blob may be moved into it any more.
     pub(crate) goes_on: bool,
     pub(crate) moves: Vec<Move>,
 }
