@@ -10,17 +10,19 @@
 //!   returns a [`Blob`]: [`bytes`](Blob::bytes), [`slice`](Blob::slice), [`reader`](Blob::reader), all verified. A blob
 //!   stays readable while it is removed.
 //! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content
-//!   that comes in pieces, perhaps over days.
+//!   that arrives in pieces, perhaps over days.
 //! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that
 //!   were pushed to it, and whose [manifests](registry::Repository::put_manifest) hold what they reference.
-//!   [`Store::events`] tells what happened.
+//!   [`Store::events`] returns what happened, in order.
 //! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store;
-//!   [`Store::create_domain`] makes domains that share neither keys nor content, and [`Store::shred_domain`] ends one
-//!   for good.
-//! - [`Store::pin`] names a blob and keeps it, with what it refers to; [`Store::remove`] takes away what nothing keeps.
-//! - [`Store::verify`] reads everything again and recounts what is counted. [`Store::scrub`] does so at a bounded rate,
-//!   and flags what is damaged: pushed again, it comes back. [`Store::repair`] derives anew what follows from other
-//!   facts.
+//!   [`Store::create_domain`] creates domains that share neither keys nor content, and [`Store::shred_domain`]
+//!   destroys one for good.
+//! - [`Store::pin`] keeps a blob, and what it references, under a name; [`Store::remove`] removes an unreferenced blob.
+//! - [`Store::collect`], or [`Options::collect_every`] in the background, collects garbage: it removes unreferenced
+//!   blobs and gives their space back.
+//! - [`Store::verify`] reads all content and recounts reference counts. [`Store::scrub`] does so at a bounded rate, and
+//!   flags damaged blobs, which a push of the same content repairs. [`Store::repair`] rebuilds reference counts and
+//!   indexes. [`Options::salvage`] makes a store with a damaged log open again.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
 //!
 //! # Example
@@ -56,13 +58,13 @@
 //! ```
 //!
 //! # How it works
-//! One log takes facts and small content, one `fdatasync` for all who wait; facts go on into sorted, immutable runs;
-//! long content goes to segment files of its own. `docs/design.md` in the repository describes the formats byte by
-//! byte, the invariants, the order of syncs and recovery.
+//! Facts and small content are written to one log; commits that wait at the same time share one `fdatasync`. Facts are
+//! then folded into sorted, immutable runs; long content is stored in segment files of its own. `docs/design.md` in the
+//! repository describes the formats byte by byte, the invariants, the order of syncs and recovery.
 //!
 //! # Features
 //! - `cli`: the `strongroom` command.
-//! - `kms`: in [`keys`], the provider whose key a key management service keeps, and the client of AWS KMS.
+//! - `kms`: in [`keys`], a provider whose key a key management service keeps, and a client of AWS KMS.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
 //! - `tokio`: the module `tokio`, adapters for async programs: blobs as streams, uploads as sinks.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
@@ -112,7 +114,7 @@ mod wire;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// So are those of the walk-through.
+/// So are those of docs/embedding.md.
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;

@@ -20,9 +20,9 @@ impl Store {
 
     /// Stores content and returns its digest. Content that the store has already is not stored again.
     ///
-    /// A blob that nothing refers to stays for at least [`Options::retention`](crate::Options::retention) after it was
-    /// stored or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect)
-    /// takes it. [Pin](Self::pin) it to say that it is needed.
+    /// An unreferenced blob is kept for at least [`Options::retention`](crate::Options::retention) after it was stored
+    /// or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect) removes
+    /// it. [Pin](Self::pin) a blob to keep it.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Error, Options};
@@ -53,8 +53,8 @@ impl Store {
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it should but the file is
-    /// gone or what is known of the blob is damaged.
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the store has it, but its
+    /// file is missing or its facts are damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.inner.blobs.get(DomainId::DEFAULT, digest)
     }
@@ -76,15 +76,15 @@ impl Store {
         digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
     }
 
-    /// Tells what the store knows of a blob so that the caller may rely on it: no collection takes it for at least
-    /// [`Options::retention`](crate::Options::retention), also if nothing holds it. Content that is known to be damaged
-    /// can't be relied on.
+    /// Returns what the store knows of a blob, and keeps the blob: no collection removes it for at least
+    /// [`Options::retention`](crate::Options::retention), even if nothing references it. Fails where the content is
+    /// known to be damaged.
     ///
-    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    /// A claim is stored durably at most once in an eighth of that time, so repeated claims cost a look-up.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where it, or what is known of it,
-    /// is damaged.
+    /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where its content or its facts are
+    /// damaged.
     pub fn claim(&self, digest: &Digest) -> Result<Stat> {
         self.inner.blobs.claim(digest)
     }
@@ -97,17 +97,18 @@ impl Store {
         self.inner.blobs.stat(digest)
     }
 
-    /// Removes a blob that nothing refers to. Handles on it stay readable.
+    /// Removes an unreferenced blob. Open handles stay readable.
     ///
-    /// A file of its own is removed at once; the place in a shared file is given back when that is compacted.
+    /// A segment of its own is removed at once; space in a file that other blobs use too is given back when that is
+    /// compacted.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something refers to it.
+    /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something references it.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         self.inner.log.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
     }
 
-    /// All blobs as of now, in the order of their keys. Walks through the facts as it goes.
+    /// All blobs as of now, in the order of their keys. The iterator reads the facts in batches.
     pub fn blobs(&self) -> Blobs<'_> {
         self.inner.blobs.list()
     }

@@ -9,38 +9,38 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Store {
-    /// Where checks are done.
+    /// The checks of this store.
     #[cfg(test)]
     pub(crate) fn checks(&self) -> &Checks {
         &self.inner.checks
     }
 
-    /// Reads every blob, compares it with its digest, and recounts all that is counted. Calls `progress` after each
-    /// blob with the numbers so far. Changes nothing: [`scrub`](Self::scrub) does the same at a bounded rate, and notes
-    /// what is damaged.
+    /// Reads every blob, compares it with its digest, and recounts all reference counts. Calls `progress` after each
+    /// blob with the numbers so far. Changes nothing; [`scrub`](Self::scrub) does the same at a bounded rate, and flags
+    /// damaged blobs.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known;
-    /// what there was a [shortage](crate::Error::is_shortage) of.
+    /// an error that is a [shortage](crate::Error::is_shortage).
     pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
         self.inner.checks.verify(&mut progress)
     }
 }
 
 impl Store {
-    /// Reads everything again, at a rate that leaves room for others, and recounts what is counted. Goes on beside
-    /// everything else. `progress` is called after each blob, and while it waits, with the numbers so far, and says
-    /// whether to go on.
+    /// Reads all content at a bounded rate, compares it with its digests, and recounts all reference counts, while
+    /// reads and writes continue. `progress` is called after each blob, and while the scrub waits, with the numbers so
+    /// far; `Break` stops the scrub.
     ///
-    /// A blob whose content is damaged, or whose file is lost, is flagged: from then on nobody is told that it can be
-    /// relied on ([`claim`](Self::claim)), and whoever pushes the same content again brings it back, with all that
-    /// holds it. Readers meet the damage as before.
+    /// A blob whose content is damaged, or whose file is missing, is flagged. From then on a [`claim`](Self::claim) of
+    /// it fails, and a push of the same content repairs it: the blob, with all that references it, is intact again.
+    /// Readers get the damage as an error, as before.
     ///
-    /// Where a scrub ends early, by its options, by `progress` or by a crash, the next one goes on. One that is there
-    /// at a time: a second one waits.
+    /// A scrub that stops early, because of its options, of `progress` or of a crash, is continued by the next one. One
+    /// scrub runs at a time: a second one waits.
     ///
-    /// What is read comes from the system's cache where that has it: damage on disk to what was just written, or is
-    /// read all the time, shows later.
+    /// The system's cache may serve what is read: damage on disk to content that was just written, or that is read all
+    /// the time, is found later.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -64,22 +64,21 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync; what there was a [shortage](Error::is_shortage) of. The flags that were
-    /// set stay set, and the next scrub goes on. Damage is no error, nor is what can't be read for another reason, but
-    /// [reported](Scrub); on a full disk it is reported too, but not flagged.
+    /// [`Error::Poisoned`] after a failed sync; an error that is a [shortage](Error::is_shortage). Flags that were set
+    /// stay set, and the next scrub continues. Damage, and content that can't be read for another reason, is no error,
+    /// but [reported](Scrub); on a full disk damage is reported, but not flagged.
     pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> ControlFlow<()>) -> Result<Scrub> {
         self.inner.checks.scrub(options, &mut progress)
     }
 }
 
 impl Store {
-    /// Derives anew what follows from other facts: counts, lists, views, guides of runs. Then [scrubs](Self::scrub),
-    /// from the beginning, and says what is left that can't be mended; `progress` is told how far that has come. Nobody
-    /// else uses the store meanwhile.
+    /// Rebuilds reference counts and indexes from other facts: counts, the idle list, referrers, the view of names,
+    /// guides of runs. Then [scrubs](Self::scrub) from the beginning, and reports what is left that can't be repaired;
+    /// `progress` is called as by a scrub. Nobody else can use the store meanwhile.
     ///
-    /// What is counted is never so wrong that a repair is needed, but by a bug, or a disk that gave back what was there
-    /// before and not what was written. It does not bring back what damage took: restore the file from a backup, or
-    /// push the content again.
+    /// A repair is needed only after a bug, or where a disk returned old content in place of what was written. It does
+    /// not restore what damage destroyed: restore the file from a backup, or push the content again.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -94,8 +93,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was mended stays so. Damage is no error, but
-    /// [reported](Repair::left).
+    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was repaired before the error stays so. Damage is no
+    /// error, but [reported](Repair::left).
     pub fn repair(&mut self, mut progress: impl FnMut(&Scrub) -> ControlFlow<()>) -> Result<Repair> {
         self.inner.checks.repair(&|| self.inner.renew_names(), &mut progress)
     }

@@ -1,16 +1,16 @@
 //! Changing keys: turning encryption on, domains, new keys, shredding.
 //!
-//! All keys stand in `FORMAT`, which is replaced as a whole; what it says is durable before anybody acts on it. So a
-//! change of keys has happened or it has not, whenever a crash comes.
+//! All keys are stored in `FORMAT`, wrapped. It is replaced as a whole, and is durable before anything relies on what
+//! it says. So a change of keys has happened or it has not, whenever a crash comes.
 //!
 //! # Invariants kept here
-//! - **A key that something was written with is there for as long as that is.** Keys are given up in one place
-//!   ([`Inner::retire`]), while nobody commits, folds or replaces the list, after a look at everything that could need
-//!   them. A commit that would publish a file whose key is gone is refused (`commit.rs`).
-//! - **A key is used only after `FORMAT` has it.**
-//! - **After a domain was shredded nobody has its keys**: they are in no file, and not in the keyring; handles that
-//!   were opened before keep those of their file until they are dropped. What is left of its files goes then; a crash
-//!   leaves the domain marked, and the next opening goes on.
+//! - **A key is kept as long as anything that is encrypted with it.** Keys are given up in one place
+//!   ([`Inner::retire`]), after a look at everything that could need them, while nobody commits, folds or replaces the
+//!   list. A commit that would publish a file whose key was given up is refused.
+//! - **A key is used only after `FORMAT` has it**, durably.
+//! - **After a domain was shredded its keys exist nowhere**: neither in a file nor in the keyring; handles that were
+//!   opened before keep those of their file until they are dropped. What is left of the domain's files is removed after
+//!   that; after a crash the domain is still marked as shredded, and the next opening removes the rest.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -31,7 +31,7 @@ use crate::store::{Inner, Store};
 use crate::sync::lock;
 use crate::vfs::OpenMode;
 
-/// What is known of a key domain.
+/// A key domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DomainInfo {
@@ -39,13 +39,13 @@ pub struct DomainInfo {
     pub number: u32,
     /// Its name; none for the default domain.
     pub name: Option<DomainName>,
-    /// The number of the data key that new files get; 0 without encryption.
+    /// The number of the data key that new files are encrypted with; 0 without encryption.
     pub current_key: u32,
     /// Its data keys.
     pub keys: Vec<DataKeyInfo>,
 }
 
-/// What is known of a data key.
+/// A data key of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DataKeyInfo {
@@ -56,13 +56,13 @@ pub struct DataKeyInfo {
 }
 
 impl Store {
-    /// Whether what is written is encrypted.
+    /// Whether the store encrypts what it writes.
     pub fn is_encrypted(&self) -> bool {
         self.inner.files.keys().is_encrypted()
     }
 
-    /// Whether there may be content that is not encrypted: all of it without encryption, and what was there before that
-    /// was [turned on](Self::encrypt), until it has been [rewritten](Self::rewrite).
+    /// Whether the store may have content that is not encrypted: always without encryption; otherwise from when
+    /// encryption was [turned on](Self::encrypt) until older content has been [rewritten](Self::rewrite).
     pub fn holds_plain(&self) -> bool {
         self.inner.files.keys().accepts_plain
     }
@@ -84,12 +84,12 @@ impl Store {
             .collect()
     }
 
-    /// Turns encryption on for a store that has none. From now on all that is written is encrypted; what was there
-    /// before is when it has been [rewritten](Self::rewrite).
+    /// Turns encryption on for a store that is not encrypted. From now on all that is written is encrypted; what was
+    /// written before is encrypted by [`rewrite`](Self::rewrite).
     ///
     /// # Errors
-    /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. The store stays as it is
-    /// where it is encrypted already.
+    /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. A store that is encrypted
+    /// already stays as it is.
     pub fn encrypt(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
@@ -106,9 +106,9 @@ impl Store {
     /// Creates a key domain, with a data key of its own. [Repositories](crate::registry::RepositorySettings::domain)
     /// can be created in it from then on.
     ///
-    /// `key_id` names the key that its data key is wrapped with, for providers that have several, such as AWS KMS;
+    /// `key_id` names the key that wraps the domain's data key, for providers that have several, such as AWS KMS;
     /// without one it is the provider's [own](KeyProvider::key_id). Where that key can't be used when the store is
-    /// opened, the domain is [locked](Self::locked_domains), and all others are not.
+    /// opened, the domain is [locked](Self::locked_domains), and the others are not.
     ///
     /// # Errors
     /// [`Error::DomainExists`]; [`Error::NotEncrypted`]; [`Error::Key`]; [`Error::TooLarge`] for more than
@@ -127,8 +127,8 @@ impl Store {
         inner.install(keys.with_domain(name.as_str(), &*provider, &key_id)?)
     }
 
-    /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; those that are
-    /// there are when they have been [rewritten](Self::rewrite).
+    /// Gives a domain, or the default one, a new data key. From now on new files are encrypted with it; existing files
+    /// are re-encrypted by [`rewrite`](Self::rewrite).
     ///
     /// # Errors
     /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`], also where the domain is
@@ -143,14 +143,15 @@ impl Store {
         })
     }
 
-    /// Wraps all data keys anew, with the key of another provider, which is used from then on. That touches no data.
-    /// Keys of domains that were [created](Self::create_domain) with a key id of their own stay with it, if the new
-    /// provider can unwrap it, and are else wrapped anew too; those of [locked](Self::locked_domains) domains stay with
-    /// it.
+    /// Wraps all data keys with the key of another provider, which is used from then on. Content is not rewritten. Data
+    /// keys of domains that were [created](Self::create_domain) with a key id of their own stay wrapped with that key
+    /// where the new provider can unwrap them, or the domain is [locked](Self::locked_domains); the others are wrapped
+    /// with the new key too.
     ///
     /// # Errors
-    /// [`Error::Key`] where one of them can't be wrapped, or is wrapped with the old provider's own key and its domain
-    /// is locked; [`Error::NotEncrypted`]. Then nothing has changed.
+    /// In each case nothing has changed. [`Error::Key`] where a data key can't be wrapped, where it is wrapped with the
+    /// old provider's own key and its domain is locked, or where the new provider can't reach a domain's own key or may
+    /// not use it; [`Error::NotEncrypted`].
     pub fn rewrap_keys(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);
@@ -162,16 +163,16 @@ impl Store {
         Ok(())
     }
 
-    /// Destroys a domain: its keys, and with them all that is in it, its repositories among that, for good. Backups
-    /// keep what they have for whoever has the key that wraps the domain's keys in them: to end that too, create the
-    /// domain with a key of its own, and destroy that.
+    /// Destroys a domain: its keys, and thereby everything in it, including its repositories, for good. A backup can
+    /// still be read by anyone who has the key that wraps the domain's keys in it: to prevent that too, create the
+    /// domain with a key of its own, and destroy that key.
     ///
-    /// What is left of its files is removed, too; that takes a look at each file of the store. A domain that is
+    /// The domain's files are removed too, which takes a look at each file of the store. A domain that is
     /// [locked](Self::locked_domains) can be destroyed as well.
     ///
     /// # Errors
     /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next
-    /// opening goes on with it.
+    /// opening removes the rest.
     pub fn shred_domain(&self, name: &DomainName) -> Result<()> {
         let inner = &self.inner;
         let _one = lock(&inner.key_changes);

@@ -1,13 +1,13 @@
 //! Key domains that are locked: their keys could not be unwrapped when the store was opened.
 //!
-//! A call on such a domain fails with what the key provider said; everything else goes on without it. It is unlocked
-//! when the provider answers again: on a call, or by [`Store::unlock_domains`]. The default domain can't be locked:
-//! lists, and the checks of records in the log, are under its key.
+//! A call on such a domain fails with the key provider's error; all other domains work. The domain is unlocked when the
+//! provider answers again: by a call on the domain, or by [`Store::unlock_domains`]. The default domain can't be
+//! locked: lists, and the checks of records in the log, are under its key.
 //!
-//! What is kept for a locked domain is said in [`crate::tables`]'s `locked`; what becomes of its records that were not
-//! known durable, in [`crate::log::recovery`]; the view of names says which domains it was made without, and is trusted
-//! only where it is those that are locked. A domain whose keys are there, but of which records are unread, is held back
-//! until the end of recovery, and then taken in by the step that unlocks others.
+//! [`crate::tables`]'s `locked` describes what is kept for a locked domain; [`crate::log::recovery`], how its records
+//! that were not known durable are recovered. The view of names notes which domains were locked when it was made, and
+//! is trusted only while the same ones are locked. A domain that has its keys, but of which records are unread, is kept
+//! locked until the end of recovery, and then unlocked in the same way.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,8 @@ use crate::sync::lock;
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
 
-/// The provider is asked for a domain's keys so often at most by calls that need them, in milliseconds of open time.
+/// How often calls ask the provider for the keys of a locked domain: at most once in this time, in milliseconds of open
+/// time.
 const ASKED_EVERY: u64 = 5_000;
 
 /// Who asks the provider for the keys of locked domains, and when the next one may.
@@ -45,17 +46,17 @@ impl Attempts {
 }
 
 impl Store {
-    /// The key domains that are locked: the store was opened without their keys. What there is in them is kept, and
-    /// can't be used.
+    /// The key domains that are locked: the store was opened without their keys. What is in them is kept, and can't be
+    /// read or changed.
     pub fn locked_domains(&self) -> Vec<LockedDomain> {
         self.inner.files.keys().locked_domains()
     }
 
-    /// Asks the key provider for the keys of all locked domains, now, and unlocks those that it gives: their content is
-    /// there again. Returns the domains that stay locked, and why.
+    /// Asks the key provider for the keys of all locked domains, and unlocks those whose keys it returns. Returns the
+    /// domains that stay locked, and why.
     ///
-    /// Calls on a locked domain do the same for that domain, one of them at a time and at most every five seconds; so
-    /// nothing needs to be done for a domain to come back, but this knows sooner.
+    /// A call on a locked domain does the same for that domain, one call at a time and at most every five seconds. So a
+    /// domain is unlocked without this, but perhaps later.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -8,18 +8,18 @@ use crate::store::Store;
 use crate::transaction::Request;
 
 impl Store {
-    /// Names a blob and thereby keeps it, and what the options say it refers to. A pin of that name is replaced, in the
-    /// same step.
+    /// Pins a blob under a name: the blob, and the blobs that the options say it references, are kept. An existing pin
+    /// of that name is replaced in the same commit.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the
-    /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for too many references.
+    /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for more than 65,535 references.
     pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
         self.inner.blobs.pin(name, digest, options)
     }
 
-    /// Removes a pin. What nothing else holds stays for [`Options::retention`](crate::Options::retention) after that,
-    /// unless it is [removed](Self::remove); then [`collect`](Self::collect) takes it.
+    /// Removes a pin. Blobs that nothing else references are kept for [`Options::retention`](crate::Options::retention)
+    /// after that, unless they are [removed](Self::remove); then [`collect`](Self::collect) removes them.
     ///
     /// # Errors
     /// [`Error::PinNotFound`] where there is none of that name.
@@ -35,7 +35,7 @@ impl Store {
         self.inner.blobs.get_pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
     }
 
-    /// The names of pins in order, those behind `after`, at most `limit` of them.
+    /// At most `limit` names of pins, in order, beginning after `after`.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, PinOptions};
@@ -50,7 +50,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         self.inner.blobs.pins(after, limit)
     }

@@ -1,4 +1,4 @@
-//! Repositories: creating, opening, deleting and listing them, and what happened to them.
+//! Repositories: creating, opening, deleting and listing them, and their events.
 
 use crate::error::Result;
 use crate::id::Lsn;
@@ -7,12 +7,13 @@ use crate::registry::{Events, Repository, RepositoryDeletion};
 use crate::store::Store;
 
 impl Store {
-    /// Creates a repository. One that is there [provisionally](Self::create_on_push), in the same key domain, becomes
-    /// it, with what is in it.
+    /// Creates a repository. An existing [provisional](Self::create_on_push) repository of that name in the same key
+    /// domain becomes a permanent one with these settings, and keeps what is in it.
     ///
     /// # Errors
-    /// [`Error::RepositoryExists`] where the name is taken; [`Error::DomainNotFound`] where there is no such key
-    /// domain; [`Error::Key`] where that is [locked](Self::locked_domains), or the name may be taken in one that is.
+    /// [`Error::RepositoryExists`] where the name is in use; [`Error::DomainNotFound`] where there is no such key
+    /// domain; [`Error::Key`] where that domain is [locked](Self::locked_domains), or the name may be in use in a
+    /// domain that is locked.
     pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
         self.inner.unlocking(|| self.inner.registry.create_repository(name, settings.clone()))
     }
@@ -26,19 +27,20 @@ impl Store {
         self.inner.unlocking(|| self.inner.registry.repository(name))
     }
 
-    /// Opens a repository, or creates it with these settings where there is none.
+    /// Opens a repository, or creates it with these settings where there is none. An existing
+    /// [provisional](Self::create_on_push) repository becomes a permanent one.
     ///
     /// # Errors
-    /// [`Error::Full`] and the like, where it has to be created; else as [`repository`](Self::repository).
+    /// As [`repository`](Self::repository); where the repository has to be created, also as
+    /// [`create_repository`](Self::create_repository), and [`Error::Full`].
     pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
         self.inner.unlocking(|| self.inner.registry.ensure_repository(name, settings.clone()))
     }
 
-    /// Opens a repository for a push, or creates it with these settings where there is none. One that comes to be in
-    /// this way is *provisional*: it stays once a manifest was pushed to it. Until then a [collection](Self::collect)
-    /// deletes it where nobody called this, or began an upload into it, for
-    /// [`Options::retention`](crate::Options::retention), and it has neither blobs nor uploads: so pushes that fail
-    /// leave nothing behind.
+    /// Opens a repository for a push, or creates it with these settings where there is none. A repository that this
+    /// creates is *provisional* until a manifest is pushed to it. [Collection](Self::collect) deletes a provisional
+    /// repository that has neither blobs nor uploads, once [`Options::retention`](crate::Options::retention) has passed
+    /// since this was last called for it, or an upload into it was begun: so failed pushes leave nothing behind.
     ///
     /// ```
     /// # use std::ops::ControlFlow;
@@ -61,7 +63,7 @@ impl Store {
         self.inner.unlocking(|| self.inner.registry.create_on_push(name, settings.clone()))
     }
 
-    /// Deletes a repository. It is gone when this returns; what was in it goes in the background.
+    /// Deletes a repository. It is gone when this returns; its blobs, manifests and tags are removed in the background.
     ///
     /// # Errors
     /// As [`repository`](Self::repository); [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
@@ -69,21 +71,21 @@ impl Store {
         self.inner.unlocking(|| self.inner.registry.delete_repository(name, how))
     }
 
-    /// The names of repositories in order, those behind `after`, at most `limit` of them. Those of
+    /// At most `limit` names of repositories, in order, beginning after `after`. Repositories in
     /// [locked](Self::locked_domains) key domains are left out.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
         self.inner.registry.repositories(after, limit)
     }
 
-    /// What happened to repositories behind a position, in order, as whole commits: so many that there are at least
-    /// `limit` events, or all there are. [`Events::next`] is the position to go on from; to be kept with what was done
-    /// about them. [`Lsn::default`] is the beginning, [`last_lsn`](Self::last_lsn) is now.
+    /// The events of repositories after a position, in order, as whole commits: commits are added until there are at
+    /// least `limit` events, or no more commits. [`Events::next`] is the position to continue from: store it together
+    /// with the result of processing the page. [`Lsn::default`] is the beginning, [`last_lsn`](Self::last_lsn) is now.
     ///
-    /// Events are read from the log, so they survive restarts, are complete, and none is told before it is durable. How
-    /// far back they go, [`Options::history`](crate::Options::history) says.
+    /// Events are read from the log: they survive restarts, are complete, and none is returned before it is durable.
+    /// [`Options::history`](crate::Options::history) says how far back they go.
     ///
     /// ```
     /// # use strongroom::registry::{EventKind, RepositorySettings};
@@ -99,8 +101,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Gap`] where the log no longer goes back so far, or the store has not come so far; [`Error::Corrupt`]
-    /// where it is damaged.
+    /// [`Error::Gap`] where the log no longer goes back to that position, or the position is after the last commit;
+    /// [`Error::Corrupt`] where the log is damaged.
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         self.inner.registry.events(after, limit)
     }

@@ -1,8 +1,8 @@
-//! Rewriting what is encrypted with an old key, or not at all.
+//! Re-encryption of content and facts that are encrypted with an old key, or not at all.
 //!
-//! Blobs move one by one, each in a commit of its own that changes its place; what is read meanwhile stays readable in
-//! the old one. Runs are merged. So it can be interrupted at any time: what was done stays done, and the next time goes
-//! on. When nothing needs the old keys any more, they are given up.
+//! Blobs are re-encrypted one by one, each in a commit that changes its place; readers that have the old place open are
+//! not disturbed. Runs are merged. Rewriting can be interrupted at any time: what was done stays done, and the next
+//! call continues. When nothing needs the old keys any more, they are given up.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::segment::Frame;
 use crate::store::{Inner, Store};
 use crate::transaction::Request;
 
-/// How far rewriting has come. See [`Store::rewrite`].
+/// The progress of re-encryption. See [`Store::rewrite`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Rewriting {
     /// How many bytes of content, as stored, there were to rewrite.
     pub total_bytes: u64,
-    /// How many of those were rewritten, or are gone.
+    /// How many of those were rewritten, or removed meanwhile.
     pub bytes: u64,
     /// How many blobs were rewritten.
     pub blobs: u64,
-    /// What could not be rewritten: its content is damaged.
+    /// Content that could not be rewritten because it is damaged.
     pub damaged: Vec<Error>,
-    /// The key domains that are locked: they were left as they are.
+    /// The key domains that are locked: nothing in them was rewritten.
     pub locked: Vec<LockedDomain>,
-    /// Whether all is done: no domain is locked, nothing is encrypted with another key than its domain's current one,
-    /// and the others are given up.
+    /// Whether all is done: no domain is locked, everything is encrypted with its domain's current key, and the other
+    /// keys are given up.
     pub complete: bool,
 }
 
@@ -45,18 +45,18 @@ pub(crate) struct Began {
 }
 
 impl Store {
-    /// Encrypts with the current keys all that is encrypted with old ones, or was stored before encryption was [turned
-    /// on](Self::encrypt), and gives the old keys up. Goes on beside all else. `progress` is called after each blob,
-    /// and says whether to go on.
+    /// Re-encrypts with the current keys everything that is encrypted with old ones, or was stored before encryption
+    /// was [turned on](Self::encrypt), and then gives the old keys up, while reads and writes continue. `progress` is
+    /// called after each blob; `Break` stops the rewriting.
     ///
-    /// In a store that is not encrypted there is nothing to do, and nothing is complete.
+    /// In a store that is not encrypted this does nothing, and [`complete`](Rewriting::complete) is false.
     ///
-    /// The history of [events](Self::events) so far goes, since it stands in old log files: who follows them gets
-    /// [`Error::Gap`].
+    /// The events so far are dropped, since they are stored in old log files: [`events`](Self::events) from an earlier
+    /// position fails with [`Error::Gap`].
     ///
     /// # Errors
-    /// What writing meets: what was rewritten before stays so. Damaged content is no error, but
-    /// [`reported`](Rewriting::damaged), and keeps its key.
+    /// Those of writing; what was rewritten before the error stays so. Damaged content is no error, but
+    /// [`reported`](Rewriting::damaged), and its key is kept.
     pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> ControlFlow<()>) -> Result<Rewriting> {
         let inner = &self.inner;
         let mut report = Rewriting::default();

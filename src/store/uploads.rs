@@ -1,4 +1,4 @@
-//! Uploads: content that comes in pieces, outside of repositories.
+//! Uploads: content that arrives in pieces, outside of repositories.
 
 use std::io::Read;
 
@@ -9,8 +9,8 @@ use crate::id::UploadId;
 use crate::store::Store;
 
 impl Store {
-    /// Begins an upload whose digest will be by this algorithm. (Another one at the end is possible, at the price of
-    /// reading the content again.)
+    /// Begins an upload whose digest is computed with this algorithm. (It can be committed under a digest of another
+    /// algorithm, for which the content is read again.)
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Error, Options};
@@ -32,28 +32,28 @@ impl Store {
         self.inner.blobs.begin_upload(algorithm, &self.inner.blobs.outside())
     }
 
-    /// Adds a piece of content at `offset`, which must be where the upload stands, and returns where it then stands.
-    /// The piece is durable when this returns.
+    /// Appends content at `offset`, which must be the upload's current length, and returns the new length. The content
+    /// is durable when this returns.
     ///
     /// # Errors
     /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
-    /// call is at work on it; [`Error::Full`]. The upload then stands where it did.
+    /// call is working on the upload; [`Error::Full`]. In each case the upload is unchanged.
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
         self.inner.blobs.append_upload(id, offset, &mut content.as_ref(), &self.inner.blobs.outside())
     }
 
-    /// Adds what a reader yields, to its end. Memory use does not depend on how much that is, and every 256 MiB become
-    /// durable while the rest comes.
+    /// Appends what a reader yields, to its end. Memory use does not depend on how much that is. Content becomes
+    /// durable each 256 MiB, while the rest arrives.
     ///
     /// # Errors
-    /// As [`append_upload`](Self::append_upload), except that what became durable before counts; and [`Error::Source`]
-    /// where the reader fails: what it yielded before counts. [`upload_status`](Self::upload_status) tells how much
-    /// that was.
+    /// As [`append_upload`](Self::append_upload), except that content that became durable before the error stays
+    /// appended; and [`Error::Source`] where the reader fails: what it yielded before stays appended.
+    /// [`upload_status`](Self::upload_status) says how much that is.
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
         self.inner.blobs.append_upload(id, offset, &mut content, &self.inner.blobs.outside())
     }
 
-    /// Where an upload stands.
+    /// The status of an upload: how much of it is durable, and more.
     ///
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
@@ -61,16 +61,16 @@ impl Store {
         self.inner.blobs.upload_status(id, &self.inner.blobs.outside())
     }
 
-    /// Ends an upload as a blob, if its content has the digest.
+    /// Commits an upload as a blob, if its content has the digest.
     ///
     /// # Errors
-    /// [`Error::DigestMismatch`] where it has not (the upload stays as it is: [cancel](Self::cancel_upload) it);
-    /// [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
+    /// [`Error::DigestMismatch`] where the content has another digest (the upload stays as it is:
+    /// [cancel](Self::cancel_upload) it); [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
         self.inner.blobs.commit_upload(id, digest, &self.inner.blobs.outside())
     }
 
-    /// Gives an upload up.
+    /// Cancels an upload: its content is removed.
     ///
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
@@ -78,8 +78,7 @@ impl Store {
         self.inner.blobs.cancel_upload(id, &self.inner.blobs.outside())
     }
 
-    /// All uploads that were begun and neither committed nor given up, in the order of their ids. Those of
-    /// [repositories](crate::registry) are not among them.
+    /// All unfinished uploads, in the order of their ids, without those of [repositories](crate::registry).
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

@@ -1,4 +1,4 @@
-//! Where content lies: what facts say, compared with what is in files.
+//! Where content is: compares the places that facts name with the files on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

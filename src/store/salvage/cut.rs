@@ -1,4 +1,4 @@
-//! What is known of the commits that are cut.
+//! Reading the commits that are cut, as far as they can be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

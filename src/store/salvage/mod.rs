@@ -1,41 +1,42 @@
-//! Salvage: a store whose log is damaged becomes one that opens again.
+//! Salvage: makes a store whose log is damaged one that opens again.
 //!
 //! # What is kept
-//! Everything up to the last commit before the first damage to a record that no run has. That state has been: all that
-//! holds of a store holds of it, and what it says is proven, by checksums and by the unbroken order of LSNs. Every
-//! later commit is **cut**, also those that can be read. Their facts are absolute: counts, the places of frames,
-//! entries of lists, made with the facts of the damaged record in sight. Over a gap they would make a state that never
-//! was, with manifests that hold what is not there and tags that name nothing; to find those and cut them off is to
-//! guess. What the cut commits said is told by name instead ([`SalvageReport::cut`]), where they can be read; where
-//! not, by their LSNs ([`SalvageReport::unread`]).
+//! Everything up to the last commit before the first damage to a record that no run has. The store has been in that
+//! state, so all invariants hold of it, and it is proven by checksums and by the unbroken order of LSNs. Every later
+//! commit is **cut**, including those that can be read. Their facts are absolute: counts, places of frames and entries
+//! of lists that followed from the facts of the damaged record. Applied without that record they would give a state
+//! that never was, with manifests that hold missing blobs and tags that name nothing; finding and removing those would
+//! be guessing. What the cut commits changed is reported by name instead ([`SalvageReport::cut`]) where they can be
+//! read, and otherwise by their LSNs ([`SalvageReport::unread`]).
 //!
-//! Damage to a record that runs have loses nothing, and is passed over as in every opening.
+//! Damage to a record whose facts runs have loses nothing, and is skipped as in every opening.
 //!
 //! # What follows for content
-//! The files are as the last commit left them, not as the last one that is kept did. So of each blob is asked whether
-//! its content is where its fact says, and:
+//! The files on disk are as the last commit left them, not as the last kept commit did. So for each blob the salvage
+//! looks whether its content is where its fact says:
 //!
 //! | | |
 //! |---|---|
-//! | it has moved since (compaction, a new key) | the copy that is found has the digest: the blob lies there now |
-//! | its file is gone, and no copy is found | a cut commit removed it, after all that held it: so are both ([`release`]) |
-//! | it is damaged, or its log file is lost | flagged, as by a scrub: a push brings it back |
-//! | it was stored in a commit that is cut | it proves itself, by its digest: it is kept, held by nothing |
-//! | an upload's segment is gone, or complete | the upload had ended: it is ended |
+//! | it was moved since (compaction, a new key) | a copy that has the digest is found: the blob is placed there |
+//! | its file is gone, and no copy is found | a cut commit removed it, after everything that held it: both are removed ([`release`]) |
+//! | it is damaged, or its log file is lost | it is flagged, as by a scrub: a push repairs it |
+//! | it was stored in a commit that is cut | its digest proves it: it is kept, and nothing references it |
+//! | an upload's segment is gone, or complete | the upload had ended: it is removed |
 //!
 //! # How it is done
 //! 1. The log is read as recovery reads it, up to the damage, and [surveyed](crate::log::survey) behind that ([`cut`]).
 //! 2. The facts of a store that is open for reading up to the damage are changed in memory, as commits would change
 //!    them, by the same functions ([`content`], [`release`]). Nothing on disk has changed; the report is complete.
-//! 3. What is cut is copied aside.
-//! 4. The facts are written as runs, and a list is put in the place of the old one that has those and no log files. Its
-//!    rename is the moment of the salvage: before it, everything is as it was.
-//! 5. What nothing refers to any more is removed by the next opening, as after a crash: by the list's orphan floor.
+//! 3. The log files and segments that are cut are copied aside.
+//! 4. The facts are written as runs, and the list is replaced by one that names those runs and no log files. That
+//!    rename is the moment of the salvage: before it, the store is as it was.
+//! 5. Files that nothing refers to any more are removed by the next opening, as after a crash: by the list's orphan
+//!    floor.
 //!
 //! # Invariants kept here
-//! - No LSN is given out again, also not one of a commit that could not be read: those who follow events from behind
-//!   the last commit that is kept are told that there is a gap, and ids of repositories stay unique.
-//! - No file id is given out again that is known to have been.
+//! - No LSN is given out again, not even that of a commit that could not be read: clients that follow events from a
+//!   position after the last kept commit are told that there is a gap, and ids of repositories stay unique.
+//! - No file id that is known to have been used is given out again.
 //! - Content is kept only where it was read, and has its digest.
 //! - The report is complete before anything is changed.
 
@@ -69,7 +70,7 @@ use crate::tables::{MAX_SEARCHED, RunList};
 use crate::transaction::{Apply, Context, Op, Placing, Request, resolve};
 use crate::vfs::{OpenMode, Vfs};
 
-/// What was found, and what is to be done about it.
+/// A planned salvage: what was found, and what would be done.
 #[derive(Debug)]
 #[must_use]
 pub struct Salvage {
@@ -91,13 +92,12 @@ struct Plan {
 }
 
 impl Options {
-    /// Looks at a store that does not open since records in its log are damaged that no run has, and plans what would
-    /// make it one that does. ChangedNames nothing: see [`Salvage::report`], then [`Salvage::carry_out`]. Nobody else
-    /// can open the store meanwhile.
+    /// Plans a salvage of a store that does not open because records in its log are damaged that no run has. Changes
+    /// nothing: see [`Salvage::report`], then [`Salvage::carry_out`]. Nobody else can open the store meanwhile.
     ///
-    /// Kept is everything up to the last commit before the damage, and content of later ones that can be read: pushed
-    /// again, it need not be stored again. What may be missing then is told by name or, where that can't be read, by
-    /// commits. A backup that is whole is worth more than that: restore it first, if there is one.
+    /// A salvage keeps everything up to the last commit before the damage, and content of later commits that can be
+    /// read, which then need not be pushed again. What may be missing after it is reported by name or, where commits
+    /// can't be read, by their LSNs. An undamaged backup is worth more: restore that first, if there is one.
     ///
     /// ```
     /// use strongroom::{Algorithm, Error, Options};
@@ -130,7 +130,7 @@ impl Options {
     /// # Errors
     /// As [`open`](Self::open). [`Corrupt`](Error::Corrupt) where something else is damaged that opening needs:
     /// `FORMAT`, the list, or runs. [`Io`](Error::Io) where something can't be read for another reason than damage:
-    /// copy what the disk still gives, then salvage the copy.
+    /// copy what can still be read from the disk, then salvage the copy.
     pub fn salvage(self, dir: impl AsRef<Path>) -> Result<Salvage> {
         Salvage::plan(self, dir.as_ref())
     }
@@ -178,18 +178,18 @@ impl Salvage {
         &self.report
     }
 
-    /// Whether what is cut is copied aside first; yes by default. That takes as much space as the report says. Nobody
-    /// reads the copies nor removes them, nor are they encrypted anew when keys change.
+    /// Whether files that are cut are copied aside first; yes by default. The report says how much space that takes.
+    /// The store neither reads nor removes the copies, nor re-encrypts them when keys change.
     pub fn keep_copies(mut self, keep: bool) -> Self {
         self.keeps_copies = keep && self.plan.is_some();
         self
     }
 
-    /// Makes the store one that opens. Where the log is not damaged there is nothing to do.
+    /// Carries the salvage out: the store opens then. Where the log is not damaged this does nothing.
     ///
     /// # Errors
-    /// [`Error::Full`] and the like: the store is as it was. After [`Error::Poisoned`], which says that a sync failed,
-    /// either that or the salvaged one.
+    /// [`Error::Full`] and the like: the store is as it was. [`Error::Poisoned`], which says that a sync failed: the
+    /// store is as it was, or salvaged.
     pub fn carry_out(mut self) -> Result<SalvageReport> {
         if let Some(plan) = self.plan.take() {
             let files = &plan.inner.files;

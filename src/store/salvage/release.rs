@@ -1,8 +1,9 @@
-//! What goes because its content is in no file any more.
+//! Removing blobs whose content is in no file any more, with everything that holds them.
 //!
-//! What is held can't be deleted, and a file goes when nothing in it is held. So where the content of a blob is gone,
-//! what held it at the last commit that is kept was deleted in one that is cut: it is deleted again, by the functions
-//! that keep counts and lists right. (But for a file that was lost for another reason. Then it is told all the same.)
+//! What is held can't be deleted, and a file is removed only when no blob in it is held. So where the content of a blob
+//! is gone, everything that held it at the last kept commit was deleted by a commit that is cut. It is deleted again,
+//! by the functions that keep counts and lists right. (A file that was lost for another reason looks the same. The
+//! report lists what is removed in either case.)
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What a salvage tells.
+//! The report of a salvage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -16,36 +16,36 @@ use crate::transaction::Op;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// Where the log is damaged: the first is where it is cut. None: there is nothing to salvage.
+    /// Where the log is damaged; it is cut at the first. Empty where there is nothing to salvage.
     pub damage: Vec<Error>,
     /// The last commit that is kept.
     pub kept: Lsn,
-    /// The last commit that is known to have been. Those behind [`kept`](Self::kept) are cut.
+    /// The last commit that is known of. Those after [`kept`](Self::kept) are cut.
     pub last: Lsn,
-    /// Whether there may have been commits behind the last one that is known: the store was not closed, and the end of
-    /// its log may be lost.
+    /// Whether there may have been commits after the last one that is known of: the store was not closed, and the end
+    /// of its log may be lost.
     pub may_be_more: bool,
-    /// The commits among those that are cut that could not be read: **anything written in them may be missing**,
-    /// whether it is named below or not.
+    /// The cut commits that could not be read: **anything written in them may be missing**, whether it is listed below
+    /// or not.
     pub unread: Vec<RangeInclusive<Lsn>>,
-    /// What the other commits that are cut have changed. It is as it was at the last commit that is kept, or missing,
-    /// but for content that was [recovered](Self::recovered).
+    /// What the other cut commits changed. Each of these is as it was at the last kept commit, or missing, except for
+    /// content that was [recovered](Self::recovered).
     pub cut: ChangedNames,
-    /// What was there at the last commit that is kept and is let go of, since its content is in no file any more: by
-    /// all that is known it was removed later, with what held it.
+    /// What existed at the last kept commit and is removed, because its content is in no file any more: as far as can
+    /// be known, a later commit removed it together with what held it.
     pub gone: ChangedNames,
-    /// How many blobs are gone besides, whose SHA-512 digest stood nowhere but in front of their content. Nothing of
-    /// what is kept held them.
+    /// How many blobs are removed besides, whose SHA-512 digest was stored only in front of their content. Nothing that
+    /// is kept referenced them.
     pub unnamed: u64,
-    /// Blobs whose content was found behind the cut. Nothing holds them, so they stay for the retention time, and are
-    /// collected then: push again what referenced them.
+    /// Blobs of cut commits whose content was found. Nothing references them, so they are collected after the retention
+    /// time unless what referenced them is pushed again.
     pub recovered: BTreeSet<Digest>,
-    /// Content that is damaged. It is flagged: pushed again, it comes back.
+    /// Content that is damaged. It is flagged: a push of the same content repairs it.
     pub damaged: Vec<Finding>,
-    /// Where copies of what is cut are put: of log files from the first damage on, of files that nothing refers to any
-    /// more, and of the list of log files as it was.
+    /// The directory of the copies: of log files from the first damage on, of files that nothing refers to any more,
+    /// and of the list of log files as it was.
     pub copies: PathBuf,
-    /// How many bytes those have.
+    /// How many bytes the copies have.
     pub copied_bytes: u64,
 }
 
@@ -56,7 +56,7 @@ impl SalvageReport {
     }
 }
 
-/// What commits have changed, by names.
+/// What commits have changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChangedNames {
