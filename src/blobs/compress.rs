@@ -10,8 +10,8 @@ use crate::wire::len64;
 /// Whether small content is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// With zstd, where the content is at most [`Options::inline_max`](crate::Options::inline_max) long, is not
-    /// compressed already and becomes at least an eighth smaller.
+    /// With zstd, where the content is at most [`Options::inline_max`](crate::Options::inline_max) long, does not look
+    /// compressed already, and becomes at least an eighth smaller.
     #[default]
     Auto,
     /// Never.

@@ -21,14 +21,14 @@ use crate::transaction::{Request, Then};
 /// How much of long content is hashed and written at a time.
 const PIECE: usize = 1 << 20;
 
-/// What the caller knows of content that is to be stored.
+/// The digest that content to be stored must have, or the algorithm of its digest.
 ///
-/// Made from a [`Digest`], which the content must then have, or from an [`Algorithm`], by which it is to be named.
+/// Made from a [`Digest`], which the content must have, or from an [`Algorithm`], with which its digest is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// The content has this digest.
     Digest(Digest),
-    /// The content's digest is wanted by this algorithm.
+    /// The content's digest is computed with this algorithm.
     Algorithm(Algorithm),
 }
 
@@ -67,19 +67,19 @@ impl Expect {
     }
 }
 
-/// Where content goes: into the store, or into a repository of it.
+/// Where content is stored: in a repository, or outside of repositories.
 pub(crate) trait Destination: Sync {
     /// The domain that the content belongs to from then on.
     fn domain(&self) -> DomainId;
 
-    /// Whether the blob is there, undamaged, so that nothing has to be done, and notes that somebody relies on it. What
-    /// is visible is durable, except where the caller chose that it need not be.
+    /// Whether the blob exists, undamaged, so that nothing has to be stored; the grace period then begins anew. What is
+    /// visible is durable, except where the caller chose that it need not be.
     fn claim(&self, digest: &Digest) -> Result<bool>;
 
-    /// Fails where it is not there any more.
+    /// Makes the commit fail where the repository no longer exists.
     fn exists(&self) -> Then;
 
-    /// What follows from a blob being stored.
+    /// What the commit that stores a blob does besides.
     fn then(&self, digest: &Digest) -> Then;
 
     /// The repository whose uploads are meant, which is still there; none: those of the store.
@@ -128,9 +128,9 @@ pub struct Stat {
     pub len: u64,
     /// How many bytes its content takes on disk, without checksums.
     pub stored_len: u64,
-    /// How many references hold it.
+    /// How many pins, repositories and manifests hold it.
     pub references: u32,
-    /// Whether its content is known to be damaged: who has it can bring it back by storing it again.
+    /// Whether its content is known to be damaged: storing the same content again repairs it.
     pub damaged: bool,
 }
 
@@ -168,7 +168,7 @@ impl BlobStore {
         Blobs { store: self, snapshot: self.tables.snapshot(), from: Some([0; 32]), batch: Vec::new().into_iter() }
     }
 
-    /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
+    /// Begins the grace period of a blob outside of repositories anew, unless that was done a moment ago.
     fn touch(&self, digest: &Digest, blob: &BlobFact) -> Result<()> {
         if !blob.is_stale(self.options.retention, self.clock.open_time()) {
             return Ok(());
@@ -221,7 +221,7 @@ impl BlobStore {
         }
     }
 
-    /// Stores content that rides in the log.
+    /// Stores content in the log.
     fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
         let digest = expect.check(Digest::of(expect.algorithm(), content))?;
         if !into.claim(&digest)? {
@@ -367,7 +367,7 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
     Error::Source { source: std::sync::Arc::new(error) }
 }
 
-/// Walks through all blobs. See [`Store::blobs`](crate::Store::blobs).
+/// An iterator over all blobs. See [`Store::blobs`](crate::Store::blobs).
 #[derive(Debug)]
 pub struct Blobs<'a> {
     store: &'a BlobStore,

@@ -1,4 +1,4 @@
-//! Blobs: storing, reading and claiming them, in whole and piece by piece, and pins that keep them.
+//! Blobs: storing, reading and claiming them, resumable uploads, and pins.
 
 mod compress;
 mod content;
@@ -32,12 +32,12 @@ use uploads::Slot;
 /// How blobs are stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlobOptions {
-    /// Up to what length, in bytes, content rides in the log.
+    /// Up to what length, in bytes, content is stored in the log.
     pub(crate) inline_max: u64,
     pub(crate) compression: Compression,
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs.
     pub(crate) retention: Retention,
-    /// How many files the store keeps open: an eighth of them may be uploads that nobody is at work on.
+    /// How many files the store keeps open: an eighth of them may be those of uploads that no call is working on.
     pub(crate) max_open_files: usize,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct BlobStore {
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
     options: BlobOptions,
-    /// Uploads that this opening has appended to.
+    /// Uploads that were appended to since the store was opened.
     uploads: Mutex<HashMap<UploadId, Slot>>,
 }
 

@@ -17,7 +17,7 @@ const MAX_NAME: usize = 1024;
 /// The most blobs that one pin holds, so that its record stays of bounded size.
 const MAX_HELD: usize = 65_536;
 
-/// A pin as it stands.
+/// A pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pin {
@@ -25,15 +25,15 @@ pub struct Pin {
     pub name: String,
     /// The blob it names.
     pub digest: Digest,
-    /// Other blobs that it holds.
+    /// Other blobs that it keeps.
     pub references: Vec<Digest>,
     /// When it was set, by the wall clock, in milliseconds since 1970.
     pub created_ms: u64,
-    /// After how much more of the store's open time it expires; `None` for never.
+    /// After how much more open time of the store it expires; `None` for never.
     pub expires_in: Option<Duration>,
 }
 
-/// What a pin does besides holding its blob.
+/// Options of a pin.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -49,19 +49,19 @@ pub struct PinOptions {
 }
 
 impl PinOptions {
-    /// A pin that holds its blob only and does not expire.
+    /// A pin that keeps its blob only and does not expire.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Blobs that the pin holds too: what the pinned document refers to. At most 65,535.
+    /// Blobs that the pin keeps too: those that the pinned document references. At most 65,535.
     pub fn references(mut self, references: impl Into<Vec<Digest>>) -> Self {
         self.references = references.into();
         self
     }
 
-    /// After how much of the store's open time the pin expires: it then no longer holds anything once
-    /// [`Store::expire`](crate::Store::expire) has run.
+    /// After how much of the store's open time the pin expires. The next [collection](crate::Store::collect) after
+    /// that, or [`Store::expire`](crate::Store::expire), removes it; until then it keeps its blobs.
     pub fn expires_after(mut self, open_time: Duration) -> Self {
         self.expires_after = Some(open_time);
         self

@@ -1,4 +1,4 @@
-//! A handle on a blob, and what can be read through it.
+//! Handles on blobs, and reading through them.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -26,9 +26,9 @@ use crate::wire::index;
 /// It stays readable, with the same bytes, while the blob is removed or its segment is compacted away.
 ///
 /// Content is stored in blocks of 4 KiB to 64 KiB with a checksum each. [`bytes`](Self::bytes), [`slice`](Self::slice)
-/// and [`reader`](Self::reader) verify each block that they touch, the first time it is touched, and hand out damage as
-/// [`Error::Corrupt`]. Where content is encrypted, each block is decrypted, and thereby verified, each time it is
-/// touched.
+/// and [`reader`](Self::reader) verify each block the first time it is read, and return [`Error::Corrupt`] where it is
+/// damaged. Where content is encrypted, each block is decrypted, and thereby verified, each time it is
+/// read.
 #[derive(Clone)]
 pub struct Blob {
     digest: Digest,
@@ -81,8 +81,8 @@ impl Blob {
 
     /// The whole content, verified.
     ///
-    /// Where the content is mapped and not compressed, no byte is copied: the time goes into verifying blocks that were
-    /// not touched before.
+    /// Where the content is mapped and neither compressed nor encrypted, no byte is copied: the time is spent on
+    /// verifying blocks that were not read before.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the content is damaged, [`Error::Io`] where it can't be read.
@@ -94,8 +94,8 @@ impl Blob {
     /// encrypted.
     ///
     /// # Errors
-    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or damaged and compressed
-    /// or encrypted.
+    /// [`Error::Io`] where the content can't be read; [`Error::Corrupt`] where it is cut off, or where it is damaged
+    /// and compressed or encrypted.
     pub fn bytes_unverified(&self) -> Result<Bytes> {
         match self.fact.codec {
             Codec::Plain if self.opening.is_none() => {
@@ -119,9 +119,9 @@ impl Blob {
         }
     }
 
-    /// About how many bytes of the process's own memory it takes to read a range of the content in pieces of 256 KiB,
-    /// one ahead: nothing where it is empty or mapped as it is; two pieces where it is copied or decrypted; the whole
-    /// content where it is compressed, which only content up to 4 MiB is.
+    /// About how many bytes of the process's own memory are needed to read a range of the content in pieces of 256 KiB,
+    /// one ahead: none where the range is empty, or mapped and neither compressed nor encrypted; two pieces where it is
+    /// copied or decrypted; the whole content where it is compressed, which only content up to 4 MiB is.
     pub fn memory(&self, range: &Range<u64>) -> u64 {
         let pieces = range.end.saturating_sub(range.start).min(512 << 10);
         match self.fact.codec {
@@ -138,8 +138,8 @@ impl Blob {
         if start <= end && end <= len { Ok(()) } else { Err(Error::OutOfRange { start, end, len }) }
     }
 
-    /// Reads the content from the front, block by block, verified. Damage comes out as an [`io::Error`] that holds the
-    /// [`Error`].
+    /// A reader of the content from its beginning, verified block by block. Where a block is damaged, it fails with an
+    /// [`io::Error`] that holds the [`Error`].
     pub fn reader(&self) -> BlobReader {
         BlobReader { blob: self.clone(), position: 0, held: Bytes::new(), held_at: 0 }
     }
@@ -147,8 +147,8 @@ impl Blob {
     /// Reads everything and compares it with the digest.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with [`Damage::Digest`] where the content is another, although its checksums hold; otherwise
-    /// as [`bytes`](Self::bytes).
+    /// [`Error::Corrupt`] with [`Damage::Digest`] where the content has another digest, although its checksums are
+    /// right; otherwise as [`bytes`](Self::bytes).
     pub fn verify(&self) -> Result<()> {
         self.verify_by(|_| Ok(()))
     }

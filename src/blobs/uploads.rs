@@ -1,14 +1,15 @@
 //! Resumable uploads.
 //!
-//! An upload is a fact and, from its first byte on, a segment that nothing refers to yet. Each appended piece is synced
-//! in the segment, then a commit moves the fact on: the new offset, the hash's state, the checksums of the blocks that
-//! became whole. So an upload survives a restart, a crash included, and goes on without reading again what it has.
-//! Committing it publishes the segment as a blob, or moves short content into the log like any other.
+//! An upload is a fact and, from its first byte on, a segment that no blob refers to yet. Each appended piece is synced
+//! in the segment; then a commit updates the fact: the new offset, the hash's state, the checksums of the blocks that
+//! are complete. So an upload survives a restart, a crash included, and continues without reading again what it has.
+//! Committing it publishes the segment as a blob, or moves short content into the log.
 //!
 //! # Invariant kept here
-//! One call at a time writes to an upload's segment: it takes the upload's [`Slot`], and its [`Lease`] gives that back.
-//! What a failed call wrote lies behind the offset of the fact, and the memory of it goes with the lease: the next call
-//! starts from the facts. So it does where the slot was taken away meanwhile, because the upload is gone.
+//! One call at a time writes to an upload's segment: it takes the upload's [`Slot`], and its [`Lease`] gives the slot
+//! back. What a failed call wrote is after the fact's offset, and its state in memory is dropped with the lease: the
+//! next call starts from the facts. So it does where the slot was removed meanwhile, because the upload no longer
+//! exists.
 
 mod appending;
 
@@ -35,26 +36,26 @@ use crate::wire::{index, len64};
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where an upload stands.
+/// The status of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UploadStatus {
     /// The upload's id.
     pub id: UploadId,
-    /// How many bytes are durable: where the next piece has to begin.
+    /// How many bytes are durable: the offset at which the next piece has to begin.
     pub offset: u64,
-    /// The digest algorithm declared.
+    /// The digest algorithm that it was begun with.
     pub algorithm: Algorithm,
     /// When it was begun, by the wall clock, in milliseconds since 1970.
     pub created_ms: u64,
-    /// For how much of the store's open time nothing was added.
+    /// For how much of the store's open time nothing was appended.
     pub idle: Duration,
 }
 
-/// What is in memory of an upload.
+/// The state of an upload in memory.
 #[derive(Debug)]
 pub(crate) enum Slot {
-    /// A call is at work on it, and has what there was.
+    /// A call is working on it, and has its state.
     InUse,
     /// What the next call goes on with.
     Idle(Box<Session>),

@@ -13,7 +13,7 @@ use crate::registry::Repository;
 use crate::transaction::Then;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
 
-/// What is known of a blob in a repository.
+/// A blob of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobInfo {
@@ -23,7 +23,7 @@ pub struct BlobInfo {
     pub len: u64,
     /// How many manifests of the repository hold it.
     pub references: u32,
-    /// Whether its content is known to be damaged: pushing it again brings it back.
+    /// Whether its content is known to be damaged: a push of the same content repairs it.
     pub damaged: bool,
 }
 
@@ -64,8 +64,8 @@ impl Destination for Repository<'_> {
 }
 
 impl Repository<'_> {
-    /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and stays there for at
-    /// least [`Options::retention`](crate::Options::retention) while no manifest references it.
+    /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and while no manifest
+    /// references it, is kept there for at least [`Options::retention`](crate::Options::retention).
     ///
     /// # Errors
     /// As [`Store::put`](crate::Store::put), and [`Error::RepositoryNotFound`] where the repository was deleted.
@@ -84,14 +84,14 @@ impl Repository<'_> {
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// [`Error::BlobNotFound`] where the repository does not have it, also if others do.
+    /// [`Error::BlobNotFound`] where the repository does not have it, even if other repositories do.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.stat(digest)?;
         self.registry.blobs.get(self.domain, digest)
     }
 
-    /// What is known of a blob. This promises nothing about the next moment: that is what [`claim`](Self::claim) is
-    /// for.
+    /// Returns what is known of a blob, and promises nothing about the next moment: that is what [`claim`](Self::claim)
+    /// is for.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it.
@@ -100,15 +100,15 @@ impl Repository<'_> {
         Ok(BlobInfo::new(*digest, &link, &blob))
     }
 
-    /// Tells whether the repository has a blob so that the caller may rely on it: it stays for at least
-    /// [`Options::retention`](crate::Options::retention), unless somebody [removes](Self::remove_blob) it. This is what
-    /// `HEAD` uses.
+    /// Returns what is known of a blob, and keeps the blob in the repository for at least
+    /// [`Options::retention`](crate::Options::retention), unless it is [removed](Self::remove_blob). `HEAD` uses this:
+    /// a client that is told that a blob exists does not push it.
     ///
-    /// That is noted durably at most once in an eighth of that time, so claiming again and again costs a look-up.
+    /// A claim is stored durably at most once in an eighth of that time, so repeated claims cost a look-up.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to
-    /// be damaged: then it has to be pushed again.
+    /// be damaged: it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
         let (link, blob) = self.find(digest)?;
         self.registry.blobs.check_undamaged(&blob)?;
@@ -117,14 +117,14 @@ impl Repository<'_> {
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other
-    /// repository is in another key domain the content is copied. `allow` is asked, with the other repository's name,
-    /// whether the caller may read there.
+    /// repository is in another key domain the content is copied. `allow` is called with the other repository's name,
+    /// and says whether the caller may read there.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the other repository does not have the blob, where there is no such repository,
-    /// and where `allow` says no: the caller is not told which. [`Error::Corrupt`] where its content is known to be
-    /// damaged, and [`Error::Key`] where the other repository is in a domain that is
-    /// [locked](crate::Store::locked_domains): then it has to be pushed.
+    /// and where `allow` returns false: the caller is not told which. [`Error::Corrupt`] where its content is known to
+    /// be damaged, and [`Error::Key`] where the other repository is in a [locked](crate::Store::locked_domains) domain:
+    /// the blob has to be pushed then.
     pub fn mount(
         &self,
         digest: &Digest,
@@ -161,8 +161,8 @@ impl Repository<'_> {
         self.put_reader(blob.reader(), digest).map(drop)
     }
 
-    /// Takes a blob from the repository at once, whoever claimed it. Other repositories keep it, and handles stay
-    /// readable.
+    /// Removes a blob from the repository at once, even if it was claimed. Other repositories keep it, and open handles
+    /// stay readable.
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it, [`Error::BlobInUse`] where a manifest of it
@@ -171,7 +171,7 @@ impl Repository<'_> {
         self.commit(Unlink { repository: self.named(), digest: *digest }).map(drop)
     }
 
-    /// The repository's blobs, those behind `after`, at most `limit` of them. Their order is that of the store's keys.
+    /// At most `limit` of the repository's blobs, beginning after `after`, in the order of the store's keys.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
@@ -190,8 +190,8 @@ impl Repository<'_> {
         infos.filter_map(Result::transpose).take(limit).collect()
     }
 
-    /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id means
-    /// nothing elsewhere.
+    /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id is valid
+    /// in this repository only.
     ///
     /// # Errors
     /// As [`Store::begin_upload`](crate::Store::begin_upload), and [`Error::RepositoryNotFound`] where the repository
@@ -200,8 +200,7 @@ impl Repository<'_> {
         self.registry.blobs.begin_upload(algorithm, self)
     }
 
-    /// Adds a piece of content to an upload of this repository, as
-    /// [`Store::append_upload`](crate::Store::append_upload).
+    /// Appends content to an upload of this repository, as [`Store::append_upload`](crate::Store::append_upload).
     ///
     /// # Errors
     /// As [`Store::append_upload`](crate::Store::append_upload).
@@ -209,7 +208,7 @@ impl Repository<'_> {
         self.registry.blobs.append_upload(id, offset, &mut content.as_ref(), self)
     }
 
-    /// Adds what a reader yields to an upload of this repository, as
+    /// Appends what a reader yields to an upload of this repository, as
     /// [`Store::append_upload_from`](crate::Store::append_upload_from).
     ///
     /// # Errors
@@ -218,7 +217,7 @@ impl Repository<'_> {
         self.registry.blobs.append_upload(id, offset, &mut content, self)
     }
 
-    /// Where an upload of this repository stands.
+    /// The status of an upload of this repository.
     ///
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
@@ -226,7 +225,7 @@ impl Repository<'_> {
         self.registry.blobs.upload_status(id, self)
     }
 
-    /// Ends an upload as a blob of this repository, as [`Store::commit_upload`](crate::Store::commit_upload).
+    /// Commits an upload as a blob of this repository, as [`Store::commit_upload`](crate::Store::commit_upload).
     ///
     /// # Errors
     /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
@@ -235,7 +234,7 @@ impl Repository<'_> {
         self.registry.blobs.commit_upload(id, digest, self)
     }
 
-    /// Gives an upload of this repository up.
+    /// Cancels an upload of this repository.
     ///
     /// # Errors
     /// [`Error::UploadNotFound`] where this repository has none of that id.
@@ -243,7 +242,7 @@ impl Repository<'_> {
         self.registry.blobs.cancel_upload(id, self)
     }
 
-    /// The uploads of this repository that were begun and neither committed nor given up.
+    /// The unfinished uploads of this repository.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

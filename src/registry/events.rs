@@ -1,4 +1,4 @@
-//! What happened: read from the log, from any position on that it still has.
+//! Events: what happened to repositories, read from the log from any position that it still has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::transaction::Op;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The commit's position in the order of all commits. What happened in one step has one position.
+    /// The commit's position in the order of all commits. All events of one commit have the same position.
     pub lsn: Lsn,
     /// When it happened, by the wall clock, in milliseconds since 1970.
     pub time_ms: u64,
-    /// The repository. It may be gone by now, or its name another's.
+    /// The repository. It may have been deleted since, and another one may have its name.
     pub repository: RepositoryName,
     /// What happened.
     pub kind: EventKind,
@@ -41,18 +41,18 @@ pub enum EventKind {
     SettingsChanged,
     /// A blob was pushed or mounted.
     BlobAdded(Digest),
-    /// A blob was removed, or expired.
+    /// A blob was removed, by a call or by a collection.
     BlobRemoved(Digest),
-    /// A manifest was pushed that was not there.
+    /// A manifest was pushed that the repository did not have.
     ManifestPushed {
         /// The manifest.
         digest: Digest,
         /// Its media type.
         media_type: String,
-        /// The manifest that it refers to.
+        /// Its subject.
         subject: Option<Digest>,
     },
-    /// A manifest was pulled, for the last time before this was noted.
+    /// A manifest was pulled. Of several pulls that are noted together, the last.
     ManifestPulled {
         /// The manifest.
         digest: Digest,
@@ -85,14 +85,14 @@ pub enum EventKind {
 pub struct Events {
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// The position to go on from: up to here all was looked at, whether there were events or not.
+    /// The position to continue from: the log was read up to here, whether there were events or not.
     pub next: Lsn,
-    /// The numbers of the key domains that are [locked](crate::Store::locked_domains) and of which something happened,
-    /// which is left out here: to be asked for again, from the same position, when they are unlocked.
+    /// The numbers of the [locked](crate::Store::locked_domains) key domains that have events here, which are left out:
+    /// read this page again, from the same position, when the domains are unlocked.
     pub locked: Vec<u32>,
 }
 
-/// Where the reading of events ended, so that whoever asks for those behind need not begin with the file.
+/// Where a reading of events ended, so that the next one, from there, need not begin at the start of the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventPosition {
     file: FileId,
@@ -100,7 +100,7 @@ pub(crate) struct EventPosition {
     offset: u64,
 }
 
-/// So many positions are remembered. Whoever goes on from elsewhere begins at the nearest before that.
+/// How many positions are remembered. A reading from another position begins at the nearest one before it.
 const POSITIONS: usize = 64;
 
 /// The positions where readings ended, by the LSN up to which they went.

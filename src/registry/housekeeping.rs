@@ -1,4 +1,4 @@
-//! What is done for repositories in the background: noting pulls, and removing what deleted repositories have left.
+//! Background work for repositories: recording pull times, and removing what deleted repositories have left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -14,16 +14,16 @@ use crate::sync::lock;
 use crate::transaction::Request;
 use crate::transaction::registry::{NotePulls, Purge};
 
-/// So many pulls are held in memory at most before they are noted durably.
+/// The most pulls that are held in memory before they are made durable.
 const PULLS_HELD: usize = 4096;
 
-/// For so long they are held at most, in milliseconds of open time.
+/// For how long they are held at most, in milliseconds of open time.
 const PULLS_HELD_FOR: u64 = 10_000;
 
-/// So many pulls are noted in one commit: others wait for it.
+/// The most pulls that one commit records: other commits wait for it.
 const NOTED_AT_ONCE: usize = 256;
 
-/// So many facts of a deleted repository go in one commit.
+/// The most facts of a deleted repository that one commit removes.
 const PURGED_AT_ONCE: usize = 256;
 
 const NEVER: u64 = u64::MAX;

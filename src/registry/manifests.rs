@@ -18,7 +18,7 @@ use crate::tables::Snapshot;
 use crate::transaction::registry::MAX_TAGS_DELETED;
 use crate::transaction::{Request, registry as changes};
 
-/// The longest manifest in bytes, as in Amazon ECR: it rides in the log and is held in memory.
+/// The longest manifest in bytes, as in Amazon ECR: it is stored in the log and held in memory.
 const MAX_MANIFEST: usize = 4 << 20;
 
 /// The most tags that one push sets, and the most references that one call deletes.
@@ -48,8 +48,9 @@ pub struct PutManifest {
 }
 
 impl PutManifest {
-    /// A manifest of a media type. OCI image manifests and indexes, Docker manifests (version 2, schema 2) and manifest
-    /// lists are parsed; for documents of other types [`references`](Self::references) says what they reference.
+    /// Pushes a manifest of this media type. OCI image manifests and indexes, Docker manifests (version 2, schema 2)
+    /// and manifest lists are parsed; for documents of other types [`references`](Self::references) says what they
+    /// reference.
     pub fn new(media_type: impl Into<String>) -> Self {
         Self {
             media_type: media_type.into(),
@@ -61,13 +62,13 @@ impl PutManifest {
         }
     }
 
-    /// The digest that the document has, or the algorithm by which it is to be named; SHA-256 by default.
+    /// The digest that the document must have, or the algorithm of its digest; SHA-256 by default.
     pub fn expect(mut self, expect: impl Into<Expect>) -> Self {
         self.expect = expect.into();
         self
     }
 
-    /// A tag that is to name the manifest, in the same step. Several tags: called several times, up to 1,000.
+    /// Sets a tag to the manifest in the same commit. Call it again for each further tag, up to 1,000.
     pub fn tag(mut self, tag: Tag) -> Self {
         if !self.tags.contains(&tag) {
             self.tags.push(tag);
@@ -75,22 +76,22 @@ impl PutManifest {
         self
     }
 
-    /// What each of the tags has to name now for the push to take place.
+    /// What each of the tags has to name before the push; otherwise the push fails.
     pub fn expect_tag(mut self, expect: ExpectTag) -> Self {
         self.expect_tag = expect;
         self
     }
 
-    /// Manifests that an index references may be absent: a sparse index. It holds those that are there; the others when
-    /// it is pushed again once they are, unless another manifest holds it by then.
+    /// Allows an index to reference manifests that the repository does not have: a sparse index. It holds those that
+    /// exist; it holds the others once it is pushed again after they were, unless another manifest holds it by then.
     pub fn allow_missing_manifests(mut self) -> Self {
         self.sparse = true;
         self
     }
 
-    /// What the document references: blobs and manifests of the repository. It then may be of any media type and is not
-    /// parsed. At most 10,000 in all. Pushed again with more of them, it holds those too, unless another manifest holds
-    /// it; with fewer, it lets go of none.
+    /// The blobs and manifests of the repository that the document references, at most 10,000 in all. The document may
+    /// then be of any media type and is not parsed. Pushed again with more references, it holds those too, unless
+    /// another manifest holds it; pushed again with fewer, it still holds all.
     pub fn references(mut self, blobs: impl Into<Vec<Digest>>, manifests: impl Into<Vec<Digest>>) -> Self {
         self.references = Some((blobs.into(), manifests.into()));
         self
@@ -114,13 +115,13 @@ const STEP_COST: usize = 10_000;
 /// So often what was refused is tried again: an index and what it holds take two rounds, if not others push to them.
 const ROUNDS: usize = 4;
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pushed {
     /// The manifest's digest.
     pub digest: Digest,
-    /// The manifest that it says it refers to.
+    /// Its subject.
     pub subject: Option<Digest>,
 }
 
@@ -142,7 +143,7 @@ impl fmt::Debug for Manifest {
     }
 }
 
-/// What is known of a manifest.
+/// A manifest, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestInfo {
@@ -152,29 +153,29 @@ pub struct ManifestInfo {
     pub media_type: String,
     /// What kind of artifact it is: its `artifactType`, or the media type of its config.
     pub artifact_type: Option<String>,
-    /// The manifest that it refers to.
+    /// Its subject.
     pub subject: Option<Digest>,
     /// The document's length in bytes.
     pub len: u64,
     /// When it was pushed, by the wall clock, in milliseconds since 1970.
     pub pushed_ms: u64,
-    /// When it was [pulled](Repository::pull_manifest) last, likewise; after a crash perhaps an earlier time, by up to
-    /// ten seconds.
+    /// When it was last [pulled](Repository::pull_manifest), by the same clock; after a crash perhaps an earlier time,
+    /// by up to ten seconds.
     pub pulled_ms: Option<u64>,
     /// How many manifests of the repository hold it.
     pub references: u32,
-    /// Whether the document is known to be damaged: pushing it again brings it back.
+    /// Whether the document is known to be damaged: a push of the same document repairs it.
     pub damaged: bool,
 }
 
 impl Repository<'_> {
-    /// Pushes a manifest: in one step it is stored, holds what it references, is listed under its subject and is named
-    /// by its tags. Pushing what is there already is fine.
+    /// Pushes a manifest: in one commit it is stored, holds what it references, is listed under its subject, and its
+    /// tags are set. Pushing a manifest that the repository has already is no error.
     ///
     /// # Errors
-    /// Nothing has changed after any of them. [`Error::ReferencesMissing`] where the repository does not have what it
-    /// references; [`Error::InvalidManifest`]; [`Error::DigestMismatch`]; [`Error::TagImmutable`]; [`Error::TagMoved`];
-    /// [`Error::TooLarge`] for more than 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
+    /// In each case nothing has changed. [`Error::ReferencesMissing`] where the repository does not have what the
+    /// manifest references; [`Error::InvalidManifest`]; [`Error::DigestMismatch`]; [`Error::TagImmutable`];
+    /// [`Error::TagMoved`]; [`Error::TooLarge`] for more than 4 MiB; [`Error::RepositoryNotFound`]; [`Error::Full`].
     pub fn put_manifest(&self, content: impl AsRef<[u8]>, put: PutManifest) -> Result<Pushed> {
         let content = content.as_ref();
         Error::check_limit("a manifest", content.len(), MAX_MANIFEST)?;
@@ -197,11 +198,10 @@ impl Repository<'_> {
         Ok(Pushed { digest, subject })
     }
 
-    /// A manifest by its tag or digest. (For a pull that is to count as one there is
-    /// [`pull_manifest`](Self::pull_manifest).)
+    /// A manifest by its tag or digest. Does not record a pull: see [`pull_manifest`](Self::pull_manifest).
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`] where the repository has none such; [`Error::Corrupt`] where it is damaged.
+    /// [`Error::ManifestNotFound`] where the repository does not have it; [`Error::Corrupt`] where it is damaged.
     pub fn get_manifest(&self, reference: &Reference) -> Result<Manifest> {
         let mut before = None;
         loop {
@@ -220,8 +220,8 @@ impl Repository<'_> {
         }
     }
 
-    /// A manifest by its tag or digest, for somebody who pulls it: the time is noted, in memory at first and durably
-    /// within ten seconds, so that a pull costs no sync.
+    /// A manifest by its tag or digest, with the time recorded as its last pull: in memory at first, durably within ten
+    /// seconds, so that a pull costs no sync.
     ///
     /// # Errors
     /// As [`get_manifest`](Self::get_manifest).
@@ -234,15 +234,16 @@ impl Repository<'_> {
     /// What is known of a manifest, by its tag or digest.
     ///
     /// # Errors
-    /// [`Error::ManifestNotFound`] where the repository has none such.
+    /// [`Error::ManifestNotFound`] where the repository does not have it.
     pub fn manifest_info(&self, reference: &Reference) -> Result<ManifestInfo> {
         let snapshot = self.snapshot()?;
         let fact = self.find_manifest(&snapshot, reference)?;
         self.info_of(fact)
     }
 
-    /// Deletes a manifest and all tags that name it. What it references stays, no longer held by it; so do its
-    /// referrers. Of more than 1,000 tags some go before it, so that others can be served meanwhile.
+    /// Deletes a manifest and all tags that name it. The blobs and manifests that it references stay, no longer held by
+    /// it; its referrers stay too. Of more than 1,000 tags some are removed in commits before, so that other commits
+    /// need not wait.
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
@@ -254,8 +255,8 @@ impl Repository<'_> {
     /// stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be given in any order.
     /// At most 1,000 at once.
     ///
-    /// All of it is one step, unless it is so much that others would wait for it: more than some 10,000 references and
-    /// tags of manifests go in several.
+    /// All of it is one commit, unless it is so much that others would wait for it: more than some 10,000 references
+    /// and tags of manifests are removed in several.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For
@@ -336,8 +337,8 @@ impl Repository<'_> {
         }
     }
 
-    /// The repository's manifests, those behind `after`, at most `limit` of them. Their order is that of the store's
-    /// keys: for SHA-256 that of the digests.
+    /// At most `limit` of the repository's manifests, beginning after `after`, in the order of the store's keys: for
+    /// SHA-256 that of the digests.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

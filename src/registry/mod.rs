@@ -1,8 +1,8 @@
-//! Repositories: what a registry keeps on the store.
+//! Repositories: blobs, manifests, tags and referrers, as in the OCI distribution specification.
 //!
 //! A [repository](Repository) has blobs, manifests and tags. A blob is visible in a repository only if it was pushed or
-//! mounted there, however often the store has it elsewhere; its content is stored once. A manifest holds the blobs and
-//! manifests that it references, so none of them can be deleted from under it. A tag names a manifest.
+//! mounted there, even if other repositories have it; its content is stored once. A manifest holds the blobs and
+//! manifests that it references: none of them can be deleted while it exists. A tag names a manifest.
 //!
 //! ```
 //! use strongroom::registry::{PutManifest, RepositorySettings};
@@ -35,25 +35,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What holds
-//! - **All or nothing.** A manifest, what it references, its tags and its subject take effect together, in one record
-//!   of the log, or not at all. What it references is checked at that moment, so no deletion can come between.
-//! - **A race costs a push, never an image.** Whoever pushes a blob, mounts it or [claims](Repository::claim) it finds
-//!   it there for [`Options::retention`](crate::Options::retention), counted in the time that the store was open, which
-//!   no clock's jump and no restart shortens. Whatever happens after that: a manifest that references a blob that is
-//!   gone is refused with [`ReferencesMissing`](crate::Error::ReferencesMissing).
-//! - **Tags** move in one step, by compare-and-set where [asked](PutManifest::expect_tag). Of two clients that push one
-//!   tag, one is the later.
-//! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed, also if the subject comes
-//!   later, and until it is deleted itself, also if the subject goes before. It neither keeps its subject nor goes with
-//!   it.
-//! - **A repository that is deleted** is gone at once, and its name is free. What was in it goes in small steps in the
+//! # Invariants
+//! - **All or nothing.** A manifest, its references, its tags and its subject take effect together, in one record of
+//!   the log, or not at all. References are checked in that commit, so no deletion can come between.
+//! - **A lost race costs a push, never an image.** A blob that a client pushed, mounted or [claimed](Repository::claim)
+//!   is kept for at least [`Options::retention`](crate::Options::retention), counted while the store is open: neither a
+//!   jump of the clock nor a restart shortens that. After it, a manifest that references a blob that was collected is
+//!   refused with [`ReferencesMissing`](crate::Error::ReferencesMissing).
+//! - **Tags** are moved atomically, and by compare-and-set where [asked](PutManifest::expect_tag). Where two clients
+//!   push one tag, the later push wins.
+//! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed until it is deleted itself,
+//!   whether the subject exists or not. It neither keeps its subject nor is deleted with it.
+//! - **A deleted repository** is gone at once, and its name is free. What was in it is removed in small commits in the
 //!   background, also after a crash.
 //!
-//! # Who sees what
-//! A repository's user is told of nothing outside of it: a blob that only others have is [not
-//! found](crate::Error::BlobNotFound), mounting from where one may not read fails as if nothing was there, pushing
-//! content that is stored already takes its whole content, and an upload's id is worth nothing in another repository.
+//! # Isolation of repositories
+//! A user of one repository learns nothing of others: a blob that only others have is [not
+//! found](crate::Error::BlobNotFound), mounting from a repository that the user may not read fails as if the blob did
+//! not exist, a push of content that is stored already still takes its whole content, and an upload's id is not valid
+//! in another repository.
 
 mod blobs;
 mod events;
@@ -93,11 +93,11 @@ pub(crate) struct Registry {
     blobs: Arc<BlobStore>,
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs and links.
     retention: Retention,
     /// What is to be done for repositories.
     pending: Pending,
-    /// Where readings of events ended.
+    /// Positions in log files where reading events ended.
     event_positions: Mutex<EventPositions>,
 }
 

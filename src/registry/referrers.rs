@@ -1,9 +1,9 @@
-//! What refers to a manifest: signatures, attestations, and whatever else names it as its subject.
+//! Referrers of a manifest: signatures, attestations, and other manifests that name it as their subject.
 //!
 //! # Invariant kept here
-//! What a page costs does not depend on what was pushed: it ends where it is full, and also where enough was looked at
-//! for it. So neither long annotations, nor long documents, nor many referrers of another type than is asked for keep
-//! anybody waiting.
+//! The cost of a page is bounded, whatever was pushed: a page ends where it is full, and also where enough was read for
+//! it. So neither long annotations, nor long documents, nor many referrers of other types than the one asked for delay
+//! others.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +31,8 @@ pub struct Referrer {
     pub len: u64,
     /// Its annotations, at most 1,000 of them.
     pub annotations: BTreeMap<String, String>,
-    /// Whether its document can't be read: what it says besides is then not known. One that is damaged does not hide
-    /// the others.
+    /// Whether its document can't be read: its annotations are not known then. A damaged referrer does not hide the
+    /// others.
     pub is_damaged: bool,
 }
 
@@ -42,20 +42,20 @@ pub struct Referrer {
 pub struct Referrers {
     /// The manifests, in the order of the store's keys.
     pub referrers: Vec<Referrer>,
-    /// Where to go on: up to here all was looked at, whether it is in the page or not. `None` where that was all.
+    /// The digest to continue after: the list was read up to it, whether it is in the page or not. `None` at the end.
     pub next: Option<Digest>,
 }
 
-/// A page ends behind the facts with which more bytes of them were looked at.
+/// The most bytes of facts that are read for a page, but for the last fact.
 const MAX_FACTS_LEN: usize = 1 << 20;
 
-/// A page ends behind the document with which more bytes of documents were read.
+/// The most bytes of documents that are read for a page, but for the last document.
 const MAX_DOCUMENTS_LEN: usize = 8 << 20;
 
-/// A page ends behind the manifest with which it has more bytes of annotations.
+/// The most bytes of annotations in a page, but for those of the last manifest.
 const MAX_ANNOTATIONS_LEN: usize = 256 << 10;
 
-/// What was done for a page, in bytes.
+/// What was read for a page, in bytes.
 #[derive(Default)]
 struct Work {
     facts: usize,
@@ -70,10 +70,10 @@ impl Work {
 }
 
 impl Repository<'_> {
-    /// The manifests that refer to a subject, whether that is there or not: those behind `after`, of an artifact type
-    /// if one is given, in pages of at most `limit` of them (of one for 0). A page may have fewer, also none, though
-    /// more follow: [`Referrers::next`] tells. It costs at most 1 MiB of facts, 8 MiB of documents and 256 KiB of
-    /// annotations, and one manifest more, which may be of 4 MiB.
+    /// At most `limit` manifests that name a subject (one for 0), beginning after `after`, of an artifact type if one
+    /// is given. The subject need not exist. A page may have fewer, even none, although more follow: continue while
+    /// [`Referrers::next`] is `Some`. A page costs at most 1 MiB of facts, 8 MiB of documents and 256 KiB of
+    /// annotations, and one manifest more, which may have 4 MiB.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.

@@ -11,10 +11,10 @@ use crate::tables::Snapshot;
 use crate::transaction::registry::{Create, Delete, Exists, FreeNames, Keep, Set, TakeName};
 use crate::transaction::{Apply, Outcome, Request};
 
-/// So many names are let go of in one commit: others wait for it.
+/// The most names that one commit frees: other commits wait for it.
 const NAMES_AT_ONCE: usize = 256;
 
-/// Whether a repository may be deleted that holds manifests.
+/// Whether a repository that has manifests is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryDeletion {
     /// Only one without manifests is deleted. (Blobs that no manifest references do not count.)
@@ -25,8 +25,8 @@ pub enum RepositoryDeletion {
 
 /// A repository of an open store.
 ///
-/// It means the repository that had the name when it was opened: once that is deleted, all calls fail with
-/// [`Error::RepositoryNotFound`], also if there is a new one of that name.
+/// A handle stays with the repository that had the name when the handle was opened: once that repository is deleted,
+/// all calls fail with [`Error::RepositoryNotFound`], even if a new one has the name.
 #[derive(Clone, Debug)]
 pub struct Repository<'a> {
     pub(super) registry: &'a Registry,

@@ -18,12 +18,12 @@ pub struct TagInfo {
     pub tag: Tag,
     /// The manifest that it names.
     pub digest: Digest,
-    /// Since when, by the wall clock, in milliseconds since 1970.
+    /// When it was set to that manifest, by the wall clock, in milliseconds since 1970.
     pub updated_ms: u64,
 }
 
 impl Repository<'_> {
-    /// Lets a tag name a manifest that the repository has.
+    /// Sets a tag to a manifest that the repository has.
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`]; [`Error::TagMoved`] where the tag does not name what was expected;
@@ -50,11 +50,11 @@ impl Repository<'_> {
         Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
     }
 
-    /// The repository's tags in order, those behind `after`, at most `limit` of them. Costs what the page holds,
+    /// At most `limit` of the repository's tags, in order, beginning after `after`. The cost is that of the page,
     /// however many tags there are.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts are damaged that are needed because the derived view of names is being rebuilt.
+    /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
         let prefix = tag_name(self.id, "");
         let from = tag_name(self.id, after.unwrap_or_default());

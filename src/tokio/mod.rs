@@ -13,18 +13,20 @@
 //! ```
 //!
 //! What holds for all of them:
-//! - **Memory is bounded.** A stream holds two pieces of 256 KiB (with mapped reads none of its own), a sink at most
-//!   eight on their way; whoever produces faster waits. An upload writer holds what it is given, until that is written.
-//! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: who sends slowly, or
-//!   nothing, holds no thread. What an operation [reads from a sink](AsyncStore::write) lasts as long as its source
-//!   takes, and so has permits of its own: slow clients never make calls wait. All kinds together should stay below
-//!   the runtime's `max_blocking_threads` (512 by default).
-//! - **Reads never wait for writes.** A commit may have to: for a disk that does not answer, or for runs to be folded.
-//!   When all calls do, [reads](AsyncStore::read) and streams go on, which have permits of their own.
-//! - **Dropping a future leaves nothing half done.** A call that began runs to its end. A sink that is dropped before
-//!   [`finish`](ContentSink::finish) makes its write fail with [`Error::Source`], as if a reader had: of an upload,
-//!   what came before counts, and it can be continued.
-//! - After [`AsyncStore::close`], on a runtime that shuts down, or without one: [`Error::Closed`].
+//! - **Memory is bounded.** A stream holds two pieces of 256 KiB (none of its own with mapped reads), a sink holds at
+//!   most eight that are not written yet; a source that is faster waits. An upload writer holds what it is given until
+//!   that is written.
+//! - **Threads are bounded** by [`Limits`]. Calls are short, and so are the steps of an upload: a client that sends
+//!   slowly, or nothing, holds no thread. An operation that [reads from a sink](AsyncStore::write) lasts as long as its
+//!   source, so it has permits of its own: slow clients never make calls wait. All kinds together should stay below the
+//!   runtime's `max_blocking_threads` (512 by default).
+//! - **Reads never wait for writes.** A commit may wait: for a disk that does not answer, or for facts to be folded.
+//!   [Reads](AsyncStore::read) and streams have permits of their own, and continue when all calls wait.
+//! - **Dropping a future leaves nothing half done.** A call that began runs to its end. Where a sink is dropped before
+//!   [`finish`](ContentSink::finish), its write fails with [`Error::Source`], as where a reader fails: an upload keeps
+//!   what arrived before, and can be continued.
+//! - After [`AsyncStore::close`], on a runtime that shuts down, or without a runtime, calls fail with
+//!   [`Error::Closed`].
 //!
 //! ```
 //! use futures_util::{SinkExt, TryStreamExt};
@@ -73,10 +75,10 @@ use crate::store::Store;
 use crate::sync::lock;
 use crate::tokio::blocking::Threads;
 
-/// The most content that is read or handed over at a time, in bytes.
+/// The largest piece of content that is read or passed on at a time, in bytes.
 const PIECE: usize = 256 << 10;
 
-/// How much runs at once. See the [module](self).
+/// How many operations run at once. See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Limits {
@@ -140,7 +142,7 @@ struct Shared {
 }
 
 impl AsyncStore {
-    /// A store with the default [`Limits`]. Takes a [`Store`], or an `Arc` of one that the program uses otherwise too.
+    /// A store with the default [`Limits`]. Takes a [`Store`], or an `Arc` of one that the program uses elsewhere too.
     pub fn new(store: impl Into<Arc<Store>>) -> Self {
         Self::with_limits(store, Limits::new())
     }
@@ -161,12 +163,12 @@ impl AsyncStore {
 
     /// Runs a blocking operation off the runtime, once fewer than [`Limits::calls`] run.
     ///
-    /// Dropping the future before the operation began leaves it undone; once it began, it runs to its end. A panic of
-    /// `work` comes out here.
+    /// Dropping the future before the operation began cancels it; once it began, it runs to its end. A panic of `work`
+    /// is passed on to the caller.
     ///
     /// # Errors
-    /// Those of `work`; [`Error::Closed`]; [`Error::Io`] where the runtime can start no thread for it, and
-    /// [`Error::is_shortage`] says so.
+    /// Those of `work`; [`Error::Closed`]; [`Error::Io`] where the runtime can't start a thread for it, of which
+    /// [`Error::is_shortage`] is true.
     pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
         let permit = permit(&self.shared.calls).await?;
         self.run(permit, |store| work(store)).await
@@ -177,7 +179,7 @@ impl AsyncStore {
     ///
     /// `work` must not change anything: a commit may wait as long as calls do, and other reads would wait for it.
     /// Opening blobs, looking up, listing and [pulling manifests](crate::registry::Repository::pull_manifest) are
-    /// reads; [claiming](crate::registry::Repository::claim) is none.
+    /// reads; [claiming](crate::registry::Repository::claim) is not.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
@@ -215,17 +217,17 @@ impl AsyncStore {
         joined(task.await.map(unless_taken_back))
     }
 
-    /// Waits for what is under way, and closes the store: [`Store::close`]. From when this is called, other calls wait,
-    /// and fail with [`Error::Closed`] in the end; uploads to which nothing was written yet fail at once. Streams and
-    /// sinks that are not at work need not be dropped before.
+    /// Waits for the operations that are running, and closes the store: [`Store::close`]. From when this is called,
+    /// other calls wait, and finally fail with [`Error::Closed`]; uploads to which nothing was written yet fail at
+    /// once. Idle streams and sinks need not be dropped before.
     ///
-    /// Sinks whose source goes on are waited for, and so are uploads that are being written: drop those, where that may
-    /// be long. If the program holds the store in an `Arc` elsewhere too, it is [synced](Store::sync) only, and closes
-    /// when the last of them is dropped.
+    /// It waits for sinks whose source has not ended, and for uploads that are being written: drop those, where that
+    /// may take long. If the program has the store in an `Arc` elsewhere too, this only [syncs](Store::sync) it; it is
+    /// closed when the last `Arc` is dropped.
     ///
     /// # Errors
-    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it:
-    /// then the store stays open.
+    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: the
+    /// store stays open then.
     pub async fn close(&self) -> Result<()> {
         let Shared { store, limits, calls, reads, writes, open_uploads, threads } = &*self.shared;
         Handle::try_current().map_err(|_| Error::Closed)?;
