@@ -28,13 +28,13 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The disk is full, or the quota, or the process may not write longer files (`ulimit -f`). Nothing acknowledged is
-    /// lost, reads and deletions still work, and the store goes on by itself once there is space.
+    /// lost, reads and deletions still work, and writes succeed again once there is space.
     #[error("no space left for {}: free some space or remove content, then try again", path.display())]
     Full {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// Bytes on disk are not what was written. Only what lies there is affected. Keep the file, restore it from a
+    /// Bytes on disk are not what was written. Only what is stored there is affected. Keep the file, restore it from a
     /// backup if there is one, or push the content again.
     #[error("{} is damaged at byte {offset}: {damage}", file.display())]
     Corrupt {
@@ -136,18 +136,19 @@ pub enum Error {
         /// The number of the key domain.
         domain: u32,
     },
-    /// The store knows nothing under this digest.
+    /// The store, or the repository that was asked, does not have this blob.
     #[error("no blob {digest}")]
     BlobNotFound {
         /// The digest asked for.
         digest: Digest,
     },
-    /// The blob is held by pins and cannot be removed. Remove those first.
+    /// The blob is referenced and can't be removed: by pins, repositories or manifests; in a repository, by its
+    /// manifests. Remove those first.
     #[error("{digest} is held by {count} references: remove them first")]
     BlobInUse {
         /// The blob.
         digest: Digest,
-        /// How many references hold it.
+        /// How many of them reference it.
         count: u32,
     },
     /// No pin has this name.
@@ -170,15 +171,15 @@ pub enum Error {
         /// The id asked for.
         id: UploadId,
     },
-    /// An upload was continued at another place than where it stands.
+    /// Content was appended to an upload at another offset than its length.
     #[error("the upload stands at byte {expected}, not {found}: continue from there")]
     WrongOffset {
-        /// Where the upload stands, in bytes.
+        /// The upload's length in bytes.
         expected: u64,
         /// The offset that the caller gave.
         found: u64,
     },
-    /// Another call is at work on the same upload.
+    /// Another call is working on the same upload.
     #[error("upload {id} is in use by another call: wait for it to finish")]
     UploadBusy {
         /// The upload.
@@ -204,7 +205,7 @@ pub enum Error {
         /// The blob's length in bytes.
         len: u64,
     },
-    /// The file system can't do what the store relies on: put the store on another one.
+    /// The file system lacks something that the store needs: put the store on another one.
     #[error("the file system of {} can not do {lacks}: put the store on another one", path.display())]
     UnsupportedFileSystem {
         /// A directory on it.
@@ -212,23 +213,23 @@ pub enum Error {
         /// What it can't do.
         lacks: &'static str,
     },
-    /// An earlier write could not be made durable, so the store takes no more of them. Reads go on. Find out what is
-    /// wrong with the disk, then open the store again.
+    /// An earlier write could not be made durable, so the store refuses writes. Reads continue. Find out what is wrong
+    /// with the disk, then open the store again.
     #[error("the store refuses writes since an earlier one failed: {cause}")]
     Poisoned {
         /// The failure that came first.
         cause: Arc<Error>,
     },
-    /// What the engine relies on does not hold: a bug in it. The store refuses writes from then on, as after a failed
-    /// sync, so that nothing follows from it; open it again, and please report this.
+    /// An invariant of the engine does not hold: a bug in it. The store refuses writes from then on, as after a failed
+    /// sync; open it again, and please report this.
     #[error("an invariant of the engine does not hold: {invariant}; please report this")]
     Internal {
         /// What should hold.
         invariant: &'static str,
     },
-    /// The log is damaged, and the store was opened for reading up to there
-    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it takes no writes. [`Options::salvage`] makes it a
-    /// store again that does, without what can't be read.
+    /// The log is damaged, and the store was opened for reading up to the damage
+    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it refuses writes. [`Options::salvage`] makes it
+    /// writable again, without what can't be read.
     ///
     /// [`Options::salvage`]: crate::Options::salvage
     #[error("the store is open for reading only, up to damage in its log: {cause}; salvage it to write again")]
@@ -236,7 +237,7 @@ pub enum Error {
         /// The damage.
         cause: Arc<Error>,
     },
-    /// No repository has this name, or the one that had it when it was opened is gone.
+    /// No repository has this name, or the one that had it when the handle was opened was deleted.
     #[error("no repository {name:?}: create it first")]
     RepositoryNotFound {
         /// The name.
@@ -295,7 +296,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: ManifestProblem,
     },
-    /// A manifest references what its repository does not have. Nothing was stored: push those first.
+    /// A manifest references blobs or manifests that its repository does not have. Nothing was stored: push those
+    /// first.
     #[error("the manifest references {} blobs and {} manifests that the repository does not have", blobs.len(), manifests.len())]
     ReferencesMissing {
         /// The blobs that are missing.
@@ -319,11 +321,11 @@ pub enum Error {
         /// The manifest it names; none where there is no such tag.
         found: Option<Digest>,
     },
-    /// The log no longer has what happened right behind this position. Take stock of the store anew, then go on from
+    /// The log no longer has the events right after this position. List the store's contents again, then continue from
     /// `oldest`.
     #[error("what happened before LSN {oldest} was given up: take stock anew and go on from there")]
     Gap {
-        /// The position from which on everything is known.
+        /// The position from which on the log has all events.
         oldest: Lsn,
     },
     /// The store was closed by [`AsyncStore::close`](crate::tokio::AsyncStore::close), or the tokio runtime is shutting
@@ -339,7 +341,7 @@ pub enum Error {
     },
 }
 
-/// What is wrong with a document that was to be a manifest.
+/// Why a document is not accepted as a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestProblem {
@@ -351,7 +353,7 @@ pub enum ManifestProblem {
         /// The column, from 1.
         column: usize,
     },
-    /// It was pushed as another media type than it says it has, or than it was pushed as before.
+    /// It was pushed with another media type than the document has, or than it was pushed with before.
     #[error("its media type is {expected:?}, not {found:?}")]
     MediaType {
         /// What the document says, or was pushed as.
@@ -359,7 +361,7 @@ pub enum ManifestProblem {
         /// What it was pushed as now.
         found: String,
     },
-    /// It lists more than 10,000 blobs or manifests: what takes them over in one step keeps others waiting.
+    /// It references more than 10,000 blobs or manifests: a commit with so many would make others wait.
     #[error("it lists more than 10,000 blobs or manifests")]
     TooMany,
     /// The media type is none that can be parsed, and no references were given.
@@ -368,11 +370,11 @@ pub enum ManifestProblem {
         /// The media type.
         media_type: String,
     },
-    /// A key differs from one that means something in the case of its letters only. Some parsers, Go's among them, take
-    /// it for that one, so clients would see another manifest than the registry.
+    /// A key differs from a specified one only in the case of its letters. Some parsers, Go's among them, take it for
+    /// that one, so clients would see another manifest than the registry.
     #[error("key {found:?} is read as {key:?} by some, and not by others")]
     Ambiguous {
-        /// The key that means something.
+        /// The specified key.
         key: &'static str,
         /// The key found, cut to 200 characters.
         found: String,
@@ -386,8 +388,8 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
-    /// It is there already, another manifest holds it, and now it references a manifest that it did not hold: that
-    /// would have to wait until it is held no more.
+    /// The repository has this manifest already, another manifest holds it, and now it references a manifest that it
+    /// did not hold: push it again when nothing holds it.
     #[error("another manifest holds it, so that it can't come to hold manifests")]
     References,
     /// A descriptor gives another size than its blob or manifest has, or than another descriptor of the same.
@@ -420,10 +422,10 @@ pub enum Damage {
         /// The checksum of what is there.
         found: u32,
     },
-    /// The bytes are not what was encrypted there with the store's keys: they were changed, or taken from elsewhere.
+    /// The bytes fail authentication: they were changed, or taken from another place.
     #[error("not authentic: changed, or taken from another place")]
     Seal,
-    /// What lies there is not encrypted, although all of the store is.
+    /// The bytes are not encrypted, although all of the store is.
     #[error("not encrypted, although the store is")]
     NotSealed,
     /// The content of a blob does not have the blob's digest.
@@ -438,7 +440,7 @@ pub enum Damage {
     /// The file is missing although the store refers to it.
     #[error("file is missing")]
     Missing,
-    /// A field holds what no writer puts there.
+    /// A field has a value that no writer writes.
     #[error("invalid {0}")]
     Invalid(&'static str),
     /// Records that are known to be durable are gone from the log.
@@ -449,7 +451,7 @@ pub enum Damage {
         /// The last LSN found.
         found: u64,
     },
-    /// The content was found damaged before. It is whole again when somebody pushes it again.
+    /// The content was found damaged before. A push of the same content repairs it.
     #[error("content was found damaged; pushing it again brings it back")]
     Known,
     /// Compressed content does not decompress, or not to its length.
@@ -458,8 +460,8 @@ pub enum Damage {
 }
 
 impl Error {
-    /// Whether the process, or the machine, was short of something for a moment: file descriptors, threads, mappings or
-    /// memory. Nothing is wrong with the store; the same call works once there is some again. Space on disk is
+    /// Whether the process, or the machine, was temporarily out of file descriptors, threads, mappings or memory.
+    /// Nothing is wrong with the store; the same call works once they are available again. Out of disk space is
     /// [`Error::Full`].
     ///
     /// ```

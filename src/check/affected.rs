@@ -1,4 +1,4 @@
-//! What damage to blobs affects: repositories, manifests, tags, pins. Looked for only where there is damage, and in one
+//! What damage to blobs affects: repositories, manifests, tags, pins. Searched only where there is damage, one
 //! repository after the other.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! What checks find.
+//! Findings of checks.
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::error::Error;
 /// So many findings are kept at most, and so many damaged blobs.
 pub(super) const MOST_LISTED: usize = if cfg!(test) { 50 } else { 10_000 };
 
-/// Something that is not as it should be.
+/// Something wrong that a check found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Finding {
@@ -24,25 +24,24 @@ pub enum Finding {
         /// Which, and where.
         error: Error,
     },
-    /// A part of a run is damaged. Where it is one without which facts are found all the same, if not as fast, merging
-    /// the run mends it.
+    /// A part of a run is damaged. If facts are found without it, if not as fast, merging the run repairs it.
     Run {
         /// Which, and where.
         error: Error,
     },
-    /// Records in the log are damaged that no run has yet, while the store is open and knows what they said. A scrub
-    /// folds them into a run, so that the store opens again. What a [`verify`](crate::Store::verify) finds, a
-    /// [`checkpoint`](crate::Store::checkpoint) mends.
+    /// Records in the log are damaged whose facts no run has, while the store is open and knows those facts. A scrub
+    /// folds them into a run, so that the store opens again. After a [`verify`](crate::Store::verify) that finds this,
+    /// call [`checkpoint`](crate::Store::checkpoint).
     Log {
         /// Which, and where.
         error: Error,
     },
-    /// Facts are damaged, so that what they said is not known, and not what could have been checked by them.
+    /// Facts are damaged: neither they nor what would have been checked by them is known.
     Facts {
         /// Which, and where.
         error: Error,
     },
-    /// A number that is kept differs from what a recount gives.
+    /// A stored count differs from the recount.
     Count {
         /// What is counted.
         what: String,

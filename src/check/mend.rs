@@ -1,7 +1,7 @@
-//! Mending facts that follow from others.
+//! Rebuilding facts that follow from others.
 //!
-//! What should be is decided at the ordering point, by the facts as they are then. A count, which takes a recount, is
-//! set where it still is what the recount met: every change of what is counted changes it.
+//! The right value is decided at the ordering point, by the facts as they are then. A count, which takes a recount, is
+//! set only where it still is the one that the recount found: every change of what is counted changes it.
 
 use crate::check::recount::idle_of;
 use crate::check::wrong::{Live, Wrong};

@@ -1,24 +1,24 @@
-//! Checking: everything is read again and recounted; what is damaged is flagged, and what follows from other facts is
-//! mended.
+//! Checks: reading all content again, recounting reference counts, flagging damage, and rebuilding facts that follow
+//! from others.
 //!
 //! | | reads content | recounts | writes |
 //! |---|---|---|---|
 //! | [`Store::verify`](crate::Store::verify) | all of it, at once | yes | nothing |
 //! | [`Store::scrub`](crate::Store::scrub) | all of it, at a bounded rate, over days if need be | yes | which blobs are damaged, and how far it has come |
-//! | [`Store::repair`](crate::Store::repair) | as a scrub | yes | counts, lists and views anew from what they follow from |
+//! | [`Store::repair`](crate::Store::repair) | as a scrub | yes | reference counts and indexes |
 //!
-//! # How damage heals
-//! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so whoever
-//! has the content pushes it again; and a push of it, which otherwise would find it there, brings the content to a new
-//! place, in a commit that keeps who holds it and takes the flag away ([`Changes::put`](crate::transaction::Changes)).
-//! Readers meet the damage as before: it never becomes "not found".
+//! # How damage is repaired
+//! A blob whose content is found damaged is *flagged* in its fact. From then on a claim of it is refused, so that
+//! clients push its content again; and a push of it, which otherwise would find the content present, stores it in a new
+//! place, in a commit that keeps the references and clears the flag ([`Changes::put`](crate::transaction::Changes)).
+//! Readers get the damage as an error, as before: it never becomes "not found".
 //!
 //! # Invariants kept here
-//! - A flag is set, and taken away, only while the blob is in the place that was read: [`Flag`](scrub::Flag). Content
-//!   that came since is not suspected.
-//! - What can't be read for another reason than damage (the disk says no) is not flagged: another copy may not be
-//!   needed.
-//! - Nothing is mended by what was not read whole: a fact that can't be read ends a recount.
+//! - A flag is set, and cleared, only while the blob is in the place that was read: [`Flag`](scrub::Flag). Content that
+//!   was stored meanwhile is not flagged.
+//! - Content that can't be read for another reason than damage (the disk refuses) is not flagged: another copy may not
+//!   be needed.
+//! - Nothing is repaired by an incomplete recount: a fact that can't be read ends it.
 
 mod affected;
 mod content;

@@ -1,10 +1,10 @@
-//! Counting anew what is counted in facts.
+//! Recounting all counts that facts have.
 //!
-//! All of it is about one snapshot, in which everything is as one commit left it: so whatever differs is wrong, however
-//! much goes on beside.
+//! A recount reads one snapshot, in which everything is as one commit left it: so any difference is an error, however
+//! much is written meanwhile.
 //!
-//! How often each blob is held is counted in passes, each over a range of keys that holds about a million blobs: so
-//! memory does not grow with the store, and the facts of links, manifests and pins are gone through once for each pass.
+//! The counts of blobs are computed in passes, each over a range of keys with about a million blobs: so memory does not
+//! grow with the store, and each pass reads the facts of links, manifests and pins once.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,19 +1,19 @@
-//! Repair: what follows from other facts is derived anew.
+//! Repair: rebuilds facts that follow from other facts.
 //!
 //! | what | follows from |
 //! |---|---|
 //! | a blob's count | pins, links, manifests |
 //! | a link's, a manifest's count | the repository's manifests |
 //! | what lives in a file, and whether the file is needed | the places of blobs, uploads |
-//! | the list of what nothing holds | counts, and what they are of |
+//! | the idle list | counts, and what they are of |
 //! | under which subject a manifest is listed | the manifest |
 //! | which tags name a manifest | tags |
 //! | the view of names | pins, repositories, tags |
 //! | a run's guide | its facts |
 //!
-//! What nothing else says can't be mended, and is told: damaged content, which is flagged, so that a push mends it;
-//! facts in damaged pages of runs; a manifest that holds what is not there, a tag that names no manifest, what belongs
-//! to a repository that is not known.
+//! What follows from nothing else can't be repaired, and is reported: damaged content, which is flagged, so that a push
+//! repairs it; facts in damaged pages of runs; manifests that hold missing blobs or manifests, tags without their
+//! manifest, facts of unknown repositories.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -42,13 +42,13 @@ const ROUNDS: usize = 4;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Repair {
-    /// How many facts were mended.
+    /// How many facts were repaired.
     pub mended: u64,
     /// What was wrong with them: at most 10,000 of them.
     pub was_wrong: Vec<Finding>,
-    /// How many runs were merged since a part of one was damaged without which its facts can be read.
+    /// How many runs were merged because their guides were damaged, without which their facts can be read.
     pub merged_runs: u64,
-    /// What is wrong still: a scrub of all that there is after the repair.
+    /// What is left: the report of a scrub after the repair.
     pub left: Scrub,
 }
 

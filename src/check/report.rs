@@ -1,4 +1,4 @@
-//! What a scrub is asked for, and what checks tell.
+//! Options of a scrub, and the reports of checks.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::envelope::LockedDomain;
 use crate::error::Error;
 use crate::oci::{RepositoryName, Tag};
 
-/// How [`Store::scrub`](crate::Store::scrub) goes about it.
+/// Options of [`Store::scrub`](crate::Store::scrub).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ScrubOptions {
@@ -25,48 +25,48 @@ impl Default for ScrubOptions {
 }
 
 impl ScrubOptions {
-    /// A scrub that goes on where the last one ended early, else begins anew, and reads as fast as it can.
+    /// A scrub that continues the last one if that stopped early, otherwise starts from the beginning, without limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many bytes a second are read at most; without limit by default. The recount, which goes through facts, does
-    /// not count.
+    /// The most bytes that are read in a second; without limit by default. The recount, which reads facts, does not
+    /// count.
     pub fn bytes_per_second(mut self, bytes: u64) -> Self {
         self.bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// How long it may take; without limit by default. The recount and a blob that is begun come to their end all the
-    /// same, so that each scrub gets further than the one before.
+    /// The most time that the scrub may take; without limit by default. The recount, and the blob that is being read,
+    /// are finished all the same, so that each scrub makes progress.
     pub fn max_time(mut self, time: Duration) -> Self {
         self.max_time = Some(time);
         self
     }
 
-    /// Whether what is counted is counted anew, before content is read; yes by default. A scrub that goes on has done
-    /// so when it began.
+    /// Whether reference counts are recounted before content is read; yes by default. A scrub that continues an earlier
+    /// one does not recount again.
     pub fn recount(mut self, recount: bool) -> Self {
         self.recount = recount;
         self
     }
 
-    /// Whether it begins anew, wherever the last one ended; no by default.
+    /// Whether the scrub starts from the beginning, even if the last one stopped early; no by default.
     pub fn restart(mut self, restart: bool) -> Self {
         self.restart = restart;
         self
     }
 }
 
-/// What a scrub found. See [`Store::scrub`](crate::Store::scrub).
+/// The report of a scrub. See [`Store::scrub`](crate::Store::scrub).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Scrub {
-    /// Whether it went on where an earlier one had ended. The numbers are then those of both.
+    /// Whether it continued an earlier scrub. The numbers are then those of both.
     pub resumed: bool,
     /// When it was begun, by the wall clock, in milliseconds since 1970.
     pub began_ms: u64,
-    /// Whether all content was read, but for that of [locked](Self::locked) domains. If not, the next scrub goes on.
+    /// Whether all content was read, except that of [locked](Self::locked) domains. If not, the next scrub continues.
     pub complete: bool,
     /// How many blobs were read.
     pub blobs: u64,
@@ -74,20 +74,20 @@ pub struct Scrub {
     pub bytes: u64,
     /// How many bytes of files were read for that.
     pub read_bytes: u64,
-    /// How many bytes of files there were to read when it began, or went on.
+    /// How many bytes of files there were to read when it started, or continued.
     pub total_bytes: u64,
     /// How many blobs are damaged.
     pub damaged_blobs: u64,
-    /// Those, with what is affected: at most 10,000.
+    /// The damaged blobs, with what is affected: at most 10,000.
     pub damaged: Vec<DamagedBlob>,
     /// How many blobs that were flagged as damaged turned out to be sound.
     pub recovered: u64,
-    /// What else is wrong: at most 10,000.
+    /// Other findings: at most 10,000.
     pub findings: Vec<Finding>,
-    /// How many findings there were that are not in the list: since it is full, or since an earlier part of this scrub
-    /// told them.
+    /// How many findings are not in the list, because it is full, or because an earlier part of this scrub reported
+    /// them.
     pub more_findings: u64,
-    /// Whether [`damaged`](Self::damaged) has all that is damaged, and all that is affected.
+    /// Whether [`damaged`](Self::damaged) lists everything that is damaged, and everything that is affected.
     pub all_listed: bool,
     /// The key domains that are locked: nothing of them was read.
     pub locked: Vec<LockedDomain>,
@@ -113,7 +113,8 @@ pub struct DamagedBlob {
 pub struct Affected {
     /// The repository.
     pub repository: RepositoryName,
-    /// Its manifests that can't be pulled whole: those that are the blob or hold it, and the indexes over those.
+    /// Its manifests that can't be pulled completely: those that are the blob or reference it, and the indexes over
+    /// those.
     pub manifests: Vec<Digest>,
     /// The tags that name one of those.
     pub tags: Vec<Tag>,
@@ -123,7 +124,7 @@ pub struct Affected {
 pub(super) const MOST_AFFECTED: usize = 20 * MOST_LISTED;
 
 impl Scrub {
-    /// Whether nothing was found that is wrong.
+    /// Whether nothing wrong was found.
     pub fn is_sound(&self) -> bool {
         self.damaged_blobs == 0 && self.findings.is_empty() && self.more_findings == 0
     }

@@ -1,4 +1,4 @@
-//! Counting anew what is counted in repositories, and following every reference.
+//! Recounting the counts of repositories, and following every reference.
 
 use std::collections::{HashMap, HashSet};
 

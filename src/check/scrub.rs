@@ -1,8 +1,8 @@
-//! Scrubbing: everything is read again, bit by bit, and what is damaged is flagged.
+//! Scrubbing: reads all content again, at a bounded rate, and flags what is damaged.
 //!
-//! Content is read in the order of keys, domain by domain. Where it stands is a fact, written now and then, and removed
-//! at the end: so a crash costs what was read since. What comes behind is not waited for, and what moves meanwhile is
-//! read where it lies when its turn comes.
+//! Content is read in the order of keys, domain by domain. The scrub's position is a fact, written now and then, and
+//! removed at the end: a crash repeats what was read since the last write. Blobs that are stored before the position
+//! are not read, and a blob that moves is read in the place that it has when its turn comes.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};

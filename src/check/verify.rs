@@ -1,4 +1,4 @@
-//! Reading everything again and counting everything anew, at once.
+//! Reading all content and recounting all counts, at once.
 
 use crate::check::Checks;
 use crate::check::content::{Found, Reread};

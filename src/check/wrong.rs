@@ -1,4 +1,4 @@
-//! What a recount finds: precise enough to be mended.
+//! Differences that a recount finds, precise enough to be repaired.
 
 use crate::check::Finding;
 use crate::envelope::KeyNumber;

@@ -13,7 +13,7 @@ pub struct LockedDomain {
     pub number: u32,
     /// Its name.
     pub name: Option<DomainName>,
-    /// What the key provider said last: calls on the domain fail with this.
+    /// The key provider's last error: calls on the domain fail with it.
     pub error: Error,
 }
 

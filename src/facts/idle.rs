@@ -1,15 +1,17 @@
-//! The list of what nothing holds: what collection looks through, so that it costs what there is to collect.
+//! The idle list: the pins, links, blobs and repositories that garbage collection may remove once they are due, so that
+//! its cost is proportional to what there is to collect.
 //!
-//! An entry stands under the time that counts for it, so that those whose time has come are the first of their kind:
+//! An entry has its time in its key, so those that are due are the first of their kind:
 //!
 //! ```text
 //! key: kind u8 (1 pin, 2 link, 3 blob, 4 repository) | time u48, big-endian | the first 25 bytes of the key
 //! value: the last 7 bytes of the key | condemned u8
 //! ```
 //!
-//! A pin that expires has one, under the open time of that. A link that no manifest holds has one, and a blob that
-//! nothing holds, each under the open time when somebody last relied on it, which is in its own fact: so the entry can
-//! be found from there, and there is exactly one. So has a repository that a push created and none completed.
+//! A pin that expires has an entry, under the open time when it does. A link that no manifest holds, a blob that
+//! nothing holds, and a repository that a push created and that has no manifest have one, under the open time when a
+//! client last relied on them. That time is in their own facts, so the entry can be found from there, and there is
+//! exactly one.
 
 use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, RepositoryFact, Value};
 use crate::id::DomainId;

@@ -1,9 +1,9 @@
 //! The store's files: their ids, where they lie, and what is open of them.
 //!
-//! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; who
-//! leaves it half done leaves nothing. Log files and segments that are read are kept open in a [cache](Cache), up to a
-//! limit. Space is [reserved](Reserve) for what gives space back, and the first failed sync [stops](Poison) all writes.
-//! Where the log is damaged they may be open for reading [only](Damaged).
+//! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; one that
+//! is dropped before is removed. Log files and segments that are read are kept open in a [cache](Cache), up to a limit.
+//! Space is [reserved](Reserve) for operations that free space, and the first failed sync [stops](Poison) all writes.
+//! Where the log is damaged the files may be open for reading [only](Damaged).
 
 mod cache;
 mod ids;

@@ -1,4 +1,4 @@
-//! Fail-stop: after a sync that the kernel was asked for and refused, nothing is written any more.
+//! Fail-stop: after a sync that the kernel was asked for and refused, nothing is written.
 
 use std::sync::{Arc, OnceLock};
 

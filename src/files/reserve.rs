@@ -1,4 +1,4 @@
-//! The reserve: space that is kept so that a full disk can be given space back on.
+//! The reserve: disk space that is kept for operations that free space on a full disk.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

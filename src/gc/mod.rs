@@ -12,7 +12,8 @@
 //! 1. **Whatever is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it;
 //!    a link's count is the number of the repository's manifests that hold it. A count changes in the commit that
 //!    changes what is counted, by [`Changes::hold`] and [`Changes::release_key`], and for links and manifests by `hold`
-//!    and `release` in [`crate::transaction::registry`], and nowhere else.
+//!    and `release` in [`crate::transaction::registry`], and nowhere else (apart from a repair, which sets a wrong
+//!    count to the recount).
 //! 2. **Nothing with a count above 0 is removed.** An entry of the [idle list](crate::facts::Idle), which lists blobs
 //!    and links that nothing holds, exists exactly while the count is 0: [`Changes::change`] and `set_link` add and
 //!    remove it in the same commit. A commit that removes blobs or links for collection ([`Forget`](sweep::Forget),

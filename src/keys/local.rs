@@ -34,12 +34,12 @@ const FILE_LEN: usize = HEX_LEN + 2;
 /// A key-encryption key that the process holds.
 ///
 /// # What it protects
-/// Who gets hold of the store's directory without the key (a disk that was sent in, a backup, a copy) can't read its
-/// content. Who gets both, can: **a key file beside the store, on the same disk or in the same backup, protects
-/// nothing**. Keep it on another medium, or let the orchestrator mount it (a secret of Kubernetes, a credential of
-/// systemd), and keep a copy where the store's backups are not: without the key, the content is lost.
+/// It protects against anyone who obtains the store's directory without the key (a disk that was sent in, a backup, a
+/// copy), and not against anyone who obtains both: **a key file beside the store, on the same disk or in the same
+/// backup, protects nothing**. Keep it on another medium, or let the orchestrator mount it (a secret of Kubernetes, a
+/// credential of systemd), and keep a copy where the store's backups are not: without the key, the content is lost.
 ///
-/// An environment variable can be read by all that run as the same user (`/proc/<pid>/environ`), is inherited by every
+/// An environment variable can be read by all processes of the same user (`/proc/<pid>/environ`), is inherited by every
 /// program that the process starts, and tends to show up in the output of `docker inspect`, in crash reports and in
 /// unit files. Prefer a file.
 ///
@@ -88,8 +88,8 @@ impl LocalKey {
     ///
     /// Whether others may read the file is not checked, as age and restic don't either: files that orchestrators mount
     /// as secrets belong to another user and are often readable by a group, and a check of the mode says nothing about
-    /// who else can read the disk. Who may read the file can read the store; [`create_file`](Self::create_file) lets
-    /// the owner alone.
+    /// who else can read the disk. Anyone who can read the file can read the store; [`create_file`](Self::create_file)
+    /// gives access to the owner only.
     ///
     /// # Errors
     /// [`KeyError::File`]; [`KeyError::Invalid`] where the file holds something else. A file of 32 characters of text

@@ -1,21 +1,22 @@
-//! Keys from outside: what the caller's key-encryption key does for the store.
+//! Key providers: the key-encryption keys that the caller has for the store.
 //!
-//! A store that is encrypted has data keys, random, which it keeps *wrapped*: encrypted by a key that is not in the
-//! directory. A [`KeyProvider`] is who has that key: a file, an environment variable, a passphrase, or a service such
-//! as AWS KMS. It is asked when a store is opened (once for each data key), when a key domain gets a new data key, and
-//! when keys are wrapped anew; never while content is read or written.
+//! An encrypted store has random data keys, which it stores *wrapped*: encrypted by a key that is not in the directory.
+//! A [`KeyProvider`] has that key: from a file, an environment variable, a passphrase, or a service such as AWS KMS. It
+//! is called when a store is opened (once for each data key), when a key domain gets a new data key, and when keys are
+//! wrapped anew; never while content is read or written.
 //!
-//! # Which one
-//! | provider | who can read the store | who can't |
+//! # Which provider to use
+//! | provider | can read the store | can't read it |
 //! |---|---|---|
-//! | [`LocalKey`] | who has the directory and the key | who has the directory alone: a disk, a backup |
-//! | [`Passphrase`] | who has the directory and can guess the passphrase | who has the directory and can't |
-//! | `KmsKey` (feature `kms`) | whom the service lets use the key | who has no credentials for the service |
+//! | [`LocalKey`] | anyone with the directory and the key | anyone with the directory alone: a disk, a backup |
+//! | [`Passphrase`] | anyone with the directory who can guess the passphrase | anyone with the directory who can't |
+//! | `KmsKey` (feature `kms`) | anyone with the directory whom the service lets use the key | anyone without credentials for the service |
 //!
-//! None protects from who can read the memory of a process that has the store open: the data keys are in it.
+//! None protects against an attacker who can read the memory of a process that has the store open: it has the data
+//! keys.
 //!
-//! Keys are wiped from memory where this crate holds them. What the cipher, the system or an HTTP client copied on the
-//! way is not in its hands.
+//! Keys are wiped from memory where this crate holds them. It can't wipe copies that the cipher, the system or an HTTP
+//! client made.
 
 use std::fmt::Debug;
 use std::io;
@@ -163,14 +164,14 @@ impl KeyContext {
 /// Calls may take as long as a request over a network; they are made from the thread that opens the store, asks for
 /// keys to be changed, or makes a call on a key domain that is [locked](crate::Store::locked_domains).
 pub trait KeyProvider: Debug + Send + Sync {
-    /// Which key [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in plain, and
-    /// handed to [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.
+    /// The id of the key that [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in
+    /// plain text, and passed to [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.
     ///
     /// # Errors
-    /// Why that can't be told.
+    /// Where the id is not known.
     fn key_id(&self) -> Result<String, KeyError>;
 
-    /// Encrypts a data key with the key of this id, bound to its context. What comes back has at most 8 KiB.
+    /// Encrypts a data key with the key of this id, bound to its context. The result has at most 8 KiB.
     ///
     /// # Errors
     /// [`KeyError::Denied`], [`KeyError::Gone`] where there is no such key, [`KeyError::Unreachable`];
@@ -216,11 +217,11 @@ impl KeyProvider for InPlain {
     }
 }
 
-/// Why a key could not be had.
+/// Why a key could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The key's keeper does not let the caller use it.
+    /// The key service does not let the caller use the key.
     #[error("use of the key was denied: {reason}")]
     Denied {
         /// What the keeper says.
@@ -234,7 +235,7 @@ pub enum KeyError {
         /// What the keeper says.
         reason: String,
     },
-    /// The keeper did not answer. Try again later.
+    /// The key service did not answer. Try again later.
     #[error("the key's keeper can't be reached: {reason}")]
     Unreachable {
         /// What was tried and how it failed.
@@ -248,12 +249,12 @@ pub enum KeyError {
         /// The id of the key that was given; empty where that has none, as passphrases.
         found: String,
     },
-    /// A wrapped key is not what was wrapped in this place, although the key is the right one. Restore what holds it
-    /// from a backup.
+    /// A wrapped key is damaged, or belongs to another place, although the key is the right one. Restore the file that
+    /// has it from a backup.
     #[error("a wrapped key is damaged, or was wrapped for another store or another place in it")]
     Damaged,
-    /// What was given holds no key: a file or a variable has the wrong length or no hex, a passphrase is empty, a
-    /// setting that is needed to get at the key is missing.
+    /// The input is no key: a file or a variable has the wrong length or is not hex, a passphrase is empty, a setting
+    /// that is needed to use the key is missing.
     #[error("no key can be had from what was given: {reason}")]
     Invalid {
         /// What is expected.

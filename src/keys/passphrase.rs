@@ -96,10 +96,10 @@ impl PassphraseCost {
 /// A key-encryption key that is derived from a passphrase.
 ///
 /// # What it protects
-/// Who gets hold of the store's directory has to guess the passphrase, and pays [`PassphraseCost`] for each guess. That
-/// protects a passphrase of six random words; it does not protect a word from a dictionary with a digit behind it. A
-/// machine that opens the store unattended has the passphrase somewhere, and then a [`LocalKey`](super::LocalKey) is as
-/// safe, and faster.
+/// Anyone who obtains the store's directory has to guess the passphrase, and pays [`PassphraseCost`] for each guess.
+/// That protects a passphrase of six random words; it does not protect a word from a dictionary with a digit behind it.
+/// A machine that opens the store unattended has the passphrase somewhere, and then a [`LocalKey`](super::LocalKey) is
+/// as safe, and faster.
 ///
 /// The passphrase is taken as the bytes that it is. Text from keyboards should be brought into one Unicode normal form
 /// by the caller.

@@ -2,10 +2,9 @@
 //!
 //! A commit is one [`record`]. The [committer](Committer) gives commits their order: requests [queue](queue), a
 //! [group](group) of them is written with one call and made durable with one fdatasync. Log files have a [fixed
-//! capacity](file) and are written front to back, once. A full one is sealed: it takes no more records, and goes on as
-//! the segment of the frames that rode in it. [`replay`] reads one back after a restart and tells what a power cut tore
-//! from what is damaged, [`survey`] finds what stands behind that; [`recovery`] makes of it what the store goes on
-//! from.
+//! capacity](file) and are written front to back, once. A full one is sealed: it takes no more records, and serves as
+//! the segment of the frames in it. [`replay`] reads one back after a restart and tells what a power cut tore from what
+//! is damaged, [`survey`] finds what is behind damage; [`recovery`] restores the store's state from them.
 
 mod committer;
 pub(crate) mod file;

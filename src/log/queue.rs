@@ -1,12 +1,12 @@
-//! Who commits, in what order, and who leads.
+//! The commit queue: the order of requests, and which thread leads a group.
 //!
-//! Callers queue their requests. Whoever finds no leader becomes one, and takes what is queued as a group; the others
-//! wait to be told what became of theirs, or that they lead now. Who is alone leads himself and is handed to no other
-//! thread.
+//! Callers queue their requests. A caller that finds no leader becomes the leader, and takes the queued requests as a
+//! group; the others wait for the result of theirs, or to become the leader. A single caller leads itself: no other
+//! thread is involved.
 //!
 //! # Invariant kept here
-//! While a request is queued somebody leads, also if a leader panics: a [`Lead`] that is dropped passes itself on, and
-//! answers those whose requests it had taken.
+//! While a request is queued there is a leader, even if a leader panics: a [`Lead`] that is dropped passes the lead on,
+//! and answers those whose requests it had taken.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

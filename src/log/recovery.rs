@@ -1,13 +1,14 @@
 //! Reading the log back after a restart or a crash.
 //!
-//! What is known durable goes into a memory table. The records behind that, the *tail*, were read from what may be only
-//! the page cache, so they are written to a new log file and synced, in which their frames have new places. The new
-//! list, which names that file, makes it so; before it, nothing has changed, and the next recovery does the same again.
+//! Facts of records that are known durable are put into a memory table. The records after those, the *tail*, may have
+//! been read from the page cache only, so they are written to a new log file and synced, in which their frames have new
+//! places. The new list, which names that file, makes this effective; before it, nothing has changed, and the next
+//! recovery does the same again.
 //!
-//! A record of a locked domain can't be encrypted for another place. A tail with one stays where it is: its bytes are
-//! written there once more, the same, and synced. (A sync alone would not do: after one that failed, the system may
-//! take pages to be written that are not.) Where the tail ends is seen without the key: records and their frames have
-//! checksums.
+//! A record of a locked domain can't be encrypted for another place. A tail with such a record stays where it is: the
+//! same bytes are written there once more, and synced. (A sync alone is not enough: after one that failed, the system
+//! may consider pages written that are not.) The end of the tail is found without the key: records and their frames
+//! have checksums.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What a log file still tells behind damage.
+//! Reading a log file behind damage.
 //!
 //! Records begin at multiples of [`ALIGNMENT`] and have a keyed check, so the next whole one behind damage is found by
 //! looking at each. A frame whose record is damaged is found in the same way, by its descriptor. That one proves

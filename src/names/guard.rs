@@ -6,11 +6,11 @@
 //!  lists of names ───────────────► a lane of four threads ──┘
 //! ```
 //!
-//! sled may fail, panic, or not come back at all. Whoever calls it through a guard is back after the deadline, whatever
-//! became of the call: a call that hangs is left behind on its thread, with the backend, and nobody uses that again.
+//! sled may fail, panic, or never return. A call through a guard returns after the deadline at the latest: a call that
+//! hangs is abandoned on its thread, together with the backend, which is not used again.
 //!
-//! Reads do not wait behind writes, which have another lane. A read that has no answer for a while, though nothing has
-//! hung for certain, is *late*: the facts are asked instead, and the view stays as it is.
+//! Reads do not wait for writes, which have another lane. A read without an answer for a while, although nothing is
+//! known to have hung, is *late*: the facts are read instead, and the view stays as it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

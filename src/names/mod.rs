@@ -1,9 +1,9 @@
 //! Names in order: a derived view, on sled.
 //!
-//! Facts lie in the runs by the hashes of names, so they have no order of names. This view has: it answers which names
-//! of a kind, in a key domain, come after one. Everything in it can be read from the facts again; its directory may be
-//! deleted, damaged, restored from an older moment or taken from another store, and no answer changes. (It is the one
-//! place where files are touched outside of [`crate::vfs`]: by sled, which no one relies on.)
+//! Facts are stored in runs by the hashes of names, so they are not in the order of names. This view is: it answers
+//! which names of a kind, in a key domain, come after a given one. It can be rebuilt from the facts; its directory may
+//! be deleted, damaged, restored from an older moment or taken from another store, and no answer changes. (It is the
+//! only place where files are accessed outside of [`crate::vfs`]: by sled, which nothing relies on.)
 //!
 //! # When it is trusted
 //! Names are written to sled together with a *watermark*, in one batch: the store, the session, the boot of the
@@ -13,16 +13,16 @@
 //! the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown away
 //! and rebuilt from the facts, and until that is done readers are told to ask those.
 //!
-//! # What holds while it runs
-//! A commit's names go into an overlay in memory as the commit becomes visible, and to sled later, in batches, by a
-//! [thread of the names' own](Names::serve). Neither commits nor readers wait for that: while a batch is written it
-//! stays in sight beside the overlay. Folding waits for a moment at most (see [`Names::reach`]). Nothing that the view
-//! does fails a commit.
+//! # While the store is open
+//! A commit's names are put into an overlay in memory as the commit becomes visible, and written to sled later, in
+//! batches, by a [thread of the names' own](Names::serve). Neither commits nor readers wait for that: while a batch is
+//! written it stays visible beside the overlay. Folding waits for a moment at most (see [`Names::reach`]). No failure
+//! of the view fails a commit.
 //!
-//! Every call of sled has a [deadline](guard). One that fails, panics or hangs turns the view into one in memory, which
-//! is rebuilt; what hangs is left behind on its thread. Since the log replays what is behind the watermark, or the view
-//! is not trusted, whatever of a call took place changes no answer. Where a call has hung, sled's directory is not used
-//! again until the store is opened again, and after that as long as sled has it locked.
+//! Every call of sled has a [deadline](guard). One that fails, panics or hangs replaces the view by one in memory,
+//! which is rebuilt; a call that hangs is abandoned on its thread. The log replays what is behind the watermark, or the
+//! view is not trusted: so a call that took effect in part changes no answer. Where a call has hung, sled's directory
+//! is not used again until the store is opened again, and after that not as long as sled has it locked.
 
 mod guard;
 mod memory;

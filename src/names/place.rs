@@ -1,9 +1,10 @@
-//! Where the view lies from one opening of the store to the next.
+//! The directory of the view between openings of the store.
 //!
-//! A directory may come from anywhere: out of an archive, or from whoever could write to the store for a moment. sled
-//! follows links, and writes to, cuts and removes what they lead to. So what is in its directory is looked at before
-//! sled is: files that have no other name, in directories that are ones. Anything else is removed, by its name, and the
-//! view begins anew. (That is no protection from somebody who can write to the store at the same time.)
+//! A directory may come from anywhere: from an archive, or from an attacker who could write to the store for a moment.
+//! sled follows links, and writes to, truncates and removes what they lead to. So the directory is checked before sled
+//! opens it: it may have only files without a second name, and one level of real directories. Otherwise it is removed,
+//! without following links, and the view is rebuilt. (This does not protect against somebody who can write to the store
+//! at the same time.)
 
 use std::fs::{self, FileType};
 use std::io::ErrorKind;

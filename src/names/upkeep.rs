@@ -1,8 +1,8 @@
-//! Opening the view, filling it, and moving to its backend what waits.
+//! Opening the view, rebuilding it, and writing the overlay to its backend.
 //!
-//! All of it is the work of one thread, which [serves](Names::serve) the view; of a store without threads, and when
-//! the thread has ended, whoever calls does it. It goes in steps that each end within a [deadline](super::Deadlines),
-//! and between two of them it ends where the store is being closed.
+//! One thread, which [serves](Names::serve) the view, does all of it; in a store without threads, and when the thread
+//! has ended, the calling thread does. The work is done in steps that each end within a [deadline](super::Deadlines),
+//! and stops between two steps where the store is being closed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! How far the names in a backend reach, whose they are, and whether they are believed after a restart.
+//! The watermark of the names in a backend: up to which LSN they are complete, and whether they are trusted after a
+//! restart.
 
 use crate::id::{DomainId, Lsn, SessionId, StoreId};
 use crate::wire::{Fields, PutFields};

@@ -1,4 +1,4 @@
-//! What a manifest references: parsed from the documents that registries know.
+//! Parsing manifests: what they reference, by the documents of the OCI and Docker specifications.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! JSON that all readers read alike.
 //!
-//! Parsers differ where a document leaves them room: Go's takes a key in any case, and of two equal keys the last,
-//! others the first. A manifest that makes use of that is one image to a registry and another one to its clients. So an
-//! [`Object`] knows the keys that some reader gives a meaning to, takes each of them once and as it is written, and
-//! refuses keys that differ from them in case only. Keys that nobody knows, and what stands under them, are skipped.
+//! Parsers differ where a document is ambiguous: Go's matches a key in any case, and of two equal keys takes the last,
+//! others the first. Such a manifest is one image to a registry and another one to its clients. So an [`Object`] knows
+//! the keys that some reader gives a meaning to, accepts each of them once and as it is specified, and refuses keys
+//! that differ from them in case only. Unknown keys, and their values, are skipped.
 //!
 //! Nothing here allocates more than what is kept, and nothing is kept of what is skipped.
 

@@ -1,4 +1,4 @@
-//! What is set for a repository.
+//! Settings of a repository.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -13,20 +13,20 @@ pub(crate) const MAX_EXCLUSIONS: usize = 5;
 /// Whether a tag, once it names a manifest, may be moved to another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TagMutability {
-    /// It may.
+    /// Tags may be moved.
     #[default]
     Mutable,
-    /// It may not. (It can be deleted, as in Amazon ECR, and then set again.)
+    /// Tags may not be moved. (They can be deleted, as in Amazon ECR, and then set again.)
     Immutable,
 }
 
-/// What a tag has to name for it to be moved: compare-and-set.
+/// The manifest that a tag has to name for it to be moved: compare-and-set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExpectTag {
-    /// Whatever it names, or nothing.
+    /// Any manifest, or none.
     #[default]
     Any,
-    /// Nothing: the tag must not exist.
+    /// None: the tag must not exist.
     Absent,
     /// This manifest.
     Is(Digest),
@@ -52,7 +52,7 @@ pub struct RepositorySettings {
 }
 
 impl RepositorySettings {
-    /// All tags may be moved; all is in the default key domain.
+    /// All tags may be moved; the repository is in the default key domain.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,7 +63,8 @@ impl RepositorySettings {
         self
     }
 
-    /// The tags for which the opposite holds: those that match one of these, of which there are at most five.
+    /// Exceptions: tags that match one of these filters, of which there are at most five, are mutable if the others are
+    /// not, and the reverse.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more.
@@ -73,8 +74,8 @@ impl RepositorySettings {
         Ok(self)
     }
 
-    /// The [key domain](crate::Store::create_domain) that all of the repository is in. It is chosen when the repository
-    /// is created, and stays what it is when settings are changed.
+    /// The [key domain](crate::Store::create_domain) of the repository. It is set when the repository is created, and
+    /// changing its settings does not change it.
     pub fn domain(mut self, domain: DomainName) -> Self {
         self.domain = Some(domain);
         self
@@ -85,12 +86,12 @@ impl RepositorySettings {
         self.domain.as_ref()
     }
 
-    /// Whether tags may be moved, those excluded apart.
+    /// Whether tags may be moved, except for the exceptions.
     pub fn get_mutability(&self) -> TagMutability {
         self.mutability
     }
 
-    /// The tags for which the opposite holds.
+    /// The filters of the tags that are exceptions.
     pub fn get_exclusions(&self) -> &[TagFilter] {
         &self.exclusions
     }
@@ -102,7 +103,7 @@ impl RepositorySettings {
     }
 }
 
-/// What is known of a repository.
+/// A repository: its name, settings and when it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepositoryInfo {
@@ -110,7 +111,7 @@ pub struct RepositoryInfo {
     pub name: RepositoryName,
     /// When it was created, by the wall clock, in milliseconds since 1970.
     pub created_ms: u64,
-    /// What is set for it.
+    /// Its settings.
     pub settings: RepositorySettings,
 }
 

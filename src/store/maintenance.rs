@@ -1,5 +1,5 @@
-//! Maintenance: what the rooms below have to have done for them, in the background or by those who make it due. (Names
-//! have a [thread](super::names) of their own.)
+//! Maintenance: folding, merging and removing what is no longer needed, in the background or by the thread whose commit
+//! makes it due. (Names have a [thread](super::names) of their own.)
 
 use std::time::Duration;
 

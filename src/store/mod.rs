@@ -1,4 +1,4 @@
-//! The store: options, opening, closing, and what ties the rooms together.
+//! The store: options, opening, closing, and the wiring of the rooms.
 //!
 //! Each room below is a type of its own; an open store has one of each. This is where they are made, where the threads
 //! run that do [maintenance] and collection, and where users find everything.
@@ -197,11 +197,11 @@ impl Store {
         self.inner.files.damage().map(|damage| &**damage)
     }
 
-    /// Closes the store: ends its thread, makes everything durable and leaves a seal, so that the next opening can tell
-    /// damage from a power cut.
+    /// Closes the store: ends its threads, makes everything durable and leaves a seal, so that the next opening can
+    /// tell damage from a power cut.
     ///
     /// # Errors
-    /// What failed of that. The store is closed all the same, and nothing acknowledged is lost.
+    /// The first failure. The store is closed all the same, and nothing acknowledged is lost.
     pub fn close(mut self) -> Result<()> {
         self.shut()
     }

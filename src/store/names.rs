@@ -1,4 +1,4 @@
-//! What the view of names needs of the store: the facts to fill it from, and a thread.
+//! The view of names in an open store: the facts to rebuild it from, and its thread.
 
 use std::sync::MutexGuard;
 use std::time::Duration;

@@ -15,9 +15,9 @@
 //!
 //! After a restart nothing is appended to a file of an earlier session: the first commit begins a new log file.
 //!
-//! Where step 2 meets damage, that is the end, unless the caller has asked for what lies before it
-//! ([`Recovery::ReadOnlyUpToDamage`]): then facts up to there are what is known, all steps that write are left out, and
-//! from then on the file system passes on nothing that would change something. What to do about it is [`salvage`]'s.
+//! Where step 2 meets damage, opening fails, unless the caller has asked for what is before it
+//! ([`Recovery::ReadOnlyUpToDamage`]): then the facts up to there are used, all steps that write are left out, and from
+//! then on the file system refuses all changes. Repairing it is [`salvage`]'s task.
 //!
 //! [`salvage`]: super::salvage
 

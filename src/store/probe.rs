@@ -1,4 +1,4 @@
-//! Whether the store can go on writing: tried out, not concluded from how it went before.
+//! Health check: tries whether the store can write.
 
 use std::io::ErrorKind;
 
@@ -11,9 +11,9 @@ use crate::vfs::OpenMode;
 const LEN: usize = 512;
 
 impl Store {
-    /// Tries whether the store can write now, for health checks: that no sync has failed, that its directory is still
-    /// there and is the one that was opened, and that a new file in it can be written, synced and removed. Costs about
-    /// what a small [`put`](Self::put) does; changes nothing.
+    /// Tries whether the store can write now, for health checks: that no sync has failed, that its directory still
+    /// exists and is the one that was opened, and that a new file in it can be written, synced and removed. Costs about
+    /// as much as a small [`put`](Self::put); changes nothing.
     ///
     /// # Errors
     /// [`Error::Poisoned`] after a failed sync; [`Error::Full`] where there is no space: reading, deleting and

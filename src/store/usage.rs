@@ -1,4 +1,4 @@
-//! How much space the store takes, from what is counted anyway.
+//! Disk usage, from counts that facts have anyway.
 
 use std::collections::HashSet;
 
@@ -9,9 +9,9 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Frames of blobs: content as stored, with its checksums.
+    /// The frames of blobs: content as stored, with its checksums.
     pub live_bytes: u64,
-    /// Frames that no blob has any more, in files that hold others too.
+    /// Frames of removed blobs, in files that have frames of other blobs too.
     pub dead_bytes: u64,
     /// How many frames live: as many as there are blobs.
     pub blobs: u64,
@@ -22,8 +22,8 @@ pub struct Usage {
 }
 
 impl Store {
-    /// How much space the store takes, but for what [locked](Self::locked_domains) key domains have. Costs what there
-    /// are segments, not what there are blobs.
+    /// The disk usage of the store, without [locked](Self::locked_domains) key domains. The cost is proportional to the
+    /// number of segments, not of blobs.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.

@@ -1,7 +1,7 @@
 //! Folding: a memory table becomes runs.
 //!
-//! A run has facts of one key domain: a table becomes one for each domain that it has facts of. One step at a time,
-//! beside commits and reads.
+//! A run has facts of one key domain: a table becomes one run for each domain that it has facts of. One step runs at a
+//! time, beside commits and reads.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,19 +1,20 @@
-//! Key domains that are locked: what is kept for them, and how it comes back in sight.
+//! Locked key domains: what is kept for them, and how it becomes visible again.
 //!
-//! Nobody can read a locked domain's runs, nor its records in the log. A domain locks at opening only, so nothing of it
-//! is written from then on: what there is of it is in files that were there at that moment.
+//! Neither the runs of a locked domain nor its records in the log can be read. A domain is locked at opening only, so
+//! nothing of it is written after that: all of it is in files that existed at that moment.
 //!
 //! # What must not be lost
-//! - **Records.** The list notes how far the domain's runs reach, and which log files there were ([`Unread`]). Folding
-//!   goes on for the others; those log files stay until the domain is unlocked. Then its records in them become a run
-//!   ([`Tables::take_in`]): the list that names the run has the note no more, so it happens or it does not. The run is
-//!   the domain's newest, for nobody has changed its facts meanwhile.
-//! - **Files.** No file with a lower id than the note says is removed that may be the domain's or have something of it:
-//!   a segment whose header names it, or does not say, and every log file ([`Tables::is_withheld`]). Who would remove
-//!   one leaves it among the dead log files, and unpublished, so that it is looked at again after unlocking, also by
-//!   another opening. A log file in which nothing lives that can be read keeps its facts until then: commits can't look
-//!   into files.
-//! - **Ids.** What its records give up counts below that id only: others may have been given out twice.
+//! - **Records.** The list notes up to which LSN the domain's runs have its facts, and which log files existed
+//!   ([`Unread`]). Folding continues for other domains; those log files stay until the domain is unlocked. Then its
+//!   records in them become a run ([`Tables::take_in`]): the list that names the run no longer has the note, so
+//!   unlocking happens as a whole or not at all. The run is the domain's newest, since nobody has changed its facts
+//!   meanwhile.
+//! - **Files.** No file with an id below the one in the note is removed if it may have something of the domain: a
+//!   segment whose header names the domain or can't be read, and every log file ([`Tables::is_withheld`]). Instead it
+//!   is put among the dead log files, unpublished, so that it is looked at again after unlocking, also by a later
+//!   opening. A log file without live frames that can be read keeps its facts until then: commits can't look into
+//!   files.
+//! - **Ids.** Files that its records give up are removed only below that id: higher ids may have been used twice.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

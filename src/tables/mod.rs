@@ -1,4 +1,4 @@
-//! What the store knows: facts in memory, facts in runs, and the list that says what the store consists of.
+//! Tables: facts in memory, facts in runs, and the list of the files that make up the store.
 //!
 //! ```text
 //!   commits ─► memtable ─(frozen)─► waiting to be folded ─► runs ─► merged runs
@@ -13,11 +13,11 @@
 //!
 //! # Invariants kept here
 //! - A table takes in a group of commits before the group's LSN becomes the visible one, and is frozen between groups:
-//!   who calls [`freeze`](Tables::freeze) keeps commits out. So a view together with an LSN that was read after it shows
-//!   whole commits only.
+//!   the caller of [`freeze`](Tables::freeze) keeps commits out. So a view together with an LSN that was read after it
+//!   shows whole commits only.
 //! - The view's runs are those of the list, in its order, but for those of [locked] domains: both change in
 //!   [`Tables::publish_runs`] and in [`Tables::retain_domains`], and nothing can fail between.
-//! - What the list says on disk is what it says here, or, after a sync of it failed, nothing is written any more.
+//! - The list on disk is the same as the list in memory, or, after a sync of it failed, nothing is written any more.
 //!
 //! # Locks
 //! `folding` (one step of maintenance at a time), then `list` (across replacing the file), then `view`. Readers take

@@ -1,4 +1,4 @@
-//! What is asked of a snapshot more than once.
+//! Queries of snapshots that several modules need.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};

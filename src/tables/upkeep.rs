@@ -1,4 +1,4 @@
-//! Who is asked to do maintenance, and who waits for it.
+//! Requests for maintenance, and waiting for it.
 
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a reader sees: the facts as of one LSN.
+//! Views and snapshots: the facts as of one LSN.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(crate) struct View {
     pub(super) frozen: Vec<Arc<Memtable>>,
     /// Newest first.
     pub(super) runs: Vec<Arc<Run>>,
-    /// What is known of files with ids from this one on, commits from this LSN on said. So older runs need not be asked:
-    /// damage to one would else keep everything from being written that counts what lives in a new file.
+    /// What is known of files with ids from this one on, commits from this LSN on said. So older runs need not be
+    /// asked: damage to one would else keep everything from being written that counts what lives in a new file.
     pub(super) fresh: (FileId, Lsn),
     /// The runs have all commits up to this one, and those behind it are in the tables alone, but for those of a domain
     /// that was unlocked, which nobody has asked for before.

@@ -1,4 +1,4 @@
-//! Content that comes in async pieces, for blocking calls that take a reader.
+//! Content that arrives in async pieces, for blocking calls that read from a reader.
 //!
 //! ```text
 //!  ContentSink ── PollSender ─ 8 pieces ─ Receiver ──► ContentReader ──► work(&Store, reader)
@@ -52,14 +52,14 @@ impl Piece {
     }
 }
 
-/// Takes content piece by piece, and hands it to a blocking operation that reads it. Made by
-/// [`AsyncStore::append_upload`] and [`AsyncStore::write`].
+/// A sink for content, which a blocking operation reads. Made by [`AsyncStore::append_upload`] and
+/// [`AsyncStore::write`].
 ///
 /// At most eight pieces of at most 256 KiB wait for the operation, besides what is left of the one given last; then the
 /// sink is not ready. Flushing hands everything over, and says nothing about what is durable.
 ///
-/// [`finish`](Self::finish) ends the content, and gives the operation's result. A sink that is dropped before makes the
-/// operation's reader fail. If the operation fails early, sending fails with its error, and so does
+/// [`finish`](Self::finish) ends the content, and returns the operation's result. Where a sink is dropped before, the
+/// operation's reader fails. If the operation fails early, sending fails with its error, and so does
 /// [`finish`](Self::finish).
 #[must_use = "dropping it cuts the content off"]
 pub struct ContentSink<T> {

@@ -21,9 +21,9 @@ type Reading = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 /// A part of a blob as a stream of pieces of at most 256 KiB, each of them verified and read off the runtime. Made by
 /// [`AsyncStore::open`] and [`AsyncStore::stream`].
 ///
-/// One piece is read ahead, so that the disk works while the network does; then nothing until that is taken. No permit
-/// is held while nobody reads. The blob may be removed meanwhile: the stream goes on. After an error the stream has
-/// ended.
+/// One piece is read ahead, so that the disk works while the network does, and no more until that is taken. A stream
+/// that is not polled holds no permit. It can still be read if the blob is removed meanwhile. After an error the stream
+/// has ended.
 pub struct BlobStream {
     store: AsyncStore,
     blob: Blob,

@@ -1,4 +1,4 @@
-//! Appending to an upload from async code, without a thread while nothing comes.
+//! Appending to an upload from async code, without occupying a thread while no content arrives.
 //!
 //! ```text
 //!  write(pieces) ── permit of `writes` ──► a blocking thread: hash, write ──► back, with the upload's right to go on
@@ -6,8 +6,8 @@
 //!  finish()      ── permit of `writes` ──► a blocking thread: sync, commit ─► where the upload stands
 //! ```
 //!
-//! Between two calls the upload is nobody's but the [`UploadWriter`]'s, and no thread waits for the client: however
-//! many send slowly, others are not kept from writing.
+//! Between two calls only the [`UploadWriter`] can use the upload, and no thread waits for the client: slow clients,
+//! however many, do not keep others from writing.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use crate::tokio::{AsyncStore, permit};
 
 /// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
 ///
-/// What was written is durable when [`finish`](Self::finish) returns, and 256 MiB at a time before. Dropping the
-/// writer, or one of its futures, leaves the upload where what was written ends: it can be continued there, as soon as
-/// that was made durable in the background; until then other calls on the upload fail with [`Error::UploadBusy`].
+/// Content is durable when [`finish`](Self::finish) returns, and each 256 MiB before that. Dropping the writer, or one
+/// of its futures, keeps what was written: the upload can be continued there, as soon as that was made durable in the
+/// background; until then other calls on the upload fail with [`Error::UploadBusy`].
 ///
 /// Each writer keeps a file open from write to write, unless more uploads are being written than half of
 /// [`Options::max_open_files`](crate::Options::max_open_files): each write is then durable when it returns, and the
@@ -166,18 +166,18 @@ impl AsyncStore {
 }
 
 impl UploadWriter {
-    /// Writes pieces, in their order. They take memory until this returns, and a thread while it runs.
+    /// Writes pieces, in order. They occupy memory until this returns, and a thread while it runs.
     ///
     /// # Errors
-    /// As [`Store::append_upload`], and [`Error::Closed`], which is what every call after an error comes to.
+    /// As [`Store::append_upload`], and [`Error::Closed`], with which every call after an error fails.
     pub async fn write(&mut self, pieces: impl Into<Vec<Bytes>>) -> Result<()> {
         let mut pieces = pieces.into();
         self.write_from(move || std::mem::take(&mut pieces)).await
     }
 
-    /// Writes what `next` gives, until it gives nothing. It is called, and may block, on the thread that writes: so
-    /// what comes fast is written without a pause. No other thread is held for it, and none where it ends when nothing
-    /// comes.
+    /// Writes the pieces that `next` returns, until it returns none. It is called on the thread that writes, and may
+    /// block: so pieces that arrive fast are written without a pause. It occupies no other thread, and no thread at all
+    /// while no pieces arrive if `next` returns none then.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -194,7 +194,7 @@ impl UploadWriter {
         Ok(())
     }
 
-    /// Makes durable what was written, and returns where the upload then stands.
+    /// Makes what was written durable, and returns the upload's length.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -202,8 +202,8 @@ impl UploadWriter {
         self.finish_with(Vec::new()).await
     }
 
-    /// Forgets what was written: the upload stands where it was durable last, which is where it stood before if that
-    /// was less than 256 MiB ago and few are being written.
+    /// Discards what is not durable yet: the upload has the length that was last durable, which is its length before
+    /// this writer if less than 256 MiB were written and few uploads are being written.
     ///
     /// # Errors
     /// As [`write`](Self::write).

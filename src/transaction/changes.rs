@@ -3,8 +3,8 @@
 //! # Invariants kept here
 //! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests
 //!   under its digest. Only [`Changes::hold`] and [`Changes::release`] change it.
-//! - A blob whose count is 0 is in the [list of what nothing holds](Idle), under the time at which it was touched, and
-//!   no other is: [`Changes::change`]. So is a pin that expires: [`Changes::set_pin`].
+//! - A blob has an entry in the [idle list](Idle), under the time at which it was touched, exactly while its count is
+//!   0: [`Changes::change`]. So has a pin that expires, under that time: [`Changes::set_pin`].
 //! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Changes::change`]
 //!   changes them, and every change of a blob's place goes through it.
 //! - A file is given up with the last fact that a domain has of it: [`Changes::drop_file`].

@@ -1,13 +1,13 @@
-//! What callers ask for, and what becomes of it: pure decisions.
+//! Requests, and the pure decisions about them.
 //!
-//! A [`Request`] says what is wanted. Whether it can be, and which facts follow, is decided by [`resolve`] when its
-//! turn in the order of all commits has come, with every earlier commit in sight. So no check can be overtaken by
-//! another commit. A commit belongs to one key domain: it may look at what others have, and changes facts of its own
-//! only. [`Changes`] keeps what must hold of them.
+//! A [`Request`] is decided by [`resolve`] at its turn in the order of all commits: whether it is possible, and which
+//! facts follow, given every earlier commit. So no other commit can come between a check and its effect. A commit
+//! belongs to one key domain: it may read facts of others, and changes facts of its own only. [`Changes`] keeps their
+//! invariants.
 //!
 //! Nothing here knows of files, threads or the log: facts are read through a [`Reader`](crate::facts::Reader), and what
-//! depends on where the commit goes is asked of [`Placing`]. So the same decisions can be made over facts that are kept
-//! elsewhere.
+//! depends on the commit's place in the log is asked of [`Placing`]. So the same decisions can be made over facts that
+//! are stored elsewhere.
 
 mod changes;
 pub(crate) mod collection;

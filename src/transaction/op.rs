@@ -1,4 +1,4 @@
-//! Operations: what happened, as the log tells it to recovery, to those who follow events, and to replicas.
+//! Operations: what a commit did, for recovery, for readers of events, and for replicas.
 //!
 //! A list of `code u8 | length u32 | fields`. A reader skips codes it does not know.
 

@@ -1,5 +1,5 @@
-//! What decisions are made from besides facts: what only the log knows of where a commit goes, and what earlier commits
-//! of the same group have changed.
+//! Inputs of decisions other than stored facts: what only the log knows of a commit's place, and the changes of earlier
+//! commits of the same group.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;

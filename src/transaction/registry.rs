@@ -1,25 +1,26 @@
-//! What happens to repositories at the ordering point.
+//! Changes of repositories at the ordering point.
 //!
-//! Each change is decided when its turn in the order of all commits has come, with every earlier one in sight, and
-//! takes place in one record, of its repository's domain, or not at all. So nothing that was checked can be overtaken:
-//! a manifest whose blob was deleted a moment ago is refused, and its client pushes the blob again.
+//! Each change is decided at its turn in the order of all commits, given every earlier one, and takes effect in one
+//! record, of its repository's domain, or not at all. So nothing can come between a check and its effect: a manifest
+//! whose blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
-//! - **Whatever a manifest holds is there.** It is checked in [`PutManifest`], and what is held can't be deleted: a
+//! - **What a manifest holds exists.** It is checked in [`PutManifest`], and what is held can't be deleted: neither a
 //!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A
-//!   repository's contents go only after the repository itself is gone ([`Purge`]), and then nothing is added to them:
-//!   every change but that begins with [`repository`].
+//!   repository's contents are removed only after the repository itself was deleted ([`Purge`]), and then nothing is
+//!   added to them: every other change begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
 //!   that hold it.** [`hold`] and [`release`] change them.
-//! - **A link whose count is 0 is in the list of what nothing holds**, under the time at which it was touched:
-//!   [`set_link`]. So is a provisional repository: [`repositories`].
+//! - **A link whose count is 0 is in the idle list**, under the time at which it was touched: [`set_link`]. So is a
+//!   provisional repository: [`repositories`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
 //!   [`PutManifest`], [`delete_manifest`].
-//! - **No manifest holds itself, also not through others.** It comes to hold manifests only while none holds it.
-//! - **A tag names a manifest that is there**, and for each tag there is the fact that leads from its manifest to it:
+//! - **No manifest holds itself, directly or through others.** It gains references to manifests only while nothing
+//!   holds it.
+//! - **A tag names an existing manifest**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
-//! - **A link that no manifest holds says when somebody last relied on it**: it is new, or [touched](touch), or was
-//!   [released](release). No clock but the store's open time is asked.
+//! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
+//!   was [released](release). No clock but the store's open time is used.
 
 mod owners;
 mod repositories;

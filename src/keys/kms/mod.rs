@@ -46,10 +46,11 @@ pub trait Kms: Debug + Send + Sync {
 /// A provider whose key-encryption key stays in a [`Kms`].
 ///
 /// # What it protects
-/// Who gets hold of the store's directory can read nothing without the service, which decides, and logs, who unwraps a
-/// key. That is worth as much as the credentials are safe: those on the same disk go with it. Who was let in once may
-/// have kept the data keys: what was written until then stays readable to them, unless it is encrypted anew. **Where
-/// the service's key is destroyed, the content is lost**; where the service can't be reached, the store does not open.
+/// Anyone who obtains the store's directory can read nothing without the service, which decides, and logs, who unwraps
+/// a key. That is only as safe as the credentials: credentials on the same disk are lost with it. A client that was
+/// once allowed to unwrap may have kept the data keys, and can read what was written until then unless it is encrypted
+/// anew. **Where the service's key is destroyed, the content is lost**; where the service can't be reached, the store
+/// does not open.
 ///
 /// The service is told which store, domain and data key it works for, as an encryption context of three pairs, which
 /// policies can ask for: `strongroom:store` (32 hex digits), `strongroom:domain` and `strongroom:key` (numbers).
