@@ -121,7 +121,7 @@ impl Pace {
     }
 }
 
-/// For how long stays what nothing holds after somebody relied on it, in milliseconds of open time.
+/// The grace period for what nothing holds, after a client relied on it, in milliseconds of open time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention(pub(crate) u64);
 

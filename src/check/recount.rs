@@ -175,7 +175,7 @@ pub(super) fn check_listed(snapshot: &Snapshot, idle: Option<Idle>, listener: &m
     Ok(())
 }
 
-/// Looks whether what is in the list of what nothing holds should be.
+/// Looks whether what is in the idle list should be.
 fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
     for kind in IdleKind::ALL {
         for fact in snapshot.scan_all(Idle::all(snapshot.domain, kind))? {
@@ -191,7 +191,7 @@ fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
     Ok(())
 }
 
-/// The entry that something should have in the list of what nothing holds.
+/// The entry that something should have in the idle list.
 pub(super) fn idle_of(facts: &impl Lookup, key: &Key) -> crate::Result<Option<Idle>> {
     Ok(match key.family {
         Family::Pin => facts.decode(key, PinFact::decode)?.and_then(|pin| Idle::of_pin(key, &pin)),

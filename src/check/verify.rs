@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::facts::{BlobFact, Family, decoded};
 use crate::tables::Snapshot;
 
-/// What [`Store::verify`] found.
+/// What [`Store::verify`](crate::Store::verify) found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Verification {

@@ -14,7 +14,7 @@ pub(crate) enum Wrong {
     Segment { file: FileId, stored: Option<SegmentFact>, counted: Live, kind: SegmentKind },
     /// A file that uploads write to, and no upload does.
     Abandoned(FileId),
-    /// An entry of the list of what nothing holds: one that is missing, or one that is too many. Of which fact, if it
+    /// An entry of the idle list: one that is missing, or one that is too many. Of which fact, if it
     /// says so.
     Idle { at: Key, key: Option<Key>, is_there: bool },
     /// That a manifest refers to a subject: missing, or without the manifest.
@@ -85,7 +85,7 @@ impl Wrong {
         Finding::Count { what, stored, counted }
     }
 
-    /// An entry of the list of what nothing holds that is missing.
+    /// An entry of the idle list that is missing.
     pub(crate) fn unlisted(idle: &Idle) -> Self {
         Self::Idle { at: idle.at(), key: Some(idle.key), is_there: false }
     }

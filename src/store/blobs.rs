@@ -6,6 +6,8 @@ use std::io::Read;
 use crate::blobs::BlobStore;
 use crate::blobs::{Blob, Blobs, Expect, Stat};
 use crate::digest::Digest;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::id::DomainId;
 use crate::store::Store;

@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 #[cfg(test)]
 use crate::check::Checks;
 use crate::check::{Repair, Scrub, ScrubOptions, Verification};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::store::Store;
 

@@ -51,8 +51,8 @@ use crate::tables::{RunList, Signal, Tables, Upkeep};
 /// An open store.
 ///
 /// All methods take `&self` and may be called from any number of threads; an `Arc<Store>` is how a program shares it.
-/// Writes return when they are durable (see [`Durability`]). Dropping the store closes it; [`close`](Self::close) does
-/// that too, and says whether it went well.
+/// Writes return when they are durable (see [`Durability`](crate::Durability)). Dropping the store closes it;
+/// [`close`](Self::close) does that too, and returns an error if it fails.
 ///
 /// ```
 /// use strongroom::{Algorithm, Options};
@@ -177,7 +177,8 @@ impl Store {
         Options::new().open(dir)
     }
 
-    /// Makes all writes so far durable: for [`Durability::Relaxed`], where they are not when they return.
+    /// Makes all writes so far durable. Needed with [`Durability::Relaxed`](crate::Durability::Relaxed) only, where
+    /// they are not durable when they return.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if the sync fails, or an earlier one did.

@@ -286,7 +286,7 @@ impl Options {
         self.max_open_files.unwrap_or_else(limits::open_files)
     }
 
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs and links.
     fn retention_time(&self) -> Retention {
         Retention(milliseconds(self.retention))
     }

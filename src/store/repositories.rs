@@ -1,5 +1,7 @@
 //! Repositories: creating, opening, deleting and listing them, and their events.
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::id::Lsn;
 use crate::oci::{RepositoryName, RepositorySettings};

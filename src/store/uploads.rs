@@ -4,6 +4,8 @@ use std::io::Read;
 
 use crate::blobs::UploadStatus;
 use crate::digest::{Algorithm, Digest};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::id::UploadId;
 use crate::store::Store;

@@ -27,7 +27,7 @@ use crate::transaction::{Context, MAX_BODY, Op, Tally, Then, miscounted, one_les
 pub(crate) struct Changes<'a> {
     context: &'a Context<'a>,
     pub(super) changed: BTreeMap<Key, Option<Value>>,
-    /// Entries of the list of what nothing holds that this commit has made: where it takes them away again, nothing has
+    /// Entries of the idle list that this commit has made: where it takes them away again, nothing has
     /// to be said of them.
     new_entries: BTreeSet<Key>,
     /// How long the values are that have changed, in bytes.
@@ -78,7 +78,7 @@ impl<'a> Changes<'a> {
         Ok(ops)
     }
 
-    /// For how long stays what nothing holds.
+    /// The grace period for unreferenced blobs and links.
     pub(crate) fn retention(&self) -> Retention {
         self.context.retention
     }
@@ -136,13 +136,13 @@ impl<'a> Changes<'a> {
         Error::check_limit("a commit's record", self.bytes, MAX_BODY)
     }
 
-    /// The entry of this time in the list of what nothing holds, if it is there.
+    /// The entry of this time in the idle list, if it is there.
     pub(crate) fn idle(&self, idle: &Idle) -> Result<Option<Idle>> {
         let at = idle.at();
         self.decode(&at, |value| Idle::decode(&at, value))
     }
 
-    /// Puts something in the list of what nothing holds, takes it out, or moves it to another time. An entry that stays
+    /// Puts something in the idle list, takes it out, or moves it to another time. An entry that stays
     /// is left as it is.
     pub(crate) fn relist(&mut self, old: Option<Idle>, new: Option<Idle>) {
         if old == new {
@@ -307,7 +307,7 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Changes a blob's fact, and carries that over to the list of what nothing holds and, where its place changes, to
+    /// Changes a blob's fact, and carries that over to the idle list and, where its place changes, to
     /// the segments concerned.
     pub(crate) fn change(&mut self, key: Key, old: Option<&BlobFact>, new: Option<&BlobFact>) -> Result<()> {
         self.set(key, new.map(BlobFact::encode));

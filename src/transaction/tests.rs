@@ -145,7 +145,7 @@ fn upload(number: usize, now: Times) -> UploadFact {
     }
 }
 
-/// What is in the list of what nothing holds.
+/// What is in the idle list.
 fn idle(map: &Map, kind: IdleKind) -> Vec<Idle> {
     let facts = map.scan(Idle::all(DOMAIN, kind), None, 3).unwrap();
     facts.iter().map(|(at, value)| Idle::decode(at, value.as_bytes()).unwrap()).collect()

@@ -233,9 +233,10 @@ fn the_log_of_a_killed_session_is_cut_before_anybody_reads_it() {
     };
     assert_eq!(lens(&disk), [1 << 16], "it has its whole capacity while it is written");
     // What may not have been durable is written anew, to a file of this session, which is killed too.
-    let killed = disk.restarted();
-    drop(options(&killed).open("/store").unwrap().get(&digest).unwrap());
-    let killed = killed.restarted();
+    let first = disk.restarted();
+    let still_open = options(&first).open("/store").unwrap();
+    assert_eq!(still_open.get(&digest).unwrap().bytes().unwrap(), "small");
+    let killed = first.restarted();
     assert!(lens(&killed).contains(&(1 << 16)));
     let store = options(&killed).open("/store").unwrap();
     let before = lens(&killed);

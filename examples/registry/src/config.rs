@@ -88,7 +88,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
 
-    /// An origin, such as https://ui.example.com, whose pages may read and write. Others may not write.
+    /// An origin, such as `https://ui.example.com`, whose pages may read and write. Others may not write.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 

@@ -5,7 +5,7 @@
 //! there is nothing in it.
 //!
 //! # Invariant kept here
-//! A provisional repository is in the list of what nothing holds, under the time at which it was touched, and no other
+//! A provisional repository is in the idle list, under the time at which it was touched, and no other
 //! is: [`set`] changes both.
 
 use super::owners::check_free;
@@ -17,7 +17,7 @@ use crate::id::RepositoryId;
 use crate::oci::RepositorySettings;
 use crate::transaction::{Apply, Changes, Op};
 
-/// Changes a repository, and with it the list of what nothing holds.
+/// Changes a repository, and with it the idle list.
 fn set(facts: &mut Changes<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {
     let key = Key::repository(facts.domain(), name);
     let idle = |repository: Option<&RepositoryFact>| repository.and_then(|fact| Idle::of_repository(&key, fact));

@@ -12,7 +12,7 @@ use crate::transaction::{Apply, Changes, Op};
 #[derive(Debug)]
 pub(crate) struct Expire {
     pub(crate) repository: Named,
-    /// Their entries in the list of what nothing holds, and their digests, which are for who follows events.
+    /// Their entries in the idle list, and their digests, which are for who follows events.
     pub(crate) links: Vec<(Idle, Option<Digest>)>,
 }
 
