@@ -16,7 +16,11 @@ use crate::rows::Setting;
 #[derive(Parser)]
 struct Arguments {
     /// The rows, separated by commas: put-large, put-small, put-small-16, get-small, exists, get-large, open, ingest.
-    #[arg(long, value_delimiter = ',', default_value = "put-large,put-small,put-small-16,get-small,exists,get-large,open,ingest")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "put-large,put-small,put-small-16,get-small,exists,get-large,open,ingest"
+    )]
     rows: Vec<String>,
     /// How often each contender takes its turn.
     #[arg(long, default_value_t = 5)]
@@ -81,8 +85,10 @@ fn child(name: &str, arguments: &Arguments, dir: &std::path::Path) {
                 for _ in 0..16 {
                     let mut random = Random(random.next());
                     let contender = &contender;
-                    scope.spawn(move || loop {
-                        contender.put(&random.bytes(1024));
+                    scope.spawn(move || {
+                        loop {
+                            contender.put(&random.bytes(1024));
+                        }
                     });
                 }
             });
@@ -92,7 +98,9 @@ fn child(name: &str, arguments: &Arguments, dir: &std::path::Path) {
         _ => std::thread::scope(|scope| {
             for writer in 0..16 {
                 let contender = &contender;
-                scope.spawn(move || (0..count / 16).for_each(|n| drop(contender.put(&Random(writer << 32 | n).bytes(4096)))));
+                scope.spawn(move || {
+                    (0..count / 16).for_each(|n| drop(contender.put(&Random(writer << 32 | n).bytes(4096))))
+                });
             }
         }),
     }

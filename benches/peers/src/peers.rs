@@ -12,7 +12,9 @@ pub const ALL: [(&str, Open); 7] = [
     ("strongroom", |dir| Box::new(Strongroom::open(dir))),
     ("redb", |dir| Box::new(Redb::open(dir))),
     ("lmdb", |dir| Box::new(Lmdb::open(dir))),
-    ("sled", |dir| Box::new(Sled(sled::Config::new().path(dir).cache_capacity(1 << 30).flush_every_ms(None).open().unwrap()))),
+    ("sled", |dir| {
+        Box::new(Sled(sled::Config::new().path(dir).cache_capacity(1 << 30).flush_every_ms(None).open().unwrap()))
+    }),
     ("cacache", |dir| Box::new(Cacache(dir.to_path_buf()))),
     ("iroh-blobs", |dir| Box::new(Iroh::open(dir))),
     ("files", |dir| Box::new(Files::open(dir))),
@@ -330,10 +332,7 @@ impl Contender for Files {
     }
 }
 
-fn in_batches(
-    contents: &mut dyn Iterator<Item = Vec<u8>>,
-    mut write: impl FnMut(&[Vec<u8>]) -> Vec<Key>,
-) -> Vec<Key> {
+fn in_batches(contents: &mut dyn Iterator<Item = Vec<u8>>, mut write: impl FnMut(&[Vec<u8>]) -> Vec<Key>) -> Vec<Key> {
     let mut keys = Vec::new();
     loop {
         let batch: Vec<_> = contents.take(BATCH).collect();

@@ -28,7 +28,10 @@ pub struct Row {
 impl Row {
     pub fn print(&self) {
         println!("\n## {}\n", self.title);
-        println!("| who | median {} | spread | ÷ limit | ÷ strongroom | calls/op | syncs/op | bytes written/op | peak MiB |", self.unit);
+        println!(
+            "| who | median {} | spread | ÷ limit | ÷ strongroom | calls/op | syncs/op | bytes written/op | peak MiB |",
+            self.unit
+        );
         println!("|---|---|---|---|---|---|---|---|---|");
         let of = |name: &str| {
             let found = self.lines.iter().find(|(line, _)| line.starts_with(name));
@@ -38,14 +41,21 @@ impl Row {
         for (name, rates) in &self.lines {
             let (median, least, most) = spread(rates);
             let scaled = |rate: f64| format!("{:.*}", if rate / self.scale < 10.0 { 2 } else { 0 }, rate / self.scale);
-            let counted = self.work.filter(|_| !name.starts_with("limit") && !name.starts_with("beside")).and_then(|(work, n)| cost(name, work, n));
+            let counted = self
+                .work
+                .filter(|_| !name.starts_with("limit") && !name.starts_with("beside"))
+                .and_then(|(work, n)| cost(name, work, n));
             let counted = counted.map_or("n/a | n/a | n/a | n/a".into(), |cost| {
                 let Cost { calls, syncs, bytes_written, peak_kib } = cost;
                 format!("{calls:.1} | {syncs:.2} | {bytes_written:.0} | {}", peak_kib >> 10)
             });
             println!(
                 "| {name} | {} | {} – {} | {:.2} | {:.2} | {counted} |",
-                scaled(median), scaled(least), scaled(most), median / limit, median / ours
+                scaled(median),
+                scaled(least),
+                scaled(most),
+                median / limit,
+                median / ours
             );
         }
     }
@@ -82,15 +92,20 @@ pub fn put_large(setting: &Setting) -> Row {
     let len = if setting.quick { 8 << 20 } else { 64 << 20 };
     let mut random = Random(1);
     let contents: Vec<Vec<u8>> = (0..setting.rounds).map(|_| random.bytes(len)).collect();
-    let opened: Vec<_> = chosen(&["strongroom", "cacache", "iroh-blobs", "files"]).map(|(name, how)| (name, open(setting, name, how))).collect();
+    let opened: Vec<_> = chosen(&["strongroom", "cacache", "iroh-blobs", "files"])
+        .map(|(name, how)| (name, open(setting, name, how)))
+        .collect();
     let file = setting.dir.join("raw");
     let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
-    turns.push(("limit: sha2 or write + fdatasync, the slower".into(), Box::new(|round| {
-        let hash = seconds(|| drop(std::hint::black_box(sha256(&contents[round]))));
-        let write = seconds(|| write_synced(&file, &contents[round]));
-        fs::remove_file(&file).unwrap();
-        1.0 / hash.max(write)
-    })));
+    turns.push((
+        "limit: sha2 or write + fdatasync, the slower".into(),
+        Box::new(|round| {
+            let hash = seconds(|| drop(std::hint::black_box(sha256(&contents[round]))));
+            let write = seconds(|| write_synced(&file, &contents[round]));
+            fs::remove_file(&file).unwrap();
+            1.0 / hash.max(write)
+        }),
+    ));
     for (name, (_dir, contender)) in &opened {
         turns.push((name.to_string(), Box::new(|round| 1.0 / seconds(|| drop(contender.put(&contents[round]))))));
     }
@@ -130,18 +145,25 @@ pub fn put_small(setting: &Setting, writers: usize) -> Row {
         turns.push((line, Box::new(|_| raw_overwrite(&file, each, writers))));
     }
     for (number, (name, (_dir, contender))) in opened.iter().enumerate() {
-        turns.push((name.to_string(), Box::new(move |round| {
-            let contents: Vec<Vec<Vec<u8>>> = (0..writers).map(|writer| {
-                let mut random = Random((number as u64) << 40 | (round as u64) << 20 | writer as u64);
-                (0..each).map(|_| random.bytes(4096)).collect()
-            }).collect();
-            let took = seconds(|| std::thread::scope(|scope| {
-                for contents in &contents {
-                    scope.spawn(|| contents.iter().for_each(|content| drop(contender.put(content))));
-                }
-            }));
-            (writers * each) as f64 / took
-        })));
+        turns.push((
+            name.to_string(),
+            Box::new(move |round| {
+                let contents: Vec<Vec<Vec<u8>>> = (0..writers)
+                    .map(|writer| {
+                        let mut random = Random((number as u64) << 40 | (round as u64) << 20 | writer as u64);
+                        (0..each).map(|_| random.bytes(4096)).collect()
+                    })
+                    .collect();
+                let took = seconds(|| {
+                    std::thread::scope(|scope| {
+                        for contents in &contents {
+                            scope.spawn(|| contents.iter().for_each(|content| drop(contender.put(content))));
+                        }
+                    })
+                });
+                (writers * each) as f64 / took
+            }),
+        ));
     }
     let title = format!("put 4 KiB, durable, {writers} writer{}", if writers > 1 { "s" } else { "" });
     let work = if writers == 1 { ("put-small", 200) } else { ("put-small-16", 1600) };
@@ -149,16 +171,23 @@ pub fn put_small(setting: &Setting, writers: usize) -> Row {
 }
 
 /// Contenders with so many blobs of a length in them, and the keys.
-fn loaded(setting: &Setting, len: usize, many: u64, few: u64) -> Vec<(String, tempfile::TempDir, Box<dyn Contender>, Vec<Key>)> {
-    chosen(&SMALL).map(|(name, how)| {
-        let (dir, contender) = open(setting, name, how);
-        let count = if matches!(name, "cacache" | "iroh-blobs" | "files") { few.min(many) } else { many };
-        let mut random = Random(5);
-        let keys = contender.load(&mut (0..count).map(|_| random.bytes(len)));
-        contender.settle();
-        let label = if count < many { format!("{name} ({count} blobs)") } else { name.to_string() };
-        (label, dir, contender, keys)
-    }).collect()
+fn loaded(
+    setting: &Setting,
+    len: usize,
+    many: u64,
+    few: u64,
+) -> Vec<(String, tempfile::TempDir, Box<dyn Contender>, Vec<Key>)> {
+    chosen(&SMALL)
+        .map(|(name, how)| {
+            let (dir, contender) = open(setting, name, how);
+            let count = if matches!(name, "cacache" | "iroh-blobs" | "files") { few.min(many) } else { many };
+            let mut random = Random(5);
+            let keys = contender.load(&mut (0..count).map(|_| random.bytes(len)));
+            contender.settle();
+            let label = if count < many { format!("{name} ({count} blobs)") } else { name.to_string() };
+            (label, dir, contender, keys)
+        })
+        .collect()
 }
 
 pub fn get_small(setting: &Setting) -> Row {
@@ -167,23 +196,38 @@ pub fn get_small(setting: &Setting) -> Row {
     let mut raw = RawTable::of(&opened[0].3);
     raw.add_contents(&setting.dir.join("raw-contents"));
     let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
-    turns.push(("limit: a hash table in memory, a page of a mapped file".into(), Box::new(|round| {
-        let mut random = Random(round as u64);
-        let order: Vec<&Key> = (0..reads).map(|_| &opened[0].3[(random.next() % count) as usize]).collect();
-        reads as f64 / seconds(|| order.into_iter().for_each(|key| assert_eq!(raw.get(key), 4096)))
-    })));
-    // Warm is what was read before, mapped and verified.
-    opened.iter().for_each(|(_, _dir, contender, keys)| keys.iter().for_each(|key| assert_eq!(contender.get(key), 4096)));
-    for (label, _dir, contender, keys) in &opened {
-        turns.push((label.clone(), Box::new(move |round| {
-            let reads = if keys.len() as u64 == count { reads } else { reads / 10 };
+    turns.push((
+        "limit: a hash table in memory, a page of a mapped file".into(),
+        Box::new(|round| {
             let mut random = Random(round as u64);
-            let order: Vec<&Key> = (0..reads).map(|_| &keys[(random.next() % keys.len() as u64) as usize]).collect();
-            reads as f64 / seconds(|| order.into_iter().for_each(|key| assert_eq!(contender.get(key), 4096)))
-        })));
+            let order: Vec<&Key> = (0..reads).map(|_| &opened[0].3[(random.next() % count) as usize]).collect();
+            reads as f64 / seconds(|| order.into_iter().for_each(|key| assert_eq!(raw.get(key), 4096)))
+        }),
+    ));
+    // Warm is what was read before, mapped and verified.
+    opened
+        .iter()
+        .for_each(|(_, _dir, contender, keys)| keys.iter().for_each(|key| assert_eq!(contender.get(key), 4096)));
+    for (label, _dir, contender, keys) in &opened {
+        turns.push((
+            label.clone(),
+            Box::new(move |round| {
+                let reads = if keys.len() as u64 == count { reads } else { reads / 10 };
+                let mut random = Random(round as u64);
+                let order: Vec<&Key> =
+                    (0..reads).map(|_| &keys[(random.next() % keys.len() as u64) as usize]).collect();
+                reads as f64 / seconds(|| order.into_iter().for_each(|key| assert_eq!(contender.get(key), 4096)))
+            }),
+        ));
     }
     let lines = in_turns(setting.rounds + 1, &mut turns).into_iter().map(|(name, rates)| (name, rates[1..].to_vec()));
-    Row { title: "get 4 KiB, random, warm, 1 thread".into(), unit: "M/s", scale: 1e6, lines: lines.collect(), work: None }
+    Row {
+        title: "get 4 KiB, random, warm, 1 thread".into(),
+        unit: "M/s",
+        scale: 1e6,
+        lines: lines.collect(),
+        work: None,
+    }
 }
 
 pub fn exists(setting: &Setting, count: u64) -> [Row; 2] {
@@ -193,26 +237,37 @@ pub fn exists(setting: &Setting, count: u64) -> [Row; 2] {
     let raw = RawTable::of(&opened[0].3);
     for hit in [true, false] {
         let mut turns: Vec<(String, Box<dyn FnMut(usize) -> f64 + '_>)> = Vec::new();
-        turns.push(("limit: a hash table in memory".into(), Box::new(|round| {
-            let mut random = Random(round as u64);
-            let order: Vec<Key> = (0..probes).map(|_| match hit {
-                true => opened[0].3[(random.next() % count) as usize].clone(),
-                false => crate::contender::sha256(&random.next().to_le_bytes()),
-            }).collect();
-            probes as f64 / seconds(|| order.iter().for_each(|key| assert_eq!(raw.place(key).is_some(), hit)))
-        })));
-        for (label, _dir, contender, keys) in &opened {
-            turns.push((label.clone(), Box::new(move |round| {
-                let probes = if keys.len() as u64 == count { probes } else { probes / 10 };
+        turns.push((
+            "limit: a hash table in memory".into(),
+            Box::new(|round| {
                 let mut random = Random(round as u64);
-                let order: Vec<Key> = (0..probes).map(|_| match hit {
-                    true => keys[(random.next() % keys.len() as u64) as usize].clone(),
-                    false => contender.absent(random.next()),
-                }).collect();
-                probes as f64 / seconds(|| order.iter().for_each(|key| assert_eq!(contender.exists(key), hit)))
-            })));
+                let order: Vec<Key> = (0..probes)
+                    .map(|_| match hit {
+                        true => opened[0].3[(random.next() % count) as usize].clone(),
+                        false => crate::contender::sha256(&random.next().to_le_bytes()),
+                    })
+                    .collect();
+                probes as f64 / seconds(|| order.iter().for_each(|key| assert_eq!(raw.place(key).is_some(), hit)))
+            }),
+        ));
+        for (label, _dir, contender, keys) in &opened {
+            turns.push((
+                label.clone(),
+                Box::new(move |round| {
+                    let probes = if keys.len() as u64 == count { probes } else { probes / 10 };
+                    let mut random = Random(round as u64);
+                    let order: Vec<Key> = (0..probes)
+                        .map(|_| match hit {
+                            true => keys[(random.next() % keys.len() as u64) as usize].clone(),
+                            false => contender.absent(random.next()),
+                        })
+                        .collect();
+                    probes as f64 / seconds(|| order.iter().for_each(|key| assert_eq!(contender.exists(key), hit)))
+                }),
+            ));
         }
-        let lines = in_turns(setting.rounds + 1, &mut turns).into_iter().map(|(name, rates)| (name, rates[1..].to_vec()));
+        let lines =
+            in_turns(setting.rounds + 1, &mut turns).into_iter().map(|(name, rates)| (name, rates[1..].to_vec()));
         let title = format!("exists, {count} blobs, {}", if hit { "hit" } else { "miss" });
         rows.push(Row { title, unit: "M/s", scale: 1e6, lines: lines.collect(), work: None });
     }
@@ -281,19 +336,31 @@ pub fn get_large(setting: &Setting, mib: usize) {
     for _ in 0..setting.rounds {
         let store = strongroom::Store::open(&path).unwrap();
         unverified.push(seconds(|| drop(store.get(&digest).unwrap().bytes_unverified().unwrap())));
-        first.push(gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())));
-        again.push(gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())));
+        first.push(
+            gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())),
+        );
+        again.push(
+            gigabytes / seconds(|| assert_eq!(touch(&store.get(&digest).unwrap().bytes().unwrap()), content.len())),
+        );
         store.close().unwrap();
-        plain.push(gigabytes / seconds(|| {
-            let file = fs::File::open(&raw).unwrap();
-            // SAFETY: nobody changes the file.
-            touch(&unsafe { memmap2::Mmap::map(&file).unwrap() });
-        }));
-        read.push(gigabytes / seconds(|| {
-            let file = fs::File::open(&raw).unwrap();
-            let mut block = vec![0; 64 << 10];
-            (0..content.len()).step_by(block.len()).for_each(|at| file.read_exact_at(&mut block, at as u64).unwrap());
-        }));
+        plain.push(
+            gigabytes
+                / seconds(|| {
+                    let file = fs::File::open(&raw).unwrap();
+                    // SAFETY: nobody changes the file.
+                    touch(&unsafe { memmap2::Mmap::map(&file).unwrap() });
+                }),
+        );
+        read.push(
+            gigabytes
+                / seconds(|| {
+                    let file = fs::File::open(&raw).unwrap();
+                    let mut block = vec![0; 64 << 10];
+                    (0..content.len())
+                        .step_by(block.len())
+                        .for_each(|at| file.read_exact_at(&mut block, at as u64).unwrap());
+                }),
+        );
     }
     println!("| mmap of a plain file, each page touched | {:.1} |", spread(&plain).0);
     println!("| read of a plain file, 64 KiB at a time | {:.1} |", spread(&read).0);
@@ -315,26 +382,37 @@ pub fn open_store(setting: &Setting, count: u64) {
     let store = fill();
     store.put(b"one more");
     drop(store);
-    let clean: Vec<f64> = (0..setting.rounds).map(|_| {
-        let mut opened = None;
-        seconds(|| opened = Some(strongroom::Store::open(&path).unwrap()))
-    }).collect();
+    let clean: Vec<f64> = (0..setting.rounds)
+        .map(|_| {
+            let mut opened = None;
+            seconds(|| opened = Some(strongroom::Store::open(&path).unwrap()))
+        })
+        .collect();
     println!("| a clean close | {:.1} |", spread(&clean).0 * 1e3);
-    let killed: Vec<f64> = (0..setting.rounds).map(|_| {
-        // A child that fills the store further and is killed: with facts that no run has.
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--child", "strongroom", "--child-work", "put-forever", "--dir"]).arg(dir.path()).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(1500));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut opened = None;
-        seconds(|| opened = Some(strongroom::Store::open(&path).unwrap()))
-    }).collect();
+    let killed: Vec<f64> = (0..setting.rounds)
+        .map(|_| {
+            // A child that fills the store further and is killed: with facts that no run has.
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--child", "strongroom", "--child-work", "put-forever", "--dir"])
+                .arg(dir.path())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let mut opened = None;
+            seconds(|| opened = Some(strongroom::Store::open(&path).unwrap()))
+        })
+        .collect();
     println!("| kill -9 in the middle of writing | {:.1} |", spread(&killed).0 * 1e3);
 }
 
 pub fn ingest(setting: &Setting, mib: u64) {
-    struct Endless { random: Random, left: u64, block: Vec<u8> }
+    struct Endless {
+        random: Random,
+        left: u64,
+        block: Vec<u8>,
+    }
     impl std::io::Read for Endless {
         fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
             let n = buf.len().min(self.block.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -355,6 +433,10 @@ pub fn ingest(setting: &Setting, mib: u64) {
     let took = seconds(|| _ = store.put_reader(reader, strongroom::Algorithm::Sha256).unwrap());
     let peak = proc_self("status", "VmHWM:");
     println!("\n## ingest a blob of {mib} MiB from a reader\n");
-    println!("{:.2} GB/s; memory grew by {} MiB at its peak{}", (mib << 20) as f64 / took / 1e9, peak.saturating_sub(before) >> 10,
-        if reset { "" } else { " (since the process began)" });
+    println!(
+        "{:.2} GB/s; memory grew by {} MiB at its peak{}",
+        (mib << 20) as f64 / took / 1e9,
+        peak.saturating_sub(before) >> 10,
+        if reset { "" } else { " (since the process began)" }
+    );
 }
