@@ -298,7 +298,10 @@ pub enum Error {
     },
     /// A manifest references blobs or manifests that its repository does not have. Nothing was stored: push those
     /// first.
-    #[error("the manifest references {} blobs and {} manifests that the repository does not have", blobs.len(), manifests.len())]
+    #[error(
+        "the manifest references {} blobs and {} manifests that the repository does not have",
+        blobs.len(), manifests.len()
+    )]
     ReferencesMissing {
         /// The blobs that are missing.
         blobs: Vec<Digest>,
@@ -314,7 +317,10 @@ pub enum Error {
         digest: Digest,
     },
     /// The tag does not name what the caller expected it to. Nothing was stored.
-    #[error("tag {tag} names {}, not what was expected", found.map_or_else(|| "nothing".to_owned(), |found| found.to_string()))]
+    #[error(
+        "tag {tag} names {}, not what was expected",
+        found.map_or_else(|| "nothing".to_owned(), |found| found.to_string())
+    )]
     TagMoved {
         /// The tag.
         tag: String,

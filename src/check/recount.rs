@@ -150,7 +150,8 @@ impl Checks {
             } else if segment.kind == SegmentKind::Upload
                 && !uploads.contains(&file)
                 // The uploads are those of now: it may have ended since.
-                && self.tables.snapshot_of(snapshot.domain).segment(file)?.is_some_and(|now| now.kind == SegmentKind::Upload)
+                && (self.tables.snapshot_of(snapshot.domain).segment(file)?)
+                    .is_some_and(|now| now.kind == SegmentKind::Upload)
             {
                 listener.found(Wrong::Abandoned(file))?;
             }

@@ -3,7 +3,8 @@
 //! A fact is a [`Key`] and a [`Value`], or the absence of one. Each belongs to one key domain. Facts are absolute: of
 //! several facts with the same key the one with the highest LSN holds, so that replaying a log twice, or replaying
 //! facts that a run already holds, changes nothing. They are made by commits ([`crate::store`]), wait in a
-//! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in [runs](crate::tables).
+//! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in
+//! [runs](crate::tables).
 
 pub(crate) mod find;
 mod geometry;

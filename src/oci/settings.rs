@@ -38,7 +38,8 @@ pub enum ExpectTag {
 /// use strongroom::registry::{RepositorySettings, TagMutability};
 ///
 /// // Releases stay as they are; what is being worked on moves.
-/// let settings = RepositorySettings::new().mutability(TagMutability::Immutable).exclusions(["latest".parse()?, "dev-*".parse()?])?;
+/// let moving = ["latest".parse()?, "dev-*".parse()?];
+/// let settings = RepositorySettings::new().mutability(TagMutability::Immutable).exclusions(moving)?;
 /// assert!(settings.is_immutable(&"v1".parse()?));
 /// assert!(!settings.is_immutable(&"dev-7".parse()?));
 /// # Ok::<(), strongroom::Error>(())

@@ -23,8 +23,8 @@ impl Store {
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::RepositoryNotFound`] where there is none of that name; [`Error::Key`] where it is in a key domain that is
-    /// [locked](Self::locked_domains).
+    /// [`Error::RepositoryNotFound`] where there is none of that name; [`Error::Key`] where it is in a key domain
+    /// that is [locked](Self::locked_domains).
     pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
         self.inner.unlocking(|| self.inner.registry.repository(name))
     }

@@ -72,7 +72,8 @@ pub fn fsck(data: &Path, source: Option<&KeySource>, repair: bool, output: &Outp
     progress.finish_and_clear();
     let was_wrong = texts(&report.was_wrong, 0);
     let told = json!({
-        "mended": report.mended, "was_wrong": was_wrong, "merged_runs": report.merged_runs, "left": document(&report.left),
+        "mended": report.mended, "was_wrong": was_wrong, "merged_runs": report.merged_runs,
+        "left": document(&report.left),
     });
     let mut lines = was_wrong.iter().map(|wrong| format!("mended: {wrong}")).collect::<Vec<_>>();
     lines.push(format!("{} facts mended, {} runs merged", report.mended, report.merged_runs));

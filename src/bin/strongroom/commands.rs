@@ -491,7 +491,8 @@ fn is_standard_input(path: &Path) -> bool {
 
 fn stat_json(stat: &strongroom::Stat) -> serde_json::Value {
     json!({
-        "digest": stat.digest.to_string(), "bytes": stat.len, "stored_bytes": stat.stored_len, "references": stat.references,
+        "digest": stat.digest.to_string(), "bytes": stat.len, "stored_bytes": stat.stored_len,
+        "references": stat.references,
     })
 }
 

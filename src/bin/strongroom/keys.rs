@@ -196,7 +196,8 @@ fn line_of(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 /// Reads a line, byte by byte, and nothing behind it.
 fn line(from: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX)); // all of it at once: growing leaves copies behind
+    // All of it at once: growing leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_MAX));
     let mut byte = Zeroizing::new([0]);
     loop {
         match from.read_exact(&mut *byte) {

@@ -100,7 +100,10 @@ proptest! {
     }
 
     #[test]
-    fn merged_runs_answer_as_the_newest_of_them_that_knows(layers in prop::collection::vec(facts(300), 1..5), encrypted in any::<bool>()) {
+    fn merged_runs_answer_as_the_newest_of_them_that_knows(
+        layers in prop::collection::vec(facts(300), 1..5),
+        encrypted in any::<bool>(),
+    ) {
         let (vfs, keys) = (SimVfs::new(), keys(encrypted));
         let runs: Vec<Arc<Run>> = layers.iter().enumerate()
             .map(|(n, facts)| Arc::new(open(&vfs, &write(&vfs, n as u64 + 1, &keys, facts), &keys, ReadMode::Mapped).unwrap()))
@@ -119,7 +122,12 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed_or_of_no_consequence(facts in facts(400), place in any::<prop::sample::Index>(), bit in 0..8u8, encrypted in any::<bool>()) {
+    fn a_flipped_bit_is_noticed_or_of_no_consequence(
+        facts in facts(400),
+        place in any::<prop::sample::Index>(),
+        bit in 0..8u8,
+        encrypted in any::<bool>(),
+    ) {
         let (vfs, keys) = (SimVfs::new(), keys(encrypted));
         let meta = write(&vfs, 1, &keys, &facts);
         vfs.flip_bit(Path::new("/1"), place.index(meta.len as usize) as u64 * 8 + u64::from(bit)).unwrap();

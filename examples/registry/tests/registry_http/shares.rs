@@ -210,7 +210,7 @@ fn who_has_more_connections_than_a_share_loses_one_to_who_has_none() {
 fn an_upload_to_which_something_comes_is_none_without_content() {
     let server = limited(|limits| {
         (limits.begun_uploads, limits.uploads) = (3, 3);
-        limits.begun = Duration::from_millis(200);
+        limits.begun = Duration::from_secs(1);
     });
     let uploads: Vec<_> = (0..3).map(|_| server.upload("repo")).collect();
     let mut slow = server.begin("PATCH", &uploads[0], &[], 20);
@@ -219,7 +219,7 @@ fn an_upload_to_which_something_comes_is_none_without_content() {
         server.begin("PATCH", cut_off, &[], 200).write_all(&[7; 100]).unwrap();
         until("what came counts", || server.get(cut_off).header("range") == Some("0-99"));
     }
-    std::thread::sleep(Duration::from_millis(600)); // those without content are given up meanwhile
+    std::thread::sleep(Duration::from_secs(2)); // those without content are given up meanwhile
     let more = server.send("POST", "/v2/repo/blobs/uploads/", &[], &[]);
     assert_eq!(more.error(), error(429, "TOOMANYREQUESTS"), "they count");
     assert_eq!(server.get(&uploads[1]).header("range"), Some("0-99"));
