@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::keys::{KeyProvider, LocalKey, SecretKey};
+use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{OpenMode, SimVfs, Vfs as _};
 use strongroom::{Algorithm, Clock, Digest, Maintenance, Options, ReadMode, Store, UploadId, UploadStatus};
 
@@ -425,4 +426,26 @@ pub fn finish_uploads(store: &Store, models: &[&Model]) {
         }
         assert_eq!(store.get(&digest).expect("committed").bytes().expect("content"), content);
     }
+}
+
+/// Removes all that holds a blob, so that nothing should stay.
+pub fn remove_everything(store: &Store) {
+    for pin in store.pins(None, usize::MAX).expect("pins") {
+        store.unpin(&pin).expect("pinned");
+    }
+    for name in store.repositories(None, usize::MAX).expect("repositories") {
+        store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
+    }
+    for upload in store.uploads().expect("uploads") {
+        store.cancel_upload(upload.id).expect("begun");
+    }
+}
+
+/// The log files and segments.
+pub fn content_files(disk: &SimVfs) -> Vec<String> {
+    let list = |dir: &str| disk.list(Path::new(dir)).expect("a directory");
+    let shards = ["/store/log", "/store/segments"]
+        .into_iter()
+        .flat_map(|parent| list(parent).into_iter().map(move |shard| format!("{parent}/{shard}")));
+    shards.flat_map(|shard| list(&shard).into_iter().map(move |name| format!("{shard}/{name}"))).collect()
 }

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs, Vfs};
 use strongroom::{Clock, CollectOptions, Durability, Error, Lsn, Store};
 
@@ -19,8 +18,8 @@ use crate::common::events::{Stock, record};
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
 use crate::common::{
-    Leeway, Model, Pair, Random, Step, encrypted_disk, finish_uploads, history, is_one_of, observe, options, outline,
-    seed, tell,
+    Leeway, Model, Pair, Random, Step, content_files, encrypted_disk, finish_uploads, history, is_one_of, observe,
+    options, outline, remove_everything, seed, tell,
 };
 
 /// So many operations has a history that is drawn.
@@ -95,29 +94,8 @@ fn check(left: &SimVfs, end: &End, context: &str) {
     store.checkpoint().expect("a checkpoint");
     store.close().expect("a clean close");
     // What the crash left half done is not left for ever either: of an empty store there is a last log file at most.
-    let files = files(left);
+    let files = content_files(left);
     assert!(files.len() <= 1 && files.iter().all(|file| file.ends_with(".log")), "{context}: {files:?}");
-}
-
-fn remove_everything(store: &Store) {
-    for pin in store.pins(None, usize::MAX).expect("pins") {
-        store.unpin(&pin).expect("pinned");
-    }
-    for name in store.repositories(None, usize::MAX).expect("repositories") {
-        store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
-    }
-    for upload in store.uploads().expect("uploads") {
-        store.cancel_upload(upload.id).expect("begun");
-    }
-}
-
-/// The log files and segments.
-fn files(disk: &SimVfs) -> Vec<String> {
-    let list = |dir: &str| disk.list(Path::new(dir)).expect("a directory");
-    let shards = ["/store/log", "/store/segments"]
-        .into_iter()
-        .flat_map(|parent| list(parent).into_iter().map(move |shard| format!("{parent}/{shard}")));
-    shards.flat_map(|shard| list(&shard).into_iter().map(move |name| format!("{shard}/{name}"))).collect()
 }
 
 fn summary(model: &Model) -> [Vec<String>; 4] {
@@ -325,7 +303,7 @@ fn what_killed_processes_reserved_is_given_back() {
     for n in 0..40u32 {
         let store = open(&disk).expect("a working store");
         store.put(n.to_le_bytes(), strongroom::Algorithm::Sha256).expect("space");
-        let logs = files(&disk);
+        let logs = content_files(&disk);
         used.push(logs.iter().map(|log| disk.read_file(log).expect("a file").len()).sum::<usize>());
         // Killed: the log file is as long as it was reserved.
         disk = disk.restarted();

@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
-use crate::common::{Pair, Random, Step, encrypted_disk, history, is_one_of, observe, options, outline, seed, tell};
-use strongroom::registry::RepositoryDeletion;
+use crate::common::{
+    Pair, Random, Step, content_files, encrypted_disk, history, is_one_of, observe, options, outline,
+    remove_everything, seed, tell,
+};
 use strongroom::vfs::{SimVfs, Vfs};
 use strongroom::{
     Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, Result, ScrubOptions, Store,
@@ -146,25 +148,8 @@ fn check_that_nothing_is_left(disk: &SimVfs, context: &str) {
     let bytes: u64 = runs.filter(|name| name.ends_with(".run")).map(len).sum();
     assert_eq!(bytes, store.usage().expect("facts").run_bytes, "{context}: a run that nothing names");
     store.close().expect("a clean close");
-    let list = |dir: &str| disk.list(Path::new(dir)).expect("a directory");
-    let files: Vec<String> = ["/store/log", "/store/segments"]
-        .into_iter()
-        .flat_map(|parent| list(parent).into_iter().map(move |shard| format!("{parent}/{shard}")))
-        .flat_map(|shard| list(&shard).into_iter().map(move |name| format!("{shard}/{name}")))
-        .collect();
+    let files = content_files(disk);
     assert!(files.len() <= 1 && files.iter().all(|file| file.ends_with(".log")), "{context}: {files:?}");
-}
-
-fn remove_everything(store: &Store) {
-    for pin in store.pins(None, usize::MAX).expect("pins") {
-        store.unpin(&pin).expect("pinned");
-    }
-    for name in store.repositories(None, usize::MAX).expect("repositories") {
-        store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
-    }
-    for upload in store.uploads().expect("uploads") {
-        store.cancel_upload(upload.id).expect("begun");
-    }
 }
 
 /// A history that meets everything: that of the crash tests, with content of several pieces, and what else there is.
