@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::names::memory::MemoryBackend;
 use crate::names::{Backend, Change, Deadlines, Failed, KeyList, KeyRange};
 use crate::sync::lock;
+use crate::thread;
 
 /// How many lists of names are read at a time.
 const READERS: usize = 4;
@@ -186,8 +187,7 @@ impl Lane {
         }
         if queue.waiting.len() + queue.running.len() >= queue.threads && queue.threads < self.most {
             let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name("strongroom-sled".into());
-            queue.threads += usize::from(thread.spawn(move || serve(&shared)).is_ok());
+            queue.threads += usize::from(thread::spawn("strongroom-sled", move || serve(&shared)).is_ok());
         }
         if queue.threads == 0 {
             return Err(Missed::NoThread);
