@@ -265,6 +265,18 @@ impl<'a> Changes<'a> {
         Ok(vec![Op::Unpin { name: pin.name.clone() }])
     }
 
+    /// Lets an upload stand there, with the parts of its list of block checksums that changed, and perhaps a new file.
+    pub(super) fn set_upload(&mut self, id: UploadId, to: &UploadFact, parts: &[(u64, Vec<u8>)], file_is_new: bool) {
+        let domain = self.domain();
+        self.set(Key::upload(domain, id), Some(to.encode()));
+        for (number, part) in parts {
+            self.set(Key::upload_part(domain, id, *number), Some(Value::new(part)));
+        }
+        if let Some(file) = to.file.filter(|_| file_is_new) {
+            self.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
+        }
+    }
+
     /// Removes all facts of an upload, and its file with them where no blob lies in it.
     pub(super) fn end_upload(&mut self, id: UploadId, upload: &UploadFact, drop_file: bool) -> Result<()> {
         let domain = self.domain();

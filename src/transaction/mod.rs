@@ -21,7 +21,7 @@ use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Fact, Key, Lookup, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact, Value};
+use crate::facts::{Fact, Key, Lookup, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 pub(crate) use changes::Changes;
@@ -276,13 +276,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         }
         Request::AppendUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;
-            facts.set(Key::upload(domain, *id), Some(to.encode()));
-            for (number, part) in parts {
-                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
-            }
-            if let (None, Some(file)) = (from.file, to.file) {
-                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
-            }
+            facts.set_upload(*id, to, parts, from.file.is_none());
             vec![Op::AppendUpload { id: *id, offset: from.offset, len: to.offset - from.offset }]
         }
         Request::CommitUpload { id, from, descriptor, frame, then } => {
@@ -318,13 +312,7 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         Request::MoveUpload { id, from, to, parts } => {
             facts.expect_upload(*id, from)?;
             facts.end_upload(*id, from, true)?;
-            facts.set(Key::upload(domain, *id), Some(to.encode()));
-            for (number, part) in parts {
-                facts.set(Key::upload_part(domain, *id, *number), Some(Value::new(part)));
-            }
-            if let Some(file) = to.file {
-                facts.set(Key::segment(domain, file), Some(SegmentFact::empty(SegmentKind::Upload, to.key).encode()));
-            }
+            facts.set_upload(*id, to, parts, true);
             Vec::new()
         }
         Request::DropFile(file) => match facts.segment(*file)? {
