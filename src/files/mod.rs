@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Keys, Purpose};
 use crate::error::{Damage, Error, Result};
-use crate::facts::Place;
+use crate::facts::{Fact, Family, Place};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::DomainName;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
@@ -225,6 +225,12 @@ impl Files {
     /// No id up to this one is given out any more.
     pub(crate) fn skip_past(&self, id: FileId) {
         self.ids.skip_past(id);
+    }
+
+    /// No id of a file that facts name is given out any more: a fact that gives one up would give the new file up too.
+    pub(crate) fn skip_named<'a>(&self, facts: impl IntoIterator<Item = &'a Fact>) {
+        let segments = facts.into_iter().filter(|(key, _)| key.family == Family::Segment);
+        segments.for_each(|(key, _)| self.skip_past(FileId(key.prefix())));
     }
 
     /// Changes entries of a directory, durably.

@@ -13,7 +13,7 @@ use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::gc::plan::Plan;
 use crate::id::{DomainId, FileId, Lsn};
 use crate::sync::lock;
-use crate::tables::Snapshot;
+use crate::tables::{NeededLogs, Snapshot};
 use crate::transaction::{Context, Outcome, Over, Placing, Request, resolve};
 
 /// Why a collection can't continue.
@@ -54,8 +54,7 @@ struct DryRun {
 #[derive(Debug)]
 struct Nowhere {
     lsn: Lsn,
-    oldest_log: FileId,
-    withheld: FileId,
+    needed: NeededLogs,
 }
 
 impl Placing for Nowhere {
@@ -68,15 +67,15 @@ impl Placing for Nowhere {
     }
 
     fn is_needed(&self, log: FileId) -> bool {
-        log >= self.oldest_log || log < self.withheld
+        self.needed.has(log)
     }
 }
 
 impl DryRun {
     fn new(inner: &Collections) -> Self {
         let snapshot = inner.tables.snapshot();
-        let oldest_log = inner.tables.oldest_log(FileId(FileId::MAX));
-        let placing = Nowhere { lsn: snapshot.lsn.next(), oldest_log, withheld: inner.tables.withheld() };
+        let needed = inner.tables.needed_logs(FileId(FileId::MAX));
+        let placing = Nowhere { lsn: snapshot.lsn.next(), needed };
         Self { snapshot, changed: HashMap::new(), placing }
     }
 

@@ -104,10 +104,6 @@ pub(crate) struct Settings {
     pub(crate) memory: usize,
 }
 
-fn count(count: u64) -> usize {
-    index(count)
-}
-
 impl Collections {
     pub(crate) fn new(
         (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
@@ -131,18 +127,18 @@ impl Collections {
             collector.expire_pins()?;
             collector.expire_uploads(milliseconds(upload_age))
         })?;
-        Ok((count(done.pins), count(done.uploads)))
+        Ok((index(done.pins), index(done.uploads)))
     }
 
     /// [`Store::expire_uploads`](crate::Store::expire_uploads).
     pub(crate) fn expire_uploads(&self, idle: Duration) -> Result<usize> {
         let done = self.collect_part(|collector| collector.expire_uploads(milliseconds(idle)))?;
-        Ok(count(done.uploads))
+        Ok(index(done.uploads))
     }
 
     /// [`Store::expire_blobs`](crate::Store::expire_blobs).
     pub(crate) fn expire_blobs(&self) -> Result<usize> {
-        Ok(count(self.collect_part(|collector| collector.expire_links())?.links))
+        Ok(index(self.collect_part(|collector| collector.expire_links())?.links))
     }
 
     /// [`Store::collect`](crate::Store::collect).

@@ -388,10 +388,7 @@ impl Committer {
         drop(lock(&self.tip));
         let (mut removed, mut settled) = (Vec::new(), Vec::new());
         for id in &logs {
-            let segments = match self.tables.snapshot().segments(*id) {
-                Err(Error::Corrupt { .. }) => continue,
-                other => other?,
-            };
+            let Some(segments) = self.tables.snapshot().segments_if_readable(*id)? else { continue };
             if segments.is_empty() {
                 removed.push(*id);
             }

@@ -19,7 +19,7 @@ use crate::log::{Body, Encoded, Position};
 use crate::names::{Change, NameChange, NameKind, tag_name};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::sync::lock;
-use crate::tables::Snapshot;
+use crate::tables::{NeededLogs, Snapshot};
 use crate::transaction::{Context, MAX_BODY, Op, Outcome, Over, Placing, Request, resolve};
 
 /// Requests that become durable together.
@@ -59,10 +59,7 @@ pub(super) struct InLog {
     /// Where the record's frame begins.
     pub(super) offset: u64,
     pub(super) key: KeyNumber,
-    /// Log files from this one on are listed.
-    pub(super) oldest: FileId,
-    /// Log files below this one may have something of a locked domain in them.
-    pub(super) withheld: FileId,
+    pub(super) needed: NeededLogs,
 }
 
 impl Placing for InLog {
@@ -75,7 +72,7 @@ impl Placing for InLog {
     }
 
     fn is_needed(&self, log: FileId) -> bool {
-        log >= self.oldest || log < self.withheld
+        self.needed.has(log)
     }
 }
 
@@ -143,8 +140,7 @@ impl Committer {
                 file: log.header.file,
                 offset: begins + record::HEADER_LEN as u64,
                 key,
-                oldest: self.tables.oldest_log(log.header.file),
-                withheld: self.tables.withheld(),
+                needed: self.tables.needed_logs(log.header.file),
             };
             let recalled = known.as_ref().and_then(|known| group.snapshot.recalling(known));
             let older: &dyn Reader = recalled.as_ref().map_or(&group.snapshot, |recalled| recalled);

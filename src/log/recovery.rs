@@ -226,8 +226,7 @@ impl Committer {
                 file: log.header.file,
                 offset: log.position + record::HEADER_LEN as u64,
                 key: keys.in_use(record.domain())?,
-                oldest: self.tables.oldest_log(old_log),
-                withheld: self.tables.withheld(),
+                needed: self.tables.needed_logs(old_log),
             };
             let (frame_offset, times) = (placing.offset, Times { wall: header.wall, open: header.open });
             let context = Context {

@@ -28,7 +28,6 @@ use std::sync::Arc;
 use crate::clock::StoreClock;
 use crate::envelope::{Keyring, Keys};
 use crate::error::{Damage, Error, Result};
-use crate::facts::Family;
 use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{FileId, SessionId, StoreId};
@@ -248,10 +247,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
         return Ok(inner);
     }
     let unlisted = unlisted_files(files, &tables.list())?;
-    // A file that a fact gave up is gone, but its id must not come again: the fact would give up the new file too.
-    let unfolded = tables.unfolded();
-    let facts = unfolded.iter().chain(tail.iter().flat_map(|tail| &tail.record.facts));
-    facts.filter(|(key, _)| key.family == Family::Segment).for_each(|(key, _)| files.skip_past(FileId(key.prefix())));
+    files.skip_named(tables.unfolded().iter().chain(tail.iter().flat_map(|tail| &tail.record.facts)));
     log.take_tail(tail)?;
     log.seal_last_session()?;
     tables.note_unread(&found);

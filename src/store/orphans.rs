@@ -8,15 +8,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::facts::{Family, SegmentFact, SegmentKind};
+use crate::facts::{SegmentFact, SegmentKind};
 use crate::files::layout::{parse_id, shard};
 use crate::files::{Files, remove_if_there};
-use crate::id::{DomainId, FileId};
+use crate::id::FileId;
 use crate::log::Committer;
 use crate::tables::{RunList, Tables};
-
-/// What domains have in a file.
-type InFile = Vec<(DomainId, SegmentFact)>;
 
 /// The log files and segments from the orphan floor on, and the runs, that the list does not name. No id of theirs is
 /// given out again.
@@ -69,13 +66,7 @@ pub(super) fn remove_orphans(
     log: &Committer,
     unlisted: &[(FileId, PathBuf)],
 ) -> Result<()> {
-    let given_up = tables.unfolded().into_iter();
-    let given_up = given_up.filter(|(key, value)| key.family == Family::Segment && value.is_none());
-    for id in given_up.map(|(key, _)| FileId(key.prefix())) {
-        if in_file(tables, id)?.is_some_and(|segments| segments.is_empty()) {
-            tables.not_withheld(vec![id])?.into_iter().try_for_each(|id| files.remove(id))?;
-        }
-    }
+    tables.given_up()?.into_iter().try_for_each(|id| files.remove(id))?;
     let (mut orphans, mut empty_logs) = (Vec::new(), Vec::new());
     for (id, path) in unlisted {
         if path.starts_with(files.layout().runs()) {
@@ -83,7 +74,7 @@ pub(super) fn remove_orphans(
             files.published(*id);
             continue;
         }
-        let Some(segments) = in_file(tables, *id)? else { continue };
+        let Some(segments) = tables.snapshot().segments_if_readable(*id)? else { continue };
         let is_empty = |segment: &SegmentFact| segment.kind == SegmentKind::Log && segment.live_frames == 0;
         if segments.is_empty() {
             orphans.push(*id);
@@ -100,13 +91,5 @@ pub(super) fn remove_orphans(
     match log.drop_dead_logs() {
         Err(Error::Full { .. }) => Ok(()), // maintenance tries again
         other => other,
-    }
-}
-
-/// What domains have in a file; `None` where that can't be read.
-fn in_file(tables: &Tables, id: FileId) -> Result<Option<InFile>> {
-    match tables.snapshot().segments(id) {
-        Err(Error::Corrupt { .. }) => Ok(None),
-        other => other.map(Some),
     }
 }

@@ -171,16 +171,27 @@ impl Tables {
     /// Writes a table's facts, in the order of their keys: a run for each domain, all or none.
     fn write_runs(&self, table: &Memtable, facts: &[Fact]) -> Result<Vec<(NewFile, RunMeta)>> {
         let by_domain = facts.chunk_by(|(one, _), (next, _)| one.domain == next.domain);
-        by_domain.map(|own| self.write_run(table, own)).filter_map(Result::transpose).collect()
+        let (view, keys) = (self.view(), self.files.keys());
+        let write = |own: &[Fact]| {
+            // Below the domain's only run there is nothing that a tombstone could hide.
+            let domain = own.first().map(|(key, _)| key.domain);
+            let keep_tombstones = view.runs.iter().any(|run| Some(run.domain()) == domain);
+            self.write_run(table, own, &keys, keep_tombstones)
+        };
+        by_domain.map(write).filter_map(Result::transpose).collect()
     }
 
     /// Writes facts of one domain, if there are any.
-    fn write_run(&self, table: &Memtable, facts: &[Fact]) -> Result<Option<(NewFile, RunMeta)>> {
+    pub(super) fn write_run(
+        &self,
+        table: &Memtable,
+        facts: &[Fact],
+        keys: &Keyring,
+        keep_tombstones: bool,
+    ) -> Result<Option<(NewFile, RunMeta)>> {
         let Some(domain) = facts.first().map(|(key, _)| key.domain) else { return Ok(None) };
         let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
-        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), Family::ALL.map(count))?;
-        // Below the domain's only run there is nothing that a tombstone could hide.
-        let keep_tombstones = self.view().runs.iter().any(|run| run.domain() == domain);
+        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), Family::ALL.map(count), keys)?;
         let mut written = facts.iter().filter(|(_, value)| keep_tombstones || value.is_some());
         written.try_for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)))?;
         let meta = self.finish_run(writer, 0)?;
@@ -192,10 +203,10 @@ impl Tables {
         domain: DomainId,
         lsns: (Lsn, Lsn),
         entries: FamilyCounts,
+        keys: &Keyring,
     ) -> Result<(NewFile, RunWriter)> {
-        let file = self.files.begin(FileKind::Run);
-        let (vfs, keys) = (self.files.vfs(), self.files.keys());
-        let writer = file.create(|path| RunWriter::create(vfs, path, file.id(), &keys, domain, lsns, entries))?;
+        let (file, vfs) = (self.files.begin(FileKind::Run), self.files.vfs());
+        let writer = file.create(|path| RunWriter::create(vfs, path, file.id(), keys, domain, lsns, entries))?;
         Ok((file, writer))
     }
 
@@ -228,6 +239,11 @@ impl Tables {
         *view = Arc::new(View { runs, ..View::clone(&view) });
         Ok(())
     }
+
+    /// The files that facts give up which no run has, except those that are withheld.
+    pub(crate) fn given_up(&self) -> Result<Vec<FileId>> {
+        self.not_withheld(given_up(&self.unfolded(), &self.snapshot())?)
+    }
 }
 
 /// The files that facts of a table give up, where no domain has a fact of them as of the table's end. One of which that
@@ -236,10 +252,8 @@ pub(super) fn given_up(facts: &[Fact], end: &Snapshot) -> Result<Vec<FileId>> {
     let gone = facts.iter().filter(|(key, value)| key.family == Family::Segment && value.is_none());
     let mut files = Vec::new();
     for id in gone.map(|(key, _)| FileId(key.prefix())) {
-        match end.segments(id) {
-            Ok(segments) if segments.is_empty() => files.push(id),
-            Ok(_) | Err(Error::Corrupt { .. }) => {}
-            Err(error) => return Err(error),
+        if end.segments_if_readable(id)?.is_some_and(|segments| segments.is_empty()) {
+            files.push(id);
         }
     }
     Ok(files)

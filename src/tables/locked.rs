@@ -21,14 +21,14 @@ use std::sync::Arc;
 
 use crate::envelope::Keyring;
 use crate::error::{Error, Result};
-use crate::facts::{Fact, Family, SegmentKind, Value};
-use crate::files::{FileKind, NewFile, Space};
+use crate::facts::{Fact, SegmentKind};
+use crate::files::Space;
 use crate::id::{DomainId, FileId, Lsn};
 use crate::segment::parse_header;
 use crate::sync::{lock, write};
 use crate::tables::fold::given_up;
 use crate::tables::memtable::Memtable;
-use crate::tables::{FamilyCounts, LogEntry, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, Unread, View};
+use crate::tables::{LogEntry, Run, RunList, RunMeta, Snapshot, Tables, Unread, View};
 use crate::vfs::OpenMode;
 
 /// What readers and commits know of locked domains.
@@ -153,13 +153,11 @@ impl Tables {
         table: &Memtable,
     ) -> Result<Vec<Arc<Run>>> {
         let facts = table.sorted(Lsn(u64::MAX));
-        // As in recovery: no id that they name is given out any more.
-        let files = facts.iter().filter(|(key, _)| key.family == Family::Segment);
-        files.for_each(|(key, _)| self.files.skip_past(FileId(key.prefix())));
+        self.files.skip_named(&facts); // as in recovery
         let metas = self.list().runs;
         let own = metas.iter().filter(|meta| meta.domain == id);
         let mut runs = own.map(|meta| self.open_run_with(meta, keys).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-        let new = self.files.within(Space::Reserve, || self.write_unread(id, table, &facts, keys))?;
+        let new = self.files.within(Space::Reserve, || self.write_run(table, &facts, keys, true))?;
         if let Some((_, meta)) = &new {
             runs.insert(0, Arc::new(self.open_run_with(meta, keys)?));
         }
@@ -172,26 +170,6 @@ impl Tables {
         })?;
         new.into_iter().for_each(|(file, _)| file.publish());
         Ok(runs)
-    }
-
-    fn write_unread(
-        &self,
-        domain: DomainId,
-        table: &Memtable,
-        facts: &[Fact],
-        keys: &Keyring,
-    ) -> Result<Option<(NewFile, RunMeta)>> {
-        if facts.is_empty() {
-            return Ok(None);
-        }
-        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
-        let (vfs, counts): (_, FamilyCounts) = (self.files.vfs(), Family::ALL.map(count));
-        let file = self.files.begin(FileKind::Run);
-        let create = |path: &_| RunWriter::create(vfs, path, file.id(), keys, domain, table.lsn_range(), counts);
-        let mut writer = file.create(create)?;
-        facts.iter().try_for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)))?;
-        let meta = self.finish_run(writer, 0)?;
-        Ok(Some((file, meta)))
     }
 
     /// The files that facts of a domain give up which were unread, and the log files that were kept for those.

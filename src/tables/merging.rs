@@ -48,7 +48,8 @@ impl Tables {
             let entries: u64 = sources.iter().map(|run| run.entries(family)).sum();
             index(entries)
         };
-        let (file, mut writer) = self.begin_run(first.domain, (lsn_min, lsn_max), Family::ALL.map(count))?;
+        let (file, mut writer) =
+            self.begin_run(first.domain, (lsn_min, lsn_max), Family::ALL.map(count), &self.files.keys())?;
         let oldest = metas.iter().rfind(|meta| meta.domain == first.domain);
         let drop_tombstones = oldest.is_some_and(|oldest| old.contains(&oldest.id));
         let mut job = MergeJob::new(&sources, drop_tombstones);

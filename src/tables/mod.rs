@@ -78,6 +78,21 @@ pub(crate) struct TableOptions {
     pub(crate) read_mode: ReadMode,
 }
 
+/// The log files that are needed also where nothing lives in them that can be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeededLogs {
+    /// Those from this one on are listed.
+    oldest: FileId,
+    /// Those below this one may have something of a locked domain in them.
+    withheld: FileId,
+}
+
+impl NeededLogs {
+    pub(crate) fn has(self, log: FileId) -> bool {
+        log >= self.oldest || log < self.withheld
+    }
+}
+
 /// All facts.
 pub(crate) struct Tables {
     files: Arc<Files>,
@@ -233,6 +248,11 @@ impl Tables {
     /// The oldest log file that recovery needs, where `active` is the one being written.
     pub(crate) fn oldest_log(&self, active: FileId) -> FileId {
         read(&self.logs).first().map_or(active, |log| log.id.min(active))
+    }
+
+    /// The log files that are needed whatever lives in them, where `active` is the one being written.
+    pub(crate) fn needed_logs(&self, active: FileId) -> NeededLogs {
+        NeededLogs { oldest: self.oldest_log(active), withheld: self.withheld() }
     }
 
     /// How many bytes of log files are kept for who reads events: none where space has to be given back.

@@ -14,22 +14,26 @@ impl Snapshot {
         Ok(found == Some(Some(digest.algorithm())))
     }
 
+    /// All facts of the domain's family, decoded.
+    fn all<T>(
+        &self,
+        family: Family,
+        decode: impl Fn(&Key, &[u8]) -> Option<T>,
+    ) -> Result<impl Iterator<Item = Result<T>>> {
+        Ok(self.facts(family, [0; 32])?.map(move |fact| {
+            let (key, value) = fact?;
+            self.decoded(&key, decode(&key, value.as_bytes()))
+        }))
+    }
+
     /// All pins, in no order that means anything.
     pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
-        let facts = self.facts(Family::Pin, [0; 32])?;
-        Ok(facts.map(|fact| {
-            let (key, value) = fact?;
-            self.decoded(&key, PinFact::decode(value.as_bytes()))
-        }))
+        self.all(Family::Pin, |_, value| PinFact::decode(value))
     }
 
     /// All repositories of the domain, in no order that means anything.
     pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
-        let facts = self.facts(Family::Repository, [0; 32])?;
-        Ok(facts.map(|fact| {
-            let (key, value) = fact?;
-            self.decoded(&key, RepositoryFact::decode(value.as_bytes()))
-        }))
+        self.all(Family::Repository, |_, value| RepositoryFact::decode(value))
     }
 
     /// The repository that has a name now, in whichever domain it is.
@@ -48,21 +52,12 @@ impl Snapshot {
 
     /// All uploads of the domain.
     pub(crate) fn uploads(&self) -> Result<impl Iterator<Item = Result<(UploadId, UploadFact)>> + '_> {
-        let facts = self.facts(Family::Upload, [0; 32])?;
-        Ok(facts.map(|fact| {
-            let (key, value) = fact?;
-            let id = self.decoded(&key, key.bytes.first_chunk().copied().map(UploadId))?;
-            Ok((id, self.decoded(&key, UploadFact::decode(value.as_bytes()))?))
-        }))
+        self.all(Family::Upload, |key, value| Some((UploadId(*key.bytes.first_chunk()?), UploadFact::decode(value)?)))
     }
 
     /// What the domain has in files.
     pub(crate) fn segment_facts(&self) -> Result<impl Iterator<Item = Result<(FileId, SegmentFact)>> + '_> {
-        let facts = self.facts(Family::Segment, [0; 32])?;
-        Ok(facts.map(|fact| {
-            let (key, value) = fact?;
-            Ok((FileId(key.prefix()), self.decoded(&key, SegmentFact::decode(value.as_bytes()))?))
-        }))
+        self.all(Family::Segment, |key, value| Some((FileId(key.prefix()), SegmentFact::decode(value)?)))
     }
 
     /// The sum of a number over what the domain has in files.

@@ -60,6 +60,14 @@ impl Snapshot {
         self.each_domain().filter_map(|snapshot| found(snapshot).transpose()).collect()
     }
 
+    /// The same; `None` where facts that would tell are damaged. Then something may live in the file.
+    pub(crate) fn segments_if_readable(&self, id: FileId) -> Result<Option<Vec<(DomainId, SegmentFact)>>> {
+        match self.segments(id) {
+            Err(Error::Corrupt { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The memory tables, newest first.
     fn tables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.view.active).chain(&self.view.frozen)
