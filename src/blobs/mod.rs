@@ -25,7 +25,6 @@ use crate::clock::{Retention, StoreClock};
 use crate::files::Files;
 use crate::id::UploadId;
 use crate::log::Committer;
-use crate::names::Names;
 use crate::tables::{Tables, Upkeep};
 use uploads::Slot;
 
@@ -46,7 +45,6 @@ pub(crate) struct BlobStore {
     files: Arc<Files>,
     tables: Arc<Tables>,
     log: Arc<Committer>,
-    names: Arc<Names>,
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
     options: BlobOptions,
@@ -59,11 +57,11 @@ crate::sync::print_by_name!(BlobStore);
 impl BlobStore {
     pub(crate) fn new(
         (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
-        (names, upkeep): (Arc<Names>, Arc<Upkeep>),
+        upkeep: Arc<Upkeep>,
         clock: StoreClock,
         options: BlobOptions,
     ) -> Self {
-        Self { files, tables, log, names, upkeep, clock, options, uploads: Mutex::default() }
+        Self { files, tables, log, upkeep, clock, options, uploads: Mutex::default() }
     }
 
     /// How small content is stored.

@@ -6,9 +6,8 @@ use crate::blobs::BlobStore;
 use crate::clock::{self, milliseconds};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Key, Lookup, PinFact, decoded};
+use crate::facts::{Key, Lookup, NamesOf, PinFact, Reader as _, decoded};
 use crate::id::DomainId;
-use crate::names::{NameKind, first_names};
 use crate::transaction::Request;
 
 /// The longest name of a pin in bytes.
@@ -99,16 +98,6 @@ impl BlobStore {
 
     /// The names of pins in order, those behind `after`, at most `limit` of them.
     pub(crate) fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        match self.names.list(&[DomainId::DEFAULT], NameKind::Pin, after, limit) {
-            Some(names) => Ok(names),
-            None => self.pins_from_facts(after, limit),
-        }
-    }
-
-    /// What the view of names would answer, while it is being rebuilt.
-    fn pins_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let snapshot = self.tables.snapshot();
-        let names = snapshot.pins()?.map(|pin| Ok(pin?.name));
-        first_names(names, after, limit)
+        self.tables.snapshot().names(NamesOf::Pins(DomainId::DEFAULT), after, limit)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Key, Prefix, SegmentFact, Value};
+use crate::facts::{BlobFact, Key, NamesOf, Prefix, SegmentFact, Value};
 use crate::id::{DomainId, FileId, Lsn};
 
 /// Facts as of one moment, wherever they are kept.
@@ -21,11 +21,20 @@ pub(crate) trait Reader: Debug + Send + Sync {
     /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>>;
 
+    /// The first names behind `after`, at most `limit`, in order. They are as of the same moment or a later one.
+    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>>;
+
     /// All domains that are not locked, in order: the default one first.
     fn domains(&self) -> &[DomainId];
 
     /// Why a domain is locked, if it is: then what it knows can't be asked for.
     fn lock_of(&self, domain: DomainId) -> Option<&Error>;
+
+    /// The error that the value under a key can't be decoded: a writer wrote it and its checksum holds, so it is of
+    /// another format. Says where it lies, if that is known.
+    fn invalid(&self, _key: &Key) -> Error {
+        invalid_fact()
+    }
 }
 
 /// What was looked up before, as of a moment.
@@ -69,12 +78,12 @@ pub(crate) trait Lookup {
     }
 }
 
-/// A decoded value, or the error that it can't be: a writer wrote it and its checksum holds, so it is of another
-/// format.
+/// What can't be decoded, or is missing, of which it is not known where it lies.
+fn invalid_fact() -> Error {
+    Error::corrupt(std::path::Path::new("runs"), 0, Damage::Invalid("fact"))
+}
+
+/// A decoded value, or the error that it can't be, where it is not known where it lies.
 pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| Error::Corrupt {
-        file: std::path::PathBuf::from("runs"),
-        offset: 0,
-        damage: Damage::Invalid("fact"),
-    })
+    value.ok_or_else(invalid_fact)
 }

@@ -10,6 +10,7 @@ pub(crate) mod find;
 mod geometry;
 mod idle;
 mod lookup;
+mod names;
 mod repository;
 mod values;
 
@@ -18,6 +19,7 @@ pub(crate) use geometry::{
 };
 pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use lookup::{Known, Lookup, Reader, decoded};
+pub(crate) use names::NamesOf;
 pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
 pub(crate) use values::{
@@ -293,6 +295,11 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
+    /// All of a family.
+    pub(crate) fn all(domain: DomainId, family: Family) -> Self {
+        Self { domain, family, from: [0; 32], len: 0 }
+    }
+
     /// All of a family that belongs to a repository.
     pub(crate) fn of(domain: DomainId, family: Family, repository: RepositoryId) -> Self {
         Self { domain, family, from: scoped(repository, &[]), len: ID_LEN }

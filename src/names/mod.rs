@@ -35,7 +35,7 @@ mod upkeep;
 mod watermark;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -75,25 +75,6 @@ pub(crate) struct NameChange {
 /// A tag behind its repository's id, in hex digits of one length: so all tags of a repository lie together, in order.
 pub(crate) fn tag_name(repository: RepositoryId, tag: &str) -> String {
     format!("{:012x}{tag}", repository.0)
-}
-
-/// The first of names that come in any order, those behind `after`: for who has to ask the facts.
-pub(crate) fn first_names<E>(
-    names: impl Iterator<Item = Result<String, E>>,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<String>, E> {
-    let mut first = BTreeSet::new();
-    for name in names {
-        let name = name?;
-        if after.is_none_or(|after| name.as_str() > after) {
-            first.insert(name);
-            if first.len() > limit {
-                first.pop_last();
-            }
-        }
-    }
-    Ok(first.into_iter().collect())
 }
 
 /// What became of a name.
@@ -286,16 +267,19 @@ impl Names {
         self.list_ranges(domains, kind, (after.unwrap_or_default(), LAST), limit)
     }
 
-    /// The names of a kind in a domain behind `after` and before `end`.
-    pub(crate) fn list_between(
+    /// The tags of a repository behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
+    pub(crate) fn tags(
         &self,
         domain: DomainId,
-        kind: NameKind,
-        after: &str,
-        end: &str,
+        repository: RepositoryId,
+        after: Option<&str>,
         limit: usize,
     ) -> Option<Vec<String>> {
-        self.list_ranges(&[domain], kind, (after, end), limit)
+        let from = tag_name(repository, after.unwrap_or_default());
+        let end = tag_name(RepositoryId(repository.0 + 1), "");
+        let names = self.list_ranges(&[domain], NameKind::Tag, (&from, &end), limit)?;
+        let prefix = tag_name(repository, "");
+        Some(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
     }
 
     /// What waits is taken for all domains at once, so that all are listed as of one moment.

@@ -79,7 +79,6 @@ use crate::blobs::BlobStore;
 use crate::clock::{Retention, StoreClock};
 use crate::files::Files;
 use crate::log::Committer;
-use crate::names::Names;
 use crate::tables::{Tables, Upkeep};
 use events::EventPositions;
 use housekeeping::Pending;
@@ -89,7 +88,6 @@ pub(crate) struct Registry {
     files: Arc<Files>,
     tables: Arc<Tables>,
     log: Arc<Committer>,
-    names: Arc<Names>,
     blobs: Arc<BlobStore>,
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
@@ -106,12 +104,12 @@ crate::sync::print_by_name!(Registry);
 impl Registry {
     pub(crate) fn new(
         (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
-        (names, upkeep): (Arc<Names>, Arc<Upkeep>),
+        upkeep: Arc<Upkeep>,
         blobs: Arc<BlobStore>,
         clock: StoreClock,
         retention: Retention,
     ) -> Self {
         let (pending, event_positions) = (Pending::default(), Mutex::default());
-        Self { files, tables, log, names, blobs, upkeep, clock, retention, pending, event_positions }
+        Self { files, tables, log, blobs, upkeep, clock, retention, pending, event_positions }
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, Named, RepositoryFact};
+use crate::facts::{Family, Key, Named, NamesOf, Reader as _, RepositoryFact};
 use crate::id::{DomainId, RepositoryId};
-use crate::names::{NameKind, first_names};
 use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
 use crate::registry::Registry;
 use crate::tables::Snapshot;
@@ -224,18 +223,7 @@ impl Registry {
 
     /// [`Store::repositories`](crate::Store::repositories).
     pub(crate) fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
-        let names = match self.names.list(&self.tables.domains(), NameKind::Repository, after, limit) {
-            Some(names) => names,
-            None => self.repositories_from_facts(after, limit)?,
-        };
+        let names = self.tables.snapshot().names(NamesOf::Repositories, after, limit)?;
         names.iter().map(|name| name.parse()).collect()
-    }
-
-    /// What the view of names would answer, while it is being rebuilt.
-    fn repositories_from_facts(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let snapshots: Vec<Snapshot> = self.tables.snapshot().each_domain().collect();
-        let repositories = snapshots.iter().map(Snapshot::repositories).collect::<Result<Vec<_>>>()?;
-        let names = repositories.into_iter().flatten().map(|repository| Ok(repository?.name));
-        first_names(names, after, limit)
     }
 }

@@ -3,9 +3,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Prefix, TagFact, decoded};
-use crate::id::RepositoryId;
-use crate::names::{NameKind, first_names, tag_name};
+use crate::facts::{Family, NamesOf, Prefix, Reader as _};
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
 use crate::transaction::registry::SetTag;
@@ -56,21 +54,9 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
-        let prefix = tag_name(self.id, "");
-        let from = tag_name(self.id, after.unwrap_or_default());
-        let end = tag_name(RepositoryId(self.id.0 + 1), "");
-        let names = match self.registry.names.list_between(self.domain, NameKind::Tag, &from, &end, limit) {
-            Some(names) => {
-                self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
-                names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
-            }
-            None => {
-                let snapshot = self.snapshot()?;
-                let facts = snapshot.scan_all(Prefix::of(self.domain, Family::Tag, self.id))?;
-                let names = facts.map(|fact| Ok(decoded(TagFact::decode(fact?.1.as_bytes()))?.tag));
-                first_names(names, after, limit)?
-            }
-        };
+        let of = NamesOf::Tags(self.domain, self.id);
+        let names = self.registry.tables.snapshot_of(self.domain).names(of, after, limit)?;
+        self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
         names.iter().map(|name| name.parse()).collect()
     }
 

@@ -128,14 +128,15 @@ impl Inner {
     ) -> Self {
         let upkeep = Arc::new(Upkeep::default());
         let (file, up, name) = (|| Arc::clone(&files), || Arc::clone(&upkeep), || Arc::clone(&names));
-        let tables = Tables::new(file(), up(), clock.clone(), options.tables(), session, list, (table, durable));
+        let below = (file(), name(), up());
+        let tables = Tables::new(below, clock.clone(), options.tables(), session, list, (table, durable));
         let tables = Arc::new(tables);
         let below = (file(), Arc::clone(&tables), name(), up());
         let log = Arc::new(Committer::new(below, clock.clone(), options.log(), session, (durable, unsealed)));
         let below = || (file(), Arc::clone(&tables), Arc::clone(&log));
-        let blobs = Arc::new(BlobStore::new(below(), (name(), up()), clock.clone(), options.blobs()));
+        let blobs = Arc::new(BlobStore::new(below(), up(), clock.clone(), options.blobs()));
         let retention = options.log().retention;
-        let registry = Registry::new(below(), (name(), up()), Arc::clone(&blobs), clock.clone(), retention);
+        let registry = Registry::new(below(), up(), Arc::clone(&blobs), clock.clone(), retention);
         let registry = Arc::new(registry);
         let content = || (Arc::clone(&blobs), Arc::clone(&registry));
         Self {

@@ -51,6 +51,7 @@ use crate::error::{Error, Result};
 use crate::facts::Fact;
 use crate::files::{FileKind, Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
+use crate::names::Names;
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::sync::{lock, read, write};
 use locked::Locked;
@@ -130,8 +131,7 @@ impl Tables {
     /// The tables of a store whose list says this, with the facts that its log has and no run, up to an LSN. Its runs
     /// are [opened](Self::open_runs) later.
     pub(crate) fn new(
-        files: Arc<Files>,
-        upkeep: Arc<Upkeep>,
+        (files, names, upkeep): (Arc<Files>, Arc<Names>, Arc<Upkeep>),
         clock: StoreClock,
         options: TableOptions,
         session: SessionId,
@@ -148,6 +148,7 @@ impl Tables {
                 folded: list.folded,
                 domains,
                 locked: Arc::default(),
+                names,
             })),
             logs: RwLock::new(list.logs.as_slice().into()),
             visible: AtomicU64::new(durable.0),

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Fact, Family, Key, Known, Lookup, Prefix, Reader, SegmentFact, Value, successor};
+use crate::facts::{Fact, Family, Key, Known, Lookup, NamesOf, Prefix, Reader, SegmentFact, Value, successor};
 use crate::id::{DomainId, FileId, Lsn};
+use crate::names::{NameKind, Names};
 use crate::tables::locked::Locked;
 use crate::tables::memtable::Memtable;
 use crate::tables::{Merge, Run, Source};
@@ -32,6 +33,8 @@ pub(crate) struct View {
     pub(super) domains: Arc<[DomainId]>,
     /// The others.
     pub(super) locked: Arc<Locked>,
+    /// Names in order.
+    pub(super) names: Arc<Names>,
 }
 
 /// A view at an LSN, as one domain sees it. A key that is asked for is looked up in its own domain all the same.
@@ -76,13 +79,7 @@ impl Snapshot {
     /// A decoded value, or the error that it can't be, with its place: a writer wrote it and its checksum holds, so it
     /// is of another format.
     pub(crate) fn decoded<T>(&self, key: &Key, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| {
-            let runs = self.view.runs.iter().filter(|run| run.domain() == key.domain);
-            let in_run = || runs.filter_map(|run| run.invalid_value(key)).next();
-            let is_in_table = self.tables().any(|table| table.get(key, self.lsn, |_| ()).is_some());
-            let place = if is_in_table { None } else { in_run() };
-            place.unwrap_or_else(|| Error::corrupt(Path::new("log"), 0, Damage::Invalid("fact")))
-        })
+        value.ok_or_else(|| self.invalid(key))
     }
 
     /// What `look` makes of the value under a key.
@@ -176,12 +173,20 @@ impl Reader for Recalled<'_> {
         Reader::scan(self.snapshot, prefix, after, limit)
     }
 
+    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        self.snapshot.names(of, after, limit)
+    }
+
     fn domains(&self) -> &[DomainId] {
         self.snapshot.domains()
     }
 
     fn lock_of(&self, domain: DomainId) -> Option<&Error> {
         self.snapshot.lock_of(domain)
+    }
+
+    fn invalid(&self, key: &Key) -> Error {
+        self.snapshot.invalid(key)
     }
 }
 
@@ -194,12 +199,31 @@ impl Reader for Snapshot {
         self.scan_all_after(prefix, after)?.take(limit).collect()
     }
 
+    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        let view = &self.view.names;
+        let listed = match of {
+            NamesOf::Pins(domain) => view.list(&[domain], NameKind::Pin, after, limit),
+            NamesOf::Repositories => view.list(self.domains(), NameKind::Repository, after, limit),
+            NamesOf::Tags(domain, repository) => view.tags(domain, repository, after, limit),
+        };
+        // Without the view, or while it is being rebuilt.
+        listed.map_or_else(|| of.first(self, after, limit), Ok)
+    }
+
     fn domains(&self) -> &[DomainId] {
         &self.view.domains
     }
 
     fn lock_of(&self, domain: DomainId) -> Option<&Error> {
         self.view.locked.why(domain)
+    }
+
+    fn invalid(&self, key: &Key) -> Error {
+        let runs = self.view.runs.iter().filter(|run| run.domain() == key.domain);
+        let in_run = || runs.filter_map(|run| run.invalid_value(key)).next();
+        let is_in_table = self.tables().any(|table| table.get(key, self.lsn, |_| ()).is_some());
+        let place = if is_in_table { None } else { in_run() };
+        place.unwrap_or_else(|| Error::corrupt(Path::new("log"), 0, Damage::Invalid("fact")))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Fact, Idle, Key, Lookup, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value, decoded,
+    BlobFact, Fact, Idle, Key, Lookup, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::Descriptor;
@@ -43,7 +43,8 @@ impl Lookup for Changes<'_> {
     }
 
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
-        self.get(key)?.map(|value| decoded(decode(value.as_bytes()))).transpose()
+        let value = self.get(key)?;
+        value.map(|value| decode(value.as_bytes()).ok_or_else(|| self.context.facts.invalid(key))).transpose()
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{Key, Prefix, Reader, SegmentKind, Value};
+use crate::facts::{Key, NamesOf, Prefix, Reader, SegmentKind, Value};
 use crate::id::{DomainId, FileId, Lsn};
 
 /// Where a commit goes. A store that many nodes share has other places.
@@ -47,12 +47,20 @@ impl Reader for Over<'_> {
         scan_over(newer, self.older, prefix, after, limit)
     }
 
+    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        of.first_over(self.newer.iter(), self.older, after, limit)
+    }
+
     fn domains(&self) -> &[DomainId] {
         self.older.domains()
     }
 
     fn lock_of(&self, domain: DomainId) -> Option<&Error> {
         self.older.lock_of(domain)
+    }
+
+    fn invalid(&self, key: &Key) -> Error {
+        self.older.invalid(key)
     }
 }
 

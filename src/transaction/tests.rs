@@ -11,7 +11,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, Named, PinFact, Place, Prefix, Reader, RepositoryFact, SegmentFact,
+    BlobFact, Family, Idle, IdleKind, Key, Named, NamesOf, PinFact, Place, Prefix, Reader, RepositoryFact, SegmentFact,
     UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
@@ -22,7 +22,7 @@ use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::registry::{
     Create, Delete, DeleteReferences, Exists, Expire, Link, NotePulls, Purge, PutManifest, SetTag, Touch, Unlink, Untag,
 };
-use crate::transaction::{Apply, Context, Outcome, Placing, Request, resolve};
+use crate::transaction::{Apply, Context, Outcome, Over, Placing, Request, resolve};
 use crate::vfs::SimVfs;
 
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -45,6 +45,10 @@ impl Reader for Map {
         let facts = self.facts.range(from..).take_while(|(key, _)| prefix.contains(key));
         let facts = facts.filter(|(key, _)| after.is_none_or(|after| after < **key));
         Ok(facts.take(limit).map(|(key, value)| (*key, value.clone())).collect())
+    }
+
+    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        of.first(self, after, limit)
     }
 
     fn domains(&self) -> &[DomainId] {
@@ -83,12 +87,14 @@ impl Map {
         if !resolved.ops.is_empty() || !resolved.facts.is_empty() {
             self.last = self.last.next();
         }
+        let over = names_in(&Over { newer: &resolved.facts.iter().cloned().collect(), older: self });
         for (key, value) in resolved.facts {
             match value {
                 Some(value) => drop(self.facts.insert(key, value)),
                 None => drop(self.facts.remove(&key)),
             }
         }
+        assert_eq!(over, names_in(self), "{request:?}");
         Ok(resolved.outcome)
     }
 }
@@ -149,6 +155,15 @@ fn upload(number: usize, now: Times) -> UploadFact {
 fn idle(map: &Map, kind: IdleKind) -> Vec<Idle> {
     let facts = map.scan(Idle::all(DOMAIN, kind), None, 3).unwrap();
     facts.iter().map(|(at, value)| Idle::decode(at, value.as_bytes()).unwrap()).collect()
+}
+
+/// Pages of names.
+fn names_in(facts: &dyn Reader) -> Vec<Vec<String>> {
+    let tags = facts.scan(Prefix::all(DOMAIN, Family::Repository), None, 9).unwrap();
+    let tags = tags.iter().map(|(_, value)| RepositoryFact::decode(value.as_bytes()).unwrap().id);
+    let of = tags.map(|id| NamesOf::Tags(DOMAIN, id)).chain([NamesOf::Pins(DOMAIN), NamesOf::Repositories]);
+    let pages = [(None, 9), (None, 1), (Some("pin 0"), 1), (Some("team/app-0"), 2), (Some("v1"), 1)];
+    of.flat_map(|of| pages.map(|(after, limit)| facts.names(of, after, limit).unwrap())).collect()
 }
 
 /// The facts that a repository that was deleted has left.
@@ -310,6 +325,7 @@ fn requests_come_to_the_same_over_a_map_and_over_a_store() {
             if step % 10 == 0 {
                 let facts = map.facts.iter().map(|(key, value)| (*key, value.clone()));
                 assert_eq!(seen(facts), facts_of(&store), "step {step} of seed {seed}");
+                assert_eq!(names_in(&map), names_in(&store.rooms().0.snapshot()), "step {step} of seed {seed}");
             }
             if step % 90 == 0 {
                 store.rooms().1.checkpoint().unwrap();
