@@ -10,7 +10,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Lookup, decoded, successor};
-use crate::files::{FileKind, NewFile};
+use crate::files::NewFile;
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
@@ -387,7 +387,7 @@ impl Blobs<'_> {
         for fact in self.snapshot.facts(Family::Blob, from)?.take(Self::BATCH) {
             let (key, value) = fact?;
             last = Some(key.bytes);
-            let stat = decoded(BlobFact::decode(value.as_bytes())).and_then(|fact| {
+            let stat = self.snapshot.decoded(&key, BlobFact::decode(value.as_bytes())).and_then(|fact| {
                 let digest = self.store.digest_since(&key, &fact)?;
                 Ok(digest.map(|digest| Stat::new(digest, &fact)))
             });

@@ -8,7 +8,7 @@ use crate::check::scrub::Scrubber;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::facts::find;
-use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact, decoded};
+use crate::facts::{Family, Held, Key, LinkFact, ManifestFact, Prefix, RepositoryFact, TagFact};
 use crate::tables::Snapshot;
 
 /// The damaged blobs, by their keys: their numbers in the report.
@@ -72,15 +72,13 @@ impl Scrubber<'_> {
     }
 
     fn hits(&mut self, snapshot: &Snapshot, repository: &RepositoryFact, damaged: &Damaged) -> Result<Hits> {
-        let facts = |family| snapshot.scan_all(Prefix::of(snapshot.domain, family, repository.id));
         let mut hits = Hits::default();
-        for fact in facts(Family::Link)? {
-            let (key, value) = fact?;
-            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+        for fact in snapshot.all_of::<LinkFact>(repository.id)? {
+            let (key, link) = fact?;
             hits.linked.extend(damaged.get(&link.blob(&key)));
         }
-        for fact in facts(Family::Manifest)? {
-            let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
+        for fact in snapshot.all_of::<ManifestFact>(repository.id)? {
+            let (_, manifest) = fact?;
             let held = manifest.held.iter().filter_map(|held| match held {
                 Held::Blob(digest) => Some(digest),
                 Held::Manifest(_) => None,

@@ -12,7 +12,7 @@ use crate::check::Checks;
 use crate::check::wrong::{Live, Wrong};
 use crate::check::{Step, repositories};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, PinFact, Reader as _, RepositoryFact, SegmentKind, decoded,
+    BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, PinFact, Reader as _, RepositoryFact, SegmentKind,
 };
 use crate::id::FileId;
 use crate::tables::Snapshot;
@@ -112,7 +112,7 @@ impl Checks {
             if !keys.has(&key) {
                 break;
             }
-            let fact = decoded(BlobFact::decode(value.as_bytes()))?;
+            let fact = snapshot.decoded(&key, BlobFact::decode(value.as_bytes()))?;
             live.entry(fact.place.file).or_default().add(&fact.place);
             check_listed(snapshot, Idle::of_blob(&key, &fact), listener)?;
             let counted = holds.counts.remove(&key.bytes).unwrap_or_default();

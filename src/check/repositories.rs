@@ -8,7 +8,6 @@ use crate::check::wrong::{Wrong, unknown};
 use crate::facts::find;
 use crate::facts::{
     Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact, TagFact,
-    decoded,
 };
 use crate::id::RepositoryId;
 use crate::tables::Snapshot;
@@ -31,9 +30,8 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         }
         recount_repository(snapshot, &repository, listener)?;
     }
-    for fact in snapshot.facts(Family::Link, [0; 32])? {
-        let (key, value) = fact?;
-        let link = decoded(LinkFact::decode(value.as_bytes()))?;
+    for fact in snapshot.all::<LinkFact>()? {
+        let (key, link) = fact?;
         check_listed(snapshot, Idle::of_link(&key, &link), listener)?;
         listener.step()?;
     }
@@ -55,14 +53,13 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
 
 /// Counts how often blobs are held by what repositories have, what is left of deleted ones too.
 pub(super) fn holds(snapshot: &Snapshot, holds: &mut Holds, listener: &mut dyn Listener) -> Step<()> {
-    for fact in snapshot.facts(Family::Link, [0; 32])? {
-        let (key, value) = fact?;
-        holds.add(&decoded(LinkFact::decode(value.as_bytes()))?.blob(&key));
+    for fact in snapshot.all::<LinkFact>()? {
+        let (key, link) = fact?;
+        holds.add(&link.blob(&key));
         listener.step()?;
     }
-    for fact in snapshot.facts(Family::Manifest, [0; 32])? {
-        let digest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?.digest;
-        holds.add(&Key::blob(snapshot.domain, &digest));
+    for fact in snapshot.all::<ManifestFact>()? {
+        holds.add(&Key::blob(snapshot.domain, &fact?.1.digest));
         listener.step()?;
     }
     Ok(())
@@ -70,10 +67,9 @@ pub(super) fn holds(snapshot: &Snapshot, holds: &mut Holds, listener: &mut dyn L
 
 fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
     let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
-    let facts = |family| snapshot.scan_all(Prefix::of(domain, family, id));
     let (mut holds, mut subjects): (HashMap<Key, u64>, HashMap<Key, ReferrerFact>) = Default::default();
-    for fact in facts(Family::Manifest)? {
-        let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
+    for fact in snapshot.all_of::<ManifestFact>(id)? {
+        let (_, manifest) = fact?;
         for held in &manifest.held {
             let key = match held {
                 Held::Blob(digest) => Key::of_digest(domain, Family::Link, id, digest),
@@ -87,12 +83,10 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
         }));
         listener.step()?;
     }
-    for fact in facts(Family::Link)?.chain(facts(Family::Manifest)?) {
-        let (key, value) = fact?;
-        let stored = match key.family {
-            Family::Link => decoded(LinkFact::decode(value.as_bytes()))?.count,
-            _ => decoded(ManifestFact::decode(value.as_bytes()))?.count,
-        };
+    let links = snapshot.all_of::<LinkFact>(id)?.map(|fact| fact.map(|(key, link)| (key, link.count)));
+    let manifests = snapshot.all_of::<ManifestFact>(id)?.map(|fact| fact.map(|(key, manifest)| (key, manifest.count)));
+    for fact in links.chain(manifests) {
+        let (key, stored) = fact?;
         let counted = holds.remove(&key).unwrap_or_default();
         if counted != u64::from(stored) {
             listener.found(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
@@ -102,9 +96,8 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
     for (key, counted) in holds {
         listener.found(Wrong::missing(format!("manifests of {name} that hold {key:?}, which is missing"), counted))?;
     }
-    for fact in facts(Family::Referrer)? {
-        let (key, value) = fact?;
-        let fact = decoded(ReferrerFact::decode(value.as_bytes()))?;
+    for fact in snapshot.all_of::<ReferrerFact>(id)? {
+        let (key, fact) = fact?;
         if subjects.remove(&key) != Some(fact) {
             listener.found(Wrong::Referrer { key, fact, repository: name.clone(), is_there: true })?;
         }
@@ -118,8 +111,8 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
 
 fn recount_tags(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
     let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
-    for fact in snapshot.scan_all(Prefix::of(domain, Family::Tag, id))? {
-        let tag = decoded(TagFact::decode(fact?.1.as_bytes()))?;
+    for fact in snapshot.all_of::<TagFact>(id)? {
+        let (_, tag) = fact?;
         if find::manifest(snapshot, id, &tag.digest)?.is_none() {
             let what = format!("manifests that tag {} of {name} names", tag.tag);
             listener.found(Wrong::Beyond { what, stored: 1, counted: 0 })?;

@@ -214,12 +214,11 @@ impl<'a> Scrubber<'a> {
 
     /// Lists the blobs in front of the one that is next that are flagged.
     fn note_flagged(&mut self, snapshot: &Snapshot) -> Step<()> {
-        for fact in snapshot.facts(Family::Blob, [0; 32])? {
-            let (key, value) = fact?;
+        for fact in snapshot.all::<BlobFact>()? {
+            let (key, fact) = fact?;
             if (key.domain, key.bytes) >= self.next {
                 break;
             }
-            let fact = decoded(BlobFact::decode(value.as_bytes()))?;
             if fact.damaged {
                 let path = self.inner.files.path(fact.place.file);
                 let error = Error::corrupt(&path, fact.place.offset, Damage::Known);

@@ -8,7 +8,7 @@ use crate::check::wrong::Wrong;
 use crate::check::{Step, is_done};
 use crate::envelope::LockedDomain;
 use crate::error::Result;
-use crate::facts::{BlobFact, Family, decoded};
+use crate::facts::BlobFact;
 use crate::tables::Snapshot;
 
 /// What [`Store::verify`](crate::Store::verify) found.
@@ -50,9 +50,8 @@ impl Checks {
     ) -> Step<()> {
         self.recount(snapshot, report)?;
         self.check_segments(snapshot, &mut |finding| report.note(finding))?;
-        for fact in snapshot.facts(Family::Blob, [0; 32])? {
-            let (key, value) = fact?;
-            let known = decoded(BlobFact::decode(value.as_bytes()))?;
+        for fact in snapshot.all::<BlobFact>()? {
+            let (key, known) = fact?;
             report.blobs += 1;
             report.bytes += known.len;
             report.stored_bytes += known.place.stored_len;

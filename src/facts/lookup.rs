@@ -5,7 +5,10 @@ use std::fmt::Debug;
 
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Key, NamesOf, Prefix, SegmentFact, Value};
+use crate::facts::{
+    BlobFact, Family, Key, LinkFact, ManifestFact, NamesOf, PinFact, Prefix, ReferrerFact, RepositoryFact, SegmentFact,
+    TagFact, Value,
+};
 use crate::id::{DomainId, FileId, Lsn};
 
 /// Facts as of one moment, wherever they are kept.
@@ -52,6 +55,36 @@ impl Known {
         Ok(Self { as_of, facts: keys.into_iter().zip(values).collect() })
     }
 }
+
+/// A value that all facts of a family have.
+pub(crate) trait Decoded: Sized {
+    const FAMILY: Family;
+
+    fn decoded(value: &[u8]) -> Option<Self>;
+}
+
+macro_rules! values_of {
+    ($($family:ident: $value:ident),*) => {$(
+        impl Decoded for $value {
+            const FAMILY: Family = Family::$family;
+
+            fn decoded(value: &[u8]) -> Option<Self> {
+                Self::decode(value)
+            }
+        }
+    )*};
+}
+
+values_of!(
+    Blob: BlobFact,
+    Segment: SegmentFact,
+    Pin: PinFact,
+    Repository: RepositoryFact,
+    Link: LinkFact,
+    Manifest: ManifestFact,
+    Referrer: ReferrerFact,
+    Tag: TagFact
+);
 
 /// What can be asked of facts, whether as of an LSN or with what a commit changes.
 pub(crate) trait Lookup {

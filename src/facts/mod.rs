@@ -18,7 +18,7 @@ pub(crate) use geometry::{
     BLOCK_LOG2, DESCRIPTOR_LEN, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len, has_table, table_offset,
 };
 pub(crate) use idle::{Idle, IdleKind};
-pub(crate) use lookup::{Known, Lookup, Reader, decoded};
+pub(crate) use lookup::{Decoded, Known, Lookup, Reader, decoded};
 pub(crate) use names::NamesOf;
 pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
 

@@ -290,9 +290,8 @@ impl Collector<'_> {
             return Ok(live); // it is gone
         }
         for domain in &file.domains {
-            for fact in self.inner.tables.snapshot_of(*domain).facts(Family::Blob, [0; 32])? {
-                let (key, value) = fact?;
-                let fact = decoded(BlobFact::decode(value.as_bytes()))?;
+            for fact in self.inner.tables.snapshot_of(*domain).all::<BlobFact>()? {
+                let (key, fact) = fact?;
                 if fact.place.file != file.id {
                     continue;
                 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::facts::{SegmentFact, SegmentKind, decoded};
+use crate::facts::{Family, SegmentFact, SegmentKind};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
@@ -62,11 +62,12 @@ impl Collector<'_> {
         let mut plan = Plan::default();
         let mut files: BTreeMap<FileId, Candidate> = BTreeMap::new();
         for domain in self.domains() {
-            for fact in self.snapshot_of(domain).facts(crate::facts::Family::Segment, [0; 32])? {
+            let snapshot = self.snapshot_of(domain);
+            for fact in snapshot.facts(Family::Segment, [0; 32])? {
                 let (key, value) = fact?;
                 let would_be = self.would_be(&key).cloned();
                 let Some(value) = would_be.unwrap_or(Some(value)) else { continue };
-                let segment = decoded(SegmentFact::decode(value.as_bytes()))?;
+                let segment = snapshot.decoded(&key, SegmentFact::decode(value.as_bytes()))?;
                 let id = FileId(key.prefix());
                 plan.live += segment.live_bytes;
                 if segment.kind == SegmentKind::Upload {

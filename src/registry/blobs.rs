@@ -6,7 +6,7 @@ use crate::blobs::{Blob, Destination, Expect, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, Prefix, RepositoryFact, decoded};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, RepositoryFact, decoded};
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::oci::RepositoryName;
 use crate::registry::Repository;
@@ -178,10 +178,9 @@ impl Repository<'_> {
     pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
-        let links = snapshot.scan_all_after(Prefix::of(self.domain, Family::Link, self.id), after)?;
+        let links = snapshot.all_of_after::<LinkFact>(self.id, after)?;
         let infos = links.map(|fact| {
-            let (key, value) = fact?;
-            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+            let (key, link) = fact?;
             let blob_key = link.blob(&key);
             let blob = decoded(snapshot.blob_by_key(&blob_key)?)?;
             let digest = self.registry.blobs.digest_since(&blob_key, &blob)?;

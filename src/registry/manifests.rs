@@ -345,8 +345,8 @@ impl Repository<'_> {
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
         let snapshot = self.snapshot()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Manifest, self.id, after));
-        let manifests = snapshot.scan_all_after(Prefix::of(self.domain, Family::Manifest, self.id), after)?;
-        manifests.take(limit).map(|fact| self.info_of(decoded(ManifestFact::decode(fact?.1.as_bytes()))?)).collect()
+        let manifests = snapshot.all_of_after(self.id, after)?;
+        manifests.take(limit).map(|fact| self.info_of(fact?.1)).collect()
     }
 
     fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {

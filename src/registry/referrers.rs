@@ -93,9 +93,9 @@ impl Repository<'_> {
                 page.next = last;
                 break;
             }
-            let value = fact?.1;
+            let (key, value) = fact?;
             work.facts += value.as_bytes().len();
-            let fact = decoded(ReferrerFact::decode(value.as_bytes()))?;
+            let fact = snapshot.decoded(&key, ReferrerFact::decode(value.as_bytes()))?;
             last = Some(fact.digest);
             if fact.subject == *subject {
                 // another one may begin with the same bytes

@@ -4,7 +4,7 @@ use std::sync::MutexGuard;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::facts::{Family, TagFact, decoded};
+use crate::facts::TagFact;
 use crate::id::DomainId;
 use crate::names::{NameKind, tag_name};
 use crate::store::{Inner, Maintenance};
@@ -80,10 +80,9 @@ fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(DomainId
     let pins = snapshot.pins()?.map(move |pin| Ok((domain, NameKind::Pin, pin?.name)));
     let repositories = snapshot.repositories()?;
     let repositories = repositories.map(move |repository| Ok((domain, NameKind::Repository, repository?.name)));
-    let tags = snapshot.facts(Family::Tag, [0; 32])?.map(move |fact| {
-        let (key, value) = fact?;
-        let tag = decoded(TagFact::decode(value.as_bytes()))?.tag;
-        Ok((domain, NameKind::Tag, tag_name(key.repository_id(), &tag)))
+    let tags = snapshot.all::<TagFact>()?.map(move |fact| {
+        let (key, tag) = fact?;
+        Ok((domain, NameKind::Tag, tag_name(key.repository_id(), &tag.tag)))
     });
     Ok(pins.chain(repositories).chain(tags))
 }

@@ -99,9 +99,8 @@ impl Inner {
         let Some(current) = self.files.keys().current(domain) else { return Ok(true) };
         let snapshot = self.tables.snapshot_of(domain);
         let damaged = report.damaged.len();
-        for fact in snapshot.facts(Family::Blob, [0; 32])? {
-            let (key, value) = fact?;
-            let blob = decoded(BlobFact::decode(value.as_bytes()))?;
+        for fact in snapshot.all::<BlobFact>()? {
+            let (key, blob) = fact?;
             if blob.place.key == current {
                 continue;
             }

@@ -3,8 +3,10 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::find::check_locked;
-use crate::facts::{BlobFact, Family, Key, Lookup as _, PinFact, RepositoryFact, SegmentFact, UploadFact};
-use crate::id::{FileId, UploadId};
+use crate::facts::{
+    BlobFact, Decoded, Family, Key, Lookup as _, PinFact, Prefix, RepositoryFact, SegmentFact, UploadFact, Value,
+};
+use crate::id::{FileId, RepositoryId, UploadId};
 use crate::tables::Snapshot;
 
 impl Snapshot {
@@ -14,26 +16,47 @@ impl Snapshot {
         Ok(found == Some(Some(digest.algorithm())))
     }
 
-    /// All facts of the domain's family, decoded.
-    fn all<T>(
+    /// The domain's facts of a family, in the order of their keys.
+    pub(crate) fn all<T: Decoded>(&self) -> Result<impl Iterator<Item = Result<(Key, T)>>> {
+        Ok(self.decode_all(self.facts(T::FAMILY, [0; 32])?))
+    }
+
+    /// A repository's facts of a family, in the order of their keys.
+    pub(crate) fn all_of<T: Decoded>(
         &self,
-        family: Family,
-        decode: impl Fn(&Key, &[u8]) -> Option<T>,
-    ) -> Result<impl Iterator<Item = Result<T>>> {
-        Ok(self.facts(family, [0; 32])?.map(move |fact| {
+        repository: RepositoryId,
+    ) -> Result<impl Iterator<Item = Result<(Key, T)>>> {
+        self.all_of_after(repository, None)
+    }
+
+    /// The same, those behind a key.
+    pub(crate) fn all_of_after<T: Decoded>(
+        &self,
+        repository: RepositoryId,
+        after: Option<Key>,
+    ) -> Result<impl Iterator<Item = Result<(Key, T)>>> {
+        let prefix = Prefix::of(self.domain, T::FAMILY, repository);
+        Ok(self.decode_all(self.scan_all_after(prefix, after)?))
+    }
+
+    fn decode_all<T: Decoded>(
+        &self,
+        facts: impl Iterator<Item = Result<(Key, Value)>>,
+    ) -> impl Iterator<Item = Result<(Key, T)>> {
+        facts.map(|fact| {
             let (key, value) = fact?;
-            self.decoded(&key, decode(&key, value.as_bytes()))
-        }))
+            Ok((key, self.decoded(&key, T::decoded(value.as_bytes()))?))
+        })
     }
 
     /// All pins, in no order that means anything.
     pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
-        self.all(Family::Pin, |_, value| PinFact::decode(value))
+        Ok(self.all()?.map(|fact| fact.map(|(_, pin)| pin)))
     }
 
     /// All repositories of the domain, in no order that means anything.
     pub(crate) fn repositories(&self) -> Result<impl Iterator<Item = Result<RepositoryFact>> + '_> {
-        self.all(Family::Repository, |_, value| RepositoryFact::decode(value))
+        Ok(self.all()?.map(|fact| fact.map(|(_, repository)| repository)))
     }
 
     /// The repository that has a name now, in whichever domain it is.
@@ -52,12 +75,16 @@ impl Snapshot {
 
     /// All uploads of the domain.
     pub(crate) fn uploads(&self) -> Result<impl Iterator<Item = Result<(UploadId, UploadFact)>> + '_> {
-        self.all(Family::Upload, |key, value| Some((UploadId(*key.bytes.first_chunk()?), UploadFact::decode(value)?)))
+        Ok(self.facts(Family::Upload, [0; 32])?.map(|fact| {
+            let (key, value) = fact?;
+            let upload = key.bytes.first_chunk().copied().map(UploadId).zip(UploadFact::decode(value.as_bytes()));
+            self.decoded(&key, upload)
+        }))
     }
 
     /// What the domain has in files.
     pub(crate) fn segment_facts(&self) -> Result<impl Iterator<Item = Result<(FileId, SegmentFact)>> + '_> {
-        self.all(Family::Segment, |key, value| Some((FileId(key.prefix()), SegmentFact::decode(value)?)))
+        Ok(self.all()?.map(|fact| fact.map(|(key, segment)| (FileId(key.prefix()), segment))))
     }
 
     /// The sum of a number over what the domain has in files.

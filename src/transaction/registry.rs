@@ -38,7 +38,7 @@ use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::find;
 use crate::facts::{
     Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, Reader, ReferrerFact, RepositoryFact,
-    TagFact, Value, decoded,
+    TagFact, Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
@@ -495,9 +495,13 @@ impl Apply for DeleteReferences {
             Reference::Tag(_) => None,
         });
         let mut keys: Vec<Key> = digests.collect();
-        for value in facts.get_many(&keys)?.into_iter().flatten() {
-            keys.extend(keys_of(domain, id, &decoded(ManifestFact::decode(value.as_bytes()))?.held));
+        let mut held = Vec::new();
+        for (key, value) in keys.iter().zip(facts.get_many(&keys)?) {
+            let Some(value) = value else { continue };
+            let manifest = ManifestFact::decode(value.as_bytes()).ok_or_else(|| facts.invalid(key))?;
+            held.extend(keys_of(domain, id, &manifest.held));
         }
+        keys.append(&mut held);
         Ok(keys)
     }
 

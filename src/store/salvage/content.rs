@@ -159,9 +159,8 @@ impl Planner {
         let mut astray = Astray::default();
         let inner = &self.inner;
         for snapshot in inner.tables.snapshot().each_domain() {
-            for fact in snapshot.facts(Family::Blob, [0; 32])? {
-                let (key, value) = fact?;
-                let fact = decoded(BlobFact::decode(value.as_bytes()))?;
+            for fact in snapshot.all::<BlobFact>()? {
+                let (key, fact) = fact?;
                 let (file, is_suspect) = (fact.place.file, suspects.contains(&fact.place.file));
                 if !on_disk.has(file) && !is_suspect {
                     astray.missing.insert(key);

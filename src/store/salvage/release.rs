@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::facts::{Family, Held, Key, LinkFact, Lookup, ManifestFact, Prefix, Reader, RepositoryFact, decoded};
+use crate::facts::{Held, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact};
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::oci::Reference;
 use crate::store::salvage::Planner;
@@ -35,8 +35,8 @@ impl Planner {
             for pin in snapshot.pins()? {
                 pin?.digests.iter().for_each(&mut note);
             }
-            for fact in snapshot.facts(Family::Manifest, [0; 32])? {
-                let manifest = decoded(ManifestFact::decode(fact?.1.as_bytes()))?;
+            for fact in snapshot.all::<ManifestFact>()? {
+                let (_, manifest) = fact?;
                 note(&manifest.digest);
                 for held in &manifest.held {
                     let (Held::Blob(digest) | Held::Manifest(digest)) = held;
@@ -96,8 +96,8 @@ impl Planner {
     fn release_manifests(&mut self, repository: &RepositoryFact, gone: &BTreeSet<Key>) -> Result<()> {
         let domain = repository.domain;
         let mut manifests = Vec::new();
-        for fact in self.inner.tables.snapshot().scan_all(Prefix::of(domain, Family::Manifest, repository.id))? {
-            manifests.push(decoded(ManifestFact::decode(fact?.1.as_bytes()))?);
+        for fact in self.inner.tables.snapshot_of(domain).all_of::<ManifestFact>(repository.id)? {
+            manifests.push(fact?.1);
         }
         let is_gone = |digest: &Digest| gone.contains(&Key::blob(domain, digest));
         let mut going = BTreeSet::new();
@@ -139,17 +139,16 @@ impl Planner {
         let repositories = snapshot.repositories()?.map(|one| Ok(one?.id));
         let repositories = repositories.collect::<Result<BTreeSet<RepositoryId>>>()?;
         let mut going: Vec<(RepositoryId, Key, Key)> = Vec::new();
-        for fact in self.inner.tables.snapshot_of(domain).facts(Family::Link, [0; 32])? {
-            let (key, value) = fact?;
-            let link = decoded(LinkFact::decode(value.as_bytes()))?;
+        for fact in snapshot.all::<LinkFact>()? {
+            let (key, link) = fact?;
             let blob = link.blob(&key);
             if gone.contains(&blob) && (link.count == 0 || !repositories.contains(&key.repository_id())) {
                 going.push((key.repository_id(), key, blob));
             }
         }
-        for fact in self.inner.tables.snapshot_of(domain).facts(Family::Manifest, [0; 32])? {
-            let (key, value) = fact?;
-            let blob = Key::blob(domain, &decoded(ManifestFact::decode(value.as_bytes()))?.digest);
+        for fact in snapshot.all::<ManifestFact>()? {
+            let (key, manifest) = fact?;
+            let blob = Key::blob(domain, &manifest.digest);
             if gone.contains(&blob) && !repositories.contains(&key.repository_id()) {
                 going.push((key.repository_id(), key, blob));
             }
