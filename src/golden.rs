@@ -6,7 +6,8 @@
 //! earlier build wrote.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::clock::Times;
 use crate::digest::{Algorithm, Digest};
@@ -21,7 +22,7 @@ use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
 use crate::tables::{LogEntry, RunList, RunMeta, RunWriter, Unread};
 use crate::transaction::Op;
-use crate::vfs::{OpenMode, SimVfs, Vfs};
+use crate::vfs::{File, OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -191,6 +192,10 @@ fn file(write: impl FnOnce(&SimVfs, &Path)) -> Vec<u8> {
     bytes
 }
 
+fn create(vfs: &SimVfs, path: &Path) -> (PathBuf, Arc<dyn File>) {
+    (path.into(), vfs.open(path, OpenMode::CreateNew).unwrap())
+}
+
 /// Every structure, as it is written with these keys where what is random is always the same.
 fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
     NOT_RANDOM.set(true);
@@ -225,12 +230,12 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
     });
     let segment = file(|vfs, path| {
         let content = [5; 70_000];
-        let mut writer = SegmentWriter::create(vfs, path.into(), FileId(3), keys, DOMAIN).unwrap();
+        let mut writer = SegmentWriter::begin(create(vfs, path), FileId(3), keys, DOMAIN).unwrap();
         writer.append(&content).unwrap();
         writer.seal(Digest::of(Algorithm::Sha256, &content)).unwrap();
     });
     let pack = file(|vfs, path| {
-        let mut pack = Pack::create(vfs, path.into(), FileId(4), keys, DOMAIN).unwrap();
+        let mut pack = Pack::begin(create(vfs, path), FileId(4), keys, DOMAIN).unwrap();
         pack.append(&frame).unwrap();
         pack.append(&Frame::new(digest(Algorithm::Sha256), 9000, Codec::Plain, &[5; 9000])).unwrap();
         pack.finish().unwrap();

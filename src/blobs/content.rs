@@ -1,6 +1,7 @@
 //! Storing and reading blobs.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
@@ -181,7 +182,7 @@ impl BlobStore {
         if !blob.damaged {
             return Ok(());
         }
-        let path = self.files.path(blob.place.file);
+        let path = self.contents.path(blob.place.file);
         Err(Error::corrupt(&path, blob.place.offset, Damage::Known))
     }
 
@@ -210,8 +211,8 @@ impl BlobStore {
         loop {
             let snapshot = self.tables.snapshot_of(domain);
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-            match self.files.get(&fact.place) {
-                Ok(file) => return Blob::new(*digest, fact, file, &self.files.keys(), domain),
+            match self.contents.open(&fact.place) {
+                Ok(file) => return Blob::new(*digest, fact, file, &self.contents.keys(), domain),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
                     before = Some(fact.place);
@@ -261,7 +262,7 @@ impl BlobStore {
         request: impl FnOnce(Descriptor, FileId) -> Request,
     ) -> Result<Digest> {
         self.log.admit()?;
-        let file = self.files.begin(FileKind::Segment);
+        let file = self.begin_file();
         let descriptor = self.write_segment(&file, domain, head, rest, expect)?;
         match self.log.commit(domain, request(descriptor, file.id())) {
             Ok(outcome) if outcome.existed => drop(file),
@@ -300,7 +301,7 @@ impl BlobStore {
             };
             // A send fails once the writer has: its own error is the one to report.
             let hashed = hash(head, rest, algorithm, |piece| {
-                let gone = || Error::Source { source: std::sync::Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
+                let gone = || Error::Source { source: Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
                 sender.send(piece).map_err(|_| gone())
             });
             drop(sender);
@@ -308,14 +309,18 @@ impl BlobStore {
             Ok::<_, Error>((writer, hashed?))
         })?;
         let descriptor = writer.seal(expect.check(digest)?)?;
-        writer.sync().map_err(|error| self.files.poison(error))?;
+        writer.sync().map_err(|error| self.contents.poison(error))?;
         Ok(descriptor)
+    }
+
+    /// Begins a file, under an id that none has or had.
+    pub(super) fn begin_file(&self) -> NewFile {
+        NewFile::begin(Arc::clone(&self.contents))
     }
 
     /// Creates a segment's file for content of a domain, and makes its name durable.
     pub(super) fn create_segment(&self, file: &NewFile, domain: DomainId) -> Result<SegmentWriter> {
-        let (vfs, keys) = (self.files.vfs(), self.files.keys());
-        file.create(|path| SegmentWriter::create(vfs, path.to_path_buf(), file.id(), &keys, domain))
+        SegmentWriter::begin(self.contents.create(file.id())?, file.id(), &self.contents.keys(), domain)
     }
 }
 
@@ -364,7 +369,7 @@ fn hash<'a>(
 }
 
 pub(crate) fn source_failed(error: std::io::Error) -> Error {
-    Error::Source { source: std::sync::Arc::new(error) }
+    Error::Source { source: Arc::new(error) }
 }
 
 /// An iterator over all blobs. See [`Store::blobs`](crate::Store::blobs).
@@ -421,7 +426,7 @@ impl BlobStore {
     pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
         match digest_in(key, fact)? {
             Some(digest) => Ok(digest),
-            None => Ok(self.descriptor_in(&*self.files.get(&fact.place)?, key, fact)?.digest),
+            None => Ok(self.descriptor_in(&*self.contents.open(&fact.place)?, key, fact)?.digest),
         }
     }
 
@@ -446,7 +451,7 @@ impl BlobStore {
     pub(crate) fn descriptor_in(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
-        let keys = self.files.keys();
+        let keys = self.contents.keys();
         let envelope = file.envelope.as_ref();
         let sealing =
             envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));

@@ -4,6 +4,8 @@ mod compress;
 mod content;
 mod pins;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod uploads;
 
 use std::collections::HashMap;
@@ -22,7 +24,7 @@ pub(crate) use uploads::Appending;
 pub use uploads::UploadStatus;
 
 use crate::clock::{Retention, StoreClock};
-use crate::files::Files;
+use crate::files::Contents;
 use crate::id::UploadId;
 use crate::log::Committer;
 use crate::tables::{Tables, Upkeep};
@@ -42,7 +44,7 @@ pub(crate) struct BlobOptions {
 
 /// Stores and reads blobs.
 pub(crate) struct BlobStore {
-    files: Arc<Files>,
+    contents: Arc<dyn Contents>,
     tables: Arc<Tables>,
     log: Arc<Committer>,
     upkeep: Arc<Upkeep>,
@@ -56,12 +58,12 @@ crate::sync::print_by_name!(BlobStore);
 
 impl BlobStore {
     pub(crate) fn new(
-        (files, tables, log): (Arc<Files>, Arc<Tables>, Arc<Committer>),
+        (contents, tables, log): (Arc<dyn Contents>, Arc<Tables>, Arc<Committer>),
         upkeep: Arc<Upkeep>,
         clock: StoreClock,
         options: BlobOptions,
     ) -> Self {
-        Self { files, tables, log, upkeep, clock, options, uploads: Mutex::default() }
+        Self { contents, tables, log, upkeep, clock, options, uploads: Mutex::default() }
     }
 
     /// How small content is stored.

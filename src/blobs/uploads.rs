@@ -25,7 +25,7 @@ use crate::blobs::{BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact, decoded};
-use crate::files::{FileKind, NewFile};
+use crate::files::NewFile;
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::random::random;
 use crate::segment::{Descriptor, Progress, SegmentWriter};
@@ -278,7 +278,7 @@ impl BlobStore {
     fn move_upload(&self, id: UploadId, session: &mut Session) -> Result<((), Next)> {
         let Some(old) = session.writer.take() else { return Ok(((), Next::GoesOn)) };
         self.log.admit()?;
-        let file = session.unpublished.insert(self.files.begin(FileKind::Segment));
+        let file = session.unpublished.insert(self.begin_file());
         let id_of_file = file.id();
         let mut new = self.create_segment(file, session.domain)?;
         let mut piece = vec![0; PIECE];
@@ -289,7 +289,7 @@ impl BlobStore {
             old.read(new.len(), piece)?;
             new.append(piece)?;
         }
-        new.sync().map_err(|error| self.files.poison(error))?;
+        new.sync().map_err(|error| self.contents.poison(error))?;
         let to = advanced(UploadFact { file: Some(id_of_file), ..from.clone() }, &new);
         let parts = changed_parts(new.table(), to.entry_len(), 0);
         self.log.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
@@ -313,12 +313,11 @@ impl BlobStore {
                     let value = value.ok_or(Error::UploadNotFound { id })?;
                     table.extend_from_slice(value.as_bytes());
                 }
-                let (is_whole, keys) = (len64(&table) == fact.table_len(), self.files.keys());
+                let (is_whole, keys) = (len64(&table) == fact.table_len(), self.contents.keys());
                 decoded(is_whole.then_some(()))?;
                 let (key, len, block_crc, rest) = (fact.key, fact.offset, fact.block_crc, fact.rest.clone());
                 let progress = Progress { key, len, table, block_crc, rest };
-                let path = self.files.layout().segment(file);
-                Some(SegmentWriter::resume(self.files.vfs(), path, file, &keys, domain, progress)?)
+                Some(SegmentWriter::resume(self.contents.resume(file)?, file, &keys, domain, progress)?)
             }
         };
         Ok(Session { domain, fact, writer, hasher, unpublished: None })
@@ -341,7 +340,7 @@ impl BlobStore {
         let in_segment = session.writer.as_mut().filter(|writer| writer.len() > self.options.inline_max);
         let request = if let Some(writer) = in_segment {
             let descriptor: Descriptor = writer.seal(expected)?;
-            writer.sync().map_err(|error| self.files.poison(error))?;
+            writer.sync().map_err(|error| self.contents.poison(error))?;
             Request::CommitUpload { id, from, descriptor, frame: None, then }
         } else {
             let mut content = vec![0; index(from.offset)];

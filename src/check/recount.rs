@@ -14,6 +14,7 @@ use crate::check::{Step, repositories};
 use crate::facts::{
     BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, PinFact, Reader as _, RepositoryFact, SegmentKind,
 };
+use crate::files::Contents as _;
 use crate::id::FileId;
 use crate::tables::Snapshot;
 

@@ -6,6 +6,7 @@
 //! Where the log is damaged the files may be open for reading [only](Damaged).
 
 mod cache;
+mod contents;
 mod ids;
 pub(crate) mod layout;
 pub(crate) mod limits;
@@ -13,8 +14,9 @@ mod new;
 mod poison;
 mod reserve;
 
+pub(crate) use contents::Contents;
 pub(crate) use layout::Layout;
-pub(crate) use new::{FileKind, NewFile};
+pub(crate) use new::NewFile;
 pub(crate) use reserve::Space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +36,7 @@ use crate::sync::lock;
 use crate::vfs::{Directory, File, OpenMode, ReadOnly, Vfs};
 use cache::Cache;
 use ids::Ids;
-use layout::shard;
+use layout::{parse_id, shard};
 use poison::Poison;
 use reserve::Reserve;
 
@@ -69,7 +71,7 @@ pub(crate) struct Files {
     mappings: Arc<MappingBudget>,
     longest_pack: u64,
     /// Files that are to be removed.
-    discarded: Mutex<Vec<(FileId, FileKind)>>,
+    discarded: Mutex<Vec<FileId>>,
     /// Shard directories known to be durable: one for every 256 files at most.
     shards: Mutex<BTreeSet<PathBuf>>,
     reserve: Reserve,
@@ -173,29 +175,36 @@ impl Files {
     }
 
     /// Begins a file, under an id that no file of this store has or had.
-    pub(crate) fn begin(self: &Arc<Self>, kind: FileKind) -> NewFile {
-        NewFile::new(Arc::clone(self), self.ids.take(), kind)
+    pub(crate) fn begin(self: &Arc<Self>) -> NewFile {
+        NewFile::begin(Arc::clone(self) as Arc<dyn Contents>)
+    }
+
+    /// Creates a log file, durably by name. Stops all writes where the sync of its directory fails.
+    pub(crate) fn create_log<T>(&self, id: FileId, create: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let path = self.layout.log(id);
+        self.create_in_shard(&self.layout.logs(), id, || create(&path))
     }
 
     /// Removes a file that nothing names any more, or ever did. Where that fails [maintenance](Self::remove_discarded)
     /// does it, or the next opening.
-    pub(crate) fn discard(&self, id: FileId, kind: FileKind) {
-        lock(&self.discarded).push((id, kind));
+    pub(crate) fn discard(&self, id: FileId) {
+        lock(&self.discarded).push(id);
         self.remove_discarded();
     }
 
     /// Removes the files that were discarded and are there still.
     pub(crate) fn remove_discarded(&self) {
         let discarded = std::mem::take(&mut *lock(&self.discarded));
-        for (id, kind) in discarded {
-            let remove = || match kind {
-                FileKind::Run => remove_if_there(self.vfs(), &self.layout.run(id)),
-                FileKind::Log | FileKind::Segment => self.remove_durably(&[id]),
+        for id in discarded {
+            let remove = || {
+                // Whether one that a power cut brings back is needed, the list says.
+                remove_if_there(self.vfs(), &self.layout.run(id))?;
+                self.remove_durably(&[id])
             };
             let removed = self.check_writable().and_then(|()| remove()).map_err(|error| self.fail_stop(error));
             match removed {
                 Ok(()) => self.published(id),
-                Err(_) => lock(&self.discarded).push((id, kind)),
+                Err(_) => lock(&self.discarded).push(id),
             }
         }
     }
@@ -241,9 +250,10 @@ impl Files {
         Ok(changed)
     }
 
-    /// Creates a file with this id below `parent`, durably by name.
+    /// Creates a file with this id below `parent`, durably by name. Stops all writes where a sync fails.
     fn create_in_shard<T>(&self, parent: &Path, id: FileId, create: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.change_entries(&self.prepare_shard(parent, id)?, create)
+        let created = self.prepare_shard(parent, id).and_then(|shard| self.change_entries(&shard, create));
+        created.map_err(|error| self.fail_stop(error))
     }
 
     /// Makes sure that the directory of a new file's shard exists, durably.
@@ -259,6 +269,31 @@ impl Files {
             shards.insert(dir.clone());
         }
         Ok(dir)
+    }
+
+    /// The log files with ids from `floor` on, of which `next` was free once.
+    pub(crate) fn logs_since(&self, floor: FileId, next: FileId) -> Result<Vec<FileId>> {
+        self.created_since(&self.layout.logs(), floor, next)
+    }
+
+    /// The files in the shards of a directory with ids from `floor` on. Shards are created in order, but a crash may
+    /// have lost any that was not synced, so the search ends at two in a row that are missing beyond the known ids.
+    fn created_since(&self, parent: &Path, floor: FileId, next: FileId) -> Result<Vec<FileId>> {
+        let mut found = Vec::new();
+        let (mut missing, mut number) = (0, floor.0 >> 8);
+        while missing < 2 || number <= next.0 >> 8 {
+            let dir = parent.join(shard(FileId(number << 8)));
+            match self.vfs.list(&dir) {
+                Ok(names) => {
+                    missing = 0;
+                    found.extend(names.iter().filter_map(|name| parse_id(name)).filter(|id| *id >= floor));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => missing += 1,
+                Err(error) => return Err(Error::io("list", &dir)(error)),
+            }
+            number += 1;
+        }
+        Ok(found)
     }
 
     /// Keeps everybody else from trying whether files can be written.
@@ -311,19 +346,11 @@ impl Files {
         self.cache.forget_domain(domain);
     }
 
-    /// The file that a frame lies in.
-    ///
-    /// # Errors
-    /// [`Damage::Missing`] if there is no such file: the caller decides whether it was removed meanwhile.
-    pub(crate) fn get(&self, place: &Place) -> Result<Arc<SealedFile>> {
-        self.cache.get(place.file, || self.open_sealed(place.file, &self.mappings))
-    }
-
     /// The file that a frame lies in, opened anew and read by position: nothing is taken to be verified since it was
     /// once, or to be there since somebody has it open.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`open`](Contents::open).
     pub(crate) fn get_anew(&self, place: &Place) -> Result<Arc<SealedFile>> {
         self.open_sealed(place.file, &MappingBudget::new(ReadMode::Positioned, 0))
     }
@@ -337,11 +364,6 @@ impl Files {
             file.envelope = Some(FileEnvelope::new(id, &file.read(0, 512)?));
         }
         Ok(Arc::new(file))
-    }
-
-    /// Where a log file or segment lies.
-    pub(crate) fn path(&self, id: FileId) -> PathBuf {
-        self.open_any(id).map_or_else(|_| self.layout.segment(id), |(path, ..)| path)
     }
 
     /// Opens a segment, or the log file that became one.

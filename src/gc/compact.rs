@@ -16,8 +16,8 @@ use crate::clock::Pace;
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Idle, IdleKind, Key, Lookup, decoded};
-use crate::files::{FileKind, NewFile, Space};
+use crate::facts::{BlobFact, Idle, IdleKind, Key, Lookup};
+use crate::files::{Contents as _, NewFile, Space};
 use crate::gc::Collections;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
@@ -154,7 +154,7 @@ impl Collector<'_> {
     fn copy(&mut self, live: &Live) -> Result<Option<Frame>> {
         let read = || {
             self.inner.blobs.check_undamaged(&live.fact)?;
-            let file = self.inner.files.get(&live.fact.place)?;
+            let file = self.inner.files.open(&live.fact.place)?;
             let blob = Blob::new(live.digest, live.fact, file, &self.inner.files.keys(), live.key.domain)?;
             blob.verify()?;
             Ok(Frame::new(live.digest, live.fact.len, live.fact.codec, &blob.stored_content()?))
@@ -364,9 +364,8 @@ impl Filling {
 
 impl Collections {
     fn begin_pack(&self, domain: DomainId) -> Result<Filling> {
-        let file = self.files.begin(FileKind::Segment);
-        let (vfs, keys) = (self.files.vfs(), self.files.keys());
-        let pack = file.create(|path| Pack::create(vfs, path.to_path_buf(), file.id(), &keys, domain))?;
+        let file = self.files.begin();
+        let pack = Pack::begin(self.files.create(file.id())?, file.id(), &self.files.keys(), domain)?;
         Ok(Filling { file, pack, moves: Vec::new() })
     }
 

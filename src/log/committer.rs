@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::clock::{Retention, StoreClock};
 use crate::error::{Error, Result};
 use crate::facts::Known;
-use crate::files::{FileKind, Files, NewFile, Space};
+use crate::files::{Files, NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::log::file::HEADER_LEN;
 use crate::log::queue::{BROKEN, Queue, Queued, Turn};
@@ -319,11 +319,13 @@ impl Committer {
     }
 
     fn create_log_of(&self, first_lsn: Lsn, capacity: u64) -> Result<(NewFile, ActiveLog)> {
-        let new = self.files.begin(FileKind::Log);
+        let new = self.files.begin();
         let (file, store, session, keys) = (new.id(), self.files.store(), self.session, self.files.keys());
         let key = keys.in_use(DomainId::DEFAULT)?;
         let header = LogHeader { file, store, session, first_lsn, capacity, key, salt: random()? };
-        let log = new.create(|path| ActiveLog::create(self.files.vfs(), path.to_path_buf(), header, &keys))?;
+        let log = self
+            .files
+            .create_log(file, |path| ActiveLog::create(self.files.vfs(), path.to_path_buf(), header, &keys))?;
         Ok((new, log))
     }
 

@@ -10,7 +10,7 @@ use crate::id::{DomainId, FileId};
 use crate::random::random;
 use crate::segment::frame::{Descriptor, Frame};
 use crate::segment::writer::{FooterEntry, MAGIC, SEGMENT_FRAME_OFFSET, encode_footer, write};
-use crate::vfs::{File, OpenMode, Vfs};
+use crate::vfs::File;
 use crate::wire::{PutFields, index, len64};
 
 /// So much is written at a time.
@@ -31,8 +31,13 @@ pub(crate) struct Pack {
 }
 
 impl Pack {
-    /// Creates the file, for content of a domain. The caller syncs the directory.
-    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, keys: &Keyring, domain: DomainId) -> Result<Self> {
+    /// Begins a pack in a new file, for content of a domain.
+    pub(crate) fn begin(
+        (path, file): (PathBuf, Arc<dyn File>),
+        id: FileId,
+        keys: &Keyring,
+        domain: DomainId,
+    ) -> Result<Self> {
         let header = FileHeader::new(id, keys, domain)?;
         let encoded = header.encode(&MAGIC);
         let sealing = match header.key {
@@ -42,7 +47,6 @@ impl Pack {
                 Some(sealing.ok_or_else(|| Error::corrupt(&path, 0, Damage::Invalid("key number")))?)
             }
         };
-        let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
         let mut buffer = encoded;
         buffer.resize(index(SEGMENT_FRAME_OFFSET), 0);
         Ok(Self { path, file, key: header.key, sealing, buffer, written: 0, frames: Vec::new() })

@@ -13,7 +13,7 @@ use crate::facts::{BLOCK_LOG2, Codec, DESCRIPTOR_LEN, SEALED_ENTRY, entry_len, f
 use crate::id::{DomainId, FileId};
 use crate::random::random;
 use crate::segment::frame::{Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, open_block, put_entry};
-use crate::vfs::{File, OpenMode, Vfs};
+use crate::vfs::File;
 use crate::wire::{Fields, PutFields, RunningCrc, crc32c, index, len64};
 
 /// Where the first frame of a segment begins: its content, behind the descriptor, begins at a page.
@@ -80,26 +80,28 @@ pub(crate) struct Progress {
 }
 
 impl SegmentWriter {
-    /// Creates the file, for content of a domain. The caller syncs the directory.
-    pub(crate) fn create(vfs: &dyn Vfs, path: PathBuf, id: FileId, keys: &Keyring, domain: DomainId) -> Result<Self> {
+    /// Begins a segment in a new file, for content of a domain.
+    pub(crate) fn begin(
+        (path, file): (PathBuf, Arc<dyn File>),
+        id: FileId,
+        keys: &Keyring,
+        domain: DomainId,
+    ) -> Result<Self> {
         let header = FileHeader::new(id, keys, domain)?;
         let encoded = header.encode(&MAGIC);
         let blocks = Blocks::new(&path, &FileEnvelope::new(id, &encoded), keys, domain, header.key)?;
-        let file = vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
         file.write_all_at(&encoded, 0).map_err(Error::io("write", &path))?;
         Ok(Self { path, file, len: 0, table: Vec::new(), blocks })
     }
 
     /// Goes on with a segment of which so much is durable. What was written behind that is overwritten.
     pub(crate) fn resume(
-        vfs: &dyn Vfs,
-        path: PathBuf,
+        (path, file): (PathBuf, Arc<dyn File>),
         id: FileId,
         keys: &Keyring,
         domain: DomainId,
         progress: Progress,
     ) -> Result<Self> {
-        let file = vfs.open(&path, OpenMode::Write).map_err(Error::opening(&path))?;
         let file_len = file.len().map_err(Error::io("read the length of", &path))?;
         let written = progress.len.saturating_sub(len64(&progress.rest));
         if written > 0 && file_len < CONTENT_OFFSET + written {

@@ -134,7 +134,12 @@ impl Inner {
         let below = (file(), Arc::clone(&tables), name(), up());
         let log = Arc::new(Committer::new(below, clock.clone(), options.log(), session, (durable, unsealed)));
         let below = || (file(), Arc::clone(&tables), Arc::clone(&log));
-        let blobs = Arc::new(BlobStore::new(below(), up(), clock.clone(), options.blobs()));
+        let blobs = Arc::new(BlobStore::new(
+            (file(), Arc::clone(&tables), Arc::clone(&log)),
+            up(),
+            clock.clone(),
+            options.blobs(),
+        ));
         let retention = options.log().retention;
         let registry = Registry::new(below(), up(), Arc::clone(&blobs), clock.clone(), retention);
         let registry = Arc::new(registry);
@@ -166,6 +171,18 @@ impl Store {
     /// Where facts are, and where commits go.
     pub(crate) fn rooms(&self) -> (&Tables, &Committer) {
         (&self.inner.tables, &self.inner.log)
+    }
+
+    /// The keys that content is encrypted with.
+    pub(crate) fn keys(&self) -> Arc<crate::envelope::Keyring> {
+        self.inner.files.keys()
+    }
+
+    /// Blobs of the store whose content lies elsewhere.
+    pub(crate) fn blobs_over(&self, contents: Arc<dyn crate::files::Contents>) -> BlobStore {
+        let Inner { tables, log, upkeep, clock, options, .. } = &*self.inner;
+        let below = (contents, Arc::clone(tables), Arc::clone(log));
+        BlobStore::new(below, Arc::clone(upkeep), clock.clone(), options.blobs())
     }
 }
 

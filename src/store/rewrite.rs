@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::blobs::Blob;
 use crate::envelope::{KeyNumber, Keyring, LockedDomain};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, Lookup, SegmentFact, decoded};
-use crate::files::Space;
+use crate::facts::{BlobFact, Key, Lookup, SegmentFact};
+use crate::files::{Contents as _, Space};
 use crate::id::{DomainId, FileId};
 use crate::segment::Frame;
 use crate::store::{Inner, Store};
@@ -136,7 +136,7 @@ impl Inner {
     fn rewrite_blob(&self, key: &Key, fact: &BlobFact) -> Result<()> {
         let (domain, from) = (key.domain, fact.place);
         let digest = self.blobs.digest_of(key, fact)?;
-        let file = self.files.get(&from)?;
+        let file = self.files.open(&from)?;
         let blob = Blob::new(digest, *fact, file, &self.files.keys(), domain)?;
         if from.stored_len <= self.options.inline_max {
             blob.verify()?;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::envelope::Keyring;
 use crate::error::{Error, Result};
 use crate::facts::{Fact, Family, Value};
-use crate::files::{FileKind, NewFile, Space};
+use crate::files::{NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::sync::{lock, write};
 use crate::tables::memtable::Memtable;
@@ -205,8 +205,9 @@ impl Tables {
         entries: FamilyCounts,
         keys: &Keyring,
     ) -> Result<(NewFile, RunWriter)> {
-        let (file, vfs) = (self.files.begin(FileKind::Run), self.files.vfs());
-        let writer = file.create(|path| RunWriter::create(vfs, path, file.id(), keys, domain, lsns, entries))?;
+        let (file, vfs) = (self.files.begin(), self.files.vfs());
+        let path = self.files.layout().run(file.id());
+        let writer = RunWriter::create(vfs, &path, file.id(), keys, domain, lsns, entries)?;
         Ok((file, writer))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::facts::Family;
-use crate::files::{FileKind, Space};
+use crate::files::Space;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
 use crate::tables::{Log, MergeJob, Run, RunList, RunMeta, Tables, pick_merge};
@@ -72,7 +72,7 @@ impl Tables {
             view.runs.retain(|run| !old.contains(&run.id()));
             at.into_iter().for_each(|at| drop(view.runs.splice(at..at, runs.iter().cloned())));
         })?;
-        old.iter().for_each(|id| self.files.discard(*id, FileKind::Run));
+        old.iter().for_each(|id| self.files.discard(*id));
         Ok(true)
     }
 

@@ -49,7 +49,7 @@ use crate::clock::StoreClock;
 use crate::envelope::Keyring;
 use crate::error::{Error, Result};
 use crate::facts::Fact;
-use crate::files::{FileKind, Files, Space, limits};
+use crate::files::{Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::names::Names;
 use crate::sealed::{MappingBudget, ReadMode};
@@ -323,7 +323,7 @@ impl Tables {
             list.runs.retain(|run| run.domain != domain);
             list.unread.retain(|unread| unread.domain != domain);
         })?;
-        runs.into_iter().for_each(|run| self.files.discard(run, FileKind::Run));
+        runs.into_iter().for_each(|run| self.files.discard(run));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::blobs::uploads::{Lease, Session, advanced, changed_parts, expect_owne
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::facts::UploadFact;
-use crate::files::{FileKind, NewFile};
+use crate::files::NewFile;
 use crate::id::UploadId;
 #[cfg(feature = "tokio")]
 use crate::sync::lock;
@@ -101,7 +101,7 @@ impl Session {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let file = self.unpublished.insert(store.files.begin(FileKind::Segment));
+                let file = self.unpublished.insert(store.begin_file());
                 none.insert(store.create_segment(file, self.domain)?)
             }
         };
@@ -119,7 +119,7 @@ impl Session {
             return store.upload_fact(self.domain, id).map(drop);
         }
         let Some(writer) = &self.writer else { return Ok(()) };
-        writer.sync().map_err(|error| store.files.poison(error))?;
+        writer.sync().map_err(|error| store.contents.poison(error))?;
         let from = self.fact.clone();
         let file = from.file.or(self.unpublished.as_ref().map(NewFile::id));
         let hash_state = self.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
