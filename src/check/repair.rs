@@ -62,7 +62,10 @@ impl Checks {
         let mut report = Repair::default();
         self.files.check_writable()?;
         // What deleted repositories have left is counted too, and goes beside.
-        self.registry.do_pending()?;
+        match self.registry.do_pending() {
+            Err(Error::Corrupt { .. }) => {} // the scrub tells it
+            other => other?,
+        }
         for _ in 0..ROUNDS {
             let before = report.mended;
             self.mend_all(&mut report)?;

@@ -49,10 +49,22 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Looks keys up as of a moment.
-    pub(crate) fn look_up(as_of: Lsn, facts: &dyn Reader, keys: Vec<Key>) -> Result<Self> {
-        let values = facts.get_many(&keys)?;
-        Ok(Self { as_of, facts: keys.into_iter().zip(values).collect() })
+    /// So many keys are asked for in one go.
+    const AT_ONCE: usize = 256;
+
+    /// Looks keys up as of a moment, up to `limit` bytes of values: what is left, who needs it asks for.
+    pub(crate) fn look_up(as_of: Lsn, facts: &dyn Reader, keys: &[Key], limit: usize) -> Result<Self> {
+        let mut known = Self { as_of, facts: HashMap::with_capacity(keys.len()) };
+        let mut bytes = 0;
+        for keys in keys.chunks(Self::AT_ONCE) {
+            let values = facts.get_many(keys)?;
+            bytes += values.iter().flatten().map(|value| value.as_bytes().len()).sum::<usize>();
+            known.facts.extend(keys.iter().copied().zip(values));
+            if bytes >= limit {
+                break;
+            }
+        }
+        Ok(known)
     }
 }
 

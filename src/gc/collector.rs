@@ -1,6 +1,6 @@
 //! What the steps of a collection share: committing (or, in a dry run, simulating it), limits, progress.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -46,7 +46,7 @@ pub(super) struct Collector<'a> {
 #[derive(Debug)]
 struct DryRun {
     snapshot: Snapshot,
-    changed: HashMap<Key, Option<Value>>,
+    changed: BTreeMap<Key, Option<Value>>,
     placing: Nowhere,
 }
 
@@ -76,7 +76,7 @@ impl DryRun {
         let snapshot = inner.tables.snapshot();
         let needed = inner.tables.needed_logs(FileId(FileId::MAX));
         let placing = Nowhere { lsn: snapshot.lsn.next(), needed };
-        Self { snapshot, changed: HashMap::new(), placing }
+        Self { snapshot, changed: BTreeMap::new(), placing }
     }
 
     fn facts(&self) -> Over<'_> {
@@ -176,10 +176,33 @@ impl<'a> Collector<'a> {
         let now = self.inner.clock.open_time();
         let mut after = None;
         loop {
-            let due = self.due(domain, kind, now, after, at_once)?;
+            let due = match self.due(domain, kind, now, after, at_once) {
+                Err(damage @ Error::Corrupt { .. }) => return self.unless_damaged(Err(damage.into())),
+                due => due?,
+            };
             let Some(last) = due.last() else { return Ok(()) };
             after = Some(last.at());
-            take(self, due)?;
+            match take(self, due.clone()) {
+                // One by one: what is damaged keeps those that need it, and no others.
+                Err(Halt::Failed(Error::Corrupt { .. })) => due.into_iter().try_for_each(|one| {
+                    let taken = take(self, vec![one]);
+                    self.unless_damaged(taken)
+                })?,
+                other => other?,
+            }
+        }
+    }
+
+    /// Damage is reported, and what it keeps from being collected stays.
+    pub(super) fn unless_damaged(&mut self, step: Step<()>) -> Step<()> {
+        match step {
+            Err(Halt::Failed(damage @ Error::Corrupt { .. })) => {
+                if !self.report.damaged.iter().any(|known| known.to_string() == damage.to_string()) {
+                    self.report.damaged.push(damage);
+                }
+                Ok(())
+            }
+            other => other,
         }
     }
 

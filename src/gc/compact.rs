@@ -21,7 +21,7 @@ use crate::files::{Contents as _, NewFile, Space};
 use crate::gc::Collections;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
-use crate::gc::plan::{Candidate, Plan};
+use crate::gc::plan::Candidate;
 use crate::id::{DomainId, FileId};
 use crate::log::{frames, open_log};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
@@ -63,16 +63,10 @@ struct Live {
 }
 
 impl Collector<'_> {
-    /// Compacts, unless facts are damaged that say what lives in files: then those are left alone, which is reported.
-    pub(super) fn compact_what_can_be_read(&mut self) -> Step<()> {
-        match self.compact() {
-            Err(Halt::Failed(error @ Error::Corrupt { .. })) => {
-                self.report.damaged.push(error);
-                self.planned = Some(Plan::default());
-                Ok(())
-            }
-            other => other,
-        }
+    /// Compacts what facts can be read of: the rest is left alone, which is reported.
+    pub(super) fn compact_unless_damaged(&mut self) -> Step<()> {
+        let compacted = self.compact();
+        self.unless_damaged(compacted)
     }
 
     /// Gives back the space of dead frames in files that have live ones too.
@@ -114,7 +108,10 @@ impl Collector<'_> {
     fn move_out(&mut self, files: &[Candidate]) -> Step<()> {
         self.writing = Pace::new(self.options.bytes_per_second);
         let mut packs = Packs::new();
-        let moved = files.iter().try_for_each(|file| self.evacuate(file, &mut packs));
+        let moved = files.iter().try_for_each(|file| {
+            let evacuated = self.evacuate(file, &mut packs);
+            self.unless_damaged(evacuated)
+        });
         let mut failed = None;
         for (domain, filling) in packs {
             if failed.is_none() {
@@ -316,7 +313,7 @@ impl Collector<'_> {
         for domain in self.domains() {
             match self.inner.tables.merge_if_dead(&*self.inner.log, domain, self.options.max_dead) {
                 Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
-                other => other?,
+                merged => self.unless_damaged(merged.map_err(Halt::from))?,
             }
             self.go_on()?;
         }
@@ -325,8 +322,11 @@ impl Collector<'_> {
     }
 
     /// Reports the live and dead bytes that the store has now, and why the dead ones were kept.
-    pub(super) fn report_rest(&mut self) -> Result<()> {
-        let plan = self.planned.take().map_or_else(|| self.plan(), Ok)?;
+    pub(super) fn report_rest(&mut self) -> Step<()> {
+        let plan = match self.planned.take() {
+            Some(plan) => plan,
+            None => self.plan()?,
+        };
         // A dry run that came to its end would have done all of it.
         let is_done = self.is_dry() && self.report.stopped.is_none();
         let unreached = if is_done { 0 } else { plan.files.iter().map(Candidate::dead).sum() };
@@ -338,8 +338,8 @@ impl Collector<'_> {
             for domain in self.domains() {
                 let blobs = self.inner.tables.snapshot_of(domain);
                 for blob in blobs.scan_all(Idle::all(domain, IdleKind::Blob))? {
-                    blob?;
-                    self.report.stayed.recent_blobs += 1;
+                    let counted = blob.map(|_| self.report.stayed.recent_blobs += 1);
+                    self.unless_damaged(counted.map_err(Halt::from))?;
                 }
             }
         }

@@ -183,17 +183,17 @@ impl Collections {
             self.files.check_writable()?;
         }
         let mut collector = Collector::new(self, options, progress);
-        let ended = collector
-            .sweep()
-            .and_then(|()| collector.compact_what_can_be_read())
-            .and_then(|()| collector.merge_facts());
+        let ended =
+            collector.sweep().and_then(|()| collector.compact_unless_damaged()).and_then(|()| collector.merge_facts());
         match ended {
             Err(Halt::Failed(error)) => return Err(error),
             Err(Halt::Stopped(stopped)) => collector.report.stopped = Some(stopped),
             Ok(()) => {}
         }
-        collector.report_rest()?;
-        Ok(collector.report)
+        match collector.report_rest() {
+            Err(Halt::Failed(error)) => Err(error),
+            _ => Ok(collector.report),
+        }
     }
 }
 

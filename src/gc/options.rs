@@ -110,7 +110,8 @@ pub struct Collection {
     pub dead_bytes: u64,
     /// Why those dead bytes were not given back.
     pub stayed: Stayed,
-    /// Content that could not be moved because it, or what is known of it, is damaged. It stays where it is.
+    /// Damage that was met: to content, which stays where it is, or to facts. What only damaged facts name is neither
+    /// forgotten nor moved, nor counted as live or dead here; the rest of the store is collected as ever.
     pub damaged: Vec<Error>,
     /// The key domains that are locked: nothing in them was collected.
     pub locked: Vec<LockedDomain>,

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts::{Family, SegmentFact, SegmentKind};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
@@ -55,16 +55,25 @@ pub(super) struct Plan {
 }
 
 impl Collector<'_> {
-    /// Looks at every file of content once.
-    pub(super) fn plan(&self) -> Result<Plan> {
+    /// Looks at every file of content once. Where facts that say what lives in files are damaged, which is reported,
+    /// only segments are emptied: they are of one domain, so that all that lives in one is known or nothing.
+    pub(super) fn plan(&mut self) -> Result<Plan> {
         let oldest_log = self.inner.tables.oldest_log(FileId(FileId::MAX));
         let max_small = self.inner.settings.file_size.min(32 << 20) / MERGED as u64;
         let mut plan = Plan::default();
         let mut files: BTreeMap<FileId, Candidate> = BTreeMap::new();
+        let mut is_complete = true;
         for domain in self.domains() {
             let snapshot = self.snapshot_of(domain);
             for fact in snapshot.facts(Family::Segment, [0; 32])? {
-                let (key, value) = fact?;
+                let (key, value) = match fact {
+                    Err(damage @ Error::Corrupt { .. }) => {
+                        is_complete = false;
+                        let _ = self.unless_damaged(Err(damage.into()));
+                        break;
+                    }
+                    fact => fact?,
+                };
                 let would_be = self.would_be(&key).cloned();
                 let Some(value) = would_be.unwrap_or(Some(value)) else { continue };
                 let segment = snapshot.decoded(&key, SegmentFact::decode(value.as_bytes()))?;
@@ -103,7 +112,7 @@ impl Collector<'_> {
             if file.is_log && file.id >= oldest_log {
                 listed += file.len;
                 plan.logs += file.dead();
-            } else if stuck.get(&file.id) == Some(&file.live) {
+            } else if stuck.get(&file.id) == Some(&file.live) || file.is_log && !is_complete {
                 plan.damaged += file.dead();
             } else {
                 free.push(file);

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{Idle, IdleKind, Key, LinkFact, Lookup, Named, PinFact, RepositoryFact};
-use crate::gc::collector::{Collector, Step};
+use crate::gc::collector::{Collector, Halt, Step};
 use crate::id::{DomainId, RepositoryId};
 use crate::tables::Snapshot;
 use crate::transaction::Request;
@@ -22,7 +22,8 @@ impl Collector<'_> {
     pub(super) fn sweep(&mut self) -> Step<()> {
         if !self.is_dry() {
             // What deleted repositories have left holds blobs.
-            self.inner.registry.purge()?;
+            let purged = self.inner.registry.purge();
+            self.unless_damaged(purged.map_err(Halt::from))?;
         }
         self.expire_pins()?;
         self.expire_uploads(self.inner.settings.retention.0)?;
@@ -58,21 +59,26 @@ impl Collector<'_> {
     pub(super) fn expire_uploads(&mut self, idle: u64) -> Step<()> {
         let Some(since) = self.inner.clock.open_time().checked_sub(idle) else { return Ok(()) };
         for domain in self.domains() {
-            for (id, upload) in self.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()? {
-                if upload.touched > since || self.inner.blobs.is_upload_busy(id) {
-                    continue;
-                }
-                let request = Request::CancelUpload { id, untouched_since: Some(since) };
-                match self.commit(domain, request) {
-                    Ok(outcome) => self.report.uploads += u64::from(outcome.applied > 0),
-                    Err(Error::UploadNotFound { .. }) => {} // committed or cancelled meanwhile
-                    Err(error) => return Err(error.into()),
-                }
-                if !self.is_dry() {
-                    self.inner.blobs.forget_upload(id);
-                }
-                self.go_on()?;
+            let expired = self.expire_uploads_of(domain, since);
+            self.unless_damaged(expired)?;
+        }
+        Ok(())
+    }
+
+    fn expire_uploads_of(&mut self, domain: DomainId, since: u64) -> Step<()> {
+        for (id, upload) in self.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()? {
+            if upload.touched > since || self.inner.blobs.is_upload_busy(id) {
+                continue;
             }
+            match self.commit(domain, Request::CancelUpload { id, untouched_since: Some(since) }) {
+                Ok(outcome) => self.report.uploads += u64::from(outcome.applied > 0),
+                Err(Error::UploadNotFound { .. }) => {} // committed or cancelled meanwhile
+                Err(error) => return Err(error.into()),
+            }
+            if !self.is_dry() {
+                self.inner.blobs.forget_upload(id);
+            }
+            self.go_on()?;
         }
         Ok(())
     }
@@ -80,27 +86,30 @@ impl Collector<'_> {
     /// Removes links that no manifest holds and whose grace period has passed.
     pub(super) fn expire_links(&mut self) -> Step<()> {
         for domain in self.domains() {
-            let mut names: Option<HashMap<RepositoryId, Named>> = None;
-            self.each_due(domain, IdleKind::Link, |this, due| this.expire_these(domain, due, &mut names))?;
+            let expired = self.expire_links_of(domain);
+            self.unless_damaged(expired)?;
         }
         Ok(())
     }
 
-    fn expire_these(
-        &mut self,
-        domain: DomainId,
-        due: Vec<Idle>,
-        names: &mut Option<HashMap<RepositoryId, Named>>,
-    ) -> Step<()> {
+    fn expire_links_of(&mut self, domain: DomainId) -> Step<()> {
+        let mut names = None;
+        self.each_due(domain, IdleKind::Link, |this, due| {
+            let names = match &mut names {
+                Some(names) => names,
+                none => {
+                    let repositories = this.snapshot_of(domain);
+                    let all = repositories.repositories()?.map(|one| one.map(|one| (one.id, one.named())));
+                    none.insert(all.collect::<Result<HashMap<_, _>>>()?)
+                }
+            };
+            this.expire_these(domain, due, names)
+        })
+    }
+
+    /// Links of deleted repositories are left to the purge, which removes all that those had.
+    fn expire_these(&mut self, domain: DomainId, due: Vec<Idle>, names: &HashMap<RepositoryId, Named>) -> Step<()> {
         let snapshot = self.snapshot_of(domain);
-        // Links of deleted repositories are left to the purge, which removes all that those had.
-        let names = match names {
-            Some(names) => names,
-            None => {
-                let all = snapshot.repositories()?.map(|one| one.map(|one| (one.id, one.named())));
-                names.insert(all.collect::<Result<_>>()?)
-            }
-        };
         let mut by_repository: HashMap<RepositoryId, Vec<(Idle, Option<Digest>)>> = HashMap::new();
         for idle in due {
             let Some(link) = snapshot.decode(&idle.key, LinkFact::decode)? else { continue };

@@ -28,7 +28,7 @@ use crate::names::Names;
 use crate::random::random;
 use crate::sync::lock;
 use crate::tables::{Log, LogEntry, Tables, Upkeep};
-use crate::transaction::{Outcome, Request};
+use crate::transaction::{MAX_BODY, Outcome, Request};
 
 /// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
 /// caller waits too.
@@ -155,7 +155,7 @@ impl Committer {
         let as_of = self.tables.visible();
         let snapshot = self.tables.snapshot_of(domain);
         let keys = request.reads(&snapshot, domain)?;
-        Ok(if keys.is_empty() { None } else { Some(Known::look_up(as_of, &snapshot, keys)?) })
+        Ok(if keys.is_empty() { None } else { Some(Known::look_up(as_of, &snapshot, &keys, MAX_BODY)?) })
     }
 
     /// Has maintenance done if commits have made it due.

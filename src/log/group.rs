@@ -1,6 +1,6 @@
 //! A group of commits: resolved, written and synced together.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,12 +22,15 @@ use crate::sync::lock;
 use crate::tables::{NeededLogs, Snapshot};
 use crate::transaction::{Context, MAX_BODY, Op, Outcome, Over, Placing, Request, resolve};
 
+/// A group that has changed so many facts takes no more requests: who comes later does not wait for what they cost.
+const GROUP_FACTS: usize = 16 << 10;
+
 /// Requests that become durable together.
 struct Group<'r> {
     snapshot: Snapshot,
     times: Times,
     /// What its commits so far have changed.
-    changed: HashMap<Key, Option<Value>>,
+    changed: BTreeMap<Key, Option<Value>>,
     facts: Vec<(Lsn, Fact)>,
     names: Vec<(Lsn, NameChange)>,
     records: Vec<Encoded<'r>>,
@@ -41,7 +44,7 @@ impl Group<'_> {
         Self {
             snapshot,
             times,
-            changed: HashMap::new(),
+            changed: BTreeMap::new(),
             facts: Vec::new(),
             names: Vec::new(),
             records: Vec::new(),
@@ -111,10 +114,13 @@ impl Committer {
         results
     }
 
-    /// Resolves requests into records until the log file or the requests end.
+    /// Resolves requests into records until the log file or the requests end, or the group is full.
     fn fill<'r>(&self, tip: &mut Tip, group: &mut Group<'r>, requests: &'r [Queued]) -> Result<()> {
         let keys = self.files.keys();
         for Queued { domain, request, known } in requests {
+            if group.facts.len() >= GROUP_FACTS {
+                return Ok(());
+            }
             let key = match keys.in_use(*domain) {
                 Ok(key) if request.segment_key().is_none_or(|key| keys.has(*domain, key)) => key,
                 Ok(_) => {

@@ -10,7 +10,7 @@
 //! may consider pages written that are not.) The end of the tail is found without the key: records and their frames
 //! have checksums.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::Times;
 use crate::envelope::Keyring;
@@ -216,7 +216,7 @@ impl Committer {
         let len = lens.sum::<Result<u64>>()?;
         let (file, mut log) = self.create_log(tip.last.next(), len, Space::Reserve)?;
         let snapshot = self.tables.snapshot();
-        let mut changed: HashMap<Key, _> = HashMap::new();
+        let mut changed: BTreeMap<Key, _> = BTreeMap::new();
         let mut moved = HashMap::new();
         let mut facts = Vec::new();
         for Tail { record, file: old_log, frame } in tail {

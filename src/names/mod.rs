@@ -182,6 +182,8 @@ struct State {
     ready: bool,
     /// Whether a backend failed, so that a rebuild is due.
     failed: bool,
+    /// The backend of before, while the view is suspended: nothing is opened or rebuilt until it is begun anew.
+    suspended: Option<Arc<Guard>>,
     /// Whether a backend has hung, so that its files are not to be touched.
     hung: bool,
     /// Whether a thread [serves](Names::serve) the view.
@@ -228,6 +230,7 @@ impl Names {
             late: false,
             ready: false,
             failed: true,
+            suspended: None,
             hung: false,
             served: false,
             raised: false,

@@ -36,7 +36,13 @@ impl Names {
     /// opening the store where a thread can do it.
     pub(crate) fn prepare(&self) -> Option<Empty> {
         let _opening = lock(&self.opening);
-        let to_open = lock(&self.state).to_open.take();
+        let to_open = {
+            let mut state = lock(&self.state);
+            if state.suspended.is_some() {
+                return None;
+            }
+            state.to_open.take()
+        };
         if let Some((place, trust)) = to_open {
             let (keys, deadlines) = (self.keys.clone(), lock(&self.state).deadlines);
             let without: Vec<DomainId> = keys.get().locked().map(|(id, _)| id).collect();
@@ -45,6 +51,11 @@ impl Names {
             let mut state = lock(&self.state);
             state.without = without;
             match opened {
+                Ok((backend, _)) if state.suspended.is_some() => {
+                    drop(state);
+                    backend.close();
+                    return None;
+                }
                 Ok((backend, is_trusted)) => {
                     state.backend = Arc::new(backend);
                     (state.ready, state.failed) = (is_trusted, !is_trusted);
@@ -54,7 +65,16 @@ impl Names {
             }
         }
         let state = lock(&self.state);
-        state.failed.then(|| Empty(Arc::clone(&state.backend)))
+        (state.failed && state.suspended.is_none()).then(|| Empty(Arc::clone(&state.backend)))
+    }
+
+    /// From now on there are no answers, and what opens or rebuilds the view ends, until it is begun
+    /// [anew](Self::restart): which names there are is about to change. Waits for nobody.
+    pub(crate) fn suspend(&self) {
+        let mut state = lock(&self.state);
+        let old = state.let_go();
+        state.to_open = None;
+        state.suspended.get_or_insert(old);
     }
 
     /// Begins anew, in a directory or in memory: how names are kept has changed. What is in the directory is gone when
@@ -68,7 +88,8 @@ impl Names {
         let (old, gone) = {
             let mut state = lock(&self.state);
             state.to_open = None;
-            (state.let_go(), std::mem::take(&mut state.overlay))
+            let current = state.let_go();
+            (state.suspended.take().unwrap_or(current), std::mem::take(&mut state.overlay))
         };
         drop(gone); // the facts have them
         old.close();

@@ -40,6 +40,8 @@ pub(crate) struct Pending {
     due_at: AtomicU64,
     /// Whether something may be left of a deleted repository.
     purge: AtomicBool,
+    /// Whether something of one could not be read: then it is tried again by the next collection or opening.
+    is_damaged: AtomicBool,
     /// Held by who removes that.
     purging: Mutex<()>,
 }
@@ -51,6 +53,7 @@ impl Default for Pending {
             pulls: Mutex::default(),
             due_at: AtomicU64::new(NEVER),
             purge: AtomicBool::new(true),
+            is_damaged: AtomicBool::new(false),
             purging: Mutex::default(),
         }
     }
@@ -152,36 +155,59 @@ impl Registry {
     /// Removes what is left of deleted repositories. Whoever else does so has done it when this returns.
     pub(crate) fn purge(&self) -> Result<()> {
         let _one = lock(&self.pending.purging);
-        if !self.pending.purge.swap(false, Ordering::AcqRel) {
+        let was_damaged = self.pending.is_damaged.swap(false, Ordering::AcqRel);
+        if !self.pending.purge.swap(false, Ordering::AcqRel) && !was_damaged {
             return Ok(());
         }
         let purged = self.purge_all();
-        if purged.is_err() {
-            self.pending.purge.store(true, Ordering::Release);
+        match &purged {
+            Ok(()) => {}
+            Err(Error::Corrupt { .. }) => self.pending.is_damaged.store(true, Ordering::Release),
+            Err(_) => self.pending.purge.store(true, Ordering::Release),
         }
         purged
     }
 
+    /// What can't be read of one repository does not keep the others.
     fn purge_all(&self) -> Result<()> {
-        let mut deleted = Vec::new();
+        let (mut deleted, mut purged) = (Vec::new(), Ok(()));
         for snapshot in self.tables.snapshot().each_domain() {
             for fact in snapshot.facts(Family::Deleted, [0; 32])? {
-                deleted.push(fact?.0);
+                match fact {
+                    Ok((key, _)) => deleted.push(key),
+                    Err(error) => {
+                        purged = purged.and(Err(error));
+                        break;
+                    }
+                }
             }
         }
         for key in deleted {
-            let (domain, id) = (key.domain, key.repository_id());
-            self.purge_uploads(domain, id)?;
-            // Tags first: each names a manifest that is there, until none does.
-            for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
-                if !self.purge_family(domain, family, id)? {
+            match self.purge_repository(key) {
+                Ok(true) => {}
+                Ok(false) => {
                     self.pending.purge.store(true, Ordering::Release);
                     return Ok(());
                 }
+                Err(error @ Error::Corrupt { .. }) => purged = purged.and(Err(error)),
+                Err(error) => return Err(error),
             }
-            self.log.commit_unthrottled(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
         }
-        Ok(())
+        purged
+    }
+
+    /// Removes what is left of a deleted repository, which this fact names; `false` where it was told to stop.
+    fn purge_repository(&self, key: Key) -> Result<bool> {
+        let (domain, id) = (key.domain, key.repository_id());
+        self.purge_uploads(domain, id)?;
+        // Tags first: each names a manifest that is there, until none does.
+        for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
+            if !self.purge_family(domain, family, id)? {
+                return Ok(false);
+            }
+        }
+        self.log.commit_unthrottled(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
+        Ok(true)
     }
 
     fn purge_uploads(&self, domain: DomainId, id: RepositoryId) -> Result<()> {

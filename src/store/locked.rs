@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use crate::envelope::{Domain, Keyring, LockedDomain};
 use crate::error::{Error, Result};
-use crate::id::DomainId;
+use crate::files::Files;
+use crate::id::{DomainId, Lsn};
 use crate::keys::KeyError;
 use crate::log::recovery::read_unread;
 use crate::store::{Inner, Store};
@@ -93,6 +94,23 @@ pub(super) fn hold_back(keys: Keyring, list: &RunList) -> (Keyring, Vec<(DomainI
     (keys, held_back)
 }
 
+/// Reads what was held back into memory, where files are not changed: a domain with which that fails stays locked.
+pub(super) fn read_held_back(files: &Files, list: &mut RunList, held_back: Vec<(DomainId, Domain)>, table: &Memtable) {
+    for (id, domain) in held_back {
+        let (known, read) = (files.keys(), Memtable::new());
+        let keys = known.with(id, domain.clone());
+        let mut unread = list.unread.iter().filter(|unread| unread.domain == id);
+        match unread.try_for_each(|unread| read_unread(files, unread, &keys, &read)) {
+            Ok(()) => {
+                read.sorted(Lsn(u64::MAX)).into_iter().for_each(|fact| table.insert(list.folded, fact));
+                list.unread.retain(|unread| unread.domain != id);
+                files.set_keys(keys);
+            }
+            Err(why) => files.set_keys(known.with(id, domain.locked(why))),
+        }
+    }
+}
+
 impl Inner {
     /// What a call comes to, made again where it failed since a domain was locked and another attempt to unlock it was
     /// due.
@@ -161,15 +179,17 @@ impl Inner {
     /// Takes in what a locked domain has, whose keys are there: reads its records that no run has, opens its runs, and
     /// has its names read. Keys do not change meanwhile.
     fn take_in(&self, id: DomainId, open: Domain) -> Result<()> {
-        let _folding = self.tables.pause_folding();
-        let keys = self.files.keys().with(id, open);
-        let (unread, table) = (self.tables.unread_of(id), Memtable::new());
-        unread.iter().try_for_each(|unread| read_unread(&self.files, unread, &keys, &table))?;
-        let runs = self.tables.take_in(id, &keys, &unread, &table)?;
-        // Whoever is opening or rebuilding the view of names does so with the domains of before.
-        let _one = lock(&self.names_refresh);
+        {
+            let _folding = self.tables.pause_folding();
+            let keys = self.files.keys().with(id, open);
+            let (unread, table) = (self.tables.unread_of(id), Memtable::new());
+            unread.iter().try_for_each(|unread| read_unread(&self.files, unread, &keys, &table))?;
+            let runs = self.tables.take_in(id, &keys, &unread, &table)?;
+            // Whoever is opening or rebuilding the view of names does so with the domains of before.
+            self.names.suspend();
+            self.log.between_commits(|| self.tables.open_domain(keys, &runs));
+        }
         self.names.restart(self.options.names_on_disk.then(|| self.files.layout().names()));
-        self.log.between_commits(|| self.tables.open_domain(keys, &runs));
         Ok(())
     }
 

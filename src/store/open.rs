@@ -35,7 +35,7 @@ use crate::keys::KeyProvider;
 use crate::log::recovery::{Replayed, names_in, replay};
 use crate::names::{BootId, Names, Trust};
 use crate::random::random;
-use crate::store::locked::hold_back;
+use crate::store::locked::{hold_back, read_held_back};
 use crate::store::options::{Maintenance, Options, Recovery};
 use crate::store::orphans::{remove_orphans, unlisted_files};
 use crate::store::{Inner, LockGuard, Store, format, maintenance, names};
@@ -102,18 +102,24 @@ fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
         return Ok(()); // whoever created it has synced that
     }
     let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match vfs.open_dir(parent) {
-        Ok(open) => {
+    let is_there = vfs.list(root).is_ok();
+    let made = vfs.open_dir(parent).map_err(Error::io("open", parent)).and_then(|open| {
+        if !is_there {
             // Before there is anything, to find out whether that can be done there.
             sync_entries(&*open, parent)?;
             make_dir(vfs, root)?;
-            // Also where it was there: whoever created it may have lost power since.
-            sync_entries(&*open, parent)
         }
-        // Who made the directory, where we may not look, has seen to it.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied && vfs.list(root).is_ok() => Ok(()),
-        Err(error) => Err(Error::io("open", parent)(error)),
+        // Also where it was there: whoever created it may have lost power since.
+        sync_entries(&*open, parent)
+    });
+    match made {
+        // Whoever made the directory where we may not look, or mounted it, has seen to it.
+        Err(Error::UnsupportedFileSystem { .. }) if is_there => {}
+        Err(Error::Io { source, .. }) if is_there && source.kind() == ErrorKind::PermissionDenied => {}
+        other => other?,
     }
+    // Before there is anything in it.
+    sync_entries(&*open_dir(vfs, root)?, root)
 }
 
 /// Makes a directory's entries durable, or says that its file system can't.
@@ -220,7 +226,13 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
         None => {}
     }
     let files = Arc::new(files);
-    let table = Memtable::new();
+    let (mut list, table) = (list, Memtable::new());
+    let held_back = if files.damage().is_some() {
+        read_held_back(&files, &mut list, held_back, &table);
+        Vec::new()
+    } else {
+        held_back
+    };
     let mut names = Vec::new();
     for record in records {
         names.extend(names_in(&record));

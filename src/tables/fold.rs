@@ -215,7 +215,7 @@ impl Tables {
     pub(super) fn finish_run(&self, writer: RunWriter, level: u8) -> Result<RunMeta> {
         let runs = self.files.layout().runs();
         let dir = crate::files::open_dir(self.files.vfs(), &runs)?;
-        let meta = writer.finish(level)?;
+        let meta = writer.finish(level).map_err(|error| self.files.fail_stop(error))?;
         dir.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.files.poison(error))?;
         Ok(meta)
     }

@@ -100,13 +100,17 @@ impl Tables {
         dead.dedup();
     }
 
-    /// Leaves log files to be looked at that recovery does not need, and in which nothing lives that can be read.
+    /// Leaves log files to be looked at that recovery does not need, and in which nothing lives that can be read. Those
+    /// that damaged facts would name cost their space.
     pub(crate) fn leave_empty_logs(&self) -> Result<()> {
         let oldest_log = self.oldest_log(FileId(FileId::MAX));
         let mut empty = Vec::new();
         for snapshot in self.snapshot().each_domain() {
             for fact in snapshot.segment_facts()? {
-                let (id, segment) = fact?;
+                let (id, segment) = match fact {
+                    Err(Error::Corrupt { .. }) => break,
+                    other => other?,
+                };
                 if segment.kind == SegmentKind::Log && segment.live_frames == 0 && id < oldest_log {
                     empty.push(id);
                 }

@@ -19,7 +19,7 @@ use crate::facts::{
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::Descriptor;
-use crate::transaction::placing::{is_wanted, scan_over};
+use crate::transaction::placing::scan_over;
 use crate::transaction::{Context, MAX_BODY, Op, Tally, Then, miscounted, one_less, one_more};
 
 /// The facts that a commit changes, over those of all earlier commits.
@@ -111,10 +111,7 @@ impl<'a> Changes<'a> {
 
     /// The first facts with a prefix behind a key, at most `limit`, in the order of their keys.
     pub(crate) fn scan_after(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
-        let changed = self.changed.range(from..).take_while(|(key, _)| prefix.contains(key));
-        let changed = changed.filter(|(key, _)| is_wanted(prefix, after, key));
-        scan_over(changed, self.context.facts, prefix, after, limit)
+        scan_over(&self.changed, self.context.facts, prefix, after, limit)
     }
 
     /// The value under a key.

@@ -1,7 +1,7 @@
 //! Inputs of decisions other than stored facts: what only the log knows of a commit's place, and the changes of earlier
 //! commits of the same group.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::envelope::KeyNumber;
@@ -30,7 +30,7 @@ pub(crate) trait Placing: Debug + Send + Sync {
 /// Facts that changed, over others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Over<'a> {
-    pub(crate) newer: &'a HashMap<Key, Option<Value>>,
+    pub(crate) newer: &'a BTreeMap<Key, Option<Value>>,
     pub(crate) older: &'a dyn Reader,
 }
 
@@ -43,8 +43,7 @@ impl Reader for Over<'_> {
     }
 
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let newer = self.newer.iter().filter(|(key, _)| is_wanted(prefix, after, key));
-        scan_over(newer, self.older, prefix, after, limit)
+        scan_over(self.newer, self.older, prefix, after, limit)
     }
 
     fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
@@ -64,19 +63,17 @@ impl Reader for Over<'_> {
     }
 }
 
-/// Whether a scan asks for a key.
-pub(super) fn is_wanted(prefix: Prefix, after: Option<Key>, key: &Key) -> bool {
-    prefix.contains(key) && after.is_none_or(|after| after < *key)
-}
-
-/// A scan of facts, of which `newer`, in any order, hide older ones.
-pub(super) fn scan_over<'f>(
-    newer: impl Iterator<Item = (&'f Key, &'f Option<Value>)>,
+/// A scan of facts, of which `newer` hide older ones.
+pub(super) fn scan_over(
+    newer: &BTreeMap<Key, Option<Value>>,
     older: &dyn Reader,
     prefix: Prefix,
     after: Option<Key>,
     limit: usize,
 ) -> Result<Vec<(Key, Value)>> {
+    let first = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
+    let newer = newer.range(first..).take_while(|(key, _)| prefix.contains(key));
+    let newer = newer.filter(|(key, _)| after.is_none_or(|after| after < **key));
     let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
     // Each of the newer ones may hide one of these.
     for (key, value) in older.scan(prefix, after, limit.saturating_add(facts.len()))? {

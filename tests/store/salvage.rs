@@ -3,6 +3,6 @@
 
 mod crashes;
 mod kinds;
-mod lab;
+pub mod lab;
 mod losses;
 mod reading;

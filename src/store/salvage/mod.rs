@@ -149,6 +149,10 @@ impl Salvage {
         };
         let (clock, open_time) = (options.clock.clone(), open_time.max(list.open_time_ms));
         let inner = recover(options.recovery(Recovery::ReadOnlyUpToDamage), layout, keyring, guard)?;
+        // What a locked domain has in the log could be neither kept nor reported.
+        if let Some((_, why)) = inner.files.keys().locked().next() {
+            return Err(why.clone());
+        }
         let mut names = BTreeMap::new();
         for snapshot in inner.tables.snapshot().each_domain() {
             for repository in snapshot.repositories()? {

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::facts::{Held, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact};
+use crate::facts::{Family, Held, Key, LinkFact, Lookup, ManifestFact, Prefix, Reader, RepositoryFact, Value};
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::oci::Reference;
 use crate::store::salvage::Planner;
-use crate::transaction::registry::{DeleteReferences, Purge};
+use crate::transaction::registry::{DeleteReferences, MAX_TAGS_DELETED, Purge, Untag};
 use crate::transaction::{Apply, Changes, Op, Request};
 
 /// Nothing is placed in a log file.
@@ -120,6 +120,7 @@ impl Planner {
         while !going.is_empty() {
             let before = going.len();
             for digest in going.clone() {
+                self.release_tags(repository, &digest)?;
                 let references = vec![Reference::Digest(digest)];
                 let delete = DeleteReferences { repository: repository.named(), references };
                 if !self.apply(domain, NO_LOG, Box::new(delete))?.is_empty() {
@@ -128,6 +129,22 @@ impl Planner {
             }
             if going.len() == before {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a manifest's tags, where those are too many to go with it.
+    fn release_tags(&mut self, repository: &RepositoryFact, digest: &Digest) -> Result<()> {
+        let (domain, id) = (repository.domain, repository.id);
+        let snapshot = self.inner.tables.snapshot_of(domain);
+        let tags = snapshot.scan_all(Prefix::under(domain, Family::TagOf, id, digest))?;
+        let name = |fact: Result<(Key, Value)>| Ok(String::from_utf8_lossy(fact?.1.as_bytes()).into_owned());
+        let tags = tags.map(name).collect::<Result<Vec<_>>>()?;
+        if tags.len() > MAX_TAGS_DELETED {
+            for tags in tags.chunks(MAX_TAGS_DELETED) {
+                let untag = Untag { repository: repository.named(), digest: *digest, tags: tags.to_vec() };
+                self.apply(domain, NO_LOG, Box::new(untag))?;
             }
         }
         Ok(())
