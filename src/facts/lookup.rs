@@ -1,6 +1,5 @@
 //! Asking for facts: by key and by prefix, and by what they are about.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 
 use crate::digest::Digest;
@@ -9,7 +8,7 @@ use crate::facts::{
     BlobFact, Family, Key, LinkFact, ManifestFact, NamesOf, PinFact, Prefix, ReferrerFact, RepositoryFact, SegmentFact,
     TagFact, Value,
 };
-use crate::id::{DomainId, FileId, Lsn};
+use crate::id::{DomainId, FileId};
 
 /// Facts as of one moment, wherever they are kept.
 pub(crate) trait Reader: Debug + Send + Sync {
@@ -37,34 +36,6 @@ pub(crate) trait Reader: Debug + Send + Sync {
     /// another format. Says where it lies, if that is known.
     fn invalid(&self, _key: &Key) -> Error {
         invalid_fact()
-    }
-}
-
-/// What was looked up before, as of a moment.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// The moment: all commits up to this one are in it.
-    pub(crate) as_of: Lsn,
-    pub(crate) facts: HashMap<Key, Option<Value>>,
-}
-
-impl Known {
-    /// So many keys are asked for in one go.
-    const AT_ONCE: usize = 256;
-
-    /// Looks keys up as of a moment, up to `limit` bytes of values: what is left, who needs it asks for.
-    pub(crate) fn look_up(as_of: Lsn, facts: &dyn Reader, keys: &[Key], limit: usize) -> Result<Self> {
-        let mut known = Self { as_of, facts: HashMap::with_capacity(keys.len()) };
-        let mut bytes = 0;
-        for keys in keys.chunks(Self::AT_ONCE) {
-            let values = facts.get_many(keys)?;
-            bytes += values.iter().flatten().map(|value| value.as_bytes().len()).sum::<usize>();
-            known.facts.extend(keys.iter().copied().zip(values));
-            if bytes >= limit {
-                break;
-            }
-        }
-        Ok(known)
     }
 }
 

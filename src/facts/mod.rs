@@ -9,6 +9,7 @@
 pub(crate) mod find;
 mod geometry;
 mod idle;
+mod known;
 mod lookup;
 mod names;
 mod repository;
@@ -18,7 +19,8 @@ pub(crate) use geometry::{
     BLOCK_LOG2, DESCRIPTOR_LEN, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len, has_table, table_offset,
 };
 pub(crate) use idle::{Idle, IdleKind};
-pub(crate) use lookup::{Decoded, Known, Lookup, Reader, decoded};
+pub(crate) use known::{Known, Noting};
+pub(crate) use lookup::{Decoded, Lookup, Reader, decoded};
 pub(crate) use names::NamesOf;
 pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
@@ -285,7 +287,7 @@ fn head(digest: &[u8; 32]) -> &[u8] {
 }
 
 /// The keys of a family and a domain that begin alike.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Prefix {
     pub(crate) domain: DomainId,
     pub(crate) family: Family,

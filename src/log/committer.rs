@@ -22,13 +22,14 @@ use crate::facts::Known;
 use crate::files::{Files, NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::log::file::HEADER_LEN;
+use crate::log::group::InLog;
 use crate::log::queue::{BROKEN, Queue, Queued, Turn};
 use crate::log::{ActiveLog, LogHeader};
 use crate::names::Names;
 use crate::random::random;
 use crate::sync::lock;
 use crate::tables::{Log, LogEntry, Tables, Upkeep};
-use crate::transaction::{MAX_BODY, Outcome, Request};
+use crate::transaction::{Context, Outcome, Request, rehearse};
 
 /// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
 /// caller waits too.
@@ -130,7 +131,7 @@ impl Committer {
     /// removes the files that it gives up.
     pub(crate) fn commit_unthrottled(&self, domain: DomainId, request: Request) -> Result<Outcome> {
         self.files.check_writable()?;
-        let known = self.look_up(domain, &request)?;
+        let known = request.reads_much().then(|| self.rehearse(domain, &request));
         let mut lead = match self.queue.enter(Queued { domain, request, known }) {
             Turn::Done(result) => return result,
             Turn::Lead(lead) => lead,
@@ -149,13 +150,15 @@ impl Committer {
         lead.result()
     }
 
-    /// Looks up what a request will read, where that is much: at its turn others wait.
-    fn look_up(&self, domain: DomainId, request: &Request) -> Result<Option<Known>> {
+    /// Reads what a request will read at its turn, while nobody waits for that.
+    fn rehearse(&self, domain: DomainId, request: &Request) -> Known {
         // In this order: the snapshot has all commits up to that one.
         let as_of = self.tables.visible();
         let snapshot = self.tables.snapshot_of(domain);
-        let keys = request.reads(&snapshot, domain)?;
-        Ok(if keys.is_empty() { None } else { Some(Known::look_up(as_of, &snapshot, &keys, MAX_BODY)?) })
+        let (file, needed) = (FileId(FileId::MAX), self.tables.needed_logs(FileId(FileId::MAX)));
+        let placing = InLog { lsn: as_of.next(), file, offset: 0, key: 0, needed };
+        let (now, retention) = (self.clock.now(), self.options.retention);
+        rehearse(request, as_of, &Context { domain, facts: &snapshot, placing: &placing, now, retention })
     }
 
     /// Has maintenance done if commits have made it due.

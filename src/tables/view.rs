@@ -1,5 +1,6 @@
 //! Views and snapshots: the facts as of one LSN.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -146,8 +147,8 @@ impl Snapshot {
     }
 }
 
-/// A snapshot, with what was looked up before. So nothing is looked for in runs, which may have to be read, but what
-/// was not looked up.
+/// A snapshot, with what was read before. So nothing is looked for in runs, which may have to be read, but what was not
+/// read then.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recalled<'a> {
     snapshot: &'a Snapshot,
@@ -155,7 +156,7 @@ pub(crate) struct Recalled<'a> {
 }
 
 impl Snapshot {
-    /// With what was looked up as of an earlier moment; without it where runs have come since that may say otherwise.
+    /// With what was read as of an earlier moment; without it where runs have come since that may say otherwise.
     pub(crate) fn recalling<'a>(&'a self, known: &'a Known) -> Option<Recalled<'a>> {
         (self.view.folded <= known.as_of).then_some(Recalled { snapshot: self, known })
     }
@@ -163,14 +164,37 @@ impl Snapshot {
 
 impl Reader for Recalled<'_> {
     fn get(&self, key: &Key) -> Result<Option<Value>> {
-        let Some(known) = self.known.facts.get(key) else { return self.snapshot.get(key) };
+        let Some(known) = self.known.get(key) else { return self.snapshot.get(key) };
         // Whatever has changed since is in a table.
         let mut tables = self.snapshot.tables().filter_map(|table| table.get(key, self.snapshot.lsn, Value::new));
         Ok(tables.next().unwrap_or_else(|| known.clone()))
     }
 
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
-        Reader::scan(self.snapshot, prefix, after, limit)
+        let Some((known, is_all)) = self.known.scan(prefix, after, limit) else {
+            return Reader::scan(self.snapshot, prefix, after, limit);
+        };
+        let mut facts: BTreeMap<Key, Option<Value>> = BTreeMap::new();
+        for table in self.snapshot.tables() {
+            let changed = table.range(prefix.domain, prefix.family, prefix.from, self.snapshot.lsn);
+            let changed = changed.take_while(|(key, _)| prefix.contains(key));
+            for (key, value) in changed.filter(|(key, _)| after.is_none_or(|after| after < *key)) {
+                facts.entry(key).or_insert(value);
+            }
+        }
+        // Behind the last there may be others between those that have changed since.
+        if let Some((last, _)) = known.last().filter(|_| !is_all) {
+            facts.retain(|key, _| key <= last);
+        }
+        for (key, value) in known {
+            facts.entry(*key).or_insert_with(|| Some(value.clone()));
+        }
+        let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+        let found: Vec<_> = present.take(limit).collect();
+        if found.len() < limit && !is_all {
+            return Reader::scan(self.snapshot, prefix, after, limit);
+        }
+        Ok(found)
     }
 
     fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {

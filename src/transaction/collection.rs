@@ -6,13 +6,17 @@ use crate::error::Result;
 use crate::facts::{Idle, Lookup as _, Place};
 use crate::id::FileId;
 use crate::segment::Descriptor;
-use crate::transaction::{Apply, Changes, Op};
+use crate::transaction::{Apply, Changes, MANY, Op};
 
 /// Condemns blobs.
 #[derive(Debug)]
 pub(crate) struct Condemn(pub(crate) Vec<Idle>);
 
 impl Apply for Condemn {
+    fn reads_much(&self) -> bool {
+        self.0.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         for idle in &self.0 {
             if facts.idle(idle)?.is_some_and(|idle| !idle.condemned) {
@@ -33,6 +37,10 @@ impl Apply for Condemn {
 pub(crate) struct Forget(pub(crate) Vec<(Idle, Option<Digest>)>);
 
 impl Apply for Forget {
+    fn reads_much(&self) -> bool {
+        self.0.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for (idle, digest) in &self.0 {
@@ -75,6 +83,10 @@ pub(crate) struct Move {
 }
 
 impl Apply for MoveFrames {
+    fn reads_much(&self) -> bool {
+        self.moves.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         if self.goes_on && facts.segment(self.file)?.is_none() {
             return Ok(Vec::new());

@@ -21,7 +21,7 @@ use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Fact, Key, Lookup, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact};
+use crate::facts::{Fact, Key, Known, Lookup, Noting, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 pub(crate) use changes::Changes;
@@ -31,8 +31,11 @@ pub(crate) use placing::{Over, Placing};
 /// The longest operations and facts of one record in bytes: enough to replace the largest pin by another of that size.
 pub(crate) const MAX_BODY: usize = 32 << 20;
 
-/// More facts than this are looked up before a request is queued.
+/// A request that reads more facts than this is rehearsed before it is queued.
 pub(crate) const MANY: usize = 16;
+
+/// So many facts are looked up together.
+const READ_AT_ONCE: usize = 256;
 
 /// What a module above the store asks for: decided, as all requests are, with every earlier commit in sight.
 pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
@@ -44,9 +47,14 @@ pub(crate) trait Apply: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// Keys that it will read, where those are many: they are looked up before its turn has come.
-    fn reads(&self, _facts: &dyn Reader, _domain: DomainId) -> Result<Vec<Key>> {
-        Ok(Vec::new())
+    /// Whether it may read many facts: then that is done before its turn has come.
+    fn reads_much(&self) -> bool {
+        false
+    }
+
+    /// Keys that it will read, as far as it names them itself: they are looked up together.
+    fn reads(&self, _domain: DomainId) -> Vec<Key> {
+        Vec::new()
     }
 
     /// The number of the key that a segment is encrypted with which it publishes.
@@ -130,14 +138,22 @@ impl Request {
         }
     }
 
-    /// Keys that it will read, where those are many: they are looked up before its turn has come.
-    pub(crate) fn reads(&self, facts: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
+    /// Whether it may read many facts: then that is done before its turn has come.
+    pub(crate) fn reads_much(&self) -> bool {
         match self {
-            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads(facts, domain),
-            Self::Pin(pin) if pin.digests.len() > MANY => {
-                Ok(pin.digests.iter().map(|digest| Key::blob(domain, digest)).collect())
-            }
-            _ => Ok(Vec::new()),
+            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads_much(),
+            // The pin of before may be a large one.
+            Self::Pin(_) | Self::Unpin(_) | Self::ExpirePin { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Keys that it will read, as far as it names them itself: they are looked up together.
+    fn reads(&self, domain: DomainId) -> Vec<Key> {
+        match self {
+            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads(domain),
+            Self::Pin(pin) => pin.digests.iter().map(|digest| Key::blob(domain, digest)).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -208,7 +224,7 @@ pub(crate) struct Resolved {
 }
 
 /// Where things stand when a request's turn has come.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     /// The domain that the commit belongs to.
     pub(crate) domain: DomainId,
@@ -327,6 +343,17 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
     let Changes { changed, dropped, refused, tally, .. } = facts;
     let outcome = Outcome { lsn: context.placing.lsn(), existed, dropped, applied: ops.len(), refused, tally };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
+}
+
+/// Decides a request before its turn has come, for what that reads: at its turn only what has changed since has to be
+/// read again. What it comes to, its turn says.
+pub(crate) fn rehearse(request: &Request, as_of: Lsn, context: &Context<'_>) -> Known {
+    let facts = Noting::new(context.facts, as_of, MAX_BODY);
+    for keys in request.reads(context.domain).chunks(READ_AT_ONCE) {
+        let _ = facts.get_many(keys);
+    }
+    let _ = resolve(request, &Context { facts: &facts, ..*context });
+    facts.into_known()
 }
 
 /// A count of references that grows by one.

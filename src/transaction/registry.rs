@@ -37,8 +37,8 @@ use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::find;
 use crate::facts::{
-    Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, Reader, ReferrerFact, RepositoryFact,
-    TagFact, Value,
+    Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, ReferrerFact, RepositoryFact, TagFact,
+    Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
@@ -115,18 +115,13 @@ fn unlink(facts: &mut Changes<'_>, key: Key, link: &LinkFact) -> Result<()> {
 }
 
 /// The keys of facts that change where something is held or released.
-fn keys_of(domain: DomainId, id: RepositoryId, held: &[Held]) -> Vec<Key> {
-    let mut keys = Vec::with_capacity(2 * held.len());
-    for held in held {
-        match held {
-            Held::Blob(digest) => {
-                keys.push(Key::of_digest(domain, Family::Link, id, digest));
-                keys.push(Key::blob(domain, digest));
-            }
-            Held::Manifest(digest) => keys.push(Key::of_digest(domain, Family::Manifest, id, digest)),
+fn keys_of(domain: DomainId, id: RepositoryId, held: Held) -> Vec<Key> {
+    match held {
+        Held::Blob(digest) => {
+            vec![Key::of_digest(domain, Family::Link, id, &digest), Key::blob(domain, &digest)]
         }
+        Held::Manifest(digest) => vec![Key::of_digest(domain, Family::Manifest, id, &digest)],
     }
-    keys
 }
 
 /// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false`
@@ -384,9 +379,13 @@ impl PutManifest {
 }
 
 impl Apply for PutManifest {
-    fn reads(&self, _: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
-        let held: Vec<Held> = self.references().flat_map(|(_, held, _)| held).flatten().collect();
-        Ok(if held.len() > MANY { keys_of(domain, self.repository.id, &held) } else { Vec::new() })
+    fn reads_much(&self) -> bool {
+        self.references().count() + self.tags.len() > MANY
+    }
+
+    fn reads(&self, domain: DomainId) -> Vec<Key> {
+        let held = self.references().flat_map(|(_, held, _)| held).flatten();
+        held.flat_map(|held| keys_of(domain, self.repository.id, held)).collect()
     }
 
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
@@ -475,6 +474,10 @@ impl Apply for Untag {
         Ok(ops)
     }
 
+    fn reads_much(&self) -> bool {
+        true
+    }
+
     fn frees_space(&self) -> bool {
         true
     }
@@ -488,21 +491,17 @@ pub(crate) struct DeleteReferences {
 }
 
 impl Apply for DeleteReferences {
-    fn reads(&self, facts: &dyn Reader, domain: DomainId) -> Result<Vec<Key>> {
+    fn reads_much(&self) -> bool {
+        true
+    }
+
+    fn reads(&self, domain: DomainId) -> Vec<Key> {
         let id = self.repository.id;
-        let digests = self.references.iter().filter_map(|reference| match reference {
-            Reference::Digest(digest) => Some(Key::of_digest(domain, Family::Manifest, id, digest)),
-            Reference::Tag(_) => None,
-        });
-        let mut keys: Vec<Key> = digests.collect();
-        let mut held = Vec::new();
-        for (key, value) in keys.iter().zip(facts.get_many(&keys)?) {
-            let Some(value) = value else { continue };
-            let manifest = ManifestFact::decode(value.as_bytes()).ok_or_else(|| facts.invalid(key))?;
-            held.extend(keys_of(domain, id, &manifest.held));
-        }
-        keys.append(&mut held);
-        Ok(keys)
+        let key = |reference: &Reference| match reference {
+            Reference::Digest(digest) => Key::of_digest(domain, Family::Manifest, id, digest),
+            Reference::Tag(tag) => Key::tag(domain, id, tag.as_str()),
+        };
+        self.references.iter().map(key).collect()
     }
 
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {

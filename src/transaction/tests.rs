@@ -11,8 +11,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, Named, NamesOf, PinFact, Place, Prefix, Reader, RepositoryFact, SegmentFact,
-    UploadFact, Value,
+    BlobFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, PinFact, Place, Prefix, Reader, RepositoryFact,
+    SegmentFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::document::Document;
@@ -22,7 +22,7 @@ use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::registry::{
     Create, Delete, DeleteReferences, Exists, Expire, Link, NotePulls, Purge, PutManifest, SetTag, Touch, Unlink, Untag,
 };
-use crate::transaction::{Apply, Context, Outcome, Over, Placing, Request, resolve};
+use crate::transaction::{Apply, Context, Outcome, Over, Placing, Request, rehearse, resolve};
 use crate::vfs::SimVfs;
 
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -273,6 +273,27 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
     }
 }
 
+/// A request that was rehearsed, and is decided later.
+struct Rehearsed {
+    request: Request,
+    known: Known,
+    due: usize,
+}
+
+/// What a request comes to over the store as it is, read anew or with what was read before.
+fn decided(store: &Store, request: &Request, known: Option<&Known>, now: Times) -> Option<String> {
+    let snapshot = store.rooms().0.snapshot();
+    let recalled = match known {
+        Some(known) => Some(snapshot.recalling(known)?),
+        None => None,
+    };
+    let facts: &dyn Reader = recalled.as_ref().map_or(&snapshot, |recalled| recalled);
+    let placing = NoLog(store.last_lsn().next());
+    let retention = Retention(RETENTION.as_millis() as u64);
+    let resolved = resolve(request, &Context { domain: DOMAIN, facts, placing: &placing, now, retention });
+    Some(format!("{resolved:?}"))
+}
+
 /// All facts, but for where content lies: the log knows that.
 fn seen(facts: impl Iterator<Item = (Key, Value)>) -> BTreeMap<Key, Value> {
     let place = Place { file: FileId(0), offset: 0, stored_len: 0, block_log2: 0, crc: 0, key: 0 };
@@ -312,7 +333,7 @@ fn requests_come_to_the_same_over_a_map_and_over_a_store() {
         let options = options.maintenance(Maintenance::Inline).retention(RETENTION);
         let store = options.open("/store").unwrap();
         let mut map = Map::default();
-        let mut done = 0;
+        let (mut done, mut recalled, mut rehearsed) = (0, 0, Vec::new());
         for step in 0..400 {
             let now = Times { wall: clock.wall(), open: clock.elapsed() };
             let drawn = request(&mut random.clone(), &map, now);
@@ -321,6 +342,23 @@ fn requests_come_to_the_same_over_a_map_and_over_a_store() {
             let over_map = map.commit(&same, now);
             assert_eq!(said(&over_map), said(&over_store), "step {step} of seed {seed}: {same:?}");
             assert_eq!(map.last, store.last_lsn(), "step {step} of seed {seed}: {same:?}");
+            rehearsed.retain(|Rehearsed { request, known, due }| {
+                if step < *due {
+                    return true;
+                }
+                if let Some(found) = decided(&store, request, Some(known), now) {
+                    let expected = decided(&store, request, None, now).unwrap();
+                    assert_eq!(found, expected, "step {step} of seed {seed}: {request:?}");
+                    recalled += 1;
+                }
+                false
+            });
+            let request = request(&mut Random(random.0 ^ 1), &map, now);
+            let retention = Retention(RETENTION.as_millis() as u64);
+            let (as_of, snapshot) = (store.last_lsn(), store.rooms().0.snapshot());
+            let context = Context { domain: DOMAIN, facts: &snapshot, placing: &NoLog(as_of.next()), now, retention };
+            let known = rehearse(&request, as_of, &context);
+            rehearsed.push(Rehearsed { request, known, due: step + random.below(20) });
             done += usize::from(over_map.is_ok_and(|outcome| outcome.applied > 0));
             if step % 10 == 0 {
                 let facts = map.facts.iter().map(|(key, value)| (*key, value.clone()));
@@ -333,6 +371,7 @@ fn requests_come_to_the_same_over_a_map_and_over_a_store() {
             clock.advance(Duration::from_secs(random.below(20) as u64));
         }
         assert!(done > 80, "of 400 requests of seed {seed} only {done} came to anything");
+        assert!(recalled > 200, "of 400 requests of seed {seed} only {recalled} could recall what they had read");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::facts::find::owner;
 use crate::facts::{Family, Key, Lookup as _, Value};
 use crate::id::DomainId;
-use crate::transaction::{Apply, Changes, Op};
+use crate::transaction::{Apply, Changes, MANY, Op};
 
 /// Fails where another repository has a name, or may have it: then with why it can't be told. Or where the name does
 /// not belong to the domain at hand: somebody else is about to create a repository with it.
@@ -58,6 +58,10 @@ pub(crate) struct FreeNames {
 }
 
 impl Apply for FreeNames {
+    fn reads_much(&self) -> bool {
+        self.keys.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         for key in &self.keys {
             let repository = Key { domain: self.domain, family: Family::Repository, bytes: key.bytes };

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::facts::find;
 use crate::facts::{Family, Idle, Key, LinkFact, Lookup, ManifestFact, Named, PullFact, TagFact};
 use crate::id::RepositoryId;
-use crate::transaction::{Apply, Changes, Op};
+use crate::transaction::{Apply, Changes, MANY, Op};
 
 /// Takes blobs from a repository that nobody relies on any more.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct Expire {
 }
 
 impl Apply for Expire {
+    fn reads_much(&self) -> bool {
+        self.links.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let (named, now) = (&self.repository, facts.now().open);
         let mut ops = Vec::new();
@@ -50,6 +54,10 @@ pub(crate) struct Purge {
 }
 
 impl Apply for Purge {
+    fn reads_much(&self) -> bool {
+        self.keys.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut tags = Vec::new();
         for key in &self.keys {
@@ -84,6 +92,10 @@ impl Apply for Purge {
 pub(crate) struct NotePulls(pub(crate) Vec<(Named, Digest, u64)>);
 
 impl Apply for NotePulls {
+    fn reads_much(&self) -> bool {
+        self.0.len() > MANY
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for (named, digest, time) in &self.0 {
