@@ -125,7 +125,7 @@ pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use envelope::LockedDomain;
 pub use error::{Damage, Error, ManifestProblem, Result};
-pub use gc::{CollectOptions, Collection, Stayed, Stopped};
+pub use gc::{CollectOptions, Collection, Expired, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use log::Durability;
 pub use sealed::ReadMode;

@@ -50,7 +50,7 @@ mod plan;
 mod sweep;
 
 pub(crate) use background::{Background, run_thread};
-pub use options::{CollectOptions, Collection, Stayed, Stopped};
+pub use options::{CollectOptions, Collection, Expired, Stayed, Stopped};
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -122,12 +122,12 @@ impl Collections {
     }
 
     /// [`Store::expire`](crate::Store::expire).
-    pub(crate) fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
+    pub(crate) fn expire(&self, upload_age: Duration) -> Result<Expired> {
         let done = self.collect_part(|collector| {
             collector.expire_pins()?;
             collector.expire_uploads(milliseconds(upload_age))
         })?;
-        Ok((index(done.pins), index(done.uploads)))
+        Ok(Expired { pins: index(done.pins), uploads: index(done.uploads) })
     }
 
     /// [`Store::expire_uploads`](crate::Store::expire_uploads).

@@ -119,6 +119,16 @@ pub struct Collection {
     pub stopped: Option<Stopped>,
 }
 
+/// What [`Store::expire`](crate::Store::expire) removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expired {
+    /// Pins that had expired.
+    pub pins: usize,
+    /// Uploads that nothing was appended to for the given time.
+    pub uploads: usize,
+}
+
 /// Why dead bytes were not given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gc::{CollectOptions, Collection};
+use crate::gc::{CollectOptions, Collection, Expired};
 use crate::store::Store;
 
 impl Store {
@@ -59,11 +59,28 @@ impl Store {
     }
 
     /// Removes pins that have expired, and cancels uploads that nothing was appended to for `upload_age` of open time.
-    /// Returns how many of each. A part of what [`collect`](Self::collect) does.
+    /// A part of what [`collect`](Self::collect) does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strongroom::{Algorithm, Clock, Options, PinOptions};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let clock = Clock::manual();
+    /// let store = Options::new().create(true).clock(clock.clone()).open(dir.path().join("store"))?;
+    /// let digest = store.put("built a while ago", Algorithm::Sha256)?;
+    /// store.pin("build:1", &digest, PinOptions::new().expires_after(Duration::from_secs(60)))?;
+    /// store.begin_upload(Algorithm::Sha256)?;
+    ///
+    /// clock.advance(Duration::from_secs(90));
+    /// let expired = store.expire(Duration::from_secs(3600))?;
+    /// assert_eq!((expired.pins, expired.uploads), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Those of removing them. Pins and uploads that were removed before the error stay removed.
-    pub fn expire(&self, upload_age: Duration) -> Result<(usize, usize)> {
+    pub fn expire(&self, upload_age: Duration) -> Result<Expired> {
         self.inner.collections.expire(upload_age)
     }
 
