@@ -91,7 +91,7 @@ impl Contents for Files {
     }
 
     fn published(&self, id: FileId) {
-        self.published(id);
+        self.settled(id);
     }
 
     fn give_up(&self, id: FileId) {

@@ -203,21 +203,21 @@ impl Files {
             };
             let removed = self.check_writable().and_then(|()| remove()).map_err(|error| self.fail_stop(error));
             match removed {
-                Ok(()) => self.published(id),
+                Ok(()) => self.settled(id),
                 Err(_) => lock(&self.discarded).push(id),
             }
         }
     }
 
-    /// A file that the list no longer names, and that is about to be removed if no fact names it: until
-    /// [`published`](Self::published), an opening after a crash looks for it.
+    /// A file that the list no longer names, and that is about to be removed if no fact names it: until it is
+    /// [`settled`](Self::settled), an opening after a crash looks for it.
     pub(crate) fn unlisted(&self, id: FileId) {
-        self.ids.unpublish(id);
+        self.ids.unsettle(id);
     }
 
-    /// A durable fact, or the list of runs, names the file, or it is gone.
-    pub(crate) fn published(&self, id: FileId) {
-        self.ids.publish(id);
+    /// The file can be no orphan any more: a durable fact or the list names it, or it is gone.
+    pub(crate) fn settled(&self, id: FileId) {
+        self.ids.settle(id);
     }
 
     /// The id that the next file gets, and the lowest one that may be an orphan after a crash now.
@@ -225,8 +225,7 @@ impl Files {
         self.ids.horizon()
     }
 
-    /// The lowest id of a file that may be being written: of those that are unpublished, without these, and of the
-    /// next.
+    /// The lowest id of a file that may be being written: of those that are unsettled, without these, and of the next.
     pub(crate) fn oldest_written(&self, except: &[FileId]) -> FileId {
         self.ids.lowest(except)
     }

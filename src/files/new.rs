@@ -14,7 +14,7 @@ use crate::id::FileId;
 /// ```
 ///
 /// # Invariants kept here
-/// - The file's id counts as unpublished until [`publish`](Self::publish), or until the file is gone: a crash at any
+/// - The file's id is unsettled until [`publish`](Self::publish), or until the file is gone: a crash at any
 ///   moment leaves at most a file that the next opening looks for.
 /// - A file is removed only where no record and no list can name it: [`keep`](Self::keep) is for the other case, in
 ///   which the next opening finds out.
@@ -43,7 +43,7 @@ impl NewFile {
         self.contents.published(self.id);
     }
 
-    /// Leaves the file, unpublished: whether something names it, the next opening finds out.
+    /// Leaves the file, and its id unsettled: whether something names it, the next opening finds out.
     pub(crate) fn keep(mut self) {
         self.discards = false;
     }

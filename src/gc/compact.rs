@@ -194,11 +194,11 @@ impl Collector<'_> {
     /// Makes a pack durable, and commits the blobs' new places.
     fn finish(&mut self, domain: DomainId, filling: Filling) -> Step<()> {
         let packed = self.inner.seal_pack(filling)?;
-        self.publish(domain, packed)
+        self.commit_moves(domain, packed)
     }
 
     /// Commits that blobs are in a pack that is durable.
-    fn publish(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
+    fn commit_moves(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
         let (id, mut is_published) = (file.id(), false);
         let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
         let moved: Result<()> = moves.chunks(AT_ONCE).try_for_each(|moves| {
@@ -241,7 +241,7 @@ impl Collector<'_> {
                 Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
                 other => other?,
             };
-            self.publish(domain, packed)?;
+            self.commit_moves(domain, packed)?;
             self.go_on()?;
         }
         if is_none { Err(Halt::Stopped(Stopped::Space)) } else { Ok(()) }

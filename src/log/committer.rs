@@ -406,7 +406,7 @@ impl Committer {
         }
         self.sync()?; // a run may have the facts that gave these up
         self.files.remove_durably(&removed).map_err(|error| self.files.fail_stop(error))?;
-        settled.iter().for_each(|id| self.files.published(*id));
+        settled.iter().for_each(|id| self.files.settled(*id));
         self.tables.forget_dead_logs(&logs);
         Ok(())
     }

@@ -41,7 +41,7 @@ pub(super) fn remove_orphans(files: &Files, tables: &Tables, log: &Committer, un
     tables.given_up()?.into_iter().try_for_each(|id| files.remove(id))?;
     for id in &unlisted.runs {
         remove_if_there(files.vfs(), &files.layout().run(*id))?;
-        files.published(*id);
+        files.settled(*id);
     }
     let (mut orphans, mut empty_logs) = (Vec::new(), Vec::new());
     for id in &unlisted.others {
@@ -52,12 +52,12 @@ pub(super) fn remove_orphans(files: &Files, tables: &Tables, log: &Committer, un
         } else if segments.iter().any(|(_, segment)| is_empty(segment)) {
             empty_logs.push(*id);
         } else {
-            files.published(*id);
+            files.settled(*id);
         }
     }
     let orphans = tables.not_withheld(orphans)?;
     files.remove_durably(&orphans)?;
-    orphans.iter().for_each(|id| files.published(*id));
+    orphans.iter().for_each(|id| files.settled(*id));
     tables.add_dead_logs(&mut empty_logs);
     match log.drop_dead_logs() {
         Err(Error::Full { .. }) => Ok(()), // maintenance tries again

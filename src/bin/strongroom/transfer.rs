@@ -270,7 +270,7 @@ pub fn export(store: &Store, name: &str, to: &Path, bits: SpecialBits, output: &
     let progress = output.bytes(plan.bytes(store)?);
     let mut staging = Staging::create(Tree::create(to)?)?;
     let top = plan.write(store, staging.tree(), &progress)?;
-    staging.publish(&top)?;
+    staging.move_into_place(&top)?;
     progress.finish_and_clear();
     Ok(Exported { files: plan.files().count(), dropped })
 }

@@ -203,7 +203,7 @@ impl Salvage {
             } else {
                 self.report.copied_bytes = 0;
             }
-            plan.publish()?;
+            plan.replace_list()?;
         }
         Ok(self.report)
     }
@@ -238,7 +238,7 @@ fn copy(vfs: &dyn Vfs, layout: &Layout, files: &[PathBuf], to: &Path) -> Result<
 
 impl Plan {
     /// Writes the facts as runs, and replaces the list.
-    fn publish(&self) -> Result<()> {
+    fn replace_list(&self) -> Result<()> {
         let tables = &self.inner.tables;
         let last = tables.visible();
         tables.set_durable(last);

@@ -66,7 +66,7 @@ impl Staging {
     }
 
     /// Moves what is in its root to where it belongs. Fails where something is there, and then leaves nothing.
-    pub fn publish(mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), Failure> {
+    pub fn move_into_place(mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), Failure> {
         for (number, (path, _)) in top.iter().enumerate() {
             if let Err(errno) = move_new(&self.tree.root, path.as_bytes(), &self.to.root) {
                 let failure = self.to.failed(path, errno);
@@ -257,7 +257,7 @@ mod tests {
         tree.set_dir_mode(&inner, &below).unwrap();
         let staged = fs::read_dir(&to).unwrap().next().unwrap().unwrap().path();
         assert_eq!((count(&to), mode(&staged), mode(&staged.join("dir"))), (1, 0o700, 0o700));
-        staging.publish(&[(&outer, Some(made)), (&link, None)]).unwrap();
+        staging.move_into_place(&[(&outer, Some(made)), (&link, None)]).unwrap();
         assert_eq!((count(&to), mode(&to.join("dir")), mode(&to.join("dir/dir"))), (2, 0o555, 0o555));
         fs::set_permissions(to.join("dir"), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -273,7 +273,8 @@ mod tests {
         tree.create_file(c, None, |_| Ok(())).unwrap();
         tree.create_link(d, b"x").unwrap();
         fs::write(to.join("d"), "foreign").unwrap();
-        let failure = staging.publish(&Vec::from_iter(dirs.into_iter().chain([(c, None), (d, None)]))).unwrap_err();
+        let failure =
+            staging.move_into_place(&Vec::from_iter(dirs.into_iter().chain([(c, None), (d, None)]))).unwrap_err();
         assert!(failure.to_string().contains("exists"), "{failure}");
         assert_eq!((count(&to), &fs::read(to.join("d")).unwrap()[..]), (1, &b"foreign"[..]));
 
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_published_is_removed_however_deep_it_is_and_whatever_its_modes_are() {
+    fn what_is_not_moved_into_place_is_removed_however_deep_it_is_and_whatever_its_modes_are() {
         let (dir, to, mut staging) = staging();
         let tree = staging.tree();
         let mut dirs = Vec::new();
