@@ -44,7 +44,8 @@ impl Lab {
         store.merge_runs().unwrap();
         let durable = options().create(true).open(dir.join("durable")).unwrap();
         let long = durable.put(random(&mut state, LONG), Algorithm::Sha256).unwrap();
-        digests.iter().for_each(|digest| drop(store.get(digest).unwrap().bytes().unwrap())); // each has been touched once
+        // Each has been touched once.
+        digests.iter().for_each(|digest| drop(store.get(digest).unwrap().bytes().unwrap()));
         let absent = (0..BLOBS).map(|n| Digest::of(Algorithm::Blake3, &n.to_le_bytes())).collect();
         Self { store, durable, digests, absent, long, state, next: 0 }
     }

@@ -299,7 +299,8 @@ fn written_for_freed(scattered: &mut Scattered) {
         let (seconds, wrote) = (start.elapsed().as_secs_f64(), written() - before);
         let freed = done.freed_bytes.saturating_sub(done.moved_bytes);
         println!(
-            "  {:.1} % dead: {:.0} MiB moved, {:.0} freed, {:.0} written, {:.2} for each, {seconds:.2} s; {:.1} % dead after",
+            "  {:.1} % dead: {:.0} MiB moved, {:.0} freed, {:.0} written, {:.2} for each, {seconds:.2} s; \
+             {:.1} % dead after",
             usage.dead_bytes as f64 * 100.0 / (usage.live_bytes + usage.dead_bytes) as f64,
             mib(done.moved_bytes),
             mib(freed),

@@ -86,7 +86,8 @@ fn measure(manifests: u64) {
     let subject = subject.unwrap();
     let loaded = start.elapsed().as_secs_f64();
     println!(
-        "\n{manifests} manifests and tags in one of {REPOSITORIES} repositories, loaded without syncs at {:.0} a second",
+        "\n{manifests} manifests and tags in one of {REPOSITORIES} repositories, loaded without syncs at {:.0} a \
+         second",
         manifests as f64 / loaded
     );
     println!("memory: {} MiB", anonymous_mib());

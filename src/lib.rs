@@ -100,6 +100,8 @@ mod rooms;
 mod sealed;
 mod segment;
 mod store;
+#[cfg(test)]
+mod style;
 mod sync;
 mod tables;
 mod thread;

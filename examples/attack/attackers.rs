@@ -406,10 +406,12 @@ fn odd_request(this: &Attacker) {
     let odd = [
         "GET /v2/ HTTP/1.1\r\nConnection: close\r\n\r\n",
         "GET /v2/bad%2Fthings/tags/list HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n",
-        "POST /v2/bad/things/blobs/uploads/ HTTP/1.1\r\nHost: registry\r\nOrigin: http://evil.example\r\nConnection: close\r\n\r\n",
+        "POST /v2/bad/things/blobs/uploads/ HTTP/1.1\r\nHost: registry\r\nOrigin: http://evil.example\r\n\
+         Connection: close\r\n\r\n",
         "GARBAGE\r\n\r\n",
         "PUT /v2/bad/things/manifests/v3 HTTP/1.1\r\nHost: registry\r\nContent-Length: 99999999999999999999\r\n\r\n",
-        "PUT /v2/bad/things/manifests/v3 HTTP/1.1\r\nHost: registry\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        "PUT /v2/bad/things/manifests/v3 HTTP/1.1\r\nHost: registry\r\nTransfer-Encoding: chunked\r\n\r\n\
+         ffffffffffffffff\r\n",
         "GET /v2/_catalog?n=99999999 HTTP/1.1\r\nHost: registry\r\nConnection: close\r\n\r\n",
     ];
     let long = format!("GET /v2/{} HTTP/1.1\r\nHost: registry\r\n\r\n", "a/".repeat(100_000));

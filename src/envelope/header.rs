@@ -1,7 +1,8 @@
 //! The header of a file that belongs to one key domain: of segments and runs.
 //!
 //! ```text
-//! magic 8 | version u32 (1) | domain u32 | file u64 | store 16 | key u32 | reserved (0) 4 | salt 32 | zeros | crc u32 at 508
+//! magic 8 | version u32 (1) | domain u32 | file u64 | store 16 | key u32 | reserved (0) 4 | salt 32 | zeros |
+//! crc u32 at 508
 //! ```
 
 use super::{KeyNumber, Keyring};

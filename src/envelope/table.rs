@@ -1,7 +1,8 @@
 //! The table of wrapped keys, in `FORMAT`.
 //!
 //! ```text
-//! version u16 (1) | flags u16 (bit 0: what is not encrypted is believed) | generation u64 | next domain u32 | domains u32 | for each:
+//! version u16 (1) | flags u16 (bit 0: what is not encrypted is believed) | generation u64 | next domain u32 |
+//! domains u32 | for each:
 //!   domain u32 | state u8 (1 active, 2 shredding) | current u16 | keys u16 |
 //!   for each: number u16 | suite u8 | key id text | wrapped: length u16, bytes |
 //!   label: length u16 (0: none), then salt 32, ciphertext, tag 16, under the default domain's current key

@@ -83,7 +83,7 @@ impl RepositoryFact {
 /// That a repository has a blob. 16 bytes:
 ///
 /// ```text
-/// count u32 | touched u48 (ms of open time) | the last 6 bytes of the blob's key, of which the link's key has the others
+/// count u32 | touched u48 (ms of open time) | the last 6 bytes of the blob's key: the link's key has the others
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkFact {

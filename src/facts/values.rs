@@ -144,7 +144,8 @@ pub(crate) enum SegmentKind {
 /// What is known of a segment: of what one domain has in it. A log file holds frames of several. 32 bytes:
 ///
 /// ```text
-/// kind u8 | key u16 | reserved (0) u8 | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 | reserved (0) 8 bytes
+/// kind u8 | key u16 | reserved (0) u8 | domain u32 (0) | live_frames u32 | live_bytes u48 | frame_bytes u48 |
+/// reserved (0) 8 bytes
 /// ```
 ///
 /// `frame_bytes - live_bytes` is what compaction would give back.

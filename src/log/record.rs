@@ -5,7 +5,8 @@
 //! zeros up to a multiple of 64
 //!
 //! header: magic u32 | kind u8 (1) | flags u8 (0) | key u16 | lsn u64 | durable u64 | wall u48 (ms since 1970) |
-//!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 | body_crc u32 | check u64
+//!         open u48 (ms of open time) | ops_len u32 | facts_len u32 | frame_len u32 | domain u32 | body_crc u32 |
+//!         check u64
 //! ```
 //!
 //! `durable` is the highest LSN that was known durable when the record was written. `body_crc` covers operations and

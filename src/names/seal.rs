@@ -5,7 +5,8 @@
 //! the view is opened.
 //!
 //! ```text
-//! page, watermark: domain u32 | key u16 | salt 32 | counter u64 | encrypted, with the number as associated data | tag 16
+//! page, watermark: domain u32 | key u16 | salt 32 | counter u64 | encrypted, with the number as associated data |
+//!                  tag 16
 //! ```
 //!
 //! The salt is drawn at each opening of the view, the counter counts what was encrypted since. A page has names of one

@@ -17,7 +17,8 @@
 //! let layer = app.put("a layer", Algorithm::Sha256)?;
 //! let media_type = "application/vnd.oci.image.manifest.v1+json";
 //! let manifest = format!(
-//!     r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},
+//!     r#"{{"schemaVersion":2,
+//!     "config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},
 //!     "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{layer}","size":7}}]}}"#
 //! );
 //! let pushed = app.put_manifest(&manifest, PutManifest::new(media_type).tag("v1".parse()?))?;

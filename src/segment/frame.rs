@@ -11,8 +11,9 @@
 //! another valid one is noticed.
 //!
 //! ```text
-//! descriptor: magic u32 | version u8 (1) | codec u8 | algorithm u8 | block_log2 u8 | stored_len u64 | len u64 | domain u32 |
-//!             key u32 | digest 64 bytes, zeros behind a shorter one | crc u32 | reserved (0) 24 bytes | descriptor_crc u32
+//! descriptor: magic u32 | version u8 (1) | codec u8 | algorithm u8 | block_log2 u8 | stored_len u64 | len u64 |
+//!             domain u32 | key u32 | digest 64 bytes, zeros behind a shorter one | crc u32 | reserved (0) 24 bytes |
+//!             descriptor_crc u32
 //! ```
 //!
 //! # Encrypted
@@ -21,8 +22,10 @@
 //! multiple of 8.
 //!
 //! ```text
-//! descriptor: magic u32 | version u8 (2) | 0 u8 | key u16 | domain u32 | prefix u64 | encrypted, with the above as associated data:
-//!             [ codec u8 | algorithm u8 | block_log2 u8 | 0 u8 | stored_len u64 | len u64 | digest 64 | check u32 ] | tag 16 | crc u32
+//! descriptor: magic u32 | version u8 (2) | 0 u8 | key u16 | domain u32 | prefix u64 |
+//!             encrypted, with the above as associated data: [
+//!               codec u8 | algorithm u8 | block_log2 u8 | 0 u8 | stored_len u64 | len u64 | digest 64 | check u32
+//!             ] | tag 16 | crc u32
 //! ```
 //!
 //! The check, which the blob's fact repeats, is for a segment the first four bytes of BLAKE3 of the table, keyed; no

@@ -5,10 +5,12 @@
 //!
 //! ```text
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
-//! orphan_floor u64 | session 16 | open_time u64 (ms) | logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64
-//! | runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | tombstones u64 | lsn_min u64 | lsn_max u64 | length u64
-//! | unread u32 | for each: key domain u32 | from u64 | files u64 | logs u32 | for each, as above: log file
-//! | crc u32
+//! orphan_floor u64 | session 16 | open_time u64 (ms) |
+//! logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64 |
+//! runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | tombstones u64 |
+//!            lsn_min u64 | lsn_max u64 | length u64 |
+//! unread u32 | for each: key domain u32 | from u64 | files u64 | logs u32 | for each, as above: log file |
+//! crc u32
 //! ```
 //!
 //! Where the store is encrypted, so is the list, with the default domain's key:

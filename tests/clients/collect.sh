@@ -66,11 +66,12 @@ may_name() {
 
 # check: each tag, and all that it names. What was under way and what came of it is recorded: from then on it is known.
 check() {
-  local name may found manifest line
+  local name may found manifest url line
   : >"$WORK/named"
   while read -r name may; do
     manifest=$WORK/manifest
-    case $(curl -s -o "$manifest" -w '%{http_code}' -H "$ACCEPT" "http://$REGISTRY/v2/${name%:*}/manifests/${name#*:}") in
+    url=http://$REGISTRY/v2/${name%:*}/manifests/${name#*:}
+    case $(curl -s -o "$manifest" -w '%{http_code}' -H "$ACCEPT" "$url") in
       200) found=sha256:$(sha256sum "$manifest" | cut -d' ' -f1) ;;
       404) found=gone ;;
       *) wrong "$name can't be read" ;;
@@ -78,11 +79,13 @@ check() {
     [[ " $may " = *" $found "* ]] || wrong "$name is $found, not one of: $may"
     line=${name#gc/}
     if [ "$found" = gone ]; then echo "is $name gone 0"; else echo "ack $name $found 0"; fi >>"$WORK/records/${line%:*}"
-    [ "$found" = gone ] || jq -r --arg in "${name%:*}" '(.config, .layers[]) | "\($in) \(.digest) \(.size)"' "$manifest" >>"$WORK/named"
+    [ "$found" = gone ] \
+      || jq -r --arg in "${name%:*}" '(.config, .layers[]) | "\($in) \(.digest) \(.size)"' "$manifest" >>"$WORK/named"
   done < <(may_name)
   sed -E "s|^([^ ]*) ([^ ]*) (.*)|200 \\3 http://$REGISTRY/v2/\\1/blobs/\\2|" "$WORK/named" | sort -u >"$WORK/heads"
   sed -E 's|.* (.*)|url = "\1"\noutput = "/dev/null"|' "$WORK/heads" >"$WORK/curl"
-  curl -s -I -w '%{http_code} %header{content-length} %{url_effective}\n' -K "$WORK/curl" | tr -d '\r' | sort >"$WORK/answers" || true
+  curl -s -I -w '%{http_code} %header{content-length} %{url_effective}\n' -K "$WORK/curl" \
+    | tr -d '\r' | sort >"$WORK/answers" || true
   found=$(comm -23 "$WORK/heads" "$WORK/answers")
   [ -z "$found" ] || wrong "named by a tag, but not there with this size: $found"
   checks=$((checks + 1))
@@ -140,5 +143,6 @@ up
 check
 stop_registry
 count() { cat "$WORK"/records/* | grep -c "$1" || true; }
-echo "$kills kills; $(count '^ack .*sha256:.* [1-9]') pushes of $((pushed / 1048576)) MiB, $(count '^ack .* gone') deletes; $checks checks"
+pushes=$(count '^ack .*sha256:.* [1-9]') deletes=$(count '^ack .* gone')
+echo "$kills kills; $pushes pushes of $((pushed / 1048576)) MiB, $deletes deletes; $checks checks"
 echo "used: at most $((most / 1048576)) MiB, $((after / 1048576)) in the end, of which $((live / 1048576)) live"

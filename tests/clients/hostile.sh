@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Proves that the registry goes on serving whatever is done to it: with a log that is full, broken or stalled, limits on
-# file sizes, on open files and on threads, a clock before 1970, without its directory; and then under attack, by all at once that
-# has been found to hurt (examples/attack), beside eight clients that behave well. Those have to be served throughout,
-# in the slowest hundredth at most five times as slowly as alone, memory of the registry's own has to stay under 256
-# MiB, and nothing may be lost.
+# file sizes, on open files and on threads, a clock before 1970, without its directory; and then under attack, by all at
+# once that has been found to hurt (examples/attack), beside eight clients that behave well. Those have to be served
+# throughout, in the slowest hundredth at most five times as slowly as alone, memory of the registry's own has to stay
+# under 256 MiB, and nothing may be lost.
 #
 #   tests/clients/hostile.sh [SECONDS [ALONE]]     of the attack (300), and of the time before in which the clients are
 #   alone (60)
@@ -34,7 +34,12 @@ launch() {
 }
 
 status() { curl -s -o "$WORK/null" --max-time 20 -w '%{http_code}' "$@" || true; }
-must() { local want=$1 got; shift; got=$(status "$@"); [ "$got" = "$want" ] || fail "$*: answered with $got, not $want"; }
+must() {
+  local want=$1 got
+  shift
+  got=$(status "$@")
+  [ "$got" = "$want" ] || fail "$*: answered with $got, not $want"
+}
 metric() { curl -sSf --max-time 20 "$URL/metrics" | sed -n "s/^$1 //p"; }
 
 # serves WHAT: requests are answered, and the server ends when it is told to.
@@ -96,11 +101,12 @@ for _ in 1 2 3; do
     head -c 5000000 /dev/urandom >"$WORK/layer-$n"
     LAYER=sha256:$(sha256sum "$WORK/layer-$n" | cut -d' ' -f1)
     [ "$n" = 1 ] || echo next
-    printf 'url = "%s/v2/few/files/blobs/uploads/?digest=%s"\nrequest = "POST"\ndata-binary = "@%s"\noutput = "/dev/null"\n' \
-      "$URL" "$LAYER" "$WORK/layer-$n"
+    printf 'url = "%s/v2/few/files/blobs/uploads/?digest=%s"\nrequest = "POST"\n' "$URL" "$LAYER"
+    printf 'data-binary = "@%s"\noutput = "/dev/null"\n' "$WORK/layer-$n"
     printf 'header = "Content-Type: application/octet-stream"\nwrite-out = "%%{http_code}\\n"\n'
   done >"$WORK/pushes"
-  curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" >>"$WORK/answers" 2>"$WORK/null" || true
+  curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" \
+    >>"$WORK/answers" 2>"$WORK/null" || true
 done
 grep -q 201 "$WORK/answers" || fail "nothing was stored with few files"
 must 201 -X POST --data-binary "@$WORK/layer-1" -H 'Expect:' \
@@ -168,7 +174,8 @@ kill_registry
 step "a clock before 1970"
 if (install_debian faketime faketime) | grep '^SKIPPED'; then :; else
   early() { exec faketime -f '1960-01-01 00:00:00' "$REGISTRY_BIN" "$@" 2>"$WORK/early.log"; }
-  launch env DONT_FAKE_MONOTONIC=1 bash -c "$(declare -f early); WORK=$WORK REGISTRY_BIN=$REGISTRY_BIN; early \"\$@\"" early
+  run="$(declare -f early); WORK=$WORK REGISTRY_BIN=$REGISTRY_BIN; early \"\$@\""
+  launch env DONT_FAKE_MONOTONIC=1 bash -c "$run" early
   must 503 "$URL/v2/"
   must 503 "$URL/healthz"
   ! grep -i panic "$WORK/early.log" || fail "a thread has panicked"

@@ -69,7 +69,8 @@ fn any_history_leaves_what_the_model_says() {
 
 #[test]
 fn any_history_with_a_power_cut_leaves_the_state_before_or_after_the_operation_under_way() {
-    proptest!(config(1500, 2), |(steps in prop::collection::vec(step(), 1..30), at in 1..700u64, draw in any::<u64>())| {
+    let history = || prop::collection::vec(step(), 1..30);
+    proptest!(config(1500, 2), |(steps in history(), at in 1..700u64, draw in any::<u64>())| {
         let disk = SimVfs::new();
         disk.fault_at(at, Fault::PowerCut);
         let (mut before, mut after, mut leeway) = (Model::default(), Model::default(), Leeway::None);

@@ -368,8 +368,9 @@ fn what_manifests_refer_to_is_not_deleted() {
     let server = Server::start();
     let digest = server.push_image("repo", "v1", "config");
     let config = Digest::of(Algorithm::Sha256, b"config");
+    let len = image(config, 6).to_string().len();
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX,
-        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": image(config, 6).to_string().len() }] });
+        "manifests": [{ "mediaType": IMAGE, "digest": digest.to_string(), "size": len }] });
     let pushed = server.push_manifest("repo", "index", &index);
     let delete = |path: String| server.send("DELETE", &path, &[], &[]);
     let refused = delete(format!("/v2/repo/blobs/{config}"));

@@ -9,12 +9,13 @@
 //! CRC-32Cs | footer | trailer, 24 bytes
 //!
 //! header:  see [`FileHeader`](crate::envelope::FileHeader)
-//! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the heap), then the
-//!          value where all values of the family have one length, else heap offset u48, length u32
+//! entries: key 32, slot; as many as fit whole into a page. Slot: tag u8 (0 tombstone, 1 value here, 2 value in the
+//!          heap), then the value where all values of the family have one length, else heap offset u48, length u32
 //! guide:   lines of 64 bytes, each for an equal share of the range of keys: whether a key may be there, and where
-//! footer:  version u32 | page_log2 u32 | pages u64 | lsn_min u64 | lsn_max u64 | sections u32 | for each: family u8 | reserved (0) u8 |
-//!          slot_len u16 | entries u64 | first page of entries u64 | of heap u64 | heap length u64 | of guide u64 | guide lines u64
-//!          || for each 1,024 pages the crc u32 of their part of the table
+//! footer:  version u32 | page_log2 u32 | pages u64 | lsn_min u64 | lsn_max u64 | sections u32 |
+//!          for each: family u8 | reserved (0) u8 | slot_len u16 | entries u64 | first page of entries u64 |
+//!                    of heap u64 | heap length u64 | of guide u64 | guide lines u64 |
+//!          for each 1,024 pages the crc u32 of their part of the table
 //! trailer: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
 //!

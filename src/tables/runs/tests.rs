@@ -105,9 +105,11 @@ proptest! {
         encrypted in any::<bool>(),
     ) {
         let (vfs, keys) = (SimVfs::new(), keys(encrypted));
-        let runs: Vec<Arc<Run>> = layers.iter().enumerate()
-            .map(|(n, facts)| Arc::new(open(&vfs, &write(&vfs, n as u64 + 1, &keys, facts), &keys, ReadMode::Mapped).unwrap()))
-            .collect();
+        let opened = |(n, facts): (usize, &Facts)| {
+            let meta = write(&vfs, n as u64 + 1, &keys, facts);
+            Arc::new(open(&vfs, &meta, &keys, ReadMode::Mapped).unwrap())
+        };
+        let runs: Vec<Arc<Run>> = layers.iter().enumerate().map(opened).collect();
         let mut expected = Facts::new();
         layers.iter().rev().for_each(|older_first| expected.extend(older_first.clone()));
         for drop_tombstones in [false, true] {

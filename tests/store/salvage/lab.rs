@@ -210,11 +210,12 @@ pub fn heal(store: &Store, made: &Made, report: &SalvageReport, hit: &[PathBuf],
     let known: BTreeMap<&Digest, &Vec<u8>> = made.history.iter().flat_map(|done| &done.model.blobs).collect();
     // A file that is lost is told as a segment that is missing, whatever it was.
     let is_listed = |path: &PathBuf| {
-        let is_it =
+        let names_file =
             |error: &Error| matches!(error, Error::Corrupt { file, .. } if file.file_stem() == path.file_stem());
-        report.damage.iter().any(is_it)
+        report.damage.iter().any(names_file)
     };
-    store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap(); // so that damage to content alone heals, too
+    // So that damage to content alone heals, too.
+    store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     let unknown = report.damaged.iter().filter(|one| matches!(one, Finding::Blob { digest: None, .. })).count();
     let mut unnamed = 0;
     for (digest, content) in known {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// The year 10000, in seconds since 1970.
 const END: u64 = 253_402_300_800;
 
-const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\nContent-Length: 57\r\n\
-    Content-Type: text/plain\r\n\r\nthe clock of the registry's machine is wrong: set it now\r\n";
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\n\
+    Content-Length: 57\r\nContent-Type: text/plain\r\n\r\nthe clock of the registry's machine is wrong: set it now\r\n";
 
 /// Whether dates can be told.
 pub fn is_sane() -> bool {

@@ -141,7 +141,9 @@ impl Failure {
             move |digest: &Digest| {
                 json!({
                     "code": Code::ManifestBlobUnknown.name(),
-                    "message": format!("the manifest refers to {kind} {digest}, which the repository does not have: push it first"),
+                    "message": format!(
+                        "the manifest refers to {kind} {digest}, which the repository does not have: push it first"
+                    ),
                     "detail": { "digest": digest.to_string(), "kind": kind },
                 })
             }

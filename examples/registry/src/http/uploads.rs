@@ -99,7 +99,8 @@ async fn take_whole(
     };
     if let Err(failure) = received.await {
         let to = name.clone();
-        let _ = registry.call(caller, move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await; // or it expires
+        // Where this fails the upload expires.
+        let _ = registry.call(caller, move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await;
         registry.unfinished.upload_ended(id);
         return Err(failure);
     }

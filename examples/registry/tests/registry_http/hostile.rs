@@ -258,7 +258,8 @@ fn a_chunk_is_as_long_as_it_says_also_where_its_length_is_not_known_before() {
     let send = |range: &str, chunks: &[&[u8]]| {
         let mut stream = connect(&server);
         let head = format!(
-            "PATCH {upload} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nContent-Range: {range}\r\n\r\n"
+            "PATCH {upload} HTTP/1.1\r\nHost: registry\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+             Content-Range: {range}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         for chunk in chunks.iter().chain(&[&b""[..]]) {

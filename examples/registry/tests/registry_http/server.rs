@@ -209,10 +209,11 @@ impl Answer {
 
 /// An image without layers.
 pub fn image(config: Digest, len: usize) -> Value {
+    let media_type = "application/vnd.oci.image.config.v1+json";
     json!({
         "schemaVersion": 2,
         "mediaType": IMAGE,
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.to_string(), "size": len },
+        "config": { "mediaType": media_type, "digest": config.to_string(), "size": len },
         "layers": [],
     })
 }

@@ -15,7 +15,8 @@ const TEXTS: [&[u8]; 12] = [
     br#"{"imageLayoutVersion":"1.0.0"}"#,
     br#"{"imageLayoutVersion":"1.0.0"}"#,
     br#"{"schemaVersion":2,"manifests":[]}"#,
-    br#"{"schemaVersion":2,"manifests":[{"digest":"blake3:0000000000000000000000000000000000000000000000000000000000000000"}]}"#,
+    b"{\"schemaVersion\":2,\"manifests\":[{\"digest\":\"blake3:\
+        0000000000000000000000000000000000000000000000000000000000000000\"}]}",
     br#"{"schemaVersion":2,"manifests":[],"strongroom":"folder","entries":[]}"#,
     br#"{"schemaVersion":2,"manifests":[{"digest":"../../secret"}]}"#,
     br#"{"strongroom":"folder","entries":[],"parts":[]}"#,
