@@ -2,7 +2,7 @@
 //!
 //! A fact is a [`Key`] and a [`Value`], or the absence of one. Each belongs to one key domain. Facts are absolute: of
 //! several facts with the same key the one with the highest LSN holds, so that replaying a log twice, or replaying
-//! facts that a run already holds, changes nothing. They are made by commits ([`crate::store`]), wait in a
+//! facts that a run already holds, changes nothing. Commits ([`crate::transaction`]) make them; they are held in a
 //! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in
 //! [runs](crate::tables).
 
@@ -42,7 +42,7 @@ use crate::id::{DomainId, FileId, RepositoryId, UploadId};
 pub(crate) enum Family {
     /// A blob's place, lengths and count, by its digest.
     Blob = 1,
-    /// A segment's (or sealed log file's) length and how much of it lives, by its file id.
+    /// How much a segment or log file holds, and how much of that lives, by its file id.
     Segment = 2,
     /// What a pin holds, by the hash of its name.
     Pin = 3,

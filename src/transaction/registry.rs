@@ -483,7 +483,7 @@ impl Apply for Untag {
     }
 }
 
-/// Removes tags and deletes manifests, each if it can be: the others are [refused](Facts::refuse).
+/// Removes tags and deletes manifests, each if it can be: the others are [refused](Changes::refuse).
 #[derive(Debug)]
 pub(crate) struct DeleteReferences {
     pub(crate) repository: Named,
