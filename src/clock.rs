@@ -137,7 +137,7 @@ impl Retention {
         touched.saturating_add(self.precision()) <= now
     }
 
-    /// Whether nobody relies any more on what was last relied on at a time.
+    /// Whether the grace period of what a client last relied on at `touched` is over.
     pub(crate) fn has_expired(self, touched: u64, now: u64) -> bool {
         touched.saturating_add(self.0).saturating_add(self.precision()) <= now
     }

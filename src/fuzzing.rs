@@ -1,6 +1,6 @@
 //! The parsers of all that lies on disk, each as a function of bytes: for fuzzing. Not part of the API.
 //!
-//! Each accepts anything. What it must not do is panic, hang, or allocate more than its input warrants.
+//! Each accepts any bytes, and must not panic, hang, or allocate more than its input warrants.
 
 use std::path::{Path, PathBuf};
 

@@ -22,7 +22,7 @@ impl Lsn {
     }
 }
 
-/// For positions that were kept as numbers, such as those of who follows [events](crate::Store::events).
+/// For positions that were kept as numbers, such as those in [events](crate::Store::events).
 impl From<u64> for Lsn {
     fn from(position: u64) -> Self {
         Self(position)

@@ -1,4 +1,4 @@
-//! Sees every nonce that is used, for tests. No stable API.
+//! Reports every nonce that is used, for tests. No stable API.
 
 use crate::envelope::recorder;
 

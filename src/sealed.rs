@@ -1,4 +1,4 @@
-//! Sealed files: what is never written again, read block by block, each verified when it is first touched.
+//! Sealed files, which are never written again: read block by block, each verified when it is first touched.
 //!
 //! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a
 //! bit is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a
@@ -49,7 +49,7 @@ impl MappingBudget {
     }
 }
 
-/// A mapping that gives its place in the budget back when the last who holds a part of it is gone.
+/// A mapping that gives its place in the budget back when the last holder of a part of it is gone.
 struct Counted {
     bytes: Bytes,
     budget: Arc<MappingBudget>,
@@ -268,8 +268,8 @@ impl SealedFile {
         Ok(bytes)
     }
 
-    /// [`checked`](Self::checked) for who does not need the copy: it is made where the last one was, so that it stays
-    /// in the processor's cache.
+    /// [`checked`](Self::checked) for callers that do not need the copy: it is made where the last one was, so that it
+    /// stays in the processor's cache.
     fn check(&self, offset: u64, len: usize, crc: u32) -> Result<()> {
         if len > Grain::Block as usize {
             return self.checked(offset, len, crc).map(drop); // a table: long ones are not kept

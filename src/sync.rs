@@ -1,8 +1,7 @@
 //! Locks that outlive a panic, and a hash for tables under them.
 //!
 //! The engine does not panic, but the caller's code that runs inside of it (a reader that is handed in, an allocator)
-//! may. Every critical section leaves its data whole at each step, so a lock that was poisoned that way is taken as it
-//! is.
+//! may. Every critical section leaves its data whole at each step, so a poisoned lock is used as it is.
 
 use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,8 +1,8 @@
-//! Threads: all that the engine makes are made here.
+//! The only module that starts threads.
 //!
-//! A user, a control group or a machine may have no room for one more, at any time. So making one can fail, and each
-//! caller has an answer to that: content is hashed on the caller's own thread; opening a store, or a call of an async
-//! program, fails with what was short; the view of names is opened later, and until then the facts are asked.
+//! That may fail at any time, because of a limit of the user, the control group or the machine, and each caller handles
+//! it: content is hashed on the caller's own thread; opening a store, or a call of an async program, fails with what
+//! was short; the view of names is opened later, and until then the facts are read.
 
 use std::io;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! The same blobs with their content elsewhere than in the store's directory.
+//! Blobs whose content is stored elsewhere than in the store's directory.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

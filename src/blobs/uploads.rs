@@ -115,7 +115,7 @@ impl<I: Deref<Target = BlobStore>> Drop for Lease<I> {
                 None => drop(slot.remove()),
             }
         }
-        // Each keeps a file open. One that is let go starts from its facts.
+        // Each keeps a file open. One that is dropped starts again from its facts.
         let idle = |(id, slot): (&UploadId, &Slot)| (matches!(slot, Slot::Idle(_)) && *id != self.id).then_some(*id);
         if slots.len() > self.store.options.max_open_files / 8
             && let Some(id) = slots.iter().find_map(idle)
@@ -228,7 +228,7 @@ impl BlobStore {
         })
     }
 
-    /// Does something to an upload, whoever it belongs to.
+    /// Does something to an upload, whichever repository it belongs to.
     fn with_session<T>(
         &self,
         id: UploadId,
@@ -385,7 +385,7 @@ enum Unsuccessful {
 
 use Unsuccessful::{Failed, Refused};
 
-/// Whose upload it is, nobody else is told.
+/// An upload of another owner is not found: its existence is not revealed.
 fn expect_owner(id: UploadId, fact: &UploadFact, owner: Option<RepositoryId>) -> Result<()> {
     if fact.repository == owner { Ok(()) } else { Err(Error::UploadNotFound { id }) }
 }

@@ -59,7 +59,7 @@ pub(crate) struct Checks {
     registry: Arc<Registry>,
     upkeep: Arc<Upkeep>,
     clock: StoreClock,
-    /// Held by who scrubs.
+    /// Held while a scrub runs.
     scrubbing: Mutex<()>,
 }
 

@@ -21,7 +21,7 @@ use crate::tables::Snapshot;
 /// So many blobs are counted in a pass, if their keys are spread evenly: 40 MiB.
 const BLOBS_A_PASS: u64 = if cfg!(test) { 64 } else { 1 << 20 };
 
-/// Who is told of what a recount finds, and may end it.
+/// Receives what a recount finds, and may end it.
 pub(crate) trait Listener {
     /// Something is wrong.
     fn found(&mut self, wrong: Wrong) -> Step<()>;

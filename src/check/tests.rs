@@ -1,4 +1,4 @@
-//! Facts that are wrong, in every way there is: they are found, and repair mends what can be mended.
+//! Wrong facts of every kind: a recount finds them, and repair rebuilds those that follow from others.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

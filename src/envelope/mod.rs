@@ -15,7 +15,7 @@
 //!
 //! | what | purpose | nonce: prefix u64, number u32 |
 //! |---|---|---|
-//! | a block of content in a log file | content | where in the file the content begins, which readers insist on; the block's number |
+//! | a block of content in a log file | content | where in the file the content begins, which readers verify; the block's number |
 //! | a block of content in a segment | content | what this opening of the segment drew; the block's number |
 //! | a frame's descriptor, a segment's footer | content | the same prefix; 2³² − 1, 2³² − 2 |
 //! | operations and facts of a record | record | where in the file the record begins; 0 |
@@ -29,8 +29,8 @@
 //!   write failed nothing more goes into the file. What recovery takes over it encrypts anew, in a new file.
 //! - A **segment** may be opened again, to go on with an upload, at a place up to which things are known durable: what
 //!   was written behind that is written again, with other content. Each opening draws a prefix of 64 bits. For two of
-//!   one segment to be the same, with a thousand openings, the chance is one in 2⁴⁵. What is written twice at one place
-//!   in one opening (by a seal that failed) does not exist: a failed call ends the opening.
+//!   one segment to be the same, with a thousand openings, the chance is one in 2⁴⁵. Nothing is written twice at one
+//!   place in one opening: a call that fails (a seal, for one) ends the opening.
 //! - **Runs**, the **list** and the **table of keys** are written once, as a whole, each under its own salt.
 //! - A **restored backup** is another history of the same files from then on. But whatever is written is written to new
 //!   files, with new salts, or in a new opening of a segment. Two copies of a store that both go on share no subkey but
@@ -39,7 +39,7 @@
 //!   copies (or is put back to a state of its memory) writes different things to one place under one key. Nothing is
 //!   drawn anew then. Close stores before such a snapshot.
 //!
-//! No key comes near what it may encrypt: a subkey of AES-GCM is used for one file, of which the largest have 2²⁸
+//! No key comes near the limit of its cipher: a subkey of AES-GCM is used for one file, of which the largest have 2²⁸
 //! blocks.
 //!
 //! The tests record every (key, nonce) pair over all simulated crashes ([`recorder`]).
@@ -123,7 +123,7 @@ impl Suite {
 /// The length of an authentication tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
 
-/// What shows that something was encrypted by who has the key, as it is and where it is.
+/// Shows that something was encrypted with the key, as it is and where it is.
 pub(crate) type Tag = [u8; TAG_LEN];
 
 /// Where something stands under its subkey: see the table in the [module's documentation](self).

@@ -9,10 +9,10 @@
 //! salt 32 | tag 16
 //! ```
 //!
-//! The tag is over all that stands before it in `FORMAT`, under the default domain's current key. So whoever does not
-//! have the keys can change nothing in it without being noticed. (To put an older one in its place, whole, is another
-//! matter: the list names the generation that it was written under, and an older table than that is refused.) Labels
-//! are under that key, too: what a domain is called can be said while its own keys are out of reach.
+//! The tag is over all that stands before it in `FORMAT`, under the default domain's current key. So a change without
+//! the keys is noticed. (An older table that was put back as a whole is noticed too: the list names the generation that
+//! it was written under, and an older table than that is refused.) Labels are under that key as well: a domain's name
+//! can be read while its own keys are out of reach.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Looking repositories' facts up: for readers in a snapshot, for changes at the ordering point. What belongs to a
-//! repository is in the repository's domain; no two have one name, whichever domains they are in.
+//! Looking up facts of repositories: for readers in a snapshot, for changes at the ordering point. A repository's facts
+//! are in its domain; no two repositories have one name, whichever domains they are in.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};

@@ -49,8 +49,8 @@ impl IdleKind {
 /// An entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idle {
-    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: nobody was told
-    /// of it).
+    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: no client was
+    /// told of it).
     pub(crate) time: u64,
     /// The key of what nothing holds.
     pub(crate) key: Key,

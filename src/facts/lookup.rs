@@ -1,4 +1,4 @@
-//! Asking for facts: by key and by prefix, and by what they are about.
+//! Looking up facts: by key, by prefix, and by what they are about.
 
 use std::fmt::Debug;
 
@@ -15,7 +15,7 @@ pub(crate) trait Reader: Debug + Send + Sync {
     /// The value under a key.
     fn get(&self, key: &Key) -> Result<Option<Value>>;
 
-    /// The values under keys, in their order: for whoever has to ask another machine.
+    /// The values under keys, in their order: for a reader that has to ask another machine.
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Value>>> {
         keys.iter().map(|key| self.get(key)).collect()
     }

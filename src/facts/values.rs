@@ -72,7 +72,7 @@ pub(crate) struct BlobFact {
     pub(crate) count: u32,
     /// The store's open time when somebody outside of any repository last stored or claimed the blob; 0: nobody did.
     pub(crate) touched: u64,
-    /// Whether the content was found damaged: whoever pushes it again brings it back.
+    /// Whether the content was found damaged: a push of the same content repairs it.
     pub(crate) damaged: bool,
 }
 

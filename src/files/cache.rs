@@ -13,8 +13,8 @@ use crate::sync::{IdHasher, lock, read, write};
 /// Open files, of which there are at most so many, by second chance.
 ///
 /// # Invariants kept here
-/// - A file that was removed is not held for nobody: [`removed`](Self::removed) forgets it, and who opens one looks
-///   whether any was removed meanwhile.
+/// - A file that was removed is held only by its readers: [`removed`](Self::removed) forgets it, and a call that opens
+///   one checks whether any was removed meanwhile.
 /// - Nothing is closed or unmapped while a lock is held that readers need: a mapping of a gigabyte takes milliseconds
 ///   to give back.
 #[derive(Debug)]
@@ -130,8 +130,7 @@ impl Cache {
 
     fn note_handle(&self, id: FileId, file: &SealedFile) {
         let mut handles = lock(&self.handles);
-        // Those that nobody can read from any more go when there are as many as are kept open: so it costs little for
-        // each.
+        // Those without readers are dropped when there are as many as are kept open: so it costs little for each.
         if handles.len() == handles.capacity() || handles.len() > 2 * self.max_open {
             handles.retain(|handle| handle.held.strong_count() > 0);
         }

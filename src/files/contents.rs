@@ -1,4 +1,4 @@
-//! Where content is kept: the part of the seam that a store with other places for it implements.
+//! Where content is kept: the trait to implement for a store that keeps it elsewhere than in its directory.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use crate::id::FileId;
 use crate::sealed::SealedFile;
 use crate::vfs::{File, OpenMode};
 
-/// Files of content, by ids. [`Files`] keeps them in the store's directory, and has those that ride in the log too; a
-/// store that many nodes share keeps them elsewhere.
+/// Files of content, by ids. [`Files`] keeps them in the store's directory, among them log files, which have content
+/// too; a store that many nodes share keeps them elsewhere.
 ///
 /// ```text
 /// begin ─► create ─► (write, sync) ─► a commit names it ─► published ─► open ... ─► give_up

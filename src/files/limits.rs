@@ -1,5 +1,5 @@
-//! How many files a store keeps open, and mapped, by what the process may have. The program that embeds it needs some
-//! of that too, and may have several stores open.
+//! How many files a store keeps open, and mapped: a share of the process's limits, since the program that embeds it
+//! needs some too, and may have several stores open.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! The store's files: their ids, where they lie, and what is open of them.
 //!
-//! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; one that
-//! is dropped before is removed. Log files and segments that are read are kept open in a [cache](Cache), up to a limit.
-//! Space is [reserved](Reserve) for operations that free space, and the first failed sync [stops](Poison) all writes.
-//! Where the log is damaged the files may be open for reading [only](Damaged).
+//! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; if that
+//! is dropped before, the file is removed. Log files and segments that are read are kept open in a [cache](Cache), up
+//! to a limit. Space is [reserved](Reserve) for operations that free space, and the first failed sync [stops](Poison)
+//! all writes. Where the log is damaged the files may be open for reading [only](Damaged).
 
 mod cache;
 mod contents;
@@ -78,7 +78,7 @@ pub(crate) struct Files {
     poison: Poison,
     /// Why nothing may be changed.
     damage: Option<Damaged>,
-    /// Held by who tries whether files can be written.
+    /// Held while a caller tests whether files can be written.
     probing: Mutex<()>,
 }
 
@@ -429,8 +429,8 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a log file or segment; one that is not there is fine. Who reads it goes on. A power cut may bring it
-    /// back.
+    /// Removes a log file or segment; one that is not there is fine. Open readers are not disturbed. A power cut may
+    /// bring it back.
     pub(crate) fn remove(&self, id: FileId) -> Result<()> {
         for path in [self.layout.segment(id), self.layout.log(id)] {
             remove_if_there(self.vfs(), &path)?;

@@ -28,7 +28,7 @@ pub(super) struct Reserve {
     path: PathBuf,
     len: u64,
     is_there: AtomicBool,
-    /// Held by who makes the reserve or gives it up.
+    /// Held while the reserve is made or given up.
     changing: Mutex<()>,
 }
 

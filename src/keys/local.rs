@@ -304,7 +304,7 @@ mod tests {
         let wrapped = mine.wrap(&mine.id, &SecretKey::from_bytes([9; 32]), &CONTEXT).unwrap();
         assert_eq!(other.unwrap(&mine.id, &wrapped, &CONTEXT).unwrap_err(), wrong);
         assert_eq!(other.wrap(&mine.id, &SecretKey::from_bytes([9; 32]), &CONTEXT).unwrap_err(), wrong);
-        // Who forges the id gets no further.
+        // A forged id does not help.
         assert_eq!(unwrap(&other, &wrapped, &CONTEXT).unwrap_err(), KeyError::Damaged);
     }
 

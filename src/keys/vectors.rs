@@ -1,5 +1,4 @@
-//! The published test vectors of what the providers and the store build on: that these crates do what their names say,
-//! in the way that we call them.
+//! Published test vectors of the algorithms that the providers and the store use, called as they call them.
 
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;

@@ -136,7 +136,7 @@ impl Committer {
             Turn::Done(result) => return result,
             Turn::Lead(lead) => lead,
         };
-        // Should what follows panic, nobody knows what the log has of it.
+        // If what follows panics, it is unknown what the log has of it.
         let mut unfinished = StopWrites { files: &self.files, is_finished: false };
         for groups_left in (0..GROUPS_LED).rev() {
             let group = lead.take_group();
@@ -297,8 +297,8 @@ impl Committer {
         self.files.remove_durably(&folded).map_err(|error| self.files.fail_stop(error))
     }
 
-    /// Seals, at opening, the file that the session before was writing, so that nobody takes it for one that is written
-    /// still: it is cut to what it has, and then read as any sealed file.
+    /// Seals, at opening, the file that the session before was writing, so that it is not taken for one that is still
+    /// written: it is cut to what it has, and then read as any sealed file.
     pub(crate) fn seal_last_session(&self) -> Result<()> {
         let mut tip = lock(&self.tip);
         let Some(end) = tip.unsealed else { return Ok(()) };
@@ -355,13 +355,13 @@ impl Committer {
         self.fold()
     }
 
-    /// Folds and merges what is due, and lets go of log files that nothing needs any more.
+    /// Folds and merges what is due, and removes log files that are no longer needed.
     pub(crate) fn fold(&self) -> Result<()> {
         self.tables.fold_and_merge(self)?;
         self.drop_dead_logs()
     }
 
-    /// Does what has become due by what maintenance itself commits: nobody else does meanwhile, and others wait for it.
+    /// Does what the commits of maintenance itself have made due: no other thread does meanwhile, and some wait for it.
     pub(crate) fn keep_up(&self) -> Result<()> {
         self.names.keep_up();
         if self.tables.is_fold_due() { self.fold() } else { Ok(()) }
@@ -373,7 +373,7 @@ impl Committer {
         self.drop_dead_logs()
     }
 
-    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up
+    /// Takes from the list the log files that recovery no longer needs and that are not kept for readers of events, up
     /// to so many bytes; and removes those in which nothing lives.
     pub(crate) fn unlist_folded_logs(&self, history: u64, space: Space) -> Result<()> {
         self.tables.unlist_folded_logs(history, space)?;
@@ -397,8 +397,7 @@ impl Committer {
             if segments.is_empty() {
                 removed.push(*id);
             }
-            // Also where another domain has something alive in it: the file goes with that, and not before the last
-            // fact.
+            // Also where another domain has live frames in it: the file is removed with the last domain's fact.
             for (domain, _) in segments.iter().filter(|(_, segment)| segment.live_frames == 0) {
                 removed.extend(self.commit_unthrottled(*domain, Request::DropFile(*id))?.dropped);
             }
@@ -440,7 +439,7 @@ impl Log for Committer {
     }
 }
 
-/// Stops all writes where a leader does not come to its end.
+/// Stops all writes if a leader panics.
 struct StopWrites<'a> {
     files: &'a Files,
     is_finished: bool,

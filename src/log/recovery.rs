@@ -85,7 +85,7 @@ pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
         stop: None,
     };
     let mut next = list.folded.next();
-    // What the runs have is not needed any more: those files are kept for who reads events.
+    // What the runs have is not needed any more: those files are kept for readers of events.
     for entry in list.logs.iter().filter(|entry| entry.is_needed(list.folded)) {
         let mut end = 0;
         match replayed.read(files, list, entry, &mut next, &mut end) {

@@ -162,7 +162,7 @@ impl<'a> Replay<'a> {
     }
 
     /// A record's frame, verified: `None` where it is not whole and undamaged. Records that are not known durable need
-    /// this; for the others it is up to whoever reads the blob. No frame, or one of a locked domain: an empty one.
+    /// this; those of others are verified when the blob is read. No frame, or one of a locked domain: an empty one.
     pub(crate) fn frame(&mut self, record: &Record) -> Result<Option<Option<Frame>>> {
         let header = record.header;
         let len = usize::try_from(header.frame_len).unwrap_or(usize::MAX);
@@ -228,7 +228,7 @@ impl<'a> Replay<'a> {
         Ok(Some(Record { header, offset, ops: ops.to_vec(), facts, is_lost: false }))
     }
 
-    /// A record of a domain that was shredded: nobody knows any more what it said. Or of one that is locked. (Or one
+    /// A record of a domain that was shredded, which can't be decrypted any more, or of one that is locked. (Or one
     /// whose key was given up, since all that it said has been written again.)
     fn without_key(&self, header: Header, offset: u64) -> Result<Option<Record>> {
         let is_known = header.domain < self.keyring.next_domain;

@@ -1,9 +1,9 @@
 //! Reading a log file behind damage.
 //!
 //! Records begin at multiples of [`ALIGNMENT`] and have a keyed check, so the next whole one behind damage is found by
-//! looking at each. A frame whose record is damaged is found in the same way, by its descriptor. That one proves
-//! nothing: pushed content may contain what passes for a descriptor. What stands behind it is believed only where it
-//! has the digest that it names, and then it does not matter who put it there.
+//! looking at each. A frame whose record is damaged is found in the same way, by its descriptor. A descriptor proves
+//! nothing, since pushed content may contain bytes that pass for one: the content behind it is accepted only if it has
+//! the digest that the descriptor names.
 
 use std::ops::Range;
 use std::path::Path;

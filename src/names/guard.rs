@@ -79,7 +79,7 @@ impl Guard {
         }
     }
 
-    /// Lets the backend write out what waits, and give back its files, once nobody reads from it any more.
+    /// Lets the backend write out what waits, and give back its files, once no reader uses it any more.
     pub(super) fn close(&self) {
         let is_read = self.lanes.as_ref().is_some_and(|lanes| !lanes.readers.end_and_wait(self.deadlines.call));
         if is_read {
@@ -167,7 +167,7 @@ impl Lane {
     ) -> Result<T, Missed> {
         let (sender, receiver) = sync_channel(1);
         let number = self.push(Box::new(move || {
-            let _ = sender.send(work()); // nobody waits any more after the deadline
+            let _ = sender.send(work()); // no caller waits after the deadline
         }))?;
         match receiver.recv_timeout(deadline) {
             Ok(result) => Ok(result),
@@ -235,7 +235,7 @@ fn serve(shared: &Shared) {
         if let Some((number, job)) = queue.waiting.pop_front() {
             queue.running.insert(number, Instant::now());
             drop(queue);
-            let _ = catch_unwind(AssertUnwindSafe(job)); // whoever waits for the job gets to know by its end
+            let _ = catch_unwind(AssertUnwindSafe(job)); // a caller that waits for the job learns of it by its end
             queue = lock(&shared.queue);
             queue.running.remove(&number);
             if queue.ended {

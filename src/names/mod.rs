@@ -10,8 +10,8 @@
 //! machine, the LSN up to which commits are in it, and the key domains that were locked, whose names are not. After a
 //! restart it is trusted only if sled opens, the locked domains are the same, the store and the boot are the same
 //! (sled's flush does not call fsync, so what it wrote may be lost with the machine), the session is the last one that
-//! the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is thrown away
-//! and rebuilt from the facts, and until that is done readers are told to ask those.
+//! the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is discarded
+//! and rebuilt from the facts, and until that is done readers read the facts.
 //!
 //! # While the store is open
 //! A commit's names are put into an overlay in memory as the commit becomes visible, and written to sled later, in
@@ -131,9 +131,9 @@ struct Deadlines {
     open: Duration,
     /// For a call. After that it has hung.
     call: Duration,
-    /// For a list of names. After that the facts are asked.
+    /// For a list of names. After that the facts are read.
     read: Duration,
-    /// For a watermark, by who folds. After that the view may have to be rebuilt if the process is killed.
+    /// For a watermark that a fold waits for. After that the view may have to be rebuilt if the process is killed.
     reach: Duration,
 }
 
@@ -149,9 +149,9 @@ pub(crate) struct Names {
     state: Mutex<State>,
     /// There is something to do, or it was done.
     changed: Condvar,
-    /// Held by who opens a backend, or puts another in its place.
+    /// Held while a backend is opened or replaced.
     opening: Mutex<()>,
-    /// Held by who writes to the backend.
+    /// Held while the backend is written to.
     writer: Mutex<()>,
     /// Whether the store is being closed: what takes long ends.
     stopped: AtomicBool,
@@ -246,8 +246,8 @@ impl Names {
         }
     }
 
-    /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: who asks for names
-    /// sees all that it did or nothing of it.
+    /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: lists of names
+    /// show all that it did or nothing of it.
     pub(crate) fn apply(&self, changes: &[(Lsn, NameChange)], visible: impl FnOnce()) {
         let mut state = lock(&self.state);
         visible();

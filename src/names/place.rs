@@ -21,7 +21,7 @@ pub(super) trait Place: Send + Sync {
     /// Opens what is there; `None` where that can't be, and it may be removed.
     ///
     /// # Errors
-    /// Where somebody uses it who did not come back from a call: nobody else may touch it then.
+    /// Where a call that has hung still uses it: nothing else may touch it then.
     fn open(&self, keys: &Keys) -> Result<Option<Arc<dyn Backend>>, Failed>;
 
     /// Begins anew, whatever is there.

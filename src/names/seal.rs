@@ -1,8 +1,8 @@
 //! Encrypting what the view of names keeps in sled.
 //!
-//! Without encryption the pages of names lie in sled under their first names, which has them in order. Encrypted, they
-//! lie under numbers that say nothing, and their order is an index in memory, of the first name of each page: read when
-//! the view is opened.
+//! Without encryption, the key of a page of names in sled is its first name, so sled has the pages in order. The keys
+//! of encrypted pages are numbers, which reveal nothing; their order is an index in memory, of the first name of each
+//! page, read when the view is opened.
 //!
 //! ```text
 //! page, watermark: domain u32 | key u16 | salt 32 | counter u64 | encrypted, with the number as associated data |

@@ -35,7 +35,7 @@ use crate::wire::{Fields, PutFields};
 /// The key of the watermark: no kind of name has the number 0.
 const WATERMARK: &[u8] = &[0];
 
-/// So often it is tried again, every 20 ms, where sled has not let go of its lock.
+/// How often opening is tried again, every 20 ms, while sled still has its lock.
 const LOCK_TRIES: u32 = 100;
 
 const CACHE: u64 = 32 << 20;
@@ -123,8 +123,8 @@ impl SledBackend {
         }
         let config = sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(Some(500));
         let config = config.mode(sled::Mode::LowSpace);
-        // A view that was closed a moment ago, in this process, is let go of by a thread of sled's. Where it is not, a
-        // call on it hangs.
+        // The lock of a view that was closed a moment ago, in this process, is released by a thread of sled's. If it is
+        // not, a call on that view hangs.
         for _ in 0..LOCK_TRIES {
             match config.open() {
                 Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {}

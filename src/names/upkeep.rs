@@ -116,7 +116,7 @@ impl Names {
     }
 
     /// From now on, until what this gives is dropped, the thread that calls this does what is due, each time it has
-    /// [waited](Self::wait). Where nobody serves the view, those do it to whom it matters.
+    /// [waited](Self::wait). Without such a thread, callers do what they depend on.
     pub(crate) fn serve(&self) -> Serving<'_> {
         let mut state = lock(&self.state);
         (state.served, state.raised) = (true, true);
@@ -265,7 +265,7 @@ impl Names {
         backend.close();
     }
 
-    /// For those who do not have a thread for it.
+    /// For stores without a thread for it.
     fn flush_for_a_while(&self) {
         let end = Instant::now() + lock(&self.state).deadlines.call;
         self.flush_unless_busy(&|| Instant::now() < end);

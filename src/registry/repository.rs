@@ -127,7 +127,7 @@ impl Registry {
     fn take_over(&self, name: &RepositoryName, settings: &RepositorySettings) -> Result<Repository<'_>> {
         let found = self.find(name)?.0;
         if found.domain != self.domain_of(settings)? {
-            // Who is told that it exists may rely on that.
+            // A caller that is told that it exists may rely on that.
             found.commit(Keep(found.named()))?;
             return Err(Error::RepositoryExists { name: name.to_string() });
         }

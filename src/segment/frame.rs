@@ -17,9 +17,8 @@
 //! ```
 //!
 //! # Encrypted
-//! Blocks are encrypted where they are, and the table has, for every block also where there is one only, what it takes
-//! to decrypt it and shows that it is authentic: prefix u64 (of its [nonce](crate::envelope)) | tag 16. It begins at a
-//! multiple of 8.
+//! Blocks are encrypted where they are. The table, which begins at a multiple of 8, has an entry for every block, also
+//! where there is only one: prefix u64 (of its [nonce](crate::envelope)) | tag 16.
 //!
 //! ```text
 //! descriptor: magic u32 | version u8 (2) | 0 u8 | key u16 | domain u32 | prefix u64 |
@@ -314,8 +313,8 @@ impl Frame {
         out
     }
 
-    /// Whether an encrypted frame of a log file is as it was written. That it was written by who has the key, only the
-    /// key shows.
+    /// Whether an encrypted frame of a log file is as it was written. Only decrypting it shows that its writer had the
+    /// key.
     pub(crate) fn is_whole(bytes: &[u8]) -> bool {
         let crc = bytes.get(CRC_AT..).and_then(|bytes| Fields(bytes).u32());
         crc.is_some() && crc == crc_of_all(bytes)

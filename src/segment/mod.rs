@@ -8,9 +8,9 @@
 //! trailer, 24 bytes: footer offset u64 | footer length u32 | footer crc u32 | magic u32 | crc u32
 //! ```
 //!
-//! The footer says what was put into the segment; what of that lives, only facts say. Small content does not come here
-//! at first: it rides in the [log](crate::log), whose sealed files serve as segments too. What of that outlives the
-//! others is [packed](Pack) into segments of many frames, which are encrypted as those in a log file are.
+//! The footer lists the frames of the segment; only facts say which of them live. Small content is first written to the
+//! [log](crate::log), whose sealed files serve as segments too. Compaction moves live frames out of mostly dead files
+//! into [packs](Pack), segments of many frames, which are encrypted as those in a log file are.
 
 mod frame;
 mod pack;

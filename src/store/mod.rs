@@ -86,13 +86,13 @@ pub(crate) struct Inner {
     upkeep: Arc<Upkeep>,
     /// What the thread waits for that collects in the background.
     collector: Signal,
-    /// Held by who opens the view of names or rebuilds it.
+    /// Held while the view of names is opened or rebuilt.
     names_refresh: Mutex<()>,
-    /// Who has the key that data keys are wrapped with.
+    /// The provider of the key that data keys are wrapped with.
     key_provider: Mutex<Option<Arc<dyn KeyProvider>>>,
-    /// Held by who changes keys.
+    /// Held while keys are changed.
     key_changes: Mutex<()>,
-    /// Who tries to unlock domains.
+    /// Attempts to unlock domains.
     attempts: locked::Attempts,
     clock: StoreClock,
     /// Keeps other processes out. Last, so that it is given back last.
@@ -260,6 +260,6 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let _ = self.shut(); // `close` is for who wants to know
+        let _ = self.shut(); // `close` is for callers that want to know
     }
 }

@@ -1,8 +1,8 @@
 //! Files that a crash left behind, and files that were given up before it.
 //!
 //! # Invariant kept here
-//! A file is removed only where no fact and no list names it, and all facts that could are readable. One of which that
-//! can't be said, since facts are damaged, is left alone, and looked at again by the next opening.
+//! A file is removed only where no fact and no list names it, and all facts that could name it are readable. Where
+//! damaged facts leave that open, the file stays, and the next opening looks at it again.
 
 use crate::error::{Error, Result};
 use crate::facts::{SegmentFact, SegmentKind};

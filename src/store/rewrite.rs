@@ -36,8 +36,8 @@ pub struct Rewriting {
     pub complete: bool,
 }
 
-/// When rewriting began: whoever writes a file with a lower id than that log file may have begun with an old key; while
-/// the keys are those, whatever is written to a file with a higher one is encrypted with the current.
+/// When rewriting began: a writer of a file with a lower id than that log file may have begun with an old key; while
+/// the keys are those, all that is written to files with higher ids is encrypted with the current one.
 #[derive(Debug)]
 pub(crate) struct Began {
     pub(crate) log: FileId,
@@ -152,7 +152,7 @@ impl Inner {
         }
     }
 
-    /// Brings a domain's facts into runs that are encrypted with the current key, and lets go of log files with others.
+    /// Brings a domain's facts into runs that are encrypted with the current key, and unlists log files with others.
     fn rewrite_facts(&self, domain: DomainId, current: KeyNumber) -> Result<()> {
         self.log.checkpoint()?;
         self.tables.merge_all(&*self.log, domain, |runs| runs.iter().any(|run| run.key != current))?;

@@ -1,5 +1,4 @@
-//! A store with two key domains: what one has lies apart from what the other has, also in a log file with frames of
-//! both.
+//! A store with two key domains keeps their facts and content apart, also in a log file with frames of both.
 
 use std::sync::Arc;
 use std::time::Duration;

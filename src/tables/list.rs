@@ -47,7 +47,7 @@ const MAX_HISTORY: usize = 64;
 /// So many runs of a tier become one of the next.
 const FANOUT: usize = 8;
 
-/// A log file whose facts are not all in runs, or that is kept for who reads events.
+/// A log file whose facts are not all in runs, or that is kept for readers of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEntry {
     pub(crate) id: FileId,

@@ -36,7 +36,7 @@ impl Tables {
         let sources: Vec<Arc<Run>> = self.view().runs.iter().filter(|run| old.contains(&run.id())).cloned().collect();
         let Some(first) = merged.first() else { return Ok(false) };
         if merged.len() != old.len() || sources.len() != old.len() {
-            // They come and go only while nobody folds or merges.
+            // They are added and removed only by the thread that folds or merges.
             return Err(self
                 .files
                 .fail_stop(Error::Internal { invariant: "runs that are merged are listed and open" }));

@@ -72,7 +72,7 @@ const FOLD_AT_CLOSE: usize = 1 << 20;
 pub(crate) struct TableOptions {
     /// How many bytes of facts a memory table holds.
     pub(crate) memtable_size: usize,
-    /// How many bytes of log files are kept for who reads events.
+    /// How many bytes of log files are kept for readers of events.
     pub(crate) history: u64,
     /// How many bytes of decrypted pages of runs are kept in memory.
     pub(crate) page_cache: usize,
@@ -113,7 +113,7 @@ pub(crate) struct Tables {
     durable: AtomicU64,
     /// How many of the log files that the list names have facts that no run has.
     unfolded_logs: AtomicU64,
-    /// Held by who folds or merges.
+    /// Held while facts are folded or merged.
     folding: Mutex<()>,
     /// Log files that no list names any more, to be removed where nothing lives in them.
     dead_logs: Mutex<Vec<FileId>>,
@@ -256,7 +256,7 @@ impl Tables {
         NeededLogs { oldest: self.oldest_log(active), withheld: self.withheld() }
     }
 
-    /// How many bytes of log files are kept for who reads events: none where space has to be given back.
+    /// How many bytes of log files are kept for readers of events: none where space has to be given back.
     pub(crate) fn history(&self) -> u64 {
         if self.files.has_reserve() { self.options.history } else { 0 }
     }
@@ -356,7 +356,7 @@ impl Tables {
         lock(&self.dead_logs).retain(|id| !logs.contains(id));
     }
 
-    /// Takes from the list the log files that recovery no longer needs and that are not kept for who reads events, up
+    /// Takes from the list the log files that recovery no longer needs and that are not kept for readers of events, up
     /// to so many bytes.
     pub(crate) fn unlist_folded_logs(&self, history: u64, space: Space) -> Result<()> {
         let mut dropped = Vec::new();

@@ -49,14 +49,13 @@ impl Signal {
 /// What does maintenance where there is no thread for it.
 type Work = Box<dyn Fn() + Send + Sync>;
 
-/// Where maintenance is asked for by those who make it due, and waited for by those who need it: by all rooms below the
-/// one that does it.
+/// Where the rooms below the one that does maintenance request it, and wait for it.
 #[derive(Default)]
 pub(crate) struct Upkeep {
     signal: Signal,
-    /// Set where maintenance is done by who makes it due.
+    /// Set where the thread that makes maintenance due does it.
     inline: OnceLock<Work>,
-    /// The last failure, for who waits.
+    /// The last failure, for callers that wait.
     failure: Mutex<Option<Error>>,
     progress: Condvar,
 }
@@ -86,7 +85,7 @@ impl Upkeep {
         }
     }
 
-    /// Wakes the thread, if there is one: for those who do not commit and so should not be the ones to do the work.
+    /// Wakes the thread, if there is one: for callers that do not commit, and so should not do the work themselves.
     pub(crate) fn wake(&self) {
         self.signal.raise();
     }
@@ -132,7 +131,7 @@ impl Upkeep {
         }
         self.signal.raise();
         let mut failure = lock(&self.failure);
-        // While the store is being closed nobody makes room, and nobody needs it: closing folds what there is.
+        // While the store is being closed no room is made, and none is needed: closing folds what there is.
         while !is_met() && !self.stops() {
             if let Some(error) = failure.take() {
                 return Err(error);

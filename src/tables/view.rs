@@ -28,7 +28,7 @@ pub(crate) struct View {
     /// asked: damage to one would else keep everything from being written that counts what lives in a new file.
     pub(super) fresh: (FileId, Lsn),
     /// The runs have all commits up to this one, and those behind it are in the tables alone, but for those of a domain
-    /// that was unlocked, which nobody has asked for before.
+    /// that was unlocked, which no reader has seen before.
     pub(super) folded: Lsn,
     /// All domains that are not locked, in order: the default one first.
     pub(super) domains: Arc<[DomainId]>,

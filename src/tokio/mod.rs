@@ -7,7 +7,7 @@
 //!   async tasks                                        tokio's blocking threads
 //!   call(work) ──────────── permit of `calls` ───────► work(&Store)             one result back
 //!   read(work) ──────────── permit of `reads` ───────► work(&Store)             one result back
-//!   BlobStream ──────────── permit of `reads` ───────► Blob::slice, a piece     one piece ahead of who reads
+//!   BlobStream ──────────── permit of `reads` ───────► Blob::slice, a piece     one piece read ahead
 //!   ContentSink ─ 8 pieces ─ permit of `writes` ─────► put_reader, …            reads the pieces as they come
 //!   UploadWriter ─────────── permit of `writes` ─────► some pieces of an upload, then the next
 //! ```
@@ -209,7 +209,7 @@ impl AsyncStore {
         let store = lock(&self.shared.store).clone().ok_or(Error::Closed)?;
         let task = self.shared.threads.spawn(move || {
             let result = work(&store);
-            // In this order: who has all permits knows that nobody has the store.
+            // In this order: a holder of all permits knows that nothing else has the store.
             drop(store);
             drop(permit);
             result
@@ -236,7 +236,7 @@ impl AsyncStore {
         let _uploads = open_uploads.write().await;
         let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
         let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
-        // Last of all: until nobody writes any more, reads go on.
+        // Last of all: reads go on until all writes have ended.
         let _reads = reads.acquire_many(limits.reads.into()).await.map_err(gone)?;
         threads.check()?; // else it stays open, and can be closed later
         calls.close();

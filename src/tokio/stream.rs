@@ -195,7 +195,7 @@ fn first_piece(range: &Range<u64>) -> Range<u64> {
 }
 
 /// Reads a piece, and touches its pages: what is mapped and was verified long ago may have left memory, and would be
-/// read from disk again by whoever uses it, on the runtime. One byte in 4 KiB costs about 1% of what a checksum does.
+/// read from disk again by its user, on the runtime. One byte in 4 KiB costs about 1% of what a checksum does.
 fn read(blob: &Blob, range: Range<u64>) -> Result<Bytes> {
     let piece = blob.slice(range)?;
     black_box(piece.iter().step_by(4096).fold(0, |sum: u8, byte| sum ^ byte));

@@ -227,7 +227,7 @@ impl UploadWriter {
     async fn step<T: Send + 'static>(&mut self, work: impl FnOnce(Open) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.store.clone();
         let begins = match &self.state {
-            // A store that waits to be closed waits for those that are open, who may wait for this one.
+            // A store that is being closed waits for the uploads that are open, which may wait for this one.
             State::Unopened(_) => {
                 let guard = Arc::clone(&store.shared.open_uploads).try_read_owned().map_err(|_| Error::Closed)?;
                 Some((guard, self.repository.clone(), self.id))

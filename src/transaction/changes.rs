@@ -69,8 +69,7 @@ impl<'a> Changes<'a> {
         self.changed.into_iter().collect()
     }
 
-    /// Does what follows from content having been stored. Where that is nothing, whoever stored it relies on the blob
-    /// itself.
+    /// Does what follows from content having been stored. Where that is nothing, the caller relies on the blob itself.
     pub(super) fn follow(&mut self, mut ops: Vec<Op>, digest: &Digest, then: &Then) -> Result<Vec<Op>> {
         match then {
             Some(then) => ops.extend(then.apply(self)?),

@@ -187,7 +187,7 @@ pub(crate) struct Outcome {
 /// What became of blobs, and of other facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Links that were taken away since nobody relied on them.
+    /// Links that were removed because their grace period had passed.
     pub(crate) links: u64,
     /// Repositories that were deleted since no push to them was completed.
     pub(crate) repositories: u64,

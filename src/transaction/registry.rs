@@ -154,8 +154,8 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
     }
 }
 
-/// Counts one manifest less that holds something. Who was told of a blob because a manifest held it relies on it from
-/// now on.
+/// Counts one manifest less that holds something. The grace period of a blob that no manifest holds any more begins
+/// now, since clients may have been told of it.
 fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
     match held {
         Held::Blob(digest) => {
@@ -214,8 +214,8 @@ fn remove_tag(facts: &mut Changes<'_>, named: &Named, tag: &str) -> Result<Optio
     Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
 }
 
-/// Deletes a manifest and its tags, and lets go of what it holds, which it returns. Its referrers stay. Refuses before
-/// it changes anything.
+/// Deletes a manifest and its tags, and releases what it holds, which it returns. Its referrers stay. Refuses before it
+/// changes anything.
 fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
     let id = named.id;
     let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;

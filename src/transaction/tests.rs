@@ -1,5 +1,5 @@
-//! The same decisions over a plain map, without log, files and threads, as over a store: request by request they come
-//! to the same, and leave the same facts.
+//! Decisions over a plain map, without log, files and threads, equal those over a store, request by request, and leave
+//! the same facts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -60,11 +60,11 @@ pub trait Vfs: Debug + Send + Sync {
     /// Renames a file, replacing the one that has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file's name. Who has it open goes on reading it.
+    /// Removes a file's name. Open handles remain readable.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Opens a directory, to make its entries durable. Whoever changes entries opens it before: so a process that has
-    /// no descriptors left fails to, and has done nothing, rather than not knowing what is durable.
+    /// Opens a directory, to make its entries durable. Callers open it before they change entries: so a process without
+    /// descriptors fails before it has done anything, rather than not knowing what is durable.
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>>;
 
     /// Takes the exclusive lock of a file, which is created if needed, or fails with `WouldBlock` where another process
@@ -105,8 +105,8 @@ pub trait File: Debug + Send + Sync {
     /// promise: `sync` has less to wait for later.
     fn start_writeback(&self, offset: u64, len: u64);
 
-    /// Waits until the system has written out what it [began to](Self::start_writeback) in a range, so that who writes
-    /// much leaves the disk to others in between. That makes nothing durable. An error may be told here and not again
+    /// Waits until the system has written out what it [began to](Self::start_writeback) in a range, so that a long
+    /// write leaves the disk to others in between. That makes nothing durable. An error may be told here and not again
     /// by `sync`: the file is to be given up then.
     fn wait_for_writeback(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())

@@ -61,8 +61,8 @@ impl Vfs for RealVfs {
     }
 }
 
-/// Opens a file, unless a link stands in its place: with that, whoever may write to the directory of a store would have
-/// its process read, change or create a file elsewhere.
+/// Opens a file, unless a link stands in its place: with a link, anyone who may write to the directory of a store could
+/// have its process read, change or create a file elsewhere.
 fn open_no_link(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
     let opened = options.custom_flags(libc::O_NOFOLLOW).open(path);
     opened.map_err(|error| match error.raw_os_error() {

@@ -114,8 +114,7 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
-    /// Give space back: forget what nothing holds and nobody relies on any more, and move what lives out of files that
-    /// are mostly dead.
+    /// Collect garbage: remove unreferenced blobs whose grace period is over, and compact files that are mostly dead.
     Gc(Collect),
     /// Read everything, compare it with its digests, and recount what is counted.
     Verify,

@@ -97,7 +97,7 @@ fn manifests(index: &[u8]) -> Option<Vec<Digest>> {
     (index.version == 2).then_some(manifests)
 }
 
-/// Refuses a layout that lacks what its index names: it would be of no use to who exports it.
+/// Refuses a layout that lacks what its index names: an export of it would be of no use.
 fn check_present(manifests: &[Digest], blobs: impl Iterator<Item = Digest>) -> Result<(), Failure> {
     let blobs: BTreeSet<_> = blobs.collect();
     match manifests.iter().find(|manifest| !blobs.contains(manifest)) {

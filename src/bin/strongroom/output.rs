@@ -1,4 +1,4 @@
-//! What a command prints: text or JSON, and progress where somebody watches.
+//! What a command prints: text or JSON, and progress on a terminal.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};

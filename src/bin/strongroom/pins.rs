@@ -1,9 +1,9 @@
 //! Names of pins, and the pins that hold the parts of an import.
 //!
 //! An import of a large folder has a document in several parts. Each part is held by a pin whose name is the import's
-//! name, `#`, and the part's digest. These names are none that a user can set or remove by themselves: they come and go
-//! with the import. A replacement first sets the pins of its parts, then the one of its name, which is the step from
-//! the old content to the new, and then removes the part pins that are left of what was before.
+//! name, `#`, and the part's digest. Users can neither set nor remove such names by themselves: the import and its
+//! removal do. A replacement first sets the pins of its parts, then the one of its name, which is the step from the old
+//! content to the new, and then removes the part pins that are left of what was before.
 
 use std::collections::BTreeSet;
 

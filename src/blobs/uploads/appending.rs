@@ -1,5 +1,4 @@
-//! Adding content to an upload, piece by piece, by whoever has it: a caller with a reader, or a client that sends when
-//! it likes.
+//! Appending content to an upload: from a caller's reader, or in pieces as a client sends them.
 
 use std::ops::Deref;
 
@@ -21,7 +20,7 @@ const COMMIT_EVERY: u64 = 256 << 20;
 
 /// An upload to which content is being added. No other call can work on it meanwhile.
 ///
-/// What was written counts once [`finish`](Self::finish) has made it durable: who drops this before wants none of it.
+/// What was written counts once [`finish`](Self::finish) has made it durable; dropping this before discards it.
 pub(crate) struct Appending<I: Deref<Target = BlobStore>> {
     lease: Lease<I>,
     session: Box<Session>,
@@ -61,7 +60,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
         }
     }
 
-    /// Whether to let go of it while nothing comes: each takes a file, and there are so many that others need it.
+    /// Whether to close it while no content arrives: each keeps a file open, and there are so many that others need it.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_in_the_way(&self) -> bool {
         let store = &self.lease.store;

@@ -1,7 +1,7 @@
 //! Pages of encrypted runs, decrypted, in memory.
 //!
 //! A look-up touches a page of the guide and a page or two of entries. Decrypting one takes about a microsecond, so
-//! those that are asked for often are kept; of the others, those that were not used for longest go first, about.
+//! those that are used often are kept; about the least recently used of the others is dropped first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
@@ -16,7 +16,7 @@ use crate::wire::index;
 
 const SHARDS: usize = 16;
 
-/// A decrypted page, wiped when nobody has it any more.
+/// A decrypted page, wiped when its last holder drops it.
 pub(crate) type Page = Arc<Zeroizing<Vec<u8>>>;
 
 /// Keeps pages up to a number of bytes.

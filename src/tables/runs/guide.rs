@@ -10,7 +10,7 @@
 //! ```
 //!
 //! About ten bits a key let one look-up in a hundred of absent keys through. A part has two entries, so that a look-up
-//! in a large run touches this line and those few entries: what counts is how much it touches that no cache has.
+//! in a large run touches this line and those few entries: its cost is that of the cache misses.
 
 use std::ops::Range;
 

@@ -27,7 +27,7 @@
 //! The guide is derived: where one of its pages is damaged, a look-up goes on without it. Damage in an entry
 //! or a value is [`Error::Corrupt`](crate::Error::Corrupt) for those look-ups that need the page, and no others.
 //!
-//! Which runs there are, the [list](crate::tables::list) says: a small file that is replaced as a whole.
+//! The [list](crate::tables::list), a small file that is replaced as a whole, says which runs there are.
 
 mod cache;
 mod format;

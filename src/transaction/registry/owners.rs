@@ -1,9 +1,9 @@
 //! Which key domain a repository's name belongs to.
 //!
-//! No two repositories have one name, whichever domains they are in. What a locked domain has can't be read, so that
-//! the name of a repository outside of the default domain is taken is known there, too: by the hash of the name. It is
-//! taken before the repository is created, and let go of after it was deleted, each in a commit of its own. A name that
-//! is taken without there being a repository is free for all, unless its domain is locked.
+//! No two repositories have one name, whichever domains they are in. The facts of a locked domain can't be read, so the
+//! default domain has a fact, under the hash of the name, for each repository outside of it. One commit adds that fact
+//! before the repository is created, another removes it after the deletion. A name with such a fact and without a
+//! repository is free, unless its domain is locked.
 
 use crate::error::{Error, Result};
 use crate::facts::find::owner;

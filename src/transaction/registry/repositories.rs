@@ -1,8 +1,8 @@
-//! Repositories: how they come, change and go.
+//! Repositories: creating, changing and deleting them.
 //!
-//! A repository that a push created is *provisional* until a manifest was pushed to it: a client that fails, or never
-//! meant to succeed, leaves none behind. It goes when nobody has begun an upload into it for the retention time and
-//! there is nothing in it.
+//! A repository that a push created is *provisional* until a manifest is pushed to it, so that pushes without one leave
+//! no repository behind. Collection removes a provisional repository that is empty and that no push has touched for the
+//! retention time.
 //!
 //! # Invariant kept here
 //! A provisional repository is in the idle list, under the time at which it was touched, and no other
@@ -126,7 +126,7 @@ impl Apply for Delete {
     }
 }
 
-/// Deletes a provisional repository to which nobody has pushed for the retention time, and in which nothing is.
+/// Deletes a provisional repository that is empty and to which nothing was pushed for the retention time.
 #[derive(Debug)]
 pub(crate) struct ExpireRepository {
     pub(crate) repository: Named,

@@ -1,4 +1,4 @@
-//! Changes that nobody asks for: what has expired, what deleted repositories have left, and when manifests were pulled.
+//! Changes that maintenance makes: removing expired links and what deleted repositories left, and recording pulls.
 
 use super::{is_there, set_link, unlink};
 use crate::digest::Digest;
@@ -8,11 +8,11 @@ use crate::facts::{Family, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Pul
 use crate::id::RepositoryId;
 use crate::transaction::{Apply, Changes, MANY, Op};
 
-/// Takes blobs from a repository that nobody relies on any more.
+/// Removes links whose grace period has passed from a repository.
 #[derive(Debug)]
 pub(crate) struct Expire {
     pub(crate) repository: Named,
-    /// Their entries in the idle list, and their digests, which are for who follows events.
+    /// Their entries in the idle list, and their digests, which are for followers of events.
     pub(crate) links: Vec<(Idle, Option<Digest>)>,
 }
 

@@ -152,12 +152,12 @@ fn a_keeper_that_refuses_changes_nothing_wherever_it_does() {
     let subject = Subject::new();
     let expect = |error: &Error, mood: Mood, context: &str| {
         let Error::Key { source, .. } = error else { panic!("{context}: {error}") };
-        let is_it = match mood {
+        let is_refusal = match mood {
             Mood::Denied => matches!(source, KeyError::Denied { .. }),
             Mood::Gone => matches!(source, KeyError::Gone { .. }),
             Mood::Unreachable => matches!(source, KeyError::Unreachable { .. }),
         };
-        assert!(is_it, "{context}: {error}");
+        assert!(is_refusal, "{context}: {error}");
     };
     let next = Keeper::new(2);
     let calls: [Call<'_>; 4] = [

@@ -96,8 +96,8 @@ pub fn lose(disk: &SimVfs, content: &Content) {
 
 /// The segment that is longer than so many bytes.
 pub fn segment(disk: &SimVfs, len: usize) -> PathBuf {
-    let is_it = |path: &PathBuf| path.starts_with("/store/segments") && disk.read_file(path).unwrap().len() > len;
-    disk.files().into_iter().find(is_it).unwrap()
+    let is_long = |path: &PathBuf| disk.read_file(path).unwrap().len() > len;
+    disk.files().into_iter().find(|path| path.starts_with("/store/segments") && is_long(path)).unwrap()
 }
 
 pub fn scrub(store: &Store) -> Scrub {

@@ -51,8 +51,8 @@ impl Metrics {
             Some(500..) => 3,
             None => 4,
         };
-        let is_it = |name: &&str| *name == method.as_str();
-        let requests = self.requests.get(METHODS.iter().position(is_it).unwrap_or(METHODS.len() - 1));
+        let number = METHODS.iter().position(|name| *name == method.as_str());
+        let requests = self.requests.get(number.unwrap_or(METHODS.len() - 1));
         if let Some(requests) = requests.and_then(|classes| classes.get(class)) {
             requests.fetch_add(1, Relaxed);
         }

@@ -1,12 +1,12 @@
 //! A directory in the destination of an export, in which all is made before it is moved to where it belongs.
 //!
-//! Others may be able to write to the destination, or be given access to what is made there by its default ACL. The
-//! staging directory is ours, nobody else may write to it, and it has no ACL, as is verified of its descriptor before
-//! anything is made in it. So nothing of what is in it is anybody else's, and nobody exchanges it.
+//! Others may be able to write to the destination, or be given access to what is made there by its default ACL. Only
+//! its owner may write to the staging directory, and it has no ACL: both are verified through its descriptor before
+//! anything is made in it. So everything in it was made by the export, and nobody else can replace it.
 //!
-//! What is in the root of the staging directory is moved when all is complete, and replaces nothing. Directories are
-//! the owner's alone until all are moved. So what has to be taken back then is what was made, and nothing else, and
-//! they can be moved without the right to write to them that their modes may not give.
+//! What is in the root of the staging directory is moved when all is complete, and replaces nothing. Until all are
+//! moved, only the owner has access to directories. So undoing a failed move removes what was made and nothing else,
+//! and a directory whose mode forbids writing can be moved.
 
 use std::io;
 
