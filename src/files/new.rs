@@ -14,8 +14,8 @@ use crate::id::FileId;
 /// ```
 ///
 /// # Invariants kept here
-/// - The file's id is unsettled until [`publish`](Self::publish), or until the file is gone: a crash at any
-///   moment leaves at most a file that the next opening looks for.
+/// - The file's id is unsettled until [`publish`](Self::publish), or until the file is gone: a crash at any moment
+///   leaves at most a file that the next opening looks for.
 /// - A file is removed only where no record and no list can name it: [`keep`](Self::keep) is for the other case, in
 ///   which the next opening finds out.
 /// - After a failed sync nothing is removed.

@@ -1,5 +1,4 @@
-//! The log, written by a thread of its own: one that nobody reads, that is full, or broken, keeps no request waiting,
-//! and ends nothing.
+//! The log, written by a thread of its own: a log without a reader, full or broken, delays no request and ends nothing.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write};

@@ -1,9 +1,9 @@
 //! Connections: how many, whose, and how they end.
 //!
-//! A connection that is made gets a place, if there is one: for all clients, and in the share of this one, of which
-//! there is always one more than there are clients. If there is none, a connection whose client keeps the registry
-//! waiting makes way, first of who has most. If there is none such, the new one is told to come again, and is served if
-//! it is a probe.
+//! A new connection gets a place if there is one, both among all connections and in its client's share; there is always
+//! one more share than there are clients. If there is none, a connection whose client keeps the registry waiting is
+//! closed, first one of the client with most connections. If there is no such connection, the new one is answered 503,
+//! and served if it is a probe.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

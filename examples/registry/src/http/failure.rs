@@ -135,7 +135,7 @@ impl Failure {
         self
     }
 
-    /// One error for each blob and manifest missing. A manifest can name tens of thousands; the first hundred will do.
+    /// One error for each blob and manifest missing. A manifest can name ten thousand; the first hundred will do.
     fn references_missing(blobs: &[Digest], manifests: &[Digest]) -> Self {
         let missing = |kind: &'static str| {
             move |digest: &Digest| {

@@ -1,4 +1,4 @@
-//! Whether the registry can do its work, for who has it restarted or sends it requests.
+//! Health checks: whether the registry can do its work, for supervisors and load balancers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

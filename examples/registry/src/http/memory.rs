@@ -1,9 +1,9 @@
 //! The memory that bodies and answers take.
 //!
-//! There are two kinds. What is *kept* waits for a client, who is to send the rest of a body or to read an answer: a
-//! client who does not would keep it for ever. So it is shared out among clients, with a share left for who comes next,
-//! and where there is not enough, clients go that keep much and do not go on. What is *worked* with waits for nobody
-//! but the store, so that it comes back in a moment: it is given out in turn.
+//! There are two kinds. *Kept* memory waits for a client to send the rest of a body or to read an answer, perhaps for
+//! ever. So it is divided among clients, with a share left for the next one, and where it is short, clients that keep
+//! much and do not progress are disconnected. *Working* memory waits for the store only, and is free again in a moment:
+//! it is given out in turn.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and whether the registry waits for him.
+//! The client of a connection, and whether the registry waits for it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! Whose turn it is: how many do something at once, of all clients and of each. So who asks for much waits for himself,
-//! and not everybody for him.
+//! Turns: how many requests are worked on at once, of all clients and of each, so that a client with many requests
+//! waits for its own, and the others do not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,7 +1,7 @@
 //! What clients have begun and not finished: uploads, and repositories that a push created. Bounded for each client,
 //! and given up in time.
 //!
-//! This is in memory: after a restart nobody is held to what he began before. What he began goes all the same, with the
+//! The counts are in memory: what was begun before a restart no longer counts against a client, and is removed by the
 //! store's collection.
 
 use std::collections::HashMap;
