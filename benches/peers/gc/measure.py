@@ -4,18 +4,21 @@
     benches/peers/gc/measure.py --distribution docker-registry --zot path/to/zot
     cargo bench --bench gc live                             # the same with strongroom
 
-What it needs: Python 3.9; CNCF distribution, version 2 or 3 (Debian has it as `docker-registry`; elsewhere the program is called `registry`); zot, built from
-its source by `GOEXPERIMENT=jsonv2 CGO_ENABLED=0 go build ./cmd/zot`. One of them will do. It takes ten to twenty minutes, and 3 GB in --dir
-while it runs; what it starts it ends, and servers listen on 127.0.0.1 only.
+What it needs: Python 3.9; CNCF distribution, version 2 or 3 (Debian has it as `docker-registry`; elsewhere the program
+is called `registry`); zot, built from its source by `GOEXPERIMENT=jsonv2 CGO_ENABLED=0 go build ./cmd/zot`. One of them
+will do. It takes ten to twenty minutes, and 3 GB in --dir while it runs; what it starts it ends, and servers listen on
+127.0.0.1 only.
 
-What is measured: registries of images of ten blobs each (a manifest, a configuration, eight layers of 100 bytes), spread over ten
-repositories. 200 of the images have no tag, so their 2,000 blobs are dead. The registries are written in each program's own layout on disk, since that is quicker
-than through its API. After each collection, it is checked that exactly what lives is there; then the dead images are written again. The counts
-take turns.
+What is measured: registries of images of ten blobs each (a manifest, a configuration, eight layers of 100 bytes),
+spread over ten repositories. 200 of the images have no tag, so their 2,000 blobs are dead. The registries are written
+in each program's own layout on disk, since that is quicker than through its API. After each collection, it is checked
+that exactly what lives is there; then the dead images are written again. The counts take turns.
 
-- distribution: the whole run of `garbage-collect --delete-untagged`. The registry must not take writes meanwhile: its documentation says so.
-- zot: the collector runs in the server, with deduplication off and a delay of a second; measured is what it says in its log of each repository, summed up, without the
-  waits between. It holds the lock of the whole image store while it is at a repository.
+- distribution: the whole run of `garbage-collect --delete-untagged`. The registry must not take writes meanwhile: its
+  documentation says so.
+- zot: the collector runs in the server, with deduplication off and a delay of a second; measured is what it says in its
+  log of each repository, summed up, without the waits between. It holds the lock of the whole image store while it is
+  at a repository.
 """
 
 import argparse
@@ -58,7 +61,8 @@ class Image:
         self.blobs = {sha256(data): data for data in blobs}
         types = [CONFIG] + [LAYER] * (BLOBS - 2)
         descriptors = [
-            {"mediaType": kind, "digest": f"sha256:{sha256(data)}", "size": len(data)} for kind, data in zip(types, blobs)
+            {"mediaType": kind, "digest": f"sha256:{sha256(data)}", "size": len(data)}
+            for kind, data in zip(types, blobs)
         ]
         document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptors[0], "layers": descriptors[1:]}
         self.manifest = json.dumps(document).encode()
@@ -185,7 +189,8 @@ class Zot:
             message, at = entry.get("message", ""), entry.get("time", "")
             # Python before 3.11 reads six digits of a second at most.
             at = re.sub(r"(\.\d{6})\d+", r"\1", at).replace("Z", "+00:00")
-            for prefix, times in [("executing gc of orphaned blobs for ", began), ("gc successfully completed for ", ended)]:
+            prefixes = [("executing gc of orphaned blobs for ", began), ("gc successfully completed for ", ended)]
+            for prefix, times in prefixes:
                 if message.startswith(prefix):
                     times.setdefault(message[len(prefix) :], datetime.fromisoformat(at))
         return began, ended
@@ -195,10 +200,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--distribution", metavar="PROGRAM")
     parser.add_argument("--zot", metavar="PROGRAM")
-    parser.add_argument("--counts", default="10000,20000,40000", help="how many blobs, dead ones included, with commas between")
+    counts_help = "how many blobs, dead ones included, with commas between"
+    parser.add_argument("--counts", default="10000,20000,40000", help=counts_help)
     parser.add_argument("--dead", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("target/gc-peers"), help="a folder that is not there yet")
+    folder = pathlib.Path("target/gc-peers")
+    parser.add_argument("--dir", type=pathlib.Path, default=folder, help="a folder that is not there yet")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.counts.split(",")]
     dead = [Image(number) for number in range(arguments.dead // BLOBS)]
@@ -220,7 +227,8 @@ def main():
                 seconds.append(registry.collect())
                 there = registry.there()
                 if there != live:
-                    sys.exit(f"{registry.name}, {count}: {len(live - there)} blobs are missing, {len(there - live)} too many")
+                    missing, surplus = len(live - there), len(there - live)
+                    sys.exit(f"{registry.name}, {count}: {missing} blobs are missing, {surplus} too many")
                 print(f"round {number + 1}: {registry.name}, {count} blobs: {seconds[-1]:.2f} s", flush=True)
         for registry, count, _, seconds in registries:
             median, least, most = statistics.median(seconds), min(seconds), max(seconds)
