@@ -47,29 +47,29 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)))]
     pub listen: SocketAddr,
 
-    /// Pushing to a repository that does not exist is refused, instead of creating it.
+    /// Refuse pushes to repositories that do not exist, instead of creating those.
     #[arg(long)]
     no_create: bool,
 
-    /// Indexes may be pushed that list manifests which are not there.
+    /// Accept indexes that list manifests which the repository does not have.
     #[arg(long)]
     sparse: bool,
 
-    /// For how many seconds stays what no manifest holds, after it was pushed or asked for with HEAD; and an upload
-    /// that nothing is added to. It has to be longer than the longest push takes.
+    /// Grace period in seconds for blobs that no manifest references, after they were pushed or asked for with HEAD,
+    /// and for idle uploads. It has to be longer than the longest push takes.
     #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
     retention: u64,
 
-    /// How often, in seconds, space is given back of what nobody needs any more; 0: never.
+    /// How often garbage is collected, in seconds; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 5 * 60)]
     collect_every: u64,
 
-    /// How many bytes a second are moved at most for that.
+    /// The most bytes that compaction writes in a second.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     collect_rate: u64,
 
-    /// How many connections are served at once. Where there is no place, one whose client says nothing or does not go
-    /// on makes way, or else the new one is told to come again; probes (/healthz, /metrics) are served all the same.
+    /// How many connections are served at once. Beyond that, one that is idle or does not progress is closed for a new
+    /// one, or else the new one is answered 503; probes (/healthz, /metrics) are served all the same.
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     connections: u16,
 

@@ -16,26 +16,26 @@ use crate::output::{Output, size};
 /// How to collect.
 #[derive(Debug, Args)]
 pub struct Collect {
-    /// Only tell what would be done.
+    /// Only report what a collection would do.
     #[arg(long)]
     dry_run: bool,
-    /// For how many seconds of the store's open time stays what nothing holds, after somebody stored or claimed it.
-    /// With 0 everything goes that nothing holds, also what a push or an upload that is under way has brought so far.
+    /// Grace period for unreferenced blobs in seconds, counted only while the store is open. With 0 all of them are
+    /// removed, also those of pushes and uploads under way.
     #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
     retention: u64,
     /// How many bytes of log files are kept for programs that follow events.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     history: u64,
-    /// How many percent of the bytes may stay dead.
+    /// The highest share of dead bytes that compaction leaves, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..100))]
     max_dead: u8,
-    /// How many bytes compaction may write at most; the next time goes on.
+    /// The most bytes that compaction may write; the next collection continues.
     #[arg(long, value_name = "BYTES")]
     max_bytes: Option<u64>,
-    /// How many seconds it may take.
+    /// The most seconds that it may take.
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<u64>,
-    /// How many bytes a second compaction writes at most.
+    /// The most bytes that compaction writes in a second.
     #[arg(long, value_name = "BYTES")]
     rate: Option<u64>,
 }

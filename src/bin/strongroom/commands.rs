@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         encrypt: bool,
     },
-    /// Encrypt a store that is not, with the key that is given. Goes on where it was interrupted.
+    /// Encrypt an existing store with the key that is given. Continues after an interruption.
     ///
     /// A key file that does not exist is made.
     Encrypt,
@@ -66,7 +66,7 @@ enum Command {
         /// Pin the one file under this name.
         #[arg(long)]
         pin: Option<String>,
-        /// Let the pin take the place of one that has the name already.
+        /// Replace a pin that has the name already.
         #[arg(long, requires = "pin")]
         replace: bool,
     },
@@ -93,11 +93,11 @@ enum Command {
         /// A digest or the name of a pin.
         blob: Option<String>,
     },
-    /// Remove a blob that nothing holds, or a pin.
+    /// Remove an unreferenced blob, or a pin.
     Rm {
         /// A digest or the name of a pin.
         blob: String,
-        /// With a pin: also remove what it held and nothing else holds.
+        /// With a pin: also remove the blobs that only it references.
         #[arg(long)]
         blobs: bool,
     },
@@ -107,39 +107,38 @@ enum Command {
         name: String,
         /// The blob's digest.
         digest: Digest,
-        /// For how many seconds of the store's open time.
+        /// Expire the pin after so many seconds, counted only while the store is open.
         #[arg(long)]
         expires: Option<u64>,
-        /// Take the place of a pin that has the name already.
+        /// Replace a pin that has the name already.
         #[arg(long)]
         replace: bool,
     },
     /// Collect garbage: remove unreferenced blobs whose grace period is over, and compact files that are mostly dead.
     Gc(Collect),
-    /// Read everything, compare it with its digests, and recount what is counted.
+    /// Read all content, compare it with its digests, and recount reference counts.
     Verify,
-    /// Read everything again, flag what is damaged, and say what that affects. Goes on where the last one was
-    /// interrupted.
+    /// Read all content, flag damaged blobs, and list what they affect. Continues an interrupted scrub.
     ///
-    /// What is flagged comes back when it is pushed again.
+    /// A push of the same content repairs a flagged blob.
     Scrub {
         /// Read at most so many bytes a second: a number, or one with K, M or G behind it.
         #[arg(long, value_name = "BYTES", value_parser = check::rate)]
         rate: Option<u64>,
-        /// Begin anew, wherever the last one ended.
+        /// Start from the beginning, even if the last scrub was interrupted.
         #[arg(long)]
         restart: bool,
     },
-    /// Check a store that nobody else uses, and say what is wrong with it; also where it can't be opened.
+    /// Check a store that no other process uses, and list what is wrong with it, also where it can't be opened.
     Fsck {
-        /// Derive anew what can be derived: counts, lists, views. Then scrub.
+        /// Rebuild reference counts and indexes, then scrub.
         #[arg(long)]
         repair: bool,
-        /// Where the log is damaged, so that the store does not open: keep all up to there and what content can be read
-        /// behind it, cut the rest, and tell what may be missing. What is cut is copied to the directory `salvage`.
+        /// If the log is damaged, so that the store does not open: keep all up to the damage and what content can be
+        /// read behind it, cut the rest, and list what may be missing. Copies what it cuts to the directory `salvage`.
         #[arg(long, conflicts_with = "repair")]
         salvage: bool,
-        /// With --salvage: only tell what would be done.
+        /// With --salvage: only report what it would do.
         #[arg(long, requires = "salvage")]
         dry_run: bool,
         /// With --salvage: keep no copy of what is cut.
@@ -148,15 +147,15 @@ enum Command {
     },
     /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
     ///
-    /// Links are stored as links; an image layout has none. What is neither a file, a directory nor a link is left out,
-    /// and so is what is replaced meanwhile.
+    /// Links are stored as links; an image layout has none. What is neither a file, a directory nor a link, and what is
+    /// replaced while it is read, is left out.
     Import {
         /// The folder.
         from: PathBuf,
         /// The pin's name; the folder's by default.
         #[arg(long)]
         name: Option<String>,
-        /// Take the place of a pin that has the name already.
+        /// Replace a pin that has the name already.
         #[arg(long)]
         replace: bool,
     },
@@ -166,7 +165,7 @@ enum Command {
         name: String,
         /// The folder, which must not exist or be empty.
         to: PathBuf,
-        /// Also set the set-user-ID, set-group-ID and sticky bits: only for what comes from somebody you trust.
+        /// Also set the set-user-ID, set-group-ID and sticky bits: only for documents from a source that you trust.
         #[arg(long)]
         special_bits: bool,
     },
