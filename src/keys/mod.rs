@@ -161,8 +161,8 @@ impl KeyContext {
 
 /// Wraps and unwraps data keys with a key-encryption key.
 ///
-/// Calls may take as long as a request over a network; they are made from the thread that opens the store, asks for
-/// keys to be changed, or makes a call on a key domain that is [locked](crate::Store::locked_domains).
+/// Calls may take as long as a request over a network; they are made from the thread that opens the store or asks for
+/// keys to be changed, and from one beside the calls on a key domain that is [locked](crate::Store::locked_domains).
 pub trait KeyProvider: Debug + Send + Sync {
     /// The id of the key that [`wrap`](Self::wrap) uses where none is named. It is stored beside the wrapped keys, in
     /// plain text, and passed to [`unwrap`](Self::unwrap): a name or a fingerprint, no secret. At most 2,048 bytes.

@@ -42,7 +42,7 @@ pub(crate) struct Pending {
     purge: AtomicBool,
     /// Whether something of one could not be read: then it is tried again by the next collection or opening.
     is_damaged: AtomicBool,
-    /// Held by who removes that.
+    /// Held while that is removed.
     purging: Mutex<()>,
 }
 
@@ -107,19 +107,19 @@ impl Registry {
             self.pending.due_at.store(0, Ordering::Relaxed);
         }
         drop(waiting);
-        // Not done here, whoever does maintenance: this is a read.
+        // Not done here, also without a maintenance thread: this is a read.
         if self.pending.due(now.open) {
             self.upkeep.wake();
         }
     }
 
-    /// A repository was deleted: what was in it is to go.
+    /// Has what a deleted repository has left removed, soon.
     pub(crate) fn purge_later(&self) {
         self.pending.purge.store(true, Ordering::Release);
         self.upkeep.committed(|| true);
     }
 
-    /// Makes durable what is known of pulls.
+    /// Makes the times of pulls durable.
     pub(crate) fn write_pulls(&self) -> Result<()> {
         // They stay in sight until they are durable: whoever expires what was not pulled for long must not miss any.
         let taken = lock(&self.pending.pulls).clone();

@@ -112,7 +112,7 @@ impl PutManifest {
 /// So many references and tags of manifests are released in one step, if not those of one manifest are more.
 const STEP_COST: usize = 10_000;
 
-/// So often what was refused is tried again: an index and what it holds take two rounds, if not others push to them.
+/// How often a refused part is tried again: an index and what it holds take two rounds, if not others push to them.
 const ROUNDS: usize = 4;
 
 /// The result of a push.

@@ -64,7 +64,7 @@ impl std::fmt::Debug for SealedBlocks {
     }
 }
 
-/// What of a segment is durable, for who goes on with it.
+/// How much of a segment is durable: where writing resumes.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// The number of the key that it is encrypted with; 0 for none.

@@ -1,8 +1,9 @@
 //! Key domains that are locked: their keys could not be unwrapped when the store was opened.
 //!
-//! A call on such a domain fails with the key provider's error; all other domains work. The domain is unlocked when the
-//! provider answers again: by a call on the domain, or by [`Store::unlock_domains`]. The default domain can't be
-//! locked: lists, and the checks of records in the log, are under its key.
+//! A call on such a domain fails with the key provider's error; all other domains work. Such a call also has the
+//! provider asked again, beside it, so that no call waits for a provider; the domain is unlocked when that answers, or by
+//! [`Store::unlock_domains`]. (A store without threads asks in the call.) The default domain can't be locked: lists, and
+//! the checks of records in the log, are under its key.
 //!
 //! [`crate::tables`]'s `locked` describes what is kept for a locked domain; [`crate::log::recovery`], how its records
 //! that were not known durable are recovered. The view of names notes which domains were locked when it was made, and
@@ -10,8 +11,11 @@
 //! locked until the end of recovery, and then unlocked in the same way.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, TryLockError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::envelope::{Domain, Keyring, LockedDomain};
 use crate::error::{Error, Result};
@@ -23,26 +27,39 @@ use crate::store::{Inner, Store};
 use crate::sync::lock;
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
+use crate::thread;
 
 /// How often calls ask the provider for the keys of a locked domain: at most once in this time, in milliseconds of open
 /// time.
 const ASKED_EVERY: u64 = 5_000;
 
-/// Who asks the provider for the keys of locked domains, and when the next one may.
+/// Attempts to unlock domains: which are under way, and when the next one may begin.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<HashMap<DomainId, Arc<Attempt>>>);
+pub(super) struct Attempts {
+    of: Mutex<HashMap<DomainId, Arc<Attempt>>>,
+    /// Those that calls have begun.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 #[derive(Debug, Default)]
 struct Attempt {
-    /// Held by who asks.
+    /// Held while the provider is asked.
     one: Mutex<()>,
-    /// In open time.
+    /// Whether a thread asks.
+    is_begun: AtomicBool,
+    /// When the next one may, in open time.
     next: AtomicU64,
 }
 
 impl Attempts {
     fn of(&self, domain: DomainId) -> Arc<Attempt> {
-        Arc::clone(lock(&self.0).entry(domain).or_default())
+        Arc::clone(lock(&self.of).entry(domain).or_default())
+    }
+
+    /// Waits for those that are under way. None is begun while a store is being closed, and none waits for a provider.
+    pub(super) fn join(&self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -56,8 +73,8 @@ impl Store {
     /// Asks the key provider for the keys of all locked domains, and unlocks those whose keys it returns. Returns the
     /// domains that stay locked, and why.
     ///
-    /// A call on a locked domain does the same for that domain, one call at a time and at most every five seconds. So a
-    /// domain is unlocked without this, but perhaps later.
+    /// A call on a locked domain fails, and has the same done for that domain beside it, at most every five seconds. So
+    /// a domain is unlocked without this, but later.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -112,9 +129,9 @@ pub(super) fn read_held_back(files: &Files, list: &mut RunList, held_back: Vec<(
 }
 
 impl Inner {
-    /// What a call comes to, made again where it failed since a domain was locked and another attempt to unlock it was
-    /// due.
-    pub(super) fn unlocking<T>(&self, call: impl Fn() -> Result<T>) -> Result<T> {
+    /// What a call comes to. Where it failed since a domain was locked, and another attempt to unlock that is due, this
+    /// begins one; without threads it makes the attempt, and the call again.
+    pub(super) fn unlocking<T>(self: &Arc<Self>, call: impl Fn() -> Result<T>) -> Result<T> {
         let error = match call() {
             Err(error) => error,
             done => return done,
@@ -126,11 +143,39 @@ impl Inner {
             (_, Error::Key { .. }) => false,
             (error, why) => std::mem::discriminant(error) == std::mem::discriminant(why),
         };
-        let due = keys.locked().filter(|(id, why)| matches(*id, why)).map(|(id, _)| self.unlock_if_due(id));
-        if due.fold(false, |any, tried| any | tried) { call() } else { Err(error) }
+        let locked = keys.locked().filter(|(id, why)| matches(*id, why)).map(|(id, _)| id);
+        if self.upkeep.is_inline() {
+            let is_tried = locked.fold(false, |any, id| any | self.unlock_if_due(id));
+            return if is_tried { call() } else { Err(error) };
+        }
+        locked.for_each(|id| self.begin_to_unlock(id));
+        Err(error)
     }
 
-    /// Tries to unlock a domain, if nobody else is about to and the last attempt was long enough ago: no caller waits
+    /// Has a thread try to unlock a domain, if that is due and none does.
+    fn begin_to_unlock(self: &Arc<Self>, id: DomainId) {
+        let attempt = self.attempts.of(id);
+        if !self.is_due(id, &attempt) || attempt.is_begun.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut threads = lock(&self.attempts.threads);
+        let (inner, own) = (Arc::clone(self), Arc::clone(&attempt));
+        let begun = thread::spawn("strongroom-unlock", move || {
+            inner.unlock_if_due(id);
+            own.is_begun.store(false, Ordering::Release);
+        });
+        threads.retain(|thread| !thread.is_finished());
+        match begun {
+            Ok(thread) => threads.push(thread),
+            Err(_) => attempt.is_begun.store(false, Ordering::Release), // the next call tries again
+        }
+    }
+
+    fn is_due(&self, id: DomainId, attempt: &Attempt) -> bool {
+        self.files.keys().is_open(id) || self.clock.open_time() >= attempt.next.load(Ordering::Relaxed)
+    }
+
+    /// Tries to unlock a domain, unless another attempt is under way or the last one was too short ago: no caller waits
     /// for another one's attempt. `false` where it was not tried.
     fn unlock_if_due(&self, id: DomainId) -> bool {
         let attempt = self.attempts.of(id);
@@ -139,7 +184,7 @@ impl Inner {
             Err(TryLockError::Poisoned(one)) => one.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let is_due = self.files.keys().is_open(id) || self.clock.open_time() >= attempt.next.load(Ordering::Relaxed);
+        let is_due = self.is_due(id, &attempt);
         if is_due {
             let _ = self.unlock(id, &attempt); // why it failed is what the domain says from now on
         }
@@ -150,7 +195,7 @@ impl Inner {
     fn unlock(&self, id: DomainId, attempt: &Attempt) -> Result<()> {
         let keys = self.files.keys();
         let Some(domain) = keys.domains.get(&id).filter(|domain| domain.lock.is_some()) else { return Ok(()) };
-        let open = self.provider().and_then(|provider| domain.unwrapped(keys.store, id, &*provider));
+        let open = self.ask(id, domain);
         // Counted from the answer: one that takes long does not make for more questions.
         attempt.next.store(self.clock.open_time().saturating_add(ASKED_EVERY), Ordering::Relaxed);
         {
@@ -164,6 +209,30 @@ impl Inner {
         let _ = self.release_withheld();
         self.registry.purge_later(); // what repositories have left that it had deleted
         Ok(())
+    }
+
+    /// Asks the provider for a domain's keys. On a thread of its own: one that does not answer keeps nobody from closing
+    /// the store.
+    fn ask(&self, id: DomainId, domain: &Domain) -> Result<Domain> {
+        let (provider, store) = (self.provider()?, self.files.store());
+        if self.upkeep.is_inline() {
+            return domain.unwrapped(store, id, &*provider);
+        }
+        let (answer, answered) = sync_channel(1);
+        let domain = domain.clone();
+        let ask = move || drop(answer.send(domain.unwrapped(store, id, &*provider)));
+        let asking = thread::spawn("strongroom-key", ask);
+        asking.map_err(Error::io("start a thread of", self.files.layout().root()))?;
+        loop {
+            match answered.recv_timeout(Duration::from_millis(100)) {
+                Ok(open) => return open,
+                Err(RecvTimeoutError::Timeout) if !self.upkeep.closes() => {}
+                Err(_) => {
+                    let reason = "it has not answered".to_owned();
+                    return Err(Error::Key { domain: id.0, source: KeyError::Unreachable { reason } });
+                }
+            }
+        }
     }
 
     /// Notes why a domain stays locked. Keys do not change meanwhile.

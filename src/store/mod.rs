@@ -234,6 +234,7 @@ impl Store {
         inner.upkeep.stop();
         inner.collector.stop();
         inner.names.stop();
+        inner.attempts.join();
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
         }

@@ -9,9 +9,10 @@
 //!    *tail*, were read from what may be only the page cache, so they are written to a new log file and synced, in
 //!    which their frames have new places. The new list, which names that file, makes it so; before it, nothing has
 //!    changed, and the next recovery does the same again.
-//! 4. Remove files that were given up in the facts replayed, and files that nothing refers to: those with ids from the
+//! 4. Seal the log file of the session before, and cut it behind its last record: readers may map it.
+//! 5. Remove files that were given up in the facts replayed, and files that nothing refers to: those with ids from the
 //!    list's orphan floor on that no fact and no list names.
-//! 5. Open the names, or have them rebuilt. Start maintenance. Answer.
+//! 6. Open the names, or have them rebuilt. Start maintenance. Answer.
 //!
 //! After a restart nothing is appended to a file of an earlier session: the first commit begins a new log file.
 //!
@@ -99,7 +100,7 @@ impl Store {
 /// Makes sure that the store's directory is there, durably.
 fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
     if exists(vfs, &layout.format())? {
-        return Ok(()); // whoever created it has synced that
+        return Ok(()); // it was synced when the store was created
     }
     let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_there = vfs.list(root).is_ok();
@@ -109,11 +110,11 @@ fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
             sync_entries(&*open, parent)?;
             make_dir(vfs, root)?;
         }
-        // Also where it was there: whoever created it may have lost power since.
+        // Also where it was there: it may have been created, and not synced, before a power cut.
         sync_entries(&*open, parent)
     });
     match made {
-        // Whoever made the directory where we may not look, or mounted it, has seen to it.
+        // The directory was made by another user, or is a mount point: its entry is durable.
         Err(Error::UnsupportedFileSystem { .. }) if is_there => {}
         Err(Error::Io { source, .. }) if is_there && source.kind() == ErrorKind::PermissionDenied => {}
         other => other?,
@@ -140,7 +141,7 @@ pub(super) fn make_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     }
 }
 
-/// Makes durable what whoever had the store before has done to a directory.
+/// Makes the entries of a directory durable as an earlier process left them.
 pub(super) fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     open_dir(vfs, dir)?.sync().map_err(Error::io("sync", dir))
 }

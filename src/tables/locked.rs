@@ -11,7 +11,7 @@
 //!   meanwhile.
 //! - **Files.** No file with an id below the one in the note is removed if it may have something of the domain: a
 //!   segment whose header names the domain or can't be read, and every log file ([`Tables::is_withheld`]). Instead it
-//!   is put among the dead log files, unpublished, so that it is looked at again after unlocking, also by a later
+//!   is put among the dead log files, its id unsettled, so that it is looked at again after unlocking, also by a later
 //!   opening. A log file without live frames that can be read keeps its facts until then: commits can't look into
 //!   files.
 //! - **Ids.** Files that its records give up are removed only below that id: higher ids may have been used twice.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use strongroom::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
 use strongroom::registry::{RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::{RealVfs, SimVfs};
-use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, Lsn, Options, ScrubOptions, Store, UploadId};
+use strongroom::{
+    Algorithm, Clock, CollectOptions, Digest, Error, Lsn, Maintenance, Options, ScrubOptions, Store, UploadId,
+};
 
 use super::domains::{assert_gone, without};
 use super::lab::{
@@ -407,6 +409,38 @@ fn a_keeper_that_hangs_holds_up_one_caller_and_nobody_else() {
         drop(gate);
         first.join().unwrap().unwrap();
     });
+    subject.assert_back(&store, "when it answered");
+}
+
+#[test]
+fn no_call_and_no_closing_waits_for_a_keeper_that_hangs_where_there_are_threads() {
+    let subject = Subject::new();
+    let provider =
+        Arc::new(Hanging { keeper: Arc::clone(&subject.keeper), gate: Mutex::default(), waiting: AtomicU64::new(0) });
+    subject.keeper.refuse_domain(LOCKED, Mood::Unreachable);
+    let open = || {
+        let options = subject.options(&subject.disk).maintenance(Maintenance::Thread);
+        options.key_provider(provider.clone()).open("/store").unwrap()
+    };
+    let store = open();
+    subject.keeper.answer_again();
+    provider.waiting.store(0, Ordering::SeqCst);
+    let gate = provider.gate.lock().unwrap();
+    while provider.waiting.load(Ordering::SeqCst) == 0 {
+        assert!(is_refused(&store.repository(&locked_name()), Mood::Unreachable));
+    }
+    others_go_on(&store, 1).unwrap();
+    store.close().unwrap();
+    assert_eq!(provider.waiting.load(Ordering::SeqCst), 1);
+    drop(gate);
+    subject.keeper.refuse_domain(LOCKED, Mood::Unreachable);
+    let store = open();
+    subject.keeper.answer_again();
+    // The first call has it asked; one of the next finds it unlocked.
+    while let Err(error) = store.repository(&locked_name()) {
+        assert!(matches!(error, Error::Key { domain: LOCKED, .. }), "{error}");
+        std::thread::yield_now();
+    }
     subject.assert_back(&store, "when it answered");
 }
 
