@@ -16,11 +16,12 @@ use crate::facts::{
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::document::Document;
-use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag};
+use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag, TagMutability};
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::registry::{
-    Create, Delete, DeleteReferences, Exists, Expire, Link, NotePulls, Purge, PutManifest, SetTag, Touch, Unlink, Untag,
+    Create, Delete, DeleteReferences, Exists, Expire, ExpireRepository, Keep, Link, NotePulls, Purge, PutManifest, Set,
+    SetTag, Touch, Unlink, Untag,
 };
 use crate::transaction::{Apply, Context, Outcome, Over, Placing, Request, rehearse, resolve};
 use crate::vfs::SimVfs;
@@ -151,6 +152,20 @@ fn upload(number: usize, now: Times) -> UploadFact {
     }
 }
 
+/// A file of content: no log file has such an id.
+fn file(number: usize) -> FileId {
+    FileId(1 << 20 | number as u64)
+}
+
+/// A blob in such a file, and its place there.
+fn in_segment(map: &Map) -> Option<(Digest, Place)> {
+    (0..8).find_map(|number| {
+        let fact = map.facts.get(&Key::blob(DOMAIN, &digest(number)))?;
+        let place = BlobFact::decode(fact.as_bytes())?.place;
+        (place.file >= file(0)).then_some((digest(number), place))
+    })
+}
+
 /// What is in the idle list.
 fn idle(map: &Map, kind: IdleKind) -> Vec<Idle> {
     let facts = map.scan(Idle::all(DOMAIN, kind), None, 3).unwrap();
@@ -185,7 +200,7 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
     let frame = |number| frame_for(digest(number), content(number).as_bytes(), Compression::Off);
     let upload_id = UploadId([random.below(3) as u8; 16]);
     let found = map.facts.get(&Key::upload(DOMAIN, upload_id)).and_then(|value| UploadFact::decode(value.as_bytes()));
-    match random.below(25) {
+    match random.below(32) {
         0 => Request::PutFrame { frame: frame(blob), then: None },
         1..=3 => {
             let link = Link { repository, digest: digest(blob), from: None };
@@ -266,6 +281,41 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
                 _ => apply(Box::new(Forget(blobs.into_iter().map(|idle| (idle, None)).collect()))),
             }
         }
+        24 | 25 => {
+            let link = Link { repository, digest: digest(blob), from: None };
+            let then = [None, Some(Box::new(link) as Box<dyn Apply>)].into_iter().nth(random.below(2)).unwrap();
+            Request::PutSegment { descriptor: frame(blob).descriptor, file: file(random.below(99)), then }
+        }
+        26 => match found {
+            Some(from) if from.file.is_some() && random.below(2) == 0 => {
+                let to = UploadFact { file: Some(file(100 + random.below(99))), ..from.clone() };
+                Request::MoveUpload { id: upload_id, from, to, parts: vec![(0, vec![2; 4])] }
+            }
+            Some(from) => {
+                let into = from.file.unwrap_or(file(100 + random.below(99)));
+                let to = UploadFact { file: Some(into), offset: from.offset + 70_000, ..from.clone() };
+                Request::AppendUpload { id: upload_id, from, to, parts: vec![(0, vec![1; 4])] }
+            }
+            None => Request::BeginUpload { id: upload_id, fact: upload(blob, now), then: None },
+        },
+        27 | 28 => match in_segment(map) {
+            Some((digest, from)) => {
+                let frame = frame_for(digest, b"content in a segment", Compression::Off);
+                match random.below(2) {
+                    0 => Request::MoveFrame { from, frame },
+                    _ => Request::MoveSegment { from, descriptor: frame.descriptor, file: file(random.below(99)) },
+                }
+            }
+            None => Request::Touch(digest(blob)),
+        },
+        29 => {
+            let settings = RepositorySettings::new().mutability(TagMutability::Immutable);
+            apply(Box::new(Set { repository, settings, creates: random.below(2) == 0 }))
+        }
+        30 => match random.below(2) {
+            0 => apply(Box::new(Keep(repository))),
+            _ => apply(Box::new(ExpireRepository { repository, in_use: random.below(3) == 0 })),
+        },
         _ => match left(map) {
             Some(purge) => apply(Box::new(purge)),
             None => Request::DropFile(FileId(1)),
