@@ -96,21 +96,25 @@ serves "limited"
 step "a limit on open files"
 few() { ulimit -n 48; exec "$REGISTRY_BIN" "$@" 2>>"$WORK/few.log"; }
 launch few
-for _ in 1 2 3; do
+for _ in 1 2 3 4 5 6; do
   for n in $(seq 40); do
     head -c 5000000 /dev/urandom >"$WORK/layer-$n"
     LAYER=sha256:$(sha256sum "$WORK/layer-$n" | cut -d' ' -f1)
     [ "$n" = 1 ] || echo next
     printf 'url = "%s/v2/few/files/blobs/uploads/?digest=%s"\nrequest = "POST"\n' "$URL" "$LAYER"
     printf 'data-binary = "@%s"\noutput = "/dev/null"\n' "$WORK/layer-$n"
-    printf 'header = "Content-Type: application/octet-stream"\nwrite-out = "%%{http_code}\\n"\n'
+    printf 'header = "Content-Type: application/octet-stream"\nwrite-out = "%%{http_code} %s\\n"\n' "$LAYER"
   done >"$WORK/pushes"
   curl -s --max-time 60 --parallel --parallel-immediate --parallel-max 40 -K "$WORK/pushes" \
     >>"$WORK/answers" 2>"$WORK/null" || true
 done
-grep -q 201 "$WORK/answers" || fail "nothing was stored with few files"
+grep -q ^201 "$WORK/answers" || fail "nothing was stored with few files"
 must 201 -X POST --data-binary "@$WORK/layer-1" -H 'Expect:' \
   "$URL/v2/few/files/blobs/uploads/?digest=sha256:$(sha256sum "$WORK/layer-1" | cut -d' ' -f1)"
+grep ^201 "$WORK/answers" | while read -r _ layer; do
+  curl -s --max-time 60 "$URL/v2/few/files/blobs/$layer" | sha256sum | grep -q "^${layer#sha256:} " \
+    || fail "$layer was acknowledged and is not there"
+done
 serves "few"
 rm -f "$WORK"/layer-*
 
