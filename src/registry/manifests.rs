@@ -248,7 +248,18 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
     pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
-        self.delete_batch(&[Reference::Digest(*digest)])?.pop().unwrap_or(Ok(()))
+        self.delete_one(Reference::Digest(*digest))
+    }
+
+    /// Removes a tag or deletes a manifest.
+    pub(super) fn delete_one(&self, reference: Reference) -> Result<()> {
+        let result = self.delete_batch(&[reference])?.pop();
+        result.unwrap_or_else(|| Err(self.broken("each reference of a batch has a result")))
+    }
+
+    /// Stops all writes, since something does not hold that always does.
+    fn broken(&self, invariant: &'static str) -> Error {
+        self.registry.files.fail_stop(Error::Internal { invariant })
     }
 
     /// Removes tags and deletes manifests, and says for each whether that was done. A tag is removed, and the manifest
@@ -273,7 +284,8 @@ impl Repository<'_> {
                 let own = step.iter().map(|(_, reference)| Reference::clone(reference)).collect();
                 let delete = changes::DeleteReferences { repository: self.named(), references: own };
                 for (number, error) in self.commit(delete)?.refused {
-                    let Some((part, reference)) = step.get(number) else { continue };
+                    let asked = step.get(number);
+                    let (part, reference) = asked.ok_or_else(|| self.broken("what is refused was asked for"))?;
                     // It may be held by what goes in a later step, or have tags that only now may go.
                     let waits = match &error {
                         Error::ManifestInUse { .. } => steps.len() > 1,

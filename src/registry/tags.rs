@@ -35,7 +35,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::ManifestNotFound`] where there is no such tag.
     pub fn untag(&self, tag: &Tag) -> Result<()> {
-        self.delete_batch(&[Reference::Tag(tag.clone())])?.pop().unwrap_or(Ok(()))
+        self.delete_one(Reference::Tag(tag.clone()))
     }
 
     /// What a tag names.
