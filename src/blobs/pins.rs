@@ -6,7 +6,7 @@ use crate::blobs::BlobStore;
 use crate::clock::{self, milliseconds};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Key, Lookup, NamesOf, PinFact, Reader as _, decoded};
+use crate::facts::{Key, Lookup, NamesOf, PinFact, Reader as _};
 use crate::id::DomainId;
 use crate::transaction::Request;
 
@@ -83,10 +83,11 @@ impl BlobStore {
 
     pub(crate) fn get_pin(&self, name: &str) -> Result<Option<Pin>> {
         let key = Key::pin(DomainId::DEFAULT, name);
-        let Some(fact) = self.tables.snapshot().decode(&key, PinFact::decode)? else { return Ok(None) };
+        let snapshot = self.tables.snapshot();
+        let Some(fact) = snapshot.decode(&key, PinFact::decode)? else { return Ok(None) };
         let expires_in =
             (fact.expires != 0).then(|| Duration::from_millis(fact.expires.saturating_sub(self.clock.open_time())));
-        let (digest, references) = decoded(fact.digests.split_first())?;
+        let (digest, references) = snapshot.decoded(&key, fact.digests.split_first())?;
         Ok(Some(Pin {
             name: fact.name.clone(),
             digest: *digest,

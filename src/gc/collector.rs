@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::clock::Pace;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{Idle, IdleKind, Key, Reader as _, Value, decoded};
+use crate::facts::{Idle, IdleKind, Key, Reader as _, Value};
 use crate::gc::Collections;
 use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::gc::plan::Plan;
@@ -220,7 +220,8 @@ impl<'a> Collector<'a> {
         };
         let mut found = Vec::new();
         for (at, value) in entries {
-            let idle = decoded(Idle::decode(&at, value.as_bytes()))?;
+            let invalid = || self.snapshot_of(domain).invalid(&at);
+            let idle = Idle::decode(&at, value.as_bytes()).ok_or_else(invalid)?;
             if !is_due(&idle) {
                 break;
             }

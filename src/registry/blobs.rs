@@ -6,7 +6,7 @@ use crate::blobs::{Blob, Destination, Expect, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, RepositoryFact, decoded};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, RepositoryFact};
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::oci::RepositoryName;
 use crate::registry::Repository;
@@ -182,7 +182,7 @@ impl Repository<'_> {
         let infos = links.map(|fact| {
             let (key, link) = fact?;
             let blob_key = link.blob(&key);
-            let blob = decoded(snapshot.blob_by_key(&blob_key)?)?;
+            let blob = snapshot.decoded(&key, snapshot.blob_by_key(&blob_key)?)?;
             let digest = self.registry.blobs.digest_since(&blob_key, &blob)?;
             Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob)))
         });

@@ -9,7 +9,7 @@ use crate::blobs::{Expect, frame_for};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value, decoded};
+use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value};
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
 use crate::oci::{ExpectTag, Reference, Tag};
@@ -211,7 +211,7 @@ impl Repository<'_> {
                 // It was deleted between the look-up and the reading, and the tag may name another one by now. If
                 // nothing has happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
-                Err(Error::BlobNotFound { .. }) => return decoded(None),
+                Err(Error::BlobNotFound { .. }) => return Err(self.without_blob(&snapshot, &fact.digest)),
                 blob => {
                     let content = blob?.bytes()?;
                     return Ok(Manifest { digest: fact.digest, media_type: fact.media_type, content });
@@ -371,6 +371,11 @@ impl Repository<'_> {
             None => None,
         };
         manifest.ok_or_else(|| Error::ManifestNotFound { reference: reference.to_string() })
+    }
+
+    /// The error that there is a manifest, and not the blob that it is.
+    fn without_blob(&self, snapshot: &Snapshot, digest: &Digest) -> Error {
+        snapshot.invalid(&Key::of_digest(self.domain, Family::Manifest, self.id, digest))
     }
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact, decoded};
+use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
 use crate::oci::document::annotations;
 use crate::registry::Repository;
 use crate::tables::Snapshot;
@@ -99,21 +99,21 @@ impl Repository<'_> {
             last = Some(fact.digest);
             if fact.subject == *subject {
                 // another one may begin with the same bytes
-                page.referrers.extend(self.referrer(&snapshot, &fact.digest, artifact_type, &mut work)?);
+                page.referrers.extend(self.referrer(&snapshot, (&key, &fact.digest), artifact_type, &mut work)?);
             }
         }
         Ok(page)
     }
 
-    /// A referrer, if it is of the type that is wanted.
+    /// A referrer, which the fact with this key names, if it is of the type that is wanted.
     fn referrer(
         &self,
         snapshot: &Snapshot,
-        digest: &Digest,
+        (key, digest): (&Key, &Digest),
         artifact_type: Option<&str>,
         work: &mut Work,
     ) -> Result<Option<Referrer>> {
-        let manifest = decoded(find::manifest(snapshot, self.id, digest)?)?;
+        let manifest = snapshot.decoded(key, find::manifest(snapshot, self.id, digest)?)?;
         work.facts += ManifestFact::MIN_LEN + ManifestFact::HELD_LEN * manifest.held.len();
         if artifact_type.is_some_and(|wanted| manifest.artifact_type.as_deref() != Some(wanted)) {
             return Ok(None);

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blobs::Destination;
+use crate::blobs::{Destination, PinOptions};
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Family, Lookup};
+use crate::facts::{Family, Key, Lookup, Value};
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::keys::InPlain;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::{Maintenance, Options, Store};
-use crate::transaction::{Request, Then};
+use crate::transaction::{Apply, Changes, Op, Request, Then};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;
@@ -285,6 +285,36 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     store.create_repository(&name("other"), RepositorySettings::new()).unwrap();
     assert_eq!(store.repository(&name("other")).unwrap().domain(), ONE);
     assert_sound(&store);
+}
+
+/// A fact that no writer writes.
+#[derive(Debug)]
+struct Unknown(Key);
+
+impl Apply for Unknown {
+    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
+        facts.set(self.0, Some(Value::new(b"of another format")));
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_value_that_can_not_be_decoded_is_told_with_its_place_in_a_run() {
+    let store = open(&SimVfs::new());
+    let key = Key::pin(ONE, "a pin");
+    store.inner.log.commit(ONE, Request::Apply(Box::new(Unknown(key)))).unwrap();
+    store.checkpoint().unwrap();
+    let runs: Vec<_> = store.inner.tables.list().runs.iter().map(|run| run.id).collect();
+    let [run] = runs[..] else { panic!("one run: {runs:?}") };
+    let path = store.inner.files.layout().run(run);
+    let is_placed = |error: Error| matches!(error, Error::Corrupt { file, offset, .. } if file == path && offset > 0);
+    let snapshot = store.inner.tables.snapshot();
+    assert!(is_placed(snapshot.blob_by_key(&key).unwrap_err()));
+    assert!(is_placed(snapshot.pins().unwrap().next().unwrap().unwrap_err()));
+    assert!(is_placed(store.get_pin("a pin").unwrap_err()));
+    let digest = put(&store, ONE, "content");
+    assert!(is_placed(store.pin("a pin", &digest, PinOptions::new()).unwrap_err()), "a decision reads it too");
+    assert!(is_placed(store.unpin("a pin").unwrap_err()));
 }
 
 #[test]
