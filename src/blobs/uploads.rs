@@ -23,8 +23,8 @@ pub(crate) use appending::Appending;
 use crate::blobs::content::{Destination, Expect, source_failed};
 use crate::blobs::{BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Error, Result};
-use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact, decoded};
+use crate::error::{Damage, Error, Result};
+use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact};
 use crate::files::NewFile;
 use crate::id::{DomainId, RepositoryId, UploadId};
 use crate::random::random;
@@ -284,10 +284,9 @@ impl BlobStore {
         let mut piece = vec![0; PIECE];
         let from = session.fact.clone();
         while new.len() < from.offset {
-            let len = index(from.offset - new.len()).min(PIECE);
-            let piece = piece.get_mut(..len).unwrap_or_default();
-            old.read(new.len(), piece)?;
-            new.append(piece)?;
+            piece.truncate(index(from.offset - new.len()));
+            old.read(new.len(), &mut piece)?;
+            new.append(&piece)?;
         }
         new.sync().map_err(|error| self.contents.poison(error))?;
         let to = advanced(UploadFact { file: Some(id_of_file), ..from.clone() }, &new);
@@ -299,22 +298,23 @@ impl BlobStore {
     }
 
     fn load_session(&self, domain: DomainId, id: UploadId) -> Result<Session> {
-        let fact = self.upload_fact(domain, id)?;
+        let (snapshot, key) = (self.tables.snapshot(), Key::upload(domain, id));
+        let fact = snapshot.decode(&key, UploadFact::decode)?.ok_or(Error::UploadNotFound { id })?;
         let hasher = match fact.offset {
             0 => Some(Hasher::new(fact.algorithm)),
             _ => Hasher::resume(fact.algorithm, &fact.hash_state),
         };
         let writer = match fact.file {
+            None if fact.offset > 0 => return Err(snapshot.invalid(&key)),
             None => None,
             Some(file) => {
                 let mut table = Vec::new();
                 for part in 0..fact.parts() {
-                    let value = self.tables.snapshot().get(&Key::upload_part(domain, id, part))?;
-                    let value = value.ok_or(Error::UploadNotFound { id })?;
-                    table.extend_from_slice(value.as_bytes());
+                    let value = snapshot.get(&Key::upload_part(domain, id, part))?;
+                    table.extend_from_slice(snapshot.decoded(&key, value)?.as_bytes());
                 }
                 let (is_whole, keys) = (len64(&table) == fact.table_len(), self.contents.keys());
-                decoded(is_whole.then_some(()))?;
+                snapshot.decoded(&key, is_whole.then_some(()))?;
                 let (key, len, block_crc, rest) = (fact.key, fact.offset, fact.block_crc, fact.rest.clone());
                 let progress = Progress { key, len, table, block_crc, rest };
                 Some(SegmentWriter::resume(self.contents.resume(file)?, file, &keys, domain, progress)?)
@@ -344,13 +344,13 @@ impl BlobStore {
             Request::CommitUpload { id, from, descriptor, frame: None, then }
         } else {
             let mut content = vec![0; index(from.offset)];
-            if let Some(writer) = &session.writer {
-                writer.read(0, &mut content)?;
-                // What the disk returns need not be what was hashed.
-                if Digest::of(expected.algorithm(), &content) != expected {
-                    let damage = crate::error::Damage::Digest;
-                    return Err(Error::corrupt(writer.path(), 0, damage));
-                }
+            session.writer.iter().try_for_each(|writer| writer.read(0, &mut content))?;
+            // What the disk returns need not be what was hashed.
+            if Digest::of(expected.algorithm(), &content) != expected {
+                let damaged = |writer: &SegmentWriter| Error::corrupt(writer.path(), 0, Damage::Digest);
+                let invariant = "an upload with content has a segment";
+                let without = || self.contents.poison(Error::Internal { invariant });
+                return Err(session.writer.as_ref().map_or_else(without, damaged));
             }
             let frame = frame_for(expected, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
@@ -367,11 +367,10 @@ impl BlobStore {
         while let Some(writer) = &session.writer
             && at < writer.len()
         {
-            let len = index(writer.len() - at).min(PIECE);
-            let piece = piece.get_mut(..len).unwrap_or_default();
-            writer.read(at, piece)?;
-            hasher.update(piece);
-            at += len as u64;
+            piece.truncate(index(writer.len() - at));
+            writer.read(at, &mut piece)?;
+            hasher.update(&piece);
+            at += len64(&piece);
         }
         Ok(hasher.finish())
     }
