@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::blobs::PinOptions;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::facts::{
     BlobFact, Fact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, PinFact, ReferrerFact, RepositoryFact,
     SegmentFact, SegmentKind, Value,
@@ -15,6 +15,7 @@ use crate::facts::{
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::registry::{PutManifest, Repository, RepositorySettings};
 use crate::store::{Maintenance, Options, Store};
+use crate::transaction::registry::Purge;
 use crate::transaction::{Apply, Changes, Op, Request};
 use crate::vfs::{SimVfs, Vfs as _};
 
@@ -243,6 +244,49 @@ fn what_lives_in_files_is_mended() {
             (key(902), empty(SegmentKind::Upload)),
         ]
     });
+}
+
+#[test]
+fn what_is_not_on_record_can_not_be_let_go_of_before_it_is_mended() {
+    let mut lab = Lab::new();
+    let is_told = |result: Result<()>| matches!(result, Err(Error::Corrupt { damage: Damage::Invalid(_), .. }));
+    // A blob that is held, and gone: it takes its content to count again.
+    let (key, _) = lab.blob(&lab.layer);
+    lab.set(vec![(key, None)]);
+    let repository = lab.store.repository(&"a/b".parse().unwrap()).unwrap();
+    assert!(is_told(lab.store.unpin("pin")));
+    assert_eq!(lab.store.get_pin("pin").unwrap().digest, lab.layer, "refused, it is as it was");
+    assert!(is_told(repository.delete_manifest(&lab.index).and_then(|()| repository.delete_manifest(&lab.image))));
+    lab.store.put("layer", Algorithm::Sha256).unwrap();
+    assert!(is_told(lab.store.unpin("pin")));
+    lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
+    lab.store.unpin("pin").unwrap();
+    lab.store.repository(&"a/b".parse().unwrap()).unwrap().delete_manifest(&lab.image).unwrap();
+    // A segment that a blob lies in.
+    let segment = Key::segment(DOMAIN, lab.blob(&lab.large).1.place.file);
+    lab.set(vec![(segment, None)]);
+    assert!(is_told(lab.store.remove(&lab.large)));
+    lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
+    lab.store.remove(&lab.large).unwrap();
+    assert!(lab.findings().is_empty(), "{:#?}", lab.findings());
+}
+
+#[test]
+fn what_a_deleted_repository_has_left_is_not_removed_unread() {
+    let lab = Lab::new();
+    let before = lab.blob(&lab.layer).1;
+    let keys = [
+        lab.of_digest(Family::Link, &lab.layer),
+        lab.of_digest(Family::Manifest, &lab.image),
+        Key::tag(DOMAIN, lab.repository, "v1"),
+    ];
+    for key in keys {
+        lab.set(vec![(key, Some(Value::new(b"?")))]);
+        let purge = Purge { repository: lab.repository, keys: vec![key] };
+        let purged = lab.store.checks().log.commit(DOMAIN, Request::Apply(Box::new(purge)));
+        assert!(matches!(purged, Err(Error::Corrupt { .. })), "{key:?}: {purged:?}");
+    }
+    assert_eq!(lab.blob(&lab.layer).1, before);
 }
 
 #[test]

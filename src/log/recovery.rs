@@ -11,11 +11,12 @@
 //! have checksums.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use crate::clock::Times;
 use crate::envelope::Keyring;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Fact, Family, Key, Lookup as _, SegmentFact, SegmentKind, decoded};
+use crate::facts::{BlobFact, Fact, Family, Key, Lookup as _};
 use crate::files::{Files, Space};
 use crate::id::{FileId, Lsn, SessionId};
 use crate::log::committer::Committer;
@@ -31,6 +32,7 @@ use crate::tables::memtable::Memtable;
 use crate::tables::{LogEntry, RunList, Unread};
 use crate::transaction::{Changes, Context, Op, Over};
 use crate::vfs::OpenMode;
+use crate::wire::index;
 
 /// What the log holds.
 pub(crate) struct Replayed {
@@ -132,10 +134,12 @@ impl Replayed {
             self.durable = self.durable.max(last);
         }
         let is_durable = |record: &Record| record.header.lsn <= self.durable;
-        let tail = first + self.records.get(first..).unwrap_or_default().partition_point(is_durable);
+        let (tail, end_of_durable) = {
+            let own = || self.records.iter().skip(first).take_while(|record| is_durable(record));
+            (first + own().count(), own().last().map_or(HEADER_LEN, Record::end))
+        };
         if entry.sealed.is_none() {
-            let last = self.records.get(first..tail).and_then(<[Record]>::last);
-            self.unsealed = Some((last.map_or(HEADER_LEN, Record::end), self.durable));
+            self.unsealed = Some((end_of_durable, self.durable));
         }
         for record in self.records.split_off(tail) {
             let Some(frame) = reader.frame(&record)? else {
@@ -189,7 +193,7 @@ impl Committer {
             let mut piece = vec![0; 1 << 20];
             let (mut at, end) = (first.record.offset, last.record.end());
             while at < end {
-                piece.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
+                piece.truncate(index(end - at));
                 file.read_exact_at(&mut piece, at).map_err(Error::io("read", &path))?;
                 file.write_all_at(&piece, at).map_err(Error::io("write", &path))?;
                 at += piece.len() as u64;
@@ -239,7 +243,8 @@ impl Committer {
             if frame.is_some() {
                 moved.insert(record.frame_offset() + DESCRIPTOR_LEN, frame_offset + DESCRIPTOR_LEN);
             }
-            let rebased = rebase(&record, old_log, &moved, &context)?;
+            let path = self.files.layout().log(old_log);
+            let rebased = rebase(&record, (old_log, &path), &moved, &context)?;
             changed.extend(rebased.iter().cloned());
             let body = Body { domain: record.domain(), ops: record.ops, facts: rebased };
             let at = Position { lsn: header.lsn, durable: self.tables.durable(), times, offset: log.position };
@@ -272,22 +277,30 @@ const REBASE_ROOM: u64 = 512;
 /// The facts of a record of the tail, where frames of `old_log` have moved: `moved` has the old and the new offsets of
 /// the frames' contents.
 ///
-/// What the facts say of segments was true of the old places: it is taken from the changes of the blobs' places anew,
-/// except that an upload was begun in a segment, or that one was given up.
-fn rebase(record: &Record, old_log: FileId, moved: &HashMap<u64, u64>, context: &Context<'_>) -> Result<Vec<Fact>> {
-    let (blobs, others): (Vec<Fact>, Vec<Fact>) =
-        record.facts.iter().cloned().partition(|(key, _)| key.family == Family::Blob);
-    let stands = |(key, value): &Fact| match value {
-        Some(value) if key.family == Family::Segment => {
-            SegmentFact::decode(value.as_bytes()).is_some_and(|segment| segment.kind == SegmentKind::Upload)
+/// What they say of what lives in `old_log` was true of the old places: that is taken from the changes of the blobs'
+/// places anew, and so is what lives in the new log. What they say of other files holds, and is said last: a file is on
+/// record until the last of its blobs has gone.
+fn rebase(
+    record: &Record,
+    (old_log, path): (FileId, &Path),
+    moved: &HashMap<u64, u64>,
+    context: &Context<'_>,
+) -> Result<Vec<Fact>> {
+    let invalid = || Error::corrupt(path, record.offset, Damage::Invalid("fact"));
+    let (mut blobs, mut files, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, value) in record.facts.iter().cloned() {
+        match key.family {
+            Family::Blob => blobs.push((key, value)),
+            Family::Segment if FileId(key.prefix()) == old_log => {}
+            Family::Segment => files.push((key, value)),
+            _ => others.push((key, value)),
         }
-        _ => true,
-    };
-    let mut facts = Changes::new(context, others.into_iter().filter(stands).collect());
+    }
+    let mut facts = Changes::new(context, others);
     let (log, _, key_number) = context.placing.frame();
     for (key, value) in blobs {
         let old = facts.blob_by_key(&key)?;
-        let mut new = value.map(|value| decoded(BlobFact::decode(value.as_bytes()))).transpose()?;
+        let mut new = value.map(|value| BlobFact::decode(value.as_bytes()).ok_or_else(&invalid)).transpose()?;
         if let Some(BlobFact { place, .. }) = &mut new
             && place.file == old_log
             && let Some(offset) = moved.get(&place.offset)
@@ -300,5 +313,6 @@ fn rebase(record: &Record, old_log: FileId, moved: &HashMap<u64, u64>, context: 
         }
         facts.change(key, old.as_ref(), new.as_ref())?;
     }
+    files.into_iter().for_each(|(key, value)| facts.set(key, value));
     Ok(facts.into_facts())
 }

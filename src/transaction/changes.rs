@@ -44,7 +44,7 @@ impl Lookup for Changes<'_> {
 
     fn decode<T>(&self, key: &Key, decode: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>> {
         let value = self.get(key)?;
-        value.map(|value| decode(value.as_bytes()).ok_or_else(|| self.context.facts.invalid(key))).transpose()
+        value.map(|value| decode(value.as_bytes()).ok_or_else(|| self.invalid(key))).transpose()
     }
 }
 
@@ -239,14 +239,40 @@ impl<'a> Changes<'a> {
 
     /// Counts one less that holds a blob.
     pub(crate) fn release(&mut self, digest: &Digest) -> Result<()> {
-        let key = Key::blob(self.domain(), digest);
-        if self.blob(digest)?.is_some() { self.release_key(key) } else { Ok(()) }
+        self.release_from(digest, &Key::blob(self.domain(), digest))
     }
 
-    /// Counts one less that holds the blob with this key.
-    pub(crate) fn release_key(&mut self, key: Key) -> Result<()> {
-        let Some(blob) = self.blob_by_key(&key)? else { return Ok(()) };
-        self.change(key, Some(&blob), Some(&BlobFact { count: one_less(blob.count)?, ..blob }))
+    /// Counts one less that holds a blob, which the fact under `holder` holds.
+    pub(crate) fn release_from(&mut self, digest: &Digest, holder: &Key) -> Result<()> {
+        let blob = self.blob(digest)?.ok_or_else(|| self.holds_nothing(holder))?;
+        self.release_blob(Key::blob(self.domain(), digest), &blob)
+    }
+
+    /// Counts one less that holds the blob with this key, which the fact under `holder` holds.
+    pub(crate) fn release_key(&mut self, key: Key, holder: &Key) -> Result<()> {
+        let blob = self.blob_by_key(&key)?.ok_or_else(|| self.holds_nothing(holder))?;
+        self.release_blob(key, &blob)
+    }
+
+    fn release_blob(&mut self, key: Key, blob: &BlobFact) -> Result<()> {
+        let count = one_less(self, &key, blob.count)?;
+        self.change(key, Some(blob), Some(&BlobFact { count, ..*blob }))
+    }
+
+    /// The error that what a fact holds is not there. Who stores it again can have the counts repaired, and then lets
+    /// go of it.
+    pub(crate) fn holds_nothing(&self, holder: &Key) -> Error {
+        self.miscounted(holder, "reference: what it holds is missing")
+    }
+
+    /// The error that the fact under a key does not agree with others, with its place.
+    pub(crate) fn miscounted(&self, key: &Key, what: &'static str) -> Error {
+        miscounted(self.context.facts, key, what)
+    }
+
+    /// The error that the value under a key can't be decoded, with its place.
+    pub(crate) fn invalid(&self, key: &Key) -> Error {
+        self.context.facts.invalid(key)
     }
 
     /// Notes that a part of a request was not done, while the others are.
@@ -255,9 +281,8 @@ impl<'a> Changes<'a> {
     }
 
     pub(super) fn unpin(&mut self, pin: &PinFact) -> Result<Vec<Op>> {
-        for digest in &pin.digests {
-            self.release(digest)?;
-        }
+        let key = Key::pin(self.domain(), &pin.name);
+        pin.digests.iter().try_for_each(|digest| self.release_from(digest, &key))?;
         self.set_pin(Some(pin), None);
         Ok(vec![Op::Unpin { name: pin.name.clone() }])
     }
@@ -330,12 +355,13 @@ impl<'a> Changes<'a> {
             (Some(_), Some(new)) => self.tally.moved.add(&new.place),
             _ => {}
         }
-        if let Some(BlobFact { place, .. }) = old
-            && let Some(mut segment) = self.segment(place.file)?
-        {
+        if let Some(BlobFact { place, .. }) = old {
+            let lies = || self.miscounted(&key, "place: nothing is on record of its file");
+            let mut segment = self.segment(place.file)?.ok_or_else(lies)?;
             let (frames, bytes) =
                 (segment.live_frames.checked_sub(1), segment.live_bytes.checked_sub(place.frame_len()));
-            let less = || miscounted("a count of what lives in a file that is less than what does");
+            let at = Key::segment(self.domain(), place.file);
+            let less = || self.miscounted(&at, "count of what lives in a file: less than what does");
             (segment.live_frames, segment.live_bytes) = frames.zip(bytes).ok_or_else(less)?;
             self.set_segment(place.file, &segment)?;
         }

@@ -370,13 +370,17 @@ pub(crate) fn one_more(count: u32) -> Result<u32> {
 /// # Errors
 /// [`Damage::Invalid`] where it is 0 although something was held: then counts do not say what is held, and nothing may
 /// be concluded from them before they were [repaired](crate::Store::repair).
-pub(crate) fn one_less(count: u32) -> Result<u32> {
-    count.checked_sub(1).ok_or_else(|| miscounted("a count of references that is less than what is held"))
+pub(crate) fn one_less(facts: &Changes<'_>, key: &Key, count: u32) -> Result<u32> {
+    let what = "count of references: less than what is held";
+    count.checked_sub(1).ok_or_else(|| facts.miscounted(key, what))
 }
 
-/// What is counted in facts is not what there is.
-pub(crate) fn miscounted(what: &'static str) -> Error {
-    Error::corrupt(std::path::Path::new("runs"), 0, Damage::Invalid(what))
+/// The error that the fact under a key does not agree with others, with its place.
+pub(crate) fn miscounted(facts: &dyn Reader, key: &Key, what: &'static str) -> Error {
+    match facts.invalid(key) {
+        Error::Corrupt { file, offset, .. } => Error::Corrupt { file, offset, damage: Damage::Invalid(what) },
+        other => other,
+    }
 }
 
 fn put_op(existed: bool, descriptor: &Descriptor) -> Vec<Op> {

@@ -109,7 +109,7 @@ fn touch(facts: &mut Changes<'_>, key: Key, link: &LinkFact) {
 
 /// Takes a blob from a repository that no manifest of it holds.
 fn unlink(facts: &mut Changes<'_>, key: Key, link: &LinkFact) -> Result<()> {
-    facts.release_key(link.blob(&key))?;
+    facts.release_key(link.blob(&key), &key)?;
     set_link(facts, key, Some(link), None);
     Ok(())
 }
@@ -154,21 +154,21 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
     }
 }
 
-/// Counts one manifest less that holds something. The grace period of a blob that no manifest holds any more begins
-/// now, since clients may have been told of it.
-fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+/// Counts one less of something that the manifest under `holder` holds. The grace period of a blob that no manifest
+/// holds any more begins now, since clients may have been told of it.
+fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
     match held {
         Held::Blob(digest) => {
-            if let Some(link) = link_of(facts, id, digest)? {
-                let (count, touched) = (one_less(link.count)?, facts.now().open);
-                set_link(facts, link_key(facts, id, digest), Some(&link), Some(&LinkFact { count, touched, ..link }));
-            }
+            let link = link_of(facts, id, digest)?.ok_or_else(|| facts.holds_nothing(holder))?;
+            let key = link_key(facts, id, digest);
+            let (count, touched) = (one_less(facts, &key, link.count)?, facts.now().open);
+            set_link(facts, key, Some(&link), Some(&LinkFact { count, touched, ..link }));
         }
         Held::Manifest(digest) => {
-            if let Some(mut manifest) = find::manifest(facts, id, digest)? {
-                manifest.count = one_less(manifest.count)?;
-                facts.set(manifest_key(facts, id, digest), Some(manifest.encode()));
-            }
+            let mut manifest = find::manifest(facts, id, digest)?.ok_or_else(|| facts.holds_nothing(holder))?;
+            let key = manifest_key(facts, id, digest);
+            manifest.count = one_less(facts, &key, manifest.count)?;
+            facts.set(key, Some(manifest.encode()));
         }
     }
     Ok(())
@@ -232,8 +232,9 @@ fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> R
             ops.extend(remove_tag(facts, named, &tag)?);
         }
     }
+    let key = manifest_key(facts, id, digest);
     for held in &manifest.held {
-        release(facts, id, held)?;
+        release(facts, id, held, &key)?;
         facts.check_size()?;
     }
     if let Some(subject) = &manifest.subject {
@@ -243,8 +244,8 @@ fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> R
     if facts.get(&pulled)?.is_some() {
         facts.set(pulled, None);
     }
-    facts.release(digest)?;
-    facts.set(manifest_key(facts, id, digest), None);
+    facts.release_from(digest, &key)?;
+    facts.set(key, None);
     ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
     Ok((ops, manifest.held))
 }

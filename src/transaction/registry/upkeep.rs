@@ -62,18 +62,17 @@ impl Apply for Purge {
         let mut tags = Vec::new();
         for key in &self.keys {
             let Some(value) = facts.get(key)? else { continue };
+            let (value, invalid) = (value.as_bytes(), || facts.invalid(key));
             match key.family {
-                Family::Tag => tags.extend(TagFact::decode(value.as_bytes()).map(|tag| tag.tag)),
+                Family::Tag => tags.push(TagFact::decode(value).ok_or_else(invalid)?.tag),
                 Family::Manifest => {
-                    if let Some(manifest) = ManifestFact::decode(value.as_bytes()) {
-                        facts.release(&manifest.digest)?;
-                    }
+                    let manifest = ManifestFact::decode(value).ok_or_else(invalid)?;
+                    facts.release_from(&manifest.digest, key)?;
                 }
                 Family::Link => {
-                    if let Some(link) = LinkFact::decode(value.as_bytes()) {
-                        facts.release_key(link.blob(key))?;
-                        set_link(facts, *key, Some(&link), None);
-                    }
+                    let link = LinkFact::decode(value).ok_or_else(invalid)?;
+                    facts.release_key(link.blob(key), key)?;
+                    set_link(facts, *key, Some(&link), None);
                 }
                 _ => {}
             }
