@@ -343,8 +343,10 @@ impl Repository<'_> {
             if tags.len() <= MAX_TAGS_DELETED || manifest.count > 0 {
                 return Ok(tags.len());
             }
-            let text = |(_, tag): &(Key, Value)| String::from_utf8_lossy(tag.as_bytes()).into_owned();
-            let tags = tags.iter().map(text).collect();
+            let text = |(key, tag): &(Key, Value)| {
+                snapshot.decoded(key, str::from_utf8(tag.as_bytes()).ok().map(str::to_owned))
+            };
+            let tags = tags.iter().map(text).collect::<Result<_>>()?;
             self.commit(changes::Untag { repository: self.named(), digest: *digest, tags })?;
         }
     }

@@ -68,7 +68,9 @@ impl Repository<'_> {
         let snapshot = self.snapshot()?;
         let mut tags = Vec::new();
         for fact in snapshot.scan_all(Prefix::under(self.domain, Family::TagOf, self.id, digest))? {
-            let tag: Tag = String::from_utf8_lossy(fact?.1.as_bytes()).parse()?;
+            let (key, text) = fact?;
+            let tag = str::from_utf8(text.as_bytes()).ok().and_then(|text| text.parse().ok());
+            let tag: Tag = snapshot.decoded(&key, tag)?;
             let named = find::tag(&snapshot, self.id, tag.as_str())?;
             if named.is_some_and(|named| named.digest == *digest) {
                 tags.push(tag);

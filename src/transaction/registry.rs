@@ -225,11 +225,11 @@ fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> R
     let mut ops = Vec::new();
     let tags = facts.scan(Prefix::under(facts.domain(), Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
     Error::check_limit(TAGS, tags.len(), MAX_TAGS_DELETED)?;
-    for (_, tag) in tags {
-        let tag = String::from_utf8_lossy(tag.as_bytes()).into_owned();
+    for (key, tag) in tags {
+        let tag = str::from_utf8(tag.as_bytes()).map_err(|_| facts.invalid(&key))?;
         // Another digest may begin with the same bytes.
-        if find::tag(facts, id, &tag)?.is_some_and(|tag| tag.digest == *digest) {
-            ops.extend(remove_tag(facts, named, &tag)?);
+        if find::tag(facts, id, tag)?.is_some_and(|tag| tag.digest == *digest) {
+            ops.extend(remove_tag(facts, named, tag)?);
         }
     }
     let key = manifest_key(facts, id, digest);
