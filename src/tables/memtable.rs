@@ -13,7 +13,8 @@ use crate::id::{DomainId, Lsn};
 use crate::sync::{read, write};
 use crate::wire::index;
 
-const SHARDS: usize = 64;
+const SHARD_BITS: u32 = 6;
+const SHARDS: usize = 1 << SHARD_BITS;
 
 /// What a fact costs besides a long value: key, versions, the map's slack.
 const FACT_BYTES: usize = 160;
@@ -27,7 +28,7 @@ const BATCH: usize = 64;
 /// A table of facts.
 #[derive(Debug)]
 pub(crate) struct Memtable {
-    shards: Vec<RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>>,
+    shards: [Shard; SHARDS],
     /// The keys of the families that are asked for [in order](Family::is_ordered).
     ordered: RwLock<BTreeSet<Key>>,
     len: AtomicUsize,
@@ -35,6 +36,8 @@ pub(crate) struct Memtable {
     lsn_min: AtomicU64,
     lsn_max: AtomicU64,
 }
+
+type Shard = RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>;
 
 /// The versions of a fact: the newest, and those before it, oldest first.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl Hasher for PrefixHasher {
 impl Memtable {
     pub(crate) fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            shards: std::array::from_fn(|_| RwLock::default()),
             ordered: RwLock::default(),
             len: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
@@ -98,21 +101,21 @@ impl Memtable {
         (Lsn(self.lsn_min.load(Ordering::Relaxed)), Lsn(self.lsn_max.load(Ordering::Relaxed)))
     }
 
-    fn shard(&self, key: &Key) -> Option<&RwLock<HashMap<Key, Versions, BuildHasherDefault<PrefixHasher>>>> {
-        let mixed = key.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
-        self.shards.get(index(mixed))
+    #[expect(clippy::indexing_slicing, reason = "so many bits number the shards")]
+    fn shard(&self, key: &Key) -> &Shard {
+        let mixed = key.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARD_BITS);
+        &self.shards[index(mixed)]
     }
 
     /// Takes in a fact. Its LSN is not below that of any other version of it.
     pub(crate) fn insert(&self, lsn: Lsn, (key, value): Fact) {
-        let Some(shard) = self.shard(&key) else { return };
         let long = value.as_ref().map_or(0, |value| value.as_bytes().len().saturating_sub(46));
         let mut ordered = 0;
         if key.family.is_ordered() && write(&self.ordered).insert(key) {
             ordered = ORDERED_BYTES;
         }
         {
-            let mut shard = write(shard);
+            let mut shard = write(self.shard(&key));
             match shard.get_mut(&key) {
                 Some(versions) if versions.lsn == lsn => versions.value = value,
                 Some(versions) => {
@@ -135,7 +138,7 @@ impl Memtable {
         if self.len() == 0 {
             return None;
         }
-        let shard = read(self.shard(key)?);
+        let shard = read(self.shard(key));
         Some(shard.get(key)?.at(at)?.as_ref().map(|value| look(value.as_bytes())))
     }
 
@@ -172,7 +175,7 @@ impl Memtable {
             Some(batch)
         });
         Box::new(batches.flatten().filter_map(move |key| {
-            let shard = read(self.shard(&key)?);
+            let shard = read(self.shard(&key));
             let value = shard.get(&key)?.at(at)?.clone();
             Some((key, value))
         }))
