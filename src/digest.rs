@@ -11,6 +11,7 @@ use sha2::Digest as _;
 use sha2::digest::common::hazmat::SerializableState;
 
 use crate::error::Error;
+use crate::wire::first;
 
 /// A digest algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +110,11 @@ impl Digest {
     /// The digest's bytes: 32 or 64 of them.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.algorithm.digest_len()).unwrap_or(&self.bytes)
+    }
+
+    /// The first 32 of the digest's bytes.
+    pub(crate) fn first_bytes(&self) -> [u8; 32] {
+        first(&self.bytes)
     }
 
     /// The digest's bytes in lower-case hex.

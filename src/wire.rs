@@ -12,6 +12,28 @@ pub(crate) const fn index(n: u64) -> usize {
     n as usize
 }
 
+/// The lower and the upper half of a number.
+#[expect(clippy::cast_possible_truncation, reason = "the other half is the other result")]
+pub(crate) const fn halves(n: u128) -> (u64, u64) {
+    (n as u64, (n >> 64) as u64)
+}
+
+/// The first bytes of an array. Compiles only where it has so many.
+pub(crate) fn first<const N: usize, const ALL: usize>(bytes: &[u8; ALL]) -> [u8; N] {
+    const { assert!(N <= ALL) };
+    let mut first = [0; N];
+    first.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    first
+}
+
+/// The last bytes of an array. Compiles only where it has so many.
+pub(crate) fn last<const N: usize, const ALL: usize>(bytes: &[u8; ALL]) -> [u8; N] {
+    const { assert!(N <= ALL) };
+    let mut last = [0; N];
+    last.iter_mut().rev().zip(bytes.iter().rev()).for_each(|(to, from)| *to = *from);
+    last
+}
+
 /// CRC-32C (Castagnoli) of `bytes`, in hardware where there is any.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
@@ -34,7 +56,7 @@ impl RunningCrc {
         let piece = u64::from(crc32c(bytes));
         let length = bytes.len() as u64;
         let whole = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc32Iscsi, u64::from(self.crc), piece, length);
-        self.crc = u32::try_from(whole).unwrap_or_default();
+        self.crc = u32::from_le_bytes(first(&whole.to_le_bytes())); // the rest of a CRC-32 in 64 bits is zero
     }
 
     /// The checksum of all that was seen.

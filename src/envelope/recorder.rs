@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use crate::sync::lock;
+use crate::wire::first;
 
 static ON: AtomicBool = AtomicBool::new(false);
 static REPEATED: AtomicU64 = AtomicU64::new(0);
@@ -16,7 +17,7 @@ type Pair = ([u8; 16], [u8; 12]);
 /// Stands for a key, and does not tell it.
 pub(crate) fn fingerprint(key: &[u8; 32]) -> [u8; 16] {
     let hash = blake3::derive_key("strongroom recorder of nonces", key);
-    hash.first_chunk().copied().unwrap_or_default()
+    first(&hash)
 }
 
 pub(crate) fn note(key: [u8; 16], nonce: [u8; 12]) {

@@ -262,7 +262,7 @@ impl Key {
 /// The bytes of a blob's key, of which others have the beginning.
 fn digest_key(digest: &Digest) -> [u8; 32] {
     match digest.algorithm() {
-        Algorithm::Sha256 | Algorithm::Blake3 => digest.as_bytes().try_into().unwrap_or_default(),
+        Algorithm::Sha256 | Algorithm::Blake3 => digest.first_bytes(),
         Algorithm::Sha512 => blake3::derive_key("strongroom 2026-11 key of a SHA-512 digest", digest.as_bytes()),
     }
 }

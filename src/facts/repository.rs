@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
 use crate::id::{DomainId, RepositoryId};
-use crate::wire::{Fields, PutFields};
+use crate::wire::{Fields, PutFields, last};
 
 /// A repository in an operation: its id, and what it was called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +118,7 @@ impl LinkFact {
 
     /// A new link to a blob with this key.
     pub(crate) fn new(blob: &Key, touched: u64) -> Self {
-        Self { count: 0, touched, rest: blob.bytes.last_chunk().copied().unwrap_or_default() }
+        Self { count: 0, touched, rest: last(&blob.bytes) }
     }
 
     /// The key of the blob, of the same domain, that the link with this key leads to.

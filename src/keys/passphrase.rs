@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::seal::{SEALED_LEN, Sealing};
 use super::{KeyContext, KeyError, KeyProvider, SecretKey, random};
 use crate::sync::lock;
-use crate::wire::{Fields, PutFields as _};
+use crate::wire::{Fields, PutFields as _, first};
 
 const ID: &str = "passphrase";
 const VERSION: u8 = 1;
@@ -168,8 +168,7 @@ impl Passphrase {
         let root = Zeroizing::new(argon2id(&self.passphrase, source)?);
         let wrapping = Zeroizing::new(blake3::derive_key(WRAPPING, &*root));
         let check = Zeroizing::new(blake3::derive_key(CHECK, &*root));
-        let check = check.first_chunk().copied().unwrap_or_default();
-        Ok(Derived { wrapping: SecretKey::from_bytes(*wrapping), check })
+        Ok(Derived { wrapping: SecretKey::from_bytes(*wrapping), check: first(&check) })
     }
 
     /// What keys are wrapped with.
