@@ -14,8 +14,9 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
 use crate::facts::prefix;
-use crate::wire::{Fields, index};
+use crate::wire::{first, halves, index};
 
 pub(crate) const LINE: usize = 64;
 const PARTS: usize = 16;
@@ -31,8 +32,8 @@ pub(crate) fn lines(keys: usize) -> usize {
 /// The line of a key, which grows with the key, and the part of that line.
 pub(crate) fn place(key: &[u8; 32], lines: u64) -> (u64, usize) {
     let product = u128::from(prefix(key)) * u128::from(lines);
-    let part = usize::try_from(product >> 60 & 15).unwrap_or_default();
-    (u64::try_from(product >> 64).unwrap_or_default(), part)
+    let (within, line) = halves(product);
+    (line, index(within >> 60))
 }
 
 /// The bits of a key in its line's filter: byte and mask.
@@ -58,7 +59,7 @@ impl Line<'_> {
 
     /// The number of the first entry of this line or a later one.
     pub(crate) fn first(self) -> u64 {
-        Fields(self.0).u32().unwrap_or_default().into()
+        u32::from_le_bytes(first(self.0)).into()
     }
 
     /// The numbers of a part's entries; `None` where the line has too many to tell.
@@ -87,19 +88,19 @@ impl GuideBuilder {
         self.bytes.len() / LINE
     }
 
-    pub(crate) fn push(&mut self, key: &[u8; 32]) {
+    pub(crate) fn push(&mut self, key: &[u8; 32]) -> Result<()> {
+        const IN_GUIDE: Error = Error::Internal { invariant: "each key of a run has its place in the guide" };
         let (line, part) = place(key, self.lines() as u64);
         let line = index(line);
         self.begin_lines(line.saturating_add(1));
         self.entries += 1;
-        let Some(line) = self.bytes.as_chunks_mut::<LINE>().0.get_mut(line) else { return };
+        let line = self.bytes.as_chunks_mut::<LINE>().0.get_mut(line).ok_or(IN_GUIDE)?;
         let (head, filter) = line.split_at_mut(4 + PARTS);
         head.iter_mut().skip(4 + part).for_each(|end| *end = end.saturating_add(1));
         for (byte, mask) in bits(key) {
-            if let Some(byte) = filter.get_mut(byte) {
-                *byte |= mask;
-            }
+            *filter.get_mut(byte).ok_or(IN_GUIDE)? |= mask;
         }
+        Ok(())
     }
 
     /// Sets the first entry of all lines up to here that have none.
@@ -124,7 +125,7 @@ mod tests {
 
     fn build(keys: &[[u8; 32]]) -> Vec<u8> {
         let mut guide = GuideBuilder::new(keys.len());
-        keys.iter().for_each(|key| guide.push(key));
+        keys.iter().for_each(|key| guide.push(key).unwrap());
         guide.finish()
     }
 

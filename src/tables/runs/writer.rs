@@ -87,8 +87,9 @@ impl RunWriter {
             let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
             self.section = Some(Building::new(key.family, self.pages.page(), most));
         }
-        let Some(building) = &mut self.section else { return Ok(()) };
-        debug_assert!(building.last.is_none_or(|last| last < key.bytes), "keys in order");
+        let building = self.section.as_mut().filter(|building| building.last.is_none_or(|last| last < key.bytes));
+        debug_assert!(building.is_some(), "keys in order");
+        let building = building.ok_or(Error::Internal { invariant: "facts come to a run in the order of keys" })?;
         building.last = Some(key.bytes);
         let section = &mut building.section;
         let mut slot = Vec::with_capacity(section.slot_len);
@@ -121,7 +122,7 @@ impl RunWriter {
             return Err(Error::TooLarge { what: "the number of facts in a run", limit, found: section.entries + 1 });
         }
         if let Some(guide) = &mut building.guide {
-            guide.push(&key.bytes);
+            guide.push(&key.bytes)?;
         }
         section.entries += 1;
         self.entries += 1;
