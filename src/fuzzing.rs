@@ -191,9 +191,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let body = Body { domain, ops: Vec::new(), facts: vec![(key, None)] };
         let (lsn, durable) = (crate::Lsn(1), crate::Lsn(0));
         let at = Position { lsn, durable, times: Times::default(), offset: 512 };
-        let (head, rest) = body.encode(at, 0, &header.salt, None);
-        let len = (head.len() + rest.len()) as u64;
-        let _ = log.append(&mut [&head, &rest].map(|piece| std::io::IoSlice::new(piece)).to_vec(), len);
+        if let Ok((head, rest)) = body.encode(at, 0, &header.salt, None) {
+            let len = (head.len() + rest.len()) as u64;
+            let _ = log.append(&mut [&head, &rest].map(|piece| std::io::IoSlice::new(piece)).to_vec(), len);
+        }
     }
     let seeds = std::fs::read(&path).into_iter().collect();
     let _ = std::fs::remove_dir_all(sim);

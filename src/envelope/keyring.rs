@@ -324,7 +324,8 @@ impl Keyring {
     fn add_key(&mut self, id: DomainId, provider: &dyn KeyProvider, key_id: &str) -> Result<()> {
         let failed = |source| Error::Key { domain: id.0, source };
         let store = self.store;
-        let Some(domain) = self.domains.get_mut(&id) else { return Ok(()) };
+        let domain = self.domains.get_mut(&id);
+        let domain = domain.ok_or(Error::Internal { invariant: "a key is added to a domain that there is" })?;
         let number = domain.keys.last_key_value().map_or(domain.current, |(last, _)| *last).checked_add(1);
         let number = number.ok_or(Error::TooLarge {
             what: "the number of data keys of a domain",

@@ -61,6 +61,7 @@ pub(crate) use self::header::FileHeader;
 pub(crate) use self::keyring::{Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
 pub use self::locked::LockedDomain;
 pub(crate) use self::table::Table;
+use crate::error::{Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::SecretKey;
 use crate::wire::PutFields;
@@ -212,16 +213,13 @@ impl Cipher {
     }
 
     /// Encrypts in place. The caller sees to it that the nonce was not used before.
-    pub(crate) fn seal(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8]) -> Tag {
+    pub(crate) fn seal(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8]) -> Result<Tag> {
         #[cfg(any(test, feature = "simulation"))]
         recorder::note(self.fingerprint, nonce.to_bytes());
         let sealed = self.key.seal_in_place_separate_tag(assume_unique(nonce), Aad::from(associated), bytes);
-        // It fails for lengths only that nothing here has, 64 GiB and more: then nothing gets out.
-        let Ok(sealed) = sealed else {
-            bytes.fill(0);
-            return [0; TAG_LEN];
-        };
-        sealed.as_ref().try_into().unwrap_or_default()
+        // It fails for lengths only that nothing here has, 64 GiB and more.
+        let tag = sealed.ok().and_then(|tag| tag.as_ref().try_into().ok());
+        tag.ok_or(Error::Internal { invariant: "what is encrypted is short enough for its cipher" })
     }
 
     /// Decrypts in place.
@@ -234,9 +232,10 @@ impl Cipher {
     }
 
     /// [Encrypts](Self::seal) bytes, and appends the tag.
-    pub(crate) fn seal_vec(&self, nonce: Nonce, associated: &[u8], bytes: &mut Vec<u8>) {
-        let tag = self.seal(nonce, associated, bytes);
+    pub(crate) fn seal_vec(&self, nonce: Nonce, associated: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
+        let tag = self.seal(nonce, associated, bytes)?;
         bytes.put(&tag);
+        Ok(())
     }
 
     /// [Decrypts](Self::open) bytes with a tag at their end.

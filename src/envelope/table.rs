@@ -170,7 +170,7 @@ impl Table {
         let current = keyring.in_use(DomainId::DEFAULT)?;
         let cipher = keyring.cipher(DomainId::DEFAULT, current, &salt, Purpose::Table, FileId(0));
         let tag = cipher.map(|cipher| cipher.seal(Nonce::ONLY, &[before, &out].concat(), &mut []));
-        out.put(&tag.ok_or(Error::DomainShredded { domain: 0 })?);
+        out.put(&tag.ok_or(Error::DomainShredded { domain: 0 })??);
         Ok(out)
     }
 }
@@ -218,7 +218,7 @@ fn put_label(out: &mut Vec<u8>, keyring: &Keyring, domain: &Domain) -> Result<()
     let (default, salt) = (DomainId::DEFAULT, random::<32>()?);
     let cipher = keyring.cipher(default, keyring.in_use(default)?, &salt, Purpose::Label, FileId(0));
     let mut label = domain.label.clone().into_bytes();
-    cipher.ok_or(Error::DomainShredded { domain: default.0 })?.seal_vec(Nonce::ONLY, &[], &mut label);
+    cipher.ok_or(Error::DomainShredded { domain: default.0 })?.seal_vec(Nonce::ONLY, &[], &mut label)?;
     out.put_len16(label.len());
     out.put(&salt);
     out.put(&label);

@@ -110,12 +110,13 @@ impl LogHeader {
 
     /// Parses a header.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
-        let (body, check) = bytes.get(..512).and_then(|bytes| bytes.split_at_checked(508)).ok_or(Damage::Truncated)?;
+        let header = bytes.get(..512).and_then(<[u8]>::split_last_chunk);
+        let (body, check) = header.ok_or(Damage::Truncated)?;
         let mut fields = Fields(body);
         if fields.array() != Some(MAGIC) {
             return Err(Damage::Magic);
         }
-        let (expected, found) = (Fields(check).u32().unwrap_or_default(), crc32c(body));
+        let (expected, found) = (u32::from_le_bytes(*check), crc32c(body));
         if expected != found {
             return Err(Damage::Checksum { expected, found });
         }
@@ -192,9 +193,9 @@ impl ActiveLog {
         let frame = match (frame, sealing(Purpose::Content)?) {
             (None, _) => Cow::Borrowed(&[][..]),
             (Some(frame), None) => Cow::Borrowed(frame.bytes.as_slice()),
-            (Some(frame), Some(sealing)) => Cow::Owned(frame.seal(&sealing, content_at)),
+            (Some(frame), Some(sealing)) => Cow::Owned(frame.seal(&sealing, content_at)?),
         };
-        let (head, rest) = body.encode(at, len64(&frame), &self.keys.check, sealing(Purpose::Record)?.as_ref());
+        let (head, rest) = body.encode(at, len64(&frame), &self.keys.check, sealing(Purpose::Record)?.as_ref())?;
         Ok(Encoded { head, frame, rest })
     }
 
@@ -209,8 +210,9 @@ impl ActiveLog {
         let end = self.position + len;
         if end > self.written {
             let ahead = if len <= ZEROS_FOR { ZEROS_AHEAD.min(self.header.capacity.saturating_sub(end)) } else { 0 };
-            pieces.push(IoSlice::new(ZEROS.get(..index(ahead)).unwrap_or_default()));
-            self.written = end + ahead;
+            let (zeros, _) = ZEROS.split_at(ZEROS.len().min(index(ahead)));
+            pieces.push(IoSlice::new(zeros));
+            self.written = end + len64(zeros);
         }
         self.file.write_all_vectored_at(pieces, self.position).map_err(Error::io("write", &self.path))?;
         self.position = end;

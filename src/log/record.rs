@@ -28,9 +28,10 @@ use std::borrow::Cow;
 
 use crate::clock::Times;
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN};
+use crate::error::{Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value};
 use crate::id::{DomainId, Lsn};
-use crate::wire::{Fields, PutFields, crc32c, index, len64};
+use crate::wire::{Fields, PutFields, crc32c, first, index, len64};
 
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 64;
@@ -142,7 +143,7 @@ pub(crate) fn record_len(frame_len: u64, body_len: u64) -> u64 {
 }
 
 fn check(salt: &Salt, header: &[u8]) -> u64 {
-    Fields(blake3::keyed_hash(salt, header).as_bytes()).u64().unwrap_or_default()
+    u64::from_le_bytes(first(blake3::keyed_hash(salt, header).as_bytes()))
 }
 
 /// A record as it is written: what stands before its frame, the frame, and what stands behind it.
@@ -183,36 +184,38 @@ pub(crate) struct Position {
 }
 
 impl Body {
-    /// Encodes the parts of a record around its frame: the header, and what follows the frame.
+    /// Encodes the parts of a record around its frame: the header, and what follows the frame. Whoever commits has
+    /// refused what does not fit into one.
     pub(crate) fn encode(
         &self,
         at: Position,
         frame_len: u64,
         salt: &Salt,
         sealing: Option<&Sealing>,
-    ) -> (Vec<u8>, Vec<u8>) {
+    ) -> Result<(Vec<u8>, Vec<u8>)> {
         let mut body = self.ops.clone();
         self.facts.iter().for_each(|fact| put_fact(&mut body, fact));
-        let size = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);
+        let too_long = Error::Internal { invariant: "the parts of a record have lengths of 32 bits" };
+        let size = |len: u64| u32::try_from(len).map_err(|_| too_long.clone());
         let mut header = Header {
             lsn: at.lsn,
             durable: at.durable,
             wall: at.times.wall,
             open: at.times.open,
-            ops_len: size(len64(&self.ops)),
-            facts_len: size(len64(&body) - len64(&self.ops)),
-            frame_len: size(frame_len),
+            ops_len: size(len64(&self.ops))?,
+            facts_len: size(len64(&body) - len64(&self.ops))?,
+            frame_len: size(frame_len)?,
             domain: self.domain,
             key: sealing.map_or(0, |sealing| sealing.key),
             body_crc: 0,
         };
         if let Some(sealing) = sealing {
-            sealing.cipher.seal_vec(Nonce::new(at.offset, 0), &header.associated(), &mut body);
+            sealing.cipher.seal_vec(Nonce::new(at.offset, 0), &header.associated(), &mut body)?;
         }
         header.body_crc = crc32c(&body);
         let padding = header.record_len() - HEADER_LEN as u64 - frame_len - len64(&body);
         body.resize(body.len() + index(padding), 0);
-        (header.encode(salt), body)
+        Ok((header.encode(salt), body))
     }
 
     /// An upper bound of the encoded body's length in bytes, not encrypted.
@@ -266,7 +269,7 @@ mod tests {
     #[test]
     fn a_record_round_trips_and_no_flipped_bit_does() {
         let (salt, body) = ([7; 32], body());
-        let (header, rest) = body.encode(AT, 0, &salt, None);
+        let (header, rest) = body.encode(AT, 0, &salt, None).unwrap();
         let parsed = Header::parse(&header, &salt).unwrap();
         assert_eq!((parsed.lsn, parsed.durable, parsed.wall, parsed.open), (Lsn(9), Lsn(8), 5, 6));
         assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);
@@ -287,7 +290,7 @@ mod tests {
         let salt = [7; 32];
         let cipher = std::sync::Arc::new(Cipher::new(Suite::best(), &[1; 32]).unwrap());
         let sealing = Sealing { cipher, domain: DomainId(2), key: 4 };
-        let (header, rest) = body().encode(AT, 0, &salt, Some(&sealing));
+        let (header, rest) = body().encode(AT, 0, &salt, Some(&sealing)).unwrap();
         let parsed = Header::parse(&header, &salt).unwrap();
         assert_eq!((parsed.domain, parsed.key), (DomainId(2), 4));
         assert_eq!(parsed.record_len(), (header.len() + rest.len()) as u64);

@@ -76,7 +76,8 @@ impl Seal {
         out.put(&self.salt);
         out.put_u64(counter);
         let mut value = value.to_vec();
-        self.cipher(&keyring, domain, key, self.salt)?.seal_vec(Nonce::new(counter, 0), under, &mut value);
+        let cipher = self.cipher(&keyring, domain, key, self.salt)?;
+        cipher.seal_vec(Nonce::new(counter, 0), under, &mut value).map_err(|_| Failed)?;
         out.put(&value);
         Ok(out)
     }

@@ -36,6 +36,7 @@
 
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN, Tag};
+use crate::error::{Error, Result};
 use crate::facts::{
     BLOCK_LOG2, BlobFact, Codec, DESCRIPTOR_LEN, Place, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len,
     has_table, table_offset,
@@ -106,7 +107,7 @@ impl Descriptor {
     }
 
     /// Encrypts the descriptor.
-    pub(crate) fn seal(&self, sealing: &Sealing, prefix: u64) -> Vec<u8> {
+    pub(crate) fn seal(&self, sealing: &Sealing, prefix: u64) -> Result<Vec<u8>> {
         let mut head = Vec::with_capacity(128);
         head.put_u32(MAGIC);
         head.put_u8(VERSION_SEALED);
@@ -121,10 +122,10 @@ impl Descriptor {
         body.put(self.digest.as_bytes());
         body.resize(SEALED_BODY - 4, 0);
         body.put_u32(self.crc);
-        sealing.cipher.seal_vec(Nonce::new(prefix, DESCRIPTOR_NUMBER), &head, &mut body);
+        sealing.cipher.seal_vec(Nonce::new(prefix, DESCRIPTOR_NUMBER), &head, &mut body)?;
         head.put(&body);
         head.put_u32(crc32c(&head));
-        head
+        Ok(head)
     }
 
     /// Parses a descriptor, which is encrypted like this, or not at all; `None` where the bytes are none such. In a log
@@ -290,27 +291,24 @@ impl Frame {
         frame_len(self.descriptor.stored_len, self.descriptor.block_log2, key)
     }
 
-    /// The content as stored.
-    fn stored(&self) -> &[u8] {
-        let len = index(self.descriptor.stored_len);
-        self.bytes.get(128..128 + len).unwrap_or_default()
-    }
-
     /// Encrypts the frame for a log file, in which its content begins at `content_at`.
-    pub(crate) fn seal(&self, sealing: &Sealing, content_at: u64) -> Vec<u8> {
+    pub(crate) fn seal(&self, sealing: &Sealing, content_at: u64) -> Result<Vec<u8>> {
+        const WHOLE: Error = Error::Internal { invariant: "a frame has what its descriptor says" };
         let Descriptor { stored_len, block_log2, .. } = self.descriptor;
-        let mut out = self.descriptor.in_log(sealing.key).seal(sealing, content_at);
+        let stored = self.bytes.get(128..).and_then(|rest| rest.get(..index(stored_len))).ok_or(WHOLE)?;
+        let mut out = self.descriptor.in_log(sealing.key).seal(sealing, content_at)?;
         out.reserve_exact(index(self.len(sealing.key)));
-        out.put(self.stored());
+        out.put(stored);
         let mut table = Vec::new();
         let (_, content) = out.split_at_mut(128);
         for (number, block) in (0..).zip(content.chunks_mut(1 << block_log2)) {
-            put_entry(&mut table, content_at, &sealing.cipher.seal(Nonce::new(content_at, number), &[], block));
+            let tag = sealing.cipher.seal(Nonce::new(content_at, number), &[], block)?;
+            put_entry(&mut table, content_at, &tag);
         }
         out.put(&encode_tail(stored_len, block_log2, sealing.key, &table));
-        let crc = crc_of_all(&out).unwrap_or_default();
+        let crc = crc_of_all(&out).ok_or(WHOLE)?;
         out.iter_mut().skip(CRC_AT).zip(crc.to_le_bytes()).for_each(|(to, from)| *to = from);
-        out
+        Ok(out)
     }
 
     /// Whether an encrypted frame of a log file is as it was written. Only decrypting it shows that its writer had the
@@ -334,7 +332,7 @@ impl Frame {
                 Self::is_whole(frame).then_some(())?;
                 let at = usize::try_from(table_offset(stored_len, key) - stored_len).ok()?;
                 let table_len = usize::try_from(entry_len(key) * blocks(stored_len, block_log2)).ok()?;
-                let table = tail.get(at..at + table_len).unwrap_or_default();
+                let table = tail.get(at..at + table_len)?;
                 (tail == encode_tail(stored_len, block_log2, key, table)).then_some(())?;
                 let mut content = content.to_vec();
                 for (number, block) in content.chunks_mut(1 << block_log2).enumerate() {
@@ -380,7 +378,7 @@ mod tests {
         for len in [0, 1, 511, 4096, 4097, 65_536, 65_537, 200_003] {
             let content: Vec<u8> = (0..len).map(|i: u32| i.to_le_bytes()[0]).collect();
             let frame = Frame::new(Digest::of(Algorithm::Sha512, &content), len.into(), Codec::Plain, &content);
-            let sealed = frame.seal(&sealing, 1000);
+            let sealed = frame.seal(&sealing, 1000).unwrap();
             assert_eq!(sealed.len() as u64, frame.len(2));
             assert_eq!(Frame::read(&sealed, Some(&sealing), 1000).unwrap().bytes, frame.bytes);
             assert!(Frame::is_whole(&sealed));

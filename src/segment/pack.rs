@@ -67,7 +67,7 @@ impl Pack {
         let at = self.len();
         match &self.sealing {
             None => self.buffer.put(&frame.bytes),
-            Some(sealing) => self.buffer.put(&frame.seal(sealing, at + DESCRIPTOR_LEN)),
+            Some(sealing) => self.buffer.put(&frame.seal(sealing, at + DESCRIPTOR_LEN)?),
         }
         self.frames.push((at, frame.len(self.key), frame.descriptor.digest));
         if self.buffer.len() >= BUFFER {
@@ -79,7 +79,8 @@ impl Pack {
     /// Writes what surrounds the frames, and makes all of it durable.
     pub(crate) fn finish(mut self) -> Result<()> {
         let prefix = u64::from_le_bytes(random()?);
-        let footer = encode_footer(self.len(), &self.frames, self.sealing.as_ref().map(|sealing| (sealing, prefix)));
+        let sealed = self.sealing.as_ref().map(|sealing| (sealing, prefix));
+        let footer = encode_footer(self.len(), &self.frames, sealed)?;
         self.buffer.put(&footer);
         self.flush()?;
         self.file.sync().map_err(Error::io("sync", &self.path))

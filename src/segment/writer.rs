@@ -14,7 +14,7 @@ use crate::id::{DomainId, FileId};
 use crate::random::random;
 use crate::segment::frame::{Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, open_block, put_entry};
 use crate::vfs::File;
-use crate::wire::{Fields, PutFields, RunningCrc, crc32c, index, len64};
+use crate::wire::{Fields, PutFields, RunningCrc, crc32c, first, index, len64};
 
 /// Where the first frame of a segment begins: its content, behind the descriptor, begins at a page.
 pub(crate) const SEGMENT_FRAME_OFFSET: u64 = 4096 - DESCRIPTOR_LEN;
@@ -172,7 +172,7 @@ impl SegmentWriter {
                 for piece in pieces {
                     let number = self.table.len() / SEALED_ENTRY;
                     sealed.take(piece);
-                    sealed.seal_buffer(number, &mut self.table);
+                    sealed.seal_buffer(number, &mut self.table)?;
                     write(&*self.file, &self.path, &[&sealed.buffer], CONTENT_OFFSET + (number * BLOCK) as u64)?;
                 }
             }
@@ -202,8 +202,8 @@ impl SegmentWriter {
             Blocks::Sealed(sealed) => {
                 if is_incomplete {
                     end.put(&sealed.rest);
-                    let number = u32::try_from(whole / SEALED_ENTRY).unwrap_or(u32::MAX);
-                    let tag = sealed.sealing.cipher.seal(Nonce::new(sealed.prefix, number), &[], &mut end);
+                    let nonce = sealed.nonce(whole / SEALED_ENTRY)?;
+                    let tag = sealed.sealing.cipher.seal(nonce, &[], &mut end)?;
                     put_entry(&mut table, sealed.prefix, &tag);
                 }
                 descriptor.crc = table_check(&sealed.check_key, &table);
@@ -213,11 +213,11 @@ impl SegmentWriter {
         let at = CONTENT_OFFSET + len - len64(&end);
         end.put(&encode_tail(len, block_log2, key, &table));
         let frames = [(SEGMENT_FRAME_OFFSET, frame_len, digest)];
-        end.put(&encode_footer(SEGMENT_FRAME_OFFSET + frame_len, &frames, self.blocks.sealed()));
+        end.put(&encode_footer(SEGMENT_FRAME_OFFSET + frame_len, &frames, self.blocks.sealed())?);
         write(&*self.file, &self.path, &[&end], at)?;
         let encoded = match self.blocks.sealed() {
             None => descriptor.encode(),
-            Some((sealing, prefix)) => descriptor.seal(sealing, prefix),
+            Some((sealing, prefix)) => descriptor.seal(sealing, prefix)?,
         };
         self.file.write_all_at(&encoded, SEGMENT_FRAME_OFFSET).map_err(Error::io("write", &self.path))?;
         // A resumed upload may have left something longer behind.
@@ -314,13 +314,22 @@ impl SealedBlocks {
         self.rest.put(later);
     }
 
+    /// The nonce of a block. Two are not blocks': those of the descriptor and of the footer.
+    fn nonce(&self, block: usize) -> Result<Nonce> {
+        let number = u32::try_from(block).ok().filter(|number| *number < FOOTER_NUMBER);
+        let invariant = "each block of a segment has a nonce of its own";
+        number.map(|number| Nonce::new(self.prefix, number)).ok_or(Error::Internal { invariant })
+    }
+
     /// Encrypts the blocks in the buffer, of which the first has this number.
-    fn seal_buffer(&mut self, first: usize, table: &mut Vec<u8>) {
-        for (number, block) in (first..).zip(self.buffer.chunks_mut(BLOCK)) {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
-            let tag = self.sealing.cipher.seal(Nonce::new(self.prefix, number), &[], block);
+    fn seal_buffer(&mut self, first: usize, table: &mut Vec<u8>) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for (number, block) in (first..).zip(buffer.chunks_mut(BLOCK)) {
+            let tag = self.sealing.cipher.seal(self.nonce(number)?, &[], block)?;
             put_entry(table, self.prefix, &tag);
         }
+        self.buffer = buffer;
+        Ok(())
     }
 }
 
@@ -360,7 +369,7 @@ fn add_checksums(table: &mut Vec<u8>, last: &mut RunningCrc, mut at: u64, mut co
 
 /// What the fact of a blob in an encrypted segment repeats of its table. 0 is what content in a log file has.
 pub(crate) fn table_check(key: &[u8; 32], table: &[u8]) -> u32 {
-    Fields(blake3::keyed_hash(key, table).as_bytes()).u32().unwrap_or_default().max(1)
+    u32::from_le_bytes(first(blake3::keyed_hash(key, table).as_bytes())).max(1)
 }
 
 /// Parses a segment's header. `None` where it is none.
@@ -372,7 +381,7 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Option<FileHeader> {
 pub(crate) type FooterEntry = (u64, u64, Digest);
 
 /// Encodes what stands at the end; encrypted: prefix u64 | ciphertext | tag 16, and the trailer, which is not.
-pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Vec<u8> {
+pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<(&Sealing, u64)>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     out.put_len32(frames.len());
     for (offset, len, digest) in frames {
@@ -381,7 +390,7 @@ pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<
         put_digest(&mut out, digest);
     }
     if let Some((sealing, prefix)) = sealed {
-        sealing.cipher.seal_vec(Nonce::new(prefix, FOOTER_NUMBER), &[], &mut out);
+        sealing.cipher.seal_vec(Nonce::new(prefix, FOOTER_NUMBER), &[], &mut out)?;
         out.splice(0..0, prefix.to_le_bytes());
     }
     let (len, crc) = (out.len(), crc32c(&out));
@@ -392,7 +401,7 @@ pub(super) fn encode_footer(offset: u64, frames: &[FooterEntry], sealed: Option<
     trailer.put(&TRAILER_MAGIC);
     trailer.put_u32(crc32c(&trailer));
     out.put(&trailer);
-    out
+    Ok(out)
 }
 
 /// Parses the footer of a whole segment, which is encrypted like this or not at all. `None` where it has none that is

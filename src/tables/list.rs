@@ -226,7 +226,7 @@ impl RunList {
         out.put_u64(generation);
         out.put(&salt);
         let cipher = keys.cipher(DomainId::DEFAULT, key, &salt, Purpose::List, FileId(0));
-        cipher.ok_or(Error::DomainShredded { domain: 0 })?.seal_vec(Nonce::ONLY, &out, &mut body);
+        cipher.ok_or(Error::DomainShredded { domain: 0 })?.seal_vec(Nonce::ONLY, &out, &mut body)?;
         out.put(&body);
         Ok(out)
     }
@@ -258,12 +258,12 @@ impl RunList {
                 out.put_u64(number);
             }
         }
-        out.put_u32(u32::try_from(self.unread.len()).unwrap_or(u32::MAX));
+        out.put_len32(self.unread.len());
         for Unread { domain, from, files, logs } in &self.unread {
             out.put_u32(domain.0);
             out.put_u64(from.0);
             out.put_u64(files.0);
-            out.put_u32(u32::try_from(logs.len()).unwrap_or(u32::MAX));
+            out.put_len32(logs.len());
             logs.iter().for_each(|log| log.put(out));
         }
     }

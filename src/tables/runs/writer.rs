@@ -163,7 +163,7 @@ impl RunWriter {
         }
         .encode();
         if let Some(sealing) = &self.pages.sealing {
-            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(&MAGIC), &mut footer);
+            sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(&MAGIC), &mut footer)?;
         }
         self.pages.buffer.put(&table);
         let footer_offset = self.pages.written + len64(&self.pages.buffer);
@@ -242,7 +242,7 @@ impl PageWriter {
         for page in self.buffer.chunks_mut(PAGE) {
             match &self.sealing {
                 None => self.table.put_u32(crc32c(page)),
-                Some(sealing) => self.table.put(&sealing.cipher.seal(Nonce::new(self.count, 0), &[], page)),
+                Some(sealing) => self.table.put(&sealing.cipher.seal(Nonce::new(self.count, 0), &[], page)?),
             }
             self.count += 1;
         }
