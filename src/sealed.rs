@@ -213,7 +213,7 @@ impl SealedFile {
         let filled = out.len();
         out.try_reserve(len).map_err(|_| Error::no_memory(&self.path))?;
         out.resize(filled + len, 0);
-        self.read_into(offset, out.get_mut(filled..).unwrap_or_default())
+        self.read_into(offset, out.split_at_mut(filled).1)
     }
 
     /// A part of the mapping that was read by position before.

@@ -177,6 +177,11 @@ impl Blob {
         Error::corrupt(self.file.path(), self.fact.place.offset, damage)
     }
 
+    /// There is less content than there should be.
+    fn cut_off(&self, offset: u64) -> Error {
+        Error::corrupt(self.file.path(), offset, Damage::Truncated)
+    }
+
     /// The verified bytes of stored content.
     fn stored(&self, start: u64, end: u64) -> Result<Bytes> {
         let place = &self.fact.place;
@@ -195,13 +200,13 @@ impl Blob {
         let table_at = place.offset + table_offset(place.stored_len, 0);
         let table = self.table(table_at, to_usize(4 * count)?)?;
         let (first, last) = (start / block_len, (end - 1) / block_len);
-        let mut crcs = table.get(to_usize(4 * first)?..).unwrap_or_default().chunks_exact(4);
+        let crcs = table.as_chunks().0;
         let mut copied = Vec::new();
         if !self.file.is_mapped() {
             copied = room(self.file.path(), to_usize(end - start)?)?;
         }
         for number in first..=last {
-            let crc = crcs.next().and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
+            let crc = crcs.get(to_usize(number)?).copied().map(u32::from_le_bytes);
             let crc = crc.ok_or_else(|| Error::corrupt(self.file.path(), table_at, Damage::Truncated))?;
             let at = number * block_len;
             let len = block_len.min(place.stored_len - at);
@@ -209,7 +214,8 @@ impl Blob {
             if !self.file.is_mapped() {
                 let from = to_usize(start.saturating_sub(at))?;
                 let to = to_usize((end - at).min(len))?;
-                copied.extend_from_slice(block.get(from..to).unwrap_or_default());
+                let part = block.get(from..to).ok_or_else(|| self.cut_off(place.offset + at))?;
+                copied.extend_from_slice(part);
             }
         }
         if self.file.is_mapped() {
@@ -239,7 +245,7 @@ impl Blob {
             opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
             self.file.mark(at, to_usize(len)?);
         }
-        Ok(out.into_bytes().slice(to_usize(start - from)?..to_usize(end - from)?))
+        Ok(out.into_bytes()?.slice(to_usize(start - from)?..to_usize(end - from)?))
     }
 
     /// Decrypts content of one block, which is read together with what stands behind it.
@@ -322,6 +328,8 @@ impl Buffer {
     /// to decrypt.
     const LARGE: usize = 4 << 20;
 
+    const FILLED: Error = Error::Internal { invariant: "blocks fill the memory that they are decrypted into" };
+
     fn new(path: &Path, len: usize) -> Result<Self> {
         if len >= Self::LARGE
             && let Ok(map) = MmapMut::map_anon(len)
@@ -339,10 +347,10 @@ impl Buffer {
             Self::Small(bytes) => {
                 let filled = bytes.len();
                 file.append_to(offset, len, bytes)?;
-                Ok(bytes.get_mut(filled..).unwrap_or_default())
+                Ok(bytes.split_at_mut(filled).1)
             }
             Self::Large(map, filled) => {
-                let block = map.get_mut(*filled..*filled + len).unwrap_or_default();
+                let block = map.get_mut(*filled..*filled + len).ok_or(Self::FILLED)?;
                 *filled += len;
                 file.copy_to(offset, block)?;
                 Ok(block)
@@ -350,10 +358,11 @@ impl Buffer {
         }
     }
 
-    fn into_bytes(self) -> Bytes {
+    fn into_bytes(self) -> Result<Bytes> {
         match self {
-            Self::Small(bytes) => bytes.into(),
-            Self::Large(map, _) => Bytes::from_owner(map),
+            Self::Small(bytes) => Ok(bytes.into()),
+            Self::Large(map, filled) if filled == map.len() => Ok(Bytes::from_owner(map)),
+            Self::Large(..) => Err(Self::FILLED),
         }
     }
 }
@@ -426,11 +435,11 @@ impl Read for BlobReader {
             self.held = self.blob.slice(self.held_at..end).map_err(io::Error::other)?;
         }
         let from = index(self.position - self.held_at);
-        let rest = self.held.get(from..).unwrap_or_default();
+        // To read nothing would say that the content ends here.
+        let rest = self.held.get(from..).filter(|rest| !rest.is_empty());
+        let rest = rest.ok_or_else(|| io::Error::other(self.blob.corrupt(Damage::Truncated)))?;
         let n = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        buf.split_at_mut(n).0.copy_from_slice(rest.split_at(n).0);
         self.position += n as u64;
         Ok(n)
     }
