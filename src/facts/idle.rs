@@ -52,6 +52,7 @@ pub(crate) struct Idle {
     /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: no client was
     /// told of it).
     pub(crate) time: u64,
+    kind: IdleKind,
     /// The key of what nothing holds.
     pub(crate) key: Key,
     /// Whether it goes in a later commit, unless somebody asks for it before.
@@ -65,28 +66,34 @@ impl Idle {
     /// The length of an encoded value in bytes.
     pub(crate) const LEN: usize = 8;
 
-    fn new(time: u64, key: &Key) -> Self {
-        Self { time, key: *key, condemned: false }
+    fn new(time: u64, kind: IdleKind, key: &Key) -> Self {
+        debug_assert!(kind.family() == key.family, "the key of a {kind:?}");
+        Self { time, kind, key: *key, condemned: false }
     }
 
     /// The entry of a pin, if it expires.
     pub(crate) fn of_pin(key: &Key, pin: &PinFact) -> Option<Self> {
-        (pin.expires != 0).then(|| Self::new(pin.expires, key))
+        (pin.expires != 0).then(|| Self::new(pin.expires, IdleKind::Pin, key))
     }
 
     /// The entry of a link, if no manifest holds it.
     pub(crate) fn of_link(key: &Key, link: &LinkFact) -> Option<Self> {
-        (link.count == 0).then(|| Self::new(link.touched, key))
+        (link.count == 0).then(|| Self::new(link.touched, IdleKind::Link, key))
     }
 
     /// The entry of a blob, if nothing holds it.
     pub(crate) fn of_blob(key: &Key, blob: &BlobFact) -> Option<Self> {
-        (blob.count == 0).then(|| Self::new(blob.touched, key))
+        (blob.count == 0).then(|| Self::new(blob.touched, IdleKind::Blob, key))
     }
 
     /// The entry of a repository, if no push to it was completed.
     pub(crate) fn of_repository(key: &Key, repository: &RepositoryFact) -> Option<Self> {
-        repository.provisional.map(|touched| Self::new(touched, key))
+        repository.provisional.map(|touched| Self::new(touched, IdleKind::Repository, key))
+    }
+
+    /// The same, to go in a later commit.
+    pub(crate) fn condemn(self) -> Self {
+        Self { condemned: true, ..self }
     }
 
     /// The entries of a kind in a domain.
@@ -98,7 +105,7 @@ impl Idle {
 
     /// What it is of.
     pub(crate) fn kind(&self) -> IdleKind {
-        IdleKind::ALL.into_iter().find(|kind| kind.family() == self.key.family).unwrap_or(IdleKind::Blob)
+        self.kind
     }
 
     /// The key that the entry stands under.
@@ -122,12 +129,13 @@ impl Idle {
     pub(crate) fn decode(at: &Key, value: &[u8]) -> Option<Self> {
         let mut fields = Fields(&at.bytes);
         let code = fields.u8()?;
-        let family = IdleKind::ALL.into_iter().find(|kind| *kind as u8 == code)?.family();
+        let kind = IdleKind::ALL.into_iter().find(|kind| *kind as u8 == code)?;
         let time = fields.bytes(6)?.iter().fold(0, |time, byte| time << 8 | u64::from(*byte));
         let (rest, condemned) = value.split_at_checked(Self::LEN - 1)?;
         let bytes = [fields.0, rest].concat().try_into().ok()?;
         let &[condemned] = condemned else { return None };
-        Some(Self { time, key: Key { domain: at.domain, family, bytes }, condemned: condemned == 1 })
+        let key = Key { domain: at.domain, family: kind.family(), bytes };
+        Some(Self { time, kind, key, condemned: condemned == 1 })
     }
 }
 
@@ -139,9 +147,9 @@ mod tests {
     fn entries_come_back_and_sort_by_time() {
         let key = |family, byte| Key { domain: DomainId(2), family, bytes: [byte; 32] };
         let mut last = None;
-        for family in [Family::Pin, Family::Link, Family::Blob, Family::Repository] {
+        for kind in IdleKind::ALL {
             for (time, byte) in [(0, 9), (1, 8), (255, 7), (256, 6), ((1 << 48) - 1, 0)] {
-                let idle = Idle { condemned: byte == 7, ..Idle::new(time, &key(family, byte)) };
+                let idle = Idle { condemned: byte == 7, ..Idle::new(time, kind, &key(kind.family(), byte)) };
                 let (at, value) = idle.fact();
                 assert_eq!(Idle::decode(&at, value.unwrap().as_bytes()), Some(idle));
                 assert!(last < Some(at.bytes));
@@ -149,8 +157,8 @@ mod tests {
             }
         }
         let all = Idle::all(DomainId(2), IdleKind::Link);
-        assert!(all.contains(&Idle::new(7, &key(Family::Link, 1)).at()));
-        assert!(!all.contains(&Idle::new(7, &key(Family::Blob, 1)).at()));
+        assert!(all.contains(&Idle::new(7, IdleKind::Link, &key(Family::Link, 1)).at()));
+        assert!(!all.contains(&Idle::new(7, IdleKind::Blob, &key(Family::Blob, 1)).at()));
         assert_eq!(Idle::decode(&all_zeros(), &[0; Idle::LEN]), None);
     }
 

@@ -20,7 +20,7 @@ impl Apply for Condemn {
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         for idle in &self.0 {
             if facts.idle(idle)?.is_some_and(|idle| !idle.condemned) {
-                let (at, value) = Idle { condemned: true, ..*idle }.fact();
+                let (at, value) = idle.condemn().fact();
                 facts.set(at, value);
             }
         }
