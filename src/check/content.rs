@@ -14,6 +14,7 @@ use crate::log::replay::{Extent, Replay};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::tables::{PageCache, Run, RunMeta, Snapshot};
+use crate::wire::index;
 
 /// A blob that was read again.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ fn check_whole(file: &SealedFile, fact: &BlobFact) -> Result<()> {
     if place.key == 0 || place.crc != 0 {
         return Ok(());
     }
-    let frame = file.read(at, usize::try_from(place.frame_len()).unwrap_or(usize::MAX))?;
+    let frame = file.read(at, index(place.frame_len()))?;
     let damaged = || Error::corrupt(file.path(), at, Damage::Invalid("checksum of a frame"));
     if Frame::is_whole(&frame) { Ok(()) } else { Err(damaged()) }
 }

@@ -5,7 +5,7 @@
 
 use crate::check::recount::idle_of;
 use crate::check::wrong::{Live, Wrong};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{
     BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind, Value,
@@ -31,7 +31,9 @@ impl Apply for Mend {
 fn mend(facts: &mut Changes<'_>, wrong: &Wrong) -> Result<bool> {
     match wrong {
         Wrong::Count { key, stored, counted, .. } => {
-            mend_count(facts, *key, *stored, u32::try_from(*counted).unwrap_or(u32::MAX))
+            let (limit, found) = (u32::MAX.into(), *counted);
+            let too_many = |_| Error::TooLarge { what: "the number of references", limit, found };
+            mend_count(facts, *key, *stored, u32::try_from(found).map_err(too_many)?)
         }
         Wrong::Segment { file, stored, counted, kind } => mend_segment(facts, *file, stored.as_ref(), counted, *kind),
         Wrong::Abandoned(file) => {

@@ -165,7 +165,7 @@ impl<'a> Replay<'a> {
     /// this; those of others are verified when the blob is read. No frame, or one of a locked domain: an empty one.
     pub(crate) fn frame(&mut self, record: &Record) -> Result<Option<Option<Frame>>> {
         let header = record.header;
-        let len = usize::try_from(header.frame_len).unwrap_or(usize::MAX);
+        let len = index(header.frame_len.into());
         let is_locked = self.keyring.lock_of(header.domain).is_some();
         if header.frame_len == 0 || record.is_lost && !is_locked {
             return Ok(Some(None));

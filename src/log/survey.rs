@@ -19,7 +19,7 @@ use crate::log::replay::Window;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor};
 use crate::transaction::{MAX_BODY, Op};
 use crate::vfs::File;
-use crate::wire::crc32c;
+use crate::wire::{crc32c, index};
 
 /// Something that was found.
 #[derive(Debug)]
@@ -86,13 +86,12 @@ impl Survey<'_> {
 
     /// What a record says; `None` where it is damaged, or its key is gone.
     fn body(&mut self, header: &Header, offset: u64) -> Result<Option<(Vec<Op>, Vec<Fact>)>> {
-        let [ops_len, facts_len] =
-            [header.ops_len, header.facts_len].map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        let [ops_len, facts_len] = [header.ops_len, header.facts_len].map(|len| index(len.into()));
         if ops_len > MAX_BODY || facts_len > MAX_BODY || header.key == 0 && !self.keyring.accepts_plain {
             return Ok(None);
         }
         let at = offset + record::HEADER_LEN as u64 + u64::from(header.frame_len);
-        let mut body = self.read(at, usize::try_from(header.body_len()).unwrap_or(usize::MAX))?.to_vec();
+        let mut body = self.read(at, index(header.body_len()))?.to_vec();
         if crc32c(&body) != header.body_crc {
             return Ok(None);
         }

@@ -377,9 +377,7 @@ fn merged(known: KeyList, changes: Changes, limit: usize) -> Result<Vec<String>,
     let mut all: Changes = known.into_iter().map(|key| (key, Change::Set)).collect();
     all.extend(changes);
     let names = all.into_iter().filter(|(_, change)| *change == Change::Set).take(limit);
-    names
-        .map(|(key, _)| String::from_utf8(key.get(PREFIX_LEN..).unwrap_or_default().to_vec()).map_err(|_| Failed))
-        .collect()
+    names.map(|(key, _)| String::from_utf8(key.get(PREFIX_LEN..).ok_or(Failed)?.to_vec()).map_err(|_| Failed)).collect()
 }
 
 /// Parses a page, for fuzzing.

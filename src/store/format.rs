@@ -103,7 +103,10 @@ pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider
         (None, None) => Ok(Keyring::plain(store)),
         (None, Some(_)) => Err(Error::NotEncrypted { path: path.to_path_buf() }),
         (Some(table), None) => Err(Error::KeyRequired { path: path.to_path_buf(), key_id: table.key_id() }),
-        (Some(table), Some(provider)) => table.open(store, provider, path, bytes.get(..FIXED).unwrap_or_default()),
+        (Some(table), Some(provider)) => {
+            let before = bytes.get(..FIXED).ok_or_else(|| Error::corrupt(path, 0, Damage::Truncated))?;
+            table.open(store, provider, path, before)
+        }
     }
 }
 
@@ -124,12 +127,12 @@ fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(StoreId, Option<Table>)> {
     let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
     let (fixed, rest) = bytes.split_at_checked(FIXED).ok_or_else(|| corrupt(0, Damage::Truncated))?;
-    let (body, check) = fixed.split_at_checked(FIXED - 4).ok_or_else(|| corrupt(0, Damage::Truncated))?;
+    let (body, check) = fixed.split_last_chunk().ok_or_else(|| corrupt(0, Damage::Truncated))?;
     let mut fields = Fields(body);
     if fields.array() != Some(MAGIC) {
         return Err(corrupt(0, Damage::Magic));
     }
-    let (expected, found) = (Fields(check).u32().unwrap_or_default(), crc32c(body));
+    let (expected, found) = (u32::from_le_bytes(*check), crc32c(body));
     if expected != found {
         return Err(corrupt(0, Damage::Checksum { expected, found }));
     }
