@@ -1,9 +1,9 @@
 //! Key domains that are locked: their keys could not be unwrapped when the store was opened.
 //!
 //! A call on such a domain fails with the key provider's error; all other domains work. Such a call also has the
-//! provider asked again, beside it, so that no call waits for a provider; the domain is unlocked when that answers, or by
-//! [`Store::unlock_domains`]. (A store without threads asks in the call.) The default domain can't be locked: lists, and
-//! the checks of records in the log, are under its key.
+//! provider asked again, beside it, so that no call waits for a provider; the domain is unlocked when that answers, or
+//! by [`Store::unlock_domains`]. (A store without threads asks in the call.) The default domain can't be locked: lists,
+//! and the checks of records in the log, are under its key.
 //!
 //! [`crate::tables`]'s `locked` describes what is kept for a locked domain; [`crate::log::recovery`], how its records
 //! that were not known durable are recovered. The view of names notes which domains were locked when it was made, and
@@ -211,8 +211,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Asks the provider for a domain's keys. On a thread of its own: one that does not answer keeps nobody from closing
-    /// the store.
+    /// Asks the provider for a domain's keys. On a thread of its own: one that does not answer keeps nobody from
+    /// closing the store.
     fn ask(&self, id: DomainId, domain: &Domain) -> Result<Domain> {
         let (provider, store) = (self.provider()?, self.files.store());
         if self.upkeep.is_inline() {
