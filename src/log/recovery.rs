@@ -40,6 +40,8 @@ pub(crate) struct Replayed {
     pub(crate) records: Vec<Record>,
     /// Whole records behind those, with their frames.
     pub(crate) tail: Vec<Tail>,
+    /// What all of these did to names.
+    pub(crate) names: Vec<(Lsn, NameChange)>,
     pub(crate) durable: Lsn,
     /// How far the last file reaches with what is durable, if the list has it as open.
     pub(crate) unsealed: Option<(u64, Lsn)>,
@@ -80,6 +82,7 @@ pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
     let mut replayed = Replayed {
         records: Vec::new(),
         tail: Vec::new(),
+        names: Vec::new(),
         durable: list.durable.max(list.folded),
         unsealed: None,
         session: None,
@@ -101,6 +104,7 @@ pub(crate) fn replay(files: &Files, list: &RunList) -> Result<Replayed> {
         }
     }
     replayed.records.retain(|record| record.header.lsn > list.folded);
+    replayed.names.retain(|(lsn, _)| *lsn > list.folded && *lsn < next);
     Ok(replayed)
 }
 
@@ -127,7 +131,9 @@ impl Replayed {
             self.open_time = self.open_time.max(record.header.open);
             self.durable = self.durable.max(record.header.durable);
             let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
-            Op::parse_all(&record.ops).ok_or_else(invalid)?;
+            let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
+            let names = name_changes(record.header.domain, &ops).into_iter();
+            self.names.extend(names.map(|change| (record.header.lsn, change)));
             self.records.push(record);
         }
         if let Some((_, last)) = entry.sealed {
@@ -150,12 +156,6 @@ impl Replayed {
         }
         Ok(())
     }
-}
-
-/// What a record that was replayed did to names.
-pub(crate) fn names_in(record: &Record) -> Vec<(Lsn, NameChange)> {
-    let ops = Op::parse_all(&record.ops).into_iter().flatten().collect::<Vec<_>>(); // they were parsed when it was read
-    name_changes(record.header.domain, &ops).into_iter().map(|change| (record.header.lsn, change)).collect()
 }
 
 /// Reads, into a table, what a domain's records say that its runs do not have.

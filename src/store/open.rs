@@ -33,7 +33,7 @@ use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{FileId, SessionId, StoreId};
 use crate::keys::KeyProvider;
-use crate::log::recovery::{Replayed, names_in, replay};
+use crate::log::recovery::{Replayed, replay};
 use crate::names::{BootId, Names, Trust};
 use crate::random::random;
 use crate::store::locked::{hold_back, read_held_back};
@@ -220,7 +220,8 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     let next_id = list.next_file.max(FileId(1));
     let mut files = Files::new(vfs, layout, keys.clone(), next_id, options.files());
     let session = SessionId(random()?);
-    let Replayed { records, tail, durable, unsealed, session: last_session, open_time, stop } = replay(&files, &list)?;
+    let replayed = replay(&files, &list)?;
+    let Replayed { records, tail, names, durable, unsealed, session: last_session, open_time, stop } = replayed;
     match stop {
         Some(stop) if options.recovery == Recovery::Strict => return Err(stop.error),
         Some(stop) => files.only_read(stop.error),
@@ -234,12 +235,9 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     } else {
         held_back
     };
-    let mut names = Vec::new();
     for record in records {
-        names.extend(names_in(&record));
         record.facts.into_iter().for_each(|fact| table.insert(record.header.lsn, fact));
     }
-    names.extend(tail.iter().flat_map(|tail| names_in(&tail.record)));
     let trust = Trust {
         store,
         session: last_session.unwrap_or(list.session),
