@@ -94,8 +94,8 @@ pub(crate) struct SealedFile {
     grain: u64,
     map: Option<Bytes>,
     verified: OnceLock<Vec<AtomicU64>>,
-    /// What the store's keys make of it, if what is in it is encrypted.
-    pub(crate) envelope: Option<FileEnvelope>,
+    /// What derives the keys of what is encrypted in it.
+    envelope: Option<FileEnvelope>,
     /// Shared with all that was handed out of the mapping.
     held: Arc<()>,
 }
@@ -144,6 +144,16 @@ impl SealedFile {
         });
         let (grain, map, verified) = (grain as u64, map.flatten(), OnceLock::new());
         Self { path, file, len, grain, map, verified, envelope: None, held }
+    }
+
+    /// Sets what derives the keys of what is encrypted in it.
+    pub(crate) fn set_envelope(&mut self, envelope: FileEnvelope) {
+        self.envelope = Some(envelope);
+    }
+
+    /// What derives the keys of what is encrypted in it.
+    pub(crate) fn envelope(&self) -> Option<&FileEnvelope> {
+        self.envelope.as_ref()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -452,7 +452,7 @@ impl BlobStore {
         let at = fact.place.offset - DESCRIPTOR_LEN;
         let bytes = file.read(at, 128)?;
         let keys = self.contents.keys();
-        let envelope = file.envelope.as_ref();
+        let envelope = file.envelope();
         let sealing =
             envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));
         let prefix = (fact.place.crc == 0).then_some(fact.place.offset); // in a log file

@@ -386,7 +386,7 @@ impl Opening {
     fn new(fact: &BlobFact, file: &SealedFile, keys: &Keyring, domain: DomainId) -> Result<Self> {
         let key = fact.place.key;
         let unknown = || Error::corrupt(file.path(), fact.place.offset, Damage::Invalid("key number"));
-        let envelope = file.envelope.as_ref().ok_or_else(unknown)?;
+        let envelope = file.envelope().ok_or_else(unknown)?;
         let sealing = envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
         let has_check = fact.place.crc != 0;
         let check_key = || envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown);

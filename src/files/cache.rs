@@ -125,7 +125,7 @@ impl Cache {
     /// Forgets what was derived from a domain's keys.
     pub(super) fn forget_domain(&self, domain: DomainId) {
         let open = read(&self.open);
-        open.values().filter_map(|entry| entry.file.envelope.as_ref()).for_each(|envelope| envelope.forget(domain));
+        open.values().filter_map(|entry| entry.file.envelope()).for_each(|envelope| envelope.forget(domain));
     }
 
     fn note_handle(&self, id: FileId, file: &SealedFile) {

@@ -325,7 +325,7 @@ impl Files {
     pub(crate) fn insert_active(&self, id: FileId, file: Arc<dyn File>, capacity: u64, header: &[u8]) {
         let none = MappingBudget::new(ReadMode::Positioned, 0);
         let mut file = SealedFile::new(self.layout.log(id), file, capacity, Grain::Small, &none);
-        file.envelope = Some(FileEnvelope::new(id, header));
+        file.set_envelope(FileEnvelope::new(id, header));
         self.cache.insert(id, Arc::new(file), true);
     }
 
@@ -360,7 +360,7 @@ impl Files {
         let grain = if len <= self.longest_pack { Grain::Small } else { grain };
         let mut file = SealedFile::new(path, file, len, grain, mappings);
         if self.keys().is_encrypted() {
-            file.envelope = Some(FileEnvelope::new(id, &file.read(0, 512)?));
+            file.set_envelope(FileEnvelope::new(id, &file.read(0, 512)?));
         }
         Ok(Arc::new(file))
     }

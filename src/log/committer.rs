@@ -28,7 +28,7 @@ use crate::log::{ActiveLog, LogHeader};
 use crate::names::Names;
 use crate::random::random;
 use crate::sync::lock;
-use crate::tables::{Log, LogEntry, Tables, Upkeep};
+use crate::tables::{Log, Tables, Upkeep};
 use crate::transaction::{Context, Outcome, Request, rehearse};
 
 /// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
@@ -226,7 +226,7 @@ impl Committer {
         // Where this fails the file goes, except after a failed sync: then the list on disk may name it.
         self.tables.update_list(space, |list| {
             sealed = list.seal_last(end);
-            list.logs.push(LogEntry { id, first_lsn, sealed: None });
+            list.begin_log(id, first_lsn);
         })?;
         file.publish();
         self.tables.log_begins(id, first_lsn);

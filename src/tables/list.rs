@@ -170,6 +170,18 @@ impl RunList {
         self.logs.iter().chain(unread).any(|log| log.id == id)
     }
 
+    /// A log file begins, with this LSN. The one before is [sealed](Self::seal_last).
+    pub(crate) fn begin_log(&mut self, id: FileId, first_lsn: Lsn) {
+        self.logs.push(LogEntry { id, first_lsn, sealed: None });
+    }
+
+    /// All facts up to an LSN are in the runs, which are all that is left: there is no log.
+    pub(crate) fn without_log(&mut self, last: Lsn, orphan_floor: FileId, open_time_ms: u64) {
+        (self.folded, self.durable) = (last, last);
+        (self.orphan_floor, self.open_time_ms) = (orphan_floor, open_time_ms);
+        self.logs.clear();
+    }
+
     /// Notes how far the last log file reaches, if it is open and that is known; says which it is and its length.
     pub(crate) fn seal_last(&mut self, end: Option<(u64, Lsn)>) -> Option<(FileId, u64)> {
         let entry = self.logs.last_mut().filter(|entry| entry.sealed.is_none())?;

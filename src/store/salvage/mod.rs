@@ -128,9 +128,11 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// As [`open`](Self::open). [`Corrupt`](Error::Corrupt) where something else is damaged that opening needs:
-    /// `FORMAT`, the list, or runs. [`Io`](Error::Io) where something can't be read for another reason than damage:
-    /// copy what can still be read from the disk, then salvage the copy.
+    /// As [`open`](Self::open). [`Key`](Error::Key) where the keys of a key domain can't be unwrapped: it needs those
+    /// of all, since what a [locked](crate::Store::locked_domains) one has in the log could be neither kept nor
+    /// reported. [`Corrupt`](Error::Corrupt) where something else is damaged that opening needs: `FORMAT`, the list, or
+    /// runs. [`Io`](Error::Io) where something can't be read for another reason than damage: copy what can still be
+    /// read from the disk, then salvage the copy.
     pub fn salvage(self, dir: impl AsRef<Path>) -> Result<Salvage> {
         Salvage::plan(self, dir.as_ref())
     }
@@ -242,12 +244,8 @@ impl Plan {
         let tables = &self.inner.tables;
         let last = tables.visible();
         tables.set_durable(last);
-        tables.fold_into(&*self.inner.log, |list| {
-            (list.folded, list.durable) = (last, last);
-            list.orphan_floor = self.orphan_floor;
-            list.open_time_ms = self.clock.open_time();
-            list.logs.clear();
-        })
+        let open_time = self.clock.open_time();
+        tables.fold_into(&*self.inner.log, |list| list.without_log(last, self.orphan_floor, open_time))
     }
 }
 
