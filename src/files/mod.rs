@@ -196,10 +196,12 @@ impl Files {
     pub(crate) fn remove_discarded(&self) {
         let discarded = std::mem::take(&mut *lock(&self.discarded));
         for id in discarded {
-            let remove = || {
-                // Whether one that a power cut brings back is needed, the list says.
-                remove_if_there(self.vfs(), &self.layout.run(id))?;
-                self.remove_durably(&[id])
+            let run = self.layout.run(id);
+            let remove = || match self.vfs.remove(&run) {
+                // Of a run that a power cut brings back the list says that it is not needed.
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => self.remove_durably(&[id]),
+                Err(error) => Err(Error::io("remove", &run)(error)),
             };
             let removed = self.check_writable().and_then(|()| remove()).map_err(|error| self.fail_stop(error));
             match removed {

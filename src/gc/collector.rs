@@ -186,7 +186,8 @@ impl<'a> Collector<'a> {
                 // One by one: what is damaged keeps those that need it, and no others.
                 Err(Halt::Failed(Error::Corrupt { .. })) => due.into_iter().try_for_each(|one| {
                     let taken = take(self, vec![one]);
-                    self.unless_damaged(taken)
+                    self.unless_damaged(taken)?;
+                    self.go_on()
                 })?,
                 other => other?,
             }
@@ -197,12 +198,17 @@ impl<'a> Collector<'a> {
     pub(super) fn unless_damaged(&mut self, step: Step<()>) -> Step<()> {
         match step {
             Err(Halt::Failed(damage @ Error::Corrupt { .. })) => {
-                if !self.report.damaged.iter().any(|known| known.to_string() == damage.to_string()) {
-                    self.report.damaged.push(damage);
-                }
+                self.note_damage(damage);
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Reports damage, once.
+    pub(super) fn note_damage(&mut self, damage: Error) {
+        if !self.report.damaged.iter().any(|known| known.to_string() == damage.to_string()) {
+            self.report.damaged.push(damage);
         }
     }
 

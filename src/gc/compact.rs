@@ -201,20 +201,28 @@ impl Collector<'_> {
     fn commit_moves(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
         let (id, mut is_published) = (file.id(), false);
         let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
-        let moved: Result<()> = moves.chunks(AT_ONCE).try_for_each(|moves| {
+        let mut commit = |this: &mut Self, moves: &[Move]| {
             let step = MoveFrames { file: id, key, bytes, goes_on: is_published, moves: moves.to_vec() };
-            let moved = self.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
+            let moved = this.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
             is_published |= moved.count > 0;
-            self.report.moved += moved.count;
-            self.report.moved_bytes += moved.bytes;
+            this.report.moved += moved.count;
+            this.report.moved_bytes += moved.bytes;
             Ok(())
+        };
+        let moved = moves.chunks(AT_ONCE).try_for_each(|moves| match commit(self, moves) {
+            // One by one: what is damaged keeps those that need it, and no others.
+            Err(Halt::Failed(Error::Corrupt { .. })) => moves.iter().try_for_each(|one| {
+                let moved = commit(self, std::slice::from_ref(one));
+                self.unless_damaged(moved)
+            }),
+            other => other,
         });
         match &moved {
             _ if is_published => self.inner.log.publish(file)?,
             Ok(()) => drop(file),
             Err(_) => self.inner.log.give_up(file),
         }
-        Ok(moved?)
+        moved
     }
 
     /// Empties the files whose live content fits into half of the reserve.
@@ -262,7 +270,13 @@ impl Collector<'_> {
         let mut live = Vec::new();
         for (domain, at, digest) in found {
             let key = Key::blob(domain, &digest);
-            let fact = self.inner.tables.snapshot_of(domain).blob(&digest)?;
+            let fact = match self.inner.tables.snapshot_of(domain).blob(&digest) {
+                Err(damage @ Error::Corrupt { .. }) => {
+                    self.note_damage(damage);
+                    continue;
+                }
+                fact => fact?,
+            };
             let is_here = |fact: &BlobFact| (fact.place.file, fact.place.offset) == (file.id, at + DESCRIPTOR_LEN);
             live.extend(fact.filter(is_here).map(|fact| Live { key, digest, fact }));
         }

@@ -23,7 +23,8 @@
 //!    and the collection leaves it; or the collection comes first, removes the blob, and the push fails, is told that
 //!    the blob is missing, and changes nothing. There is no third way. Between its upload and its first reference
 //!    nothing but the grace period protects a blob.
-//! 4. **No count is assumed.** A fact that can't be read ends the sweep.
+//! 4. **No count is assumed.** A commit that needs a fact which can't be read fails, and what it would have removed
+//!    stays.
 //! 5. **No file with live content is removed.** A file is unlinked when its last live frame has left it:
 //!    `Changes::drop_file`. A blob moves in one commit, after its copy is durable; that commit is refused if the blob
 //!    is no longer in the place that was copied ([`Changes::put_elsewhere`]).
@@ -169,8 +170,11 @@ impl Collections {
         let mut progress = |_: &Collection| ControlFlow::Continue(());
         let mut collector = Collector::new(self, &options, &mut progress);
         match steps(&mut collector) {
-            Ok(()) | Err(Halt::Stopped(_)) => Ok(collector.report),
             Err(Halt::Failed(error)) => Err(error),
+            Ok(()) | Err(Halt::Stopped(_)) => match collector.report.damaged.first() {
+                Some(damage) => Err(damage.clone()),
+                None => Ok(collector.report),
+            },
         }
     }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::facts::{Family, SegmentFact, SegmentKind};
+use crate::facts::{Family, SegmentFact, SegmentKind, Value};
 use crate::gc::collector::Collector;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
@@ -66,18 +66,20 @@ impl Collector<'_> {
         for domain in self.domains() {
             let snapshot = self.snapshot_of(domain);
             for fact in snapshot.facts(Family::Segment, [0; 32])? {
-                let (key, value) = match fact {
+                let read = fact.and_then(|(key, value)| {
+                    let value = self.would_be(&key).cloned().unwrap_or(Some(value));
+                    let decode = |value: Value| snapshot.decoded(&key, SegmentFact::decode(value.as_bytes()));
+                    Ok((FileId(key.prefix()), value.map(decode).transpose()?))
+                });
+                let (id, segment) = match read {
                     Err(damage @ Error::Corrupt { .. }) => {
                         is_complete = false;
-                        let _ = self.unless_damaged(Err(damage.into()));
-                        break;
+                        self.note_damage(damage);
+                        continue;
                     }
-                    fact => fact?,
+                    read => read?,
                 };
-                let would_be = self.would_be(&key).cloned();
-                let Some(value) = would_be.unwrap_or(Some(value)) else { continue };
-                let segment = snapshot.decoded(&key, SegmentFact::decode(value.as_bytes()))?;
-                let id = FileId(key.prefix());
+                let Some(segment) = segment else { continue };
                 plan.live += segment.live_bytes;
                 if segment.kind == SegmentKind::Upload {
                     continue;

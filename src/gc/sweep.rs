@@ -66,14 +66,19 @@ impl Collector<'_> {
     }
 
     fn expire_uploads_of(&mut self, domain: DomainId, since: u64) -> Step<()> {
-        for (id, upload) in self.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()? {
+        let (uploads, damage) = self.inner.tables.snapshot_of(domain).readable_uploads()?;
+        damage.into_iter().for_each(|damage| self.note_damage(damage));
+        for (id, upload) in uploads {
             if upload.touched > since || self.inner.blobs.is_upload_busy(id) {
                 continue;
             }
             match self.commit(domain, Request::CancelUpload { id, untouched_since: Some(since) }) {
                 Ok(outcome) => self.report.uploads += u64::from(outcome.applied > 0),
                 Err(Error::UploadNotFound { .. }) => {} // committed or cancelled meanwhile
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.unless_damaged(Err(error.into()))?;
+                    continue;
+                }
             }
             if !self.is_dry() {
                 self.inner.blobs.forget_upload(id);
@@ -97,14 +102,20 @@ impl Collector<'_> {
         self.each_due(domain, IdleKind::Link, |this, due| {
             let names = match &mut names {
                 Some(names) => names,
-                none => {
-                    let repositories = this.snapshot_of(domain);
-                    let all = repositories.repositories()?.map(|one| one.map(|one| (one.id, one.named())));
-                    none.insert(all.collect::<Result<HashMap<_, _>>>()?)
-                }
+                none => none.insert(this.repository_names(domain)?),
             };
             this.expire_these(domain, due, names)
         })
+    }
+
+    /// The names of the domain's repositories, those that can be read.
+    fn repository_names(&mut self, domain: DomainId) -> Step<HashMap<RepositoryId, Named>> {
+        let mut names = HashMap::new();
+        for one in self.snapshot_of(domain).repositories()? {
+            let named = one.map(|one| names.insert(one.id, one.named()));
+            self.unless_damaged(named.map(drop).map_err(Halt::from))?;
+        }
+        Ok(names)
     }
 
     /// Links of deleted repositories are left to the purge, which removes all that those had.
@@ -128,10 +139,15 @@ impl Collector<'_> {
 
     /// Deletes repositories that a push created and that received no manifest.
     fn expire_repositories(&mut self, domain: DomainId) -> Step<()> {
+        let (uploads, damage) = self.inner.tables.snapshot_of(domain).readable_uploads()?;
+        if let Some(damage) = damage {
+            self.note_damage(damage);
+            return Ok(()); // into which repositories there are uploads is not known
+        }
+        // One that is begun from now on touches its repository.
+        let uploads = uploads.into_iter().filter(|(id, _)| self.would_be(&Key::upload(domain, *id)).is_none());
+        let in_use: HashSet<RepositoryId> = uploads.filter_map(|(_, upload)| upload.repository).collect();
         self.each_due(domain, IdleKind::Repository, |this, due| {
-            let uploads = this.inner.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?.into_iter();
-            let uploads = uploads.filter(|(id, _)| this.would_be(&Key::upload(domain, *id)).is_none());
-            let in_use: HashSet<RepositoryId> = uploads.filter_map(|(_, upload)| upload.repository).collect();
             for idle in due {
                 let found = this.snapshot_of(domain).decode(&idle.key, RepositoryFact::decode)?;
                 let Some(found) = found else { continue };
@@ -139,8 +155,9 @@ impl Collector<'_> {
                 let expired = this.commit(domain, Request::Apply(Box::new(expire)))?.tally.repositories;
                 this.report.repositories += expired;
                 if expired > 0 && !this.is_dry() {
-                    this.inner.registry.free_name(domain, &found.name)?;
                     this.inner.registry.purge_later();
+                    let freed = this.inner.registry.free_name(domain, &found.name);
+                    this.unless_damaged(freed.map_err(Halt::from))?;
                 }
                 this.go_on()?;
             }

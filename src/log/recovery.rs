@@ -158,16 +158,22 @@ impl Replayed {
     }
 }
 
-/// Reads, into a table, what a domain's records say that its runs do not have.
-pub(crate) fn read_unread(files: &Files, unread: &Unread, keys: &Keyring, table: &Memtable) -> Result<()> {
+/// Reads, into a table, what a domain's records up to an LSN say that its runs do not have.
+pub(crate) fn read_unread(files: &Files, unread: &Unread, keys: &Keyring, until: Lsn, table: &Memtable) -> Result<()> {
     for log in &unread.logs {
         let Some((len, last)) = log.sealed.filter(|(_, last)| *last > unread.from) else { continue };
         let (path, file, header) = open_log(files, log.id)?;
         let extent = Extent::Sealed { len, last };
         let mut records = Replay::new(&path, &*file, header, keys, extent, unread.from)?.only(unread.domain);
-        while let Some(record) = records.next()? {
-            if !record.is_lost && record.header.lsn > unread.from {
-                record.facts.into_iter().for_each(|fact| table.insert(record.header.lsn, fact));
+        let mut reached = log.first_lsn.0.saturating_sub(1);
+        // What is behind that is not even looked at: it may be damaged.
+        while reached < until.0
+            && let Some(record) = records.next()?
+        {
+            let lsn = record.header.lsn;
+            reached = lsn.0;
+            if !record.is_lost && lsn > unread.from {
+                record.facts.into_iter().for_each(|fact| table.insert(lsn, fact));
             }
         }
     }

@@ -137,7 +137,15 @@ impl Registry {
                 let note = Request::Apply(Box::new(NotePulls(pulls.to_vec())));
                 self.log.commit_unthrottled(domain, note).map(drop)
             };
-            let noted = match pulls.chunks(NOTED_AT_ONCE).try_for_each(note) {
+            // Where a fact is damaged that says when one was pulled, the others are noted.
+            let note_readable = |pulls: &[_]| match note(pulls) {
+                Err(Error::Corrupt { .. }) => pulls.iter().try_for_each(|one| match note(std::slice::from_ref(one)) {
+                    Err(Error::Corrupt { .. }) => Ok(()),
+                    other => other,
+                }),
+                other => other,
+            };
+            let noted = match pulls.chunks(NOTED_AT_ONCE).try_for_each(note_readable) {
                 Err(Error::DomainShredded { .. }) => Ok(()), // nobody can ask for them any more
                 other => other,
             };
@@ -199,27 +207,35 @@ impl Registry {
     /// Removes what is left of a deleted repository, which this fact names; `false` where it was told to stop.
     fn purge_repository(&self, key: Key) -> Result<bool> {
         let (domain, id) = (key.domain, key.repository_id());
-        self.purge_uploads(domain, id)?;
+        let uploads = match self.purge_uploads(domain, id) {
+            Err(damage @ Error::Corrupt { .. }) => Err(damage), // the rest goes all the same
+            other => Ok(other?),
+        };
         // Tags first: each names a manifest that is there, until none does.
         for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
             if !self.purge_family(domain, family, id)? {
                 return Ok(false);
             }
         }
+        uploads?;
         self.log.commit_unthrottled(domain, Request::Apply(Box::new(Purge { repository: id, keys: vec![key] })))?;
         Ok(true)
     }
 
     fn purge_uploads(&self, domain: DomainId, id: RepositoryId) -> Result<()> {
-        let uploads = self.tables.snapshot_of(domain).uploads()?.collect::<Result<Vec<_>>>()?;
+        let (uploads, mut damage) = self.tables.snapshot_of(domain).readable_uploads()?;
         for (upload, _) in uploads.into_iter().filter(|(_, fact)| fact.repository == Some(id)) {
             match self.log.commit_unthrottled(domain, Request::CancelUpload { id: upload, untouched_since: None }) {
                 Err(Error::UploadNotFound { .. }) => {}
+                Err(error @ Error::Corrupt { .. }) => {
+                    damage = Some(error);
+                    continue;
+                }
                 other => self.log.remove_dropped(&other?),
             }
             self.blobs.forget_upload(upload);
         }
-        Ok(())
+        damage.map_or(Ok(()), Err)
     }
 
     /// Removes facts of a family step by step; `false` where it was told to stop. Each step goes on behind the one

@@ -40,10 +40,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where facts that say what is referenced are damaged: the sweep then ends, and what they
-    /// concern is not removed. [`Error::Full`] where not even the space that is reserved for this is enough;
-    /// [`Error::Poisoned`] after a failed sync. Damaged content is no error, but [reported](Collection::damaged), and
-    /// stays where it is.
+    /// [`Error::Full`] where not even the space that is reserved for this is enough; [`Error::Poisoned`] after a failed
+    /// sync. Damage is no error, but [reported](Collection::damaged): what it concerns stays, and the rest is
+    /// collected.
     pub fn collect(
         &self,
         options: &CollectOptions,
@@ -79,7 +78,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Those of removing them. Pins and uploads that were removed before the error stay removed.
+    /// Those of removing them; [`Error::Corrupt`] for the first damage met, when all others were removed. Pins and
+    /// uploads that were removed before the error stay removed.
     pub fn expire(&self, upload_age: Duration) -> Result<Expired> {
         self.inner.collections.expire(upload_age)
     }

@@ -33,6 +33,13 @@ use crate::thread;
 /// time.
 const ASKED_EVERY: u64 = 5_000;
 
+/// For how long an answer of the provider is waited for, and how long at a time, so that closing does not wait.
+const ASKED_FOR: Duration = Duration::from_secs(60);
+const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
+
+/// So many questions about a domain may be without an answer: each has a thread.
+const MAX_ASKED: usize = 4;
+
 /// Attempts to unlock domains: which are under way, and when the next one may begin.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -49,6 +56,8 @@ struct Attempt {
     is_begun: AtomicBool,
     /// When the next one may, in open time.
     next: AtomicU64,
+    /// Shared with the threads that the provider has not answered.
+    asked: Arc<()>,
 }
 
 impl Attempts {
@@ -111,13 +120,20 @@ pub(super) fn hold_back(keys: Keyring, list: &RunList) -> (Keyring, Vec<(DomainI
     (keys, held_back)
 }
 
-/// Reads what was held back into memory, where files are not changed: a domain with which that fails stays locked.
-pub(super) fn read_held_back(files: &Files, list: &mut RunList, held_back: Vec<(DomainId, Domain)>, table: &Memtable) {
+/// Reads what was held back into memory, up to the LSN behind which the log is damaged, where files are not changed: a
+/// domain with which that fails stays locked.
+pub(super) fn read_held_back(
+    files: &Files,
+    list: &mut RunList,
+    held_back: Vec<(DomainId, Domain)>,
+    until: Lsn,
+    table: &Memtable,
+) {
     for (id, domain) in held_back {
         let (known, read) = (files.keys(), Memtable::new());
         let keys = known.with(id, domain.clone());
         let mut unread = list.unread.iter().filter(|unread| unread.domain == id);
-        match unread.try_for_each(|unread| read_unread(files, unread, &keys, &read)) {
+        match unread.try_for_each(|unread| read_unread(files, unread, &keys, until, &read)) {
             Ok(()) => {
                 read.sorted(Lsn(u64::MAX)).into_iter().for_each(|fact| table.insert(list.folded, fact));
                 list.unread.retain(|unread| unread.domain != id);
@@ -171,8 +187,10 @@ impl Inner {
         }
     }
 
+    /// Not where nothing can be written: what was unread becomes a run.
     fn is_due(&self, id: DomainId, attempt: &Attempt) -> bool {
-        self.files.keys().is_open(id) || self.clock.open_time() >= attempt.next.load(Ordering::Relaxed)
+        let is_due = || self.clock.open_time() >= attempt.next.load(Ordering::Relaxed);
+        self.files.check_writable().is_ok() && (self.files.keys().is_open(id) || is_due())
     }
 
     /// Tries to unlock a domain, unless another attempt is under way or the last one was too short ago: no caller waits
@@ -218,21 +236,30 @@ impl Inner {
         if self.upkeep.is_inline() {
             return domain.unwrapped(store, id, &*provider);
         }
+        let no_answer = || {
+            let reason = "it has not answered".to_owned();
+            Error::Key { domain: id.0, source: KeyError::Unreachable { reason } }
+        };
+        let asked = Arc::clone(&self.attempts.of(id).asked);
+        if Arc::strong_count(&asked) > 1 + MAX_ASKED {
+            return Err(no_answer());
+        }
         let (answer, answered) = sync_channel(1);
         let domain = domain.clone();
-        let ask = move || drop(answer.send(domain.unwrapped(store, id, &*provider)));
+        let ask = move || {
+            let _asked = asked;
+            drop(answer.send(domain.unwrapped(store, id, &*provider)));
+        };
         let asking = thread::spawn("strongroom-key", ask);
         asking.map_err(Error::io("start a thread of", self.files.layout().root()))?;
-        loop {
-            match answered.recv_timeout(Duration::from_millis(100)) {
+        for _ in 0..ASKED_FOR.as_millis() / ANSWERED_WITHIN.as_millis() {
+            match answered.recv_timeout(ANSWERED_WITHIN) {
                 Ok(open) => return open,
                 Err(RecvTimeoutError::Timeout) if !self.upkeep.closes() => {}
-                Err(_) => {
-                    let reason = "it has not answered".to_owned();
-                    return Err(Error::Key { domain: id.0, source: KeyError::Unreachable { reason } });
-                }
+                Err(_) => break,
             }
         }
+        Err(no_answer())
     }
 
     /// Notes why a domain stays locked. Keys do not change meanwhile.
@@ -252,7 +279,7 @@ impl Inner {
             let _folding = self.tables.pause_folding();
             let keys = self.files.keys().with(id, open);
             let (unread, table) = (self.tables.unread_of(id), Memtable::new());
-            unread.iter().try_for_each(|unread| read_unread(&self.files, unread, &keys, &table))?;
+            unread.iter().try_for_each(|unread| read_unread(&self.files, unread, &keys, Lsn(u64::MAX), &table))?;
             let runs = self.tables.take_in(id, &keys, &unread, &table)?;
             // Whoever is opening or rebuilding the view of names does so with the domains of before.
             self.names.suspend();

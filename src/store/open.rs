@@ -230,7 +230,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     let files = Arc::new(files);
     let (mut list, table) = (list, Memtable::new());
     let held_back = if files.damage().is_some() {
-        read_held_back(&files, &mut list, held_back, &table);
+        read_held_back(&files, &mut list, held_back, durable, &table);
         Vec::new()
     } else {
         held_back
@@ -253,6 +253,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     let (files, tables, log) = (&inner.files, &inner.tables, &inner.log);
     tables.open_runs()?;
     if files.damage().is_some() {
+        tables.see_locked(&files.keys(), &tables.hold_list());
         inner.names.apply(&names, || {});
         inner.refresh_names();
         return Ok(inner);

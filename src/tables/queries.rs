@@ -9,6 +9,9 @@ use crate::facts::{
 use crate::id::{FileId, RepositoryId, UploadId};
 use crate::tables::Snapshot;
 
+/// Uploads, with what is known of them.
+type Uploads = Vec<(UploadId, UploadFact)>;
+
 impl Snapshot {
     /// Whether there is a blob with a digest.
     pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
@@ -80,6 +83,18 @@ impl Snapshot {
             let upload = key.bytes.first_chunk().copied().map(UploadId).zip(UploadFact::decode(value.as_bytes()));
             self.decoded(&key, upload)
         }))
+    }
+
+    /// The uploads of the domain that can be read, and the damage that hides others.
+    pub(crate) fn readable_uploads(&self) -> Result<(Uploads, Option<Error>)> {
+        let mut found = Vec::new();
+        for upload in self.uploads()? {
+            match upload {
+                Err(damage @ Error::Corrupt { .. }) => return Ok((found, Some(damage))),
+                upload => found.push(upload?),
+            }
+        }
+        Ok((found, None))
     }
 
     /// What the domain has in files.

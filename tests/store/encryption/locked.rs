@@ -639,9 +639,15 @@ fn a_damaged_page_of_anybody_keeps_neither_the_store_from_opening_nor_a_domain_f
 
 /// The store with zeros in the newest place of the log where they keep it from opening.
 fn with_a_damaged_log(subject: &Subject, disk: &SimVfs) -> SimVfs {
+    with_a_damaged_log_but_the_newest(subject, disk, usize::MAX)
+}
+
+/// The same in one of the oldest log files, so many.
+fn with_a_damaged_log_but_the_newest(subject: &Subject, disk: &SimVfs, oldest: usize) -> SimVfs {
     subject.keeper.answer_again();
     let logs = disk.files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    for path in logs.rev() {
+    let logs: Vec<_> = logs.take(oldest).collect();
+    for path in logs.into_iter().rev() {
         let used = disk.read_file(&path).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
         for sector in (1..used / 512).rev() {
             let damaged = disk.restarted();
@@ -659,6 +665,18 @@ fn a_salvage_needs_the_keys_of_all_domains_and_keeps_what_they_have() {
     // What the domain has in the log is in front of the damage and behind it.
     let subject = Subject::killed();
     let store = refused_then_salvaged(&subject, &with_a_damaged_log(&subject, &subject.disk));
+    let repository = store.repository(&locked_name()).unwrap();
+    assert!(!repository.tags(None, 99).unwrap().is_empty());
+
+    // The same, where the domain was locked in a session that was killed.
+    let subject = Subject::killed();
+    let store = subject.open_locked();
+    others_go_on(&store, 1).unwrap();
+    let disk = subject.disk.restarted();
+    drop(store);
+    let logs = |disk: &SimVfs| disk.files().iter().filter(|path| path.starts_with("/store/log")).count();
+    let damaged = with_a_damaged_log_but_the_newest(&subject, &disk, logs(&disk) - 1);
+    let store = refused_then_salvaged(&subject, &damaged);
     let repository = store.repository(&locked_name()).unwrap();
     assert!(!repository.tags(None, 99).unwrap().is_empty());
 
