@@ -35,7 +35,7 @@ pub(crate) trait Reader: Debug + Send + Sync {
     /// The error that the value under a key can't be decoded: a writer wrote it and its checksum holds, so it is of
     /// another format. Says where it lies, if that is known.
     fn invalid(&self, _key: &Key) -> Error {
-        invalid_fact()
+        Error::corrupt(std::path::Path::new("runs"), 0, Damage::Invalid("fact"))
     }
 }
 
@@ -92,14 +92,4 @@ pub(crate) trait Lookup {
     fn segment(&self, id: FileId) -> Result<Option<SegmentFact>> {
         self.decode(&Key::segment(self.domain(), id), SegmentFact::decode)
     }
-}
-
-/// What can't be decoded, or is missing, of which it is not known where it lies.
-fn invalid_fact() -> Error {
-    Error::corrupt(std::path::Path::new("runs"), 0, Damage::Invalid("fact"))
-}
-
-/// A decoded value, or the error that it can't be, where it is not known where it lies.
-pub(crate) fn decoded<T>(value: Option<T>) -> Result<T> {
-    value.ok_or_else(invalid_fact)
 }

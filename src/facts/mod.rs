@@ -20,7 +20,7 @@ pub(crate) use geometry::{
 };
 pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use known::{Known, Noting};
-pub(crate) use lookup::{Decoded, Lookup, Reader, decoded};
+pub(crate) use lookup::{Decoded, Lookup, Reader};
 pub(crate) use names::NamesOf;
 pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
 
@@ -29,6 +29,7 @@ pub(crate) use values::{
     take_digest,
 };
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::digest::{Algorithm, Digest};
@@ -314,10 +315,28 @@ impl Prefix {
         Self { domain, family, from, len: ID_LEN + HEAD_LEN }
     }
 
+    /// The entries of a map whose keys begin so, those behind a key.
+    pub(crate) fn range<V>(self, map: &BTreeMap<Key, V>, after: Option<Key>) -> impl Iterator<Item = (&Key, &V)> {
+        let first = Key { domain: self.domain, family: self.family, bytes: self.from };
+        let entries = map.range(first..).take_while(move |(key, _)| self.contains(key));
+        entries.filter(move |(key, _)| after.is_none_or(|after| after < **key))
+    }
+
     /// Whether a key begins so.
     pub(crate) fn contains(&self, key: &Key) -> bool {
         (key.domain, key.family) == (self.domain, self.family) && key.bytes.get(..self.len) == self.from.get(..self.len)
     }
+}
+
+/// Facts in the order of their keys, where newer ones hide older ones.
+pub(crate) fn overlaid(
+    mut newer: BTreeMap<Key, Option<Value>>,
+    older: impl IntoIterator<Item = (Key, Value)>,
+) -> impl Iterator<Item = (Key, Value)> {
+    for (key, value) in older {
+        newer.entry(key).or_insert(Some(value));
+    }
+    newer.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)))
 }
 
 /// The key after this one; none after the last.

@@ -1,6 +1,6 @@
 //! Names in order, read from facts, whose keys are hashes of names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
 use crate::facts::{Family, Key, PinFact, Prefix, Reader, RepositoryFact, TagFact, Value};
@@ -70,16 +70,15 @@ impl NamesOf {
     }
 
     /// The same where some facts have changed.
-    pub(crate) fn first_over<'f>(
+    pub(crate) fn first_over(
         self,
-        newer: impl Iterator<Item = (&'f Key, &'f Option<Value>)>,
+        newer: &BTreeMap<Key, Option<Value>>,
         older: &dyn Reader,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>> {
-        let prefixes = self.prefixes(older);
         let (mut names, mut removed) = (BTreeSet::new(), BTreeSet::new());
-        for (key, value) in newer.filter(|(key, _)| prefixes.iter().any(|prefix| prefix.contains(key))) {
+        for (key, value) in self.prefixes(older).into_iter().flat_map(|prefix| prefix.range(newer, None)) {
             match (value, older.get(key)?) {
                 (Some(value), _) => drop(names.insert(self.name_in(older, key, value)?)),
                 (None, Some(old)) => drop(removed.insert(self.name_in(older, key, &old)?)),

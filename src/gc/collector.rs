@@ -5,16 +5,16 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::clock::Pace;
-use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{Idle, IdleKind, Key, Reader as _, Value};
 use crate::gc::Collections;
 use crate::gc::options::{CollectOptions, Collection, Stopped};
 use crate::gc::plan::Plan;
-use crate::id::{DomainId, FileId, Lsn};
+use crate::id::{DomainId, FileId};
+use crate::log::InLog;
 use crate::sync::lock;
-use crate::tables::{NeededLogs, Snapshot};
-use crate::transaction::{Context, Outcome, Over, Placing, Request, resolve};
+use crate::tables::Snapshot;
+use crate::transaction::{Context, Outcome, Over, Request, resolve};
 
 /// Why a collection can't continue.
 #[derive(Debug)]
@@ -47,35 +47,13 @@ pub(super) struct Collector<'a> {
 struct DryRun {
     snapshot: Snapshot,
     changed: BTreeMap<Key, Option<Value>>,
-    placing: Nowhere,
-}
-
-/// Where the requests of a dry run would go.
-#[derive(Debug)]
-struct Nowhere {
-    lsn: Lsn,
-    needed: NeededLogs,
-}
-
-impl Placing for Nowhere {
-    fn lsn(&self) -> Lsn {
-        self.lsn
-    }
-
-    fn frame(&self) -> (FileId, u64, KeyNumber) {
-        (FileId(FileId::MAX), 0, 0)
-    }
-
-    fn is_needed(&self, log: FileId) -> bool {
-        self.needed.has(log)
-    }
+    placing: InLog,
 }
 
 impl DryRun {
     fn new(inner: &Collections) -> Self {
         let snapshot = inner.tables.snapshot();
-        let needed = inner.tables.needed_logs(FileId(FileId::MAX));
-        let placing = Nowhere { lsn: snapshot.lsn.next(), needed };
+        let placing = InLog::nowhere(snapshot.lsn.next(), &inner.tables);
         Self { snapshot, changed: BTreeMap::new(), placing }
     }
 
@@ -177,20 +155,32 @@ impl<'a> Collector<'a> {
         let mut after = None;
         loop {
             let due = match self.due(domain, kind, now, after, at_once) {
-                Err(damage @ Error::Corrupt { .. }) => return self.unless_damaged(Err(damage.into())),
+                Err(damage @ Error::Corrupt { .. }) => {
+                    self.note_damage(damage);
+                    return Ok(());
+                }
                 due => due?,
             };
             let Some(last) = due.last() else { return Ok(()) };
             after = Some(last.at());
-            match take(self, due.clone()) {
-                // One by one: what is damaged keeps those that need it, and no others.
-                Err(Halt::Failed(Error::Corrupt { .. })) => due.into_iter().try_for_each(|one| {
-                    let taken = take(self, vec![one]);
-                    self.unless_damaged(taken)?;
-                    self.go_on()
-                })?,
-                other => other?,
-            }
+            self.take_readable(&due, &mut |this, due| take(this, due.to_vec()))?;
+        }
+    }
+
+    /// Takes what is given together or, where that meets damage, one by one: so it keeps those that need what is
+    /// damaged, and no others.
+    pub(super) fn take_readable<T>(
+        &mut self,
+        all: &[T],
+        take: &mut dyn FnMut(&mut Self, &[T]) -> Step<()>,
+    ) -> Step<()> {
+        match take(self, all) {
+            Err(Halt::Failed(Error::Corrupt { .. })) => all.iter().try_for_each(|one| {
+                let taken = take(self, std::slice::from_ref(one));
+                self.unless_damaged(taken)?;
+                self.go_on()
+            }),
+            other => other,
         }
     }
 

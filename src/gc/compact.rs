@@ -209,14 +209,7 @@ impl Collector<'_> {
             this.report.moved_bytes += moved.bytes;
             Ok(())
         };
-        let moved = moves.chunks(AT_ONCE).try_for_each(|moves| match commit(self, moves) {
-            // One by one: what is damaged keeps those that need it, and no others.
-            Err(Halt::Failed(Error::Corrupt { .. })) => moves.iter().try_for_each(|one| {
-                let moved = commit(self, std::slice::from_ref(one));
-                self.unless_damaged(moved)
-            }),
-            other => other,
-        });
+        let moved = moves.chunks(AT_ONCE).try_for_each(|moves| self.take_readable(moves, &mut commit));
         match &moved {
             _ if is_published => self.inner.log.publish(file)?,
             Ok(()) => drop(file),

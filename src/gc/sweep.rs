@@ -59,8 +59,7 @@ impl Collector<'_> {
     pub(super) fn expire_uploads(&mut self, idle: u64) -> Step<()> {
         let Some(since) = self.inner.clock.open_time().checked_sub(idle) else { return Ok(()) };
         for domain in self.domains() {
-            let expired = self.expire_uploads_of(domain, since);
-            self.unless_damaged(expired)?;
+            self.expire_uploads_of(domain, since)?;
         }
         Ok(())
     }
@@ -91,8 +90,7 @@ impl Collector<'_> {
     /// Removes links that no manifest holds and whose grace period has passed.
     pub(super) fn expire_links(&mut self) -> Step<()> {
         for domain in self.domains() {
-            let expired = self.expire_links_of(domain);
-            self.unless_damaged(expired)?;
+            self.expire_links_of(domain)?;
         }
         Ok(())
     }

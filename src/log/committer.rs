@@ -155,8 +155,7 @@ impl Committer {
         // In this order: the snapshot has all commits up to that one.
         let as_of = self.tables.visible();
         let snapshot = self.tables.snapshot_of(domain);
-        let (file, needed) = (FileId(FileId::MAX), self.tables.needed_logs(FileId(FileId::MAX)));
-        let placing = InLog { lsn: as_of.next(), file, offset: 0, key: 0, needed };
+        let placing = InLog::nowhere(as_of.next(), &self.tables);
         let (now, retention) = (self.clock.now(), self.options.retention);
         rehearse(request, as_of, &Context { domain, facts: &snapshot, placing: &placing, now, retention })
     }

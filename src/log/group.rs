@@ -19,7 +19,7 @@ use crate::log::{Body, Encoded, Position};
 use crate::names::{Change, NameChange, NameKind, tag_name};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::sync::lock;
-use crate::tables::{NeededLogs, Snapshot};
+use crate::tables::{NeededLogs, Snapshot, Tables};
 use crate::transaction::{Context, MAX_BODY, Op, Outcome, Over, Placing, Request, resolve};
 
 /// A group that has changed so many facts takes no more requests: who comes later does not wait for what they cost.
@@ -56,13 +56,21 @@ impl Group<'_> {
 
 /// A place in a log file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InLog {
+pub(crate) struct InLog {
     pub(super) lsn: Lsn,
     pub(super) file: FileId,
     /// Where the record's frame begins.
     pub(super) offset: u64,
     pub(super) key: KeyNumber,
     pub(super) needed: NeededLogs,
+}
+
+impl InLog {
+    /// No place: for a request that is decided and not committed.
+    pub(crate) fn nowhere(lsn: Lsn, tables: &Tables) -> Self {
+        let none = FileId(FileId::MAX);
+        Self { lsn, file: none, offset: 0, key: 0, needed: tables.needed_logs(none) }
+    }
 }
 
 impl Placing for InLog {

@@ -20,5 +20,6 @@ pub use committer::Durability;
 pub(crate) use committer::{Committer, LogOptions};
 pub(crate) use file::{ActiveLog, LogHeader, open_log};
 pub(crate) use frames::frames;
+pub(crate) use group::InLog;
 pub(crate) use record::{Body, Encoded, Position};
 pub(crate) use survey::{Piece, survey};

@@ -213,7 +213,7 @@ impl Inner {
     fn unlock(&self, id: DomainId, attempt: &Attempt) -> Result<()> {
         let keys = self.files.keys();
         let Some(domain) = keys.domains.get(&id).filter(|domain| domain.lock.is_some()) else { return Ok(()) };
-        let open = self.ask(id, domain);
+        let open = self.ask(id, domain, attempt);
         // Counted from the answer: one that takes long does not make for more questions.
         attempt.next.store(self.clock.open_time().saturating_add(ASKED_EVERY), Ordering::Relaxed);
         {
@@ -231,7 +231,7 @@ impl Inner {
 
     /// Asks the provider for a domain's keys. On a thread of its own: one that does not answer keeps nobody from
     /// closing the store.
-    fn ask(&self, id: DomainId, domain: &Domain) -> Result<Domain> {
+    fn ask(&self, id: DomainId, domain: &Domain, attempt: &Attempt) -> Result<Domain> {
         let (provider, store) = (self.provider()?, self.files.store());
         if self.upkeep.is_inline() {
             return domain.unwrapped(store, id, &*provider);
@@ -240,7 +240,7 @@ impl Inner {
             let reason = "it has not answered".to_owned();
             Error::Key { domain: id.0, source: KeyError::Unreachable { reason } }
         };
-        let asked = Arc::clone(&self.attempts.of(id).asked);
+        let asked = Arc::clone(&attempt.asked);
         if Arc::strong_count(&asked) > 1 + MAX_ASKED {
             return Err(no_answer());
         }

@@ -134,12 +134,9 @@ impl Inner {
         let below = (file(), Arc::clone(&tables), name(), up());
         let log = Arc::new(Committer::new(below, clock.clone(), options.log(), session, (durable, unsealed)));
         let below = || (file(), Arc::clone(&tables), Arc::clone(&log));
-        let blobs = Arc::new(BlobStore::new(
-            (file(), Arc::clone(&tables), Arc::clone(&log)),
-            up(),
-            clock.clone(),
-            options.blobs(),
-        ));
+        let (contents, facts, commits) = below();
+        let blobs = BlobStore::new((contents, facts, commits), up(), clock.clone(), options.blobs());
+        let blobs = Arc::new(blobs);
         let retention = options.log().retention;
         let registry = Registry::new(below(), up(), Arc::clone(&blobs), clock.clone(), retention);
         let registry = Arc::new(registry);

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Fact, Family, Key, Known, Lookup, NamesOf, Prefix, Reader, SegmentFact, Value, successor};
+use crate::facts::{
+    Fact, Family, Key, Known, Lookup, NamesOf, Prefix, Reader, SegmentFact, Value, overlaid, successor,
+};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::names::{NameKind, Names};
 use crate::tables::locked::Locked;
@@ -186,11 +188,7 @@ impl Reader for Recalled<'_> {
         if let Some((last, _)) = known.last().filter(|_| !is_all) {
             facts.retain(|key, _| key <= last);
         }
-        for (key, value) in known {
-            facts.entry(*key).or_insert_with(|| Some(value.clone()));
-        }
-        let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
-        let found: Vec<_> = present.take(limit).collect();
+        let found: Vec<_> = overlaid(facts, known.iter().cloned()).take(limit).collect();
         if found.len() < limit && !is_all {
             return Reader::scan(self.snapshot, prefix, after, limit);
         }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{Key, NamesOf, Prefix, Reader, SegmentKind, Value};
+use crate::facts::{Key, NamesOf, Prefix, Reader, SegmentKind, Value, overlaid};
 use crate::id::{DomainId, FileId, Lsn};
 
 /// Where a commit goes. A store that many nodes share has other places.
@@ -47,7 +47,7 @@ impl Reader for Over<'_> {
     }
 
     fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        of.first_over(self.newer.iter(), self.older, after, limit)
+        of.first_over(self.newer, self.older, after, limit)
     }
 
     fn domains(&self) -> &[DomainId] {
@@ -71,14 +71,9 @@ pub(super) fn scan_over(
     after: Option<Key>,
     limit: usize,
 ) -> Result<Vec<(Key, Value)>> {
-    let first = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
-    let newer = newer.range(first..).take_while(|(key, _)| prefix.contains(key));
-    let newer = newer.filter(|(key, _)| after.is_none_or(|after| after < **key));
-    let mut facts: BTreeMap<Key, Option<Value>> = newer.map(|(key, value)| (*key, value.clone())).collect();
+    let newer: BTreeMap<Key, Option<Value>> =
+        prefix.range(newer, after).map(|(key, value)| (*key, value.clone())).collect();
     // Each of the newer ones may hide one of these.
-    for (key, value) in older.scan(prefix, after, limit.saturating_add(facts.len()))? {
-        facts.entry(key).or_insert(Some(value));
-    }
-    let present = facts.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
-    Ok(present.take(limit).collect())
+    let older = older.scan(prefix, after, limit.saturating_add(newer.len()))?;
+    Ok(overlaid(newer, older).take(limit).collect())
 }

@@ -42,9 +42,7 @@ impl Reader for Map {
     }
 
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {
-        let from = Key { domain: prefix.domain, family: prefix.family, bytes: prefix.from };
-        let facts = self.facts.range(from..).take_while(|(key, _)| prefix.contains(key));
-        let facts = facts.filter(|(key, _)| after.is_none_or(|after| after < **key));
+        let facts = prefix.range(&self.facts, after);
         Ok(facts.take(limit).map(|(key, value)| (*key, value.clone())).collect())
     }
 

@@ -8,7 +8,7 @@ use crate::check::{Found, Halt, Reread, Step};
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, Purpose};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Key, Lookup, Reader, SegmentKind, decoded};
+use crate::facts::{BlobFact, Key, Lookup, Reader, SegmentKind};
 use crate::files::Contents as _;
 use crate::id::FileId;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, parse_header};
@@ -191,7 +191,7 @@ impl Planner {
         }
         // The last that is known of these, or of their files, is that they were there still: they are lost.
         for key in astray.missing.clone() {
-            let fact = decoded(self.inner.tables.snapshot_of(key.domain).blob_by_key(&key)?)?;
+            let fact = self.blob_fact(&key)?;
             let file = Key::segment(key.domain, fact.place.file);
             if self.cut.is_there.get(&key).or_else(|| self.cut.is_there.get(&file)) == Some(&true) {
                 astray.missing.remove(&key);
@@ -201,9 +201,15 @@ impl Planner {
         Ok(astray)
     }
 
+    /// What is known of a blob that is on record.
+    fn blob_fact(&self, key: &Key) -> Result<BlobFact> {
+        let snapshot = self.inner.tables.snapshot_of(key.domain);
+        snapshot.decoded(key, snapshot.blob_by_key(key)?)
+    }
+
     /// What readers are told of a blob whose file is not there.
     pub(super) fn missing(&self, key: &Key) -> Result<Error> {
-        let fact = decoded(self.inner.tables.snapshot_of(key.domain).blob_by_key(key)?)?;
+        let fact = self.blob_fact(key)?;
         let path = self.inner.files.path(fact.place.file);
         Ok(Error::corrupt(&path, fact.place.offset, Damage::Missing))
     }
