@@ -13,6 +13,7 @@ mod lab;
 mod leaks;
 mod locked;
 mod locked_crashes;
+mod locked_damage;
 mod moved;
 mod online;
 mod secrets;
