@@ -23,6 +23,7 @@
 //! - [`Store::verify`] reads all content and recounts reference counts. [`Store::scrub`] does so at a bounded rate, and
 //!   flags damaged blobs, which a push of the same content repairs. [`Store::repair`] rebuilds reference counts and
 //!   indexes. [`Options::salvage`] makes a store with a damaged log open again.
+//! - [`transfer`] imports and exports folders and OCI image layouts.
 //! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
 //!
 //! # Example
@@ -108,6 +109,7 @@ mod thread;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod transaction;
+pub mod transfer;
 pub mod vfs;
 mod wire;
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const WORDS: [&str; 8] = ["error", "id", "digest", "wire", "sync", "thread", "clock", "random"];
 
 /// From the bottom up.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "vfs",
     "keys",
     "envelope",
@@ -29,6 +29,7 @@ const ROOMS: [&str; 18] = [
     "gc",
     "check",
     "store",
+    "transfer",
     "tokio",
 ];
 

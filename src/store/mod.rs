@@ -6,6 +6,7 @@
 mod blobs;
 mod checks;
 mod collection;
+mod files;
 pub(crate) mod format;
 mod keys;
 mod locked;

@@ -9,16 +9,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::json;
 use strongroom::keys::KeyError;
+use strongroom::transfer::{Existing, HeldBlobs, NewPin, SpecialBits, TransferError, check_space};
 use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
 
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, escaped, shown, size};
-use crate::pins::{Existing, NewPin};
 use crate::salvage::How;
-use crate::space::Space;
-use crate::transfer::SpecialBits;
 use crate::{check, collect, pins, salvage, transfer};
 
 /// A content-addressable store in a directory.
@@ -278,6 +276,23 @@ impl From<KeyError> for Failure {
     }
 }
 
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        let text = escaped(&error.to_string());
+        match error {
+            TransferError::Store(error) => Self::Store(error),
+            TransferError::File { path, source, .. } => Self::File(path, source),
+            TransferError::NotEnoughSpace { path, len, store, free, .. } => {
+                let (file, data, len, free) = (shown(&path), shown(&store), size(len), size(free));
+                Self::Full(format!("{file} has {len}, and there are {free} left for {data}: free some space"))
+            }
+            TransferError::NameInUse { .. } => Self::Document(format!("{text} with --replace")),
+            TransferError::NotAnImport { .. } => Self::Document(format!("{text}: use get or cat")),
+            _ => Self::Document(text),
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Store(error)
@@ -344,7 +359,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
                 return Err(Failure::Usage("--pin takes one file".into()));
             }
             let pin = pin.map(|name| NewPin::new(store, &name, existing(replace))).transpose()?;
-            put(store, &Space::of(data), &files, algorithm.into(), pin, output)?;
+            put(store, &files, algorithm.into(), pin, output)?;
         }
         Command::Get { blob, output: to } => {
             let blob = store.get(&resolve(store, &blob)?)?;
@@ -411,11 +426,11 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { from, name, replace } => {
             let name = name.map_or_else(|| folder_name(&from), Ok)?;
-            transfer::import(store, data, &from, &name, existing(replace), output)?.print(&name, output);
+            transfer::import(store, &from, &name, existing(replace), output)?;
         }
         Command::Export { name, to, special_bits } => {
             let bits = if special_bits { SpecialBits::Set } else { SpecialBits::Drop };
-            transfer::export(store, &name, &to, bits, output)?.print(&name, output);
+            transfer::export(store, &name, &to, bits, output)?;
         }
     }
     Ok(())
@@ -448,7 +463,6 @@ fn existing(replace: bool) -> Existing {
 
 fn put(
     store: &Store,
-    space: &Space,
     files: &[PathBuf],
     algorithm: Algorithm,
     mut pin: Option<NewPin<'_>>,
@@ -459,7 +473,7 @@ fn put(
         if let Ok(metadata) = fs::metadata(path)
             && metadata.is_file()
         {
-            space.check(path, metadata.len())?;
+            check_space(store, path, metadata.len())?;
         }
     }
     for path in files {
@@ -500,6 +514,7 @@ fn folder_name(path: &Path) -> Result<String, Failure> {
 }
 
 fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
+    let blobs = if blobs { HeldBlobs::Remove } else { HeldBlobs::Keep };
     let Ok(digest) = text.parse() else { return pins::remove(store, text, blobs, output) };
     match store.remove(&digest) {
         // Earlier versions let a pin have such a name.

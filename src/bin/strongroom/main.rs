@@ -5,21 +5,12 @@
 mod check;
 mod collect;
 mod commands;
-mod document;
 mod encryption;
-mod folder;
-#[cfg(test)]
-mod fuzz;
 mod keys;
-mod oci;
 mod output;
-mod path;
 mod pins;
-mod plan;
 mod salvage;
-mod space;
 mod transfer;
-mod tree;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::Builder;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use strongroom::transfer::Progress;
 
 /// Where a command's answers go.
 #[derive(Debug)]
@@ -48,6 +50,18 @@ impl Output {
         match failure {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// What moves a bar.
+    pub fn progress(&self, bar: &ProgressBar) -> impl Fn(Progress) -> ControlFlow<()> + Sync {
+        let bar = bar.clone();
+        move |progress| {
+            if let Some(total) = progress.total_bytes.filter(|total| bar.length() != Some(*total)) {
+                bar.set_length(total);
+            }
+            bar.set_position(progress.bytes);
+            ControlFlow::Continue(())
         }
     }
 

@@ -1,104 +1,18 @@
-//! Names of pins, and the pins that hold the parts of an import.
-//!
-//! An import of a large folder has a document in several parts. Each part is held by a pin whose name is the import's
-//! name, `#`, and the part's digest. Users can neither set nor remove such names by themselves: the import and its
-//! removal do. A replacement first sets the pins of its parts, then the one of its name, which is the step from the old
-//! content to the new, and then removes the part pins that are left of what was before.
-
-use std::collections::BTreeSet;
+//! Listing and removing pins.
 
 use serde_json::json;
-use strongroom::{Digest, Error, PinOptions, Store};
+use strongroom::transfer::{self, HeldBlobs, import_of_part};
+use strongroom::{Error, Store};
 
 use crate::commands::Failure;
-use crate::output::{Output, escaped, tell};
-
-/// So many blobs does a pin hold at most, besides the one it names.
-pub const HELD_MAX: usize = 65_535;
-
-/// The longest name: that of a part has at most 1,024 bytes.
-const NAME_MAX: usize = 1024 - "#sha256:".len() - 64;
-
-/// Whether a command may replace a pin.
-#[derive(Clone, Copy, Debug)]
-pub enum Existing {
-    Refuse,
-    Replace,
-}
-
-/// A pin that is about to be set. Until it is, the parts that it holds go when this is dropped.
-#[derive(Debug)]
-pub struct NewPin<'a> {
-    store: &'a Store,
-    name: String,
-    replaces: Option<Digest>,
-    /// The pins of the parts, and of them those that were not there before.
-    parts: BTreeSet<String>,
-    new_parts: Vec<String>,
-}
-
-impl<'a> NewPin<'a> {
-    /// Checks the name, and that there is no pin of it yet, or that it may be replaced.
-    pub fn new(store: &'a Store, name: &str, existing: Existing) -> Result<Self, Failure> {
-        check(name)?;
-        if name.parse::<Digest>().is_ok() {
-            let problem = "is a digest, which commands take for the blob: give the pin another name";
-            return Err(Failure::Document(format!("{name:?} {problem}")));
-        }
-        if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
-            return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: NAME_MAX }.into());
-        }
-        let replaces = match store.get_pin(name) {
-            Err(Error::PinNotFound { .. }) => None,
-            other => Some(other?.digest),
-        };
-        match (existing, replaces) {
-            (Existing::Refuse, Some(digest)) => Err(Failure::Document(format!(
-                "there is a pin {name:?} already, of {digest}: give another name, or replace it with --replace"
-            ))),
-            _ => Ok(Self { store, name: name.to_owned(), replaces, parts: BTreeSet::new(), new_parts: Vec::new() }),
-        }
-    }
-
-    /// Holds a part of what the pin is to name.
-    pub fn hold_part(&mut self, part: &Digest, references: Vec<Digest>) -> Result<(), Failure> {
-        let name = format!("{}#{part}", self.name);
-        let is_new = matches!(self.store.get_pin(&name), Err(Error::PinNotFound { .. }));
-        self.store.pin(&name, part, PinOptions::new().references(references))?;
-        self.new_parts.extend(is_new.then(|| name.clone()));
-        self.parts.insert(name);
-        Ok(())
-    }
-
-    /// Sets the pin, and removes the parts of what was pinned before. Returns what was.
-    pub fn set(mut self, digest: &Digest, options: PinOptions) -> Result<Option<Digest>, Failure> {
-        self.store.pin(&self.name, digest, options)?;
-        self.new_parts.clear();
-        for part in parts(self.store, &self.name)? {
-            if !self.parts.contains(&part) {
-                self.store.unpin(&part)?;
-            }
-        }
-        Ok(self.replaces)
-    }
-}
-
-impl Drop for NewPin<'_> {
-    fn drop(&mut self) {
-        for part in &self.new_parts {
-            if let Err(error) = self.store.unpin(part) {
-                return tell(&format!("a part stays pinned: {error}; `strongroom rm` removes it by the import's name"));
-            }
-        }
-    }
-}
+use crate::output::{Output, escaped};
 
 /// Lists the pins that are not parts of an import, and the names of which there are parts alone: an import was killed.
 pub fn list(store: &Store, output: &Output) -> Result<(), Failure> {
     let mut incomplete = None;
-    for name in names(store, None) {
+    for name in names(store) {
         let name = name?;
-        if let Some(whole) = whole(&name) {
+        if let Some(whole) = import_of_part(&name) {
             if incomplete.as_deref() != Some(whole) && matches!(store.get_pin(whole), Err(Error::PinNotFound { .. })) {
                 let document = json!({
                     "name": whole, "digest": null, "references": 0, "expires_in_seconds": null, "incomplete": true,
@@ -122,61 +36,15 @@ pub fn list(store: &Store, output: &Output) -> Result<(), Failure> {
 }
 
 /// Removes a pin and its parts; with `blobs`, also what they held and nothing else holds.
-pub fn remove(store: &Store, name: &str, blobs: bool, output: &Output) -> Result<(), Failure> {
-    check(name)?;
-    let mut removed = 0;
-    let mut pins = parts(store, name)?;
-    match store.get_pin(name) {
-        Err(Error::PinNotFound { .. }) if !pins.is_empty() => {} // parts that an interrupted import left
-        other => pins.insert(0, other?.name),
-    }
-    for name in pins {
-        let pin = store.get_pin(&name)?;
-        store.unpin(&name)?;
-        for digest in pin.references.iter().chain([&pin.digest]).filter(|_| blobs) {
-            match store.remove(digest) {
-                Ok(()) => removed += 1,
-                Err(Error::BlobInUse { .. } | Error::BlobNotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
+pub fn remove(store: &Store, name: &str, blobs: HeldBlobs, output: &Output) -> Result<(), Failure> {
+    let removed = transfer::remove(store, name, blobs)?;
     output.print(&json!({ "unpinned": name, "removed_blobs": removed }), "");
     Ok(())
 }
 
-/// The name of the import whose part a name holds, where it is such a name.
-fn whole(name: &str) -> Option<&str> {
-    let (whole, digest) = name.rsplit_once('#')?;
-    digest.parse::<Digest>().is_ok().then_some(whole)
-}
-
-/// Refuses the names of parts.
-fn check(name: &str) -> Result<(), Failure> {
-    if whole(name).is_none() {
-        return Ok(());
-    }
-    Err(Failure::Document(format!("{name:?} is the name of a part of an import, which comes and goes with that")))
-}
-
-/// The names that hold parts of what is, or was to be, imported under a name.
-fn parts(store: &Store, name: &str) -> Result<Vec<String>, Failure> {
-    let prefix = format!("{name}#");
-    let mut parts = Vec::new();
-    for pin in names(store, Some(prefix.clone())) {
-        let pin = pin?;
-        match pin.strip_prefix(&prefix) {
-            Some(digest) if digest.parse::<Digest>().is_ok() => parts.push(pin),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    Ok(parts)
-}
-
-/// The names of all pins behind `after`, in order.
-fn names(store: &Store, mut after: Option<String>) -> impl Iterator<Item = Result<String, Failure>> + '_ {
-    let mut page = Vec::new().into_iter();
+/// The names of all pins, in order.
+fn names(store: &Store) -> impl Iterator<Item = Result<String, Failure>> + '_ {
+    let (mut after, mut page): (Option<String>, _) = (None, Vec::new().into_iter());
     std::iter::from_fn(move || {
         if page.as_slice().is_empty() {
             match store.pins(after.as_deref(), 1000) {
@@ -187,34 +55,4 @@ fn names(store: &Store, mut after: Option<String>) -> impl Iterator<Item = Resul
         after = Some(page.next()?);
         after.clone().map(Ok)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use strongroom::{Algorithm, Options};
-
-    use super::*;
-
-    #[test]
-    fn parts_of_what_is_not_pinned_in_the_end_are_let_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Options::new().create(true).open(dir.path().join("store")).unwrap();
-        let digests = ["one", "two", "three"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
-        let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
-        assert_eq!(store.pins(None, 10).unwrap().len(), 1);
-        drop(pin);
-        assert!(store.pins(None, 10).unwrap().is_empty());
-
-        let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
-        pin.set(&digests[1], PinOptions::new()).unwrap();
-        let before = store.pins(None, 10).unwrap();
-        assert_eq!(before.len(), 2);
-        let mut pin = NewPin::new(&store, "f", Existing::Replace).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
-        pin.hold_part(&digests[2], Vec::new()).unwrap();
-        drop(pin);
-        assert_eq!(store.pins(None, 10).unwrap(), before, "what is pinned keeps its parts");
-    }
 }

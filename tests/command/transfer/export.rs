@@ -302,7 +302,7 @@ fn a_document_that_is_too_long_is_not_read() {
     let lab = Lab::new();
     let long = format!(r#"{{"strongroom":"folder","entries":[],"parts":[]{}}}"#, " ".repeat(32 << 20));
     lab.put(&long, Some("f"));
-    refused(&lab.data, &["export", "f", &lab.text("to")], 1, &["more than"]);
+    refused(&lab.data, &["export", "f", &lab.text("to")], 1, &["more bytes than"]);
 }
 
 #[test]

@@ -8,18 +8,18 @@ use std::path::Path;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::commands::Failure;
+use crate::transfer::error::TransferError;
 
 /// A path below the root of a tree: names between slashes, none of them empty, `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TreePath(Box<[u8]>);
+pub(crate) struct TreePath(Box<[u8]>);
 
 impl TreePath {
     /// The longest path, and the longest name in it, in bytes: as Linux has it.
-    pub const MAX: usize = 4095;
+    pub(crate) const MAX: usize = 4095;
     const NAME_MAX: usize = 255;
 
-    pub fn new(path: impl Into<Vec<u8>>) -> Result<Self, BadPath> {
+    pub(crate) fn new(path: impl Into<Vec<u8>>) -> Result<Self, BadPath> {
         let path = path.into();
         let is_name =
             |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= Self::NAME_MAX && !name.contains(&0);
@@ -28,39 +28,39 @@ impl TreePath {
     }
 
     /// The path of a name in a directory, or in the root.
-    pub fn of(dir: Option<&Self>, name: &[u8]) -> Result<Self, BadPath> {
+    pub(crate) fn of(dir: Option<&Self>, name: &[u8]) -> Result<Self, BadPath> {
         Self::new(dir.map_or_else(|| name.to_vec(), |dir| [&dir.0, &b"/"[..], name].concat()))
     }
 
     /// The path of the directory, which is empty where that is the root, and the name in it.
-    pub fn split(&self) -> (&[u8], &[u8]) {
+    pub(crate) fn split(&self) -> (&[u8], &[u8]) {
         let slash = self.0.iter().rposition(|byte| *byte == b'/');
         let (dir, name) = self.0.split_at(slash.unwrap_or(0));
         (dir, name.strip_prefix(b"/").unwrap_or(name))
     }
 
     /// Whether it is a name in the root.
-    pub fn is_top(&self) -> bool {
+    pub(crate) fn is_top(&self) -> bool {
         self.split().0.is_empty()
     }
 
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub fn as_path(&self) -> &Path {
+    pub(crate) fn as_path(&self) -> &Path {
         as_path(&self.0)
     }
 }
 
 /// What is no path below a root, or too long for one.
 #[derive(Debug)]
-pub struct BadPath(pub Vec<u8>);
+pub(crate) struct BadPath(pub(crate) Vec<u8>);
 
-impl From<BadPath> for Failure {
+impl From<BadPath> for TransferError {
     fn from(BadPath(path): BadPath) -> Self {
         let start = as_path(path.get(..300).unwrap_or(&path));
-        Self::Document(format!("{start:?} is no path of something inside of a folder"))
+        Self::Path { path: start.to_owned(), problem: "is no path of something inside of a folder" }
     }
 }
 
@@ -72,10 +72,10 @@ impl std::borrow::Borrow<[u8]> for TreePath {
 
 /// A path, or what a link points to: a text in JSON, or its bytes where it is none. Bounded as [`TreePath`] is.
 #[derive(Clone, Debug)]
-pub struct RawPath(pub Vec<u8>);
+pub(crate) struct RawPath(pub(crate) Vec<u8>);
 
 impl RawPath {
-    pub fn as_path(&self) -> &Path {
+    pub(crate) fn as_path(&self) -> &Path {
         as_path(&self.0)
     }
 }

@@ -8,16 +8,19 @@ use std::io::Read as _;
 use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use strongroom::{Algorithm, Digest, Expect, Pin, PinOptions, Store};
 
-use crate::commands::{Failure, at};
-use crate::document::{parse, read};
-use crate::output::shown;
-use crate::path::TreePath;
-use crate::pins::{HELD_MAX, NewPin};
-use crate::plan::{Entry, Plan};
-use crate::transfer::{Importing, Job, LeftOut, Report, Why};
-use crate::tree::Tree;
+use crate::blobs::{Expect, Pin, PinOptions};
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::store::Store;
+use crate::transfer::document::{parse, read};
+use crate::transfer::error::{TransferError, at};
+use crate::transfer::files::{Importing, Job};
+use crate::transfer::path::TreePath;
+use crate::transfer::pins::{HELD_MAX, NewPin};
+use crate::transfer::plan::{Entry, Plan};
+use crate::transfer::report::{Imported, LeftOut, Why};
+use crate::transfer::tree::Tree;
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
 const MARKER: &str = "oci-layout";
@@ -49,7 +52,7 @@ struct Descriptor {
 }
 
 /// Whether a folder is an image layout. One with links in the place of its files is one that can't be imported.
-pub fn is_layout(tree: &mut Tree) -> Result<bool, Failure> {
+pub(crate) fn is_layout(tree: &mut Tree) -> Result<bool, TransferError> {
     for name in [MARKER, INDEX] {
         if tree.kind(&TreePath::new(name)?)?.is_none_or(FileType::is_dir) {
             return Ok(false);
@@ -59,20 +62,18 @@ pub fn is_layout(tree: &mut Tree) -> Result<bool, Failure> {
 }
 
 /// Stores a layout's blobs, each verified against its name, and its marker, and pins the index, which holds them.
-pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Report, Failure> {
+pub(crate) fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Imported, TransferError> {
     let marker = content(tree, MARKER, MARKER_MAX)?;
     if parse::<Marker>(&marker).is_none() {
-        return Err(Failure::Document("the oci-layout file says nothing of a version".into()));
+        return Err(TransferError::unsuitable(tree.whole(&TreePath::new(MARKER)?), "says nothing of a version"));
     }
     let index = content(tree, INDEX, INDEX_MAX)?;
-    let manifests =
-        manifests(&index).ok_or_else(|| Failure::Document("the index.json file is no image index".into()))?;
+    let Some(manifests) = manifests(&index) else {
+        return Err(TransferError::unsuitable(tree.whole(&TreePath::new(INDEX)?), "is no image index"));
+    };
     let mut left_out = LeftOut::default();
     let jobs = jobs(tree, &mut left_out)?;
-    if jobs.len() >= HELD_MAX {
-        let problem = format!("the layout has {} blobs: {} can be imported under one name", jobs.len(), HELD_MAX - 1);
-        return Err(Failure::Document(problem));
-    }
+    Error::check_limit("the number of blobs in the layout", jobs.len(), HELD_MAX - 1)?;
     check_present(
         &manifests,
         jobs.iter().filter_map(|job| match job.expect {
@@ -87,7 +88,7 @@ pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Re
     let digest = to.store.put(&index, Algorithm::Sha256)?;
     let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
     let bytes_in = blobs.iter().map(|blob| blob.len).sum::<u64>() + (marker.len() + index.len()) as u64;
-    Ok(Report { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Report::default() })
+    Ok(Imported { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Imported::default() })
 }
 
 /// What an image index names, where it is one.
@@ -98,36 +99,34 @@ fn manifests(index: &[u8]) -> Option<Vec<Digest>> {
 }
 
 /// Refuses a layout that lacks what its index names: an export of it would be of no use.
-fn check_present(manifests: &[Digest], blobs: impl Iterator<Item = Digest>) -> Result<(), Failure> {
+fn check_present(manifests: &[Digest], blobs: impl Iterator<Item = Digest>) -> Result<(), TransferError> {
     let blobs: BTreeSet<_> = blobs.collect();
     match manifests.iter().find(|manifest| !blobs.contains(manifest)) {
-        Some(missing) => Err(Failure::Document(format!(
-            "the index.json file names {missing}, which is not among the layout's blobs: copy it there"
-        ))),
+        Some(missing) => Err(TransferError::MissingBlob { digest: *missing }),
         None => Ok(()),
     }
 }
 
 /// What a small file of a layout has in it.
-fn content(tree: &mut Tree, name: &str, max: u64) -> Result<Vec<u8>, Failure> {
+fn content(tree: &mut Tree, name: &str, max: u64) -> Result<Vec<u8>, TransferError> {
     let path = TreePath::new(name)?;
     let whole = tree.whole(&path);
     let problem = match tree.open_file(&path)? {
-        None => "is no regular file: links in an image layout are not followed".into(),
+        None => "is no regular file: links in an image layout are not followed",
         Some(opened) => {
             let mut content = Vec::new();
             opened.file.take(max + 1).read_to_end(&mut content).map_err(at(&whole))?;
             if content.len() as u64 <= max {
                 return Ok(content);
             }
-            format!("has more than {max} bytes")
+            "has more than it may have"
         }
     };
-    Err(Failure::Document(format!("{} {problem}", shown(&whole))))
+    Err(TransferError::unsuitable(whole, problem))
 }
 
 /// The files below `blobs/`, with the digests that their names say they have. All else in the layout is left out.
-fn jobs(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Vec<Job>, Failure> {
+fn jobs(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Vec<Job>, TransferError> {
     let blobs = TreePath::new(BLOBS)?;
     let mut jobs = Vec::new();
     for found in tree.list(None)?.into_iter().flat_map(|listing| listing.found) {
@@ -136,7 +135,7 @@ fn jobs(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Vec<Job>, Failure> {
         }
     }
     let Some(listing) = tree.list(Some(&blobs))? else {
-        return Err(Failure::Document(format!("{} is no directory", shown(&tree.whole(&blobs)))));
+        return Err(TransferError::unsuitable(tree.whole(&blobs), "is no directory"));
     };
     for algorithm in listing.found {
         let dir = TreePath::of(Some(&blobs), &algorithm.name)?;
@@ -162,7 +161,7 @@ fn digest_of(algorithm: &[u8], hex: &[u8]) -> Option<Digest> {
 }
 
 /// Whether a document is an image index.
-pub fn is_index(document: &[u8]) -> bool {
+pub(crate) fn is_index(document: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Document {
         #[serde(rename = "manifests")]
@@ -172,8 +171,8 @@ pub fn is_index(document: &[u8]) -> bool {
 }
 
 /// The layout whose index is pinned.
-pub fn plan(store: &Store, pin: &Pin) -> Result<Plan, Failure> {
-    let not_a_layout = || Failure::Document("this index was not stored by import: use get or cat".into());
+pub(crate) fn plan(store: &Store, pin: &Pin) -> Result<Plan, TransferError> {
+    let not_a_layout = || TransferError::NotAnImport { problem: "the pinned index was not stored by an import" };
     let (marker, blobs) = pin.references.split_last().ok_or_else(not_a_layout)?;
     parse::<Marker>(&read(store, marker, MARKER_MAX)?).ok_or_else(not_a_layout)?;
     let mut plan = Plan::default();

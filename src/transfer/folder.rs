@@ -1,17 +1,20 @@
-//! Plain folders: their files as blobs, and a pinned [document](crate::document) that says which file is where.
+//! Plain folders: their files as blobs, and a pinned [document](crate::transfer::document) that says which file is
+//! where.
 
 use rustix::fs::{FileType, Mode};
-use strongroom::{Algorithm, Expect};
 
-use crate::commands::Failure;
-use crate::document::{Kind, Row, Writer};
-use crate::path::{RawPath, TreePath};
-use crate::pins::NewPin;
-use crate::transfer::{Importing, Job, LeftOut, Report, Why};
-use crate::tree::Tree;
+use crate::blobs::Expect;
+use crate::digest::Algorithm;
+use crate::transfer::document::{Kind, Row, Writer};
+use crate::transfer::error::TransferError;
+use crate::transfer::files::{Importing, Job};
+use crate::transfer::path::{RawPath, TreePath};
+use crate::transfer::pins::NewPin;
+use crate::transfer::report::{Imported, LeftOut, Why};
+use crate::transfer::tree::Tree;
 
 /// Stores a folder.
-pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Report, Failure> {
+pub(crate) fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Imported, TransferError> {
     let mut left_out = LeftOut::default();
     let Walked { dirs, links, files } = walk(tree, &mut left_out)?;
     let files = to.store_files(tree, files, &mut left_out)?;
@@ -29,7 +32,7 @@ pub fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Result<Re
     }
     let replaced = document.finish()?;
     let bytes_in = files.iter().map(|file| file.len).sum();
-    Ok(Report { files: files.len(), bytes_in, left_out, replaced, ..Report::default() })
+    Ok(Imported { files: files.len(), bytes_in, left_out, replaced, ..Imported::default() })
 }
 
 /// What is in a folder.
@@ -42,7 +45,7 @@ struct Walked {
 }
 
 /// Lists a folder and all directories in it.
-fn walk(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Walked, Failure> {
+fn walk(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Walked, TransferError> {
     let mut walked = Walked::default();
     let mut ahead = vec![None];
     while let Some(dir) = ahead.pop() {

@@ -1,10 +1,10 @@
 //! Exports of documents.
 
 use serde_json::{Value, json};
-use strongroom::PinOptions;
 
 use super::*;
-use crate::path::RawPath;
+use crate::blobs::PinOptions;
+use crate::transfer::path::RawPath;
 
 /// What is in the files of documents.
 const CONTENTS: [&str; 3] = ["", "content", r#"{"imageLayoutVersion":"1.0.0"}"#];

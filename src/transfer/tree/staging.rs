@@ -9,6 +9,7 @@
 //! and a directory whose mode forbids writing can be moved.
 
 use std::io;
+use std::path::PathBuf;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -18,24 +19,24 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{DIRECTORY, Found, Identity, Made, OTHERS_WRITE, OWNERS_FOLDER, Tree, list};
-use crate::commands::{Failure, at};
-use crate::output::{shown, tell};
-use crate::path::TreePath;
+use crate::transfer::error::{TransferError, at};
+use crate::transfer::path::TreePath;
 
 /// The staging directory, which goes when this is dropped, with what is still in it.
 #[derive(Debug)]
-pub struct Staging {
+pub(crate) struct Staging {
     to: Tree,
     name: String,
     tree: Tree,
     /// What is in it may be somebody else's.
     keep: bool,
+    removed: bool,
 }
 
 impl Staging {
     /// Creates it in an empty tree.
-    pub fn create(to: Tree) -> Result<Self, Failure> {
-        let failed = |errno: Errno| Failure::File(to.path.clone(), errno.into());
+    pub(crate) fn create(to: Tree) -> Result<Self, TransferError> {
+        let failed = |errno: Errno| at(&to.path)(errno.into());
         let number = getrandom::u64().map_err(io::Error::other).map_err(at(&to.path))?;
         let name = format!(".strongroom-{number:016x}");
         mkdirat(&to.root, &name, OWNERS_FOLDER).map_err(failed)?;
@@ -44,11 +45,12 @@ impl Staging {
             let _ = unlinkat(&to.root, &name, AtFlags::REMOVEDIR);
             failed(errno)
         })?;
-        let mut staging = Self { tree: Tree { path: to.path.clone(), root, last: None }, to, name, keep: true };
-        let failed = |errno: Errno| Failure::File(staging.to.path.clone(), errno.into());
+        let mut staging =
+            Self { tree: Tree { path: to.path.clone(), root, last: None }, to, name, keep: true, removed: false };
+        let failed = |errno: Errno| at(&staging.to.path)(errno.into());
         if !is_safe(&staging.tree.root).map_err(failed)? {
-            let problem = "can't be kept from others while it is written: export to a folder that nobody changes";
-            return Err(Failure::Document(format!("{}: what is exported {problem}", shown(&staging.to.path))));
+            let problem = "can't keep what is written to it from others: export to a folder that nobody changes";
+            return Err(TransferError::unsuitable(&staging.to.path, problem));
         }
         for acl in ["system.posix_acl_access", "system.posix_acl_default"] {
             match fremovexattr(&staging.tree.root, acl) {
@@ -61,12 +63,16 @@ impl Staging {
     }
 
     /// Where to make everything. Its paths are those that things will have.
-    pub fn tree(&mut self) -> &mut Tree {
+    pub(crate) fn tree(&mut self) -> &mut Tree {
         &mut self.tree
     }
 
-    /// Moves what is in its root to where it belongs. Fails where something is there, and then leaves nothing.
-    pub fn move_into_place(mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), Failure> {
+    /// Moves what is in its root to where it belongs. Fails where something is there, and then leaves nothing. Returns
+    /// the staging directory where it could not be removed.
+    pub(crate) fn move_into_place(
+        mut self,
+        top: &[(&TreePath, Option<Made>)],
+    ) -> Result<Option<PathBuf>, TransferError> {
         for (number, (path, _)) in top.iter().enumerate() {
             if let Err(errno) = move_new(&self.tree.root, path.as_bytes(), &self.to.root) {
                 let failure = self.to.failed(path, errno);
@@ -74,11 +80,23 @@ impl Staging {
                 return Err(failure);
             }
         }
-        self.set_modes(top)
+        self.set_modes(top)?;
+        Ok(self.remove().err().map(|_| self.to.path.join(&self.name)))
+    }
+
+    /// Removes the directory with what is still in it.
+    fn remove(&mut self) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.removed, true) {
+            return Ok(());
+        }
+        if !self.keep {
+            empty(&self.tree.root)?;
+        }
+        unlinkat(&self.to.root, &self.name, AtFlags::REMOVEDIR)
     }
 
     /// Sets the modes of the directories that were moved: of all but those that others have replaced.
-    fn set_modes(&mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), Failure> {
+    fn set_modes(&mut self, top: &[(&TreePath, Option<Made>)]) -> Result<(), TransferError> {
         let dirs = top.iter().filter_map(|(path, dir)| Some((path, dir.as_ref()?)));
         dirs.map(|(path, made)| self.to.set_dir_mode(path, made)).fold(Ok(()), Result::and)
     }
@@ -104,10 +122,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let emptied = if self.keep { Ok(()) } else { empty(&self.tree.root) };
-        if emptied.and_then(|()| unlinkat(&self.to.root, &self.name, AtFlags::REMOVEDIR)).is_err() {
-            tell(&format!("{} could not be removed", shown(&self.to.path.join(&self.name))));
-        }
+        let _ = self.remove(); // the failure that led here is the one to report
     }
 }
 

@@ -6,21 +6,37 @@
 //! the bottom up.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
-use indicatif::ProgressBar;
+use crate::blobs::Blob;
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::store::Store;
+use crate::transfer::error::{TransferError, at};
+use crate::transfer::path::TreePath;
+use crate::transfer::progress::Counting;
+use crate::transfer::tree::{Made, OTHERS_WRITE, Tree};
 use rustix::fs::Mode;
-use strongroom::{Digest, Store};
 
-use crate::commands::{Failure, copy};
-use crate::path::TreePath;
-use crate::tree::{Made, OTHERS_WRITE, Tree};
+/// Writes a blob's content to its end.
+pub(crate) fn copy(blob: &Blob, to: &mut File, path: &Path, counting: &Counting<'_>) -> Result<(), TransferError> {
+    let copied = io::copy(&mut counting.count(blob.reader()), to).map(drop);
+    // What fails is the store inside of the I/O error, or the file.
+    let copied = copied.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => TransferError::Store(error),
+        Err(error) => at(path)(error),
+    });
+    counting.unless_stopped(copied)
+}
 
 /// What owner, group and others may do.
 const PERMISSIONS: Mode = Mode::from_raw_mode(0o777);
 
 /// What is to be at a path. Without a mode, it gets what the umask leaves.
 #[derive(Debug)]
-pub enum Entry {
+pub(crate) enum Entry {
     Dir { mode: Option<Mode> },
     File { mode: Option<Mode>, digest: Digest },
     Link { target: Box<[u8]> },
@@ -28,11 +44,11 @@ pub enum Entry {
 
 /// What is to be in a folder.
 #[derive(Debug, Default)]
-pub struct Plan(BTreeMap<TreePath, Entry>);
+pub(crate) struct Plan(BTreeMap<TreePath, Entry>);
 
 impl Plan {
     /// Adds something that is in the root, or in a directory that was added before.
-    pub fn add(&mut self, path: TreePath, entry: Entry) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, path: TreePath, entry: Entry) -> Result<(), TransferError> {
         let (dir, _) = path.split();
         let problem = match self.0.get(dir) {
             _ if self.0.contains_key(&path) => "is there twice",
@@ -44,12 +60,12 @@ impl Plan {
                 return Ok(());
             }
         };
-        Err(Failure::Document(format!("the document has the path {:?}, which {problem}", path.as_path())))
+        Err(TransferError::Path { path: path.as_path().to_owned(), problem })
     }
 
     /// Takes the bits that are no permissions from all modes: set-user-ID, set-group-ID and sticky. To a directory that
     /// was sticky only its owner may write then: others may not remove what is not theirs. Returns from how many modes.
-    pub fn drop_special_bits(&mut self) -> usize {
+    pub(crate) fn drop_special_bits(&mut self) -> usize {
         let mut count = 0;
         for entry in self.0.values_mut() {
             let (mode, is_dir) = match entry {
@@ -69,7 +85,7 @@ impl Plan {
         count
     }
 
-    pub fn files(&self) -> impl Iterator<Item = (&TreePath, Option<Mode>, &Digest)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&TreePath, Option<Mode>, &Digest)> {
         self.0.iter().filter_map(|(path, entry)| match entry {
             Entry::File { mode, digest } => Some((path, *mode, digest)),
             _ => None,
@@ -77,7 +93,7 @@ impl Plan {
     }
 
     /// How many bytes there are to write. Fails where the store does not have all the blobs.
-    pub fn bytes(&self, store: &Store) -> Result<u64, Failure> {
+    pub(crate) fn bytes(&self, store: &Store) -> Result<u64, TransferError> {
         let mut bytes = 0_u64;
         for (.., digest) in self.files() {
             bytes = bytes.saturating_add(store.stat(digest)?.len);
@@ -87,12 +103,12 @@ impl Plan {
 
     /// Writes everything into a tree. Returns what is in its root; of the directories there the modes are still to be
     /// set, once they are where they belong.
-    pub fn write(
+    pub(crate) fn write(
         &self,
         store: &Store,
         tree: &mut Tree,
-        progress: &ProgressBar,
-    ) -> Result<Vec<(&TreePath, Option<Made>)>, Failure> {
+        counting: &Counting<'_>,
+    ) -> Result<Vec<(&TreePath, Option<Made>)>, TransferError> {
         let (mut top, mut below) = (Vec::new(), Vec::new());
         for (path, entry) in &self.0 {
             match entry {
@@ -105,7 +121,7 @@ impl Plan {
         for (path, mode, digest) in self.files() {
             let blob = store.get(digest)?;
             let whole = tree.whole(path);
-            tree.create_file(path, mode, |file| copy(&blob, file, &whole, progress))?;
+            tree.create_file(path, mode, |file| copy(&blob, file, &whole, counting))?;
         }
         for (path, entry) in &self.0 {
             if let Entry::Link { target } = entry {

@@ -26,11 +26,10 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::commands::{Failure, at};
-use crate::output::shown;
-use crate::path::TreePath;
+use crate::transfer::error::{TransferError, at};
+use crate::transfer::path::TreePath;
 
-pub use staging::Staging;
+pub(crate) use staging::Staging;
 
 /// How every directory, and every file that is read, is opened.
 const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
@@ -45,7 +44,7 @@ const OWNERS_FILE: Mode = Mode::from_raw_mode(0o600);
 const OWNERS_FOLDER: Mode = Mode::from_raw_mode(0o700);
 
 /// What nobody but the owner may do in a directory in which nothing is to be exchanged or removed.
-pub const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
+pub(crate) const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);
 
 /// How long a lease of a file is waited for, and how long between two attempts.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -53,32 +52,32 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory as it was listed.
 #[derive(Debug)]
-pub struct Listing {
-    pub mode: Mode,
+pub(crate) struct Listing {
+    pub(crate) mode: Mode,
     /// What is in it, by name.
-    pub found: Vec<Found>,
+    pub(crate) found: Vec<Found>,
 }
 
 /// Something in a directory, as it was when that was listed.
 #[derive(Debug)]
-pub struct Found {
-    pub name: Vec<u8>,
-    pub kind: FileType,
-    pub mode: Mode,
-    pub len: u64,
+pub(crate) struct Found {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: FileType,
+    pub(crate) mode: Mode,
+    pub(crate) len: u64,
 }
 
 /// A regular file, opened to be read.
 #[derive(Debug)]
-pub struct Opened {
-    pub file: File,
-    pub mode: Mode,
-    pub len: u64,
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) mode: Mode,
+    pub(crate) len: u64,
 }
 
 /// A directory that was created. It is the owner's alone until it gets its mode.
 #[derive(Debug)]
-pub struct Made {
+pub(crate) struct Made {
     identity: Identity,
     mode: Mode,
 }
@@ -94,7 +93,7 @@ struct Identity {
 
 /// A directory and what is below it.
 #[derive(Debug)]
-pub struct Tree {
+pub(crate) struct Tree {
     /// What the root was called, for messages.
     path: PathBuf,
     root: OwnedFd,
@@ -104,7 +103,7 @@ pub struct Tree {
 
 impl Tree {
     /// Opens a directory. The path is the user's: links in it are followed.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, TransferError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = retry_on_intr(|| openat(CWD, path, flags, Mode::empty()));
         Ok(Self { path: path.to_owned(), root: root.map_err(|errno| at(path)(errno.into()))?, last: None })
@@ -112,7 +111,7 @@ impl Tree {
 
     /// Creates a directory, or opens an empty one. Others may be able to change the directory that it is in, so a link
     /// is not followed.
-    pub fn create(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn create(path: &Path) -> Result<Self, TransferError> {
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(path)(error)),
             _ => {}
@@ -120,7 +119,7 @@ impl Tree {
         let root = match retry_on_intr(|| openat(CWD, path, DIRECTORY, Mode::empty())) {
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 let problem = "is no directory; a link to one is not followed, unless a / stands behind it";
-                return Err(Failure::Document(format!("{} {problem}", shown(path))));
+                return Err(TransferError::unsuitable(path, problem));
             }
             other => other.map_err(|errno| at(path)(errno.into()))?,
         };
@@ -133,13 +132,13 @@ impl Tree {
     }
 
     /// What kind of thing a path names, if there is one.
-    pub fn kind(&mut self, path: &TreePath) -> Result<Option<FileType>, Failure> {
+    pub(crate) fn kind(&mut self, path: &TreePath) -> Result<Option<FileType>, TransferError> {
         let stat = self.parent(path).and_then(|(dir, name)| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
         Ok(self.unless_changed(path, stat)?.map(|stat| FileType::from_raw_mode(stat.st_mode)))
     }
 
     /// Lists a directory, or the root; `None` where that is no directory any more.
-    pub fn list(&mut self, dir: Option<&TreePath>) -> Result<Option<Listing>, Failure> {
+    pub(crate) fn list(&mut self, dir: Option<&TreePath>) -> Result<Option<Listing>, TransferError> {
         let listed = self.dir(dir.map_or(&[], TreePath::as_bytes)).and_then(list);
         match dir {
             Some(path) => self.unless_changed(path, listed),
@@ -149,7 +148,7 @@ impl Tree {
 
     /// Opens a file; `None` where what is there is no regular file, or nothing is there any more. Whoever has a lease
     /// of it, as file servers have, is asked by the system to give it up, and gets a moment for that.
-    pub fn open_file(&mut self, path: &TreePath) -> Result<Option<Opened>, Failure> {
+    pub(crate) fn open_file(&mut self, path: &TreePath) -> Result<Option<Opened>, TransferError> {
         let limit = Instant::now() + PATIENCE;
         let opened = loop {
             match self.open_at(path, TO_READ) {
@@ -166,7 +165,7 @@ impl Tree {
     }
 
     /// Where a link points to; `None` where what is there is no link any more.
-    pub fn read_link(&mut self, path: &TreePath) -> Result<Option<Vec<u8>>, Failure> {
+    pub(crate) fn read_link(&mut self, path: &TreePath) -> Result<Option<Vec<u8>>, TransferError> {
         let target = self.parent(path).and_then(|(dir, name)| match readlinkat(dir, name, Vec::new()) {
             Err(Errno::INVAL) => Err(Errno::NOTDIR), // it is something else
             other => other,
@@ -176,7 +175,7 @@ impl Tree {
 
     /// Creates a directory, which is the owner's alone until its mode is [set](Self::set_dir_mode). Without a mode, it
     /// gets what the umask leaves.
-    pub fn create_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Made, Failure> {
+    pub(crate) fn create_dir(&mut self, path: &TreePath, mode: Option<Mode>) -> Result<Made, TransferError> {
         self.make_dir(path, mode).map_err(|errno| self.failed(path, errno))
     }
 
@@ -193,12 +192,12 @@ impl Tree {
     }
 
     /// Creates a file with what `write` writes to it. Where it is to have a mode, it is the owner's alone until then.
-    pub fn create_file(
+    pub(crate) fn create_file(
         &mut self,
         path: &TreePath,
         mode: Option<Mode>,
-        write: impl FnOnce(&mut File) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        write: impl FnOnce(&mut File) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError> {
         let flags = NO_LINK | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let first = if mode.is_some() { OWNERS_FILE } else { FILE };
         let created = self.parent(path).and_then(|(dir, name)| retry_on_intr(|| openat(dir, name, flags, first)));
@@ -208,23 +207,22 @@ impl Tree {
     }
 
     /// Creates a link, which nothing here ever follows.
-    pub fn create_link(&mut self, path: &TreePath, target: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn create_link(&mut self, path: &TreePath, target: &[u8]) -> Result<(), TransferError> {
         let made = self.parent(path).and_then(|(dir, name)| symlinkat(target, dir, name));
         made.map_err(|errno| self.failed(path, errno))
     }
 
     /// Sets the mode of a directory that [`create_dir`](Self::create_dir) has made.
-    pub fn set_dir_mode(&mut self, path: &TreePath, made: &Made) -> Result<(), Failure> {
+    pub(crate) fn set_dir_mode(&mut self, path: &TreePath, made: &Made) -> Result<(), TransferError> {
         let (dir, stat) = self.open_at(path, DIRECTORY).map_err(|errno| self.failed(path, errno))?;
         if Identity::of(&stat) != made.identity {
-            let problem = "was replaced while it was written";
-            return Err(Failure::Document(format!("{} {problem}", shown(&self.whole(path)))));
+            return Err(TransferError::unsuitable(self.whole(path), "was replaced while it was written"));
         }
         fchmod(&dir, made.mode).map_err(|errno| self.failed(path, errno))
     }
 
     /// A path as messages have it.
-    pub fn whole(&self, path: &TreePath) -> PathBuf {
+    pub(crate) fn whole(&self, path: &TreePath) -> PathBuf {
         self.path.join(path.as_path())
     }
 
@@ -261,7 +259,7 @@ impl Tree {
     }
 
     /// Tells what was removed, or replaced by something of another kind, from other failures.
-    fn unless_changed<T>(&self, path: &TreePath, result: Result<T, Errno>) -> Result<Option<T>, Failure> {
+    fn unless_changed<T>(&self, path: &TreePath, result: Result<T, Errno>) -> Result<Option<T>, TransferError> {
         match result {
             Ok(value) => Ok(Some(value)),
             // A socket and a device without a driver can't be opened.
@@ -270,8 +268,8 @@ impl Tree {
         }
     }
 
-    fn failed(&self, path: &TreePath, errno: Errno) -> Failure {
-        Failure::File(self.whole(path), errno.into())
+    fn failed(&self, path: &TreePath, errno: Errno) -> TransferError {
+        at(&self.whole(path))(errno.into())
     }
 }
 

@@ -13,7 +13,7 @@
 //! document's parts come before its own. A directory's row comes before those of what is in it.
 //!
 //! The document is pinned under the import's name, and each of its parts under a name of its own: see
-//! [`pins`](crate::pins). Export finds the parts by the digests in the document alone.
+//! [`pins`](crate::transfer::pins). Export finds the parts by the digests in the document alone.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,12 +23,15 @@ use rustix::fs::Mode;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
-use strongroom::{Algorithm, Digest, Error, PinOptions, Store};
 
-use crate::commands::Failure;
-use crate::path::{RawPath, TreePath};
-use crate::pins::{HELD_MAX, NewPin};
-use crate::plan::{Entry, Plan};
+use crate::blobs::PinOptions;
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::store::Store;
+use crate::transfer::error::TransferError;
+use crate::transfer::path::{RawPath, TreePath};
+use crate::transfer::pins::{HELD_MAX, NewPin};
+use crate::transfer::plan::{Entry, Plan};
 
 /// A document lists so many entries, and has so many bytes of them, at most; further ones go to parts.
 const ENTRIES: usize = 50_000;
@@ -36,29 +39,29 @@ const TEXT: usize = 16 << 20;
 const _: () = assert!(ENTRIES <= HELD_MAX, "the pin of a document holds all of its files");
 
 /// The longest document that is read.
-pub const DOCUMENT_MAX: u64 = 32 << 20;
+pub(crate) const DOCUMENT_MAX: u64 = 32 << 20;
 
 const WHOLE: &str = "folder";
 const PART: &str = "folder-part";
 
 /// One thing in a folder.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Row {
-    pub path: RawPath,
-    pub mode: u32,
+pub(crate) struct Row {
+    pub(crate) path: RawPath,
+    pub(crate) mode: u32,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
+    pub(crate) digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<RawPath>,
+    pub(crate) target: Option<RawPath>,
 }
 
 impl Row {
     /// What all kinds have.
-    pub fn new(kind: Kind, path: &TreePath, mode: Mode) -> Self {
+    pub(crate) fn new(kind: Kind, path: &TreePath, mode: Mode) -> Self {
         let (path, mode) = (RawPath(path.as_bytes().into()), mode.as_raw_mode());
         Self { path, mode, kind, digest: None, bytes: None, target: None }
     }
@@ -66,7 +69,7 @@ impl Row {
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub(crate) enum Kind {
     Dir,
     File,
     Link,
@@ -106,30 +109,29 @@ fn rows<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Row>, D::Error> {
 }
 
 /// Reads a blob of bounded length.
-pub fn read(store: &Store, digest: &Digest, max: u64) -> Result<Bytes, Failure> {
+pub(crate) fn read(store: &Store, digest: &Digest, max: u64) -> Result<Bytes, TransferError> {
     let blob = store.get(digest)?;
     if blob.len() > max {
-        let problem = "bytes, more than a document of an import has: use get or cat";
-        return Err(Failure::Document(format!("{digest} has {} {problem}", blob.len())));
+        return Err(TransferError::NotAnImport { problem: "the pinned document has more bytes than one of an import" });
     }
     Ok(blob.bytes()?)
 }
 
 /// The document in a JSON object. An array is none, though serde takes one for a struct.
-pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(json).ok()).flatten()
 }
 
 /// What the document of a pin says is in a folder.
-pub fn plan(store: &Store, name: &str, document: &[u8]) -> Result<Plan, Failure> {
+pub(crate) fn plan(store: &Store, name: &str, document: &[u8]) -> Result<Plan, TransferError> {
     let mut plan = Plan::default();
     let document: Document = parse(document).filter(|found: &Document| found.strongroom == WHOLE).ok_or_else(bad)?;
     // As earlier versions split an import.
     let is_full = document.parts.is_none() && document.entries.len() == ENTRIES;
     if is_full && !matches!(store.get_pin(&format!("{name}#2")), Err(Error::PinNotFound { .. })) {
-        return Err(Failure::Document(format!(
-            "{name} was imported in several parts by an earlier version of strongroom: export it with that version"
-        )));
+        let problem =
+            "it was imported in several parts by an earlier version of strongroom: export it with that version";
+        return Err(TransferError::NotAnImport { problem });
     }
     let mut seen = BTreeSet::new();
     for digest in document.parts.iter().flatten() {
@@ -141,7 +143,7 @@ pub fn plan(store: &Store, name: &str, document: &[u8]) -> Result<Plan, Failure>
     Ok(plan)
 }
 
-fn add(plan: &mut Plan, rows: Vec<Row>) -> Result<(), Failure> {
+fn add(plan: &mut Plan, rows: Vec<Row>) -> Result<(), TransferError> {
     for mut row in rows {
         let path = TreePath::new(std::mem::take(&mut row.path.0))?;
         plan.add(path, entry(row).ok_or_else(bad)?)?;
@@ -162,12 +164,12 @@ fn entry(row: Row) -> Option<Entry> {
     })
 }
 
-fn bad() -> Failure {
-    Failure::Document("the pinned document is no list of files: use get or cat".into())
+fn bad() -> TransferError {
+    TransferError::NotAnImport { problem: "the pinned document is no list of files" }
 }
 
 /// Writes the document of a folder, and pins it and its parts.
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     store: &'a Store,
     pin: NewPin<'a>,
     /// The rows of the document that is being written.
@@ -180,12 +182,12 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(store: &'a Store, pin: NewPin<'a>) -> Self {
+    pub(crate) fn new(store: &'a Store, pin: NewPin<'a>) -> Self {
         Self { store, pin, rows: String::new(), count: 0, held: BTreeSet::new(), parts: Vec::new() }
     }
 
     /// Adds a row, and the file that it is about.
-    pub fn add(&mut self, row: &Row, file: Option<Digest>) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, row: &Row, file: Option<Digest>) -> Result<(), TransferError> {
         let row = json!(row).to_string();
         if self.count == ENTRIES || self.rows.len() + row.len() > TEXT {
             self.end_part()?;
@@ -200,19 +202,19 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the document and sets the pin; returns what it replaced.
-    pub fn finish(mut self) -> Result<Option<Digest>, Failure> {
+    pub(crate) fn finish(mut self) -> Result<Option<Digest>, TransferError> {
         let more = format!(r#","parts":{}"#, json!(self.parts));
         let (digest, held) = self.put(WHOLE, &more)?;
         self.pin.set(&digest, PinOptions::new().references(held))
     }
 
-    fn end_part(&mut self) -> Result<(), Failure> {
+    fn end_part(&mut self) -> Result<(), TransferError> {
         let (digest, held) = self.put(PART, "")?;
         self.parts.push(digest.to_string());
         self.pin.hold_part(&digest, held)
     }
 
-    fn put(&mut self, kind: &str, more: &str) -> Result<(Digest, Vec<Digest>), Failure> {
+    fn put(&mut self, kind: &str, more: &str) -> Result<(Digest, Vec<Digest>), TransferError> {
         let document = format!(r#"{{"strongroom":"{kind}","entries":[{}]{more}}}"#, self.rows);
         let digest = self.store.put(document, Algorithm::Sha256)?;
         self.rows.clear();

@@ -1,0 +1,12 @@
+//! Files outside of the store.
+
+use std::path::Path;
+
+use crate::store::Store;
+
+impl Store {
+    /// The store's directory.
+    pub(crate) fn root(&self) -> &Path {
+        self.inner.files.layout().root()
+    }
+}
