@@ -40,10 +40,10 @@ impl Lab {
         let store = options().create(true).durability(Durability::Relaxed).open(dir.join("many")).unwrap();
         let mut state = 1;
         let digests: Vec<_> =
-            (0..BLOBS).map(|_| store.put(random(&mut state, SHORT), Algorithm::Blake3).unwrap()).collect();
+            (0..BLOBS).map(|_| store.put(random(&mut state, SHORT), Algorithm::Blake3).unwrap().digest).collect();
         store.merge_runs().unwrap();
         let durable = options().create(true).open(dir.join("durable")).unwrap();
-        let long = durable.put(random(&mut state, LONG), Algorithm::Sha256).unwrap();
+        let long = durable.put(random(&mut state, LONG), Algorithm::Sha256).unwrap().digest;
         // Each has been touched once.
         digests.iter().for_each(|digest| drop(store.get(digest).unwrap().bytes().unwrap()));
         let absent = (0..BLOBS).map(|n| Digest::of(Algorithm::Blake3, &n.to_le_bytes())).collect();
@@ -58,7 +58,7 @@ impl Lab {
     fn put_long(&mut self) -> f64 {
         let content = random(&mut self.state, LONG);
         let start = Instant::now();
-        let digest = self.durable.put(&content, Algorithm::Sha256).unwrap();
+        let digest = self.durable.put(&content, Algorithm::Sha256).unwrap().digest;
         let rate = LONG as f64 / start.elapsed().as_secs_f64();
         self.durable.remove(&digest).unwrap();
         rate

@@ -120,7 +120,7 @@ impl Swept {
         while left > 0 {
             let count = left.min(PINNED as u64);
             let digests: Vec<_> =
-                (0..count).map(|_| store.put(random(&mut state, 100), Algorithm::Sha256).unwrap()).collect();
+                (0..count).map(|_| store.put(random(&mut state, 100), Algorithm::Sha256).unwrap().digest).collect();
             store.pin(&format!("pin-{left}"), &digests[0], PinOptions::new().references(digests.as_slice())).unwrap();
             left -= count;
         }
@@ -223,7 +223,7 @@ impl Scattered {
     /// Stores a blob of 4 to 64 KiB, and returns its length.
     fn put(&mut self) -> u64 {
         let len = (4 << 10) + self.below(60 << 10);
-        let digest = self.store.put(random(&mut self.state, len), Algorithm::Sha256).unwrap();
+        let digest = self.store.put(random(&mut self.state, len), Algorithm::Sha256).unwrap().digest;
         self.live.push(digest);
         len as u64
     }
@@ -395,7 +395,7 @@ fn manifest(blobs: &[Digest], n: u64) -> String {
 /// Pushes an image with so many blobs of its own, and returns the digest of its manifest.
 fn push(store: &Store, repository: &str, blobs: u64, n: u64) -> Digest {
     let repository = store.repository(&name(repository)).unwrap();
-    let put = |layer| repository.put(random(&mut (n * 100 + layer), 100), Algorithm::Sha256).unwrap();
+    let put = |layer| repository.put(random(&mut (n * 100 + layer), 100), Algorithm::Sha256).unwrap().digest;
     let blobs: Vec<Digest> = (0..blobs).map(put).collect();
     repository.put_manifest(manifest(&blobs, n), PutManifest::new(IMAGE)).unwrap().digest
 }
@@ -403,7 +403,7 @@ fn push(store: &Store, repository: &str, blobs: u64, n: u64) -> Digest {
 /// What another client does, again and again: what takes how long, in µs.
 fn other_client(store: &Store, over: impl Fn() -> bool) -> [Vec<f64>; 2] {
     let repository = store.repository(&name("other")).unwrap();
-    let shared = repository.put("shared", Algorithm::Sha256).unwrap();
+    let shared = repository.put("shared", Algorithm::Sha256).unwrap().digest;
     let mut state = store.last_lsn().get();
     let [mut puts, mut pushes] = [Vec::new(), Vec::new()];
     while !over() {

@@ -45,7 +45,7 @@ fn main() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = dir.path().join("store");
     let store = Options::new().create(true).durability(Durability::Relaxed).open(&path).unwrap();
-    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
     let start = Instant::now();
     for n in 0..names {
         store.pin(&name(n), &digest, PinOptions::new()).unwrap();

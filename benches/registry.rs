@@ -52,7 +52,7 @@ fn manifest(config: &Digest, layers: &[Digest], subject: Option<&Digest>, n: u64
 /// Pushes an image: a layer, then the manifest under a tag.
 fn push(store: &Store, repository: &RepositoryName, shared: &Digest, subject: Option<&Digest>, n: u64) -> Digest {
     let repository = store.repository(repository).unwrap();
-    let layer = repository.put(n.to_le_bytes(), Algorithm::Sha256).unwrap();
+    let layer = repository.put(n.to_le_bytes(), Algorithm::Sha256).unwrap().digest;
     let document = manifest(shared, &[*shared, layer], subject, n);
     repository.put_manifest(&document, PutManifest::new(IMAGE).tag(tag(n))).unwrap().digest
 }
@@ -76,7 +76,7 @@ fn measure(manifests: u64) {
     for n in 0..REPOSITORIES {
         store.create_repository(&name(n), RepositorySettings::new()).unwrap();
     }
-    let shared = store.repository(&big).unwrap().put("shared", Algorithm::Sha256).unwrap();
+    let shared = store.repository(&big).unwrap().put("shared", Algorithm::Sha256).unwrap().digest;
     let start = Instant::now();
     let mut subject = None;
     for n in 0..manifests {
@@ -118,7 +118,9 @@ fn measure(manifests: u64) {
     println!("HEAD of a blob      {}", median(2000, |_| assert!(repository.claim(&shared).is_ok())));
     println!(
         "pull by tag         {}",
-        median(2000, |n| drop(repository.pull_manifest(&tag(spread(n)).into()).unwrap()))
+        median(2000, |n| {
+            repository.pull_manifest(&tag(spread(n)).into()).unwrap();
+        })
     );
     println!(
         "page of 100 tags    {}",
@@ -146,7 +148,12 @@ fn measure(manifests: u64) {
             assert_eq!(store.repositories(Some(name(n % 30).as_str()), 100).unwrap().len(), 100);
         })
     );
-    println!("untag               {}", median(200, |n| repository.untag(&tag(spread(n))).unwrap()));
+    println!(
+        "untag               {}",
+        median(200, |n| {
+            repository.untag(&tag(spread(n))).unwrap();
+        })
+    );
     let doomed: Vec<Digest> = repository.manifests(None, 200).unwrap().into_iter().map(|info| info.digest).collect();
     println!(
         "delete of a manif.  {}",

@@ -21,7 +21,7 @@ fn filled(dir: &tempfile::TempDir, blobs: u64, len: usize) -> (Store, Vec<Digest
     let options = Options::new().create(true).durability(Durability::Relaxed);
     let store = options.open(dir.path().join("store")).unwrap();
     let mut state = 1;
-    let digests = (0..blobs).map(|_| store.put(random(&mut state, len), Algorithm::Blake3).unwrap()).collect();
+    let digests = (0..blobs).map(|_| store.put(random(&mut state, len), Algorithm::Blake3).unwrap().digest).collect();
     store.merge_runs().unwrap();
     (store, digests)
 }
@@ -36,7 +36,7 @@ fn put(criterion: &mut Criterion) {
         group.bench_function(format!("{} KiB", len >> 10), |bencher| {
             bencher.iter_batched(
                 || random(&mut state, len),
-                |content| store.put(content, Algorithm::Sha256).unwrap(),
+                |content| store.put(content, Algorithm::Sha256).unwrap().digest,
                 BatchSize::PerIteration,
             );
         });
@@ -56,7 +56,7 @@ fn read(criterion: &mut Criterion) {
         bencher.iter(|| store.get(&next()).unwrap().bytes().unwrap());
     });
     group.finish();
-    let big = store.put(random(&mut 3, 256 << 20), Algorithm::Blake3).unwrap();
+    let big = store.put(random(&mut 3, 256 << 20), Algorithm::Blake3).unwrap().digest;
     let mut group = criterion.benchmark_group("read 256 MiB");
     group.throughput(Throughput::Bytes(256 << 20)).sample_size(10);
     group.bench_function("verified again", |bencher| bencher.iter(|| store.get(&big).unwrap().bytes().unwrap()));

@@ -17,13 +17,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Options::new().create(true).open(&dir)?;
     let mut files = Vec::new();
     for path in files_of(&folder)? {
-        let digest = store.put_reader(std::fs::File::open(&path)?, Algorithm::Sha256)?;
+        let digest = store.put_reader(std::fs::File::open(&path)?, Algorithm::Sha256)?.digest;
         files.push((path, digest));
     }
 
     // A document that lists them is pinned, and with it all that it refers to.
     let list: String = files.iter().map(|(path, digest)| format!("{digest} {}\n", path.display())).collect();
-    let document = store.put(&list, Algorithm::Sha256)?;
+    let document = store.put(&list, Algorithm::Sha256)?.digest;
     let digests: Vec<Digest> = files.iter().map(|(_, digest)| *digest).collect();
     store.pin("quickstart", &document, PinOptions::new().references(digests))?;
     store.close()?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::id::{Lsn, UploadId};
 use crate::keys::KeyError;
+use crate::vfs::Shut;
 
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -334,11 +335,14 @@ pub enum Error {
         /// The position from which on the log has all events.
         oldest: Lsn,
     },
-    /// The store was closed by [`AsyncStore::close`](crate::tokio::AsyncStore::close), or the tokio runtime is shutting
-    /// down, or there is none. Nothing was done.
-    #[cfg(feature = "tokio")]
-    #[error("the store was closed, or no tokio runtime is there to call it: nothing was done")]
+    /// The store was closed, by [`Store::close`](crate::Store::close) on any of its handles; or the async runtime is
+    /// shutting down, or there is none. A write that was under way when the store was closed may have become durable
+    /// all the same. Open the store again.
+    #[error("the store was closed, or no async runtime is there to call it: open the store again")]
     Closed,
+    /// Other handles of the store exist, and the call needs it for itself. Drop them, and call again.
+    #[error("the call needs the store for itself: drop all other handles of it")]
+    HandlesInUse,
     /// The source of content that the caller handed in failed. Nothing was stored.
     #[error("cannot read the content to store: {source}")]
     Source {
@@ -491,6 +495,7 @@ impl Error {
     /// Wraps an operating system error with the operation and the path. A full disk becomes [`Error::Full`].
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
+            _ if Shut::is_why(&source) => Self::Closed,
             // A failed sync stops all writes, whatever made it fail.
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
                 if operation != "sync" =>

@@ -123,7 +123,7 @@ struct Readme;
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
 
-pub use blobs::{Blob, BlobReader, Blobs, Compression, Expect, Pin, PinOptions, Stat, UploadStatus};
+pub use blobs::{Blob, BlobReader, Blobs, Compression, Expect, Pin, PinOptions, Stat, Stored, UploadStatus};
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};

@@ -12,12 +12,13 @@ use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Family, Key, Lookup, successor};
 use crate::files::NewFile;
-use crate::id::{DomainId, FileId, RepositoryId};
+use crate::id::{DomainId, FileId, Lsn, RepositoryId};
+use crate::log::Durability;
 use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::tables::Snapshot;
 use crate::thread;
-use crate::transaction::{Request, Then};
+use crate::transaction::{Outcome, Request, Then};
 
 /// How much of long content is hashed and written at a time.
 const PIECE: usize = 1 << 20;
@@ -73,9 +74,12 @@ pub(crate) trait Destination: Sync {
     /// The domain that the content belongs to from then on.
     fn domain(&self) -> DomainId;
 
-    /// Whether the blob exists, undamaged, so that nothing has to be stored; the grace period then begins anew. What is
-    /// visible is durable, except where the caller chose that it need not be.
-    fn claim(&self, digest: &Digest) -> Result<bool>;
+    /// When writes return.
+    fn durability(&self) -> Durability;
+
+    /// Whether the blob exists, undamaged, so that nothing has to be stored; the grace period then begins anew. Returns
+    /// a commit as of which it does, which is as durable as writes are.
+    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>>;
 
     /// Makes the commit fail where the repository no longer exists.
     fn exists(&self) -> Then;
@@ -83,26 +87,37 @@ pub(crate) trait Destination: Sync {
     /// What the commit that stores a blob does besides.
     fn then(&self, digest: &Digest) -> Then;
 
+    /// Whether the content was there before a commit that stores it, as far as a caller may know.
+    fn existed(&self, outcome: &Outcome) -> bool;
+
     /// The repository whose uploads are meant, which is still there; none: those of the store.
     fn repository(&self) -> Result<Option<RepositoryId>>;
 }
 
 /// Outside of repositories.
 #[derive(Clone, Copy)]
-pub(crate) struct Outside<'a>(&'a BlobStore);
+pub(crate) struct Outside<'a> {
+    store: &'a BlobStore,
+    durability: Durability,
+}
 
 impl Destination for Outside<'_> {
     fn domain(&self) -> DomainId {
         DomainId::DEFAULT
     }
 
-    fn claim(&self, digest: &Digest) -> Result<bool> {
-        match self.0.tables.snapshot().blob(digest)? {
-            Some(blob) if !blob.damaged => match self.0.touch(digest, &blob) {
-                Err(Error::BlobNotFound { .. }) => Ok(false),
-                other => other.map(|()| true),
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
+        let snapshot = self.store.tables.snapshot();
+        match snapshot.blob(digest)? {
+            Some(blob) if !blob.damaged => match self.touch(digest, &blob, snapshot.lsn) {
+                Err(Error::BlobNotFound { .. }) => Ok(None),
+                other => other.map(Some),
             },
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -114,8 +129,46 @@ impl Destination for Outside<'_> {
         None
     }
 
+    fn existed(&self, outcome: &Outcome) -> bool {
+        outcome.existed
+    }
+
     fn repository(&self) -> Result<Option<RepositoryId>> {
         Ok(None)
+    }
+}
+
+impl Outside<'_> {
+    /// Begins the grace period of a blob anew, unless that was done a moment ago. Returns a commit as of which it
+    /// lasts.
+    fn touch(&self, digest: &Digest, blob: &BlobFact, as_of: Lsn) -> Result<Lsn> {
+        let store = self.store;
+        if !blob.is_stale(store.options.retention, store.clock.open_time()) {
+            return store.log.reach(self.durability, as_of).map(|()| as_of);
+        }
+        let touched = store.log.commit_as(self.durability, DomainId::DEFAULT, Request::Touch(*digest));
+        touched.map(|outcome| outcome.lsn)
+    }
+}
+
+/// What a write that stores content came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The content's digest.
+    pub digest: Digest,
+    /// The content's length in bytes.
+    pub len: u64,
+    /// Whether it was there already, where it was stored: in the repository, or in the store. That another repository
+    /// has it is not told.
+    pub existed: bool,
+    /// The position of a commit as of which it is there.
+    pub lsn: Lsn,
+}
+
+impl From<Stored> for Digest {
+    fn from(stored: Stored) -> Self {
+        stored.digest
     }
 }
 
@@ -143,8 +196,8 @@ impl Stat {
 
 impl BlobStore {
     /// What is outside of repositories.
-    pub(crate) fn outside(&self) -> Outside<'_> {
-        Outside(self)
+    pub(crate) fn outside(&self, durability: Durability) -> Outside<'_> {
+        Outside { store: self, durability }
     }
 
     /// What the store knows of a blob.
@@ -153,10 +206,11 @@ impl BlobStore {
     }
 
     /// The same, for a caller that relies on it.
-    pub(crate) fn claim(&self, digest: &Digest) -> Result<Stat> {
-        let fact = self.find(digest)?;
+    pub(crate) fn claim(&self, digest: &Digest, durability: Durability) -> Result<Stat> {
+        let snapshot = self.tables.snapshot();
+        let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
         self.check_undamaged(&fact)?;
-        self.touch(digest, &fact)?;
+        self.outside(durability).touch(digest, &fact, snapshot.lsn)?;
         Ok(Stat::new(*digest, &fact))
     }
 
@@ -165,16 +219,13 @@ impl BlobStore {
     }
 
     /// All blobs outside of domains of their own.
-    pub(crate) fn list(&self) -> Blobs<'_> {
-        Blobs { store: self, snapshot: self.tables.snapshot(), from: Some([0; 32]), batch: Vec::new().into_iter() }
-    }
-
-    /// Begins the grace period of a blob outside of repositories anew, unless that was done a moment ago.
-    fn touch(&self, digest: &Digest, blob: &BlobFact) -> Result<()> {
-        if !blob.is_stale(self.options.retention, self.clock.open_time()) {
-            return Ok(());
+    pub(crate) fn list(self: &Arc<Self>) -> Blobs {
+        Blobs {
+            store: Arc::clone(self),
+            snapshot: self.tables.snapshot(),
+            from: Some([0; 32]),
+            batch: Vec::new().into_iter(),
         }
-        self.log.commit(DomainId::DEFAULT, Request::Touch(*digest)).map(drop)
     }
 
     /// Fails where a blob is known to be damaged.
@@ -187,7 +238,7 @@ impl BlobStore {
     }
 
     /// Stores content in memory.
-    pub(crate) fn put(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
+    pub(crate) fn put(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Stored> {
         if content.len() as u64 <= self.options.inline_max {
             return self.put_small(content, expect, into);
         }
@@ -195,7 +246,7 @@ impl BlobStore {
     }
 
     /// Stores what a reader yields.
-    pub(crate) fn put_reader(&self, reader: &mut dyn Read, expect: Expect, into: &dyn Destination) -> Result<Digest> {
+    pub(crate) fn put_reader(&self, reader: &mut dyn Read, expect: Expect, into: &dyn Destination) -> Result<Stored> {
         let mut head = Vec::new();
         let inline_max = self.options.inline_max;
         reader.take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
@@ -223,13 +274,15 @@ impl BlobStore {
     }
 
     /// Stores content in the log.
-    fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Digest> {
-        let digest = expect.check(Digest::of(expect.algorithm(), content))?;
-        if !into.claim(&digest)? {
-            let frame = frame_for(digest, content, self.options.compression);
-            self.log.commit(into.domain(), Request::PutFrame { frame, then: into.then(&digest) })?;
+    fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Stored> {
+        let (digest, len) = (expect.check(Digest::of(expect.algorithm(), content))?, content.len() as u64);
+        if let Some(lsn) = into.claim(&digest)? {
+            return Ok(Stored { digest, len, existed: true, lsn });
         }
-        Ok(digest)
+        let frame = frame_for(digest, content, self.options.compression);
+        let request = Request::PutFrame { frame, then: into.then(&digest) };
+        let outcome = self.log.commit_as(into.durability(), into.domain(), request)?;
+        Ok(Stored { digest, len, existed: into.existed(&outcome), lsn: outcome.lsn })
     }
 
     /// Stores content, first `head` and then what `rest` yields, in a segment of its own.
@@ -239,40 +292,55 @@ impl BlobStore {
         rest: Option<&mut dyn Read>,
         expect: Expect,
         into: &dyn Destination,
-    ) -> Result<Digest> {
+    ) -> Result<Stored> {
         if let Expect::Digest(digest) = expect
-            && into.claim(&digest)?
+            && let Some(lsn) = into.claim(&digest)?
         {
-            return expect.check(hash(head, rest, expect.algorithm(), |_| Ok(()))?);
+            let mut len = 0;
+            let count = |piece: Piece<'_>| {
+                len += piece.len() as u64;
+                Ok(())
+            };
+            expect.check(hash(head, rest, expect.algorithm(), count)?)?;
+            return Ok(Stored { digest, len, existed: true, lsn });
         }
-        self.store_segment(into.domain(), head, rest, expect, |descriptor, file| {
-            let then = into.then(&descriptor.digest);
-            Request::PutSegment { descriptor, file, then }
-        })
+        let (durability, domain) = (into.durability(), into.domain());
+        let (descriptor, outcome) =
+            self.store_segment(durability, domain, (head, rest), expect, |descriptor, file| {
+                let then = into.then(&descriptor.digest);
+                Request::PutSegment { descriptor, file, then }
+            })?;
+        let (Descriptor { digest, len, .. }, lsn) = (descriptor, outcome.lsn);
+        Ok(Stored { digest, len, existed: into.existed(&outcome), lsn })
     }
 
     /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes
     /// known. Where that does not need it, or fails, the segment is gone.
     pub(crate) fn store_segment(
         &self,
+        durability: Durability,
         domain: DomainId,
-        head: &[u8],
-        rest: Option<&mut dyn Read>,
+        (head, rest): (&[u8], Option<&mut dyn Read>),
         expect: Expect,
         request: impl FnOnce(Descriptor, FileId) -> Request,
-    ) -> Result<Digest> {
+    ) -> Result<(Descriptor, Outcome)> {
         self.log.admit()?;
         let file = self.begin_file();
         let descriptor = self.write_segment(&file, domain, head, rest, expect)?;
-        match self.log.commit(domain, request(descriptor, file.id())) {
-            Ok(outcome) if outcome.existed => drop(file),
-            Ok(_) => self.log.publish(file)?,
+        match self.log.commit_as(durability, domain, request(descriptor, file.id())) {
+            Ok(outcome) => {
+                if outcome.existed {
+                    drop(file);
+                } else {
+                    self.log.publish(file, outcome.lsn)?;
+                }
+                Ok((descriptor, outcome))
+            }
             Err(error) => {
                 self.log.give_up(file);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(descriptor.digest)
     }
 
     /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread or none can be
@@ -374,15 +442,15 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
 
 /// An iterator over all blobs. See [`Store::blobs`](crate::Store::blobs).
 #[derive(Debug)]
-pub struct Blobs<'a> {
-    store: &'a BlobStore,
+pub struct Blobs {
+    store: Arc<BlobStore>,
     snapshot: Snapshot,
     /// The key from which the next batch begins; none after the last.
     from: Option<[u8; 32]>,
     batch: std::vec::IntoIter<Result<Stat>>,
 }
 
-impl Blobs<'_> {
+impl Blobs {
     /// Each batch begins with a look through all facts that no run has.
     const BATCH: usize = 16 << 10;
 
@@ -404,7 +472,7 @@ impl Blobs<'_> {
     }
 }
 
-impl Iterator for Blobs<'_> {
+impl Iterator for Blobs {
     type Item = Result<Stat>;
 
     fn next(&mut self) -> Option<Result<Stat>> {

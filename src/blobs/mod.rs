@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex};
 pub use compress::Compression;
 pub(crate) use compress::{frame_for, unpack};
 #[cfg(feature = "tokio")]
+pub(crate) use content::Outside;
+#[cfg(feature = "tokio")]
 pub(crate) use content::source_failed;
-pub use content::{Blobs, Expect, Stat};
+pub use content::{Blobs, Expect, Stat, Stored};
 pub(crate) use content::{Destination, digest_in};
 pub use pins::{Pin, PinOptions};
 pub use reader::{Blob, BlobReader};

@@ -11,6 +11,7 @@ use crate::error::{Damage, Error, Result};
 use crate::facts::Place;
 use crate::files::{Contents, NewFile};
 use crate::id::FileId;
+use crate::log::Durability;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::store::{Maintenance, Options, Store};
 use crate::sync::lock;
@@ -106,22 +107,22 @@ fn blobs_uploads_and_what_is_given_up_are_the_same_over_contents_that_lie_elsewh
     let (one, other) = (node(), node());
     let read = |digest: &Digest| other.get(crate::id::DomainId::DEFAULT, digest).unwrap().bytes().unwrap();
 
-    let digest = one.put(&content(1), Algorithm::Sha256.into(), &one.outside()).unwrap();
+    let digest = one.put(&content(1), Algorithm::Sha256.into(), &one.outside(Durability::Synced)).unwrap().digest;
     assert_eq!((objects.all(), read(&digest)), (vec![first], content(1).into()));
 
     // What exists, or is not what was said, is given up.
-    other.put(&content(1), Algorithm::Sha256.into(), &other.outside()).unwrap();
-    one.put(&content(2), digest.into(), &one.outside()).unwrap_err();
+    other.put(&content(1), Algorithm::Sha256.into(), &other.outside(Durability::Synced)).unwrap();
+    one.put(&content(2), digest.into(), &one.outside(Durability::Synced)).unwrap_err();
     assert_eq!(objects.all(), [first]);
 
     // An upload goes on in another place.
     let whole = content(3);
     let (begin, end) = whole.split_at(70_000);
-    let id = one.begin_upload(Algorithm::Sha256, &one.outside()).unwrap();
-    assert_eq!(one.append_upload(id, 0, &mut &*begin, &one.outside()).unwrap(), 70_000);
-    assert_eq!(other.append_upload(id, 70_000, &mut &*end, &other.outside()).unwrap(), 100_000);
+    let id = one.begin_upload(Algorithm::Sha256, &one.outside(Durability::Synced)).unwrap();
+    assert_eq!(one.append_upload(id, 0, &mut &*begin, &one.outside(Durability::Synced)).unwrap(), 70_000);
+    assert_eq!(other.append_upload(id, 70_000, &mut &*end, &other.outside(Durability::Synced)).unwrap(), 100_000);
     let digest = Digest::of(Algorithm::Sha256, &whole);
-    other.commit_upload(id, &digest, &other.outside()).unwrap();
+    other.commit_upload(id, &digest, &other.outside(Durability::Synced)).unwrap();
     assert_eq!(read(&digest), whole);
     assert!(lock(&objects.unpublished).is_empty());
 

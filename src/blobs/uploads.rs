@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) use appending::Appending;
 
 use crate::blobs::content::{Destination, Expect, source_failed};
-use crate::blobs::{BlobStore, frame_for};
+use crate::blobs::{BlobStore, Stored, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact};
@@ -141,7 +141,7 @@ impl BlobStore {
             key: 0,
             rest: Vec::new(),
         };
-        self.log.commit(into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
+        self.log.commit_as(into.durability(), into.domain(), Request::BeginUpload { id, fact, then: into.exists() })?;
         Ok(id)
     }
 
@@ -164,7 +164,7 @@ impl BlobStore {
         }
     }
 
-    pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<()> {
+    pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<Stored> {
         self.with_upload(id, into, |session| self.finish_upload(id, session, *digest, into))
     }
 
@@ -187,7 +187,7 @@ impl BlobStore {
 
     pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {
         self.upload_fact_of(id, of)?;
-        self.log.commit(of.domain(), Request::CancelUpload { id, untouched_since: None })?;
+        self.log.commit_as(of.durability(), of.domain(), Request::CancelUpload { id, untouched_since: None })?;
         self.forget_upload(id);
         Ok(())
     }
@@ -291,8 +291,8 @@ impl BlobStore {
         new.sync().map_err(|error| self.contents.poison(error))?;
         let to = advanced(UploadFact { file: Some(id_of_file), ..from.clone() }, &new);
         let parts = changed_parts(new.table(), to.entry_len(), 0);
-        self.log.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
-        session.unpublished.take().map_or(Ok(()), |file| self.log.publish(file))?;
+        let moved = self.log.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
+        session.unpublished.take().map_or(Ok(()), |file| self.log.publish(file, moved.lsn))?;
         (session.fact, session.writer) = (to, Some(new));
         Ok(((), Next::GoesOn))
     }
@@ -329,9 +329,10 @@ impl BlobStore {
         session: &mut Session,
         expected: Digest,
         into: &dyn Destination,
-    ) -> Result<((), Next)> {
+    ) -> Result<(Stored, Next)> {
         let then = into.then(&expected);
         let from = session.fact.clone();
+        let len = from.offset;
         let found = match &session.hasher {
             Some(hasher) if hasher.algorithm() == expected.algorithm() => hasher.clone().finish(),
             _ => self.hash_upload(session, expected.algorithm())?,
@@ -355,8 +356,9 @@ impl BlobStore {
             let frame = frame_for(expected, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
         };
-        self.log.commit(session.domain, request)?;
-        Ok(((), Next::Ends))
+        let outcome = self.log.commit_as(into.durability(), session.domain, request)?;
+        let stored = Stored { digest: expected, len, existed: into.existed(&outcome), lsn: outcome.lsn };
+        Ok((stored, Next::Ends))
     }
 
     /// The digest of an upload's content by another algorithm than was declared, or after its hash state was lost.

@@ -55,7 +55,7 @@ fn descriptor(digest: &Digest) -> String {
     format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}"}}"#)
 }
 
-fn push(repository: &Repository<'_>, kind: &str, rest: &str, tag: &str) -> Digest {
+fn push(repository: &Repository, kind: &str, rest: &str, tag: &str) -> Digest {
     let kind = format!("application/vnd.oci.image.{kind}.v1+json");
     let document = format!(r#"{{"schemaVersion":2,"mediaType":"{kind}",{rest}}}"#);
     repository.put_manifest(document, PutManifest::new(kind).tag(tag.parse().unwrap())).unwrap().digest
@@ -65,10 +65,12 @@ impl Lab {
     fn new() -> Self {
         let disk = SimVfs::new();
         let store = open(&disk);
-        let (idle, large) =
-            (store.put("idle", Algorithm::Sha256).unwrap(), store.put(vec![3; 5000], Algorithm::Sha512).unwrap());
+        let (idle, large) = (
+            store.put("idle", Algorithm::Sha256).unwrap().digest,
+            store.put(vec![3; 5000], Algorithm::Sha512).unwrap().digest,
+        );
         let repository = store.create_repository(&"a/b".parse().unwrap(), RepositorySettings::new()).unwrap();
-        let layer = repository.put("layer", Algorithm::Sha256).unwrap();
+        let layer = repository.put("layer", Algorithm::Sha256).unwrap().digest;
         repository.put("unreferenced", Algorithm::Sha256).unwrap();
         store.pin("pin", &layer, PinOptions::new().expires_after(std::time::Duration::from_secs(9))).unwrap();
         let rest = format!(r#""config":{},"layers":[],"subject":{}"#, descriptor(&layer), descriptor(&idle));
@@ -256,7 +258,10 @@ fn what_is_not_on_record_can_not_be_let_go_of_before_it_is_mended() {
     let repository = lab.store.repository(&"a/b".parse().unwrap()).unwrap();
     assert!(is_told(lab.store.unpin("pin")));
     assert_eq!(lab.store.get_pin("pin").unwrap().digest, lab.layer, "refused, it is as it was");
-    assert!(is_told(repository.delete_manifest(&lab.index).and_then(|()| repository.delete_manifest(&lab.image))));
+    assert!(is_told(
+        repository.delete_manifest(&lab.index).and_then(|_| repository.delete_manifest(&lab.image)).map(drop)
+    ));
+    drop(repository);
     lab.store.put("layer", Algorithm::Sha256).unwrap();
     assert!(is_told(lab.store.unpin("pin")));
     lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
@@ -265,7 +270,7 @@ fn what_is_not_on_record_can_not_be_let_go_of_before_it_is_mended() {
     // A segment that a blob lies in.
     let segment = Key::segment(DOMAIN, lab.blob(&lab.large).1.place.file);
     lab.set(vec![(segment, None)]);
-    assert!(is_told(lab.store.remove(&lab.large)));
+    assert!(is_told(lab.store.remove(&lab.large).map(drop)));
     lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
     lab.store.remove(&lab.large).unwrap();
     assert!(lab.findings().is_empty(), "{:#?}", lab.findings());

@@ -79,6 +79,7 @@ impl Contents for Files {
     }
 
     fn open(&self, place: &Place) -> Result<Arc<SealedFile>> {
+        self.check_open()?;
         self.cache.get(place.file, || self.open_sealed(place.file, &self.mappings))
     }
 

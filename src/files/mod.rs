@@ -33,7 +33,7 @@ use crate::keys::DomainName;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::segment::{FooterEntry, parse_footer, parse_header};
 use crate::sync::lock;
-use crate::vfs::{Directory, File, OpenMode, ReadOnly, Vfs};
+use crate::vfs::{Directory, File, Gate, Gated, OpenMode, ReadOnly, Vfs};
 use cache::Cache;
 use ids::Ids;
 use layout::{parse_id, shard};
@@ -62,7 +62,9 @@ struct Damaged {
 
 /// Opens, keeps, creates and removes log files and segments.
 pub(crate) struct Files {
+    /// What changes something in it passes the gate.
     vfs: Arc<dyn Vfs>,
+    gate: Arc<Gate>,
     layout: Layout,
     store: StoreId,
     keys: Keys,
@@ -85,7 +87,15 @@ pub(crate) struct Files {
 crate::sync::print_by_name!(Files);
 
 impl Files {
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, layout: Layout, keys: Keys, next_id: FileId, options: FileOptions) -> Self {
+    /// Files of a directory that this process has locked.
+    pub(crate) fn new(
+        (vfs, lock): (Arc<dyn Vfs>, Box<dyn Send + Sync>),
+        layout: Layout,
+        keys: Keys,
+        next_id: FileId,
+        options: FileOptions,
+    ) -> Self {
+        let gate = Gate::new(lock);
         Self {
             store: keys.get().store,
             keys,
@@ -99,7 +109,8 @@ impl Files {
             poison: Poison::default(),
             damage: None,
             probing: Mutex::default(),
-            vfs,
+            vfs: Arc::new(Gated::new(vfs, Arc::clone(&gate))),
+            gate,
             layout,
         }
     }
@@ -149,8 +160,19 @@ impl Files {
         damage.map(|damage| &damage.cause)
     }
 
+    /// The store is closed: nothing is changed from now on, and the lock of the directory is given back.
+    pub(crate) fn close(&self) {
+        self.gate.shut();
+    }
+
+    /// Fails if the store was closed: files may be gone, or changed by another process.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.gate.is_shut() { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// Fails if an earlier sync did, or nothing may be changed.
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
         match self.damage() {
             Some(cause) => Err(Error::ReadOnly { cause: Arc::clone(cause) }),
             None => self.poison.check(),
@@ -159,7 +181,10 @@ impl Files {
 
     /// Stops all writes because of a failed sync.
     pub(crate) fn poison(&self, error: Error) -> Error {
-        self.poison.set(error)
+        match error {
+            Error::Closed => error, // nothing was synced, and nothing will be
+            error => self.poison.set(error),
+        }
     }
 
     /// Stops all writes if what failed was a sync, or a rename in which the disk failed (then, and only then, POSIX

@@ -22,7 +22,7 @@ use crate::gc::Collections;
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::gc::options::Stopped;
 use crate::gc::plan::Candidate;
-use crate::id::{DomainId, FileId};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::log::{frames, open_log};
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, Frame, Pack};
 use crate::sync::lock;
@@ -199,11 +199,13 @@ impl Collector<'_> {
 
     /// Commits that blobs are in a pack that is durable.
     fn commit_moves(&mut self, domain: DomainId, Packed { file, key, moves }: Packed) -> Step<()> {
-        let (id, mut is_published) = (file.id(), false);
+        let (id, mut is_published, mut last) = (file.id(), false, Lsn::ZERO);
         let bytes = moves.iter().map(|step| step.to.fact(id, step.offset).place.frame_len()).sum();
         let mut commit = |this: &mut Self, moves: &[Move]| {
             let step = MoveFrames { file: id, key, bytes, goes_on: is_published, moves: moves.to_vec() };
-            let moved = this.commit(domain, Request::Apply(Box::new(step)))?.tally.moved;
+            let outcome = this.commit(domain, Request::Apply(Box::new(step)))?;
+            let moved = outcome.tally.moved;
+            last = outcome.lsn;
             is_published |= moved.count > 0;
             this.report.moved += moved.count;
             this.report.moved_bytes += moved.bytes;
@@ -211,7 +213,7 @@ impl Collector<'_> {
         };
         let moved = moves.chunks(AT_ONCE).try_for_each(|moves| self.take_readable(moves, &mut commit));
         match &moved {
-            _ if is_published => self.inner.log.publish(file)?,
+            _ if is_published => self.inner.log.publish(file, last)?,
             Ok(()) => drop(file),
             Err(_) => self.inner.log.give_up(file),
         }

@@ -38,7 +38,8 @@ const GROUPS_LED: usize = 4;
 /// How small a log file may be on a full disk, in bytes.
 const SMALL_LOG: u64 = 64 << 10;
 
-/// When a write returns.
+/// When a write returns: of all writes, by [`Options::durability`](crate::Options::durability), or of those through a
+/// handle, by [`Store::with_durability`](crate::Store::with_durability).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// When it is durable: it survives a power cut. Commits that wait at the same time share one fdatasync.
@@ -114,13 +115,23 @@ impl Committer {
         Self { files, tables, names, upkeep, clock, options, session, queue, tip, unsettled }
     }
 
+    /// When writes return, if their caller does not say.
+    pub(crate) fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
     /// Brings a request of a domain into the order of all commits, and returns when it is durable. Where it takes space
     /// it waits for maintenance that is behind, and it wakes maintenance that it makes due.
     pub(crate) fn commit(&self, domain: DomainId, request: Request) -> Result<Outcome> {
+        self.commit_as(self.options.durability, domain, request)
+    }
+
+    /// [`commit`](Self::commit), which returns when the caller says.
+    pub(crate) fn commit_as(&self, durability: Durability, domain: DomainId, request: Request) -> Result<Outcome> {
         if !request.frees_space() {
             self.admit()?;
         }
-        let outcome = self.commit_unthrottled(domain, request);
+        let outcome = self.queue(durability, domain, request);
         self.maintain_if_due();
         let outcome = outcome?;
         self.remove_dropped(&outcome);
@@ -130,9 +141,13 @@ impl Committer {
     /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any. The caller
     /// removes the files that it gives up.
     pub(crate) fn commit_unthrottled(&self, domain: DomainId, request: Request) -> Result<Outcome> {
+        self.queue(self.options.durability, domain, request)
+    }
+
+    fn queue(&self, durability: Durability, domain: DomainId, request: Request) -> Result<Outcome> {
         self.files.check_writable()?;
         let known = request.reads_much().then(|| self.rehearse(domain, &request));
-        let mut lead = match self.queue.enter(Queued { domain, request, known }) {
+        let mut lead = match self.queue.enter(Queued { domain, request, durability, known }) {
             Turn::Done(result) => return result,
             Turn::Lead(lead) => lead,
         };
@@ -169,7 +184,7 @@ impl Committer {
     /// Removes the files that a commit gave up.
     pub(crate) fn remove_dropped(&self, outcome: &Outcome) {
         // It is durable, and folding that fact removes the file again. What is not durable yet is left to that.
-        if self.options.durability == Durability::Synced && !outcome.dropped.is_empty() {
+        if outcome.lsn <= self.tables.durable() && !outcome.dropped.is_empty() {
             outcome.dropped.iter().for_each(|file| drop(self.files.remove(*file)));
             let _ = self.files.restore_reserve(); // this may have been what it was used for
         }
@@ -183,10 +198,8 @@ impl Committer {
     }
 
     /// A commit names a new file, and is made durable if that was left open.
-    pub(crate) fn publish(&self, file: NewFile) -> Result<()> {
-        if self.options.durability == Durability::Relaxed
-            && let Err(error) = self.sync()
-        {
+    pub(crate) fn publish(&self, file: NewFile, commit: Lsn) -> Result<()> {
+        if let Err(error) = self.reach(Durability::Synced, commit) {
             file.keep();
             return Err(error);
         }
@@ -329,6 +342,11 @@ impl Committer {
             .files
             .create_log(file, |path| ActiveLog::create(self.files.vfs(), path.to_path_buf(), header, &keys))?;
         Ok((new, log))
+    }
+
+    /// Makes sure that a commit is as durable as a caller wants to rely on it: another caller may have left that open.
+    pub(crate) fn reach(&self, durability: Durability, commit: Lsn) -> Result<()> {
+        if durability == Durability::Relaxed || commit <= self.tables.durable() { Ok(()) } else { self.sync() }
     }
 
     /// Makes all commits so far durable: for [`Durability::Relaxed`].

@@ -36,6 +36,8 @@ struct Group<'r> {
     records: Vec<Encoded<'r>>,
     /// The records' length in bytes.
     len: u64,
+    /// Whether a caller is told only when its commit, or what it found, is durable.
+    is_synced: bool,
     results: Vec<Result<Outcome>>,
 }
 
@@ -49,6 +51,7 @@ impl Group<'_> {
             names: Vec::new(),
             records: Vec::new(),
             len: 0,
+            is_synced: false,
             results: Vec::new(),
         }
     }
@@ -125,7 +128,7 @@ impl Committer {
     /// Resolves requests into records until the log file or the requests end, or the group is full.
     fn fill<'r>(&self, tip: &mut Tip, group: &mut Group<'r>, requests: &'r [Queued]) -> Result<()> {
         let keys = self.files.keys();
-        for Queued { domain, request, known } in requests {
+        for Queued { domain, request, durability, known } in requests {
             if group.facts.len() >= GROUP_FACTS {
                 return Ok(());
             }
@@ -174,7 +177,9 @@ impl Committer {
             };
             debug_assert!(resolved.facts.iter().all(|(key, _)| key.domain == *domain), "facts of the commit's domain");
             if resolved.ops.is_empty() && resolved.facts.is_empty() {
-                group.results.push(Ok(resolved.outcome));
+                group.is_synced |= *durability == Durability::Synced;
+                let before = Lsn(resolved.outcome.lsn.0.saturating_sub(1));
+                group.results.push(Ok(Outcome { lsn: before, ..resolved.outcome }));
                 continue;
             }
             let frame = request.frame().filter(|_| resolved.uses_frame);
@@ -202,6 +207,7 @@ impl Committer {
             group.changed.extend(body.facts.iter().cloned());
             group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
             group.len += record.len();
+            group.is_synced |= *durability == Durability::Synced;
             group.records.push(record);
             group.names.extend(name_changes(*domain, &resolved.ops).into_iter().map(|change| (lsn, change)));
             group.results.push(Ok(resolved.outcome));
@@ -212,7 +218,8 @@ impl Committer {
     /// Writes and syncs a group's records, then makes its facts visible.
     fn write(&self, tip: &mut Tip, group: &Group<'_>) -> Result<()> {
         if group.records.is_empty() {
-            return Ok(());
+            // What a request found may be what another caller has left unsynced.
+            return if group.is_synced { self.sync_tip(tip) } else { Ok(()) };
         }
         self.files.check_writable()?;
         let log = tip.active.as_mut().ok_or(BROKEN)?;
@@ -230,12 +237,11 @@ impl Committer {
             self.unsettled.store(true, Ordering::Release);
             return Err(unknown_outcome(error));
         }
-        let is_synced = self.options.durability == Durability::Synced;
-        if is_synced {
+        if group.is_synced {
             log.sync().map_err(|error| self.files.poison(error))?;
         }
         tip.last = Lsn(tip.last.0 + group.records.len() as u64);
-        if is_synced {
+        if group.is_synced {
             self.tables.set_durable(tip.last);
         }
         self.tables.insert(group.facts.iter().map(|(lsn, fact)| (*lsn, fact)));

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::facts::Known;
 use crate::id::DomainId;
+use crate::log::Durability;
 use crate::sync::lock;
 use crate::transaction::{Outcome, Request};
 
@@ -29,6 +30,8 @@ pub(super) struct Queued {
     /// The domain that it belongs to.
     pub(super) domain: DomainId,
     pub(super) request: Request,
+    /// When its caller is told.
+    pub(super) durability: Durability,
     /// What its caller has looked up of what it will read.
     pub(super) known: Option<Known>,
 }
@@ -177,7 +180,7 @@ mod tests {
 
     fn enter(queue: &Queue) -> Turn<'_> {
         let request = Request::Remove(Digest::of(Algorithm::Blake3, b"x"));
-        queue.enter(Queued { domain: DomainId::DEFAULT, request, known: None })
+        queue.enter(Queued { domain: DomainId::DEFAULT, request, durability: Durability::Synced, known: None })
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use std::io::Read;
 
-use crate::blobs::{Blob, Destination, Expect, UploadStatus};
+use crate::blobs::{Blob, Destination, Expect, Stored, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, RepositoryFact};
-use crate::id::{DomainId, RepositoryId, UploadId};
+use crate::id::{DomainId, Lsn, RepositoryId, UploadId};
+use crate::log::Durability;
 use crate::oci::RepositoryName;
 use crate::registry::Repository;
-use crate::transaction::Then;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
+use crate::transaction::{Outcome, Then};
 
 /// A blob of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +35,23 @@ impl BlobInfo {
 }
 
 /// A blob that goes into a repository is linked there in the step that stores it.
-impl Destination for Repository<'_> {
+impl Destination for Repository {
     fn domain(&self) -> DomainId {
         self.domain
     }
 
-    fn claim(&self, digest: &Digest) -> Result<bool> {
-        match find::link(&self.snapshot()?, self.id, digest)? {
-            Some((link, blob)) if !blob.damaged => match self.touch(digest, &link) {
-                Err(Error::BlobNotFound { .. }) => Ok(false),
-                other => other.map(|()| true),
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
+        let snapshot = self.snapshot()?;
+        match find::link(&snapshot, self.id, digest)? {
+            Some((link, blob)) if !blob.damaged => match self.touch(digest, &link, snapshot.lsn) {
+                Err(Error::BlobNotFound { .. }) => Ok(None),
+                other => other.map(Some),
             },
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -57,19 +63,23 @@ impl Destination for Repository<'_> {
         Some(Box::new(Link { repository: self.named(), digest: *digest, from: None }))
     }
 
+    fn existed(&self, outcome: &Outcome) -> bool {
+        outcome.was_linked
+    }
+
     fn repository(&self) -> Result<Option<RepositoryId>> {
         self.snapshot()?;
         Ok(Some(self.id))
     }
 }
 
-impl Repository<'_> {
+impl Repository {
     /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and while no manifest
     /// references it, is kept there for at least [`Options::retention`](crate::Options::retention).
     ///
     /// # Errors
     /// As [`Store::put`](crate::Store::put), and [`Error::RepositoryNotFound`] where the repository was deleted.
-    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Stored> {
         self.registry.blobs.put(content.as_ref(), expect.into(), self)
     }
 
@@ -77,7 +87,7 @@ impl Repository<'_> {
     ///
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
-    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Stored> {
         self.registry.blobs.put_reader(&mut reader, expect.into(), self)
     }
 
@@ -110,9 +120,11 @@ impl Repository<'_> {
     /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to
     /// be damaged: it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
-        let (link, blob) = self.find(digest)?;
+        let snapshot = self.snapshot()?;
+        let found = find::link(&snapshot, self.id, digest)?;
+        let (link, blob) = found.ok_or(Error::BlobNotFound { digest: *digest })?;
         self.registry.blobs.check_undamaged(&blob)?;
-        self.touch(digest, &link)?;
+        self.touch(digest, &link, snapshot.lsn)?;
         Ok(BlobInfo::new(*digest, &link, &blob))
     }
 
@@ -130,7 +142,7 @@ impl Repository<'_> {
         digest: &Digest,
         from: &RepositoryName,
         allow: impl FnOnce(&RepositoryName) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Stored> {
         let snapshot = self.snapshot()?;
         let not_found = || Error::BlobNotFound { digest: *digest };
         if !allow(from) {
@@ -146,19 +158,21 @@ impl Repository<'_> {
         if from.domain != self.domain {
             return self.copy(digest, &from);
         }
-        self.commit(Link { repository: self.named(), digest: *digest, from: Some(from.named()) }).map(drop)
+        let link = Link { repository: self.named(), digest: *digest, from: Some(from.named()) };
+        let Outcome { lsn, was_linked: existed, .. } = self.commit(link)?;
+        Ok(Stored { digest: *digest, len: blob.len, existed, lsn })
     }
 
     /// Pushes a blob of a repository of another domain, in which content is stored once more.
-    fn copy(&self, digest: &Digest, from: &RepositoryFact) -> Result<()> {
+    fn copy(&self, digest: &Digest, from: &RepositoryFact) -> Result<Stored> {
         let name = from.name.parse()?;
-        let from = Repository { registry: self.registry, domain: from.domain, id: from.id, name };
+        let from = Self::new(&self.registry, from.domain, from.id, name);
         let blob = match from.get(digest) {
             // Deleted meanwhile: the caller is not told that it was there.
             Err(Error::RepositoryNotFound { .. }) => return Err(Error::BlobNotFound { digest: *digest }),
             other => other?,
         };
-        self.put_reader(blob.reader(), digest).map(drop)
+        self.put_reader(blob.reader(), digest)
     }
 
     /// Removes a blob from the repository at once, even if it was claimed. Other repositories keep it, and open handles
@@ -167,8 +181,8 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it, [`Error::BlobInUse`] where a manifest of it
     /// references it.
-    pub fn remove_blob(&self, digest: &Digest) -> Result<()> {
-        self.commit(Unlink { repository: self.named(), digest: *digest }).map(drop)
+    pub fn remove_blob(&self, digest: &Digest) -> Result<Lsn> {
+        Ok(self.commit(Unlink { repository: self.named(), digest: *digest })?.lsn)
     }
 
     /// At most `limit` of the repository's blobs, beginning after `after`, in the order of the store's keys.
@@ -229,7 +243,7 @@ impl Repository<'_> {
     /// # Errors
     /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
     /// was deleted.
-    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
+    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
         self.registry.blobs.commit_upload(id, digest, self)
     }
 
@@ -254,11 +268,12 @@ impl Repository<'_> {
     }
 
     /// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
-    fn touch(&self, digest: &Digest, link: &LinkFact) -> Result<()> {
+    /// Returns a commit as of which it is noted.
+    fn touch(&self, digest: &Digest, link: &LinkFact, as_of: Lsn) -> Result<Lsn> {
         let (retention, now) = (self.registry.retention, self.registry.clock.open_time());
         if link.count > 0 || !retention.is_stale(link.touched, now) {
-            return Ok(());
+            return self.registry.log.reach(self.durability, as_of).map(|()| as_of);
         }
-        self.commit(Touch { repository: self.named(), digest: *digest }).map(drop)
+        Ok(self.commit(Touch { repository: self.named(), digest: *digest })?.lsn)
     }
 }

@@ -61,12 +61,12 @@ impl Default for Pending {
 
 impl Pending {
     /// When a manifest was pulled last, if that is not durable yet.
-    pub(crate) fn last(&self, repository: &Repository<'_>, digest: &Digest) -> Option<u64> {
+    pub(crate) fn last(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
         lock(&self.pulls).get(&(repository.domain, repository.id, *digest)).map(|(_, time)| *time)
     }
 
     /// A manifest was deleted: should it be pushed again, it was not pulled yet.
-    pub(crate) fn forget(&self, repository: &Repository<'_>, digest: &Digest) {
+    pub(crate) fn forget(&self, repository: &Repository, digest: &Digest) {
         lock(&self.pulls).remove(&(repository.domain, repository.id, *digest));
     }
 
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// Remembers that a manifest was pulled now.
-    pub(crate) fn note_pull(&self, repository: &Repository<'_>, digest: &Digest) {
+    pub(crate) fn note_pull(&self, repository: &Repository, digest: &Digest) {
         let now = self.clock.now();
         let key = (repository.domain, repository.id, *digest);
         let mut waiting = lock(&self.pending.pulls);

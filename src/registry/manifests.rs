@@ -10,6 +10,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value};
+use crate::id::Lsn;
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
 use crate::oci::{ExpectTag, Reference, Tag};
@@ -123,6 +124,10 @@ pub struct Pushed {
     pub digest: Digest,
     /// Its subject.
     pub subject: Option<Digest>,
+    /// Whether the repository had the manifest already.
+    pub existed: bool,
+    /// The position of the commit as of which it is there, with its tags.
+    pub lsn: Lsn,
 }
 
 /// A manifest with its content.
@@ -168,7 +173,7 @@ pub struct ManifestInfo {
     pub damaged: bool,
 }
 
-impl Repository<'_> {
+impl Repository {
     /// Pushes a manifest: in one commit it is stored, holds what it references, is listed under its subject, and its
     /// tags are set. Pushing a manifest that the repository has already is no error.
     ///
@@ -194,8 +199,9 @@ impl Repository<'_> {
             sparse: put.sparse,
         };
         let frame = frame_for(digest, content, self.registry.blobs.compression());
-        self.registry.log.commit(self.domain, Request::PutFrame { frame, then: Some(Box::new(change)) })?;
-        Ok(Pushed { digest, subject })
+        let request = Request::PutFrame { frame, then: Some(Box::new(change)) };
+        let outcome = self.registry.log.commit_as(self.durability, self.domain, request)?;
+        Ok(Pushed { digest, subject, existed: outcome.was_linked, lsn: outcome.lsn })
     }
 
     /// A manifest by its tag or digest. Does not record a pull: see [`pull_manifest`](Self::pull_manifest).
@@ -247,12 +253,12 @@ impl Repository<'_> {
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where an index of the repository holds it.
-    pub fn delete_manifest(&self, digest: &Digest) -> Result<()> {
+    pub fn delete_manifest(&self, digest: &Digest) -> Result<Lsn> {
         self.delete_one(Reference::Digest(*digest))
     }
 
     /// Removes a tag or deletes a manifest.
-    pub(super) fn delete_one(&self, reference: Reference) -> Result<()> {
+    pub(super) fn delete_one(&self, reference: Reference) -> Result<Lsn> {
         let result = self.delete_batch(&[reference])?.pop();
         result.unwrap_or_else(|| Err(self.broken("each reference of a batch has a result")))
     }
@@ -262,9 +268,9 @@ impl Repository<'_> {
         self.registry.files.fail_stop(Error::Internal { invariant })
     }
 
-    /// Removes tags and deletes manifests, and says for each whether that was done. A tag is removed, and the manifest
-    /// stays; a digest is deleted with all its tags. An index, what it holds, and their tags may be given in any order.
-    /// At most 1,000 at once.
+    /// Removes tags and deletes manifests, and says for each whether that was done, as of the batch's last commit. A
+    /// tag is removed, and the manifest stays; a digest is deleted with all its tags. An index, what it holds, and
+    /// their tags may be given in any order. At most 1,000 at once.
     ///
     /// All of it is one commit, unless it is so much that others would wait for it: more than some 10,000 references
     /// and tags of manifests are removed in several.
@@ -272,9 +278,9 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::TooLarge`] for more; [`Error::RepositoryNotFound`]; [`Error::Corrupt`] where facts are damaged. For
     /// each: as [`delete_manifest`](Self::delete_manifest).
-    pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<()>>> {
+    pub fn delete_batch(&self, references: &[Reference]) -> Result<Vec<Result<Lsn>>> {
         Error::check_limit("the number of references", references.len(), MAX_AT_ONCE)?;
-        let mut refused: HashMap<usize, Error> = HashMap::new();
+        let (mut refused, mut last): (HashMap<usize, Error>, Lsn) = Default::default();
         let mut left: Vec<(usize, &Reference)> = references.iter().enumerate().collect();
         for _ in 0..ROUNDS {
             let steps = self.steps(&left)?;
@@ -283,7 +289,9 @@ impl Repository<'_> {
             for step in &steps {
                 let own = step.iter().map(|(_, reference)| Reference::clone(reference)).collect();
                 let delete = changes::DeleteReferences { repository: self.named(), references: own };
-                for (number, error) in self.commit(delete)?.refused {
+                let outcome = self.commit(delete)?;
+                last = outcome.lsn;
+                for (number, error) in outcome.refused {
                     let asked = step.get(number);
                     let (part, reference) = asked.ok_or_else(|| self.broken("what is refused was asked for"))?;
                     // It may be held by what goes in a later step, or have tags that only now may go.
@@ -300,10 +308,10 @@ impl Repository<'_> {
                 break;
             }
         }
-        let results: Vec<Result<()>> =
-            (0..references.len()).map(|part| refused.remove(&part).map_or(Ok(()), Err)).collect();
+        let results: Vec<Result<Lsn>> =
+            (0..references.len()).map(|part| refused.remove(&part).map_or(Ok(last), Err)).collect();
         for (reference, result) in references.iter().zip(&results) {
-            if let (Reference::Digest(digest), Ok(())) = (reference, result) {
+            if let (Reference::Digest(digest), Ok(_)) = (reference, result) {
                 self.registry.pending.forget(self, digest);
             }
         }

@@ -69,7 +69,7 @@ impl Work {
     }
 }
 
-impl Repository<'_> {
+impl Repository {
     /// At most `limit` manifests that name a subject (one for 0), beginning after `after`, of an artifact type if one
     /// is given. The subject need not exist. A page may have fewer, even none, although more follow: continue while
     /// [`Referrers::next`] is `Some`. A page costs at most 1 MiB of facts, 8 MiB of documents and 256 KiB of

@@ -1,9 +1,13 @@
 //! Creating, opening, deleting and listing repositories.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{Family, Key, Named, NamesOf, Reader as _, RepositoryFact};
-use crate::id::{DomainId, RepositoryId};
+use crate::id::{DomainId, Lsn, RepositoryId};
+use crate::log::Durability;
 use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
 use crate::registry::Registry;
 use crate::tables::Snapshot;
@@ -22,17 +26,34 @@ pub enum RepositoryDeletion {
     WithContents,
 }
 
-/// A repository of an open store.
+/// A handle to a repository of an open store. It is cheap to clone, can be kept and sent to other threads, and keeps
+/// the store open, as a [`Store`](crate::Store) does.
 ///
 /// A handle stays with the repository that had the name when the handle was opened: once that repository is deleted,
 /// all calls fail with [`Error::RepositoryNotFound`], even if a new one has the name.
 #[derive(Clone, Debug)]
-pub struct Repository<'a> {
-    pub(super) registry: &'a Registry,
+pub struct Repository {
+    pub(super) registry: Arc<Registry>,
+    /// When writes through this handle return.
+    pub(super) durability: Durability,
+    /// What has to live as long as users have the handle.
+    #[expect(dead_code, reason = "held, not read")]
+    keeper: Keeper,
     /// The domain that all of it is in.
     pub(super) domain: DomainId,
     pub(super) id: RepositoryId,
     pub(super) name: RepositoryName,
+}
+
+/// Keeps the store open: it is closed when the last of these is dropped. What rooms below open for themselves has none,
+/// else the store's own threads would keep it open.
+#[derive(Clone, Default)]
+struct Keeper(#[expect(dead_code, reason = "held, not read")] Option<Arc<dyn Send + Sync>>);
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keeper")
+    }
 }
 
 /// Tries again where a repository that was there was deleted meanwhile.
@@ -45,7 +66,24 @@ fn until_it_stands_still<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
-impl Repository<'_> {
+impl Repository {
+    /// A handle to the repository of a fact, for rooms that keep the store open otherwise.
+    pub(super) fn new(registry: &Arc<Registry>, domain: DomainId, id: RepositoryId, name: RepositoryName) -> Self {
+        let durability = registry.log.durability();
+        Self { registry: Arc::clone(registry), durability, keeper: Keeper::default(), domain, id, name }
+    }
+
+    /// A handle that keeps the store open.
+    pub(crate) fn keeping(self, open: Arc<dyn Send + Sync>) -> Self {
+        Self { keeper: Keeper(Some(open)), ..self }
+    }
+
+    /// The same repository, whose writes through the new handle return when this says, as
+    /// [`Store::with_durability`](crate::Store::with_durability).
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { durability, ..self.clone() }
+    }
+
     /// The repository's name.
     pub fn name(&self) -> &RepositoryName {
         &self.name
@@ -56,7 +94,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
-        let snapshot = self.registry.tables.snapshot_of(self.domain);
+        let snapshot = self.snapshot()?;
         let mut info = RepositoryInfo::from_fact(&find::repository(&snapshot, self.id, self.name.as_str())?)?;
         if let Ok(name) = self.registry.files.keys().label(self.domain).parse() {
             info.settings = info.settings.domain(name);
@@ -68,8 +106,8 @@ impl Repository<'_> {
     ///
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
-    pub fn set_settings(&self, settings: RepositorySettings) -> Result<()> {
-        self.commit(Set { repository: self.named(), settings, creates: false }).map(drop)
+    pub fn set_settings(&self, settings: RepositorySettings) -> Result<Lsn> {
+        Ok(self.commit(Set { repository: self.named(), settings, creates: false })?.lsn)
     }
 
     pub(crate) fn named(&self) -> Named {
@@ -78,23 +116,24 @@ impl Repository<'_> {
 
     /// The facts as of now, in which the repository is still there.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        self.registry.files.check_open()?;
         let snapshot = self.registry.tables.snapshot_of(self.domain);
         find::repository(&snapshot, self.id, self.name.as_str())?;
         Ok(snapshot)
     }
 
     pub(crate) fn commit(&self, change: impl Apply + 'static) -> Result<Outcome> {
-        self.registry.log.commit(self.domain, Request::Apply(Box::new(change)))
+        self.registry.log.commit_as(self.durability, self.domain, Request::Apply(Box::new(change)))
     }
 }
 
 impl Registry {
     /// [`Store::create_repository`](crate::Store::create_repository).
     pub(crate) fn create_repository(
-        &self,
+        self: &Arc<Self>,
         name: &RepositoryName,
         settings: RepositorySettings,
-    ) -> Result<Repository<'_>> {
+    ) -> Result<Repository> {
         until_it_stands_still(|| match self.create(name, &settings, false) {
             Err(Error::RepositoryExists { .. }) => self.take_over(name, &settings),
             other => other,
@@ -102,11 +141,11 @@ impl Registry {
     }
 
     fn create(
-        &self,
+        self: &Arc<Self>,
         name: &RepositoryName,
         settings: &RepositorySettings,
         provisional: bool,
-    ) -> Result<Repository<'_>> {
+    ) -> Result<Repository> {
         let domain = self.domain_of(settings)?;
         self.files.keys().in_use(domain)?;
         if domain != DomainId::DEFAULT {
@@ -116,7 +155,7 @@ impl Registry {
         let create = Create { name: name.to_string(), settings: settings.clone(), provisional };
         // Not looked up: it may have been deleted since, and another one have its name.
         let id = RepositoryId(self.log.commit(domain, Request::Apply(Box::new(create)))?.lsn.0);
-        Ok(Repository { registry: self, domain, id, name: name.clone() })
+        Ok(Repository::new(self, domain, id, name.clone()))
     }
 
     fn domain_of(&self, settings: &RepositorySettings) -> Result<DomainId> {
@@ -124,7 +163,7 @@ impl Registry {
     }
 
     /// Makes of a provisional repository one that was created with these settings.
-    fn take_over(&self, name: &RepositoryName, settings: &RepositorySettings) -> Result<Repository<'_>> {
+    fn take_over(self: &Arc<Self>, name: &RepositoryName, settings: &RepositorySettings) -> Result<Repository> {
         let found = self.find(name)?.0;
         if found.domain != self.domain_of(settings)? {
             // A caller that is told that it exists may rely on that.
@@ -136,23 +175,23 @@ impl Registry {
     }
 
     /// [`Store::repository`](crate::Store::repository).
-    pub(crate) fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
+    pub(crate) fn repository(self: &Arc<Self>, name: &RepositoryName) -> Result<Repository> {
         Ok(self.find(name)?.0)
     }
 
     /// A repository, and if it is provisional, when it was touched.
-    fn find(&self, name: &RepositoryName) -> Result<(Repository<'_>, Option<u64>)> {
+    fn find(self: &Arc<Self>, name: &RepositoryName) -> Result<(Repository, Option<u64>)> {
         let fact = self.tables.snapshot().repository_of_name(name.as_str())?;
         let RepositoryFact { domain, id, .. } = fact;
-        Ok((Repository { registry: self, domain, id, name: name.clone() }, fact.provisional))
+        Ok((Repository::new(self, domain, id, name.clone()), fact.provisional))
     }
 
     /// [`Store::ensure_repository`](crate::Store::ensure_repository).
     pub(crate) fn ensure_repository(
-        &self,
+        self: &Arc<Self>,
         name: &RepositoryName,
         settings: RepositorySettings,
-    ) -> Result<Repository<'_>> {
+    ) -> Result<Repository> {
         until_it_stands_still(|| {
             let (repository, provisional) = self.find_or_create(name, &settings, false)?;
             if provisional.is_some() {
@@ -163,7 +202,11 @@ impl Registry {
     }
 
     /// [`Store::create_on_push`](crate::Store::create_on_push).
-    pub(crate) fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
+    pub(crate) fn create_on_push(
+        self: &Arc<Self>,
+        name: &RepositoryName,
+        settings: RepositorySettings,
+    ) -> Result<Repository> {
         until_it_stands_still(|| {
             let (repository, provisional) = self.find_or_create(name, &settings, true)?;
             let now = self.clock.open_time();
@@ -175,11 +218,11 @@ impl Registry {
     }
 
     fn find_or_create(
-        &self,
+        self: &Arc<Self>,
         name: &RepositoryName,
         settings: &RepositorySettings,
         provisional: bool,
-    ) -> Result<(Repository<'_>, Option<u64>)> {
+    ) -> Result<(Repository, Option<u64>)> {
         match self.find(name) {
             Err(Error::RepositoryNotFound { .. }) => {}
             other => return other,
@@ -191,14 +234,14 @@ impl Registry {
     }
 
     /// [`Store::delete_repository`](crate::Store::delete_repository).
-    pub(crate) fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<()> {
+    pub(crate) fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<Lsn> {
         let domain = self.tables.snapshot().repository_of_name(name.as_str())?.domain;
         let delete = Delete { name: name.to_string(), with_contents: how == RepositoryDeletion::WithContents };
-        self.log.commit(domain, Request::Apply(Box::new(delete)))?;
+        let lsn = self.log.commit(domain, Request::Apply(Box::new(delete)))?.lsn;
         // It is deleted, whatever becomes of this: the name is free also where it is taken.
         let _ = self.free_name(domain, name.as_str());
         self.purge_later();
-        Ok(())
+        Ok(lsn)
     }
 
     /// Lets go of the name of a repository that a domain does not have any more.

@@ -4,6 +4,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{Family, NamesOf, Prefix, Reader as _};
+use crate::id::Lsn;
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::Repository;
 use crate::transaction::registry::SetTag;
@@ -20,21 +21,21 @@ pub struct TagInfo {
     pub updated_ms: u64,
 }
 
-impl Repository<'_> {
+impl Repository {
     /// Sets a tag to a manifest that the repository has.
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`]; [`Error::TagMoved`] where the tag does not name what was expected;
     /// [`Error::TagImmutable`].
-    pub fn tag(&self, tag: &Tag, digest: &Digest, expect: ExpectTag) -> Result<()> {
-        self.commit(SetTag { repository: self.named(), tag: tag.clone(), digest: *digest, expect }).map(drop)
+    pub fn tag(&self, tag: &Tag, digest: &Digest, expect: ExpectTag) -> Result<Lsn> {
+        Ok(self.commit(SetTag { repository: self.named(), tag: tag.clone(), digest: *digest, expect })?.lsn)
     }
 
     /// Removes a tag. The manifest stays.
     ///
     /// # Errors
     /// [`Error::ManifestNotFound`] where there is no such tag.
-    pub fn untag(&self, tag: &Tag) -> Result<()> {
+    pub fn untag(&self, tag: &Tag) -> Result<Lsn> {
         self.delete_one(Reference::Tag(tag.clone()))
     }
 

@@ -4,23 +4,32 @@ use std::io::Read;
 
 #[cfg(feature = "tokio")]
 use crate::blobs::BlobStore;
-use crate::blobs::{Blob, Blobs, Expect, Stat};
+#[cfg(feature = "tokio")]
+use crate::blobs::Outside;
+use crate::blobs::{Blob, Blobs, Expect, Stat, Stored};
 use crate::digest::Digest;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::id::DomainId;
+use crate::id::{DomainId, Lsn};
 use crate::store::Store;
 use crate::transaction::Request;
 
 impl Store {
+    /// Outside of repositories: for adapters.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn outside(&self) -> Outside<'_> {
+        self.open.inner.blobs.outside(self.durability)
+    }
+
     /// Where blobs are stored: for adapters.
     #[cfg(feature = "tokio")]
     pub(crate) fn blob_store(&self) -> &BlobStore {
-        &self.inner.blobs
+        &self.open.inner.blobs
     }
 
-    /// Stores content and returns its digest. Content that the store has already is not stored again.
+    /// Stores content, and returns its digest and what became of it. Content that the store has already is not stored
+    /// again.
     ///
     /// An unreferenced blob is kept for at least [`Options::retention`](crate::Options::retention) after it was stored
     /// or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect) removes
@@ -30,8 +39,8 @@ impl Store {
     /// # use strongroom::{Algorithm, Digest, Error, Options};
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Options::new().create(true).open(dir.path())?;
-    /// let digest = store.put("content", Algorithm::Blake3)?;
-    /// store.put("content", digest)?;
+    /// let digest = store.put("content", Algorithm::Blake3)?.digest;
+    /// assert!(store.put("content", digest)?.digest.existed);
     /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -39,8 +48,9 @@ impl Store {
     /// # Errors
     /// [`Error::DigestMismatch`] where the content does not have the digest given; [`Error::Full`] on a full disk;
     /// [`Error::Poisoned`] after a failed sync. In each case nothing is stored.
-    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.blobs.put(content.as_ref(), expect.into(), &self.inner.blobs.outside())
+    pub fn put(&self, content: impl AsRef<[u8]>, expect: impl Into<Expect>) -> Result<Stored> {
+        let inner = self.inner()?;
+        inner.blobs.put(content.as_ref(), expect.into(), &inner.blobs.outside(self.durability))
     }
 
     /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
@@ -48,8 +58,9 @@ impl Store {
     ///
     /// # Errors
     /// As [`put`](Self::put), and [`Error::Source`] where the reader fails.
-    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Digest> {
-        self.inner.blobs.put_reader(&mut reader, expect.into(), &self.inner.blobs.outside())
+    pub fn put_reader(&self, mut reader: impl Read, expect: impl Into<Expect>) -> Result<Stored> {
+        let inner = self.inner()?;
+        inner.blobs.put_reader(&mut reader, expect.into(), &inner.blobs.outside(self.durability))
     }
 
     /// Opens a blob for reading.
@@ -58,7 +69,7 @@ impl Store {
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the store has it, but its
     /// file is missing or its facts are damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
-        self.inner.blobs.get(DomainId::DEFAULT, digest)
+        self.inner()?.blobs.get(DomainId::DEFAULT, digest)
     }
 
     /// Whether the store has a blob. This promises nothing about the next moment.
@@ -66,7 +77,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where the facts that would tell are damaged.
     pub fn exists(&self, digest: &Digest) -> Result<bool> {
-        self.inner.tables.snapshot().has_blob(digest)
+        self.inner()?.tables.snapshot().has_blob(digest)
     }
 
     /// Whether the store has each of several blobs, all as of one moment.
@@ -74,7 +85,7 @@ impl Store {
     /// # Errors
     /// As [`exists`](Self::exists).
     pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
-        let snapshot = self.inner.tables.snapshot();
+        let snapshot = self.inner()?.tables.snapshot();
         digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
     }
 
@@ -88,7 +99,7 @@ impl Store {
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where its content or its facts are
     /// damaged.
     pub fn claim(&self, digest: &Digest) -> Result<Stat> {
-        self.inner.blobs.claim(digest)
+        self.inner()?.blobs.claim(digest, self.durability)
     }
 
     /// What the store knows of a blob.
@@ -96,7 +107,7 @@ impl Store {
     /// # Errors
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
     pub fn stat(&self, digest: &Digest) -> Result<Stat> {
-        self.inner.blobs.stat(digest)
+        self.inner()?.blobs.stat(digest)
     }
 
     /// Removes an unreferenced blob. Open handles stay readable.
@@ -106,12 +117,13 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::BlobNotFound`] where the store does not have it, [`Error::BlobInUse`] where something references it.
-    pub fn remove(&self, digest: &Digest) -> Result<()> {
-        self.inner.log.commit(DomainId::DEFAULT, Request::Remove(*digest)).map(drop)
+    pub fn remove(&self, digest: &Digest) -> Result<Lsn> {
+        let remove = Request::Remove(*digest);
+        self.inner()?.log.commit_as(self.durability, DomainId::DEFAULT, remove).map(|outcome| outcome.lsn)
     }
 
     /// All blobs as of now, in the order of their keys. The iterator reads the facts in batches.
-    pub fn blobs(&self) -> Blobs<'_> {
-        self.inner.blobs.list()
+    pub fn blobs(&self) -> Blobs {
+        self.open.inner.blobs.list()
     }
 }

@@ -1,20 +1,19 @@
 //! Checks: verifying, scrubbing, repairing.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 #[cfg(test)]
 use crate::check::Checks;
 use crate::check::{Repair, Scrub, ScrubOptions, Verification};
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::Store;
 
 impl Store {
     /// The checks of this store.
     #[cfg(test)]
     pub(crate) fn checks(&self) -> &Checks {
-        &self.inner.checks
+        &self.open.inner.checks
     }
 
     /// Reads every blob, compares it with its digest, and recounts all reference counts. Calls `progress` after each
@@ -25,7 +24,7 @@ impl Store {
     /// [`Error::Corrupt`](crate::Error::Corrupt) where facts are damaged, so that not even the list of blobs is known;
     /// an error that is a [shortage](crate::Error::is_shortage).
     pub fn verify(&self, mut progress: impl FnMut(&Verification)) -> Result<Verification> {
-        self.inner.checks.verify(&mut progress)
+        self.inner()?.checks.verify(&mut progress)
     }
 }
 
@@ -70,14 +69,14 @@ impl Store {
     /// stay set, and the next scrub continues. Damage, and content that can't be read for another reason, is no error,
     /// but [reported](Scrub); on a full disk damage is reported, but not flagged.
     pub fn scrub(&self, options: &ScrubOptions, mut progress: impl FnMut(&Scrub) -> ControlFlow<()>) -> Result<Scrub> {
-        self.inner.checks.scrub(options, &mut progress)
+        self.inner()?.checks.scrub(options, &mut progress)
     }
 }
 
 impl Store {
     /// Rebuilds reference counts and indexes from other facts: counts, the idle list, referrers, the view of names,
     /// guides of runs. Then [scrubs](Self::scrub) from the beginning, and reports what is left that can't be repaired;
-    /// `progress` is called as by a scrub. Nobody else can use the store meanwhile.
+    /// `progress` is called as by a scrub. Nobody else can use the store meanwhile: no other handle of it may exist.
     ///
     /// A repair is needed only after a bug, or where a disk returned old content in place of what was written. It does
     /// not restore what damage destroyed: restore the file from a backup, or push the content again.
@@ -95,9 +94,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`] and the like: what was repaired before the error stays so. Damage is no
-    /// error, but [reported](Repair::left).
+    /// [`Error::HandlesInUse`]; [`Error::Full`], [`Error::Poisoned`] and the like: what was repaired before the error
+    /// stays so. Damage is no error, but [reported](Repair::left).
     pub fn repair(&mut self, mut progress: impl FnMut(&Scrub) -> ControlFlow<()>) -> Result<Repair> {
-        self.inner.checks.repair(&|| self.inner.renew_names(), &mut progress)
+        self.inner()?;
+        let inner = &Arc::get_mut(&mut self.open).ok_or(Error::HandlesInUse)?.inner;
+        inner.checks.repair(&|| inner.renew_names(), &mut progress)
     }
 }

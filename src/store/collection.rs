@@ -48,13 +48,13 @@ impl Store {
         options: &CollectOptions,
         mut progress: impl FnMut(&Collection) -> ControlFlow<()>,
     ) -> Result<Collection> {
-        self.inner.collections.collect(options, &mut progress)
+        self.inner()?.collections.collect(options, &mut progress)
     }
 
     /// The result of the last collection since the store was opened, whether it was called for or ran [in the
     /// background](crate::Options::collect_every); `None` before the first. For metrics.
     pub fn last_collection(&self) -> Option<Result<Collection>> {
-        self.inner.collections.last()
+        self.open.inner.collections.last()
     }
 
     /// Removes pins that have expired, and cancels uploads that nothing was appended to for `upload_age` of open time.
@@ -81,7 +81,7 @@ impl Store {
     /// Those of removing them; [`Error::Corrupt`] for the first damage met, when all others were removed. Pins and
     /// uploads that were removed before the error stay removed.
     pub fn expire(&self, upload_age: Duration) -> Result<Expired> {
-        self.inner.collections.expire(upload_age)
+        self.inner()?.collections.expire(upload_age)
     }
 
     /// Cancels uploads, including those of repositories, that nothing was appended to for `idle` of open time, and
@@ -90,7 +90,7 @@ impl Store {
     /// # Errors
     /// Those of cancelling them. Uploads that were cancelled before the error stay cancelled.
     pub fn expire_uploads(&self, idle: Duration) -> Result<usize> {
-        self.inner.collections.expire_uploads(idle)
+        self.inner()?.collections.expire_uploads(idle)
     }
 
     /// Removes blobs from repositories in which no manifest references them and their grace period
@@ -101,6 +101,6 @@ impl Store {
     /// # Errors
     /// Those of removing them. Blobs that were removed before the error stay removed.
     pub fn expire_blobs(&self) -> Result<usize> {
-        self.inner.collections.expire_blobs()
+        self.inner()?.collections.expire_blobs()
     }
 }

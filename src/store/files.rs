@@ -7,6 +7,6 @@ use crate::store::Store;
 impl Store {
     /// The store's directory.
     pub(crate) fn root(&self) -> &Path {
-        self.inner.files.layout().root()
+        self.open.inner.files.layout().root()
     }
 }

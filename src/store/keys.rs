@@ -58,18 +58,18 @@ pub struct DataKeyInfo {
 impl Store {
     /// Whether the store encrypts what it writes.
     pub fn is_encrypted(&self) -> bool {
-        self.inner.files.keys().is_encrypted()
+        self.open.inner.files.keys().is_encrypted()
     }
 
     /// Whether the store may have content that is not encrypted: always without encryption; otherwise from when
     /// encryption was [turned on](Self::encrypt) until older content has been [rewritten](Self::rewrite).
     pub fn holds_plain(&self) -> bool {
-        self.inner.files.keys().accepts_plain
+        self.open.inner.files.keys().accepts_plain
     }
 
     /// The key domains, the default one first, [locked](Self::locked_domains) ones too.
     pub fn domains(&self) -> Vec<DomainInfo> {
-        let keys = self.inner.files.keys();
+        let keys = self.open.inner.files.keys();
         keys.existing()
             .map(|(id, domain)| DomainInfo {
                 number: id.0,
@@ -91,7 +91,7 @@ impl Store {
     /// [`Error::Key`] where the provider does not wrap a data key: nothing has changed then. A store that is encrypted
     /// already stays as it is.
     pub fn encrypt(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         let _one = lock(&inner.key_changes);
         let keys = inner.files.keys();
         if keys.is_encrypted() {
@@ -114,7 +114,7 @@ impl Store {
     /// [`Error::DomainExists`]; [`Error::NotEncrypted`]; [`Error::Key`]; [`Error::TooLarge`] for more than
     /// 1,024 domains.
     pub fn create_domain(&self, name: &DomainName, key_id: Option<&str>) -> Result<()> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         let _one = lock(&inner.key_changes);
         let (keys, provider) = (inner.files.keys(), inner.provider()?);
         if keys.find(name.as_str()).is_some() {
@@ -134,7 +134,7 @@ impl Store {
     /// [`Error::DomainNotFound`]; [`Error::NotEncrypted`]; [`Error::Key`], also where the domain is
     /// [locked](Self::locked_domains).
     pub fn rotate_data_key(&self, domain: Option<&DomainName>) -> Result<()> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         inner.unlocking(|| {
             let _one = lock(&inner.key_changes);
             let (keys, provider) = (inner.files.keys(), inner.provider()?);
@@ -153,7 +153,7 @@ impl Store {
     /// old provider's own key and its domain is locked, or where the new provider can't reach a domain's own key or may
     /// not use it; [`Error::NotEncrypted`].
     pub fn rewrap_keys(&self, provider: Arc<dyn KeyProvider>) -> Result<()> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         let _one = lock(&inner.key_changes);
         let old = inner.provider()?;
         let keys = inner.files.keys();
@@ -174,7 +174,7 @@ impl Store {
     /// [`Error::DomainNotFound`]. Where removing files fails, the domain is destroyed all the same, and the next
     /// opening removes the rest.
     pub fn shred_domain(&self, name: &DomainName) -> Result<()> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         let _one = lock(&inner.key_changes);
         let id = inner.files.domain_of(name)?;
         let keys = inner.files.keys().shredding(id);

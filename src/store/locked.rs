@@ -76,7 +76,7 @@ impl Store {
     /// The key domains that are locked: the store was opened without their keys. What is in them is kept, and can't be
     /// read or changed.
     pub fn locked_domains(&self) -> Vec<LockedDomain> {
-        self.inner.files.keys().locked_domains()
+        self.open.inner.files.keys().locked_domains()
     }
 
     /// Asks the key provider for the keys of all locked domains, and unlocks those whose keys it returns. Returns the
@@ -94,7 +94,7 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn unlock_domains(&self) -> Vec<LockedDomain> {
-        let inner = &self.inner;
+        let inner = &self.open.inner;
         let locked: Vec<DomainId> = inner.files.keys().locked().map(|(id, _)| id).collect();
         for id in locked {
             let attempt = inner.attempts.of(id);

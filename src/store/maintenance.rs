@@ -53,7 +53,7 @@ impl Store {
     /// As [`checkpoint`](Self::checkpoint).
     pub fn merge_runs(&self) -> Result<()> {
         self.checkpoint()?;
-        let inner = &self.inner;
+        let inner = self.inner()?;
         for domain in inner.tables.domains().iter() {
             inner.tables.merge_all(&*inner.log, *domain, |runs| runs.len() > 1)?;
         }
@@ -66,6 +66,6 @@ impl Store {
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) where there is no space for the run: nothing is lost by it.
     pub fn checkpoint(&self) -> Result<()> {
-        self.inner.checkpoint()
+        self.inner()?.checkpoint()
     }
 }

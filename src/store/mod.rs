@@ -43,34 +43,46 @@ use crate::files::Files;
 use crate::gc::Collections;
 use crate::id::{Lsn, SessionId};
 use crate::keys::KeyProvider;
-use crate::log::Committer;
+use crate::log::{Committer, Durability};
 use crate::names::Names;
 use crate::registry::Registry;
+use crate::sync::lock;
 use crate::tables::memtable::Memtable;
 use crate::tables::{RunList, Signal, Tables, Upkeep};
 
-/// An open store.
+/// A handle to an open store.
 ///
-/// All methods take `&self` and may be called from any number of threads; an `Arc<Store>` is how a program shares it.
-/// Writes return when they are durable (see [`Durability`](crate::Durability)). Dropping the store closes it;
-/// [`close`](Self::close) does that too, and returns an error if it fails.
+/// Handles are cheap to clone, and all methods may be called from any number of threads. The store is open until the
+/// last handle is dropped, [repositories](crate::registry::Repository) included, or until one of them is
+/// [closed](Self::close), which closes it for all. Writes return when they are durable (see
+/// [`Durability`](crate::Durability)).
 ///
 /// ```
 /// use strongroom::{Algorithm, Options};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let store = Options::new().create(true).open(dir.path().join("store"))?;
-/// let digest = store.put("hello", Algorithm::Sha256)?;
-/// assert_eq!(store.get(&digest)?.bytes()?, "hello");
+/// let stored = store.put("hello", Algorithm::Sha256)?;
+/// let other = store.clone();
+/// let content = std::thread::spawn(move || other.get(&stored.digest)?.bytes()).join().unwrap()?;
+/// assert_eq!(content, "hello");
 /// store.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
+    open: Arc<Open>,
+    /// When writes through this handle return.
+    durability: Durability,
+}
+
+/// A store that is open, until the last handle drops it.
+#[derive(Debug)]
+struct Open {
     inner: Arc<Inner>,
     /// Those of maintenance, of the names and of collection.
-    threads: Vec<JoinHandle<()>>,
-    closed: bool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    is_closed: Mutex<bool>,
 }
 
 /// The rooms of an open store, and what only the store itself needs.
@@ -96,17 +108,6 @@ pub(crate) struct Inner {
     /// Attempts to unlock domains.
     attempts: locked::Attempts,
     clock: StoreClock,
-    /// Keeps other processes out. Last, so that it is given back last.
-    _lock: LockGuard,
-}
-
-/// The lock of the store's directory.
-pub(crate) struct LockGuard(#[expect(dead_code, reason = "held, not read")] pub(crate) Box<dyn Send + Sync>);
-
-impl std::fmt::Debug for LockGuard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LockGuard")
-    }
 }
 
 /// Where it is: what it holds, and what its keys have decrypted, is not for logs.
@@ -121,7 +122,6 @@ impl Inner {
     /// LSN, and whose last log file reaches so far, if the list has it as open.
     fn new(
         options: Options,
-        guard: LockGuard,
         (files, names): (Arc<Files>, Arc<Names>),
         clock: StoreClock,
         session: SessionId,
@@ -151,7 +151,6 @@ impl Inner {
             key_changes: Mutex::default(),
             attempts: locked::Attempts::default(),
             clock,
-            _lock: guard,
             options,
             files,
             tables,
@@ -168,17 +167,17 @@ impl Inner {
 impl Store {
     /// Where facts are, and where commits go.
     pub(crate) fn rooms(&self) -> (&Tables, &Committer) {
-        (&self.inner.tables, &self.inner.log)
+        (&self.open.inner.tables, &self.open.inner.log)
     }
 
     /// The keys that content is encrypted with.
     pub(crate) fn keys(&self) -> Arc<crate::envelope::Keyring> {
-        self.inner.files.keys()
+        self.open.inner.files.keys()
     }
 
     /// Blobs of the store whose content lies elsewhere.
     pub(crate) fn blobs_over(&self, contents: Arc<dyn crate::files::Contents>) -> BlobStore {
-        let Inner { tables, log, upkeep, clock, options, .. } = &*self.inner;
+        let Inner { tables, log, upkeep, clock, options, .. } = &*self.open.inner;
         let below = (contents, Arc::clone(tables), Arc::clone(log));
         BlobStore::new(below, Arc::clone(upkeep), clock.clone(), options.blobs())
     }
@@ -193,39 +192,77 @@ impl Store {
         Options::new().open(dir)
     }
 
+    /// The same store, whose writes through the new handle, and through repositories opened with it, return when this
+    /// says: so durability can be chosen for each call. A synced write makes all commits before it durable too.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Durability, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let relaxed = store.with_durability(Durability::Relaxed);
+    /// for part in ["a", "b", "c"] {
+    ///     relaxed.put(part, Algorithm::Blake3)?;
+    /// }
+    /// store.sync()?; // all three at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { open: Arc::clone(&self.open), durability }
+    }
+
+    /// The rooms, while the store is open.
+    fn inner(&self) -> Result<&Arc<Inner>> {
+        self.open.inner.files.check_open()?;
+        Ok(&self.open.inner)
+    }
+
     /// Makes all writes so far durable. Needed with [`Durability::Relaxed`](crate::Durability::Relaxed) only, where
     /// they are not durable when they return.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if the sync fails, or an earlier one did.
+    /// [`Error::Poisoned`] if the sync fails, or an earlier one did; [`Error::Closed`].
     pub fn sync(&self) -> Result<()> {
-        self.inner.log.sync()
+        self.inner()?.log.sync()
     }
 
     /// The LSN of the last commit that is visible.
     pub fn last_lsn(&self) -> Lsn {
-        self.inner.tables.visible()
+        self.open.inner.tables.visible()
     }
 
     /// The damage in the log up to which the store was opened for reading, under
     /// [`Recovery::ReadOnlyUpToDamage`]; none where all of the log was read. [`last_lsn`](Self::last_lsn) is the last
     /// commit before it.
     pub fn damage(&self) -> Option<&Error> {
-        self.inner.files.damage().map(|damage| &**damage)
+        self.open.inner.files.damage().map(|damage| &**damage)
     }
 
-    /// Closes the store: ends its threads, makes everything durable and leaves a seal, so that the next opening can
-    /// tell damage from a power cut.
+    /// Closes the store, for all its handles: ends its threads, makes everything durable, leaves a seal, so that the
+    /// next opening can tell damage from a power cut, and gives the lock of the directory back. From then on calls fail
+    /// with [`Error::Closed`]; blobs that were opened stay readable. A call that is under way in another thread may end
+    /// with that error too, and then be durable or not.
     ///
     /// # Errors
     /// The first failure. The store is closed all the same, and nothing acknowledged is lost.
-    pub fn close(mut self) -> Result<()> {
-        self.shut()
+    pub fn close(self) -> Result<()> {
+        self.open.shut()
+    }
+}
+
+impl Open {
+    fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, threads: Mutex::default(), is_closed: Mutex::new(false) }
+    }
+
+    fn into_store(self) -> Store {
+        let durability = self.inner.options.durability;
+        Store { open: Arc::new(self), durability }
     }
 
     /// What closing does; the second time, nothing.
-    fn shut(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.closed, true) {
+    fn shut(&self) -> Result<()> {
+        let mut is_closed = lock(&self.is_closed);
+        if std::mem::replace(&mut *is_closed, true) {
             return Ok(());
         }
         let inner = &self.inner;
@@ -233,23 +270,32 @@ impl Store {
         inner.collector.stop();
         inner.names.stop();
         inner.attempts.join();
-        for thread in self.threads.drain(..) {
+        for thread in lock(&self.threads).drain(..) {
             let _ = thread.join(); // it holds nothing that needs its panic, had it had one
         }
-        if inner.files.damage().is_some() {
+        let ended = inner.end();
+        inner.files.close();
+        ended
+    }
+}
+
+impl Inner {
+    /// Folds, syncs and seals.
+    fn end(&self) -> Result<()> {
+        if self.files.damage().is_some() {
             return Ok(());
         }
-        let writable = inner.files.check_writable();
+        let writable = self.files.check_writable();
         if writable.is_err() {
-            inner.names.close(inner.tables.visible());
+            self.names.close(self.tables.visible());
             return writable;
         }
-        let noted = inner.registry.write_pulls();
+        let noted = self.registry.write_pulls();
         // On a full disk the facts stay in the log, which has them all the same.
-        let folded = inner.log.fold_for_close();
-        inner.names.close(inner.tables.visible());
-        inner.log.sync()?;
-        inner.log.seal()?;
+        let folded = self.log.fold_for_close();
+        self.names.close(self.tables.visible());
+        self.log.sync()?;
+        self.log.seal()?;
         match noted.and(folded) {
             Err(Error::Full { .. }) => Ok(()),
             other => other,
@@ -257,7 +303,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for Open {
     fn drop(&mut self) {
         let _ = self.shut(); // `close` is for callers that want to know
     }

@@ -65,12 +65,12 @@ impl Inner {
 impl crate::store::Store {
     /// The view, for tests of it.
     pub(crate) fn names(&self) -> &crate::names::Names {
-        &self.inner.names
+        &self.open.inner.names
     }
 
     /// Does what is due for it.
     pub(crate) fn keep_names(&self) {
-        self.inner.keep_names();
+        self.open.inner.keep_names();
     }
 }
 

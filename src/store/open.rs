@@ -39,7 +39,8 @@ use crate::random::random;
 use crate::store::locked::{hold_back, read_held_back};
 use crate::store::options::{Maintenance, Options, Recovery};
 use crate::store::orphans::{remove_orphans, unlisted_files};
-use crate::store::{Inner, LockGuard, Store, format, maintenance, names};
+use crate::store::{Inner, Open, Store, format, maintenance, names};
+use crate::sync::lock;
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
 use crate::thread;
@@ -53,7 +54,7 @@ impl Store {
         if options.create {
             create_root(&*vfs, root, &layout)?;
         }
-        let guard = take_lock(&*vfs, &layout, options.create)?;
+        let held = take_lock(&*vfs, &layout, options.create)?;
         if !exists(&*vfs, &layout.format())? {
             if !options.create {
                 return Err(missing_format(&*vfs, &layout));
@@ -61,9 +62,9 @@ impl Store {
             create(&*vfs, &layout, options.key_provider.as_deref())?;
         }
         let keys = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
-        let inner = Arc::new(recover(options, layout, keys, guard)?);
+        let inner = Arc::new(recover(options, layout, keys, held)?);
         if inner.files.damage().is_some() {
-            return Ok(Self { inner, threads: Vec::new(), closed: false });
+            return Ok(Open::new(inner).into_store());
         }
         if inner.options.maintenance == Maintenance::Inline {
             let shared = Arc::downgrade(&inner);
@@ -75,24 +76,26 @@ impl Store {
         }
         inner.go_on_shredding();
         // Dropped where a thread can't be started, it ends those that were.
-        let mut store = Self { inner, threads: Vec::new(), closed: false };
-        if store.inner.options.maintenance == Maintenance::Thread {
-            store.spawn("strongroom-names", names::run_thread)?;
-            store.spawn("strongroom", maintenance::run_thread)?;
+        let mut open = Open::new(inner);
+        if open.inner.options.maintenance == Maintenance::Thread {
+            open.spawn("strongroom-names", names::run_thread)?;
+            open.spawn("strongroom", maintenance::run_thread)?;
         }
-        if let Some(background) = store.inner.options.background.clone() {
-            store.spawn("strongroom-gc", move |inner| {
+        if let Some(background) = open.inner.options.background.clone() {
+            open.spawn("strongroom-gc", move |inner| {
                 gc::run_thread(&inner.collections, &background, &inner.collector)
             })?;
         }
-        Ok(store)
+        Ok(open.into_store())
     }
+}
 
+impl Open {
     fn spawn(&mut self, name: &str, run: impl FnOnce(&Inner) + Send + 'static) -> Result<()> {
         let shared = Arc::clone(&self.inner);
         let spawned = thread::spawn(name, move || run(&shared));
         let root = self.inner.files.layout().root();
-        self.threads.push(spawned.map_err(Error::io("start a thread of", root))?);
+        lock(&self.threads).push(spawned.map_err(Error::io("start a thread of", root))?);
         Ok(())
     }
 }
@@ -146,13 +149,13 @@ pub(super) fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     open_dir(vfs, dir)?.sync().map_err(Error::io("sync", dir))
 }
 
-pub(super) fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<LockGuard> {
+pub(super) fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<Box<dyn Send + Sync>> {
     let root = layout.root();
     if !create && !exists(vfs, &layout.format())? {
         return Err(missing_format(vfs, layout));
     }
     match vfs.lock(&layout.lock()) {
-        Ok(guard) => Ok(LockGuard(guard)),
+        Ok(lock) => Ok(lock),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Error::Locked { path: root.to_path_buf() }),
         Err(error) => Err(Error::io("lock", &layout.lock())(error)),
     }
@@ -203,7 +206,7 @@ fn create(vfs: &dyn Vfs, layout: &Layout, provider: Option<&dyn KeyProvider>) ->
 }
 
 /// Brings a store back from what is on disk.
-pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard: LockGuard) -> Result<Inner> {
+pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: Box<dyn Send + Sync>) -> Result<Inner> {
     let vfs = Arc::clone(&options.vfs);
     let store = keyring.store;
     let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
@@ -218,7 +221,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     let (keyring, held_back) = hold_back(keyring, &list);
     let keys = Keys::new(keyring);
     let next_id = list.next_file.max(FileId(1));
-    let mut files = Files::new(vfs, layout, keys.clone(), next_id, options.files());
+    let mut files = Files::new((vfs, held), layout, keys.clone(), next_id, options.files());
     let session = SessionId(random()?);
     let replayed = replay(&files, &list)?;
     let Replayed { records, tail, names, durable, unsealed, session: last_session, open_time, stop } = replayed;
@@ -249,7 +252,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, guard:
     let names_dir = (options.names_on_disk && files.damage().is_none()).then(|| files.layout().names());
     let view = Arc::new(Names::new(names_dir, session, trust, keys));
     let found = list.clone();
-    let inner = Inner::new(options, guard, (files, view), clock, session, (list, table, durable, unsealed));
+    let inner = Inner::new(options, (files, view), clock, session, (list, table, durable, unsealed));
     let (files, tables, log) = (&inner.files, &inner.tables, &inner.log);
     tables.open_runs()?;
     if files.damage().is_some() {

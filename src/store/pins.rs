@@ -15,7 +15,7 @@ impl Store {
     /// [`Error::BlobNotFound`] where a blob is missing (nothing is changed then); [`Error::InvalidName`] unless the
     /// name has 1 to 1,024 bytes without control characters; [`Error::TooLarge`] for more than 65,535 references.
     pub fn pin(&self, name: &str, digest: &Digest, options: PinOptions) -> Result<()> {
-        self.inner.blobs.pin(name, digest, options)
+        self.inner()?.blobs.pin(name, digest, options)
     }
 
     /// Removes a pin. Blobs that nothing else references are kept for [`Options::retention`](crate::Options::retention)
@@ -24,7 +24,7 @@ impl Store {
     /// # Errors
     /// [`Error::PinNotFound`] where there is none of that name.
     pub fn unpin(&self, name: &str) -> Result<()> {
-        self.inner.log.commit(DomainId::DEFAULT, Request::Unpin(name.to_owned())).map(drop)
+        self.inner()?.log.commit(DomainId::DEFAULT, Request::Unpin(name.to_owned())).map(drop)
     }
 
     /// The pin of a name.
@@ -32,7 +32,7 @@ impl Store {
     /// # Errors
     /// [`Error::PinNotFound`] where there is none of that name.
     pub fn get_pin(&self, name: &str) -> Result<Pin> {
-        self.inner.blobs.get_pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
+        self.inner()?.blobs.get_pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.to_owned() })
     }
 
     /// At most `limit` names of pins, in order, beginning after `after`.
@@ -52,6 +52,6 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        self.inner.blobs.pins(after, limit)
+        self.inner()?.blobs.pins(after, limit)
     }
 }

@@ -20,8 +20,8 @@ impl Store {
     /// collecting still work then; [`Error::Corrupt`] where the directory is gone or another one is in its place;
     /// [`Error::Io`] for what else fails, such as a file system that has become read-only.
     pub fn probe(&self) -> Result<()> {
-        self.inner.files.check_writable()?;
-        let files = &self.inner.files;
+        self.inner()?.files.check_writable()?;
+        let files = &self.inner()?.files;
         let (vfs, layout) = (files.vfs(), files.layout());
         let path = layout.format();
         if format::store_of(vfs, &path)? != files.store() {

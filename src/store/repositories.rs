@@ -1,5 +1,7 @@
 //! Repositories: creating, opening, deleting and listing them, and their events.
 
+use std::sync::Arc;
+
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -9,6 +11,11 @@ use crate::registry::{Events, Repository, RepositoryDeletion};
 use crate::store::Store;
 
 impl Store {
+    /// A repository whose handle keeps the store open, and writes as this one does.
+    fn keeping(&self, repository: Repository) -> Repository {
+        repository.with_durability(self.durability).keeping(Arc::clone(&self.open) as Arc<_>)
+    }
+
     /// Creates a repository. An existing [provisional](Self::create_on_push) repository of that name in the same key
     /// domain becomes a permanent one with these settings, and keeps what is in it.
     ///
@@ -16,8 +23,9 @@ impl Store {
     /// [`Error::RepositoryExists`] where the name is in use; [`Error::DomainNotFound`] where there is no such key
     /// domain; [`Error::Key`] where that domain is [locked](Self::locked_domains), or the name may be in use in a
     /// domain that is locked.
-    pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.unlocking(|| self.inner.registry.create_repository(name, settings.clone()))
+    pub fn create_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository> {
+        let inner = self.inner()?;
+        inner.unlocking(|| inner.registry.create_repository(name, settings.clone())).map(|found| self.keeping(found))
     }
 
     /// Opens a repository.
@@ -25,8 +33,9 @@ impl Store {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where there is none of that name; [`Error::Key`] where it is in a key domain
     /// that is [locked](Self::locked_domains).
-    pub fn repository(&self, name: &RepositoryName) -> Result<Repository<'_>> {
-        self.inner.unlocking(|| self.inner.registry.repository(name))
+    pub fn repository(&self, name: &RepositoryName) -> Result<Repository> {
+        let inner = self.inner()?;
+        inner.unlocking(|| inner.registry.repository(name)).map(|found| self.keeping(found))
     }
 
     /// Opens a repository, or creates it with these settings where there is none. An existing
@@ -35,8 +44,9 @@ impl Store {
     /// # Errors
     /// As [`repository`](Self::repository); where the repository has to be created, also as
     /// [`create_repository`](Self::create_repository), and [`Error::Full`].
-    pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.unlocking(|| self.inner.registry.ensure_repository(name, settings.clone()))
+    pub fn ensure_repository(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository> {
+        let inner = self.inner()?;
+        inner.unlocking(|| inner.registry.ensure_repository(name, settings.clone())).map(|found| self.keeping(found))
     }
 
     /// Opens a repository for a push, or creates it with these settings where there is none. A repository that this
@@ -61,16 +71,18 @@ impl Store {
     ///
     /// # Errors
     /// As [`ensure_repository`](Self::ensure_repository).
-    pub fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository<'_>> {
-        self.inner.unlocking(|| self.inner.registry.create_on_push(name, settings.clone()))
+    pub fn create_on_push(&self, name: &RepositoryName, settings: RepositorySettings) -> Result<Repository> {
+        let inner = self.inner()?;
+        inner.unlocking(|| inner.registry.create_on_push(name, settings.clone())).map(|found| self.keeping(found))
     }
 
     /// Deletes a repository. It is gone when this returns; its blobs, manifests and tags are removed in the background.
     ///
     /// # Errors
     /// As [`repository`](Self::repository); [`Error::RepositoryNotEmpty`] for [`RepositoryDeletion::IfEmpty`].
-    pub fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<()> {
-        self.inner.unlocking(|| self.inner.registry.delete_repository(name, how))
+    pub fn delete_repository(&self, name: &RepositoryName, how: RepositoryDeletion) -> Result<Lsn> {
+        let inner = self.inner()?;
+        inner.unlocking(|| inner.registry.delete_repository(name, how))
     }
 
     /// At most `limit` names of repositories, in order, beginning after `after`. Repositories in
@@ -79,7 +91,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
-        self.inner.registry.repositories(after, limit)
+        self.inner()?.registry.repositories(after, limit)
     }
 
     /// The events of repositories after a position, in order, as whole commits: commits are added until there are at
@@ -106,6 +118,6 @@ impl Store {
     /// [`Error::Gap`] where the log no longer goes back to that position, or the position is after the last commit;
     /// [`Error::Corrupt`] where the log is damaged.
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
-        self.inner.registry.events(after, limit)
+        self.inner()?.registry.events(after, limit)
     }
 }

@@ -58,7 +58,7 @@ impl Store {
     /// Those of writing; what was rewritten before the error stays so. Damaged content is no error, but
     /// [`reported`](Rewriting::damaged), and its key is kept.
     pub fn rewrite(&self, mut progress: impl FnMut(&Rewriting) -> ControlFlow<()>) -> Result<Rewriting> {
-        let inner = &self.inner;
+        let inner = self.inner()?;
         let mut report = Rewriting::default();
         if !inner.files.keys().is_encrypted() {
             return Ok(report);
@@ -144,7 +144,9 @@ impl Inner {
             return self.log.commit(domain, Request::MoveFrame { from, frame }).map(drop);
         }
         let request = |descriptor, file| Request::MoveSegment { from, descriptor, file };
-        let moved = self.blobs.store_segment(domain, &[], Some(&mut blob.reader()), digest.into(), request);
+        let durability = self.options.durability;
+        let moved =
+            self.blobs.store_segment(durability, domain, (&[], Some(&mut blob.reader())), digest.into(), request);
         match moved {
             Err(Error::DigestMismatch { .. }) => Err(blob.corrupt(Damage::Digest)),
             Err(Error::Source { source }) => Err(read_failed(&source)),

@@ -8,12 +8,13 @@ use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Family, Key, Lookup, Value};
-use crate::id::{DomainId, FileId, RepositoryId};
+use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::keys::InPlain;
+use crate::log::Durability;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::{Maintenance, Options, Store};
-use crate::transaction::{Apply, Changes, Op, Request, Then};
+use crate::transaction::{Apply, Changes, Op, Outcome, Request, Then};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;
@@ -27,8 +28,13 @@ impl Destination for Other<'_> {
         OTHER
     }
 
-    fn claim(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.0.inner.tables.snapshot_of(OTHER).blob(digest)?.is_some())
+    fn durability(&self) -> Durability {
+        Durability::Synced
+    }
+
+    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
+        let snapshot = self.0.open.inner.tables.snapshot_of(OTHER);
+        Ok(snapshot.blob(digest)?.map(|_| snapshot.lsn))
     }
 
     fn exists(&self) -> Then {
@@ -37,6 +43,10 @@ impl Destination for Other<'_> {
 
     fn then(&self, _: &Digest) -> Then {
         None
+    }
+
+    fn existed(&self, outcome: &Outcome) -> bool {
+        outcome.existed
     }
 
     fn repository(&self) -> Result<Option<RepositoryId>> {
@@ -62,27 +72,29 @@ fn within(domain: DomainId) -> RepositorySettings {
 
 fn put(store: &Store, domain: DomainId, content: &str) -> Digest {
     match domain {
-        OTHER => store.inner.blobs.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(store)).unwrap(),
-        _ => store.put(content, Algorithm::Sha256).unwrap(),
+        OTHER => {
+            store.open.inner.blobs.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(store)).unwrap().digest
+        }
+        _ => store.put(content, Algorithm::Sha256).unwrap().digest,
     }
 }
 
 fn remove(store: &Store, domain: DomainId, digest: Digest) -> Vec<FileId> {
-    store.inner.log.commit(domain, Request::Remove(digest)).unwrap().dropped
+    store.open.inner.log.commit(domain, Request::Remove(digest)).unwrap().dropped
 }
 
 fn has_log(disk: &SimVfs, store: &Store, id: FileId) -> bool {
-    disk.files().contains(&store.inner.files.layout().log(id))
+    disk.files().contains(&store.open.inner.files.layout().log(id))
 }
 
 /// The log file that is written now.
 fn active_log(store: &Store) -> FileId {
-    store.inner.log.active_log().unwrap()
+    store.open.inner.log.active_log().unwrap()
 }
 
 /// Begins a new log file, and makes runs of what is in the one before, which the list names no more.
 fn let_log_go(store: &Store) {
-    store.inner.log.rotate_now();
+    store.open.inner.log.rotate_now();
     store.checkpoint().unwrap();
 }
 
@@ -93,8 +105,8 @@ fn assert_sound(store: &Store) {
 
 /// The domains of the runs, as the list and the view have them.
 fn run_domains(store: &Store) -> Vec<u32> {
-    let listed: Vec<_> = store.inner.tables.list().runs.iter().map(|run| (run.id, run.domain)).collect();
-    assert_eq!(store.inner.tables.open_run_domains(), listed);
+    let listed: Vec<_> = store.open.inner.tables.list().runs.iter().map(|run| (run.id, run.domain)).collect();
+    assert_eq!(store.open.inner.tables.open_run_domains(), listed);
     listed.into_iter().map(|(_, domain)| domain.0).collect()
 }
 
@@ -106,8 +118,8 @@ fn a_table_with_facts_of_two_domains_becomes_two_runs() {
     assert_eq!(put(&store, OTHER, "both have it"), shared);
     store.checkpoint().unwrap();
     assert_eq!(run_domains(&store), [0, 1]);
-    assert_eq!(store.inner.tables.list().folded, store.last_lsn());
-    let has = |domain, digest| store.inner.blobs.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
+    assert_eq!(store.open.inner.tables.list().folded, store.last_lsn());
+    let has = |domain, digest| store.open.inner.blobs.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
     let check = || {
         assert!(has(ONE, &one) && has(ONE, &shared) && has(OTHER, &other) && has(OTHER, &shared));
         assert!(!has(OTHER, &one) && !has(ONE, &other));
@@ -153,7 +165,7 @@ fn a_fold_that_fails_leaves_no_run_of_any_domain_and_is_done_again() {
         [ONE, OTHER]
             .into_iter()
             .zip(digests)
-            .for_each(|(domain, digest)| drop(store.inner.blobs.get(domain, &digest).unwrap()));
+            .for_each(|(domain, digest)| drop(store.open.inner.blobs.get(domain, &digest).unwrap()));
         if done {
             break;
         }
@@ -168,13 +180,13 @@ fn a_log_file_goes_with_the_last_frame_of_any_domain() {
         let last = if first == ONE { OTHER } else { ONE };
         let digests = [first, last].map(|domain| put(&store, domain, "content"));
         let log = active_log(&store);
-        assert_eq!(store.inner.tables.snapshot().segments(log).unwrap().len(), 2);
+        assert_eq!(store.open.inner.tables.snapshot().segments(log).unwrap().len(), 2);
         assert_eq!(store.usage().unwrap().segments, 1, "one file, whoever counts");
         let_log_go(&store);
         assert_eq!(remove(&store, first, digests[0]), [], "the other domain has a frame in it");
         let_log_go(&store);
         assert!(has_log(&disk, &store, log));
-        assert_eq!(store.inner.blobs.get(last, &digests[1]).unwrap().bytes().unwrap(), "content");
+        assert_eq!(store.open.inner.blobs.get(last, &digests[1]).unwrap().bytes().unwrap(), "content");
         assert_sound(&store);
         assert_eq!(remove(&store, last, digests[1]), [log]);
         assert!(!has_log(&disk, &store, log));
@@ -191,7 +203,7 @@ fn a_log_file_that_a_domain_emptied_while_it_was_written_goes_with_the_other_s_l
     let log = active_log(&store);
     assert_eq!(remove(&store, ONE, digests[0]), [], "it is needed");
     let_log_go(&store);
-    let segments = store.inner.tables.snapshot().segments(log).unwrap();
+    let segments = store.open.inner.tables.snapshot().segments(log).unwrap();
     assert_eq!(segments.iter().map(|(domain, _)| *domain).collect::<Vec<_>>(), [OTHER]);
     assert!(has_log(&disk, &store, log));
     assert_eq!(remove(&store, OTHER, digests[1]), [log]);
@@ -208,7 +220,7 @@ fn a_log_file_that_all_domains_emptied_while_it_was_written_goes_when_it_is_let_
     assert!(has_log(&disk, &store, log));
     let_log_go(&store);
     assert!(!has_log(&disk, &store, log));
-    assert_eq!(store.inner.tables.snapshot().segments(log).unwrap(), []);
+    assert_eq!(store.open.inner.tables.snapshot().segments(log).unwrap(), []);
 }
 
 #[test]
@@ -220,9 +232,13 @@ fn the_tail_of_the_log_comes_back_in_its_domains() {
     let store = open(&after);
     let log = active_log(&store);
     for (domain, digest) in [ONE, OTHER].into_iter().zip(digests) {
-        assert_eq!(store.inner.blobs.get(domain, &digest).unwrap().bytes().unwrap(), "content");
+        assert_eq!(store.open.inner.blobs.get(domain, &digest).unwrap().bytes().unwrap(), "content");
     }
-    assert_eq!(store.inner.tables.snapshot().segments(log).unwrap().len(), 1, "of two records one was known durable");
+    assert_eq!(
+        store.open.inner.tables.snapshot().segments(log).unwrap().len(),
+        1,
+        "of two records one was known durable"
+    );
     assert_sound(&store);
 }
 
@@ -245,13 +261,13 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
             assert!(matches!(again, Err(Error::RepositoryExists { .. })), "{taken} in {domain:?}");
         }
     }
-    let found: Repository<'_> = store.repository(&name("other")).unwrap();
+    let found: Repository = store.repository(&name("other")).unwrap();
     assert_eq!((found.domain(), found.named()), (OTHER, other.named()));
     assert_eq!(store.repositories(None, 9).unwrap(), [name("one"), name("other")]);
     assert_eq!(store.repositories(Some("one"), 9).unwrap(), [name("other")]);
     assert_eq!(store.repositories(None, 1).unwrap(), [name("one")]);
 
-    let layer = one.put("a layer", Algorithm::Sha256).unwrap();
+    let layer = one.put("a layer", Algorithm::Sha256).unwrap().digest;
     assert!(matches!(found.get(&layer), Err(Error::BlobNotFound { .. })));
     found.mount(&layer, one.name(), |_| true).unwrap();
     assert_eq!(found.get(&layer).unwrap().bytes().unwrap(), "a layer");
@@ -270,7 +286,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
         assert_eq!(repository.uploads().unwrap().len(), 1);
     }
     assert_eq!(store.usage().unwrap().blobs, 6, "each domain has its own");
-    store.inner.registry.write_pulls().unwrap();
+    store.open.inner.registry.write_pulls().unwrap();
     let info = found.manifest_info(&Reference::Tag("v1".parse().unwrap())).unwrap();
     assert!(info.pulled_ms.is_some());
     assert_sound(&store);
@@ -302,13 +318,13 @@ impl Apply for Unknown {
 fn a_value_that_can_not_be_decoded_is_told_with_its_place_in_a_run() {
     let store = open(&SimVfs::new());
     let key = Key::pin(ONE, "a pin");
-    store.inner.log.commit(ONE, Request::Apply(Box::new(Unknown(key)))).unwrap();
+    store.open.inner.log.commit(ONE, Request::Apply(Box::new(Unknown(key)))).unwrap();
     store.checkpoint().unwrap();
-    let runs: Vec<_> = store.inner.tables.list().runs.iter().map(|run| run.id).collect();
+    let runs: Vec<_> = store.open.inner.tables.list().runs.iter().map(|run| run.id).collect();
     let [run] = runs[..] else { panic!("one run: {runs:?}") };
-    let path = store.inner.files.layout().run(run);
+    let path = store.open.inner.files.layout().run(run);
     let is_placed = |error: Error| matches!(error, Error::Corrupt { file, offset, .. } if file == path && offset > 0);
-    let snapshot = store.inner.tables.snapshot();
+    let snapshot = store.open.inner.tables.snapshot();
     assert!(is_placed(snapshot.blob_by_key(&key).unwrap_err()));
     assert!(is_placed(snapshot.pins().unwrap().next().unwrap().unwrap_err()));
     assert!(is_placed(store.get_pin("a pin").unwrap_err()));
@@ -322,8 +338,8 @@ fn what_two_blobs_have_in_a_log_file_can_not_be_exchanged() {
     let disk = SimVfs::new();
     let store = open(&disk);
     let digests = ["one of two", "the other!"].map(|content| put(&store, ONE, content));
-    let places = digests.map(|digest| store.inner.tables.snapshot().blob(&digest).unwrap().unwrap().place);
-    let file = disk.open(&store.inner.files.layout().log(places[0].file), OpenMode::Write).unwrap();
+    let places = digests.map(|digest| store.open.inner.tables.snapshot().blob(&digest).unwrap().unwrap().place);
+    let file = disk.open(&store.open.inner.files.layout().log(places[0].file), OpenMode::Write).unwrap();
     // Content and all that it takes to decrypt it, each to where the other was.
     let len = (places[0].frame_len() - DESCRIPTOR_LEN) as usize;
     let mut parts = [vec![0; len], vec![0; len]];
@@ -341,7 +357,7 @@ fn what_is_stored_and_held_in_one_commit_is_not_listed_and_taken_off_the_list() 
     let ours = store.create_repository(&"our/repo".parse().unwrap(), RepositorySettings::new()).unwrap();
     ours.put("pushed", Algorithm::Sha256).unwrap();
     store.put("stored", Algorithm::Sha256).unwrap();
-    let facts = store.inner.tables.unfolded();
+    let facts = store.open.inner.tables.unfolded();
     let listed: Vec<bool> =
         facts.iter().filter(|(key, _)| key.family == Family::Idle).map(|(_, value)| value.is_some()).collect();
     assert_eq!(listed, [true, true], "the link, and the blob that nothing holds");

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::blobs::UploadStatus;
+use crate::blobs::{Stored, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 #[cfg(doc)]
 use crate::error::Error;
@@ -31,7 +31,8 @@ impl Store {
     /// # Errors
     /// [`Error::Full`] on a full disk, [`Error::Poisoned`] after a failed sync.
     pub fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
-        self.inner.blobs.begin_upload(algorithm, &self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.begin_upload(algorithm, &inner.blobs.outside(self.durability))
     }
 
     /// Appends content at `offset`, which must be the upload's current length, and returns the new length. The content
@@ -41,7 +42,8 @@ impl Store {
     /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
     /// call is working on the upload; [`Error::Full`]. In each case the upload is unchanged.
     pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.inner.blobs.append_upload(id, offset, &mut content.as_ref(), &self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.append_upload(id, offset, &mut content.as_ref(), &inner.blobs.outside(self.durability))
     }
 
     /// Appends what a reader yields, to its end. Memory use does not depend on how much that is. Content becomes
@@ -52,7 +54,8 @@ impl Store {
     /// appended; and [`Error::Source`] where the reader fails: what it yielded before stays appended.
     /// [`upload_status`](Self::upload_status) says how much that is.
     pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.inner.blobs.append_upload(id, offset, &mut content, &self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.append_upload(id, offset, &mut content, &inner.blobs.outside(self.durability))
     }
 
     /// The status of an upload: how much of it is durable, and more.
@@ -60,7 +63,8 @@ impl Store {
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
     pub fn upload_status(&self, id: UploadId) -> Result<UploadStatus> {
-        self.inner.blobs.upload_status(id, &self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.upload_status(id, &inner.blobs.outside(self.durability))
     }
 
     /// Commits an upload as a blob, if its content has the digest.
@@ -68,8 +72,9 @@ impl Store {
     /// # Errors
     /// [`Error::DigestMismatch`] where the content has another digest (the upload stays as it is:
     /// [cancel](Self::cancel_upload) it); [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
-    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<()> {
-        self.inner.blobs.commit_upload(id, digest, &self.inner.blobs.outside())
+    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
+        let inner = self.inner()?;
+        inner.blobs.commit_upload(id, digest, &inner.blobs.outside(self.durability))
     }
 
     /// Cancels an upload: its content is removed.
@@ -77,7 +82,8 @@ impl Store {
     /// # Errors
     /// [`Error::UploadNotFound`] where there is none of that id.
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
-        self.inner.blobs.cancel_upload(id, &self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.cancel_upload(id, &inner.blobs.outside(self.durability))
     }
 
     /// All unfinished uploads, in the order of their ids, without those of [repositories](crate::registry).
@@ -85,6 +91,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        self.inner.blobs.uploads_of(&self.inner.blobs.outside())
+        let inner = self.inner()?;
+        inner.blobs.uploads_of(&inner.blobs.outside(self.durability))
     }
 }

@@ -28,8 +28,8 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.
     pub fn usage(&self) -> Result<Usage> {
-        let snapshot = self.inner.tables.snapshot();
-        let run_bytes = self.inner.tables.run_bytes();
+        let snapshot = self.inner()?.tables.snapshot();
+        let run_bytes = self.inner()?.tables.run_bytes();
         let mut usage = Usage { run_bytes, ..Usage::default() };
         // A log file counts once, however many domains have something in it.
         let mut files = HashSet::new();

@@ -245,7 +245,7 @@ impl AsyncStore {
         let store = lock(store).take().ok_or(Error::Closed)?;
         let close = move || {
             let _permits = permits;
-            Arc::try_unwrap(store).map_or_else(|shared| shared.sync(), Store::close)
+            Store::clone(&store).close()
         };
         joined(threads.spawn(close)?.await.map(unless_taken_back))
     }

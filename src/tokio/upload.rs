@@ -244,7 +244,7 @@ impl UploadWriter {
                 let owned = Owned(Arc::clone(blocking));
                 let appending = match &repository {
                     Some(name) => Appending::begin(owned, id, offset, &blocking.repository(name)?),
-                    None => Appending::begin(owned, id, offset, &blocking.blob_store().outside()),
+                    None => Appending::begin(owned, id, offset, &blocking.outside()),
                 };
                 let unsaved = Some(Unsaved { appending: Some(appending?), _guard: guard });
                 work(Open { unsaved, store: owner })

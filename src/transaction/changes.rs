@@ -35,6 +35,8 @@ pub(crate) struct Changes<'a> {
     pub(super) dropped: Vec<FileId>,
     pub(super) refused: Vec<(usize, Error)>,
     pub(crate) tally: Tally,
+    /// Whether the repository that content goes to had it already.
+    pub(crate) was_linked: bool,
 }
 
 impl Lookup for Changes<'_> {
@@ -59,6 +61,7 @@ impl<'a> Changes<'a> {
             dropped: Vec::new(),
             refused: Vec::new(),
             tally: Tally::default(),
+            was_linked: false,
         };
         facts.into_iter().for_each(|(key, value)| new.set(key, value));
         new

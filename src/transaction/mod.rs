@@ -171,10 +171,13 @@ impl Request {
 /// What became of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
-    /// Its position in the order of all commits, where it came to anything.
+    /// Its position in the order of all commits; where it came to nothing, that of the last one before it.
     pub(crate) lsn: Lsn,
     /// The content was there already: what the caller brought is not needed.
     pub(crate) existed: bool,
+    /// Where something [follows](Then) from the content: whether the repository had it already. That the store had it
+    /// is nothing for its users to know.
+    pub(crate) was_linked: bool,
     /// Files that nothing refers to any more, to be removed.
     pub(crate) dropped: Vec<FileId>,
     /// How many operations it came to.
@@ -340,8 +343,9 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::Apply(apply) => apply.apply(&mut facts)?,
     };
-    let Changes { changed, dropped, refused, tally, .. } = facts;
-    let outcome = Outcome { lsn: context.placing.lsn(), existed, dropped, applied: ops.len(), refused, tally };
+    let Changes { changed, dropped, refused, tally, was_linked, .. } = facts;
+    let (lsn, applied) = (context.placing.lsn(), ops.len());
+    let outcome = Outcome { lsn, existed, was_linked, dropped, applied, refused, tally };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
 }
 

@@ -90,6 +90,7 @@ pub(crate) fn set_link(facts: &mut Changes<'_>, key: Key, old: Option<&LinkFact>
 fn link(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<Vec<Op>> {
     let key = link_key(facts, named.id, digest);
     if let Some(link) = link_of(facts, named.id, digest)? {
+        facts.was_linked = true;
         touch(facts, key, &link);
         return Ok(Vec::new());
     }
@@ -393,6 +394,7 @@ impl Apply for PutManifest {
         let (named, id) = (&self.repository, self.repository.id);
         let repository = repository(facts, named)?;
         let known = find::manifest(facts, id, &self.digest)?;
+        facts.was_linked = known.is_some();
         if let Some(known) = known.as_ref().filter(|known| known.media_type != self.media_type) {
             let (expected, found) = (known.media_type.clone(), self.media_type.clone());
             return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });

@@ -216,7 +216,7 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, kind: &str, more: &str) -> Result<(Digest, Vec<Digest>), TransferError> {
         let document = format!(r#"{{"strongroom":"{kind}","entries":[{}]{more}}}"#, self.rows);
-        let digest = self.store.put(document, Algorithm::Sha256)?;
+        let digest = self.store.put(document, Algorithm::Sha256)?.digest;
         self.rows.clear();
         self.count = 0;
         Ok((digest, Vec::from_iter(std::mem::take(&mut self.held))))

@@ -76,7 +76,7 @@ impl Importing<'_> {
                     Err(failure) => return Err(failure),
                     Ok(Some(opened)) => {
                         let mut content = Until { reader: opened.file, stop }.take(opened.len);
-                        let digest = self.store.put_reader(self.counting.count(&mut content), expect)?;
+                        let digest = self.store.put_reader(self.counting.count(&mut content), expect)?.digest;
                         Ok(StoredFile { path, mode: opened.mode, digest, len: opened.len - content.limit() })
                     }
                 };

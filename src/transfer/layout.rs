@@ -84,8 +84,8 @@ pub(crate) fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Re
     let blobs = to.store_files(tree, jobs, &mut left_out)?;
     let mut digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
     check_present(&manifests, digests.iter().copied())?;
-    digests.push(to.store.put(&marker, Algorithm::Sha256)?);
-    let digest = to.store.put(&index, Algorithm::Sha256)?;
+    digests.push(to.store.put(&marker, Algorithm::Sha256)?.digest);
+    let digest = to.store.put(&index, Algorithm::Sha256)?.digest;
     let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
     let bytes_in = blobs.iter().map(|blob| blob.len).sum::<u64>() + (marker.len() + index.len()) as u64;
     Ok(Imported { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Imported::default() })

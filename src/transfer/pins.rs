@@ -139,7 +139,7 @@ pub fn remove(store: &Store, name: &str, blobs: HeldBlobs) -> Result<usize, Tran
         store.unpin(&name)?;
         for digest in pin.references.iter().chain([&pin.digest]).filter(|_| blobs == HeldBlobs::Remove) {
             match store.remove(digest) {
-                Ok(()) => removed += 1,
+                Ok(_) => removed += 1,
                 Err(Error::BlobInUse { .. } | Error::BlobNotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -212,19 +212,19 @@ mod tests {
         let store = Options::new().create(true).open(dir.path().join("store")).unwrap();
         let digests = ["one", "two", "three"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
         let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
+        pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
         assert_eq!(store.pins(None, 10).unwrap().len(), 1);
         drop(pin);
         assert!(store.pins(None, 10).unwrap().is_empty());
 
         let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
-        pin.set(&digests[1], PinOptions::new()).unwrap();
+        pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
+        pin.set(&digests[1].digest, PinOptions::new()).unwrap();
         let before = store.pins(None, 10).unwrap();
         assert_eq!(before.len(), 2);
         let mut pin = NewPin::new(&store, "f", Existing::Replace).unwrap();
-        pin.hold_part(&digests[0], Vec::new()).unwrap();
-        pin.hold_part(&digests[2], Vec::new()).unwrap();
+        pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
+        pin.hold_part(&digests[2].digest, Vec::new()).unwrap();
         drop(pin);
         assert_eq!(store.pins(None, 10).unwrap(), before, "what is pinned keeps its parts");
     }

@@ -21,11 +21,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod gate;
 mod read_only;
 mod real;
 #[cfg(any(test, feature = "simulation"))]
 mod sim;
 
+pub(crate) use gate::{Gate, Gated, Shut};
 pub(crate) use read_only::ReadOnly;
 pub use real::RealVfs;
 #[cfg(any(test, feature = "simulation"))]

@@ -302,13 +302,13 @@ impl Call {
         let repository = store.repository(&named)?;
         match &self.action {
             Action::Create(_) | Action::CreateOnPush(_) | Action::Delete { .. } => {}
-            Action::Set(settings) => repository.set_settings(settings.for_store())?,
+            Action::Set(settings) => drop(repository.set_settings(settings.for_store())?),
             Action::Put { content, algorithm } => {
                 let digest = Digest::of(*algorithm, content);
-                assert_eq!(repository.put_reader(&content[..], *algorithm)?, digest);
+                assert_eq!(repository.put_reader(&content[..], *algorithm)?.digest, digest);
             }
-            Action::Mount { digest, from } => repository.mount(digest, &name(from), |_| true)?,
-            Action::RemoveBlob(digest) => repository.remove_blob(digest)?,
+            Action::Mount { digest, from } => drop(repository.mount(digest, &name(from), |_| true)?),
+            Action::RemoveBlob(digest) => drop(repository.remove_blob(digest)?),
             Action::Claim(digest) => return Ok(Outcome::Count(repository.claim(digest)?.references)),
             Action::PutManifest(push) => {
                 let mut put = PutManifest::new(&push.media_type).expect(push.algorithm).expect_tag(push.expect);
@@ -323,9 +323,9 @@ impl Call {
                 let pushed = repository.put_manifest(&push.content, put)?;
                 assert_eq!((pushed.digest, pushed.subject), (push.digest(), push.subject));
             }
-            Action::Tag { tag: name, digest, expect } => repository.tag(&tag(name), digest, *expect)?,
-            Action::Untag(name) => repository.untag(&tag(name))?,
-            Action::DeleteManifest(digest) => repository.delete_manifest(digest)?,
+            Action::Tag { tag: name, digest, expect } => drop(repository.tag(&tag(name), digest, *expect)?),
+            Action::Untag(name) => drop(repository.untag(&tag(name))?),
+            Action::DeleteManifest(digest) => drop(repository.delete_manifest(digest)?),
             Action::DeleteBatch(references) => {
                 let results = repository.delete_batch(references)?.into_iter();
                 let each = results.map(|result| result.err().map(refusal).transpose());

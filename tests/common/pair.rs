@@ -145,7 +145,7 @@ impl Pair {
             Step::Put { content, algorithm } => {
                 let digest = self.next.put(*algorithm, content);
                 self.next.touch(digest, self.now);
-                assert_eq!(store.put_reader(&content[..], *algorithm)?, digest);
+                assert_eq!(store.put_reader(&content[..], *algorithm)?.digest, digest);
             }
             Step::Remove(n) => self.remove(*n)?,
             Step::Pin { name, blobs, expires } => {
@@ -215,8 +215,8 @@ impl Pair {
         self.next.remove(&digest);
         match store.remove(&digest) {
             // What a deleted repository left goes with the maintenance after a commit: if it failed, with the next.
-            Err(Error::BlobInUse { .. }) => store.remove(&digest),
-            other => other,
+            Err(Error::BlobInUse { .. }) => store.remove(&digest).map(drop),
+            other => other.map(drop),
         }
     }
 

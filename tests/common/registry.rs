@@ -78,30 +78,30 @@ impl Lab {
     }
 }
 
-pub fn create<'a>(store: &'a Store, repository: &str) -> Repository<'a> {
+pub fn create(store: &Store, repository: &str) -> Repository {
     store.create_repository(&name(repository), RepositorySettings::new()).expect("a new repository")
 }
 
-pub fn blob(repository: &Repository<'_>, content: &str) -> Digest {
-    repository.put(content, Algorithm::Sha256).expect("a blob")
+pub fn blob(repository: &Repository, content: &str) -> Digest {
+    repository.put(content, Algorithm::Sha256).expect("a blob").digest
 }
 
-pub fn try_push(repository: &Repository<'_>, (media_type, document): (&str, String), tags: &[&str]) -> Result<Pushed> {
+pub fn try_push(repository: &Repository, (media_type, document): (&str, String), tags: &[&str]) -> Result<Pushed> {
     let put = tags.iter().fold(PutManifest::new(media_type), |put, name| put.tag(tag(name)));
     repository.put_manifest(document, put)
 }
 
-pub fn push(repository: &Repository<'_>, document: (&str, String), tags: &[&str]) -> Digest {
+pub fn push(repository: &Repository, document: (&str, String), tags: &[&str]) -> Digest {
     try_push(repository, document, tags).expect("a push").digest
 }
 
 /// An image that has nothing in common with others.
-pub fn push_image(repository: &Repository<'_>, content: &str, tags: &[&str]) -> Digest {
+pub fn push_image(repository: &Repository, content: &str, tags: &[&str]) -> Digest {
     push(repository, image(&[blob(repository, content)], None), tags)
 }
 
 /// A document of no known type that references nothing.
-pub fn push_document(repository: &Repository<'_>, content: &str, tags: &[&str]) -> Digest {
+pub fn push_document(repository: &Repository, content: &str, tags: &[&str]) -> Digest {
     let put = PutManifest::new("text/plain").references([], []);
     let put = tags.iter().fold(put, |put, name| put.tag(tag(name)));
     repository.put_manifest(content, put).expect("a push").digest
@@ -125,7 +125,7 @@ pub fn missing<T: std::fmt::Debug>(refused: Result<T>) -> (Vec<Digest>, Vec<Dige
 
 /// The pages of a subject's referrers, those of a type if one is given.
 pub fn referrer_pages(
-    repository: &Repository<'_>,
+    repository: &Repository,
     subject: &Digest,
     artifact_type: Option<&str>,
     limit: usize,

@@ -86,7 +86,7 @@ fn a_call_for_which_no_thread_can_be_started_fails_and_the_next_ones_go_on() {
         assert!(store.close().await.unwrap_err().is_shortage());
         strongroom::limit_threads(None);
         let digest = store.call(|store| store.put("content", Algorithm::Sha256)).await.unwrap();
-        assert!(store.call(move |store| store.exists(&digest)).await.unwrap());
+        assert!(store.call(move |store| store.exists(&digest.digest)).await.unwrap());
         store.close().await.unwrap();
     });
 }
@@ -121,7 +121,7 @@ fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
         let small = options(&disk).memtable_size(1 << 10).log_file_size(64 << 10);
         let opened = small.vfs(Arc::new(gate.before(stuck, &disk))).open("/store").unwrap();
         let content = Random(4).bytes(3 * PIECE);
-        let digest = opened.put(&content[..], Algorithm::Sha256).unwrap();
+        let digest = opened.put(&content[..], Algorithm::Sha256).unwrap().digest;
         opened.pin("pinned", &digest, PinOptions::new()).unwrap();
         let limits = Limits::new().calls(2).reads(2).writes(1);
         one_thread().block_on(async {
@@ -251,7 +251,7 @@ fn closing_waits_for_what_is_under_way_and_refuses_what_comes_later() {
         let other = store.clone();
         let (closed, put) = tokio::join!(other.close(), sink.finish());
         closed.unwrap();
-        assert_eq!(put.unwrap(), Digest::of(Algorithm::Sha256, b"before"));
+        assert_eq!(put.unwrap().digest, Digest::of(Algorithm::Sha256, b"before"));
 
         assert!(matches!(store.call(|_| Ok(())).await, Err(Error::Closed)));
         assert!(matches!(store.close().await, Err(Error::Closed)));
@@ -275,9 +275,9 @@ fn a_stream_yields_any_range_exactly() {
             for range in [0..len, 0..len.min(1), len / 2..len, len..len, len / 3..len / 2] {
                 let part = range.start as u64..range.end as u64;
                 let opened = part.clone();
-                let stream = store.open(move |store| Ok((store.get(&digest)?, opened))).await.unwrap();
+                let stream = store.open(move |store| Ok((store.get(&digest.digest)?, opened))).await.unwrap();
                 assert_eq!(stream.remaining(), part.end - part.start);
-                let blob = store.call(move |store| store.get(&digest)).await.unwrap();
+                let blob = store.call(move |store| store.get(&digest.digest)).await.unwrap();
                 let lazy = store.stream(blob, part).unwrap();
                 for stream in [stream, lazy] {
                     let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
@@ -286,7 +286,7 @@ fn a_stream_yields_any_range_exactly() {
                 }
             }
             let beyond = len as u64 + 1;
-            let opened = store.open(move |store| Ok((store.get(&digest)?, 0..beyond))).await;
+            let opened = store.open(move |store| Ok((store.get(&digest.digest)?, 0..beyond))).await;
             assert!(matches!(opened, Err(Error::OutOfRange { .. })));
         }
     });
@@ -299,7 +299,7 @@ fn a_stream_reads_one_piece_ahead_and_no_more() {
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
         let content = Random(3).bytes(8 * PIECE);
         let digest = store.call(move |store| store.put(content, Algorithm::Sha256)).await.unwrap();
-        let mut stream = store.open(move |store| Ok((store.get(&digest)?, 0..8 * PIECE as u64))).await.unwrap();
+        let mut stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..8 * PIECE as u64))).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap().len(), PIECE);
         // From the third piece on the disk fails now. Had the stream read on, it would have them.
         let segment = disk.files().into_iter().find(|path| path.extension().is_some_and(|kind| kind == "seg")).unwrap();
@@ -319,7 +319,7 @@ fn many_streams_at_once_on_one_thread_all_come_to_their_end() {
         let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
         let read = |_| async {
             let range = 0..content.len() as u64;
-            let stream = store.open(move |store| Ok((store.get(&digest)?, range))).await.unwrap();
+            let stream = store.open(move |store| Ok((store.get(&digest.digest)?, range))).await.unwrap();
             assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
         };
         stream::iter(0..100).map(read).buffer_unordered(100).collect::<Vec<_>>().await;
@@ -333,8 +333,8 @@ fn a_stream_outlives_the_removal_of_its_blob() {
         let content = Random(5).bytes(3 * PIECE);
         let put = content.clone();
         let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
-        let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
-        store.call(move |store| store.remove(&digest)).await.unwrap();
+        let stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..3 * PIECE as u64))).await.unwrap();
+        store.call(move |store| store.remove(&digest.digest)).await.unwrap();
         assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
     });
 }
@@ -402,7 +402,7 @@ fn a_large_piece_is_handed_over_in_parts() {
             assert!(poll_fn(|cx| Poll::Ready(sink.poll_ready_unpin(cx))).await.is_pending());
         }
         go.send(()).unwrap();
-        assert_eq!(sink.finish().await.unwrap(), Digest::of(Algorithm::Sha256, &content));
+        assert_eq!(sink.finish().await.unwrap().digest, Digest::of(Algorithm::Sha256, &content));
     });
 }
 

@@ -86,7 +86,7 @@ fn check(left: &SimVfs, end: &End, context: &str) {
     store.close().expect("a clean close");
     let clock = Clock::manual();
     let store = options(left, &clock).history(0).open("/store").expect("a clean opening");
-    assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
+    assert_eq!(store.get(&digest.digest).expect("stored").bytes().expect("content"), &b"and on it goes"[..]);
     remove_everything(&store);
     clock.advance(Duration::from_millis(2 * RETENTION));
     store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).expect("a collection");

@@ -83,7 +83,7 @@ fn files_that_can_not_be_opened_for_a_moment_cost_a_step_of_maintenance_and_noth
             }
             let put = store.put(content, Algorithm::Sha256);
             match put {
-                Ok(digest) => stored.push(digest),
+                Ok(digest) => stored.push(digest.digest),
                 Err(Error::Io { .. }) => failed += 1,
                 Err(error) => panic!("round {round} put {n}: {error}"),
             }
@@ -109,7 +109,8 @@ fn without_syncs_a_failed_write_takes_nothing_back_and_the_store_opens_again() {
         let disk = SimVfs::new();
         let open = |disk: &SimVfs| options(disk).durability(Durability::Relaxed).open("/store").unwrap();
         let store = open(&disk);
-        let before: Vec<_> = (0..10u32).map(|n| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap()).collect();
+        let before: Vec<_> =
+            (0..10u32).map(|n| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap().digest).collect();
         let fault = if seed % 2 == 0 { Fault::Error } else { Fault::Full };
         disk.fault_at(disk.operations() + 1, fault);
         let _ = store.put("fails", Algorithm::Sha256);
@@ -133,8 +134,8 @@ fn remove_on_a_full_disk(left: u64) {
     let disk = SimVfs::new();
     let open = |disk: &SimVfs| options(disk).open("/store").unwrap();
     let store = open(&disk);
-    let large: Vec<Digest> = (0..4u8).map(|n| store.put(vec![n; 5 << 20], Algorithm::Sha256).unwrap()).collect();
-    let small = store.put("small", Algorithm::Sha256).unwrap();
+    let large: Vec<Digest> = (0..4u8).map(|n| store.put(vec![n; 5 << 20], Algorithm::Sha256).unwrap().digest).collect();
+    let small = store.put("small", Algorithm::Sha256).unwrap().digest;
     store.pin("pin", &small, PinOptions::new()).unwrap();
     let fill = |disk: &SimVfs| disk.set_capacity(Some(disk.used() + left));
     fill(&disk);
@@ -146,7 +147,7 @@ fn remove_on_a_full_disk(left: u64) {
     assert!(is_full(&store, 6 << 20));
     // Not even after the log file is full of removals.
     for _ in 0..2000 {
-        let _ = store.put("more", Algorithm::Sha256).map(|digest| store.remove(&digest));
+        let _ = store.put("more", Algorithm::Sha256).map(|digest| store.remove(&digest.digest));
     }
     store.remove(&large[0]).unwrap();
     fill(&disk);
@@ -169,9 +170,10 @@ fn on_a_disk_full_of_small_blobs_removing_them_gives_the_space_back() {
     let disk = SimVfs::new();
     let store = options(&disk).open("/store").unwrap();
     let mut random = Random(1);
-    let blobs: Vec<Digest> = (0..100).map(|_| store.put(random.bytes(20_000), Algorithm::Sha256).unwrap()).collect();
+    let blobs: Vec<Digest> =
+        (0..100).map(|_| store.put(random.bytes(20_000), Algorithm::Sha256).unwrap().digest).collect();
     disk.set_capacity(Some(disk.used()));
-    while store.put(random.bytes(20_000), Algorithm::Sha256).map(|digest| store.remove(&digest)).is_ok() {}
+    while store.put(random.bytes(20_000), Algorithm::Sha256).map(|digest| store.remove(&digest.digest)).is_ok() {}
     for digest in &blobs {
         store.remove(digest).unwrap();
     }
@@ -185,7 +187,7 @@ fn on_a_disk_full_of_small_blobs_removing_them_gives_the_space_back() {
 fn a_damaged_run_keeps_neither_the_others_from_being_merged_nor_log_files_from_going() {
     let disk = SimVfs::new();
     let open = || options(&disk).memtable_size(1 << 10).history(0).open("/store").unwrap();
-    let put = |store: &Store, n: u32| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap();
+    let put = |store: &Store, n: u32| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap().digest;
     let store = open();
     for n in 0..3 {
         put(&store, n);
@@ -212,7 +214,7 @@ fn open_time_is_the_time_that_the_store_was_open() {
     let options = options(&disk).clock(clock.clone());
     clock.advance(Duration::from_secs(3600));
     let store = options.clone().open("/store").unwrap();
-    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     store.pin("pin", &digest, PinOptions::new().expires_after(Duration::from_secs(3000))).unwrap();
     clock.advance(Duration::from_secs(1000));
     store.close().unwrap();
@@ -226,7 +228,7 @@ fn open_time_is_the_time_that_the_store_was_open() {
 fn the_log_of_a_killed_session_is_cut_before_anybody_reads_it() {
     let disk = SimVfs::new();
     let store = options(&disk).open("/store").unwrap();
-    let digest = store.put("small", Algorithm::Sha256).unwrap();
+    let digest = store.put("small", Algorithm::Sha256).unwrap().digest;
     let is_log = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "log");
     let lens = |disk: &SimVfs| -> Vec<usize> {
         disk.files().iter().filter(|path| is_log(path)).map(|path| disk.read_file(path).unwrap().len()).collect()
@@ -251,7 +253,7 @@ fn the_log_of_a_killed_session_is_cut_before_anybody_reads_it() {
 #[test]
 fn a_parent_directory_that_may_not_be_read_keeps_no_store_from_opening() {
     let disk = SimVfs::new();
-    let digest = options(&disk).open("/store").unwrap().put("content", Algorithm::Sha256).unwrap();
+    let digest = options(&disk).open("/store").unwrap().put("content", Algorithm::Sha256).unwrap().digest;
     let opening = |path: &Path, _: OpenMode| match path.to_str() {
         Some("/") => Err(io::ErrorKind::PermissionDenied.into()),
         _ => Ok(()),

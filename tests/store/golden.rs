@@ -56,8 +56,8 @@ fn push(store: &Store) {
     let settings = RepositorySettings::new().mutability(TagMutability::Immutable);
     let settings = settings.exclusions(["dev-*".parse().unwrap()]).unwrap();
     let repository = store.create_repository(&name("team/app"), settings).unwrap();
-    let config = repository.put("{}", Algorithm::Sha256).unwrap();
-    let layer = repository.put("a layer", Algorithm::Sha512).unwrap();
+    let config = repository.put("{}", Algorithm::Sha256).unwrap().digest;
+    let layer = repository.put("a layer", Algorithm::Sha512).unwrap().digest;
     let (media_type, document) = image(&[config, layer], None);
     let put = PutManifest::new(media_type).tag(tag("v1")).tag(tag("dev-1"));
     let digest = repository.put_manifest(document, put).unwrap().digest;
@@ -95,14 +95,14 @@ fn write(dir: &Path, kind: Kind) {
         store.rotate_data_key(None).unwrap();
     }
     let digests: Vec<Digest> =
-        contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap()).collect();
+        contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap().digest).collect();
     store.pin("all", &digests[0], PinOptions::new().references(&digests[1..])).unwrap();
-    let removed = store.put("removed", Algorithm::Sha256).unwrap();
+    let removed = store.put("removed", Algorithm::Sha256).unwrap().digest;
     store.checkpoint().unwrap();
     store.remove(&removed).unwrap();
     let upload = store.begin_upload(Algorithm::Sha256).unwrap();
     store.append_upload(upload, 0, PIECE).unwrap();
-    let later = store.put(Random(4).bytes(3000), Algorithm::Blake3).unwrap();
+    let later = store.put(Random(4).bytes(3000), Algorithm::Blake3).unwrap().digest;
     store.pin("later", &later, PinOptions::new()).unwrap();
     store.close().unwrap();
     fs::remove_dir_all(dir.join("names")).unwrap();

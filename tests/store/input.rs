@@ -39,8 +39,8 @@ fn content_unlike_its_digest_is_refused_and_nothing_stored() {
 #[test]
 fn content_that_is_the_digest_of_a_blob_does_not_take_its_place() {
     let (_dir, store) = store();
-    let secret = store.put("somebody's", Algorithm::Sha512).unwrap();
-    let forged = store.put(secret.as_bytes(), Algorithm::Blake3).unwrap();
+    let secret = store.put("somebody's", Algorithm::Sha512).unwrap().digest;
+    let forged = store.put(secret.as_bytes(), Algorithm::Blake3).unwrap().digest;
     assert_eq!(store.get(&secret).unwrap().bytes().unwrap(), "somebody's");
     assert_eq!(store.get(&forged).unwrap().bytes().unwrap(), secret.as_bytes());
     assert_eq!(store.blobs().count(), 2);
@@ -125,7 +125,7 @@ fn a_read_only_directory_is_an_error_with_the_path() {
 #[test]
 fn names_of_pins_are_checked() {
     let (_dir, store) = store();
-    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     for name in ["", "a\nb", "a\0", &"x".repeat(1025)] {
         assert!(matches!(store.pin(name, &digest, PinOptions::new()), Err(Error::InvalidName { .. })));
     }
@@ -146,7 +146,7 @@ fn ranges_outside_of_a_blob_are_refused_and_those_inside_right() {
         let content: Vec<u8> = (0..300_000u32).map(|i| i.to_le_bytes()[1]).collect();
         for len in [0usize, 1, 999, 65_536, 65_537, 300_000] {
             let content = &content[..len];
-            let blob = store.get(&store.put(content, Algorithm::Sha256).unwrap()).unwrap();
+            let blob = store.get(&store.put(content, Algorithm::Sha256).unwrap().digest).unwrap();
             for (start, end) in [(0, len), (0, 0), (len, len), (len / 2, len), (len / 3, len / 2)] {
                 assert_eq!(blob.slice(start as u64..end as u64).unwrap(), content[start..end]);
             }
@@ -166,7 +166,7 @@ fn two_writers_of_one_blob_store_it_once() {
     for len in [5000, 6 << 20] {
         let content = vec![9; len];
         let digests: Vec<_> = std::thread::scope(|scope| {
-            let put = || store.put(&content, Algorithm::Sha256).unwrap();
+            let put = || store.put(&content, Algorithm::Sha256).unwrap().digest;
             let writers: Vec<_> = (0..8).map(|_| scope.spawn(put)).collect();
             writers.into_iter().map(|writer| writer.join().unwrap()).collect()
         });
@@ -184,7 +184,7 @@ fn a_handle_stays_readable_when_its_blob_is_removed() {
         let store = Options::new().create(true).read_mode(mode).open(dir.path().join("s")).unwrap();
         for len in [100, 6 << 20] {
             let content = vec![3; len];
-            let digest = store.put(&content, Algorithm::Blake3).unwrap();
+            let digest = store.put(&content, Algorithm::Blake3).unwrap().digest;
             let blob = store.get(&digest).unwrap();
             store.remove(&digest).unwrap();
             assert!(matches!(store.get(&digest), Err(Error::BlobNotFound { .. })));
@@ -204,7 +204,7 @@ fn pins_hold_until_they_expire_in_open_time() {
         options.maintenance(Maintenance::Inline).open("/store").unwrap()
     };
     let store = open();
-    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     store.pin("brief", &digest, PinOptions::new().expires_after(Duration::from_secs(10))).unwrap();
     clock.advance(Duration::from_secs(6));
     assert_eq!(store.expire(Duration::MAX).unwrap().pins, 0);
@@ -226,7 +226,7 @@ fn relaxed_commits_are_durable_after_a_sync_and_lost_as_a_suffix_otherwise() {
             options.maintenance(Maintenance::Inline).log_file_size(1 << 16).open("/store").unwrap()
         };
         let store = open(&disk);
-        let put = |n: u32| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap();
+        let put = |n: u32| store.put(n.to_le_bytes(), Algorithm::Sha256).unwrap().digest;
         let synced: Vec<_> = (0..10).map(put).collect();
         store.sync().unwrap();
         let unsynced: Vec<_> = (10..20).map(put).collect();
@@ -273,7 +273,7 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
     let names = path.join("names");
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(&path).unwrap();
     let store = open();
-    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     store.pin("first", &digest, PinOptions::new()).unwrap();
     store.close().unwrap();
     let old = dir.path().join("old");
@@ -321,7 +321,7 @@ fn a_file_that_may_not_grow_longer_is_a_full_disk_and_not_the_end_of_the_process
     let dir = Path::new(&dir).join("store");
     let open = |create| Options::new().create(create).log_file_size(1 << 20).open(&dir).unwrap();
     let store = open(true);
-    let small = store.put("small", Algorithm::Sha256).unwrap();
+    let small = store.put("small", Algorithm::Sha256).unwrap().digest;
     let large = vec![7; 40 << 20];
     for _ in 0..3 {
         assert!(matches!(store.put(&large, Algorithm::Sha256), Err(Error::Full { .. })));
@@ -329,7 +329,7 @@ fn a_file_that_may_not_grow_longer_is_a_full_disk_and_not_the_end_of_the_process
         assert!(matches!(store.append_upload(upload, 0, &large), Err(Error::Full { .. })));
         store.cancel_upload(upload).unwrap();
     }
-    let more = store.put(vec![7; 6 << 20], Algorithm::Sha256).unwrap();
+    let more = store.put(vec![7; 6 << 20], Algorithm::Sha256).unwrap().digest;
     store.remove(&small).unwrap();
     store.probe().unwrap();
     store.close().unwrap();
@@ -383,6 +383,6 @@ fn a_probe_tells_that_the_directory_is_gone_replaced_or_not_to_be_written() {
     assert!(matches!(store.probe(), Err(Error::Full { .. })));
     disk.set_capacity(None);
     store.probe().unwrap();
-    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
     assert!(store.exists(&digest).unwrap());
 }

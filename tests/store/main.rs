@@ -24,6 +24,7 @@ mod damage;
 mod encryption;
 mod faults;
 mod golden;
+mod handles;
 mod input;
 mod model;
 mod registry;

@@ -126,11 +126,11 @@ fn work(store: &Store, shared: &[Vec<u8>], thread: u64, mut random: Random, step
     let mut pinned = None;
     for n in 0..steps {
         let common = &shared[random.below(shared.len() as u64) as usize];
-        let common = store.put(common, Algorithm::Sha256).unwrap();
+        let common = store.put(common, Algorithm::Sha256).unwrap().digest;
         let len = [10, 600, 5000, 30_000][random.below(4) as usize];
         let mut content = random.bytes(len);
         content.extend([thread, n].iter().flat_map(|n| n.to_le_bytes()));
-        let digest = store.put(&content, Algorithm::Sha256).unwrap();
+        let digest = store.put(&content, Algorithm::Sha256).unwrap().digest;
         own.insert(digest, content);
         if n % 5 == 0 {
             store.pin(&name, &digest, PinOptions::new().references([common])).unwrap();

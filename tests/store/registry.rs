@@ -71,8 +71,8 @@ fn a_push_comes_back_byte_for_byte_by_tag_and_by_digest_also_after_a_restart() {
     let (disk, clock) = (SimVfs::new(), Clock::manual());
     let store = options(&disk, &clock).open("/store").unwrap();
     let repository = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
-    let config = repository.put("{}", Algorithm::Sha256).unwrap();
-    let layer = repository.put("layer", Algorithm::Sha512).unwrap();
+    let config = repository.put("{}", Algorithm::Sha256).unwrap().digest;
+    let layer = repository.put("layer", Algorithm::Sha512).unwrap().digest;
     let (media_type, document) = image(&[config, layer], None);
     let put = PutManifest::new(media_type).tag(tag("v1")).tag(tag("latest"));
     let pushed = repository.put_manifest(&document, put).unwrap();

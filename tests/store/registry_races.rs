@@ -81,9 +81,9 @@ fn a_manifest_is_refused_or_everything_it_references_can_be_read_as_long_as_it_e
     beside(
         || (0..1500).for_each(|_| push()),
         || {
-            digests.iter().for_each(|digest| tolerate(ours.remove_blob(digest)));
+            digests.iter().for_each(|digest| tolerate(ours.remove_blob(digest).map(drop)));
             store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
-            tolerate(ours.delete_manifest(&manifest));
+            tolerate(ours.delete_manifest(&manifest).map(drop));
         },
     );
     println!("{accepted:?} accepted, {refused:?} refused");
@@ -122,12 +122,12 @@ fn an_index_is_refused_or_has_its_children() {
             }
         },
         || {
-            tolerate(ours.delete_manifest(&child));
+            tolerate(ours.delete_manifest(&child).map(drop));
             // What is listed is whole, whatever happens meanwhile.
             let listed = ours.referrers(&subject, None, None, 9).unwrap().referrers;
             assert!(listed.len() <= 1 && listed.iter().all(|referrer| referrer.digest == child));
             let both: [Reference; 2] = [child.into(), parent.into()];
-            ours.delete_batch(&both).unwrap().into_iter().for_each(tolerate);
+            ours.delete_batch(&both).unwrap().into_iter().for_each(|done| tolerate(done.map(drop)));
         },
     );
     assert_sound(&store);
@@ -153,7 +153,7 @@ fn of_eight_who_move_a_tag_from_one_value_exactly_one_wins() {
                     let mine = if expect == ExpectTag::Is(*mine) { push_document(ours, &content, &[]) } else { *mine };
                     barrier.wait();
                     let result = if n % 2 == 0 {
-                        ours.tag(latest, &mine, expect)
+                        ours.tag(latest, &mine, expect).map(drop)
                     } else {
                         let put = PutManifest::new("text/plain").references([], []).tag(latest.clone());
                         ours.put_manifest(ours.get_manifest(&mine.into()).unwrap().content, put.expect_tag(expect))
@@ -244,7 +244,7 @@ fn all_who_upload_one_digest_into_one_repository_succeed() {
                         assert!(upload.iter().all(|id| ours.append_upload(*id, 0, content).is_ok()));
                         barrier.wait();
                         match upload {
-                            Some(id) => ours.commit_upload(id, &digest).unwrap(),
+                            Some(id) => drop(ours.commit_upload(id, &digest).unwrap()),
                             None => drop(ours.put(content, digest).unwrap()),
                         }
                         assert_eq!(ours.get(&digest).unwrap().bytes().unwrap(), content);
@@ -281,7 +281,7 @@ fn of_those_who_create_a_repository_one_does_and_deletions_beside_pushes_leave_n
             } else {
                 let push = || {
                     let ours = store.repository(&ours)?;
-                    let layer = ours.put(format!("{round}").repeat(1000), Algorithm::Sha256)?;
+                    let layer = ours.put(format!("{round}").repeat(1000), Algorithm::Sha256)?.digest;
                     let upload = ours.begin_upload(Algorithm::Sha256)?;
                     ours.append_upload(upload, 0, format!("{n} {round}"))?;
                     try_push(&ours, image(&[layer], None), &["v1"]).map(drop)

@@ -286,7 +286,7 @@ fn long_content_is_stored_where_no_thread_can_be_started() {
     limit_threads(None);
     for digest in [digest, again] {
         let digest = digest.expect("the caller's own thread does it");
-        assert_eq!(store.get(&digest).expect("stored").bytes().expect("content"), content);
+        assert_eq!(store.get(&digest.digest).expect("stored").bytes().expect("content"), content);
     }
 }
 
@@ -295,7 +295,7 @@ fn names_are_listed_by_the_facts_until_their_view_can_be_opened() {
     let dir = tempfile::tempdir().expect("a directory");
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(dir.path().join("store"));
     let pin = |store: &Store, name: &str| {
-        let digest = store.put(name, Algorithm::Sha256)?;
+        let digest = store.put(name, Algorithm::Sha256)?.digest;
         store.pin(name, &digest, PinOptions::new())
     };
     let store = open().expect("a working store");

@@ -84,7 +84,7 @@ fn a_second_call_is_told_that_the_upload_is_in_use_and_a_panic_of_the_first_leav
         read.recv().unwrap();
         let is_busy = |result| matches!(result, Err(Error::UploadBusy { .. }));
         assert!(is_busy(store.append_upload(upload, 4, "x").map(drop)));
-        assert!(is_busy(store.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"kept"))));
+        assert!(is_busy(store.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"kept")).map(drop)));
         go.send(()).unwrap();
         assert!(first.join().is_err());
     });

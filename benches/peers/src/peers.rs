@@ -40,7 +40,7 @@ fn digest(key: &Key) -> strongroom::Digest {
 
 impl Contender for Strongroom {
     fn put(&self, content: &[u8]) -> Key {
-        self.store.put(content, strongroom::Algorithm::Sha256).unwrap().as_bytes().to_vec()
+        self.store.put(content, strongroom::Algorithm::Sha256).unwrap().digest.as_bytes().to_vec()
     }
 
     fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {

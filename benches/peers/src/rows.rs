@@ -331,7 +331,7 @@ pub fn get_large(setting: &Setting, mib: usize) {
     fs::write(&raw, &content).unwrap();
     let path = dir.path().join("store");
     let store = strongroom::Options::new().create(true).open(&path).unwrap();
-    let digest = store.put(&content, strongroom::Algorithm::Blake3).unwrap();
+    let digest = store.put(&content, strongroom::Algorithm::Blake3).unwrap().digest;
     store.close().unwrap();
     for _ in 0..setting.rounds {
         let store = strongroom::Store::open(&path).unwrap();
@@ -430,7 +430,7 @@ pub fn ingest(setting: &Setting, mib: u64) {
     let before = proc_self("status", "VmRSS:");
     let reset = fs::write("/proc/self/clear_refs", "5").is_ok();
     let reader = Endless { random, left: mib << 20, block };
-    let took = seconds(|| _ = store.put_reader(reader, strongroom::Algorithm::Sha256).unwrap());
+    let took = seconds(|| _ = store.put_reader(reader, strongroom::Algorithm::Sha256).unwrap().digest);
     let peak = proc_self("status", "VmHWM:");
     println!("\n## ingest a blob of {mib} MiB from a reader\n");
     println!(

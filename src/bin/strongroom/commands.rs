@@ -478,11 +478,11 @@ fn put(
     }
     for path in files {
         let digest = if is_standard_input(path) {
-            store.put_reader(io::stdin().lock(), algorithm)?
+            store.put_reader(io::stdin().lock(), algorithm)?.digest
         } else {
             let file = fs::File::open(path).map_err(at(path))?;
             let progress = output.bytes(file.metadata().map_err(at(path))?.len());
-            let digest = store.put_reader(progress.wrap_read(file), algorithm)?;
+            let digest = store.put_reader(progress.wrap_read(file), algorithm)?.digest;
             progress.finish_and_clear();
             digest
         };
@@ -521,7 +521,7 @@ fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Fai
         Err(Error::BlobNotFound { .. } | Error::BlobInUse { .. }) if store.get_pin(text).is_ok() => {
             return pins::remove(store, text, blobs, output);
         }
-        other => other?,
+        other => drop(other?),
     }
     output.print(&json!({ "removed": digest.to_string() }), "");
     Ok(())

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::facts::UploadFact;
 use crate::files::NewFile;
 use crate::id::UploadId;
+use crate::log::Durability;
 #[cfg(feature = "tokio")]
 use crate::sync::lock;
 use crate::transaction::Request;
@@ -24,6 +25,7 @@ const COMMIT_EVERY: u64 = 256 << 20;
 pub(crate) struct Appending<I: Deref<Target = BlobStore>> {
     lease: Lease<I>,
     session: Box<Session>,
+    durability: Durability,
 }
 
 impl<I: Deref<Target = BlobStore>> Appending<I> {
@@ -40,7 +42,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
             }
         });
         match may_begin {
-            Ok(()) => Ok(Self { lease, session }),
+            Ok(()) => Ok(Self { lease, session, durability: into.durability() }),
             Err(error) => {
                 lease.session = Some(session);
                 Err(error)
@@ -52,7 +54,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
     pub(crate) fn write(mut self, pieces: &[&[u8]]) -> Result<Self> {
         let mut written = self.session.write(&self.lease.store, pieces);
         if written.is_ok() && self.session.unsaved() >= COMMIT_EVERY {
-            written = self.session.advance(&self.lease.store, self.lease.id);
+            written = self.session.advance(&self.lease.store, self.lease.id, self.durability);
         }
         match written {
             Ok(()) => Ok(self),
@@ -69,7 +71,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
 
     /// Makes durable what was written, and returns where the upload then stands.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        match self.session.advance(&self.lease.store, self.lease.id) {
+        match self.session.advance(&self.lease.store, self.lease.id, self.durability) {
             Ok(()) => {
                 let offset = self.session.fact.offset;
                 self.lease.session = Some(self.session);
@@ -112,7 +114,7 @@ impl Session {
     }
 
     /// Makes what was written durable, and then the upload's new state.
-    fn advance(&mut self, store: &BlobStore, id: UploadId) -> Result<()> {
+    fn advance(&mut self, store: &BlobStore, id: UploadId, durability: Durability) -> Result<()> {
         if self.unsaved() == 0 {
             // No commit finds out whether the upload is still there.
             return store.upload_fact(self.domain, id).map(drop);
@@ -125,8 +127,9 @@ impl Session {
         let to = UploadFact { file, touched: store.clock.open_time(), hash_state, ..from.clone() };
         let to = advanced(to, writer);
         let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
-        store.log.commit(self.domain, Request::AppendUpload { id, from, to: to.clone(), parts })?;
+        let request = Request::AppendUpload { id, from, to: to.clone(), parts };
+        let outcome = store.log.commit_as(durability, self.domain, request)?;
         self.fact = to;
-        self.unpublished.take().map_or(Ok(()), |file| store.log.publish(file))
+        self.unpublished.take().map_or(Ok(()), |file| store.log.publish(file, outcome.lsn))
     }
 }

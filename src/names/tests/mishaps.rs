@@ -177,7 +177,7 @@ fn play(store: &Store, script: &Arc<Script>, deadlines: Deadlines) {
 /// Commits, folds, reads and lists.
 fn use_it(store: &Store, pinned: &mut BTreeSet<String>, count: usize) {
     for n in pinned.len()..pinned.len() + count {
-        let digest = store.put(n.to_string(), Algorithm::Sha256).unwrap();
+        let digest = store.put(n.to_string(), Algorithm::Sha256).unwrap().digest;
         store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
         pinned.insert(n.to_string());
         assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), n.to_string());

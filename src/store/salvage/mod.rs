@@ -141,16 +141,22 @@ impl Options {
 impl Salvage {
     fn plan(options: Options, root: &Path) -> Result<Self> {
         let (layout, vfs) = (Layout::new(root), Arc::clone(&options.vfs));
-        let guard = take_lock(&*vfs, &layout, false)?;
+        let lock = take_lock(&*vfs, &layout, false)?;
         let keyring = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
         let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
-        let files = Files::new(vfs, layout.clone(), Keys::new(keyring.clone()), list.next_file, options.files());
+        let files = Files::new(
+            (vfs, Box::new(())),
+            layout.clone(),
+            Keys::new(keyring.clone()),
+            list.next_file,
+            options.files(),
+        );
         let Replayed { stop, open_time, .. } = replay(&files, &list)?;
         let Some(stop) = stop else {
             return Ok(Self { report: SalvageReport::default(), keeps_copies: false, plan: None });
         };
         let (clock, open_time) = (options.clock.clone(), open_time.max(list.open_time_ms));
-        let inner = recover(options.recovery(Recovery::ReadOnlyUpToDamage), layout, keyring, guard)?;
+        let inner = recover(options.recovery(Recovery::ReadOnlyUpToDamage), layout, keyring, lock)?;
         // What a locked domain has in the log could be neither kept nor reported.
         if let Some((_, why)) = inner.files.keys().locked().next() {
             return Err(why.clone());

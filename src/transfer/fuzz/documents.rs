@@ -93,7 +93,7 @@ impl Documents<'_> {
                 _ => {}
             }
         }
-        self.lab.store.put(text, Algorithm::Sha256).unwrap()
+        self.lab.store.put(text, Algorithm::Sha256).unwrap().digest
     }
 
     fn pin_folder(&mut self, draws: &mut Draws) {
@@ -154,7 +154,7 @@ fn destination(lab: &Lab, draws: &mut Draws) -> bool {
 fn an_export_writes_nothing_outside_of_its_folder() {
     let mut exported = 0;
     cases(|lab, draws| {
-        let digests = CONTENTS.map(|content| lab.store.put(content, Algorithm::Sha256).unwrap().to_string());
+        let digests = CONTENTS.map(|content| lab.store.put(content, Algorithm::Sha256).unwrap().digest.to_string());
         let mut documents = Documents { lab, digests: digests.into(), dirs: vec![Vec::new()], listed: Vec::new() };
         if draws.one_in(5) {
             documents.pin_layout(draws)

@@ -124,7 +124,8 @@ fn a_task_that_has_an_upload_open_and_begins_another_does_not_keep_a_store_from_
 #[test]
 fn a_write_that_is_done_when_its_future_is_dropped_is_made_durable_off_the_runtime() {
     one_thread().block_on(async {
-        let shared = Arc::new(open());
+        let disk = SimVfs::new();
+        let shared = Arc::new(options(&disk).open("/store").unwrap());
         let store = AsyncStore::with_limits(Arc::clone(&shared), Limits::new().writes(1));
         let id = shared.begin_upload(Algorithm::Sha256).unwrap();
         let mut writer = store.upload_writer(None, id, 0);
@@ -137,7 +138,8 @@ fn a_write_that_is_done_when_its_future_is_dropped_is_made_durable_off_the_runti
         assert_eq!(shared.upload_status(id).unwrap().offset, 0, "the runtime's thread has made it durable");
         drop(writer);
         store.close().await.unwrap();
-        assert_eq!(shared.upload_status(id).unwrap().offset, 100_000);
+        let again = options(&disk).open("/store").unwrap();
+        assert_eq!(again.upload_status(id).unwrap().offset, 100_000);
     });
 }
 

@@ -26,7 +26,8 @@ fn options(lab: &Lab) -> Options {
 /// Blobs of a length, two of three of which are removed again; the others.
 fn scattered(store: &Store, count: u64, len: usize) -> Vec<Digest> {
     let mut random = Random(count);
-    let all: Vec<Digest> = (0..count).map(|_| store.put(random.bytes(len), Algorithm::Blake3).unwrap()).collect();
+    let all: Vec<Digest> =
+        (0..count).map(|_| store.put(random.bytes(len), Algorithm::Blake3).unwrap().digest).collect();
     store.checkpoint().unwrap();
     for (n, digest) in all.iter().enumerate().filter(|(n, _)| n % 3 != 0) {
         store.remove(digest).unwrap_or_else(|error| panic!("{n}: {error}"));
@@ -50,7 +51,11 @@ fn a_pack_whose_first_blobs_are_removed_while_the_others_are_published_loses_non
     let kept = scattered(&store, 1200, 400);
     let (first, rest) = kept.split_at(256);
     let (first, handle) = (first.to_vec(), Arc::clone(&store));
-    *hook.lock().unwrap() = Some(Box::new(move || first.iter().for_each(|digest| handle.remove(digest).unwrap())));
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        first.iter().for_each(|digest| {
+            handle.remove(digest).unwrap();
+        })
+    }));
     let report = collect(&store);
     assert!(hook.lock().unwrap().is_none(), "it came between: {report:?}");
     assert!(rest.iter().all(|digest| is_whole(&store, digest)));
@@ -70,10 +75,10 @@ fn a_log_file_is_compacted_whose_default_key_was_given_up_since() {
     let mut random = Random(2);
     let mut digests = Vec::new();
     for n in 0..200 {
-        let digest = store.put(random.bytes(3000), Algorithm::Blake3).unwrap();
+        let digest = store.put(random.bytes(3000), Algorithm::Blake3).unwrap().digest;
         store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
         if n % 5 == 0 {
-            digests.push(theirs.put(random.bytes(3000), Algorithm::Blake3).unwrap());
+            digests.push(theirs.put(random.bytes(3000), Algorithm::Blake3).unwrap().digest);
         }
     }
     collect(&store);
@@ -147,7 +152,8 @@ fn blobs_are_listed_while_they_are_moved() {
     let lab = Lab::new();
     let store = options(&lab).open("/store").unwrap();
     let mut random = Random(9);
-    let digests: Vec<Digest> = (0..90).map(|_| store.put(random.bytes(9000), Algorithm::Sha512).unwrap()).collect();
+    let digests: Vec<Digest> =
+        (0..90).map(|_| store.put(random.bytes(9000), Algorithm::Sha512).unwrap().digest).collect();
     store.checkpoint().unwrap();
     for (n, digest) in digests.iter().enumerate().filter(|(n, _)| n % 3 != 0) {
         store.remove(digest).unwrap_or_else(|error| panic!("{n}: {error}"));

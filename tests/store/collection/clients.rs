@@ -44,7 +44,7 @@ impl Client {
         Self { number, random: Random(seed ^ number << 32), known: Known::new(), doubtful: BTreeSet::new(), pushes: 0 }
     }
 
-    fn repository<'a>(&self, store: &'a Store) -> Result<Repository<'a>> {
+    fn repository(&self, store: &Store) -> Result<Repository> {
         store.ensure_repository(&name(&format!("client/{}", self.number)), RepositorySettings::new())
     }
 
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    fn push_blob(&mut self, ours: &Repository<'_>) -> Result<(Digest, Vec<u8>)> {
+    fn push_blob(&mut self, ours: &Repository) -> Result<(Digest, Vec<u8>)> {
         let content = self.content();
         let digest = Digest::of(Algorithm::Sha256, &content);
         match ours.claim(&digest) {
@@ -77,14 +77,14 @@ impl Client {
                     .and_then(|_| ours.commit_upload(upload, &digest));
                 match done {
                     Err(Error::UploadNotFound { .. }) => drop(ours.put(&content, digest)?), // it has expired
-                    other => other?,
+                    other => drop(other?),
                 }
             }
             1 => {
                 let from = name(&format!("client/{}", self.random.below(CLIENTS)));
                 match ours.mount(&digest, &from, |_| true) {
                     Err(Error::BlobNotFound { .. }) => drop(ours.put(&content, digest)?),
-                    other => other?,
+                    other => drop(other?),
                 }
             }
             _ => drop(ours.put(&content, digest)?),
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Pushes an image, again and again where something of it was collected meanwhile.
-    fn push(&mut self, ours: &Repository<'_>) -> Result<()> {
+    fn push(&mut self, ours: &Repository) -> Result<()> {
         let tag_name = format!("v{}", self.random.below(4));
         let blobs: Vec<_> = (0..1 + self.random.below(4)).map(|_| self.push_blob(ours)).collect::<Result<_>>()?;
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// Deletes an image, by its tag or altogether.
-    fn delete(&mut self, ours: &Repository<'_>) -> Result<()> {
+    fn delete(&mut self, ours: &Repository) -> Result<()> {
         let n = self.random.below(4);
         let Some((tag_name, (digest, _))) = self.known.iter().nth(n as usize) else { return Ok(()) };
         let (tag_name, digest) = (tag_name.clone(), *digest);
@@ -133,7 +133,7 @@ impl Client {
             let its = self.known.iter().filter(|(_, (known, _))| *known == digest);
             self.doubtful = its.map(|(tag_name, _)| tag_name.clone()).collect();
             match ours.delete_manifest(&digest) {
-                Ok(()) => self.known.retain(|_, (known, _)| *known != digest),
+                Ok(_) => self.known.retain(|_, (known, _)| *known != digest),
                 Err(Error::ManifestInUse { .. }) => {} // by an index that a power cut has left
                 Err(other) => return Err(other),
             }
@@ -278,8 +278,8 @@ fn clients_beside_collections(new: fn() -> SimVfs, seed: u64, time: Duration) {
     assert!(pushes > 100 && collections > 3);
 }
 
-fn untag(ours: &Repository<'_>, tag_name: &str) -> Result<()> {
-    ours.delete_batch(&[tag(tag_name).into()])?.into_iter().collect()
+fn untag(ours: &Repository, tag_name: &str) -> Result<()> {
+    ours.untag(&tag(tag_name)).map(drop)
 }
 
 /// Deletes what is there although nobody knows it: what the power cut left half done.
@@ -296,7 +296,7 @@ fn forget_what_is_not_known(client: &Client, store: &Store) {
         let mut deleted = 0;
         for manifest in left.iter().filter(|manifest| !known.contains(&manifest.digest)) {
             match ours.delete_manifest(&manifest.digest) {
-                Ok(()) => deleted += 1,
+                Ok(_) => deleted += 1,
                 Err(Error::ManifestInUse { .. }) => {}
                 Err(other) => panic!("{other}"),
             }

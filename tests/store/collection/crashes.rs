@@ -24,7 +24,7 @@ fn prepare(lab: &Lab) -> Kept {
     let mut kept = Vec::new();
     for n in 0..24 {
         let content = random.bytes(if n % 8 == 7 { 5000 } else { 900 });
-        let digest = store.put(&content, [Algorithm::Sha256, Algorithm::Sha512][n % 2]).unwrap();
+        let digest = store.put(&content, [Algorithm::Sha256, Algorithm::Sha512][n % 2]).unwrap().digest;
         if n % 3 == 0 {
             store.pin(&format!("kept {n}"), &digest, PinOptions::new()).unwrap();
             kept.push(digest);

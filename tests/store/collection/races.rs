@@ -42,7 +42,7 @@ fn at_each_step<P, A>(
 }
 
 /// Two blobs that are alike for collection, so that something is condemned whichever is rescued.
-fn two(repository: &Repository<'_>) -> [Digest; 2] {
+fn two(repository: &Repository) -> [Digest; 2] {
     ["a layer", "another layer"].map(|content| blob(repository, content))
 }
 
@@ -115,7 +115,7 @@ fn what_head_promised_is_kept() {
     let store = open(&lab);
     let ours = create(&store, "a/ours");
     let [claimed, other] = two(&ours);
-    let outside = store.put("outside", Algorithm::Blake3).unwrap();
+    let outside = store.put("outside", Algorithm::Blake3).unwrap().digest;
     lab.advance(GONE - 1);
     ours.claim(&claimed).unwrap();
     store.claim(&outside).unwrap();
@@ -136,7 +136,7 @@ fn a_blob_is_pushed_again_while_it_is_condemned() {
         let count = std::cell::Cell::new(0);
         at_each_step(
             |lab, store| {
-                let digests = ["one", "two"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
+                let digests = ["one", "two"].map(|content| store.put(content, Algorithm::Sha256).unwrap().digest);
                 lab.advance(GONE);
                 digests
             },
@@ -164,7 +164,7 @@ fn a_blob_that_is_held_for_a_moment_while_it_is_condemned_is_not_forgotten_witho
     let survived = std::cell::Cell::new(0);
     at_each_step(
         |lab, store| {
-            let digests = ["one", "two"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
+            let digests = ["one", "two"].map(|content| store.put(content, Algorithm::Sha256).unwrap().digest);
             lab.advance(GONE);
             digests
         },
@@ -189,7 +189,7 @@ fn a_blob_is_mounted_from_a_repository_that_is_being_deleted() {
             let [ours, theirs] = ["a/ours", "a/theirs"].map(|name| create(store, name));
             let digests = two(&theirs);
             push(&theirs, image(&digests, None), &["v1"]);
-            let old = store.put("old", Algorithm::Sha256).unwrap();
+            let old = store.put("old", Algorithm::Sha256).unwrap().digest;
             lab.advance(GONE);
             drop(ours);
             (digests, old)
@@ -288,7 +288,7 @@ fn an_upload_is_committed_while_it_expires() {
             |_, store, _, committed, report| {
                 collect(store);
                 match committed {
-                    Ok(()) => assert!(is_whole(store, &digest), "what was committed is there"),
+                    Ok(_) => assert!(is_whole(store, &digest), "what was committed is there"),
                     Err(Error::UploadNotFound { .. }) => assert!(is_gone(&store.get(&digest))),
                     Err(other) => panic!("{other}"),
                 }
@@ -323,7 +323,8 @@ fn a_segment_is_compacted_away_under_its_reader() {
             crate::common::small(strongroom::Options::new(), &clock).read_mode(mode).history(0).inline_max(4 << 20);
         let store = options.log_file_size(256 << 10).open(dir.path()).unwrap();
         let contents: Vec<Vec<u8>> = (0..30).map(|n| crate::common::Random(n).bytes(30_000)).collect();
-        let digests: Vec<_> = contents.iter().map(|content| store.put(content, Algorithm::Sha256).unwrap()).collect();
+        let digests: Vec<_> =
+            contents.iter().map(|content| store.put(content, Algorithm::Sha256).unwrap().digest).collect();
         let kept: Vec<_> = (0..30).step_by(3).collect();
         for n in &kept {
             store.pin(&n.to_string(), &digests[*n], strongroom::PinOptions::new()).unwrap();

@@ -18,7 +18,7 @@ fn the_background_thread_gives_space_back_by_itself() {
     let store = options.open(dir.path()).unwrap();
     let kept: Vec<_> = (0..20u64)
         .map(|n| {
-            let digest = store.put(Random(n).bytes(5000), Algorithm::Sha256).unwrap();
+            let digest = store.put(Random(n).bytes(5000), Algorithm::Sha256).unwrap().digest;
             // Without retention it may be gone already: then it is stored again, as a client would.
             while store.pin(&n.to_string(), &digest, PinOptions::new()).is_err() {
                 store.put(Random(n).bytes(5000), Algorithm::Sha256).unwrap();
@@ -47,7 +47,7 @@ fn closing_a_store_ends_its_collection() {
     let slowly = CollectOptions::new().bytes_per_second(100).max_dead(0);
     let store = options.collect_every(Duration::from_millis(1), slowly).open(dir.path()).unwrap();
     for n in 0..300u64 {
-        let digest = store.put(Random(n).bytes(20_000), Algorithm::Sha256).unwrap();
+        let digest = store.put(Random(n).bytes(20_000), Algorithm::Sha256).unwrap().digest;
         if n % 2 == 0 {
             let _ = store.pin(&n.to_string(), &digest, PinOptions::new());
         }

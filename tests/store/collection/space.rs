@@ -16,7 +16,7 @@ fn scattered(lab: &Lab, count: u64, nth: u64) -> (Store, Vec<Digest>) {
     let mut random = Random(count);
     let mut kept = Vec::new();
     for n in 0..count {
-        let digest = store.put(random.bytes(12_000), Algorithm::Blake3).unwrap();
+        let digest = store.put(random.bytes(12_000), Algorithm::Blake3).unwrap().digest;
         if n % nth == 0 {
             store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
             kept.push(digest);
@@ -84,11 +84,11 @@ fn records_without_content_do_not_keep_log_files() {
     // A tag, or a pin, that changes all the time: almost nothing but records, and now and then a blob that stays.
     let lab = Lab::new();
     let store = options(&lab).open("/store").unwrap();
-    let digest = store.put("named again and again", Algorithm::Sha256).unwrap();
+    let digest = store.put("named again and again", Algorithm::Sha256).unwrap().digest;
     for n in 0..6000 {
         store.pin(&format!("name {}", n % 10), &digest, PinOptions::new()).unwrap();
         if n % 500 == 0 {
-            let rare = store.put(format!("rare {n}"), Algorithm::Sha256).unwrap();
+            let rare = store.put(format!("rare {n}"), Algorithm::Sha256).unwrap().digest;
             store.pin(&format!("rare {n}"), &rare, PinOptions::new()).unwrap();
         }
     }
@@ -106,7 +106,7 @@ fn small_files_become_one() {
     let mut kept = Vec::new();
     for n in 0..40u64 {
         let store = options(&lab).open("/store").unwrap();
-        let digest = store.put(Random(n).bytes(2000), Algorithm::Sha256).unwrap();
+        let digest = store.put(Random(n).bytes(2000), Algorithm::Sha256).unwrap().digest;
         store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
         kept.push(digest);
         store.close().unwrap();

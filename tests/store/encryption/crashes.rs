@@ -92,7 +92,7 @@ impl Before {
         };
         compare(&store, "opened again");
         // What was answered is durable, however the store came to be open.
-        let digest = store.put("and on it goes", Algorithm::Sha256).unwrap();
+        let digest = store.put("and on it goes", Algorithm::Sha256).unwrap().digest;
         let cut = self.open_after(&left.power_cut(draw + 2));
         assert_eq!(cut.get(&digest).unwrap().bytes().unwrap(), "and on it goes", "{context}");
         cut.remove(&digest).unwrap();

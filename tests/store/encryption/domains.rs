@@ -55,7 +55,7 @@ fn push_once(content: &[u8], is_there: bool) -> ((u64, u64), usize, Vec<usize>, 
     let written =
         |disk: &SimVfs| files(disk, "log").iter().map(|log| records(&disk.read_file(log).unwrap())).collect::<Vec<_>>();
     let (records_before, operations) = (written(&disk), disk.operations());
-    assert_eq!(one.put_reader(content, Algorithm::Sha256).unwrap(), digest);
+    assert_eq!(one.put_reader(content, Algorithm::Sha256).unwrap().digest, digest);
     // Pushed as an upload, too, and again.
     let upload = one.begin_upload(Algorithm::Sha256).unwrap();
     one.append_upload(upload, 0, content).unwrap();
@@ -85,7 +85,7 @@ fn mounting_from_another_domain_gives_the_content_and_shares_nothing() {
     let [one, other] = DOMAINS.map(|domain| store.repository(&name(&repository_of(Some(domain)))).unwrap());
     for (n, len) in [200, 70_000].into_iter().enumerate() {
         let content = Random(len).bytes(len as usize);
-        let digest = one.put(&content, Algorithm::Blake3).unwrap();
+        let digest = one.put(&content, Algorithm::Blake3).unwrap().digest;
         let before = store.usage().unwrap();
         assert!(matches!(other.mount(&digest, one.name(), |_| false), Err(Error::BlobNotFound { .. })));
         other.mount(&digest, one.name(), |_| true).unwrap();
@@ -226,7 +226,7 @@ fn after_a_domain_was_shredded_maintenance_and_closing_go_on() {
     push_image(&repository, "content", &["v1"]);
     repository.pull_manifest(&"v1".parse().unwrap()).unwrap();
     store.shred_domain(&domain(DOMAINS[0])).unwrap();
-    let digest = store.put("others go on", Algorithm::Sha256).unwrap();
+    let digest = store.put("others go on", Algorithm::Sha256).unwrap().digest;
     store.pin("a-pin", &digest, PinOptions::new()).unwrap();
     store.checkpoint().unwrap();
     store.merge_runs().unwrap();
@@ -277,7 +277,7 @@ fn a_crash_while_a_domain_is_shredded_leaves_it_whole_or_shredded() {
             } else {
                 whole += 1;
             }
-            let digest = store.put("and on it goes", Algorithm::Sha256).unwrap();
+            let digest = store.put("and on it goes", Algorithm::Sha256).unwrap().digest;
             let again = open(&left.power_cut(draw ^ 1), Some(&keeper)).unwrap();
             assert_eq!(again.get(&digest).unwrap().bytes().unwrap(), "and on it goes", "{context}");
             again.remove(&digest).unwrap();

@@ -157,7 +157,8 @@ fn a_flipped_bit_in_the_log_of_a_killed_process_takes_the_last_commit_at_most() 
     let options = options_of(&disk, &keeper, 0).log_file_size(64 << 10).memtable_size(1 << 20);
     let store = options.open("/store").unwrap();
     let contents: Vec<_> = (0..12).map(|_| random.bytes(300)).collect();
-    let digests: Vec<_> = contents.iter().map(|content| store.put(content, Algorithm::Blake3).unwrap()).collect();
+    let digests: Vec<_> =
+        contents.iter().map(|content| store.put(content, Algorithm::Blake3).unwrap().digest).collect();
     let killed = disk.restarted();
     drop(store);
     let log = files(&killed, "log").pop().unwrap();
@@ -194,7 +195,7 @@ fn a_flipped_bit_in_the_log_of_a_killed_process_takes_the_last_commit_at_most() 
             }
         }
         let again = Digest::of(Algorithm::Sha256, b"on it goes");
-        assert_eq!(store.put(b"on it goes", Algorithm::Sha256).unwrap(), again, "{context}");
+        assert_eq!(store.put(b"on it goes", Algorithm::Sha256).unwrap().digest, again, "{context}");
     }
     tell(&format!("{found} errors, and the last commit was lost {lost} times"));
     assert!(lost > 10 && found > 200);

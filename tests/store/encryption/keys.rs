@@ -109,7 +109,7 @@ fn a_store_opens_with_a_passphrase_and_with_no_other() {
     let open =
         |text: &str| common::options(&disk, &Clock::manual()).key_provider(Arc::new(passphrase(text))).open("/store");
     let store = open("correct horse").unwrap();
-    let digest = store.put("battery staple", Algorithm::Sha256).unwrap();
+    let digest = store.put("battery staple", Algorithm::Sha256).unwrap().digest;
     store.close().unwrap();
     let error = open("incorrect horse").unwrap_err();
     assert!(matches!(&error, Error::Key { domain: 0, .. }), "{error}");
@@ -199,7 +199,7 @@ fn a_keeper_that_refuses_changes_nothing_wherever_it_does() {
                 }
                 assert_eq!(store.domains(), domains, "{context}");
                 assert_eq!(disk.read_file("/store/FORMAT").unwrap(), format, "{context}");
-                let digest = store.put("it goes on", Algorithm::Sha256).unwrap();
+                let digest = store.put("it goes on", Algorithm::Sha256).unwrap().digest;
                 store.remove(&digest).unwrap();
                 store.close().unwrap();
                 subject.assert_whole(&disk, &context);
@@ -278,7 +278,7 @@ fn what_a_provider_returns_is_checked_before_it_is_relied_on() {
         assert!(matches!(error, Error::Key { domain: 0, .. }), "{wrapped_len} {id_len}: {error}");
         let fine = strange(100, 10);
         let store = create(fine.clone()).unwrap();
-        let digest = store.put("content", Algorithm::Sha256).unwrap();
+        let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
         assert!(matches!(store.rewrap_keys(provider.clone()), Err(Error::Key { .. })), "{wrapped_len} {id_len}");
         if id_len > 10 {
             let refused = store.create_domain(&domain("new"), Some(&"i".repeat(id_len)));
@@ -392,7 +392,7 @@ fn a_backup_of_hard_links_keeps_its_keys() {
         options.key_provider(keeper.clone()).open(path)
     };
     let store = open(&path).unwrap();
-    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
     store.close().unwrap();
     // As `cp -al` makes one, of a store that is closed.
     let made = std::process::Command::new("cp").arg("-al").args([&path, &backup]).status().unwrap();

@@ -216,12 +216,12 @@ pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Kn
             random.bytes(len)
         };
         let algorithm = ALGORITHMS[(n + round as usize) % 3];
-        layers.push(repository.put_reader(&content[..], algorithm).expect("space"));
+        layers.push(repository.put_reader(&content[..], algorithm).expect("space").digest);
         known.content(&content);
     }
     // The same in all domains.
     let shared = Random(round).bytes(1000);
-    layers.push(repository.put(&shared, Algorithm::Sha256).expect("space"));
+    layers.push(repository.put(&shared, Algorithm::Sha256).expect("space").digest);
     known.content(&shared);
     let (media_type, document) = image(&layers, None);
     let tags = [format!("release-{round}-of-{own}"), format!("candidate-{round}-{own}")];
@@ -253,7 +253,7 @@ pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Kn
     if domain_name.is_none() {
         for len in [40, 3000] {
             let content = random.bytes(len);
-            let digest = store.put(&content, Algorithm::Sha512).expect("space");
+            let digest = store.put(&content, Algorithm::Sha512).expect("space").digest;
             known.content(&content);
             let pin = format!("pinned-by-{round}-{len}");
             store.pin(&pin, &digest, PinOptions::new().references([layers[3]])).expect("it is there");
@@ -515,7 +515,7 @@ impl<'a> Interrogation<'a> {
 
     fn repository(
         &mut self,
-        repository: &strongroom::registry::Repository<'_>,
+        repository: &strongroom::registry::Repository,
         (domain, expected, blobs): &SeenRepository,
     ) {
         let settings = repository.info().map(|info| info.settings);

@@ -135,13 +135,13 @@ pub fn others_go_on(store: &Store, round: u64) -> Result<Vec<(Digest, Vec<u8>)>,
     let tenant = store.repository(&name(&repository_of(Some(DOMAINS[1]))))?;
     for n in 0..6 {
         let content = random.bytes(if n == 3 { 5000 } else { 900 });
-        let digest = store.put(&content, Algorithm::Sha256)?;
+        let digest = store.put(&content, Algorithm::Sha256)?.digest;
         if n % 3 == 1 {
             store.remove(&digest)?;
         } else {
             kept.push((digest, content.clone()));
         }
-        let theirs = tenant.put(&content[..500], Algorithm::Sha256)?;
+        let theirs = tenant.put(&content[..500], Algorithm::Sha256)?.digest;
         if n % 2 == 0 {
             tenant.remove_blob(&theirs)?;
         }
@@ -311,7 +311,7 @@ fn what_nobody_had_folded_is_there_after_unlocking_in_any_order_of_things() {
             let own = store.repository(&locked_name()).unwrap();
             let tags = own.tags(None, 99).unwrap();
             own.untag(&tags[0]).unwrap();
-            let blob = own.put("after unlocking", Algorithm::Sha256).unwrap();
+            let blob = own.put("after unlocking", Algorithm::Sha256).unwrap().digest;
             drop(store);
             for disk in [disk.restarted(), disk.power_cut(3)] {
                 let store = subject.open_unlocked_on(&disk);
@@ -464,7 +464,7 @@ fn a_domain_is_unlocked_while_everybody_works() {
                             }
                             let mut random = Random(seed ^ n << 32 ^ round);
                             let content = random.bytes(600);
-                            kept.push((store.put(&content, Algorithm::Sha256).unwrap(), content));
+                            kept.push((store.put(&content, Algorithm::Sha256).unwrap().digest, content));
                             // All of it or nothing.
                             if let Ok(own) = store.repository(&locked_name()) {
                                 assert!(!own.tags(None, 99).unwrap().is_empty() && !own.uploads().unwrap().is_empty());
@@ -481,7 +481,7 @@ fn a_domain_is_unlocked_while_everybody_works() {
             }
             assert!(store.unlock_domains().is_empty());
             let own = store.repository(&locked_name()).unwrap();
-            let digest = own.put("at once", Algorithm::Sha256).unwrap();
+            let digest = own.put("at once", Algorithm::Sha256).unwrap().digest;
             own.remove_blob(&digest).unwrap();
             stop.store(true, Ordering::Relaxed);
             for worker in workers {

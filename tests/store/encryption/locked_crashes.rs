@@ -50,7 +50,7 @@ fn cut_everywhere(subject: &Subject, what: &str, script: &(dyn Fn(&SimVfs) -> Re
             subject.assert_back(&store, &context);
             // What was answered is durable, also of the domain that was locked.
             let own = store.repository(&locked_name()).unwrap();
-            let digest = own.put("and on it goes", Algorithm::Sha256).unwrap();
+            let digest = own.put("and on it goes", Algorithm::Sha256).unwrap().digest;
             let again = subject.open_unlocked_on(&left.power_cut(draw ^ 1));
             let read = again.repository(&locked_name()).unwrap().get(&digest).unwrap().bytes().unwrap();
             assert_eq!(read, "and on it goes", "{context}");

@@ -154,7 +154,7 @@ fn no_block_of_a_segment_is_taken_for_another() {
                 let other = store.repository(&"other/one".parse().unwrap()).unwrap();
                 for (m, (digest, content)) in digests.iter().zip(&contents).enumerate() {
                     let is_changed = segments[m] == *one.0 || segments[m] == *two.0;
-                    let blob = if m == 2 { other.get(digest) } else { store.get(digest) };
+                    let blob = if m == 2 { other.get(&digest.digest) } else { store.get(&digest.digest) };
                     match blob.unwrap().bytes() {
                         Ok(bytes) => assert!(!is_changed && bytes == content, "{one:?} and {two:?}"),
                         Err(Error::Corrupt { file, .. }) => assert!(is_changed && file == segments[m]),
@@ -458,7 +458,8 @@ fn who_cuts_the_log_of_a_killed_process_takes_back_commits_from_the_end_and_no_o
     // The list says up to where all was durable when it was replaced last: here, before all of it.
     let store = options(&disk, Some(&keeper)).log_file_size(64 << 10).memtable_size(1 << 20).open("/store").unwrap();
     let contents: Vec<_> = (0..12).map(|n| Random(n).bytes(300)).collect();
-    let digests: Vec<_> = contents.iter().map(|content| store.put(content, Algorithm::Blake3).unwrap()).collect();
+    let digests: Vec<_> =
+        contents.iter().map(|content| store.put(content, Algorithm::Blake3).unwrap().digest).collect();
     let killed = disk.restarted();
     drop(store);
     let log = files(&killed, "log").pop().unwrap();
@@ -500,7 +501,7 @@ fn the_view_of_names_can_not_be_taken_back_nor_any_page_of_it() {
         options.key_provider(keeper.clone()).open(&store_dir).unwrap()
     };
     let store = open();
-    let digest = store.put("content", Algorithm::Sha256).unwrap();
+    let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
     store.pin("first", &digest, strongroom::PinOptions::new()).unwrap();
     store.close().unwrap();
     let old = pages_of_names(&names);

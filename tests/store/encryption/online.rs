@@ -44,7 +44,7 @@ fn work(store: &Store, repository: &str, seed: u64, stop: &AtomicBool, count: &A
     kept
 }
 
-fn upload(repository: &strongroom::registry::Repository<'_>, content: &[u8], digest: &Digest) -> Result<(), Error> {
+fn upload(repository: &strongroom::registry::Repository, content: &[u8], digest: &Digest) -> Result<(), Error> {
     let id = repository.begin_upload(Algorithm::Sha256)?;
     let mut at = 0;
     while at < content.len() {
@@ -59,7 +59,7 @@ fn upload(repository: &strongroom::registry::Repository<'_>, content: &[u8], dig
     loop {
         match repository.commit_upload(id, digest) {
             Err(Error::UploadBusy { .. }) => std::thread::yield_now(),
-            other => return other,
+            other => return other.map(drop),
         }
     }
 }

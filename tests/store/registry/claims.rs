@@ -13,7 +13,7 @@ use crate::common::registry::{
 /// Past this, what nobody relied on since 0 is gone: retention, and how exactly its beginning is noted.
 const GONE: u64 = RETENTION + RETENTION / 8;
 
-fn stays(store: &Store, repository: &Repository<'_>, digest: &Digest) -> bool {
+fn stays(store: &Store, repository: &Repository, digest: &Digest) -> bool {
     store.expire_blobs().unwrap();
     !is_gone(&repository.get(digest))
 }
@@ -29,7 +29,7 @@ fn a_pushed_blob_stays_for_the_retention_time_and_then_goes() {
     let uploaded = Digest::of(Algorithm::Sha256, b"uploaded");
     ours.commit_upload(upload, &uploaded).unwrap();
     let large = blob(&ours, &"large".repeat(1000));
-    let digests = [blob(&ours, "small"), large, uploaded, ours.put("other", Algorithm::Sha512).unwrap()];
+    let digests = [blob(&ours, "small"), large, uploaded, ours.put("other", Algorithm::Sha512).unwrap().digest];
     lab.advance(RETENTION - 1);
     assert!(digests.iter().all(|digest| stays(&store, &ours, digest)));
     lab.advance(GONE - RETENTION + 1);
@@ -263,7 +263,7 @@ fn damage_to_a_blob_keeps_neither_it_nor_the_others_from_expiring() {
     let lab = Lab::new();
     let store = lab.options().inline_max(0).open("/store").unwrap();
     let ours = create(&store, "a/ours");
-    let digests: Vec<_> = (0..9).map(|n| ours.put(format!("{n}"), Algorithm::Sha512).unwrap()).collect();
+    let digests: Vec<_> = (0..9).map(|n| ours.put(format!("{n}"), Algorithm::Sha512).unwrap().digest).collect();
     store.close().unwrap();
     let segments = lab.disk.files().into_iter().filter(|path| path.to_string_lossy().contains("/segments/"));
     let damaged = segments.clone().nth(4).unwrap();

@@ -8,7 +8,7 @@ use crate::common::registry::{
     try_push,
 };
 
-fn problem(repository: &Repository<'_>, media_type: &str, document: &str) -> ManifestProblem {
+fn problem(repository: &Repository, media_type: &str, document: &str) -> ManifestProblem {
     match repository.put_manifest(document, PutManifest::new(media_type)) {
         Err(Error::InvalidManifest { problem }) => problem,
         other => panic!("{document}: {other:?}"),
@@ -186,7 +186,7 @@ fn a_manifest_has_one_media_type() {
     assert!(matches!(problem(&ours, "application/json", "{}"), ManifestProblem::UnknownMediaType { .. }));
 }
 
-fn subject_of(repository: &Repository<'_>, digest: &Digest) -> Digest {
+fn subject_of(repository: &Repository, digest: &Digest) -> Digest {
     repository.manifest_info(&digest.into()).unwrap().subject.unwrap()
 }
 
@@ -266,7 +266,9 @@ fn a_manifest_may_have_thousands_of_layers_and_the_same_one_many_times() {
     assert!(layers[1..].iter().all(|digest| ours.stat(digest).unwrap().references == 1));
     assert_eq!(ours.stat(&config).unwrap().references, 2);
     assert_sound(&store);
-    ours.delete_batch(&[same.into(), all.into()]).unwrap().into_iter().for_each(Result::unwrap);
+    ours.delete_batch(&[same.into(), all.into()]).unwrap().into_iter().for_each(|done| {
+        done.unwrap();
+    });
     assert!(layers.iter().all(|digest| ours.remove_blob(digest).is_ok()));
     assert_sound(&store);
 }
@@ -277,7 +279,7 @@ fn an_index_of_children_too_large_for_one_step_is_refused_and_changes_nothing() 
     let store = lab.options().memtable_size(64 << 20).log_file_size(1 << 20).open("/store").unwrap();
     let ours = create(&store, "a/ours");
     // A child is of what it references, so these are not small: an index changes the count in each.
-    let layers: Vec<_> = (0..9000).map(|n| ours.put(n.to_string(), Algorithm::Sha512).unwrap()).collect();
+    let layers: Vec<_> = (0..9000).map(|n| ours.put(n.to_string(), Algorithm::Sha512).unwrap().digest).collect();
     let put = || PutManifest::new("a/b").references(&layers[..], []);
     let children: Vec<_> = (0..64).map(|n| ours.put_manifest(format!("{n}"), put()).unwrap().digest).collect();
     let before = store.last_lsn();
@@ -295,7 +297,7 @@ fn digests_of_all_algorithms_may_stand_everywhere() {
     for algorithm in [Algorithm::Sha512, Algorithm::Blake3] {
         let store = lab.open();
         let ours = create(&store, &format!("a/{algorithm:?}").to_lowercase());
-        let put = |content: &str| ours.put(content, algorithm).unwrap();
+        let put = |content: &str| ours.put(content, algorithm).unwrap().digest;
         let push = |(media_type, document): (&str, String)| {
             ours.put_manifest(document, PutManifest::new(media_type).expect(algorithm).tag(tag("v1"))).unwrap().digest
         };

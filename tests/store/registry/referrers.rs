@@ -7,7 +7,7 @@ use crate::common::registry::{
     IMAGE, Lab, assert_sound, blob, create, image, index, is_unknown, name, push, push_image, referrer_pages, try_push,
 };
 
-fn referrers(repository: &Repository<'_>, subject: &Digest) -> Vec<Digest> {
+fn referrers(repository: &Repository, subject: &Digest) -> Vec<Digest> {
     let mut digests: Vec<_> = repository
         .referrers(subject, None, None, 99)
         .unwrap()

@@ -65,7 +65,7 @@ fn a_new_repository_has_nothing_of_the_deleted_one_of_its_name() {
     assert!(new.referrers(&manifest, None, None, 9).unwrap().referrers.is_empty());
     assert!(new.manifests(None, 9).unwrap().is_empty() && new.blobs(None, 9).unwrap().is_empty());
     assert!(new.uploads().unwrap().is_empty() && unknown(new.upload_status(upload).map(drop)));
-    assert!(unknown(new.commit_upload(upload, &config)) && unknown(new.cancel_upload(upload)));
+    assert!(unknown(new.commit_upload(upload, &config).map(drop)) && unknown(new.cancel_upload(upload)));
     // What is pushed again counts for the new one only, and its pulls do too.
     let (config, layer) = (blob(&new, "config"), blob(&new, &"layer".repeat(1000)));
     assert_eq!(push(&new, image(&[config, layer], None), &["v1"]), manifest);
@@ -93,32 +93,32 @@ fn handles_of_a_deleted_repository_fail_in_every_call_also_when_its_name_is_anot
         let put = || PutManifest::new("a/b").references([], []);
         let answers = [
             old.info().map(drop),
-            old.set_settings(RepositorySettings::new().mutability(TagMutability::Immutable)),
+            old.set_settings(RepositorySettings::new().mutability(TagMutability::Immutable)).map(drop),
             old.put("config", Algorithm::Sha256).map(drop),
             old.put("z".repeat(5000), Algorithm::Sha256).map(drop),
             old.put_reader(&b"config"[..], config).map(drop),
             old.get(&config).map(drop),
             old.stat(&config).map(drop),
             old.claim(&config).map(drop),
-            old.mount(&config, &name("a/ours"), |_| true),
-            old.remove_blob(&config),
+            old.mount(&config, &name("a/ours"), |_| true).map(drop),
+            old.remove_blob(&config).map(drop),
             old.blobs(None, 9).map(drop),
             old.begin_upload(Algorithm::Sha256).map(drop),
             old.append_upload(upload, 0, "x").map(drop),
             old.append_upload_from(upload, 0, &b"x"[..]).map(drop),
             old.upload_status(upload).map(drop),
-            old.commit_upload(upload, &config),
+            old.commit_upload(upload, &config).map(drop),
             old.cancel_upload(upload),
             old.uploads().map(drop),
             old.put_manifest("x", put()).map(drop),
             old.get_manifest(&at("v1")).map(drop),
             old.pull_manifest(&manifest.into()).map(drop),
             old.manifest_info(&at("v1")).map(drop),
-            old.delete_manifest(&manifest),
+            old.delete_manifest(&manifest).map(drop),
             old.delete_batch(&[at("v1")]).map(drop),
             old.manifests(None, 9).map(drop),
-            old.tag(&tag("v2"), &manifest, ExpectTag::Any),
-            old.untag(&tag("v1")),
+            old.tag(&tag("v2"), &manifest, ExpectTag::Any).map(drop),
+            old.untag(&tag("v1")).map(drop),
             old.resolve(&tag("v1")).map(drop),
             old.tags(None, 9).map(drop),
             old.tags_of(&manifest).map(drop),
@@ -172,7 +172,9 @@ fn a_push_into_a_repository_that_is_deleted_meanwhile_fails_and_leaves_nothing()
         let digest = Digest::of(Algorithm::Sha256, &content);
         let segments =
             || lab.disk.files().into_iter().filter(|path| path.to_string_lossy().contains("/segments/")).count();
-        let delete = || store.delete_repository(&name("a/ours"), RepositoryDeletion::WithContents).unwrap();
+        let delete = || {
+            store.delete_repository(&name("a/ours"), RepositoryDeletion::WithContents).unwrap();
+        };
 
         let ours = create(&store, "a/ours");
         let put = ours.put_reader(Interrupted(&content, Some(Box::new(delete))), digest);

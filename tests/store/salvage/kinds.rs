@@ -27,7 +27,7 @@ struct Put {
 
 fn put(store: &Store, random: &mut Random, len: usize) -> Put {
     let content = random.bytes(len);
-    let digest = store.put(&content, Algorithm::Sha256).unwrap();
+    let digest = store.put(&content, Algorithm::Sha256).unwrap().digest;
     Put { digest, content, lsn: store.last_lsn() }
 }
 
@@ -244,7 +244,7 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     let store = open_calm().unwrap();
     let mut random = Random(seed);
     let app = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
-    let layer = |content: &[u8]| app.put(content, Algorithm::Sha256).unwrap();
+    let layer = |content: &[u8]| app.put(content, Algorithm::Sha256).unwrap().digest;
     let (large, kept) = (random.bytes(9000), random.bytes(900));
     let (gone, stays) = (layer(&large), layer(&kept));
     let doomed = push(&app, image(&[gone, stays], None), &["doomed"]);
@@ -271,7 +271,9 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     app.delete_manifest(&doomed).unwrap();
     app.remove_blob(&gone).unwrap();
     clock.advance(std::time::Duration::from_secs(10_000));
-    small[1..].iter().for_each(|put| store.remove(&put.digest).unwrap());
+    small[1..].iter().for_each(|put| {
+        store.remove(&put.digest).unwrap();
+    });
     let collected = store.collect(&CollectOptions::new().max_dead(5), |_| ControlFlow::Continue(())).unwrap();
     assert!(collected.moved > 0 && collected.blobs > 0, "{collected:?}");
     store.close().unwrap();

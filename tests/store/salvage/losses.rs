@@ -47,7 +47,7 @@ fn salvage(made: &Made, disk: &SimVfs, hit: &[std::path::PathBuf], context: &str
 
 /// Goes on with a salvaged store, then empties it: nothing is left behind.
 fn goes_on(store: Store, disk: &SimVfs, context: &str) {
-    let digest = store.put(b"and on it goes", Algorithm::Sha256).unwrap();
+    let digest = store.put(b"and on it goes", Algorithm::Sha256).unwrap().digest;
     store.pin("on", &digest, strongroom::PinOptions::new()).unwrap();
     store.close().unwrap();
     let clock = Clock::manual();

@@ -118,9 +118,9 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
     let clock = Clock::manual();
     let store = small(Options::new(), &clock).memtable_size(1 << 20).open(&dir).unwrap();
     let app = store.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
-    let layer = app.put(b"layer", Algorithm::Sha256).unwrap();
+    let layer = app.put(b"layer", Algorithm::Sha256).unwrap().digest;
     let manifest = push(&app, image(&[layer], None), &["v1"]);
-    let blob = store.put(b"content", Algorithm::Sha256).unwrap();
+    let blob = store.put(b"content", Algorithm::Sha256).unwrap().digest;
     store.pin("pin", &blob, PinOptions::new()).unwrap();
     let upload = store.begin_upload(Algorithm::Sha256).unwrap();
     store.put(b"the record behind this one's content is damaged", Algorithm::Sha256).unwrap();
@@ -155,18 +155,18 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
     let refusals: Vec<(&str, Result<(), Error>)> = vec![
         ("put", store.put(b"more", Algorithm::Sha256).map(drop)),
         ("put what is long", store.put_reader(&long[..], Algorithm::Sha256).map(drop)),
-        ("remove", store.remove(&blob)),
+        ("remove", store.remove(&blob).map(drop)),
         ("pin", store.pin("pin 2", &blob, PinOptions::new())),
         ("unpin", store.unpin("pin")),
         ("begin", store.begin_upload(Algorithm::Sha256).map(drop)),
         ("append", store.append_upload(upload, 0, b"content").map(drop)),
-        ("commit", store.commit_upload(upload, &blob)),
+        ("commit", store.commit_upload(upload, &blob).map(drop)),
         ("cancel", store.cancel_upload(upload)),
         ("create", store.create_repository(&name("team/new"), RepositorySettings::new()).map(drop)),
-        ("delete", store.delete_repository(&name("team/app"), RepositoryDeletion::WithContents)),
+        ("delete", store.delete_repository(&name("team/app"), RepositoryDeletion::WithContents).map(drop)),
         ("push", app.put(b"other layer", Algorithm::Sha256).map(drop)),
         ("push a manifest", app.put_manifest(&document, PutManifest::new(kind)).map(drop)),
-        ("delete a manifest", app.delete_manifest(&manifest)),
+        ("delete a manifest", app.delete_manifest(&manifest).map(drop)),
         ("collect", store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).map(drop)),
         ("scrub", store.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).map(drop)),
         ("checkpoint", store.checkpoint()),

@@ -41,7 +41,7 @@ fn a_blob_that_goes_or_comes_back_while_it_is_read_is_no_damage() {
     let disk = SimVfs::new();
     let store = open(&disk);
     let content = Random(2).bytes(3 << 20);
-    let digest = store.put(&content, Algorithm::Sha256).unwrap();
+    let digest = store.put(&content, Algorithm::Sha256).unwrap().digest;
     for (again, lost) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut calls = 0;
         let report = store
@@ -88,7 +88,7 @@ fn a_scrub_beside_pushes_removals_and_collections_finds_nothing() {
                     let mut digests = Vec::new();
                     for round in 0..250 {
                         let len = [300, 900, 1900, 6000][random.below(4) as usize];
-                        digests.push(store.put(random.bytes(len), Algorithm::Sha256).unwrap());
+                        digests.push(store.put(random.bytes(len), Algorithm::Sha256).unwrap().digest);
                         if round % 3 > 0 {
                             let at = random.below(digests.len() as u64) as usize;
                             store.remove(&digests.swap_remove(at)).unwrap();

@@ -96,7 +96,7 @@ fn nor_does_one_in_an_encrypted_store() {
     let sound = encrypted_disk();
     let store = open(&sound);
     let bytes = crate::common::Random(4).bytes(70_000);
-    let content = Content { digest: store.put(&bytes, strongroom::Algorithm::Sha256).unwrap(), bytes };
+    let content = Content { digest: store.put(&bytes, strongroom::Algorithm::Sha256).unwrap().digest, bytes };
     store.close().unwrap();
     let disk = sound.restarted();
     let segment = super::lab::segment(&disk, 70_000);

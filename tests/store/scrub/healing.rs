@@ -233,7 +233,7 @@ fn a_digest_that_only_the_lost_file_had_is_known_from_who_holds_it() {
     let disk = SimVfs::new();
     let store = open(&disk);
     let bytes = Random(5).bytes(90_000);
-    let digest = store.put(&bytes, Algorithm::Sha512).unwrap();
+    let digest = store.put(&bytes, Algorithm::Sha512).unwrap().digest;
     store.pin("one", &digest, PinOptions::new()).unwrap();
     store.close().unwrap();
     disk.remove(&segment(&disk, 90_000)).unwrap();
@@ -254,11 +254,11 @@ fn an_encrypted_domain_is_scrubbed_and_heals_too() {
     let settings = RepositorySettings::new().domain("tenant".parse().unwrap());
     let inside = store.create_repository(&name("in/side"), settings).unwrap();
     let bytes = Random(6).bytes(90_000);
-    let layer = inside.put(&bytes, Algorithm::Sha256).unwrap();
-    let config = inside.put("{}", Algorithm::Sha256).unwrap();
+    let layer = inside.put(&bytes, Algorithm::Sha256).unwrap().digest;
+    let config = inside.put("{}", Algorithm::Sha256).unwrap().digest;
     let manifest = push(&inside, image(&[config, layer], None), &["v1"]);
     // The same content in the default domain is stored once more, and sound.
-    let outside = store.put(vec![1; 100], Algorithm::Sha256).unwrap();
+    let outside = store.put(vec![1; 100], Algorithm::Sha256).unwrap().digest;
     store.close().unwrap();
     let path = segment(&disk, 90_000);
     for harm in 0..2 {
@@ -289,7 +289,7 @@ fn many_damaged_blobs_are_all_found_and_what_is_pushed_again_comes_back() {
     let contents: Vec<Content> = (0..120)
         .map(|n| {
             let bytes = random.bytes([600, 1000, 3000][n % 3]);
-            Content { digest: store.put(&bytes, Algorithm::Blake3).unwrap(), bytes }
+            Content { digest: store.put(&bytes, Algorithm::Blake3).unwrap().digest, bytes }
         })
         .collect();
     store.close().unwrap();

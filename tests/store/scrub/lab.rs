@@ -35,7 +35,7 @@ pub fn open(disk: &SimVfs) -> Store {
     options(disk, &Clock::manual()).compression(Compression::Off).open("/store").unwrap()
 }
 
-pub fn app(store: &Store) -> Repository<'_> {
+pub fn app(store: &Store) -> Repository {
     store.repository(&name("team/app")).unwrap()
 }
 
@@ -53,7 +53,7 @@ pub fn build(disk: &SimVfs) -> Known {
     let other = store.create_repository(&name("team/other"), RepositorySettings::new()).unwrap();
     app.put(&packed.bytes, packed.digest).unwrap();
     for _ in 0..20 {
-        let dead = store.put(draws.bytes(1000), Algorithm::Sha256).unwrap();
+        let dead = store.put(draws.bytes(1000), Algorithm::Sha256).unwrap().digest;
         store.remove(&dead).unwrap();
     }
     let moved = store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap().moved;

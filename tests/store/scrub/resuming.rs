@@ -84,7 +84,9 @@ fn what_comes_and_goes_between_two_parts_is_no_damage() {
     let contents = fill(&disk, 60);
     let store = open(&disk);
     assert!(!scrub_until(&store, 30).complete);
-    contents.iter().step_by(3).for_each(|content| store.remove(&content.digest).unwrap());
+    contents.iter().step_by(3).for_each(|content| {
+        store.remove(&content.digest).unwrap();
+    });
     let mut random = Random(77);
     for _ in 0..20 {
         store.put(random.bytes(800), Algorithm::Sha256).unwrap();

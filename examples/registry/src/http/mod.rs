@@ -186,7 +186,7 @@ impl Registry {
         store: &Store,
         name: &RepositoryName,
         client: Client,
-        mut work: impl FnMut(&Repository<'_>) -> Result<T>,
+        mut work: impl FnMut(&Repository) -> Result<T>,
     ) -> Result<T, Failure> {
         let mut again = 0..3;
         loop {
@@ -199,12 +199,7 @@ impl Registry {
         }
     }
 
-    fn pushed_to<'a>(
-        &self,
-        store: &'a Store,
-        name: &RepositoryName,
-        client: Client,
-    ) -> Result<Repository<'a>, Failure> {
+    fn pushed_to(&self, store: &Store, name: &RepositoryName, client: Client) -> Result<Repository, Failure> {
         match (store.repository(name), self.creation) {
             (Err(Error::RepositoryNotFound { .. }), Creation::OnPush) => {
                 self.unfinished.create_repository(client, name, &self.limits)?;

@@ -129,7 +129,7 @@ async fn mount(
                 // The other repository's key is out of reach: the blob is pushed.
                 Err(Error::BlobNotFound { .. } | Error::Key { .. }) => Ok(false),
                 Err(error) if is_known_damage(&error) => Ok(false),
-                other => other.map(|()| true),
+                other => other.map(|_| true),
             }
         })
     };
@@ -311,7 +311,7 @@ async fn commit(
                 Err(error @ Error::UploadNotFound { .. }) => {
                     repository.claim(&digest).map(|_| None).map_err(|_| error.into())
                 }
-                other => Ok(other.map(|()| None)?),
+                other => Ok(other.map(|_| None)?),
             }
         };
         let committed = registry.call(caller, commit).await;

@@ -474,7 +474,7 @@ fn a_filter_over_many_referrers_that_matches_none_is_answered_in_pages() {
     let server = Server::on(disk, |store| {
         let ours =
             store.ensure_repository(&"repo".parse().unwrap(), strongroom::registry::RepositorySettings::new()).unwrap();
-        let config = ours.put("{}", Algorithm::Sha256).unwrap();
+        let config = ours.put("{}", Algorithm::Sha256).unwrap().digest;
         for n in 0..7000 {
             let mut manifest = image(config, 2);
             manifest["subject"] = json!({ "mediaType": IMAGE, "digest": subject.to_string(), "size": 7 });
