@@ -9,6 +9,10 @@ use crate::id::{Lsn, UploadId};
 use crate::keys::KeyError;
 use crate::vfs::Shut;
 
+mod kind;
+
+pub use kind::ErrorKind;
+
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -258,7 +262,7 @@ pub enum Error {
     },
     /// A text is not a repository's name.
     #[error(
-        "invalid repository name {name:?}: expected 2 to 256 characters, lower-case letters and digits, with single \
+        "invalid repository name {name:?}: expected 1 to 256 characters, lower-case letters and digits, with single \
          separators (. _ __ -) inside the parts between slashes"
     )]
     InvalidRepositoryName {
@@ -330,10 +334,23 @@ pub enum Error {
     },
     /// The log no longer has the events right after this position. List the store's contents again, then continue from
     /// `oldest`.
-    #[error("what happened before LSN {oldest} was given up: take stock anew and go on from there")]
+    #[error("what happened before LSN {oldest} was given up: list the contents again and go on from there")]
     Gap {
         /// The position from which on the log has all events.
         oldest: Lsn,
+    },
+    /// The position that events were asked for after is ahead of the store's last commit: it is another store's, or
+    /// this one was restored from an older copy of itself. What was seen of the commits since that copy is gone from
+    /// the store. List its contents again, then continue from `last`.
+    #[error(
+        "position {position} is ahead of the last commit, {last}: the store was restored from an older copy; list its \
+         contents again and go on from there"
+    )]
+    AheadOfStore {
+        /// The position asked for.
+        position: Lsn,
+        /// The last commit, up to which the log has all events.
+        last: Lsn,
     },
     /// The store was closed, by [`Store::close`](crate::Store::close) on any of its handles; or the async runtime is
     /// shutting down, or there is none. A write that was under way when the store was closed may have become durable

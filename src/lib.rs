@@ -24,7 +24,8 @@
 //!   flags damaged blobs, which a push of the same content repairs. [`Store::repair`] rebuilds reference counts and
 //!   indexes. [`Options::salvage`] makes a store with a damaged log open again.
 //! - [`transfer`] imports and exports folders and OCI image layouts.
-//! - [`Error`] is one enum to match on. Nothing that is passed in or lies on disk causes a panic.
+//! - [`Error`] is one enum to match on, and [`Error::kind`] says what to do about it. Nothing that is passed in or lies
+//!   on disk causes a panic.
 //!
 //! # Example
 //! ```
@@ -128,7 +129,7 @@ pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Ver
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use envelope::LockedDomain;
-pub use error::{Damage, Error, ManifestProblem, Result};
+pub use error::{Damage, Error, ErrorKind, ManifestProblem, Result};
 pub use gc::{CollectOptions, Collection, Expired, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use log::Durability;

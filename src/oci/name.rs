@@ -40,15 +40,16 @@ macro_rules! checked_text {
 }
 
 checked_text! {
-    /// The name of a repository, by the rules of the OCI distribution specification and of Amazon ECR: 2 to 256
-    /// characters, parts of lower-case letters and digits, joined by `.`, `_`, `__` or dashes, between slashes.
+    /// The name of a repository, by the rule of the OCI distribution specification: parts of lower-case letters and
+    /// digits, joined by `.`, `_`, `__` or dashes, between slashes; 256 characters at most. (Registries that promise
+    /// Amazon ECR's rules refuse names of one character themselves.)
     ///
     /// ```
     /// use strongroom::registry::RepositoryName;
     ///
     /// let name: RepositoryName = "team-a/app.web".parse()?;
     /// assert_eq!(name.as_str(), "team-a/app.web");
-    /// for bad in ["x", "App", "a//b", "/a", "a/", "a..b", "a___b", "-a", "a b"] {
+    /// for bad in ["", "App", "a//b", "/a", "a/", "a..b", "a___b", "-a", "a b"] {
     ///     assert!(bad.parse::<RepositoryName>().is_err(), "{bad}");
     /// }
     /// # Ok::<(), strongroom::Error>(())
@@ -159,7 +160,7 @@ impl From<&Digest> for Reference {
 }
 
 fn is_repository_name(name: &str) -> bool {
-    (2..=256).contains(&name.len()) && name.split('/').all(is_component)
+    (1..=256).contains(&name.len()) && name.split('/').all(is_component)
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -190,14 +191,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repository_names_follow_the_rules_of_oci_and_ecr() {
+    fn repository_names_follow_the_rule_of_oci() {
         let long = "a".repeat(256);
-        for good in ["ab", "a1/b2", "a.b", "a_b", "a__b", "a-b", "a---b", "0/1", "library/alpine", &long] {
+        for good in
+            ["a", "0", "a/b", "ab", "a1/b2", "a.b", "a_b", "a__b", "a-b", "a---b", "0/1", "library/alpine", &long]
+        {
             assert!(good.parse::<RepositoryName>().is_ok(), "{good}");
         }
         let too_long = "a".repeat(257);
         let bad =
-            ["", "a", "A/b", "a/", "/a", "a//b", "a.", ".a", "a..b", "a___b", "a_-b", "a-.b", "ä/b", "a b", "a\n"];
+            ["", "A", "/", "A/b", "a/", "/a", "a//b", "a.", ".a", "a..b", "a___b", "a_-b", "a-.b", "ä/b", "a b", "a\n"];
         for bad in bad.into_iter().chain([too_long.as_str()]) {
             assert!(matches!(bad.parse::<RepositoryName>(), Err(Error::InvalidRepositoryName { .. })), "{bad}");
         }

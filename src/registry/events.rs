@@ -113,7 +113,7 @@ impl Registry {
             let visible = self.tables.visible();
             let until = visible.min(self.tables.durable());
             if after > visible {
-                return Err(Error::Gap { oldest: until }); // this store was restored from an older copy of itself
+                return Err(Error::AheadOfStore { position: after, last: until });
             }
             if after >= until {
                 return Ok(Events { events: Vec::new(), next: after, locked: Vec::new() });

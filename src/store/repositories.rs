@@ -115,8 +115,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Gap`] where the log no longer goes back to that position, or the position is after the last commit;
-    /// [`Error::Corrupt`] where the log is damaged.
+    /// [`Error::Gap`] where the log no longer goes back to that position; [`Error::AheadOfStore`] where the position is
+    /// after the last commit, as after a restore from an older copy; [`Error::Corrupt`] where the log is damaged.
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
         self.inner()?.registry.events(after, limit)
     }

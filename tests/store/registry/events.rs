@@ -126,6 +126,23 @@ fn pages_end_between_commits_and_every_position_is_one_to_go_on_from() {
 }
 
 #[test]
+fn a_position_ahead_of_the_store_is_told_as_that() {
+    let lab = Lab::new();
+    let store = lab.options().open("/store").unwrap();
+    let ours = store.ensure_repository(&name("a/ours"), RepositorySettings::new()).unwrap();
+    let copy = lab.disk.restarted();
+    store.sync().unwrap();
+    push_image(&ours, "later", &["later"]);
+    let position = store.last_lsn();
+    // Restored from the copy, which was made before that push.
+    let restored = Lab { disk: copy, clock: lab.clock.clone() }.options().open("/store").unwrap();
+    let ahead = restored.events(position, 10);
+    let Err(Error::AheadOfStore { position: asked, last }) = ahead else { panic!("{ahead:?}") };
+    assert_eq!((asked, last), (position, restored.last_lsn()));
+    assert!(restored.events(last, 10).unwrap().events.is_empty(), "one can go on from there");
+}
+
+#[test]
 fn what_the_log_gave_up_is_told_as_a_gap_from_which_one_can_go_on() {
     let lab = Lab::new();
     let oldest = |answer| match answer {
