@@ -25,6 +25,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::clock::StoreClock;
 use crate::envelope::{Keyring, Keys};
@@ -46,6 +47,11 @@ use crate::tables::memtable::Memtable;
 use crate::thread;
 use crate::vfs::{Directory, OpenMode, Vfs};
 
+/// How long opening waits between attempts to take the lock: the system can wait for a lock, but not for so long and no
+/// longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
 impl Store {
     pub(crate) fn open_with(mut options: Options, root: &Path) -> Result<Self> {
         options.max_open_files = Some(options.open_files());
@@ -54,7 +60,7 @@ impl Store {
         if options.create {
             create_root(&*vfs, root, &layout)?;
         }
-        let held = take_lock(&*vfs, &layout, options.create)?;
+        let held = take_lock(&options, &layout)?;
         if !exists(&*vfs, &layout.format())? {
             if !options.create {
                 return Err(missing_format(&*vfs, &layout));
@@ -100,30 +106,57 @@ impl Open {
     }
 }
 
-/// Makes sure that the store's directory is there, durably.
+/// Makes sure that the store's directory is there, durably, with the directories that lead to it.
 fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
     if exists(vfs, &layout.format())? {
         return Ok(()); // it was synced when the store was created
     }
-    let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let is_there = vfs.list(root).is_ok();
-    let made = vfs.open_dir(parent).map_err(Error::io("open", parent)).and_then(|open| {
-        if !is_there {
-            // Before there is anything, to find out whether that can be done there.
-            sync_entries(&*open, parent)?;
-            make_dir(vfs, root)?;
-        }
-        // Also where it was there: it may have been created, and not synced, before a power cut.
-        sync_entries(&*open, parent)
-    });
-    match made {
-        // The directory was made by another user, or is a mount point: its entry is durable.
-        Err(Error::UnsupportedFileSystem { .. }) if is_there => {}
-        Err(Error::Io { source, .. }) if is_there && source.kind() == ErrorKind::PermissionDenied => {}
-        other => other?,
+    let mut missing = Vec::new();
+    let mut there = root;
+    while !there.as_os_str().is_empty() && is_missing(vfs, there)? {
+        missing.push(there);
+        there = there.parent().unwrap_or(Path::new(""));
+    }
+    // What is there may have been created, and not synced, before a power cut. What leads to it was synced before it
+    // was created.
+    sync_entry_of(vfs, there)?;
+    for dir in missing.into_iter().rev() {
+        let Some(parent) = parent_of(dir) else { continue };
+        let open = open_dir(vfs, parent)?;
+        // Before there is anything, to find out whether that can be done there.
+        sync_entries(&*open, parent)?;
+        make_dir(vfs, dir)?;
+        sync_entries(&*open, parent)?;
     }
     // Before there is anything in it.
     sync_entries(&*open_dir(vfs, root)?, root)
+}
+
+/// The directory that has a path's entry, if one has.
+fn parent_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn is_missing(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    match vfs.open_dir(dir) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        // What may not be opened, or is no directory, is there.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Error::io("open", dir)(error)),
+    }
+}
+
+/// Makes the entry of a directory that is there durable.
+fn sync_entry_of(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let Some(parent) = parent_of(dir) else { return Ok(()) };
+    let open = vfs.open_dir(parent).map_err(Error::io("open", parent));
+    match open.and_then(|open| sync_entries(&*open, parent)) {
+        // The directory was made by another user, or is a mount point: its entry is durable.
+        Err(Error::UnsupportedFileSystem { .. }) => Ok(()),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
 }
 
 /// Makes a directory's entries durable, or says that its file system can't.
@@ -149,15 +182,26 @@ pub(super) fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     open_dir(vfs, dir)?.sync().map_err(Error::io("sync", dir))
 }
 
-pub(super) fn take_lock(vfs: &dyn Vfs, layout: &Layout, create: bool) -> Result<Box<dyn Send + Sync>> {
-    let root = layout.root();
-    if !create && !exists(vfs, &layout.format())? {
+/// Takes the lock, and waits for it as long as the options say.
+pub(super) fn take_lock(options: &Options, layout: &Layout) -> Result<Box<dyn Send + Sync>> {
+    let (root, vfs) = (layout.root(), &*options.vfs);
+    if !options.create && !exists(vfs, &layout.format())? {
         return Err(missing_format(vfs, layout));
     }
-    match vfs.lock(&layout.lock()) {
-        Ok(lock) => Ok(lock),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Error::Locked { path: root.to_path_buf() }),
-        Err(error) => Err(Error::io("lock", &layout.lock())(error)),
+    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        match vfs.lock(&layout.lock()) {
+            Ok(held) => return Ok(held),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = options.wait_for_lock.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    return Err(Error::Locked { path: root.to_path_buf() });
+                }
+                std::thread::sleep(pause.min(left));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(Error::io("lock", &layout.lock())(error)),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ pub enum Recovery {
 #[must_use]
 pub struct Options {
     pub(crate) create: bool,
+    pub(crate) wait_for_lock: Duration,
     pub(crate) read_mode: ReadMode,
     pub(crate) durability: Durability,
     pub(crate) maintenance: Maintenance,
@@ -76,6 +77,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             create: false,
+            wait_for_lock: Duration::ZERO,
             read_mode: ReadMode::default(),
             durability: Durability::default(),
             maintenance: Maintenance::default(),
@@ -103,9 +105,29 @@ impl Options {
         Self::default()
     }
 
-    /// Whether the store is created if there is none. Off by default.
+    /// Whether the store is created if there is none, with the directories that lead to it. Off by default.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// How long opening waits for another process, or another handle in this one, that has the store open to close it:
+    /// then it fails with [`Locked`](crate::Error::Locked), which by default it does at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strongroom::{Error, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let options = Options::new().create(true).wait_for_lock(Duration::from_millis(20));
+    /// let store = options.clone().open(dir.path())?;
+    /// assert!(matches!(options.clone().open(dir.path()), Err(Error::Locked { .. })));
+    /// store.close()?;
+    /// options.open(dir.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_lock(mut self, time: Duration) -> Self {
+        self.wait_for_lock = time;
         self
     }
 
@@ -140,8 +162,9 @@ impl Options {
         self
     }
 
-    /// The size of a log file in bytes; 64 MiB by default, at least 16 KiB. The space is reserved when the file is
-    /// created.
+    /// The size that log files grow to, in bytes; 64 MiB by default, at least 16 KiB. A file's space is reserved when
+    /// the file is created: for the first one after opening a 64th of the size, then twice as much as the file before
+    /// has.
     pub fn log_file_size(mut self, bytes: u64) -> Self {
         self.log_file_size = bytes.clamp(16 << 10, 1 << 40);
         self
@@ -272,8 +295,10 @@ impl Options {
     ///
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore) and [`NotEmpty`](crate::Error::NotEmpty) where there is none and none can
-    /// be created, [`Locked`](crate::Error::Locked) where somebody has it open,
-    /// [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote it,
+    /// be created, [`UnsupportedFileSystem`](crate::Error::UnsupportedFileSystem) where it lacks what a store needs,
+    /// [`Locked`](crate::Error::Locked) where somebody has it open and does not close it in
+    /// [time](Self::wait_for_lock), [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote
+    /// it, or a newer one added what this one does not know,
     /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and
     /// [`Key`](crate::Error::Key) where the key is not the one that is needed, and [`Corrupt`](crate::Error::Corrupt)
     /// where facts that were durable are damaged: see [`recovery`](Self::recovery) and [`salvage`](Self::salvage).

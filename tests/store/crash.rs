@@ -179,6 +179,27 @@ fn cut(steps: &[Step], k: u64, seed: u64, new: NewDisk, stride: u64) -> u64 {
 }
 
 #[test]
+fn a_store_is_created_with_the_directories_that_lead_to_it_whatever_interrupts_that() {
+    let open = |disk: &SimVfs| options(disk, &Clock::manual()).open("/data/registry/store");
+    let disk = SimVfs::new();
+    drop(open(&disk).expect("a working disk"));
+    for k in 1..=disk.operations() {
+        let begun = SimVfs::new();
+        begun.fault_at(k, Fault::PowerCut);
+        drop(open(&begun));
+        // After a power cut, or as a killed process left it, with nothing of it durable.
+        for left in [begun.power_cut(k), begun.restarted()] {
+            let store = open(&left).unwrap_or_else(|error| panic!("cut at {k}: {error}"));
+            let stored = store.put("acknowledged", strongroom::Algorithm::Sha256).expect("a working store");
+            for seed in 0..8 {
+                let again = open(&left.power_cut(seed)).unwrap_or_else(|error| panic!("cut at {k}, again: {error}"));
+                assert!(again.exists(&stored.digest).expect("readable"), "cut at {k}, again with seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered() {
     let covered = kills(seed(0xdead), 3, SimVfs::new);
     tell(&format!("kill points covered: {covered}"));

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strongroom::vfs::{OpenMode, SimVfs};
 use strongroom::{
@@ -77,6 +77,24 @@ fn a_second_opening_is_told_that_the_store_is_in_use() {
     assert!(matches!(Store::open(&path), Err(Error::Locked { path: found }) if found == path));
     store.close().unwrap();
     Store::open(&path).unwrap();
+}
+
+#[test]
+fn opening_waits_for_the_lock_as_long_as_it_is_told_to() {
+    let (dir, store) = store();
+    let path = dir.path().join("store");
+    let waiting = |time| Options::new().wait_for_lock(time).open(&path);
+    let began = Instant::now();
+    assert!(matches!(waiting(Duration::from_millis(30)), Err(Error::Locked { .. })));
+    assert!(began.elapsed() >= Duration::from_millis(30), "it gave up early");
+    assert!(matches!(Options::new().wait_for_lock(Duration::from_millis(5)).salvage(&path), Err(Error::Locked { .. })));
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| waiting(Duration::MAX));
+        let stored = store.put("written meanwhile", Algorithm::Sha256).unwrap();
+        store.close().unwrap();
+        let next = opened.join().unwrap().unwrap();
+        assert_eq!(next.get(&stored.digest).unwrap().bytes().unwrap(), "written meanwhile");
+    });
 }
 
 #[test]

@@ -141,7 +141,8 @@ impl Options {
 impl Salvage {
     fn plan(options: Options, root: &Path) -> Result<Self> {
         let (layout, vfs) = (Layout::new(root), Arc::clone(&options.vfs));
-        let lock = take_lock(&*vfs, &layout, false)?;
+        let options = Options { create: false, ..options };
+        let lock = take_lock(&options, &layout)?;
         let keyring = format::load(&*vfs, &layout.format(), options.key_provider.as_deref())?;
         let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
         let files = Files::new(
