@@ -58,13 +58,25 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogOptions {
     pub(crate) durability: Durability,
-    /// The size of a log file in bytes.
+    /// The size that log files grow to, in bytes.
     pub(crate) file_size: u64,
     /// The grace period for unreferenced blobs and links.
     pub(crate) retention: Retention,
 }
 
+/// The first log file of a session has this part of the size that they grow to, or the bytes below if that is more.
+const FIRST_PART: u64 = 64;
+const FIRST_LOG: u64 = 4 << 10;
+
 impl LogOptions {
+    /// The size of a log file behind one with so many bytes in it: twice as much. So what is reserved is no more than
+    /// what was written, while files, each of which takes a new list, become few.
+    fn size_behind(&self, written: u64) -> u64 {
+        let first = (self.file_size / FIRST_PART).max(FIRST_LOG).min(self.file_size);
+        let doubled = written.saturating_mul(2).checked_next_power_of_two();
+        doubled.unwrap_or(self.file_size).clamp(first, self.file_size)
+    }
+
     /// How long a log file with nothing in it can be for one large record, in bytes.
     pub(super) fn capacity(&self) -> u64 {
         self.file_size.max(64 << 20)
@@ -80,6 +92,13 @@ pub(super) struct Tip {
     pub(super) last: Lsn,
     /// How far the file reaches that the list still has as open although nothing is appended to it any more.
     pub(super) unsealed: Option<(u64, Lsn)>,
+}
+
+impl Tip {
+    /// How far the file reaches that the list has as open, and its last LSN.
+    fn end(&self) -> Option<(u64, Lsn)> {
+        self.active.as_ref().map(|log| (log.position, self.last)).or(self.unsealed)
+    }
 }
 
 /// Brings requests into the order of all commits.
@@ -219,10 +238,10 @@ impl Committer {
     /// fails nothing has changed.
     pub(super) fn rotate(&self, tip: &mut Tip, len: u64, space: Space) -> Result<()> {
         self.files.check_writable()?;
-        let (file, log) = self.create_log(tip.last.next(), len, space)?;
+        let (file, log) = self.create_log(tip, len, space)?;
         // Where commits do not sync, this is what keeps the unsynced tail within one file.
         self.sync_tip(tip)?;
-        let end = tip.active.as_ref().map(|log| (log.position, tip.last)).or(tip.unsealed);
+        let end = tip.end();
         self.list_log(file, &log, end, space)?;
         tip.unsealed = None;
         tip.active = Some(log);
@@ -321,11 +340,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Creates a log file, durably, that nothing names yet: of the size that the options say, or, on a disk that is too
-    /// full for that, as small as will do.
-    pub(super) fn create_log(&self, first_lsn: Lsn, len: u64, space: Space) -> Result<(NewFile, ActiveLog)> {
-        let needed = len + HEADER_LEN;
-        let usual = self.options.file_size.max(needed).next_multiple_of(4096);
+    /// Creates the next log file, durably, that nothing names yet: twice as long as the one before came to be, up to
+    /// the size that the options say, or, on a disk that is too full for that, as small as will do.
+    pub(super) fn create_log(&self, tip: &Tip, len: u64, space: Space) -> Result<(NewFile, ActiveLog)> {
+        let (first_lsn, needed) = (tip.last.next(), len + HEADER_LEN);
+        let written = tip.end().map_or(0, |(position, _)| position);
+        let usual = self.options.size_behind(written).max(needed).next_multiple_of(4096);
         let small = needed.max(SMALL_LOG).next_multiple_of(4096).min(usual);
         match self.create_log_of(first_lsn, usual) {
             Err(Error::Full { .. }) => self.files.within(space, || self.create_log_of(first_lsn, small)),
@@ -467,5 +487,22 @@ impl Drop for StopWrites<'_> {
         if !self.is_finished {
             self.files.poison(BROKEN);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_files_grow_with_what_is_written_up_to_the_size_of_the_options() {
+        let sizes = |file_size, written: [u64; 4]| {
+            let options = LogOptions { durability: Durability::Synced, file_size, retention: Retention(0) };
+            written.map(|written| options.size_behind(written))
+        };
+        assert_eq!(sizes(64 << 20, [0, 1 << 20, 40 << 20, 1 << 40]), [1 << 20, 2 << 20, 64 << 20, 64 << 20]);
+        assert_eq!(sizes(64 << 20, [600 << 10, 3 << 20, 5 << 20, u64::MAX]), [2 << 20, 8 << 20, 16 << 20, 64 << 20]);
+        assert_eq!(sizes(16 << 10, [0, 4 << 10, 5 << 10, 1 << 20]), [4 << 10, 8 << 10, 16 << 10, 16 << 10]);
+        assert_eq!(sizes(100 << 10, [0, 9 << 10, 30 << 10, 60 << 10]), [4 << 10, 32 << 10, 64 << 10, 100 << 10]);
     }
 }

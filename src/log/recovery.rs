@@ -224,7 +224,7 @@ impl Committer {
         let keys = self.files.keys();
         let lens = tail.iter().map(|tail| Ok(tail.len(&keys)? + REBASE_ROOM));
         let len = lens.sum::<Result<u64>>()?;
-        let (file, mut log) = self.create_log(tip.last.next(), len, Space::Reserve)?;
+        let (file, mut log) = self.create_log(&tip, len, Space::Reserve)?;
         let snapshot = self.tables.snapshot();
         let mut changed: BTreeMap<Key, _> = BTreeMap::new();
         let mut moved = HashMap::new();
