@@ -16,7 +16,7 @@ SEED=${SEED:-$RANDOM}
 install_debian skopeo skopeo
 LAYOUT=$("$HERE/images.sh")
 base_layer "$LAYOUT"
-REGISTRY_OPTIONS=(--retention 10 --collect-every 2)
+REGISTRY_OPTIONS=(--retention 10s --collect-every 2s)
 mkdir "$WORK/records"
 echo "seed $SEED, $MINUTES minutes, $CLIENTS clients, in $WORK"
 

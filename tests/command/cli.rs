@@ -60,6 +60,41 @@ fn what_nothing_holds_is_collected() {
 }
 
 #[test]
+fn durations_and_sizes_are_given_as_people_write_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("not yet there").join("data");
+    ok(&data, &["init"]);
+    ok(&data, &["gc", "--retention", "1h 30m", "--history", "1MiB", "--max-bytes", "1.5G", "--max-time", "90s"]);
+    for bad in [
+        ["gc", "--retention", "10"],
+        ["gc", "--max-time", "soon"],
+        ["gc", "--history", "much"],
+        ["gc", "--max-bytes", "-1"],
+        ["gc", "--rate", "0"],
+        ["--wait-lock", "1", "ls"],
+    ] {
+        refused(&data, &bad, 2, &["invalid value", "try "]);
+    }
+    let help = ok(&data, &["gc", "--help"]);
+    assert!(help.contains("[default: 24h]") && help.contains("[default: 64MiB]"), "{help}");
+}
+
+#[test]
+fn a_command_waits_for_the_lock_as_long_as_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let store = strongroom::Options::new().create(true).open(&data).unwrap();
+    assert_eq!(code(&data, &["ls"]), 6);
+    assert_eq!(code(&data, &["ls", "--wait-lock", "20ms"]), 6);
+    assert_eq!(code(&data, &["--wait-lock", "20ms", "fsck", "--salvage"]), 6);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ok(&data, &["ls", "--wait-lock", "5min"]));
+        store.close().unwrap();
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
 fn a_folder_comes_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (data, from, to) = (dir.path().join("data"), dir.path().join("from"), dir.path().join("to"));
@@ -132,8 +167,8 @@ fn a_scrub_flags_damage_and_a_push_brings_it_back() {
     assert!(ok(&data, &["scrub"]).contains("all sound"));
     let report = &rows(&data, &["scrub", "--rate", "2000M", "--restart"])[0];
     assert_eq!((&report["complete"], &report["blobs"], &report["damaged_blobs"]), (&true.into(), &1.into(), &0.into()));
-    refused(&data, &["scrub", "--rate", "fast"], 2, &["no number of bytes"]);
-    refused(&data, &["scrub", "--rate", "0"], 2, &["no number of bytes"]);
+    refused(&data, &["scrub", "--rate", "fast"], 2, &["try 50M"]);
+    refused(&data, &["scrub", "--rate", "0"], 2, &["try 50M"]);
 
     let shard = data.join("segments/0000000000");
     let segment = fs::read_dir(&shard).unwrap().next().unwrap().unwrap().path();

@@ -55,17 +55,21 @@ pub struct Arguments {
     #[arg(long)]
     sparse: bool,
 
-    /// Grace period in seconds for blobs that no manifest references, after they were pushed or asked for with HEAD,
-    /// and for idle uploads. It has to be longer than the longest push takes.
-    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
-    retention: u64,
+    /// How long to wait for another process that has the store open to close it.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    wait_lock: Duration,
 
-    /// How often garbage is collected, in seconds; 0: never.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5 * 60)]
-    collect_every: u64,
+    /// Grace period for blobs that no manifest references, after they were pushed or asked for with HEAD, and for idle
+    /// uploads. It has to be longer than the longest push takes.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    retention: Duration,
+
+    /// How often garbage is collected; 0: never.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    collect_every: Duration,
 
     /// The most bytes that compaction writes in a second.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes::<u64>)]
     collect_rate: u64,
 
     /// How many connections are served at once. Beyond that, one that is idle or does not progress is closed for a new
@@ -92,22 +96,34 @@ pub struct Arguments {
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
-    /// For how many seconds a client may not go on with a body that it sends, or with an answer that it reads. It has
-    /// to make up for it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    idle: u64,
+    /// For how long a client may not go on with a body that it sends, or with an answer that it reads. It has to make
+    /// up for it.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    idle: Duration,
 
     /// How many bytes a second a client has to send, or to read, in the long run.
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 10)]
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = bytes::<u32>)]
     slowest: u32,
 
     /// How many bytes of bodies and answers are held in memory.
-    #[arg(long, value_name = "BYTES", default_value_t = 96 << 20)]
+    #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = bytes::<usize>)]
     memory: usize,
 
-    /// For how many seconds requests under way may go on once the registry was told to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    grace: u64,
+    /// For how long requests under way may go on once the registry was told to stop.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    grace: Duration,
+}
+
+/// A duration as people write it: `90s`, `24h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}: try 90s or 24h"))
+}
+
+/// A number of bytes as people write it: `64MiB`, `50M`, where K, M and G are powers of 1024.
+fn bytes<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    let parsed = parse_size::Config::new().with_binary().parse_size(text);
+    let bytes = parsed.map_err(|error| format!("{error}: try 64MiB or a number of bytes"))?;
+    N::try_from(bytes).map_err(|_| "it is more than can be counted: try 64MiB".to_owned())
 }
 
 /// How many bytes of facts are held in memory before they are written out.
@@ -127,15 +143,16 @@ impl Arguments {
         })
     }
 
-    /// Options of the store for how it collects.
-    pub fn collection(&self, options: Options) -> Options {
+    /// Options of the store: how it is opened, and how it collects.
+    pub fn options(&self) -> Options {
+        let options = Options::new().create(true).wait_for_lock(self.wait_lock);
         // Four of them may be in memory for a while.
-        let options = options.retention(Duration::from_secs(self.retention)).memtable_size(MEMTABLE);
-        if self.collect_every == 0 {
+        let options = options.retention(self.retention).memtable_size(MEMTABLE);
+        if self.collect_every.is_zero() {
             return options;
         }
         let gently = CollectOptions::new().bytes_per_second(self.collect_rate);
-        options.collect_every(Duration::from_secs(self.collect_every), gently)
+        options.collect_every(self.collect_every, gently)
     }
 
     /// How the registry behaves, where so many files may be open. Each connection takes one, and one of the store's,
@@ -152,10 +169,10 @@ impl Arguments {
             connections,
             refusals,
             connections_per_client: per_client.max(1),
-            idle: Duration::from_secs(self.idle.max(1)),
+            idle: self.idle.max(Duration::from_secs(1)),
             rate: self.slowest,
             memory: self.memory,
-            grace: Duration::from_secs(self.grace),
+            grace: self.grace,
             ..Limits::default()
         };
         Settings {
@@ -183,4 +200,24 @@ fn passphrase(path: &Path) -> Result<Passphrase, KeyError> {
         return Err(KeyError::Invalid { reason: format!("{} should have the passphrase in one line", path.display()) });
     }
     Ok(Passphrase::new(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_are_given_as_people_write_them() {
+        let parse = |arguments: &[&str]| Arguments::try_parse_from([&["registry"], arguments].concat());
+        let given =
+            parse(&["--retention", "1h 30m", "--grace", "1500ms", "--memory", "1.5G", "--slowest", "2K"]).unwrap();
+        assert_eq!((given.retention, given.grace), (Duration::from_secs(5400), Duration::from_millis(1500)));
+        assert_eq!((given.memory, given.slowest, given.idle), (3 << 29, 2 << 10, Duration::from_secs(60)));
+        for bad in [["--retention", "10"], ["--idle", "soon"], ["--memory", "lots"], ["--slowest", "8G"]] {
+            let problem = parse(&bad).unwrap_err().to_string();
+            assert!(problem.contains("try "), "{problem}");
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use strongroom::Options;
 use strongroom::tokio::{AsyncStore, Limits};
 use strongroom_registry::config::Arguments;
 use strongroom_registry::http::{self, Settings};
@@ -67,7 +66,7 @@ fn give_memory_back() {
 
 fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings { lost_lines: log.lost(), ..arguments.settings(files) };
-    let mut options = arguments.collection(Options::new().create(true)).max_open_files(STORE_FILES.min(files / 4));
+    let mut options = arguments.options().max_open_files(STORE_FILES.min(files / 4));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
     }

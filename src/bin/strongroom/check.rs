@@ -6,26 +6,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strongroom::{DamagedBlob, Error, Finding, Scrub, ScrubOptions, Store};
 
-use crate::commands::{Failure, after_reading, open};
+use crate::commands::{Access, Failure, after_reading};
 use crate::encryption::locked;
-use crate::keys::KeySource;
 use crate::output::{Output, escaped, size};
 
 /// So many names of what is affected are printed of each damaged blob.
 const SHOWN: usize = 10;
-
-/// A number of bytes: digits, and perhaps K, M or G, for powers of 1024.
-pub fn rate(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.strip_suffix(['K', 'M', 'G']) {
-        Some(digits) if text.ends_with('K') => (digits, 10),
-        Some(digits) if text.ends_with('M') => (digits, 20),
-        Some(digits) => (digits, 30),
-        None => (text, 0),
-    };
-    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| format!("{text:?} is no number of bytes: try 50M"))
-}
 
 pub fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
     let progress = output.bytes(store.usage()?.live_bytes);
@@ -58,8 +44,8 @@ pub fn scrub(store: &Store, rate: Option<u64>, restart: bool, output: &Output) -
 
 /// What `verify` does and, where it is asked for, a repair. A store that can't be opened is damaged in what would say
 /// what is in it.
-pub fn fsck(data: &Path, source: Option<&KeySource>, repair: bool, output: &Output) -> Result<(), Failure> {
-    let mut store = match open(data, source) {
+pub fn fsck(data: &Path, access: &Access, repair: bool, output: &Output) -> Result<(), Failure> {
+    let mut store = match access.open(data) {
         Err(Failure::Store(error @ Error::Corrupt { .. })) => return Err(Failure::CantOpen(error)),
         other => other?,
     };

@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use strongroom::{CollectOptions, Collection, Stopped};
 
-use crate::commands::{Failure, options};
+use crate::commands::{Access, Failure};
 use crate::encryption::locked;
-use crate::keys::KeySource;
 use crate::output::{Output, size};
+use crate::units::{bytes, duration, rate};
 
 /// How to collect.
 #[derive(Debug, Args)]
@@ -19,37 +19,36 @@ pub struct Collect {
     /// Only report what a collection would do.
     #[arg(long)]
     dry_run: bool,
-    /// Grace period for unreferenced blobs in seconds, counted only while the store is open. With 0 all of them are
-    /// removed, also those of pushes and uploads under way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
-    retention: u64,
+    /// Grace period for unreferenced blobs, counted only while the store is open. With 0 all of them are removed, also
+    /// those of pushes and uploads under way.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    retention: Duration,
     /// How many bytes of log files are kept for programs that follow events.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes)]
     history: u64,
     /// The highest share of dead bytes that compaction leaves, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..100))]
     max_dead: u8,
     /// The most bytes that compaction may write; the next collection continues.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_bytes: Option<u64>,
-    /// The most seconds that it may take.
-    #[arg(long, value_name = "SECONDS")]
-    max_seconds: Option<u64>,
+    /// The longest that it may take.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_time: Option<Duration>,
     /// The most bytes that compaction writes in a second.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<u64>,
 }
 
 /// Collects, in a store that it opens with these options.
-pub fn collect(data: &Path, source: Option<&KeySource>, with: &Collect, output: &Output) -> Result<(), Failure> {
-    let options = options(source)?.retention(Duration::from_secs(with.retention)).history(with.history);
-    let store = options.open(data)?;
+pub fn collect(data: &Path, access: &Access, with: &Collect, output: &Output) -> Result<(), Failure> {
+    let store = access.options()?.retention(with.retention).history(with.history).open(data)?;
     let mut collect = CollectOptions::new().dry_run(with.dry_run).max_dead(with.max_dead);
     if let Some(bytes) = with.max_bytes {
         collect = collect.max_bytes(bytes);
     }
-    if let Some(seconds) = with.max_seconds {
-        collect = collect.max_time(Duration::from_secs(seconds));
+    if let Some(time) = with.max_time {
+        collect = collect.max_time(time);
     }
     if let Some(bytes) = with.rate {
         collect = collect.bytes_per_second(bytes);

@@ -17,6 +17,7 @@ use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, escaped, shown, size};
 use crate::salvage::How;
+use crate::units::{duration, rate};
 use crate::{check, collect, pins, salvage, transfer};
 
 /// A content-addressable store in a directory.
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// Print one JSON document instead of text.
     #[arg(long, global = true)]
     pub json: bool,
+    /// How long to wait for another process that has the store open to close it.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    wait_lock: Duration,
     #[command(flatten)]
     key: KeyOptions,
     #[command(subcommand)]
@@ -105,9 +109,9 @@ enum Command {
         name: String,
         /// The blob's digest.
         digest: Digest,
-        /// Expire the pin after so many seconds, counted only while the store is open.
-        #[arg(long)]
-        expires: Option<u64>,
+        /// Expire the pin after this time, counted only while the store is open.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires: Option<Duration>,
         /// Replace a pin that has the name already.
         #[arg(long)]
         replace: bool,
@@ -120,8 +124,8 @@ enum Command {
     ///
     /// A push of the same content repairs a flagged blob.
     Scrub {
-        /// Read at most so many bytes a second: a number, or one with K, M or G behind it.
-        #[arg(long, value_name = "BYTES", value_parser = check::rate)]
+        /// Read at most so many bytes a second, such as 50M.
+        #[arg(long, value_name = "SIZE", value_parser = rate)]
         rate: Option<u64>,
         /// Start from the beginning, even if the last scrub was interrupted.
         #[arg(long)]
@@ -307,17 +311,18 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 /// Runs a command.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let (data, source) = (arguments.data, arguments.key.source()?);
+    let data = arguments.data;
+    let access = Access { key: arguments.key.source()?, wait: arguments.wait_lock };
     match arguments.command {
-        Command::Init { encrypt } => encryption::init(&data, encrypt, source.as_ref(), &output)?,
-        Command::Encrypt => encryption::encrypt(&data, source.as_ref(), &output)?,
-        Command::Gc(with) => collect::collect(&data, source.as_ref(), &with, &output)?,
+        Command::Init { encrypt } => encryption::init(&data, encrypt, &access, &output)?,
+        Command::Encrypt => encryption::encrypt(&data, &access, &output)?,
+        Command::Gc(with) => collect::collect(&data, &access, &with, &output)?,
         Command::Fsck { salvage: true, dry_run, no_copies, .. } => {
-            salvage::salvage(&data, source.as_ref(), How { dry_run, copies: !no_copies }, &output)?;
+            salvage::salvage(&data, &access, How { dry_run, copies: !no_copies }, &output)?;
         }
-        Command::Fsck { repair, .. } => check::fsck(&data, source.as_ref(), repair, &output)?,
+        Command::Fsck { repair, .. } => check::fsck(&data, &access, repair, &output)?,
         with_store => {
-            let store = open(&data, source.as_ref())?;
+            let store = access.open(&data)?;
             let only_reads = with_store.only_reads();
             command(&store, &data, with_store, &output)?;
             let closed = store.close();
@@ -327,9 +332,33 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     output.finish().map_err(at(Path::new("standard output")))
 }
 
-/// Opens the store.
-pub fn open(data: &Path, source: Option<&KeySource>) -> Result<Store, Failure> {
-    Ok(options(source)?.open(data)?)
+/// How the store is opened.
+#[derive(Debug)]
+pub struct Access {
+    pub key: Option<KeySource>,
+    /// How long to wait for the lock.
+    pub wait: Duration,
+}
+
+impl Access {
+    /// Opens the store.
+    pub fn open(&self, data: &Path) -> Result<Store, Failure> {
+        Ok(self.options()?.open(data)?)
+    }
+
+    /// The default options, with the key that is given.
+    pub fn options(&self) -> Result<Options, Failure> {
+        let options = self.without_key();
+        Ok(match &self.key {
+            Some(source) => options.key_provider(source.existing()?),
+            None => options,
+        })
+    }
+
+    /// The default options.
+    pub fn without_key(&self) -> Options {
+        Options::new().wait_for_lock(self.wait)
+    }
 }
 
 /// What a command makes of how closing went after it has only read: a full disk takes nothing from what it has told.
@@ -338,14 +367,6 @@ pub fn after_reading(closed: Result<(), Error>) -> Result<(), Failure> {
         Err(Error::Full { .. }) => Ok(()),
         other => Ok(other?),
     }
-}
-
-/// The default options, with the key that is given.
-pub fn options(source: Option<&KeySource>) -> Result<Options, Failure> {
-    Ok(match source {
-        Some(source) => Options::new().key_provider(source.existing()?),
-        None => Options::new(),
-    })
 }
 
 fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Result<(), Failure> {
@@ -414,7 +435,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Rm { blob, blobs } => rm(store, &blob, blobs, output)?,
         Command::Pin { name, digest, expires, replace } => {
             let options = match expires {
-                Some(seconds) => PinOptions::new().expires_after(Duration::from_secs(seconds)),
+                Some(time) => PinOptions::new().expires_after(time),
                 None => PinOptions::new(),
             };
             let replaced = NewPin::new(store, &name, existing(replace))?.set(&digest, options)?;

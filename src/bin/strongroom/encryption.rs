@@ -6,10 +6,10 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use strongroom::keys::DomainName;
-use strongroom::{DataKeyInfo, DomainInfo, Error, LockedDomain, Options, Rewriting, Store};
+use strongroom::{DataKeyInfo, DomainInfo, Error, LockedDomain, Rewriting, Store};
 
-use crate::commands::{Failure, open};
-use crate::keys::{KeySource, NewKeyOptions, OPTIONS, is_confirmed};
+use crate::commands::{Access, Failure};
+use crate::keys::{NewKeyOptions, OPTIONS, is_confirmed};
 use crate::output::{self, Output, escaped, size};
 
 #[derive(Debug, Subcommand)]
@@ -57,15 +57,15 @@ pub enum DomainCommand {
 }
 
 /// Creates a store.
-pub fn init(data: &Path, encrypt: bool, source: Option<&KeySource>, output: &Output) -> Result<(), Failure> {
-    match (encrypt, source) {
+pub fn init(data: &Path, encrypt: bool, access: &Access, output: &Output) -> Result<(), Failure> {
+    match (encrypt, &access.key) {
         (true, None) => return Err(no_key()),
         (false, Some(_)) => {
             return Err(Failure::Usage("a key is for an encrypted store: add --encrypt, or leave the key out".into()));
         }
         _ => {}
     }
-    match Options::new().open(data) {
+    match access.without_key().open(data) {
         Err(Error::NotAStore { .. }) => {}
         Ok(_) | Err(Error::KeyRequired { .. }) => {
             let problem = format!("{} is a store already: nothing was done", output::shown(data));
@@ -73,8 +73,8 @@ pub fn init(data: &Path, encrypt: bool, source: Option<&KeySource>, output: &Out
         }
         Err(error) => return Err(error.into()),
     }
-    let options = Options::new().create(true);
-    let options = match source {
+    let options = access.without_key().create(true);
+    let options = match &access.key {
         Some(source) => options.key_provider(source.for_new(data)?),
         None => options,
     };
@@ -85,14 +85,14 @@ pub fn init(data: &Path, encrypt: bool, source: Option<&KeySource>, output: &Out
 }
 
 /// Turns encryption on and rewrites everything, or goes on with that.
-pub fn encrypt(data: &Path, source: Option<&KeySource>, output: &Output) -> Result<(), Failure> {
-    let source = source.ok_or_else(no_key)?;
-    let store = match Options::new().open(data) {
+pub fn encrypt(data: &Path, access: &Access, output: &Output) -> Result<(), Failure> {
+    let source = access.key.as_ref().ok_or_else(no_key)?;
+    let store = match access.without_key().open(data) {
         Ok(store) => {
             store.encrypt(source.for_new(data)?)?;
             store
         }
-        Err(Error::KeyRequired { .. }) => open(data, Some(source))?,
+        Err(Error::KeyRequired { .. }) => access.open(data)?,
         Err(error) => return Err(error.into()),
     };
     let report = rewrite(&store, output)?;

@@ -11,13 +11,14 @@ mod output;
 mod pins;
 mod salvage;
 mod transfer;
+mod units;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use serde_json::json;
-use strongroom::Error;
+use strongroom::{Error, ErrorKind};
 
 use crate::commands::{Arguments, Failure};
 
@@ -49,27 +50,25 @@ fn main() -> ExitCode {
 
 fn code_of(failure: &Failure) -> u8 {
     match failure {
-        Failure::Damaged(_)
-        | Failure::CantOpen(_)
-        | Failure::Store(Error::Corrupt { .. } | Error::DigestMismatch { .. }) => DAMAGED,
-        Failure::Store(
-            Error::BlobNotFound { .. }
-            | Error::PinNotFound { .. }
-            | Error::DomainNotFound { .. }
-            | Error::NotAStore { .. },
-        ) => NOT_FOUND,
-        Failure::Store(Error::KeyRequired { .. } | Error::NotEncrypted { .. } | Error::Key { .. })
-        | Failure::Key(_) => KEY,
+        Failure::Damaged(_) | Failure::CantOpen(_) => DAMAGED,
+        Failure::Key(_) => KEY,
         Failure::Usage(_) => USAGE,
-        Failure::Store(Error::Full { .. }) | Failure::Full(_) => FULL,
+        Failure::Full(_) => FULL,
         Failure::File(_, error) if is_full(error) => FULL,
         Failure::Store(Error::Io { source, .. }) if is_full(source) => FULL,
-        Failure::Store(Error::Locked { .. }) => LOCKED,
-        _ => FAILED,
+        Failure::Store(error) => match error.kind() {
+            ErrorKind::Damaged | ErrorKind::DigestMismatch => DAMAGED,
+            ErrorKind::NotFound => NOT_FOUND,
+            ErrorKind::Key => KEY,
+            ErrorKind::Full => FULL,
+            ErrorKind::Busy => LOCKED,
+            _ => FAILED,
+        },
+        Failure::File(..) | Failure::Document(_) => FAILED,
     }
 }
 
 /// Whether a file could not become longer: the disk or the quota is full, or it may not (`ulimit -f`).
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

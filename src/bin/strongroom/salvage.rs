@@ -6,8 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strongroom::{ChangedNames, Error, Finding, Lsn, SalvageReport};
 
-use crate::commands::{Failure, open, options};
-use crate::keys::KeySource;
+use crate::commands::{Access, Failure};
 use crate::output::{Output, escaped, shown, size};
 
 /// What is to be done.
@@ -21,8 +20,8 @@ pub struct How {
 
 /// Tells what a salvage keeps and cuts and, but for a dry run, carries it out. A store that can't be salvaged is
 /// damaged in something else than its log.
-pub fn salvage(data: &Path, source: Option<&KeySource>, how: How, output: &Output) -> Result<(), Failure> {
-    let salvage = match options(source)?.salvage(data) {
+pub fn salvage(data: &Path, access: &Access, how: How, output: &Output) -> Result<(), Failure> {
+    let salvage = match access.options()?.salvage(data) {
         Err(error @ Error::Corrupt { .. }) => return Err(Failure::CantOpen(error)),
         other => other?.keep_copies(how.copies),
     };
@@ -37,7 +36,7 @@ pub fn salvage(data: &Path, source: Option<&KeySource>, how: How, output: &Outpu
     let report = salvage.carry_out()?;
     tell(&report, how, output);
     // That it opens is what this was for. It also removes what nothing refers to any more.
-    open(data, source)?.close()?;
+    access.open(data)?.close()?;
     if report.damaged.is_empty() { Ok(()) } else { Err(Failure::Damaged(report.damaged.len())) }
 }
 

@@ -25,7 +25,7 @@ use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde_json::{Value, json};
-use strongroom::{Digest, Error};
+use strongroom::{Digest, Error, ErrorKind};
 
 /// The codes of the specification, and two for errors of the server, for which it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,39 +155,46 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (status, code) = match &error {
-            Error::RepositoryNotFound { .. } => (StatusCode::NOT_FOUND, Code::NameUnknown),
-            Error::BlobNotFound { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
-            Error::UploadNotFound { .. } => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
-            Error::ManifestNotFound { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
-            Error::InvalidRepositoryName { .. } => (StatusCode::BAD_REQUEST, Code::NameInvalid),
-            Error::InvalidTag { .. } | Error::InvalidManifest { .. } => {
-                (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+        let status = match error.kind() {
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::InvalidInput | ErrorKind::DigestMismatch | ErrorKind::ReferencesMissing | ErrorKind::Source => {
+                StatusCode::BAD_REQUEST
             }
-            Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => {
-                (StatusCode::BAD_REQUEST, Code::DigestInvalid)
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::OutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorKind::InUse => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::Conflict if matches!(error, Error::TagMoved { .. }) => StatusCode::PRECONDITION_FAILED,
+            ErrorKind::Conflict | ErrorKind::AlreadyExists => StatusCode::CONFLICT,
+            ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,
+            ErrorKind::Shortage | ErrorKind::ReadOnly | ErrorKind::Closed | ErrorKind::Key => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
-            Error::ReferencesMissing { .. } => (StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown),
-            Error::Source { .. } => (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
-            Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
-            Error::WrongOffset { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid),
-            Error::OutOfRange { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
-            Error::BlobInUse { .. } | Error::ManifestInUse { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Denied),
-            Error::TagImmutable { .. } => (StatusCode::CONFLICT, Code::Denied),
-            Error::TagMoved { .. } => (StatusCode::PRECONDITION_FAILED, Code::Denied),
-            Error::UploadBusy { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
-            Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, Code::Unavailable),
-            Error::Poisoned { .. } | Error::Closed | Error::Key { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
-            }
-            _ if error.is_shortage() => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        match &error {
-            Error::Full { .. } => tracing::warn!(%error, "nothing can be pushed"),
-            Error::Closed => {}
-            _ if error.is_shortage() => tracing::warn!(%error, "a request is refused"),
-            Error::Key { .. } => tracing::warn!(%error, "a key domain is locked"),
+        let code = match &error {
+            Error::RepositoryNotFound { .. } => Code::NameUnknown,
+            Error::BlobNotFound { .. } => Code::BlobUnknown,
+            Error::UploadNotFound { .. } => Code::BlobUploadUnknown,
+            Error::ManifestNotFound { .. } => Code::ManifestUnknown,
+            Error::InvalidRepositoryName { .. } => Code::NameInvalid,
+            Error::InvalidTag { .. } | Error::InvalidManifest { .. } => Code::ManifestInvalid,
+            Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => Code::DigestInvalid,
+            Error::ReferencesMissing { .. } => Code::ManifestBlobUnknown,
+            Error::Source { .. } | Error::WrongOffset { .. } => Code::BlobUploadInvalid,
+            Error::TooLarge { .. } | Error::OutOfRange { .. } => Code::SizeInvalid,
+            _ => match status {
+                StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Code::Denied,
+                StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => Code::Unavailable,
+                _ => Code::Unknown,
+            },
+        };
+        match error.kind() {
+            ErrorKind::Full => tracing::warn!(%error, "nothing can be pushed"),
+            ErrorKind::Closed => {}
+            ErrorKind::Shortage => tracing::warn!(%error, "a request is refused"),
+            ErrorKind::Key => tracing::warn!(%error, "a key domain is locked"),
             _ if status.is_server_error() => tracing::error!(%error, "the store has failed"),
             _ => {}
         }
@@ -207,7 +214,9 @@ impl From<Error> for Failure {
             Error::Full { .. } => Self::new(status, code, "no space left in the registry"),
             // What the keeper of the key says is for the log, too.
             Error::Key { .. } => Self::new(status, code, "the key of this repository can't be used now").retry_after(5),
-            Error::Poisoned { .. } => Self::new(status, code, "the registry takes no writes: its log says why"),
+            Error::Poisoned { .. } | Error::ReadOnly { .. } => {
+                Self::new(status, code, "the registry takes no writes: its log says why")
+            }
             _ => failure,
         }
     }
