@@ -64,9 +64,9 @@ pub(crate) struct LogOptions {
     pub(crate) retention: Retention,
 }
 
-/// The first log file of a session has this part of the size that they grow to, or the bytes below if that is more.
+/// The first log file of a session has this part of the size that they grow to, and at least so many bytes.
 const FIRST_PART: u64 = 64;
-const FIRST_LOG: u64 = 4 << 10;
+const FIRST_LOG: u64 = 256 << 10;
 
 impl LogOptions {
     /// The size of a log file behind one with so many bytes in it: twice as much. So what is reserved is no more than
@@ -502,7 +502,10 @@ mod tests {
         };
         assert_eq!(sizes(64 << 20, [0, 1 << 20, 40 << 20, 1 << 40]), [1 << 20, 2 << 20, 64 << 20, 64 << 20]);
         assert_eq!(sizes(64 << 20, [600 << 10, 3 << 20, 5 << 20, u64::MAX]), [2 << 20, 8 << 20, 16 << 20, 64 << 20]);
-        assert_eq!(sizes(16 << 10, [0, 4 << 10, 5 << 10, 1 << 20]), [4 << 10, 8 << 10, 16 << 10, 16 << 10]);
-        assert_eq!(sizes(100 << 10, [0, 9 << 10, 30 << 10, 60 << 10]), [4 << 10, 32 << 10, 64 << 10, 100 << 10]);
+        assert_eq!(
+            sizes(1000 << 10, [0, 9 << 10, 200 << 10, 400 << 10]),
+            [256 << 10, 256 << 10, 512 << 10, 1000 << 10]
+        );
+        assert_eq!(sizes(16 << 10, [0, 4 << 10, 16 << 10, 1 << 20]), [16 << 10; 4]);
     }
 }

@@ -163,8 +163,8 @@ impl Options {
     }
 
     /// The size that log files grow to, in bytes; 64 MiB by default, at least 16 KiB. A file's space is reserved when
-    /// the file is created: for the first one after opening a 64th of the size, then twice as much as the file before
-    /// has.
+    /// the file is created: for the first one after opening a 64th of the size, 256 KiB at least, then twice as much as
+    /// the file before has.
     pub fn log_file_size(mut self, bytes: u64) -> Self {
         self.log_file_size = bytes.clamp(16 << 10, 1 << 40);
         self

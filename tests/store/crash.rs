@@ -200,6 +200,47 @@ fn a_store_is_created_with_the_directories_that_lead_to_it_whatever_interrupts_t
 }
 
 #[test]
+fn log_files_grow_and_lose_nothing_at_any_power_cut_nor_at_a_second_one_during_recovery() {
+    let open =
+        |disk: &SimVfs| options(disk, &Clock::manual()).inline_max(64 << 10).log_file_size(1 << 20).open("/store");
+    let content = |n: u64| Random(n).bytes(50_000);
+    let run = |disk: &SimVfs| {
+        let store = open(disk).ok();
+        let put = |n: &u64| store.as_ref().map(|store| store.put(content(*n), strongroom::Algorithm::Sha256));
+        let count = (0..24).take_while(|n| put(n).is_some_and(|stored| stored.is_ok())).count();
+        if let Some(store) = store {
+            std::mem::forget(store); // it was killed
+        }
+        count as u64
+    };
+    let check = |left: &SimVfs, stored: u64, context: &str| {
+        let store = open(left).unwrap_or_else(|error| panic!("{context}: {error}"));
+        for n in 0..stored {
+            let digest = strongroom::Digest::of(strongroom::Algorithm::Sha256, &content(n));
+            assert!(store.get(&digest).and_then(|blob| blob.bytes()).is_ok(), "{context}: {n} of {stored} is gone");
+        }
+    };
+    let disk = SimVfs::new();
+    assert_eq!(run(&disk), 24);
+    let lens = content_files(&disk).iter().map(|log| disk.read_file(log).expect("a file").len()).collect::<Vec<_>>();
+    assert!(lens.len() == 3 && lens[0] < 256 << 10 && lens[1] < 512 << 10 && lens[2] == 1 << 20, "{lens:?}");
+    for k in 1..=disk.operations() {
+        let disk = SimVfs::new();
+        disk.fault_at(k, Fault::PowerCut);
+        let stored = run(&disk);
+        check(&disk.power_cut(k), stored, &format!("cut at {k}"));
+        let counting = disk.power_cut(k);
+        drop(open(&counting));
+        for j in (1 + k % 5..=counting.operations()).step_by(5) {
+            let again = disk.power_cut(k);
+            again.fault_at(j, Fault::PowerCut);
+            drop(open(&again));
+            check(&again.power_cut(j), stored, &format!("cut at {k}, again at {j}"));
+        }
+    }
+}
+
+#[test]
 fn what_a_killed_process_left_in_the_page_cache_is_durable_once_it_was_answered() {
     let covered = kills(seed(0xdead), 3, SimVfs::new);
     tell(&format!("kill points covered: {covered}"));
