@@ -69,7 +69,7 @@ fn durations_and_sizes_are_given_as_people_write_them() {
         ["gc", "--retention", "10"],
         ["gc", "--max-time", "soon"],
         ["gc", "--history", "much"],
-        ["gc", "--max-bytes", "-1"],
+        ["gc", "--max-bytes", "1 hour"],
         ["gc", "--rate", "0"],
         ["--wait-lock", "1", "ls"],
     ] {
