@@ -9,9 +9,9 @@ use crate::error::{Error, ManifestProblem, Result};
 use crate::oci::json::{self, Fields, Value};
 
 /// An OCI image manifest.
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A Docker image manifest, version 2, schema 2.
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// A Docker manifest list.

@@ -163,6 +163,18 @@ impl Repository {
         Ok(Stored { digest: *digest, len: blob.len, existed, lsn })
     }
 
+    /// Makes a blob visible in this repository if the store has it, undamaged, whatever repository it is in: for
+    /// importers, which know that the repository had it.
+    pub(crate) fn link_stored(&self, digest: &Digest) -> Result<bool> {
+        if self.snapshot()?.blob(digest)?.is_none_or(|blob| blob.damaged) {
+            return Ok(false);
+        }
+        match self.commit(Link { repository: self.named(), digest: *digest, from: None }) {
+            Err(Error::BlobNotFound { .. }) => Ok(false), // it was collected meanwhile
+            other => other.map(|_| true),
+        }
+    }
+
     /// Pushes a blob of a repository of another domain, in which content is stored once more.
     fn copy(&self, digest: &Digest, from: &RepositoryFact) -> Result<Stored> {
         let name = from.name.parse()?;

@@ -20,7 +20,7 @@ use crate::transaction::registry::MAX_TAGS_DELETED;
 use crate::transaction::{Request, registry as changes};
 
 /// The longest manifest in bytes, as in Amazon ECR: it is stored in the log and held in memory.
-const MAX_MANIFEST: usize = 4 << 20;
+pub(crate) const MAX_MANIFEST: usize = 4 << 20;
 
 /// The most tags that one push sets, and the most references that one call deletes.
 const MAX_AT_ONCE: usize = 1000;

@@ -69,6 +69,7 @@ pub use crate::oci::{
 };
 pub use blobs::BlobInfo;
 pub use events::{Event, EventKind, Events};
+pub(crate) use manifests::MAX_MANIFEST;
 pub use manifests::{Manifest, ManifestInfo, Pushed, PutManifest};
 pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};

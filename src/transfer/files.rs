@@ -77,6 +77,7 @@ impl Importing<'_> {
                     Ok(Some(opened)) => {
                         let mut content = Until { reader: opened.file, stop }.take(opened.len);
                         let digest = self.store.put_reader(self.counting.count(&mut content), expect)?.digest;
+                        self.counting.item().map_err(|_| TransferError::Stopped)?;
                         Ok(StoredFile { path, mode: opened.mode, digest, len: opened.len - content.limit() })
                     }
                 };

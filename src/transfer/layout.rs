@@ -2,8 +2,11 @@
 //!
 //! The pin of the index holds the layout's blobs and, behind them, its marker, the file `oci-layout`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Mutex;
 
 use rustix::fs::FileType;
 use serde::Deserialize;
@@ -12,6 +15,7 @@ use serde::de::IgnoredAny;
 use crate::blobs::{Expect, Pin, PinOptions};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
+use crate::registry::Repository;
 use crate::store::Store;
 use crate::transfer::document::{parse, read};
 use crate::transfer::error::{TransferError, at};
@@ -19,17 +23,24 @@ use crate::transfer::files::{Importing, Job};
 use crate::transfer::path::TreePath;
 use crate::transfer::pins::{HELD_MAX, NewPin};
 use crate::transfer::plan::{Entry, Plan};
+use crate::transfer::progress::{Counting, Progress};
+use crate::transfer::push::{Contents, Found, Kind, Push, Source};
+use crate::transfer::registries::{Reason, RegistryImport};
 use crate::transfer::report::{Imported, LeftOut, Why};
+use crate::transfer::space::Space;
 use crate::transfer::tree::Tree;
 
 /// The file that makes a folder an image layout, and the most bytes it may have.
-const MARKER: &str = "oci-layout";
+pub(crate) const MARKER: &str = "oci-layout";
 const MARKER_MAX: u64 = 4096;
 
-const INDEX: &str = "index.json";
-const INDEX_MAX: u64 = 16 << 20;
+pub(crate) const INDEX: &str = "index.json";
+const INDEX_MAX: u64 = 64 << 20;
 
-const BLOBS: &str = "blobs";
+pub(crate) const BLOBS: &str = "blobs";
+
+/// The annotation that has a manifest's tag.
+pub(crate) const TAG: &str = "org.opencontainers.image.ref.name";
 
 /// The marker's content.
 #[derive(Deserialize)]
@@ -49,6 +60,10 @@ struct Index {
 #[derive(Deserialize)]
 struct Descriptor {
     digest: String,
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 /// Whether a folder is an image layout. One with links in the place of its files is one that can't be imported.
@@ -155,7 +170,7 @@ fn jobs(tree: &mut Tree, left_out: &mut LeftOut) -> Result<Vec<Job>, TransferErr
     Ok(jobs)
 }
 
-fn digest_of(algorithm: &[u8], hex: &[u8]) -> Option<Digest> {
+pub(crate) fn digest_of(algorithm: &[u8], hex: &[u8]) -> Option<Digest> {
     let [algorithm, hex] = [algorithm, hex].map(std::str::from_utf8);
     format!("{}:{}", algorithm.ok()?, hex.ok()?).parse().ok()
 }
@@ -189,4 +204,59 @@ pub(crate) fn plan(store: &Store, pin: &Pin) -> Result<Plan, TransferError> {
     add(MARKER.into(), Some(marker))?;
     add(INDEX.into(), Some(&pin.digest))?;
     Ok(plan)
+}
+
+/// Pushes an OCI image layout to a repository: what its index lists, with all that it references, and the tags that the
+/// annotations `org.opencontainers.image.ref.name` say. What is there already stays, so that an interrupted import goes
+/// on; what can't be imported is skipped and [reported](RegistryImport::skipped). Each blob is compared with its
+/// digest.
+///
+/// # Errors
+/// [`TransferError::Unsuitable`] where it is no image layout; what the store fails with; [`TransferError::Stopped`].
+pub fn import_layout(
+    repository: &Repository,
+    from: &Path,
+    progress: impl Fn(Progress) -> ControlFlow<()> + Sync,
+) -> Result<RegistryImport, TransferError> {
+    let mut tree = Tree::open(from)?;
+    if !is_layout(&mut tree)? {
+        return Err(TransferError::unsuitable(from, "is no image layout"));
+    }
+    let index = content(&mut tree, INDEX, INDEX_MAX)?;
+    let index: Option<Index> = parse(&index).filter(|index: &Index| index.version == 2);
+    let index = index.ok_or_else(|| TransferError::unsuitable(from.join(INDEX), "is no image index"))?;
+    let (counting, space) = (Counting::new(&progress), Space::at(repository.root()));
+    let mut report = RegistryImport { repositories: 1, ..RegistryImport::default() };
+    let mut contents = Contents::default();
+    for Descriptor { digest, media_type, annotations } in index.manifests {
+        let Ok(digest) = digest.parse() else {
+            report.skipped.add(repository.name().as_str(), digest, Reason::InvalidLink);
+            continue;
+        };
+        contents.manifests.push((digest, media_type));
+        match annotations.get(TAG).map(|tag| tag.parse().map_err(|_| tag)) {
+            Some(Ok(tag)) => contents.tags.push((tag, digest)),
+            Some(Err(tag)) => report.skipped.add(repository.name().as_str(), tag, Reason::InvalidName),
+            None => {}
+        }
+    }
+    let push = Push {
+        repository,
+        source: &Blobs,
+        tree: Mutex::new(&mut tree),
+        space: &space,
+        counting: &counting,
+        report: Mutex::new(&mut report),
+    };
+    push.push_reachable(contents)?;
+    Ok(report)
+}
+
+/// Content lies where its digest says.
+struct Blobs;
+
+impl Source for Blobs {
+    fn path_of(&self, _: &Mutex<&mut Tree>, _: Kind, digest: &Digest) -> Result<Found<TreePath>, TransferError> {
+        Ok(Ok(TreePath::new(format!("{BLOBS}/{}/{}", digest.algorithm().name(), digest.hex()))?))
+    }
 }

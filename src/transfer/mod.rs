@@ -25,11 +25,12 @@
 //! # What a tree can do
 //! Whoever has made a folder, or stored a document, is not trusted:
 //! - No link in a tree is followed, nor is anything outside of it read or written, whatever others do to it meanwhile.
-//! - An export is checked as a whole before any of it is written, is made in a directory to which nobody else may write,
-//!   and replaces nothing. One that fails leaves nothing.
+//! - An export is checked as a whole before any of it is written, is made in a directory to which nobody else may
+//!   write, and replaces nothing. One that fails leaves nothing.
 //! - Lengths are bounded before anything is read: of documents, of lists, of paths.
 //! - Every blob of a layout is compared with the digest that it is named by.
 
+mod distribution;
 mod document;
 mod error;
 mod files;
@@ -37,19 +38,27 @@ mod folder;
 #[cfg(test)]
 mod fuzz;
 mod layout;
+mod media;
 mod path;
 mod pins;
 mod plan;
 mod progress;
+mod push;
+mod registries;
 mod report;
+mod repositories;
 mod space;
 mod tree;
 mod workers;
 
+pub use distribution::import_distribution;
 pub use error::TransferError;
+pub use layout::import_layout;
 pub use pins::{Existing, HeldBlobs, NewPin, import_of_part, remove};
 pub use progress::Progress;
+pub use registries::{Counts, Reason, RegistryExport, RegistryImport, Skipped, Skips};
 pub use report::{Exported, Imported, LeftOut, Why};
+pub use repositories::{export_all, export_repository};
 pub use space::check_space;
 
 use std::ops::ControlFlow;
@@ -95,7 +104,7 @@ pub fn import(
     let before = store.usage()?.live_bytes;
     let import = if layout::is_layout(&mut tree)? { layout::import } else { folder::import };
     let counting = Counting::new(&progress);
-    let report = import(&Importing { store, space: Space::of(store), counting: &counting }, &mut tree, pin)?;
+    let report = import(&Importing { store, space: Space::at(store.root()), counting: &counting }, &mut tree, pin)?;
     Ok(Imported { bytes_stored: store.usage()?.live_bytes.saturating_sub(before), ..report })
 }
 

@@ -22,7 +22,7 @@ use rustix::fs::Mode;
 
 /// Writes a blob's content to its end.
 pub(crate) fn copy(blob: &Blob, to: &mut File, path: &Path, counting: &Counting<'_>) -> Result<(), TransferError> {
-    let copied = io::copy(&mut counting.count(blob.reader()), to).map(drop);
+    let copied = io::copy(&mut counting.count(blob.reader()), to).and_then(|_| counting.item());
     // What fails is the store inside of the I/O error, or the file.
     let copied = copied.map_err(|error| match error.downcast::<Error>() {
         Ok(error) => TransferError::Store(error),

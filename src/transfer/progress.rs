@@ -14,12 +14,15 @@ pub struct Progress {
     pub bytes: u64,
     /// How many there are in all, where that is known beforehand.
     pub total_bytes: Option<u64>,
+    /// How many files were stored or written; of a registry, how many blobs, manifests and tags.
+    pub items: u64,
 }
 
 /// Counts, and tells the caller.
 pub(crate) struct Counting<'a> {
     tell: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync),
     bytes: AtomicU64,
+    items: AtomicU64,
     /// The highest value where it is not known.
     total: AtomicU64,
     stopped: AtomicBool,
@@ -27,7 +30,8 @@ pub(crate) struct Counting<'a> {
 
 impl<'a> Counting<'a> {
     pub(crate) fn new(tell: &'a (dyn Fn(Progress) -> ControlFlow<()> + Sync)) -> Self {
-        Self { tell, bytes: AtomicU64::new(0), total: AtomicU64::new(u64::MAX), stopped: AtomicBool::new(false) }
+        let (bytes, items, total) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Self { tell, bytes, items, total, stopped: AtomicBool::new(false) }
     }
 
     /// Says how many bytes there are.
@@ -42,9 +46,19 @@ impl<'a> Counting<'a> {
 
     /// Counts bytes. Fails once the caller asks for the end.
     pub(crate) fn add(&self, bytes: usize) -> io::Result<()> {
-        let bytes = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed).saturating_add(bytes as u64);
-        let total = self.total.load(Ordering::Relaxed);
-        let progress = Progress { bytes, total_bytes: Some(total).filter(|total| *total < u64::MAX) };
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.told()
+    }
+
+    /// Counts something that is done. Fails once the caller asks for the end.
+    pub(crate) fn item(&self) -> io::Result<()> {
+        self.items.fetch_add(1, Ordering::Relaxed);
+        self.told()
+    }
+
+    fn told(&self) -> io::Result<()> {
+        let [bytes, items, total] = [&self.bytes, &self.items, &self.total].map(|n| n.load(Ordering::Relaxed));
+        let progress = Progress { bytes, items, total_bytes: Some(total).filter(|total| *total < u64::MAX) };
         if self.is_stopped() || (self.tell)(progress).is_break() {
             self.stopped.store(true, Ordering::Relaxed);
             return Err(io::Error::other("stopped by the caller"));

@@ -19,8 +19,7 @@ pub(crate) struct Space {
 
 impl Space {
     /// Looks how much there is. What can't be known is taken for enough.
-    pub(crate) fn of(store: &Store) -> Self {
-        let store = store.root();
+    pub(crate) fn at(store: &Path) -> Self {
         let known = statvfs(store).ok().filter(|stat| stat.f_blocks > 0);
         let free = known.map_or(u64::MAX, |stat| stat.f_bfree.saturating_mul(stat.f_frsize));
         Self { store: store.to_owned(), free }
@@ -52,5 +51,5 @@ impl Space {
 /// # Errors
 /// [`TransferError::NotEnoughSpace`].
 pub fn check_space(store: &Store, path: &Path, len: u64) -> Result<(), TransferError> {
-    Space::of(store).check(path, len)
+    Space::at(store.root()).check(path, len)
 }

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat, statat, symlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, linkat, mkdirat, openat, readlinkat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
@@ -191,7 +192,8 @@ impl Tree {
         Ok(Made { identity: Identity::of(&fstat(&dir)?), mode: Mode::from_raw_mode(stat.st_mode) })
     }
 
-    /// Creates a file with what `write` writes to it. Where it is to have a mode, it is the owner's alone until then.
+    /// Creates a file with what `write` writes to it, or none where that fails. Where it is to have a mode, it is the
+    /// owner's alone until then.
     pub(crate) fn create_file(
         &mut self,
         path: &TreePath,
@@ -202,8 +204,18 @@ impl Tree {
         let first = if mode.is_some() { OWNERS_FILE } else { FILE };
         let created = self.parent(path).and_then(|(dir, name)| retry_on_intr(|| openat(dir, name, flags, first)));
         let mut file = created.map_err(|errno| self.failed(path, errno))?.into();
-        write(&mut file)?;
+        if let Err(error) = write(&mut file) {
+            let _ = self.parent(path).and_then(|(dir, name)| unlinkat(dir, name, AtFlags::empty()));
+            return Err(error);
+        }
         mode.map_or(Ok(()), |mode| fchmod(&file, mode)).map_err(|errno| self.failed(path, errno))
+    }
+
+    /// Gives a file a second name. `false` where there is no such file, or the file system can't.
+    pub(crate) fn link(&mut self, from: &TreePath, to: &TreePath) -> bool {
+        let from = self.parent(from).ok().and_then(|(dir, name)| Some((dir.try_clone().ok()?, name)));
+        let (Some((dir, name)), Ok((to_dir, to_name))) = (from, self.parent(to)) else { return false };
+        linkat(&dir, name, to_dir, to_name, AtFlags::empty()).is_ok()
     }
 
     /// Creates a link, which nothing here ever follows.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 
+use crate::sync::lock;
 use crate::transfer::error::TransferError;
 
 /// So many files are stored at a time.
@@ -34,6 +35,27 @@ pub(crate) fn at_once<T: Send>(
         done
     });
     failure.into_inner().ok().flatten().map_or(Ok(done), Err)
+}
+
+/// Does something with each of many, in as many threads.
+pub(crate) fn for_each<T: Send>(
+    items: Vec<T>,
+    work: impl Fn(T, &AtomicBool) -> Result<(), TransferError> + Sync,
+) -> Result<(), TransferError> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let left = Mutex::new(items.into_iter());
+    let next = || lock(&left).next();
+    let done = at_once(Builder::new, |stop| {
+        while !stop.load(Ordering::Relaxed)
+            && let Some(item) = next()
+        {
+            work(item, stop)?;
+        }
+        Ok(Vec::<()>::new())
+    });
+    done.map(drop)
 }
 
 /// A reader that fails once it is told to stop.

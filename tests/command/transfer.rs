@@ -6,4 +6,5 @@ mod import;
 mod lab;
 mod layouts;
 mod names;
+mod registries;
 mod sizes;

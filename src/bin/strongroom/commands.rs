@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::json;
 use strongroom::keys::KeyError;
+use strongroom::registry::RepositoryName;
 use strongroom::transfer::{Existing, HeldBlobs, NewPin, SpecialBits, TransferError, check_space};
 use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
 
@@ -147,13 +148,21 @@ enum Command {
         #[arg(long, requires = "salvage")]
         no_copies: bool,
     },
-    /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs.
+    /// Store a folder, or an OCI image layout, as a pinned document that holds its blobs; or fill repositories.
     ///
     /// Links are stored as links; an image layout has none. What is neither a file, a directory nor a link, and what is
     /// replaced while it is read, is left out.
     Import {
         /// The folder.
-        from: PathBuf,
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// What the folder is: `distribution` for the storage directory of the registry of that name (registry:2,
+        /// registry:3), of which all repositories are imported. Repeat it to continue, or to bring what is new.
+        #[arg(long, value_enum, conflicts_with_all = ["name", "replace", "repository"])]
+        from: Option<Foreign>,
+        /// Push the image layout, with its tags, to this repository, which is created if it does not exist.
+        #[arg(long, conflicts_with_all = ["name", "replace"])]
+        repository: Option<RepositoryName>,
         /// The pin's name; the folder's by default.
         #[arg(long)]
         name: Option<String>,
@@ -161,12 +170,17 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
-    /// Write what was imported under a name to a new folder.
+    /// Write what was imported under a name, a repository, or everything to a new folder.
     Export {
-        /// The pin's name.
-        name: String,
-        /// The folder, which must not exist or be empty.
-        to: PathBuf,
+        /// The pin's name, unless --repository or --all is given, and the folder, which must not exist or be empty.
+        #[arg(value_names = ["NAME", "FOLDER"], num_args = 1..=2, required = true)]
+        what: Vec<PathBuf>,
+        /// Write a repository as an image layout.
+        #[arg(long, conflicts_with = "all")]
+        repository: Option<RepositoryName>,
+        /// Write all blobs as plain files, and all repositories as image layouts.
+        #[arg(long)]
+        all: bool,
         /// Also set the set-user-ID, set-group-ID and sticky bits: only for documents from a source that you trust.
         #[arg(long)]
         special_bits: bool,
@@ -180,6 +194,12 @@ impl Command {
         let reads = matches!(self, Self::Get { .. } | Self::Cat { .. } | Self::Export { .. } | Self::Verify);
         lists || reads || matches!(self, Self::Stat { .. })
     }
+}
+
+/// Whose directory is imported.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Foreign {
+    Distribution,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -445,13 +465,27 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         }
         Command::Verify => check::verify(store, output)?,
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
-        Command::Import { from, name, replace } => {
-            let name = name.map_or_else(|| folder_name(&from), Ok)?;
-            transfer::import(store, &from, &name, existing(replace), output)?;
+        Command::Import { folder, from: Some(Foreign::Distribution), .. } => {
+            transfer::import_distribution(store, &folder, output)?;
         }
-        Command::Export { name, to, special_bits } => {
+        Command::Import { folder, repository: Some(repository), .. } => {
+            transfer::import_layout(store, &folder, &repository, output)?;
+        }
+        Command::Import { folder, name, replace, .. } => {
+            let name = name.map_or_else(|| folder_name(&folder), Ok)?;
+            transfer::import(store, &folder, &name, existing(replace), output)?;
+        }
+        Command::Export { what, repository, all, special_bits } => {
             let bits = if special_bits { SpecialBits::Set } else { SpecialBits::Drop };
-            transfer::export(store, &name, &to, bits, output)?;
+            match (&what[..], repository) {
+                ([to], Some(repository)) => transfer::export_repository(store, &repository, to, output)?,
+                ([to], None) if all => transfer::export_all(store, to, output)?,
+                ([name, to], None) if !all => transfer::export(store, &name.to_string_lossy(), to, bits, output)?,
+                _ => {
+                    let usage = "export takes a name and a folder; with --repository or --all, a folder alone";
+                    return Err(Failure::Usage(usage.into()));
+                }
+            }
         }
     }
     Ok(())

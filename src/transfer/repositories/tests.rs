@@ -1,0 +1,147 @@
+//! What is exported is all there is, and can be imported again.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::*;
+use crate::digest::Algorithm;
+use crate::oci::RepositorySettings;
+use crate::oci::document::{OCI_INDEX, OCI_MANIFEST};
+use crate::registry::PutManifest;
+use crate::store::Options;
+use crate::transfer::import_layout;
+
+fn goes_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn store(dir: &Path) -> Store {
+    Options::new().create(true).open(dir.join("store")).unwrap()
+}
+
+fn repository(store: &Store, name: &str) -> Repository {
+    store.create_repository(&name.parse().unwrap(), RepositorySettings::new()).unwrap()
+}
+
+fn image(to: &Repository, layer: &str, tags: &[&str], more: &str) -> Digest {
+    let (config, len) = (to.put("{}", Algorithm::Sha256).unwrap().digest, layer.len());
+    let layer = to.put(layer, Algorithm::Sha256).unwrap().digest;
+    let config = format!(r#"{{"mediaType":"x/y","digest":"{config}","size":2}}"#);
+    let layers = format!(r#"[{{"mediaType":"x/z","digest":"{layer}","size":{len}}}]"#);
+    let content = format!(r#"{{"schemaVersion":2,{more}"config":{config},"layers":{layers}}}"#);
+    push(to, OCI_MANIFEST, &content, tags)
+}
+
+fn push(to: &Repository, media_type: &str, content: &str, tags: &[&str]) -> Digest {
+    let put = tags.iter().fold(PutManifest::new(media_type), |put, tag| put.tag(tag.parse().unwrap()));
+    to.put_manifest(content, put).unwrap().digest
+}
+
+/// An index of two images, tagged twice; a signature of it; an untagged image.
+fn fill(to: &Repository) -> [Digest; 5] {
+    let (amd, arm) = (image(to, "amd", &[], ""), image(to, "arm", &["arm"], ""));
+    let listed = [amd, arm].map(|child| format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{child}"}}"#));
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, listed.join(","));
+    let index = push(to, OCI_INDEX, &index, &["v1", "latest"]);
+    let subject = format!(r#""artifactType":"x/signature","subject":{{"digest":"{index}"}},"#);
+    [amd, arm, index, image(to, "signature", &[], &subject), image(to, "untagged", &[], "")]
+}
+
+#[test]
+fn a_repository_comes_back_from_its_layout() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (from, to) = (repository(&store, "app/a"), repository(&store, "app/b"));
+    let digests = fill(&from);
+    from.put("of no manifest", Algorithm::Blake3).unwrap();
+    let layout = dir.path().join("layout");
+    let report = export_repository(&from, &layout, goes_on).unwrap();
+    assert_eq!((report.manifests, report.tags, report.blobs, report.skipped.count()), (5, 3, 6, 0));
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let listed = index["manifests"].as_array().unwrap();
+    let tagged: Vec<_> = listed.iter().filter_map(|one| one["annotations"][TAG].as_str()).collect();
+    assert_eq!((listed.len(), tagged.len()), (5, 3), "one for each tag, the signature, the untagged one: {index}");
+    assert!(listed.iter().any(|one| one["artifactType"] == "x/signature"));
+    assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);
+
+    let report = import_layout(&to, &layout, goes_on).unwrap();
+    assert_eq!((report.manifests.new, report.tags.new, report.blobs.new, report.skipped.count()), (5, 3, 5, 0));
+    for digest in digests {
+        let [one, other] = [&from, &to].map(|of| of.get_manifest(&digest.into()).unwrap());
+        assert_eq!(one, other);
+    }
+    assert_eq!(tags(&from).unwrap(), tags(&to).unwrap());
+    assert_eq!(to.referrers(&digests[2], None, None, 10).unwrap().referrers.len(), 1);
+    let again = import_layout(&to, &layout, goes_on).unwrap();
+    assert_eq!((again.manifests.existing, again.tags.existing, again.blobs.existing), (5, 3, 5));
+}
+
+#[test]
+fn everything_is_exported_and_content_that_several_have_is_linked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let plain = store.put("plain", Algorithm::Sha512).unwrap().digest;
+    let names = ["app", "app/blobs", "app/blobs/sha256", "app/index.json"];
+    for name in names {
+        fill(&repository(&store, name));
+    }
+    repository(&store, "app/empty");
+    let to = dir.path().join("to");
+    let report = export_all(&store, &to, goes_on).unwrap();
+    assert_eq!((report.repositories, report.manifests, report.tags, report.skipped.count()), (5, 20, 12, 0));
+    assert_eq!(report.left_behind, None);
+    assert_eq!(fs::read_to_string(to.join("blobs/sha512").join(plain.hex())).unwrap(), "plain");
+    let layer = Digest::of(Algorithm::Sha256, b"amd").hex();
+    assert_eq!(fs::metadata(to.join("blobs/sha256").join(&layer)).unwrap().nlink(), 5);
+    let other = Options::new().create(true).open(dir.path().join("other")).unwrap();
+    for name in names {
+        let dir = to.join("repositories").join(name.replace('/', "+"));
+        assert_eq!(fs::read(dir.join("blobs/sha256").join(&layer)).unwrap(), b"amd");
+        let report = import_layout(&repository(&other, name), &dir, goes_on).unwrap();
+        assert_eq!((report.manifests.new, report.tags.new, report.skipped.count()), (5, 3, 0));
+    }
+    let empty = import_layout(&repository(&other, "app/empty"), &to.join("repositories/app+empty"), goes_on).unwrap();
+    assert_eq!(empty.manifests.new, 0);
+    assert!(matches!(export_all(&store, &to, goes_on), Err(TransferError::File { .. })), "it is not empty");
+}
+
+#[test]
+fn an_export_that_fails_or_is_stopped_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    fill(&repository(&store, "app/a"));
+    let to = dir.path().join("to");
+    for most in 0..20 {
+        let stops =
+            |progress: Progress| if progress.items < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        assert!(matches!(export_all(&store, &to, stops), Err(TransferError::Stopped)), "{most}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_is_damaged_is_reported_and_all_else_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().create(true).inline_max(0).open(dir.path().join("store")).unwrap();
+    let app = repository(&store, "app/a");
+    fill(&app);
+    let damaged = app.put(vec![7; 100_000], Algorithm::Sha256).unwrap().digest;
+    store.close().unwrap();
+    let mut dirs = vec![dir.path().join("store/segments")];
+    while let Some(path) = dirs.pop() {
+        if path.is_dir() {
+            dirs.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if fs::metadata(&path).unwrap().len() > 100_000 {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[90_000] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    let store = Store::open(dir.path().join("store")).unwrap();
+    let to = dir.path().join("to");
+    let report = export_all(&store, &to, goes_on).unwrap();
+    let skipped: Vec<_> = report.skipped.listed().iter().map(|one| (&*one.repository, one.what.clone())).collect();
+    assert_eq!(skipped, [("", damaged.to_string()), ("app/a", damaged.to_string())]);
+    assert!(!to.join("blobs/sha256").join(damaged.hex()).exists());
+    assert_eq!((report.manifests, report.blobs), (5, 5));
+}
