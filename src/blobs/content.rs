@@ -10,7 +10,7 @@ use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, Lookup, successor};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, successor};
 use crate::files::NewFile;
 use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::log::Durability;
@@ -19,6 +19,9 @@ use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
 use crate::tables::Snapshot;
 use crate::thread;
 use crate::transaction::{Outcome, Request, Then};
+
+/// The most blobs whose grace period begins anew in one commit: other commits wait for it.
+const TOUCHED_AT_ONCE: usize = 256;
 
 /// How much of long content is hashed and written at a time.
 const PIECE: usize = 1 << 20;
@@ -77,9 +80,13 @@ pub(crate) trait Destination: Sync {
     /// When writes return.
     fn durability(&self) -> Durability;
 
-    /// Whether the blob exists, undamaged, so that nothing has to be stored; the grace period then begins anew. Returns
-    /// a commit as of which it does, which is as durable as writes are.
-    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>>;
+    /// Finds blobs, each as of one moment, undamaged, and begins their grace period anew.
+    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>>;
+
+    /// Finds one.
+    fn claim(&self, digest: &Digest) -> Result<Claimed> {
+        self.claim_many(&[*digest])?.pop().unwrap_or(Err(Error::BlobNotFound { digest: *digest }))
+    }
 
     /// Makes the commit fail where the repository no longer exists.
     fn exists(&self) -> Then;
@@ -110,15 +117,15 @@ impl Destination for Outside<'_> {
         self.durability
     }
 
-    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
-        let snapshot = self.store.tables.snapshot();
-        match snapshot.blob(digest)? {
-            Some(blob) if !blob.damaged => match self.touch(digest, &blob, snapshot.lsn) {
-                Err(Error::BlobNotFound { .. }) => Ok(None),
-                other => other.map(Some),
-            },
-            _ => Ok(None),
-        }
+    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
+        let (store, snapshot) = (self.store, self.store.tables.snapshot());
+        let (retention, now) = (store.options.retention, store.clock.open_time());
+        let look = |digest: &Digest| {
+            let blob = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            Ok((blob, None, blob.is_stale(retention, now)))
+        };
+        let touch = |stale| store.log.commit_as(self.durability, DomainId::DEFAULT, Request::Touch(stale));
+        store.claim_each(digests, self.durability, snapshot.lsn, look, touch)
     }
 
     fn exists(&self) -> Then {
@@ -138,16 +145,23 @@ impl Destination for Outside<'_> {
     }
 }
 
-impl Outside<'_> {
-    /// Begins the grace period of a blob anew, unless that was done a moment ago. Returns a commit as of which it
-    /// lasts.
-    fn touch(&self, digest: &Digest, blob: &BlobFact, as_of: Lsn) -> Result<Lsn> {
-        let store = self.store;
-        if !blob.is_stale(store.options.retention, store.clock.open_time()) {
-            return store.log.reach(self.durability, as_of).map(|()| as_of);
+/// A blob that a caller relies on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) blob: BlobFact,
+    /// That a repository has it; none outside of repositories.
+    pub(crate) link: Option<LinkFact>,
+    /// A commit as of which it is there for as long as the grace period lasts, as durable as the caller's writes.
+    pub(crate) lsn: Lsn,
+}
+
+impl Claimed {
+    /// The commit as of which a blob is there; `None` where it has to be stored.
+    fn lsn_of(claimed: Result<Self>) -> Result<Option<Lsn>> {
+        match claimed {
+            Err(Error::BlobNotFound { .. } | Error::Corrupt { damage: Damage::Known, .. }) => Ok(None),
+            other => Ok(Some(other?.lsn)),
         }
-        let touched = store.log.commit_as(self.durability, DomainId::DEFAULT, Request::Touch(*digest));
-        touched.map(|outcome| outcome.lsn)
     }
 }
 
@@ -205,13 +219,53 @@ impl BlobStore {
         Ok(Stat::new(*digest, &self.find(digest)?))
     }
 
-    /// The same, for a caller that relies on it.
-    pub(crate) fn claim(&self, digest: &Digest, durability: Durability) -> Result<Stat> {
+    /// What the store knows of blobs, as of one moment; `None` for those that it does not have.
+    pub(crate) fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
         let snapshot = self.tables.snapshot();
-        let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        self.check_undamaged(&fact)?;
-        self.outside(durability).touch(digest, &fact, snapshot.lsn)?;
-        Ok(Stat::new(*digest, &fact))
+        digests.iter().map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact)))).collect()
+    }
+
+    /// The same, for a caller that relies on them.
+    pub(crate) fn claim_many(&self, digests: &[Digest], durability: Durability) -> Result<Vec<Result<Stat>>> {
+        let claimed = self.outside(durability).claim_many(digests)?;
+        let stat = |(digest, claimed): (&Digest, Result<Claimed>)| Ok(Stat::new(*digest, &claimed?.blob));
+        Ok(digests.iter().zip(claimed).map(stat).collect())
+    }
+
+    /// Claims blobs: `look` finds each as of one moment, and says whether the grace period has to begin anew, which
+    /// `touch` then does for all of those in one commit.
+    pub(crate) fn claim_each(
+        &self,
+        digests: &[Digest],
+        durability: Durability,
+        as_of: Lsn,
+        look: impl Fn(&Digest) -> Result<(BlobFact, Option<LinkFact>, bool)>,
+        touch: impl Fn(Vec<Digest>) -> Result<Outcome>,
+    ) -> Result<Vec<Result<Claimed>>> {
+        let (mut found, mut stale) = (Vec::with_capacity(digests.len()), Vec::new());
+        for digest in digests {
+            let claimed = look(digest).and_then(|(blob, link, is_stale)| {
+                self.check_undamaged(&blob)?;
+                if is_stale {
+                    stale.push((found.len(), *digest));
+                }
+                Ok(Claimed { blob, link, lsn: as_of })
+            });
+            found.push(claimed);
+        }
+        for stale in stale.chunks(TOUCHED_AT_ONCE) {
+            let touched = touch(stale.iter().map(|(_, digest)| *digest).collect())?;
+            for (part, digest) in stale {
+                let gone = |refused: &&(usize, Error)| stale.get(refused.0).is_some_and(|(_, gone)| gone == digest);
+                let gone = touched.refused.iter().find(gone).map(|(_, gone)| gone.clone());
+                if let Some(slot) = found.get_mut(*part) {
+                    let claimed = slot.clone().map(|claimed| Claimed { lsn: touched.lsn, ..claimed });
+                    *slot = gone.map_or(claimed, Err);
+                }
+            }
+        }
+        self.log.reach(durability, as_of)?;
+        Ok(found)
     }
 
     fn find(&self, digest: &Digest) -> Result<BlobFact> {
@@ -256,6 +310,54 @@ impl BlobStore {
         self.put_large(&head, Some(reader), expect, into)
     }
 
+    /// [`put_many`](Self::put_many) for callers with whatever they have.
+    pub(crate) fn put_all<C: AsRef<[u8]>, E: Into<Expect>>(
+        &self,
+        contents: impl IntoIterator<Item = (C, E)>,
+        into: &dyn Destination,
+    ) -> Result<Vec<Result<Stored>>> {
+        let contents: Vec<(C, Expect)> =
+            contents.into_iter().map(|(content, expect)| (content, expect.into())).collect();
+        let borrowed: Vec<_> = contents.iter().map(|(content, expect)| (content.as_ref(), *expect)).collect();
+        self.put_many(&borrowed, into)
+    }
+
+    /// Stores contents in memory. Those that ride in the log are written and synced together.
+    pub(crate) fn put_many(&self, contents: &[(&[u8], Expect)], into: &dyn Destination) -> Result<Vec<Result<Stored>>> {
+        let digest = |(content, expect): &(&[u8], Expect)| expect.check(Digest::of(expect.algorithm(), content));
+        let digests: Vec<Result<Digest>> = contents.iter().map(digest).collect();
+        let asked: Vec<Digest> = digests.iter().flatten().copied().collect();
+        let mut claimed = into.claim_many(&asked)?.into_iter();
+        let (mut stored, mut riding, mut requests) = (Vec::with_capacity(contents.len()), Vec::new(), Vec::new());
+        for ((content, _), digest) in contents.iter().zip(digests) {
+            let place = stored.len();
+            let one = digest.and_then(|digest| {
+                let (len, existed) = (content.len() as u64, true);
+                let claimed = claimed.next().unwrap_or(Err(Error::BlobNotFound { digest }));
+                if let Some(lsn) = Claimed::lsn_of(claimed)? {
+                    return Ok(Stored { digest, len, existed, lsn });
+                }
+                if len > self.options.inline_max {
+                    return self.put_large(content, None, digest.into(), into);
+                }
+                let frame = frame_for(digest, content, self.options.compression);
+                requests.push(Request::PutFrame { frame, then: into.then(&digest) });
+                riding.push(place);
+                Ok(Stored { digest, len, existed, lsn: Lsn::ZERO })
+            });
+            stored.push(one);
+        }
+        let outcomes = self.log.commit_all(into.durability(), into.domain(), requests)?;
+        for (place, outcome) in riding.into_iter().zip(outcomes) {
+            if let Some(slot) = stored.get_mut(place) {
+                let told =
+                    |stored, outcome: Outcome| Stored { existed: into.existed(&outcome), lsn: outcome.lsn, ..stored };
+                *slot = slot.clone().and_then(|stored| Ok(told(stored, outcome?)));
+            }
+        }
+        Ok(stored)
+    }
+
     /// Opens a blob of a domain.
     pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
         let mut before = None;
@@ -276,7 +378,7 @@ impl BlobStore {
     /// Stores content in the log.
     fn put_small(&self, content: &[u8], expect: Expect, into: &dyn Destination) -> Result<Stored> {
         let (digest, len) = (expect.check(Digest::of(expect.algorithm(), content))?, content.len() as u64);
-        if let Some(lsn) = into.claim(&digest)? {
+        if let Some(lsn) = Claimed::lsn_of(into.claim(&digest))? {
             return Ok(Stored { digest, len, existed: true, lsn });
         }
         let frame = frame_for(digest, content, self.options.compression);
@@ -294,7 +396,7 @@ impl BlobStore {
         into: &dyn Destination,
     ) -> Result<Stored> {
         if let Expect::Digest(digest) = expect
-            && let Some(lsn) = into.claim(&digest)?
+            && let Some(lsn) = Claimed::lsn_of(into.claim(&digest))?
         {
             let mut len = 0;
             let count = |piece: Piece<'_>| {

@@ -18,7 +18,7 @@ pub(crate) use content::Outside;
 #[cfg(feature = "tokio")]
 pub(crate) use content::source_failed;
 pub use content::{Blobs, Expect, Stat, Stored};
-pub(crate) use content::{Destination, digest_in};
+pub(crate) use content::{Claimed, Destination, digest_in};
 pub use pins::{Pin, PinOptions};
 pub use reader::{Blob, BlobReader};
 #[cfg(feature = "tokio")]

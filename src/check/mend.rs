@@ -8,7 +8,8 @@ use crate::check::wrong::{Live, Wrong};
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{
-    BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind, Value,
+    AwaitedFact, BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind,
+    Value,
 };
 use crate::id::FileId;
 use crate::transaction::registry::set_link;
@@ -93,6 +94,11 @@ fn mend_count(facts: &mut Changes<'_>, key: Key, stored: u32, count: u32) -> Res
             let Some(old) = old.filter(|link| link.count == stored) else { return Ok(false) };
             let touched = if count == 0 { now } else { old.touched };
             set_link(facts, key, Some(&old), Some(&LinkFact { count, touched, ..old }));
+        }
+        Family::Awaited => {
+            let old = facts.decode(&key, AwaitedFact::decode)?;
+            let Some(old) = old.filter(|awaited| awaited.count == stored) else { return Ok(false) };
+            facts.set(key, (count > 0).then(|| AwaitedFact { count, ..old }.encode()));
         }
         _ => {
             let old = facts.decode(&key, ManifestFact::decode)?;

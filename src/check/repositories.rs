@@ -7,10 +7,15 @@ use crate::check::recount::{Holds, Listener, check_listed};
 use crate::check::wrong::{Wrong, unknown};
 use crate::facts::find;
 use crate::facts::{
-    Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact, TagFact,
+    AwaitedFact, Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact,
+    TagFact,
 };
 use crate::id::RepositoryId;
 use crate::tables::Snapshot;
+
+/// The families of what belongs to repositories.
+const OF_REPOSITORIES: [Family; 7] =
+    [Family::Link, Family::Manifest, Family::Referrer, Family::Tag, Family::TagOf, Family::Pull, Family::Awaited];
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
 /// of those. What is left of deleted repositories is not in order otherwise.
@@ -36,7 +41,7 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         listener.step()?;
     }
     let mut strays: HashMap<RepositoryId, u64> = HashMap::new();
-    for family in [Family::Link, Family::Manifest, Family::Referrer, Family::Tag, Family::TagOf, Family::Pull] {
+    for family in OF_REPOSITORIES {
         for fact in snapshot.facts(family, [0; 32])? {
             let id = fact?.0.repository_id();
             if !known.contains(&id) && !deleted.contains(&id) {
@@ -90,6 +95,16 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
         let counted = holds.remove(&key).unwrap_or_default();
         if counted != u64::from(stored) {
             listener.found(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
+        }
+        listener.step()?;
+    }
+    // What the repository does not have may be awaited.
+    for fact in snapshot.all_of::<AwaitedFact>(id)? {
+        let (key, awaited) = fact?;
+        let counted = holds.remove(&Key { family: Family::Link, ..key }).unwrap_or_default();
+        if counted != u64::from(awaited.count) {
+            let (name, stored) = (format!("{} awaited by manifests of {name}", awaited.digest), awaited.count);
+            listener.found(Wrong::Count { key, name, stored, counted })?;
         }
         listener.step()?;
     }

@@ -3,7 +3,9 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact};
+use crate::facts::{
+    AwaitedFact, BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact,
+};
 use crate::id::{DomainId, RepositoryId};
 use crate::wire::Fields;
 
@@ -47,6 +49,12 @@ pub(crate) fn link(
         facts.decode(&key, LinkFact::decode)?.filter(|link| link.blob(&key) == Key::blob(facts.domain(), digest));
     let Some(link) = link else { return Ok(None) };
     Ok(facts.blob(digest)?.map(|blob| (link, blob)))
+}
+
+/// How many manifests of a repository wait for a blob that it does not have.
+pub(crate) fn awaited(facts: &impl Lookup, repository: RepositoryId, digest: &Digest) -> Result<Option<AwaitedFact>> {
+    let key = Key::of_digest(facts.domain(), Family::Awaited, repository, digest);
+    Ok(facts.decode(&key, AwaitedFact::decode)?.filter(|awaited| awaited.digest == *digest))
 }
 
 /// A manifest of a repository.

@@ -22,7 +22,9 @@ pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use known::{Known, Noting};
 pub(crate) use lookup::{Decoded, Lookup, Reader};
 pub(crate) use names::NamesOf;
-pub(crate) use repository::{Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact};
+pub(crate) use repository::{
+    AwaitedFact, Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact,
+};
 
 pub(crate) use values::{
     BlobFact, Codec, PART_BLOCKS, PinFact, Place, ProgressFact, SegmentFact, SegmentKind, UploadFact, put_digest,
@@ -74,11 +76,13 @@ pub(crate) enum Family {
     /// Which domain a repository's name belongs to, if not to the default one, by the hash of the name: facts of the
     /// default domain.
     Owner = 17,
+    /// A blob that a repository does not have, and how many of its manifests wait for it, by repository and digest.
+    Awaited = 18,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Blob,
         Self::Segment,
         Self::Pin,
@@ -95,6 +99,7 @@ impl Family {
         Self::Idle,
         Self::Progress,
         Self::Owner,
+        Self::Awaited,
     ];
 
     /// The family of a number in a file.
@@ -120,7 +125,8 @@ impl Family {
             | Self::Referrer
             | Self::Tag
             | Self::Repository
-            | Self::TagOf => None,
+            | Self::TagOf
+            | Self::Awaited => None,
         }
     }
 
@@ -134,7 +140,8 @@ impl Family {
             | Self::Pull
             | Self::TagOf
             | Self::Deleted
-            | Self::Idle => true,
+            | Self::Idle
+            | Self::Awaited => true,
             Self::Blob
             | Self::Segment
             | Self::Pin

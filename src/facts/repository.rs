@@ -130,7 +130,34 @@ impl LinkFact {
     }
 }
 
-/// What a manifest references, and whether it holds that: what was missing and allowed to be is not held.
+/// A blob that manifests of a repository hold, and that the repository does not have yet: `count u32 | digest`. As soon
+/// as it has it, the link has the count, and this is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AwaitedFact {
+    /// How many of the repository's manifests reference the blob; not 0.
+    pub(crate) count: u32,
+    pub(crate) digest: Digest,
+}
+
+impl AwaitedFact {
+    pub(crate) fn encode(&self) -> Value {
+        let mut out = Vec::new();
+        out.put_u32(self.count);
+        put_digest(&mut out, &self.digest);
+        Value::new(&out)
+    }
+
+    /// Parses a fact; `None` where it holds what no writer puts there.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let fact = Self { count: fields.u32()?, digest: take_digest(&mut fields)? };
+        fields.end()?;
+        Some(fact)
+    }
+}
+
+/// What a manifest references and holds. A manifest that was missing, and allowed to be, is not held; a blob that was
+/// is [awaited](AwaitedFact).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Held {
     Blob(Digest),

@@ -23,7 +23,7 @@ use crate::files::{Files, NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::log::file::HEADER_LEN;
 use crate::log::group::InLog;
-use crate::log::queue::{BROKEN, Queue, Queued, Turn};
+use crate::log::queue::{BROKEN, Lead, Queue, Queued, Turn};
 use crate::log::{ActiveLog, LogHeader};
 use crate::names::Names;
 use crate::random::random;
@@ -163,13 +163,50 @@ impl Committer {
         self.queue(self.options.durability, domain, request)
     }
 
+    /// [`commit_as`](Self::commit_as) for several requests, of which each is a commit of its own, or fails on its own
+    /// account. They are written and synced together, as far as a group takes them in.
+    pub(crate) fn commit_all(
+        &self,
+        durability: Durability,
+        domain: DomainId,
+        requests: Vec<Request>,
+    ) -> Result<Vec<Result<Outcome>>> {
+        if requests.iter().any(|request| !request.frees_space()) {
+            self.admit()?;
+        }
+        let outcomes = self.queue_all(durability, domain, requests);
+        self.maintain_if_due();
+        let outcomes = outcomes?;
+        outcomes.iter().flatten().for_each(|outcome| self.remove_dropped(outcome));
+        Ok(outcomes)
+    }
+
     fn queue(&self, durability: Durability, domain: DomainId, request: Request) -> Result<Outcome> {
+        self.queue_all(durability, domain, vec![request])?.pop().unwrap_or(Err(BROKEN))
+    }
+
+    fn queue_all(
+        &self,
+        durability: Durability,
+        domain: DomainId,
+        requests: Vec<Request>,
+    ) -> Result<Vec<Result<Outcome>>> {
         self.files.check_writable()?;
-        let known = request.reads_much().then(|| self.rehearse(domain, &request));
-        let mut lead = match self.queue.enter(Queued { domain, request, durability, known }) {
-            Turn::Done(result) => return result,
-            Turn::Lead(lead) => lead,
-        };
+        let queued = requests.into_iter().map(|request| {
+            let known = request.reads_much().then(|| self.rehearse(domain, &request));
+            Queued { domain, request, durability, known }
+        });
+        let turns = self.queue.enter_all(queued.collect());
+        Ok(turns
+            .map(|turn| match turn {
+                Turn::Done(result) => result,
+                Turn::Lead(lead) => self.lead(lead),
+            })
+            .collect())
+    }
+
+    /// Commits what is queued, until the lead's own request and a few groups are done.
+    fn lead(&self, mut lead: Lead<'_>) -> Result<Outcome> {
         // If what follows panics, it is unknown what the log has of it.
         let mut unfinished = StopWrites { files: &self.files, is_finished: false };
         for groups_left in (0..GROUPS_LED).rev() {

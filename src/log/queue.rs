@@ -53,6 +53,11 @@ enum Progress {
 }
 
 impl Waiter {
+    fn new(queued: Queued) -> Self {
+        let (request, state) = (Mutex::new(Some(queued)), Mutex::new(Progress::Queued));
+        Self { request, state, changed: Condvar::new() }
+    }
+
     fn set(&self, progress: Progress) {
         *lock(&self.state) = progress;
         self.changed.notify_one();
@@ -79,18 +84,27 @@ pub(super) enum Turn<'q> {
 
 impl Queue {
     /// Queues a request, and waits until it is done or its caller leads.
+    #[cfg(test)]
     pub(super) fn enter(&self, queued: Queued) -> Turn<'_> {
-        let own = Arc::new(Waiter {
-            request: Mutex::new(Some(queued)),
-            state: Mutex::new(Progress::Queued),
-            changed: Condvar::new(),
-        });
+        self.enter_all(vec![queued]).next().unwrap()
+    }
+
+    /// Queues requests of one caller, nobody's between them, and waits in turn for each until it is done or its caller
+    /// leads.
+    pub(super) fn enter_all(&self, queued: Vec<Queued>) -> Turns<'_> {
+        let own: Vec<Arc<Waiter>> = queued.into_iter().map(|queued| Arc::new(Waiter::new(queued))).collect();
         let is_led = {
             let mut queue = lock(&self.0);
-            queue.waiting.push_back(Arc::clone(&own));
-            std::mem::replace(&mut queue.led, true)
+            queue.waiting.extend(own.iter().map(Arc::clone));
+            let is_led = queue.led;
+            queue.led |= !own.is_empty();
+            is_led
         };
-        if is_led {
+        Turns { queue: self, own: own.into_iter(), leads: !is_led }
+    }
+
+    fn turn(&self, own: Arc<Waiter>, leads: bool) -> Turn<'_> {
+        if !leads {
             let mut state = lock(&own.state);
             while matches!(*state, Progress::Queued) {
                 state = own.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +114,29 @@ impl Queue {
             }
         }
         Turn::Lead(Lead { queue: self, own, own_result: None, group: Vec::new(), leads: true })
+    }
+}
+
+/// The turns of one caller's requests. Those that are not taken, since it panicked in one before, are passed on.
+pub(super) struct Turns<'q> {
+    queue: &'q Queue,
+    own: std::vec::IntoIter<Arc<Waiter>>,
+    /// Whether the first of them leads, since nobody else does.
+    leads: bool,
+}
+
+impl<'q> Iterator for Turns<'q> {
+    type Item = Turn<'q>;
+
+    fn next(&mut self) -> Option<Turn<'q>> {
+        let own = self.own.next()?;
+        Some(self.queue.turn(own, std::mem::take(&mut self.leads)))
+    }
+}
+
+impl Drop for Turns<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::blobs::{Blob, Destination, Expect, Stored, UploadStatus};
+use crate::blobs::{Blob, Claimed, Destination, Expect, Stored, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
@@ -32,6 +32,11 @@ impl BlobInfo {
     fn new(digest: Digest, link: &LinkFact, blob: &BlobFact) -> Self {
         Self { digest, len: blob.len, references: link.count, damaged: blob.damaged }
     }
+
+    fn of_claimed(digest: &Digest, claimed: Result<Claimed>) -> Result<Self> {
+        let Claimed { link, blob, .. } = claimed?;
+        link.map(|link| Self::new(*digest, &link, &blob)).ok_or(Error::BlobNotFound { digest: *digest })
+    }
 }
 
 /// A blob that goes into a repository is linked there in the step that stores it.
@@ -44,15 +49,16 @@ impl Destination for Repository {
         self.durability
     }
 
-    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
-        let snapshot = self.snapshot()?;
-        match find::link(&snapshot, self.id, digest)? {
-            Some((link, blob)) if !blob.damaged => match self.touch(digest, &link, snapshot.lsn) {
-                Err(Error::BlobNotFound { .. }) => Ok(None),
-                other => other.map(Some),
-            },
-            _ => Ok(None),
-        }
+    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
+        let (registry, snapshot) = (&self.registry, self.snapshot()?);
+        let (retention, now) = (registry.retention, registry.clock.open_time());
+        let look = |digest: &Digest| {
+            let found = find::link(&snapshot, self.id, digest)?;
+            let (link, blob) = found.ok_or(Error::BlobNotFound { digest: *digest })?;
+            Ok((blob, Some(link), link.count == 0 && retention.is_stale(link.touched, now)))
+        };
+        let touch = |digests| self.commit(Touch { repository: self.named(), digests });
+        registry.blobs.claim_each(digests, self.durability, snapshot.lsn, look, touch)
     }
 
     fn exists(&self) -> Then {
@@ -91,6 +97,18 @@ impl Repository {
         self.registry.blobs.put_reader(&mut reader, expect.into(), self)
     }
 
+    /// Pushes contents that are in memory, as [`Store::put_many`](crate::Store::put_many).
+    ///
+    /// # Errors
+    /// As [`Store::put_many`](crate::Store::put_many), and [`Error::RepositoryNotFound`] where the repository was
+    /// deleted.
+    pub fn put_many<C: AsRef<[u8]>, E: Into<Expect>>(
+        &self,
+        contents: impl IntoIterator<Item = (C, E)>,
+    ) -> Result<Vec<Result<Stored>>> {
+        self.registry.blobs.put_all(contents, self)
+    }
+
     /// Opens a blob for reading.
     ///
     /// # Errors
@@ -98,6 +116,32 @@ impl Repository {
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.stat(digest)?;
         self.registry.blobs.get(self.domain, digest)
+    }
+
+    /// Opens blobs for reading, all looked up as of one moment.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where the repository was deleted. For each: as [`get`](Self::get).
+    pub fn get_many(&self, digests: &[Digest]) -> Result<Vec<Result<Blob>>> {
+        let stats = self.stat_many(digests)?;
+        let get = |(digest, stat): (&Digest, Option<BlobInfo>)| match stat {
+            Some(_) => self.registry.blobs.get(self.domain, digest),
+            None => Err(Error::BlobNotFound { digest: *digest }),
+        };
+        Ok(digests.iter().zip(stats).map(get).collect())
+    }
+
+    /// Returns what is known of several blobs as of one moment; `None` for those that the repository does not have.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where the repository was deleted; [`Error::Corrupt`] where facts are damaged.
+    pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<BlobInfo>>> {
+        let snapshot = self.snapshot()?;
+        let stat = |digest: &Digest| {
+            let found = find::link(&snapshot, self.id, digest)?;
+            Ok(found.map(|(link, blob)| BlobInfo::new(*digest, &link, &blob)))
+        };
+        digests.iter().map(stat).collect()
     }
 
     /// Returns what is known of a blob, and promises nothing about the next moment: that is what [`claim`](Self::claim)
@@ -120,12 +164,17 @@ impl Repository {
     /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to
     /// be damaged: it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
-        let snapshot = self.snapshot()?;
-        let found = find::link(&snapshot, self.id, digest)?;
-        let (link, blob) = found.ok_or(Error::BlobNotFound { digest: *digest })?;
-        self.registry.blobs.check_undamaged(&blob)?;
-        self.touch(digest, &link, snapshot.lsn)?;
-        Ok(BlobInfo::new(*digest, &link, &blob))
+        BlobInfo::of_claimed(digest, Destination::claim(self, digest))
+    }
+
+    /// [Claims](Self::claim) several blobs, all looked up as of one moment, with one commit where any has to be stored.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where the repository was deleted, and what keeps a commit from being durable. For
+    /// each: as [`claim`](Self::claim).
+    pub fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<BlobInfo>>> {
+        let claimed = Destination::claim_many(self, digests)?;
+        Ok(digests.iter().zip(claimed).map(|(digest, claimed)| BlobInfo::of_claimed(digest, claimed)).collect())
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other
@@ -277,15 +326,5 @@ impl Repository {
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {
         find::link(&self.snapshot()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })
-    }
-
-    /// Notes that somebody relies on a link, unless that was noted a moment ago or a manifest holds it.
-    /// Returns a commit as of which it is noted.
-    fn touch(&self, digest: &Digest, link: &LinkFact, as_of: Lsn) -> Result<Lsn> {
-        let (retention, now) = (self.registry.retention, self.registry.clock.open_time());
-        if link.count > 0 || !retention.is_stale(link.touched, now) {
-            return self.registry.log.reach(self.durability, as_of).map(|()| as_of);
-        }
-        Ok(self.commit(Touch { repository: self.named(), digest: *digest })?.lsn)
     }
 }

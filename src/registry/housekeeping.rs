@@ -212,7 +212,8 @@ impl Registry {
             other => Ok(other?),
         };
         // Tags first: each names a manifest that is there, until none does.
-        for family in [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link] {
+        let rest = [Family::Pull, Family::Referrer, Family::Manifest, Family::Awaited, Family::Link];
+        for family in [Family::Tag, Family::TagOf].into_iter().chain(rest) {
             if !self.purge_family(domain, family, id)? {
                 return Ok(false);
             }

@@ -45,6 +45,7 @@ pub struct PutManifest {
     tags: Vec<Tag>,
     expect_tag: ExpectTag,
     sparse: bool,
+    awaits_blobs: bool,
     references: Option<(Vec<Digest>, Vec<Digest>)>,
 }
 
@@ -59,6 +60,7 @@ impl PutManifest {
             tags: Vec::new(),
             expect_tag: ExpectTag::Any,
             sparse: false,
+            awaits_blobs: false,
             references: None,
         }
     }
@@ -87,6 +89,31 @@ impl PutManifest {
     /// exist; it holds the others once it is pushed again after they were, unless another manifest holds it by then.
     pub fn allow_missing_manifests(mut self) -> Self {
         self.sparse = true;
+        self
+    }
+
+    /// Allows the manifest to reference blobs that the repository does not have: a pull-through cache stores the
+    /// manifest first, and each blob when it is asked for. The manifest holds the blobs that are there, and each of the
+    /// others from when it is pushed or mounted: no collection comes between. Sizes that the document states are
+    /// compared with the blobs that are there only. Pushed again without this, a manifest of which blobs are missing is
+    /// refused.
+    ///
+    /// ```
+    /// # use strongroom::registry::{PutManifest, RepositorySettings};
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let cache = store.create_repository(&"cache/app".parse()?, RepositorySettings::new())?;
+    /// let layer = Digest::of(Algorithm::Sha256, b"a layer");
+    /// let put = PutManifest::new("text/plain").references([layer], []).allow_missing_blobs();
+    /// cache.put_manifest("needs a layer", put)?;
+    /// assert!(matches!(cache.get(&layer), Err(Error::BlobNotFound { .. }))); // fetch it, and store it
+    /// cache.put("a layer", layer)?;
+    /// assert!(matches!(cache.remove_blob(&layer), Err(Error::BlobInUse { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn allow_missing_blobs(mut self) -> Self {
+        self.awaits_blobs = true;
         self
     }
 
@@ -197,6 +224,7 @@ impl Repository {
             tags: put.tags,
             expect_tag: put.expect_tag,
             sparse: put.sparse,
+            awaits_blobs: put.awaits_blobs,
         };
         let frame = frame_for(digest, content, self.registry.blobs.compression());
         let request = Request::PutFrame { frame, then: Some(Box::new(change)) };

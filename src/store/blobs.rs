@@ -8,9 +8,7 @@ use crate::blobs::BlobStore;
 use crate::blobs::Outside;
 use crate::blobs::{Blob, Blobs, Expect, Stat, Stored};
 use crate::digest::Digest;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{DomainId, Lsn};
 use crate::store::Store;
 use crate::transaction::Request;
@@ -53,6 +51,31 @@ impl Store {
         inner.blobs.put(content.as_ref(), expect.into(), &inner.blobs.outside(self.durability))
     }
 
+    /// Stores contents that are in memory. Those of up to [`Options::inline_max`](crate::Options::inline_max) are
+    /// written and synced together: one sync for each 8 MiB, whatever their number. Each is a commit of its own, since
+    /// what is named by its digest has nothing to be atomic with: where the power goes off before this returns, any of
+    /// the first may be there.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let stored = store.put_many(["one", "two"].map(|content| (content, Algorithm::Blake3)))?;
+    /// let digests = stored.into_iter().map(|one| Ok(one?.digest)).collect::<Result<Vec<_>, Error>>()?;
+    /// assert_eq!(store.exists_many(&digests)?, [true, true]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and what keeps commits from being durable. For each: as [`put`](Self::put).
+    pub fn put_many<C: AsRef<[u8]>, E: Into<Expect>>(
+        &self,
+        contents: impl IntoIterator<Item = (C, E)>,
+    ) -> Result<Vec<Result<Stored>>> {
+        let inner = self.inner()?;
+        inner.blobs.put_all(contents, &inner.blobs.outside(self.durability))
+    }
+
     /// Stores what a reader yields, to its end, as [`put`](Self::put). Memory use does not depend on the length:
     /// content longer than [`Options::inline_max`](crate::Options::inline_max) streams into a file.
     ///
@@ -70,6 +93,15 @@ impl Store {
     /// file is missing or its facts are damaged.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
         self.inner()?.blobs.get(DomainId::DEFAULT, digest)
+    }
+
+    /// Opens blobs for reading.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]. For each: as [`get`](Self::get).
+    pub fn get_many(&self, digests: &[Digest]) -> Result<Vec<Result<Blob>>> {
+        let blobs = &self.inner()?.blobs;
+        Ok(digests.iter().map(|digest| blobs.get(DomainId::DEFAULT, digest)).collect())
     }
 
     /// Whether the store has a blob. This promises nothing about the next moment.
@@ -99,7 +131,24 @@ impl Store {
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where its content or its facts are
     /// damaged.
     pub fn claim(&self, digest: &Digest) -> Result<Stat> {
-        self.inner()?.blobs.claim(digest, self.durability)
+        let claimed = self.claim_many(&[*digest])?.pop();
+        claimed.unwrap_or(Err(Error::BlobNotFound { digest: *digest }))
+    }
+
+    /// [Claims](Self::claim) several blobs, all looked up as of one moment, with one commit where any has to be stored.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and what keeps a commit from being durable. For each: as [`claim`](Self::claim).
+    pub fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Stat>>> {
+        self.inner()?.blobs.claim_many(digests, self.durability)
+    }
+
+    /// What the store knows of several blobs as of one moment; `None` for those that it does not have.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the facts are damaged.
+    pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
+        self.inner()?.blobs.stat_many(digests)
     }
 
     /// What the store knows of a blob.

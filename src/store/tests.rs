@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blobs::{Destination, PinOptions};
+use crate::blobs::{Claimed, Destination, PinOptions};
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Family, Key, Lookup, Value};
-use crate::id::{DomainId, FileId, Lsn, RepositoryId};
+use crate::id::{DomainId, FileId, RepositoryId};
 use crate::keys::InPlain;
 use crate::log::Durability;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
@@ -32,9 +32,13 @@ impl Destination for Other<'_> {
         Durability::Synced
     }
 
-    fn claim(&self, digest: &Digest) -> Result<Option<Lsn>> {
+    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
         let snapshot = self.0.open.inner.tables.snapshot_of(OTHER);
-        Ok(snapshot.blob(digest)?.map(|_| snapshot.lsn))
+        let claim = |digest: &Digest| {
+            let blob = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            Ok(Claimed { blob, link: None, lsn: snapshot.lsn })
+        };
+        Ok(digests.iter().map(claim).collect())
     }
 
     fn exists(&self) -> Then {

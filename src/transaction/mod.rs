@@ -73,8 +73,8 @@ pub(crate) enum Request {
     PutFrame { frame: Frame, then: Then },
     /// Store content that lies in a segment of its own, already synced.
     PutSegment { descriptor: Descriptor, file: FileId, then: Then },
-    /// Note that somebody relies on a blob, outside of any repository.
-    Touch(Digest),
+    /// Note that somebody relies on blobs, outside of any repository. Refuses those that are not there.
+    Touch(Vec<Digest>),
     /// Remove a blob that nothing holds.
     Remove(Digest),
     /// Set a pin, replacing the one that has the name.
@@ -142,6 +142,7 @@ impl Request {
     pub(crate) fn reads_much(&self) -> bool {
         match self {
             Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads_much(),
+            Self::Touch(digests) => digests.len() > MANY,
             // The pin of before may be a large one.
             Self::Pin(_) | Self::Unpin(_) | Self::ExpirePin { .. } => true,
             _ => false,
@@ -152,6 +153,7 @@ impl Request {
     fn reads(&self, domain: DomainId) -> Vec<Key> {
         match self {
             Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads(domain),
+            Self::Touch(digests) => digests.iter().map(|digest| Key::blob(domain, digest)).collect(),
             Self::Pin(pin) => pin.digests.iter().map(|digest| Key::blob(domain, digest)).collect(),
             _ => Vec::new(),
         }
@@ -254,8 +256,13 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
             facts.follow(put_op(existed, descriptor), &descriptor.digest, then)?
         }
-        Request::Touch(digest) => {
-            facts.touch(digest)?;
+        Request::Touch(digests) => {
+            for (part, digest) in digests.iter().enumerate() {
+                match facts.touch(digest) {
+                    Err(gone @ Error::BlobNotFound { .. }) => facts.refused.push((part, gone)),
+                    other => other?,
+                }
+            }
             Vec::new()
         }
         Request::Remove(digest) => {

@@ -5,12 +5,15 @@
 //! whose blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
-//! - **What a manifest holds exists.** It is checked in [`PutManifest`], and what is held can't be deleted: neither a
+//! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`await_blob`]. It is checked in
+//!   [`PutManifest`], and what is held can't be deleted: neither a
 //!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A
 //!   repository's contents are removed only after the repository itself was deleted ([`Purge`]), and then nothing is
 //!   added to them: every other change begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
 //!   that hold it.** [`hold`] and [`release`] change them.
+//! - **A blob is awaited only while its repository does not have it**: [`link`] takes the count over. So a manifest
+//!   holds what arrives later without being looked at again.
 //! - **A link whose count is 0 is in the idle list**, under the time at which it was touched: [`set_link`]. So is a
 //!   provisional repository: [`repositories`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
@@ -37,8 +40,8 @@ use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::find;
 use crate::facts::{
-    Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, ReferrerFact, RepositoryFact, TagFact,
-    Value,
+    AwaitedFact, Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, ReferrerFact, RepositoryFact,
+    TagFact, Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
@@ -75,6 +78,10 @@ fn manifest_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) 
     Key::of_digest(facts.domain(), Family::Manifest, repository, digest)
 }
 
+fn awaited_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) -> Key {
+    Key::of_digest(facts.domain(), Family::Awaited, repository, digest)
+}
+
 fn manifest_not_found(reference: impl Into<Reference>) -> Error {
     Error::ManifestNotFound { reference: reference.into().to_string() }
 }
@@ -95,7 +102,12 @@ fn link(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<Vec<O
         return Ok(Vec::new());
     }
     facts.hold(digest)?;
-    let new = LinkFact::new(&Key::blob(facts.domain(), digest), facts.now().open);
+    let awaited = find::awaited(facts, named.id, digest)?;
+    if awaited.is_some() {
+        facts.set(awaited_key(facts, named.id, digest), None);
+    }
+    let count = awaited.map_or(0, |awaited| awaited.count);
+    let new = LinkFact { count, ..LinkFact::new(&Key::blob(facts.domain(), digest), facts.now().open) };
     set_link(facts, key, None, Some(&new));
     Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
 }
@@ -119,7 +131,8 @@ fn unlink(facts: &mut Changes<'_>, key: Key, link: &LinkFact) -> Result<()> {
 fn keys_of(domain: DomainId, id: RepositoryId, held: Held) -> Vec<Key> {
     match held {
         Held::Blob(digest) => {
-            vec![Key::of_digest(domain, Family::Link, id, &digest), Key::blob(domain, &digest)]
+            let of_repository = |family| Key::of_digest(domain, family, id, &digest);
+            vec![of_repository(Family::Link), Key::blob(domain, &digest), of_repository(Family::Awaited)]
         }
         Held::Manifest(digest) => vec![Key::of_digest(domain, Family::Manifest, id, &digest)],
     }
@@ -145,6 +158,22 @@ fn hold(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, size: Option<u64
     Ok(true)
 }
 
+/// Counts one more manifest that waits for a blob.
+fn await_blob(facts: &mut Changes<'_>, id: RepositoryId, digest: &Digest) -> Result<()> {
+    let count = one_more(find::awaited(facts, id, digest)?.map_or(0, |awaited| awaited.count))?;
+    facts.set(awaited_key(facts, id, digest), Some(AwaitedFact { count, digest: *digest }.encode()));
+    Ok(())
+}
+
+/// Counts one less manifest that waits for a blob; `false` where none does.
+fn await_no_more(facts: &mut Changes<'_>, id: RepositoryId, digest: &Digest) -> Result<bool> {
+    let Some(awaited) = find::awaited(facts, id, digest)? else { return Ok(false) };
+    let key = awaited_key(facts, id, digest);
+    let count = one_less(facts, &key, awaited.count)?;
+    facts.set(key, (count > 0).then(|| AwaitedFact { count, ..awaited }.encode()));
+    Ok(true)
+}
+
 fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
     match said {
         Some(found) if found != expected => {
@@ -160,7 +189,9 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
 fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
     match held {
         Held::Blob(digest) => {
-            let link = link_of(facts, id, digest)?.ok_or_else(|| facts.holds_nothing(holder))?;
+            let Some(link) = link_of(facts, id, digest)? else {
+                return if await_no_more(facts, id, digest)? { Ok(()) } else { Err(facts.holds_nothing(holder)) };
+            };
             let key = link_key(facts, id, digest);
             let (count, touched) = (one_less(facts, &key, link.count)?, facts.now().open);
             set_link(facts, key, Some(&link), Some(&LinkFact { count, touched, ..link }));
@@ -272,19 +303,31 @@ impl Apply for Link {
     }
 }
 
-/// Notes that somebody relies on a blob.
+/// Notes that somebody relies on blobs. Refuses those that are not there.
 #[derive(Debug)]
 pub(crate) struct Touch {
     pub(crate) repository: Named,
-    pub(crate) digest: Digest,
+    pub(crate) digests: Vec<Digest>,
 }
 
 impl Apply for Touch {
+    fn reads_much(&self) -> bool {
+        self.digests.len() > MANY
+    }
+
+    fn reads(&self, domain: DomainId) -> Vec<Key> {
+        self.digests.iter().flat_map(|digest| keys_of(domain, self.repository.id, Held::Blob(*digest))).collect()
+    }
+
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
-        let Self { repository: named, digest } = self;
+        let Self { repository: named, digests } = self;
         repository(facts, named)?;
-        let link = link_of(facts, named.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        touch(facts, link_key(facts, named.id, digest), &link);
+        for (part, digest) in digests.iter().enumerate() {
+            match link_of(facts, named.id, digest)? {
+                Some(link) => touch(facts, link_key(facts, named.id, digest), &link),
+                None => facts.refuse(part, Error::BlobNotFound { digest: *digest }),
+            }
+        }
         Ok(Vec::new())
     }
 }
@@ -327,6 +370,8 @@ pub(crate) struct PutManifest {
     pub(crate) expect_tag: ExpectTag,
     /// Whether manifests that it references may be absent.
     pub(crate) sparse: bool,
+    /// Whether blobs may: it holds them when they arrive.
+    pub(crate) awaits_blobs: bool,
 }
 
 impl PutManifest {
@@ -349,7 +394,13 @@ impl PutManifest {
         let is_held = known.is_some_and(|known| known.count > 0);
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
         for (reference, choices, optional) in self.references() {
-            if choices.iter().flatten().any(|held| already.contains(held)) {
+            if let Some(held) = choices.iter().flatten().find(|held| already.contains(held)) {
+                if let Held::Blob(digest) = held
+                    && !self.awaits_blobs
+                    && link_of(facts, self.repository.id, digest)?.is_none()
+                {
+                    blobs.push(*digest);
+                }
                 continue;
             }
             let mut found = None;
@@ -368,6 +419,11 @@ impl PutManifest {
                     new.push(held);
                 }
                 (None, _) if optional => {}
+                (None, Some(awaited @ Held::Blob(digest))) if self.awaits_blobs => {
+                    await_blob(facts, self.repository.id, &digest)?;
+                    facts.check_size()?;
+                    new.push(awaited);
+                }
                 (None, Some(Held::Manifest(digest))) => manifests.push(digest),
                 (None, _) => blobs.push(reference.digest),
             }

@@ -204,7 +204,7 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
             let link = Link { repository, digest: digest(blob), from: None };
             Request::PutFrame { frame: frame(blob), then: Some(Box::new(link)) }
         }
-        4 => Request::Touch(digest(blob)),
+        4 => Request::Touch(vec![digest(blob), digest(other)]),
         5 => Request::Remove(digest(blob)),
         6 => {
             let expires = [0, now.open + 50_000][random.below(2)];
@@ -238,7 +238,7 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
             let from = Some(named(map, random.below(3)));
             apply(Box::new(Link { repository, digest: digest(blob), from }))
         }
-        15 => apply(Box::new(Touch { repository, digest: digest(blob) })),
+        15 => apply(Box::new(Touch { repository, digests: vec![digest(blob), digest(other)] })),
         16 => apply(Box::new(Unlink { repository, digest: digest(blob) })),
         17..=19 => {
             // A document is a blob of the same name. It may reference others, and, as a manifest, itself.
@@ -252,6 +252,7 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
                 tags: vec![tag(random.below(3))],
                 expect_tag: [ExpectTag::Any, ExpectTag::Absent][random.below(2)],
                 sparse: random.below(2) == 0,
+                awaits_blobs: random.below(3) == 0,
             };
             Request::PutFrame { frame: frame(blob), then: Some(Box::new(put)) }
         }
@@ -304,7 +305,7 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
                     _ => Request::MoveSegment { from, descriptor: frame.descriptor, file: file(random.below(99)) },
                 }
             }
-            None => Request::Touch(digest(blob)),
+            None => Request::Touch(vec![digest(blob)]),
         },
         29 => {
             let settings = RepositorySettings::new().mutability(TagMutability::Immutable);

@@ -206,6 +206,7 @@ fn push(media_type: &str, random: &mut Random) -> Push {
         manifests: Vec::new(),
         explicit: false,
         sparse: false,
+        awaits: false,
         tags: Vec::new(),
         expect: ExpectTag::Any,
     }
@@ -235,6 +236,7 @@ fn image(model: &Model, own: &Repository, random: &mut Random) -> Option<Push> {
         let kind = if may_be_absent { "nondistributable.v1.tar" } else { "v1.tar" };
         layers.push(descriptor(&format!("application/vnd.oci.image.layer.{kind}"), &layer));
     }
+    push.awaits = random.below(4) == 0;
     let kind = "application/vnd.oci.image.config.v1+json";
     push.artifact_type = Some(kind.to_owned());
     let (config, layers, end) = (descriptor(kind, &config), layers.join(","), end(&mut push, own, random));
@@ -272,6 +274,7 @@ fn document(model: &Model, own: &Repository, random: &mut Random) -> Option<Push
         push.manifests.push(push.digest());
     }
     push.sparse = random.below(3) == 0;
+    push.awaits = random.below(4) == 0;
     Some(with_tags(push, own, random))
 }
 
@@ -318,6 +321,9 @@ impl Call {
                 }
                 if push.sparse {
                     put = put.allow_missing_manifests();
+                }
+                if push.awaits {
+                    put = put.allow_missing_blobs();
                 }
                 put = push.tags.iter().fold(put, |put, name| put.tag(tag(name)));
                 let pushed = repository.put_manifest(&push.content, put)?;

@@ -113,8 +113,13 @@ pub enum Step {
     /// Time passes: so many milliseconds.
     Wait(u64),
     ExpireBlobs,
-    /// Relies on a blob outside of any repository.
-    Claim(u64),
+    /// Relies on blobs outside of any repository.
+    Claim(Vec<u64>),
+    /// Stores several contents in one call.
+    PutMany {
+        contents: Vec<Vec<u8>>,
+        algorithm: Algorithm,
+    },
     /// Collects, and leaves so many percent of the bytes dead.
     Collect(u8),
 }
@@ -132,7 +137,8 @@ pub fn history(random: &mut Random, count: usize) -> Vec<Step> {
 pub fn step(random: &mut Random) -> Step {
     let algorithm = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3][random.below(3) as usize];
     match random.below(64) {
-        0..=5 => Step::Put { content: content(random), algorithm },
+        0..=4 => Step::Put { content: content(random), algorithm },
+        5 => Step::PutMany { contents: (0..2 + random.below(3)).map(|_| content(random)).collect(), algorithm },
         6..=7 => Step::Remove(random.next()),
         8..=10 => {
             let count = 1 + random.below(3);
@@ -149,7 +155,7 @@ pub fn step(random: &mut Random) -> Step {
         25..=26 => Step::Reopen,
         27..=28 => Step::Wait([20_000, 60_000, 120_000][random.below(3) as usize]),
         29 => Step::ExpireBlobs,
-        30 => Step::Claim(random.next()),
+        30 => Step::Claim((0..1 + random.below(3)).map(|_| random.next()).collect()),
         31..=33 => Step::Collect([0, 0, 20][random.below(3) as usize]),
         _ => {
             let kind = KINDS[random.below(KINDS.len() as u64) as usize];
@@ -376,6 +382,12 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
                 && pins(seen).is_subset(&pins(&before))
                 && uploads(&after).is_subset(&uploads(seen))
                 && uploads(seen).is_subset(&uploads(&before))
+        }
+        Leeway::Stored => {
+            let are_within = |less: &Model, more: &Model| less.blobs.keys().all(|one| more.blobs.contains_key(one));
+            are_within(&before, seen)
+                && are_within(seen, &after)
+                && Model { blobs: before.blobs.clone(), touched: before.touched.clone(), ..seen.clone() } == before
         }
         Leeway::Swept => {
             let of = |model: &Model| {

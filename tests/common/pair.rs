@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Clock, CollectOptions, Collection, Durability, Error, Options, PinOptions, Result, Stopped, Store, UploadId,
+    Algorithm, Clock, CollectOptions, Collection, Digest, Durability, Error, Options, PinOptions, Result, Stopped,
+    Store, UploadId,
 };
 
 use super::calls::{Call, NAMES, pulls};
@@ -51,6 +52,8 @@ pub enum Leeway {
     Each,
     /// Some of what a collection takes.
     Swept,
+    /// Some of the blobs that are stored.
+    Stored,
 }
 
 impl Pair {
@@ -147,6 +150,23 @@ impl Pair {
                 self.next.touch(digest, self.now);
                 assert_eq!(store.put_reader(&content[..], *algorithm)?.digest, digest);
             }
+            Step::PutMany { contents, algorithm } => {
+                self.leeway = Leeway::Stored;
+                let mut expected = Vec::new();
+                for content in contents {
+                    let digest = Digest::of(*algorithm, content);
+                    expected.push((digest, content.len() as u64, self.next.blobs.contains_key(&digest)));
+                    self.next.put(*algorithm, content);
+                    self.next.touch(digest, self.now);
+                }
+                let stored = store.put_many(contents.iter().map(|content| (content, *algorithm)))?;
+                let stored = stored.into_iter().collect::<Result<Vec<_>>>()?;
+                // Where this was tried before, some of it may be there that the model does not have.
+                for (one, (digest, len, existed)) in stored.iter().zip(expected) {
+                    assert_eq!((one.digest, one.len, one.existed || !existed), (digest, len, true));
+                }
+                assert!(stored.iter().all(|one| one.lsn <= store.last_lsn()));
+            }
             Step::Remove(n) => self.remove(*n)?,
             Step::Pin { name, blobs, expires } => {
                 let name = format!("pin-{name}");
@@ -191,10 +211,21 @@ impl Pair {
             }
             Step::Wait(milliseconds) => self.wait(*milliseconds),
             Step::ExpireBlobs => self.expire_blobs()?,
-            Step::Claim(n) => {
-                let Some(digest) = nth(&self.model.blobs, *n) else { return Ok(()) };
-                self.next.touch(digest, self.now);
-                assert_eq!(store.claim(&digest)?.digest, digest);
+            Step::Claim(blobs) => {
+                let mut digests: Vec<_> = blobs.iter().filter_map(|n| nth(&self.model.blobs, *n)).collect();
+                digests.iter().for_each(|digest| self.next.touch(*digest, self.now));
+                let absent = Digest::of(Algorithm::Sha256, b"nobody stores this");
+                digests.push(absent);
+                let mut claimed = store.claim_many(&digests)?;
+                match claimed.pop() {
+                    Some(Err(Error::BlobNotFound { digest })) if digest == absent => {}
+                    Some(Err(error)) => return Err(error),
+                    found => panic!("{found:?}"),
+                }
+                let claimed = claimed.into_iter().map(|one| Ok(Some(one?))).collect::<Result<Vec<_>>>()?;
+                let known = store.stat_many(&digests)?;
+                assert!(known.iter().zip(&digests).all(|(one, digest)| one.is_none_or(|one| one.digest == *digest)));
+                assert_eq!(claimed.iter().flatten().count(), known.iter().flatten().count());
             }
             Step::Collect(max_dead) => self.collect(*max_dead)?,
         }

@@ -85,6 +85,8 @@ pub struct Push {
     /// Whether its references are given with it, since the document is none that is parsed.
     pub explicit: bool,
     pub sparse: bool,
+    /// Whether blobs may be absent, and are held when they arrive.
+    pub awaits: bool,
     pub tags: Vec<String>,
     pub expect: ExpectTag,
 }
@@ -304,7 +306,7 @@ impl Repository {
         }
         let (mut blobs, mut manifests, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (blob, may_be_absent) in &push.blobs {
-            if self.links.contains_key(blob) {
+            if self.links.contains_key(blob) || push.awaits && !may_be_absent {
                 held.insert(Held::Blob(*blob));
             } else if !may_be_absent {
                 blobs.insert(*blob);
@@ -384,7 +386,7 @@ impl Repository {
                 self.tags.retain(|_, named| named != digest);
                 for held in held {
                     if let Held::Blob(blob) = held {
-                        self.links.get_mut(&blob).expect("held").touched = now;
+                        self.links.entry(blob).and_modify(|link| link.touched = now);
                     }
                 }
                 Ok(())

@@ -84,6 +84,10 @@ pub fn tour() -> Vec<Step> {
                 .iter()
                 .any(|(blob, optional)| *optional && !model.repositories["team/app"].links.contains_key(blob))
     });
+    t.push(Image, |push, model| {
+        let links = &model.repositories["team/app"].links;
+        push.awaits && push.blobs.iter().any(|(blob, optional)| !optional && !links.contains_key(blob))
+    });
     t.push(Document, |push, _| !push.blobs.is_empty() && !push.manifests.is_empty() && !push.tags.is_empty());
     t.push(Index, |push, model| {
         push.sparse && push.manifests.iter().any(|one| !model.repositories["team/app"].manifests.contains_key(one))
@@ -137,6 +141,10 @@ pub fn tour() -> Vec<Step> {
     t.done(Create, 0);
     t.step(Step::Wait(120_000));
     t.step(Step::Put { content: Random(7).bytes(700), algorithm: Algorithm::Sha512 });
+    let contents = [10, 700, 3000, 700].map(|len| Random(len as u64).bytes(len)).to_vec();
+    t.step(Step::PutMany { contents, algorithm: Algorithm::Blake3 });
+    t.step(Step::Wait(60_000));
+    t.step(Step::Claim(vec![0, 1, 2, 3]));
     t.step(Step::Collect(0));
     tour.steps
 }

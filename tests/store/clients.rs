@@ -251,6 +251,7 @@ fn push(n: u8, tags: &[&str], expect: ExpectTag) -> Action {
         manifests: Vec::new(),
         explicit: true,
         sparse: false,
+        awaits: false,
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         expect,
     })

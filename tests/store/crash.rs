@@ -315,7 +315,12 @@ fn without_syncs_a_power_cut_takes_back_whole_commits_from_the_end_and_nothing_e
         let drawn = history(&mut Random(seed + round), 2 * STEPS);
         let mut steps = if round == 0 { tour() } else { drawn };
         // These are several commits each, or begin an upload that only a lost commit would name.
-        steps.retain(|step| !matches!(step, Step::Expire | Step::ExpireBlobs | Step::Collect(_) | Step::Begin { .. }));
+        steps.retain(|step| {
+            !matches!(
+                step,
+                Step::Expire | Step::ExpireBlobs | Step::Collect(_) | Step::Begin { .. } | Step::PutMany { .. }
+            )
+        });
         let mut draws = Random(seed ^ round << 32);
         for k in operations(&steps, SimVfs::new) {
             let disk = SimVfs::new();

@@ -17,6 +17,7 @@
 mod common;
 
 mod adapters;
+mod batches;
 mod clients;
 mod collection;
 mod crash;

@@ -28,6 +28,8 @@ fn step() -> impl Strategy<Value = Step> {
     let which = || 0..8u64;
     prop_oneof![
         6 => (content(), algorithm()).prop_map(|(content, algorithm)| Step::Put { content, algorithm }),
+        1 => (prop::collection::vec(content(), 1..4), algorithm())
+            .prop_map(|(contents, algorithm)| Step::PutMany { contents, algorithm }),
         2 => which().prop_map(Step::Remove),
         3 => (0..4u64, prop::collection::vec(which(), 1..4), any::<bool>())
             .prop_map(|(name, blobs, expires)| Step::Pin { name, blobs, expires }),
@@ -42,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         1 => select(vec![20_000, 60_000, 120_000]).prop_map(Step::Wait),
         1 => Just(Step::ExpireBlobs),
-        1 => which().prop_map(Step::Claim),
+        1 => prop::collection::vec(which(), 1..4).prop_map(Step::Claim),
         2 => select(vec![0, 20]).prop_map(Step::Collect),
         16 => (select(KINDS.to_vec()), 0..3u64, 0..1000u64)
             .prop_map(|(kind, repository, pick)| Step::Call { kind, repository, pick }),
