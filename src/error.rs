@@ -232,15 +232,11 @@ pub enum Error {
         /// What should hold.
         invariant: &'static str,
     },
-    /// The log is damaged, and the store was opened for reading up to the damage
-    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)), so it refuses writes. [`Options::salvage`] makes it
-    /// writable again, without what can't be read.
-    ///
-    /// [`Options::salvage`]: crate::Options::salvage
-    #[error("the store is open for reading only, up to damage in its log: {cause}; salvage it to write again")]
+    /// The store was opened for reading only, so it refuses writes.
+    #[error("the store is open for reading only{cause}")]
     ReadOnly {
-        /// The damage.
-        cause: Arc<Error>,
+        /// Why.
+        cause: ReadOnlyCause,
     },
     /// No repository has this name, or the one that had it when the handle was opened was deleted.
     #[error("no repository {name:?}: create it first")]
@@ -366,6 +362,28 @@ pub enum Error {
         /// The reader's error.
         source: Arc<io::Error>,
     },
+}
+
+/// Why a store is open for reading only.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ReadOnlyCause {
+    /// [`Options::read_only`](crate::Options::read_only) was asked for. Write through the process that has the store
+    /// open for writing, or open it without that option.
+    Asked,
+    /// The log is damaged, and the store was opened for reading up to the damage
+    /// ([`Recovery::ReadOnlyUpToDamage`](crate::Recovery)). [`Options::salvage`](crate::Options::salvage) makes it
+    /// writable again, without what can't be read.
+    Damage(Arc<Error>),
+}
+
+impl std::fmt::Display for ReadOnlyCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked => f.write_str(", as was asked for: open it without that to write"),
+            Self::Damage(damage) => write!(f, ", up to damage in its log: {damage}; salvage it to write again"),
+        }
+    }
 }
 
 /// Why a document is not accepted as a manifest.

@@ -82,7 +82,7 @@ pub fn segment(bytes: &[u8]) {
 /// The list of runs, the format file, a log file's header, and a run's footer.
 pub fn list(bytes: &[u8]) {
     let _ = RunList::parse(bytes, &plain());
-    let _ = crate::store::format::parse(bytes, Path::new("FORMAT"));
+    let _ = crate::store::format::parse(bytes, Path::new("FORMAT"), crate::store::format::Access::Read);
     let _ = LogHeader::parse(bytes);
     let _ = Footer::parse(bytes, 0);
     let _ = Footer::parse(bytes, 1);

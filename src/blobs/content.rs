@@ -10,7 +10,7 @@ use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, successor};
+use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, Place, successor};
 use crate::files::NewFile;
 use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::log::Durability;
@@ -364,15 +364,27 @@ impl BlobStore {
         loop {
             let snapshot = self.tables.snapshot_of(domain);
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-            match self.contents.open(&fact.place) {
+            match self.open_at(&fact.place) {
                 Ok(file) => return Blob::new(*digest, fact, file, &self.contents.keys(), domain),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
-                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
+                Err(Error::Corrupt { damage: Damage::Missing | Damage::Truncated, .. })
+                    if before != Some(fact.place) =>
+                {
                     before = Some(fact.place);
+                    self.tables.catch_up();
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The file that a frame lies in. Where another process writes the store, it may have been cut before that.
+    fn open_at(&self, place: &Place) -> Result<Arc<SealedFile>> {
+        let file = self.contents.open(place)?;
+        if self.tables.is_following() && !file.is_mapped() && place.stored_len > 0 {
+            file.read(place.offset + place.stored_len - 1, 1)?;
+        }
+        Ok(file)
     }
 
     /// Stores content in the log.
@@ -609,6 +621,7 @@ impl BlobStore {
                 Err(error @ Error::Corrupt { damage: Damage::Missing, .. }) => error,
                 other => return other.map(Some),
             };
+            self.tables.catch_up();
             match self.tables.snapshot_of(key.domain).blob_by_key(key)? {
                 Some(now) if now.place != fact.place => fact = now,
                 Some(_) => return Err(error),

@@ -61,6 +61,7 @@ impl Checks {
                 return Ok(Some(Reread { fact, digest, found }));
             }
             // It may have been removed while it was read, or moved.
+            self.tables.catch_up();
             now = known()?;
             if now.is_some_and(|now| now.place == fact.place) {
                 return Ok(Some(Reread { fact, digest, found }));
@@ -127,6 +128,7 @@ impl Checks {
             let mut finding = None;
             if segment.kind == SegmentKind::Sealed
                 && let Err(error) = self.files.footer(id, snapshot.domain, segment.key)
+                && let _ = self.tables.catch_up()
                 && self.tables.snapshot_of(snapshot.domain).segment(id)?.is_some()
             {
                 finding = Some(Finding::Segment { error: not_for_now(error)? });
@@ -150,6 +152,7 @@ impl Checks {
             };
             let damage = replay();
             let is_needed = || {
+                self.tables.catch_up();
                 let now = self.tables.list();
                 now.logs.iter().any(|one| one.id == log.id && one.is_needed(now.folded))
             };
@@ -176,7 +179,10 @@ impl Checks {
                 },
             };
             // It may have been merged meanwhile.
-            let is_needed = || self.tables.list().runs.iter().any(|now| now.id == run.id);
+            let is_needed = || {
+                self.tables.catch_up();
+                self.tables.list().runs.iter().any(|now| now.id == run.id)
+            };
             tell(run, finding.filter(|_| is_needed()))?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! Log files, segments and runs have ids of one counter. A new file is a [`NewFile`] until something names it; if that
 //! is dropped before, the file is removed. Log files and segments that are read are kept open in a [cache](Cache), up
 //! to a limit. Space is [reserved](Reserve) for operations that free space, and the first failed sync [stops](Poison)
-//! all writes. Where the log is damaged the files may be open for reading [only](Damaged).
+//! all writes. Files may be open for reading [only](OnlyRead): where that was asked for, or the log is damaged.
 
 mod cache;
 mod contents;
@@ -23,16 +23,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Keys, Purpose};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ReadOnlyCause, Result};
 use crate::facts::{Fact, Family, Place};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::DomainName;
 use crate::sealed::{Grain, MappingBudget, ReadMode, SealedFile};
 use crate::segment::{FooterEntry, parse_footer, parse_header};
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 use crate::vfs::{Directory, File, Gate, Gated, OpenMode, ReadOnly, Vfs};
 use cache::Cache;
 use ids::Ids;
@@ -52,11 +52,14 @@ pub(crate) struct FileOptions {
     pub(crate) reserve: u64,
 }
 
-/// Damage to the log, up to which a store is open for reading.
+/// How long a log file is at most, in bytes: where another process writes it, its length says nothing.
+const LONGEST_LOG: u64 = 1 << 41;
+
+/// Why files are open for reading only.
 #[derive(Debug)]
-struct Damaged {
-    cause: Arc<Error>,
-    /// Whether it is about to be made good, so that files may be changed.
+struct OnlyRead {
+    cause: ReadOnlyCause,
+    /// Whether damage is about to be made good, so that files may be changed.
     is_lifted: Arc<AtomicBool>,
 }
 
@@ -79,7 +82,10 @@ pub(crate) struct Files {
     reserve: Reserve,
     poison: Poison,
     /// Why nothing may be changed.
-    damage: Option<Damaged>,
+    only_read: Option<OnlyRead>,
+    /// Where another process writes the store: the log files that it may still append to or cut, as far as is known,
+    /// and the length that it cuts them to.
+    growing: RwLock<BTreeMap<FileId, Option<u64>>>,
     /// Held while a caller tests whether files can be written.
     probing: Mutex<()>,
 }
@@ -107,7 +113,8 @@ impl Files {
             shards: Mutex::default(),
             reserve: Reserve::new(layout.reserve(), options.reserve),
             poison: Poison::default(),
-            damage: None,
+            only_read: None,
+            growing: RwLock::default(),
             probing: Mutex::default(),
             vfs: Arc::new(Gated::new(vfs, Arc::clone(&gate))),
             gate,
@@ -142,22 +149,37 @@ impl Files {
         self.keys.set(keys);
     }
 
-    /// From now on nothing is changed, because of damage to the log.
-    pub(crate) fn only_read(&mut self, damage: Error) {
+    /// From now on nothing is changed.
+    pub(crate) fn only_read(&mut self, cause: ReadOnlyCause) {
         let is_lifted = Arc::new(AtomicBool::new(false));
         self.vfs = Arc::new(ReadOnly::new(Arc::clone(&self.vfs), Arc::clone(&is_lifted)));
-        self.damage = Some(Damaged { cause: Arc::new(damage), is_lifted });
+        self.only_read = Some(OnlyRead { cause, is_lifted });
     }
 
     /// Lets files be changed all the same: by a salvage.
     pub(crate) fn lift_damage(&self) {
-        self.damage.iter().for_each(|damage| damage.is_lifted.store(true, Ordering::Release));
+        self.only_read.iter().for_each(|only_read| only_read.is_lifted.store(true, Ordering::Release));
+    }
+
+    /// Why nothing is changed, if so.
+    pub(crate) fn read_only(&self) -> Option<&ReadOnlyCause> {
+        let only_read = self.only_read.as_ref().filter(|only_read| !only_read.is_lifted.load(Ordering::Acquire));
+        only_read.map(|only_read| &only_read.cause)
     }
 
     /// The damage because of which nothing is changed.
     pub(crate) fn damage(&self) -> Option<&Arc<Error>> {
-        let damage = self.damage.as_ref().filter(|damage| !damage.is_lifted.load(Ordering::Acquire));
-        damage.map(|damage| &damage.cause)
+        match self.read_only()? {
+            ReadOnlyCause::Damage(damage) => Some(damage),
+            ReadOnlyCause::Asked => None,
+        }
+    }
+
+    /// Another process may still append to these log files, or cut them to a length: they are read by position. A file
+    /// that is none of them any more is opened anew.
+    pub(crate) fn set_growing(&self, logs: BTreeMap<FileId, Option<u64>>) {
+        let old = std::mem::replace(&mut *write(&self.growing), logs);
+        old.keys().for_each(|id| self.cache.forget(*id));
     }
 
     /// The store is closed: nothing is changed from now on, and the lock of the directory is given back.
@@ -173,8 +195,8 @@ impl Files {
     /// Fails if an earlier sync did, or nothing may be changed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        match self.damage() {
-            Some(cause) => Err(Error::ReadOnly { cause: Arc::clone(cause) }),
+        match self.read_only() {
+            Some(cause) => Err(Error::ReadOnly { cause: cause.clone() }),
             None => self.poison.check(),
         }
     }
@@ -385,7 +407,13 @@ impl Files {
         let (path, file, grain) = self.open_any(id)?;
         let len = file.len().map_err(Error::io("read the length of", &path))?;
         let grain = if len <= self.longest_pack { Grain::Small } else { grain };
-        let mut file = SealedFile::new(path, file, len, grain, mappings);
+        let mut file = match read(&self.growing).get(&id) {
+            Some(cut_to) if *cut_to != Some(len) => {
+                let none = MappingBudget::new(ReadMode::Positioned, 0);
+                SealedFile::new(path, file, LONGEST_LOG, grain, &none)
+            }
+            _ => SealedFile::new(path, file, len, grain, mappings),
+        };
         if self.keys().is_encrypted() {
             file.set_envelope(FileEnvelope::new(id, &file.read(0, 512)?));
         }

@@ -8,6 +8,7 @@
 
 mod committer;
 pub(crate) mod file;
+mod follow;
 mod frames;
 mod group;
 mod queue;
@@ -19,6 +20,7 @@ mod survey;
 pub use committer::Durability;
 pub(crate) use committer::{Committer, LogOptions};
 pub(crate) use file::{ActiveLog, LogHeader, open_log};
+pub(crate) use follow::{Reached, ReadOn, read_on};
 pub(crate) use frames::frames;
 pub(crate) use group::InLog;
 pub(crate) use record::{Body, Encoded, Position};

@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::envelope::Keys;
@@ -157,6 +157,8 @@ pub(crate) struct Names {
     stopped: AtomicBool,
     identity: Watermark,
     keys: Keys,
+    /// Reads all names from the facts, when somebody asks for names and there is no thread to do it.
+    filling: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State {
@@ -243,7 +245,13 @@ impl Names {
             stopped: AtomicBool::new(false),
             identity,
             keys,
+            filling: OnceLock::new(),
         }
+    }
+
+    /// Lets the first who asks for names, of a store in which no thread does, have them read from the facts.
+    pub(crate) fn fill_by(&self, fill: impl Fn() + Send + Sync + 'static) {
+        let _ = self.filling.set(Box::new(fill));
     }
 
     /// Takes in what a group of commits did to names, in their order, and makes the group `visible`: lists of names
@@ -293,6 +301,9 @@ impl Names {
         (after, end): (&str, &str),
         limit: usize,
     ) -> Option<Vec<String>> {
+        if let Some(fill) = self.filling.get().filter(|_| self.needs_rebuild()) {
+            fill();
+        }
         let range = |domain: &DomainId| (key(*domain, kind, after), key(*domain, kind, end));
         let (backend, changes, ranges) = {
             let state = lock(&self.state);

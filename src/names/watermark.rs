@@ -9,6 +9,9 @@ use crate::wire::{Fields, PutFields};
 pub(crate) struct BootId(pub(super) Option<Vec<u8>>);
 
 impl BootId {
+    /// For a view of which nothing is kept.
+    pub(crate) const NONE: Self = Self(None);
+
     pub(crate) fn current() -> Self {
         let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
         Self(id.map(|id| id.trim_ascii().to_vec()).filter(|id| !id.is_empty() && id.len() < 100))

@@ -125,7 +125,7 @@ impl Registry {
             }
             match self.read_events(&logs, after, until, limit) {
                 // A file was given up, or cut to its length, meanwhile: then the list says so by now.
-                Err(Error::Corrupt { .. }) if !Arc::ptr_eq(&logs, &self.tables.logs()) => {}
+                Err(Error::Corrupt { .. }) if self.tables.catch_up() || !Arc::ptr_eq(&logs, &self.tables.logs()) => {}
                 other => return other,
             }
         }

@@ -93,6 +93,9 @@ impl Registry {
 
     /// Remembers that a manifest was pulled now.
     pub(crate) fn note_pull(&self, repository: &Repository, digest: &Digest) {
+        if self.files.read_only().is_some() {
+            return; // it could never be written
+        }
         let now = self.clock.now();
         let key = (repository.domain, repository.id, *digest);
         let mut waiting = lock(&self.pending.pulls);

@@ -91,14 +91,29 @@ pub(crate) fn replace(vfs: &dyn Vfs, layout: &Layout, keys: &Keyring, then: Old)
     Ok(())
 }
 
+/// What a program is going to do with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// Features that it does not know may be read-only compatible.
+    Read,
+}
+
 /// Reads and checks the file, and unwraps the keys.
 ///
 /// # Errors
 /// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is
 /// the other way round.
 pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider>) -> Result<Keyring> {
-    let bytes = read(vfs, path)?;
-    let (store, table) = parse(&bytes, path)?;
+    open(&read(vfs, path)?, path, provider, Access::Write)
+}
+
+/// Checks what is in the file, and unwraps the keys.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn open(bytes: &[u8], path: &Path, provider: Option<&dyn KeyProvider>, access: Access) -> Result<Keyring> {
+    let (store, table) = parse(bytes, path, access)?;
     match (table, provider) {
         (None, None) => Ok(Keyring::plain(store)),
         (None, Some(_)) => Err(Error::NotEncrypted { path: path.to_path_buf() }),
@@ -112,10 +127,11 @@ pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider
 
 /// The id of the store whose file it is.
 pub(crate) fn store_of(vfs: &dyn Vfs, path: &Path) -> Result<StoreId> {
-    Ok(parse(&read(vfs, path)?, path)?.0)
+    Ok(parse(&read(vfs, path)?, path, Access::Read)?.0)
 }
 
-fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
+/// Reads the file, whatever is in it.
+pub(crate) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
     let len = file.len().map_err(Error::io("read the length of", path))?;
     let mut bytes = vec![0; index(len.min(MAX_LEN))];
@@ -124,7 +140,7 @@ fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Parses the file's content: the store's id and, if it is encrypted, its table of keys.
-pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(StoreId, Option<Table>)> {
+pub(crate) fn parse(bytes: &[u8], path: &Path, access: Access) -> Result<(StoreId, Option<Table>)> {
     let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
     let (fixed, rest) = bytes.split_at_checked(FIXED).ok_or_else(|| corrupt(0, Damage::Truncated))?;
     let (body, check) = fixed.split_last_chunk().ok_or_else(|| corrupt(0, Damage::Truncated))?;
@@ -143,7 +159,8 @@ pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<(StoreId, Option<Table>
         Some((version, read_only, incompatible, StoreId(fields.array()?)))
     };
     let (version, read_only, incompatible, store) = parse().ok_or_else(|| corrupt(0, Damage::Truncated))?;
-    let features = read_only | (incompatible & !ENCRYPTION);
+    let needed = if access == Access::Write { read_only } else { 0 };
+    let features = needed | (incompatible & !ENCRYPTION);
     if version != VERSION || features != 0 {
         return Err(Error::UnsupportedFormat { path: path.to_path_buf(), version, features, supported: VERSION });
     }
@@ -174,24 +191,28 @@ mod tests {
         let path = Path::new("FORMAT");
         let store = StoreId([5; 16]);
         let good = encode(&Keyring::plain(store)).unwrap();
-        assert_eq!(parse(&good, path).unwrap(), (store, None));
-        let with = |at: usize| {
+        assert_eq!(parse(&good, path, Access::Write).unwrap(), (store, None));
+        let with_access = |at: usize, access| {
             let mut bytes = good.clone();
             bytes[at] += 1;
             let crc = crc32c(&bytes[..FIXED - 4]).to_le_bytes();
             bytes[FIXED - 4..FIXED].copy_from_slice(&crc);
-            parse(&bytes, path).map(drop)
+            parse(&bytes, path, access).map(drop)
         };
+        let with = |at| with_access(at, Access::Write);
         assert!(matches!(with(16), Err(Error::UnsupportedFormat { version, .. }) if version == VERSION + 1));
         assert!(matches!(with(41), Err(Error::UnsupportedFormat { features: 256, .. })));
         assert!(with(25).is_ok(), "a compatible feature");
+        assert!(matches!(with(33), Err(Error::UnsupportedFormat { features: 256, .. })));
+        assert!(with_access(33, Access::Read).is_ok(), "a read-only compatible feature");
+        assert!(matches!(with_access(41, Access::Read), Err(Error::UnsupportedFormat { features: 256, .. })));
         for bit in 0..good.len() * 8 {
             let mut flipped = good.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(parse(&flipped, path), Err(Error::Corrupt { .. })), "bit {bit}");
+            assert!(matches!(parse(&flipped, path, Access::Read), Err(Error::Corrupt { .. })), "bit {bit}");
         }
         for len in 0..good.len() {
-            assert!(matches!(parse(&good[..len], path), Err(Error::Corrupt { .. })));
+            assert!(matches!(parse(&good[..len], path, Access::Read), Err(Error::Corrupt { .. })));
         }
     }
 }

@@ -7,6 +7,7 @@ mod blobs;
 mod checks;
 mod collection;
 mod files;
+mod follow;
 pub(crate) mod format;
 mod keys;
 mod locked;
@@ -107,6 +108,8 @@ pub(crate) struct Inner {
     key_changes: Mutex<()>,
     /// Attempts to unlock domains.
     attempts: locked::Attempts,
+    /// Where the store is open for reading only: how far the one that writes it was followed.
+    follower: Option<follow::Follower>,
     clock: StoreClock,
 }
 
@@ -150,6 +153,7 @@ impl Inner {
             key_provider: Mutex::new(options.key_provider.clone()),
             key_changes: Mutex::default(),
             attempts: locked::Attempts::default(),
+            follower: None,
             clock,
             options,
             files,
@@ -282,7 +286,7 @@ impl Open {
 impl Inner {
     /// Folds, syncs and seals.
     fn end(&self) -> Result<()> {
-        if self.files.damage().is_some() {
+        if self.files.read_only().is_some() {
             return Ok(());
         }
         let writable = self.files.check_writable();

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::StoreClock;
 use crate::envelope::{Keyring, Keys};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ReadOnlyCause, Result};
 use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{FileId, SessionId, StoreId};
@@ -37,6 +37,8 @@ use crate::keys::KeyProvider;
 use crate::log::recovery::{Replayed, replay};
 use crate::names::{BootId, Names, Trust};
 use crate::random::random;
+use crate::store::follow::open_reading;
+use crate::store::format::Access;
 use crate::store::locked::{hold_back, read_held_back};
 use crate::store::options::{Maintenance, Options, Recovery};
 use crate::store::orphans::{remove_orphans, unlisted_files};
@@ -57,6 +59,9 @@ impl Store {
         options.max_open_files = Some(options.open_files());
         let layout = Layout::new(root);
         let vfs = Arc::clone(&options.vfs);
+        if options.read_only {
+            return Self::open_reading(options, layout);
+        }
         if options.create {
             create_root(&*vfs, root, &layout)?;
         }
@@ -93,6 +98,26 @@ impl Store {
             })?;
         }
         Ok(open.into_store())
+    }
+
+    fn open_reading(options: Options, layout: Layout) -> Result<Self> {
+        if !exists(&*options.vfs, &layout.format())? {
+            return Err(missing_format(&*options.vfs, &layout));
+        }
+        let inner = match open_reading(&options, &layout) {
+            // As it is now: a store with a damaged log has no writer.
+            Err(Error::Corrupt { .. }) if options.recovery == Recovery::ReadOnlyUpToDamage => {
+                let (bytes, path) = (format::read(&*options.vfs, &layout.format())?, layout.format());
+                let keys = format::open(&bytes, &path, options.key_provider.as_deref(), Access::Read)?;
+                Arc::new(recover(options, layout, keys, Box::new(()))?)
+            }
+            opened => {
+                let inner = Arc::new(opened?);
+                inner.follow();
+                inner
+            }
+        };
+        Ok(Open::new(inner).into_store())
     }
 }
 
@@ -256,8 +281,8 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: 
     let list = RunList::load(&*vfs, &layout.runs(), &keyring)?;
     // A process that was killed may have renamed the list, or `FORMAT` with new keys, and not synced that. What follows
     // acts on what they say, and encrypts with those keys.
-    for dir in [layout.runs(), layout.root().to_path_buf()] {
-        sync_dir(&*vfs, &dir)?;
+    if !options.read_only {
+        [layout.runs(), layout.root().to_path_buf()].iter().try_for_each(|dir| sync_dir(&*vfs, dir))?;
     }
     if list.store != store {
         return Err(Error::corrupt(&layout.runs().join("LIST"), 0, Damage::Invalid("store id")));
@@ -271,7 +296,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: 
     let Replayed { records, tail, names, durable, unsealed, session: last_session, open_time, stop } = replayed;
     match stop {
         Some(stop) if options.recovery == Recovery::Strict => return Err(stop.error),
-        Some(stop) => files.only_read(stop.error),
+        Some(stop) => files.only_read(ReadOnlyCause::Damage(Arc::new(stop.error))),
         None => {}
     }
     let files = Arc::new(files);

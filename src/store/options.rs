@@ -53,6 +53,7 @@ pub enum Recovery {
 pub struct Options {
     pub(crate) create: bool,
     pub(crate) wait_for_lock: Duration,
+    pub(crate) read_only: bool,
     pub(crate) read_mode: ReadMode,
     pub(crate) durability: Durability,
     pub(crate) maintenance: Maintenance,
@@ -78,6 +79,7 @@ impl Default for Options {
         Self {
             create: false,
             wait_for_lock: Duration::ZERO,
+            read_only: false,
             read_mode: ReadMode::default(),
             durability: Durability::default(),
             maintenance: Maintenance::default(),
@@ -128,6 +130,35 @@ impl Options {
     /// ```
     pub fn wait_for_lock(mut self, time: Duration) -> Self {
         self.wait_for_lock = time;
+        self
+    }
+
+    /// Opens an existing store for reading only: it takes no lock, so that any number of processes can read a store
+    /// beside the one that writes it, needs no permission to write, changes nothing, and starts no threads. Off by
+    /// default.
+    ///
+    /// The store is seen as of one commit, whatever is written meanwhile, until [`Store::refresh`] moves it forward.
+    /// Only what is durable is seen. Writes fail with [`ReadOnly`](crate::Error::ReadOnly). A call that needs a file
+    /// that the writer has removed since moves the store forward by itself, and tries again. Handles stay readable as
+    /// those of the writer; but where the writer crashes, and the store is opened for writing again, handles on small
+    /// content of the very last commits may fail with [`Corrupt`](crate::Error::Corrupt): get them again.
+    ///
+    /// Names are held in memory once they are first listed, some 100 bytes each. With
+    /// [`Recovery::ReadOnlyUpToDamage`] a store with a damaged log is opened up to the damage, and can't be moved
+    /// forward.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Error, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = Options::new().create(true).open(dir.path().join("store"))?;
+    /// let digest = store.put("content", Algorithm::Sha256)?.digest;
+    /// let reader = Options::new().read_only(true).open(dir.path().join("store"))?;
+    /// assert_eq!(reader.get(&digest)?.bytes()?, "content");
+    /// assert!(matches!(reader.remove(&digest), Err(Error::ReadOnly { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
         self
     }
 

@@ -220,7 +220,7 @@ impl Tables {
         Ok(meta)
     }
 
-    fn open_run(&self, meta: &RunMeta) -> Result<Run> {
+    pub(super) fn open_run(&self, meta: &RunMeta) -> Result<Run> {
         self.open_run_with(meta, &self.files.keys())
     }
 

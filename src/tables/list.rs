@@ -394,9 +394,17 @@ impl RunList {
 
     /// Reads the list in a directory.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, keys: &Keyring) -> Result<Self> {
-        let path = dir.join(NAME);
-        let bytes = read(vfs, &path)?;
-        Self::parse(&bytes, keys).map_err(|damage| Error::corrupt(&path, 0, damage))
+        Self::open_bytes(&Self::read_bytes(vfs, dir)?, dir, keys)
+    }
+
+    /// Reads what is in the list's file, whatever it is.
+    pub(crate) fn read_bytes(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u8>> {
+        read(vfs, &dir.join(NAME))
+    }
+
+    /// The list that was read from a directory.
+    pub(crate) fn open_bytes(bytes: &[u8], dir: &Path, keys: &Keyring) -> Result<Self> {
+        Self::parse(bytes, keys).map_err(|damage| Error::corrupt(&dir.join(NAME), 0, damage))
     }
 
     /// Writes the list beside the one that counts. The caller syncs the file.

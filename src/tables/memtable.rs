@@ -142,6 +142,19 @@ impl Memtable {
         Some(shard.get(key)?.at(at)?.as_ref().map(|value| look(value.as_bytes())))
     }
 
+    /// A table of those of its facts that commits behind an LSN have brought.
+    pub(crate) fn newer_than(&self, lsn: Lsn) -> Self {
+        let newer = Self::new();
+        for shard in &self.shards {
+            for (key, versions) in read(shard).iter() {
+                let own = std::iter::once((versions.lsn, &versions.value));
+                let all = versions.older.iter().map(|(lsn, value)| (*lsn, value)).chain(own);
+                all.filter(|(own, _)| *own > lsn).for_each(|(own, value)| newer.insert(own, (*key, value.clone())));
+            }
+        }
+        newer
+    }
+
     /// Forgets all facts but those with such keys.
     pub(crate) fn retain(&self, is_kept: impl Fn(&Key) -> bool) {
         write(&self.ordered).retain(&is_kept);
@@ -210,6 +223,21 @@ mod tests {
         assert_eq!(at(6), Some(None));
         assert_eq!(at(9), Some(Some(b"b".to_vec())));
         assert_eq!(table.lsn_range(), (Lsn(3), Lsn(7)));
+    }
+
+    #[test]
+    fn what_is_behind_an_lsn_keeps_its_versions() {
+        let table = Memtable::new();
+        let key = |byte| Key { domain: DomainId::DEFAULT, family: Family::Pin, bytes: [byte; 32] };
+        let insert = |lsn, byte, value: &[u8]| table.insert(Lsn(lsn), (key(byte), Some(Value::new(value))));
+        for (lsn, byte, value) in [(3, 1, b"a"), (4, 2, b"b"), (5, 1, b"c"), (7, 1, b"d")] {
+            insert(lsn, byte, value);
+        }
+        let newer = table.newer_than(Lsn(4));
+        let at = |lsn, byte| newer.get(&key(byte), Lsn(lsn), <[u8]>::to_vec);
+        assert_eq!((at(4, 1), at(9, 2)), (None, None));
+        assert_eq!((at(6, 1), at(7, 1)), (Some(Some(b"c".to_vec())), Some(Some(b"d".to_vec()))));
+        assert_eq!(newer.lsn_range(), (Lsn(5), Lsn(7)));
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! `view` and a shard of a memory table for moments only.
 
 mod fold;
+mod follow;
 mod list;
 mod locked;
 pub(crate) mod memtable;
@@ -35,9 +36,10 @@ pub(crate) mod view;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 pub(crate) use fold::Log;
+pub(crate) use follow::News;
 pub(crate) use list::{LogEntry, MAX_SEARCHED, RunList, RunMeta, Unread, pick_merge};
 #[cfg(feature = "fuzzing")]
 pub(crate) use runs::Footer;
@@ -123,7 +125,12 @@ pub(crate) struct Tables {
     pages: Arc<PageCache>,
     /// Runs are few, and all of them are needed all the time: their budget is their own.
     mappings: Arc<MappingBudget>,
+    /// Where another process writes the store: reads on where that is by now.
+    catching_up: OnceLock<CatchUp>,
 }
+
+/// What moves tables forward that another process writes; whether they have moved.
+type CatchUp = Box<dyn Fn() -> Result<bool> + Send + Sync>;
 
 crate::sync::print_by_name!(Tables);
 
@@ -160,6 +167,7 @@ impl Tables {
             damaged_runs: Mutex::default(),
             pages: PageCache::new(options.page_cache),
             mappings: limits::run_mappings(options.read_mode),
+            catching_up: OnceLock::new(),
             files,
             upkeep,
             clock,

@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod beside;
 mod cli;
 mod command;
 mod kill;

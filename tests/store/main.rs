@@ -28,6 +28,7 @@ mod golden;
 mod handles;
 mod input;
 mod model;
+mod read_only;
 mod registry;
 mod registry_races;
 mod salvage;

@@ -342,8 +342,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Fsck { repair, .. } => check::fsck(&data, &access, repair, &output)?,
         with_store => {
-            let store = access.open(&data)?;
             let only_reads = with_store.only_reads();
+            // Beside whoever has it open, a registry for one.
+            let store = access.options()?.read_only(only_reads).open(&data)?;
             command(&store, &data, with_store, &output)?;
             let closed = store.close();
             if only_reads { after_reading(closed)? } else { closed? }

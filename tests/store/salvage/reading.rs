@@ -8,7 +8,8 @@ use std::time::Duration;
 use strongroom::registry::{PutManifest, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, Recovery, ScrubOptions, Store,
+    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, ReadOnlyCause, Recovery, ScrubOptions,
+    Store,
 };
 
 use super::lab::{contents, damage, make, open};
@@ -53,7 +54,9 @@ fn damage_histories(seed: u64, rounds: u64, new: fn() -> SimVfs) {
             assert_eq!(store.damage().map(ToString::to_string), Some(error.to_string()), "{context}");
             assert!(matches!(open_reading(&disk), Err(Error::Locked { .. })), "{context}");
             let refused = store.put(b"more", Algorithm::Sha256);
-            assert!(matches!(&refused, Err(Error::ReadOnly { cause }) if matches!(**cause, Error::Corrupt { .. })));
+            let is_it = |damage: &Error| damage.to_string() == error.to_string();
+            let is_damage = |cause: &ReadOnlyCause| matches!(cause, ReadOnlyCause::Damage(damage) if is_it(damage));
+            assert!(matches!(&refused, Err(Error::ReadOnly { cause }) if is_damage(cause)));
             // What it holds is what there was when that commit was made, where that ended a step.
             let last = store.last_lsn();
             if let Some(step) = made.history.iter().rev().find(|step| step.until == last) {
