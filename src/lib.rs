@@ -136,7 +136,7 @@ pub use log::Durability;
 pub use sealed::ReadMode;
 pub use store::{
     ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Maintenance, Options, Recovery, Rewriting, Salvage,
-    SalvageReport, Store, Usage,
+    SalvageReport, Snapshot, Store, Usage,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -203,7 +203,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    fn new(digest: Digest, fact: &BlobFact) -> Self {
+    pub(crate) fn new(digest: Digest, fact: &BlobFact) -> Self {
         Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count, damaged: fact.damaged }
     }
 }
@@ -272,14 +272,9 @@ impl BlobStore {
         self.tables.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })
     }
 
-    /// All blobs outside of domains of their own.
-    pub(crate) fn list(self: &Arc<Self>) -> Blobs {
-        Blobs {
-            store: Arc::clone(self),
-            snapshot: self.tables.snapshot(),
-            from: Some([0; 32]),
-            batch: Vec::new().into_iter(),
-        }
+    /// All blobs outside of domains of their own, as of a moment.
+    pub(crate) fn list(self: &Arc<Self>, snapshot: Snapshot) -> Blobs {
+        Blobs { store: Arc::clone(self), snapshot, from: Some([0; 32]), batch: Vec::new().into_iter() }
     }
 
     /// Fails where a blob is known to be damaged.

@@ -50,7 +50,7 @@ impl Destination for Repository {
     }
 
     fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
-        let (registry, snapshot) = (&self.registry, self.snapshot()?);
+        let (registry, snapshot) = (&self.registry, self.facts()?);
         let (retention, now) = (registry.retention, registry.clock.open_time());
         let look = |digest: &Digest| {
             let found = find::link(&snapshot, self.id, digest)?;
@@ -74,7 +74,7 @@ impl Destination for Repository {
     }
 
     fn repository(&self) -> Result<Option<RepositoryId>> {
-        self.snapshot()?;
+        self.facts()?;
         Ok(Some(self.id))
     }
 }
@@ -136,7 +136,7 @@ impl Repository {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where the repository was deleted; [`Error::Corrupt`] where facts are damaged.
     pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<BlobInfo>>> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let stat = |digest: &Digest| {
             let found = find::link(&snapshot, self.id, digest)?;
             Ok(found.map(|(link, blob)| BlobInfo::new(*digest, &link, &blob)))
@@ -192,7 +192,7 @@ impl Repository {
         from: &RepositoryName,
         allow: impl FnOnce(&RepositoryName) -> bool,
     ) -> Result<Stored> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let not_found = || Error::BlobNotFound { digest: *digest };
         if !allow(from) {
             return Err(not_found());
@@ -215,7 +215,7 @@ impl Repository {
     /// Makes a blob visible in this repository if the store has it, undamaged, whatever repository it is in: for
     /// importers, which know that the repository had it.
     pub(crate) fn link_stored(&self, digest: &Digest) -> Result<bool> {
-        if self.snapshot()?.blob(digest)?.is_none_or(|blob| blob.damaged) {
+        if self.facts()?.blob(digest)?.is_none_or(|blob| blob.damaged) {
             return Ok(false);
         }
         match self.commit(Link { repository: self.named(), digest: *digest, from: None }) {
@@ -251,7 +251,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
         let links = snapshot.all_of_after::<LinkFact>(self.id, after)?;
         let infos = links.map(|fact| {
@@ -325,6 +325,6 @@ impl Repository {
     }
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {
-        find::link(&self.snapshot()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })
+        find::link(&self.facts()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::blobs::{Expect, frame_for};
+use crate::blobs::{Blob, Expect, frame_for};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
@@ -175,6 +175,16 @@ impl fmt::Debug for Manifest {
     }
 }
 
+/// A manifest, opened for reading.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenManifest {
+    /// The media type that it was pushed as.
+    pub media_type: String,
+    /// The document: its digest is the manifest's.
+    pub blob: Blob,
+}
+
 /// A manifest, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -237,19 +247,28 @@ impl Repository {
     /// # Errors
     /// [`Error::ManifestNotFound`] where the repository does not have it; [`Error::Corrupt`] where it is damaged.
     pub fn get_manifest(&self, reference: &Reference) -> Result<Manifest> {
+        let OpenManifest { media_type, blob } = self.open_manifest(reference)?;
+        Ok(Manifest { digest: *blob.digest(), media_type, content: blob.bytes()? })
+    }
+
+    /// Opens a manifest by its tag or digest, to be read as blobs are. Does not record a pull.
+    ///
+    /// # Errors
+    /// As [`get_manifest`](Self::get_manifest).
+    pub fn open_manifest(&self, reference: &Reference) -> Result<OpenManifest> {
         let mut before = None;
         loop {
-            let snapshot = self.snapshot()?;
+            let snapshot = self.facts()?;
             let fact = self.find_manifest(&snapshot, reference)?;
             match self.registry.blobs.get(self.domain, &fact.digest) {
+                Err(Error::BlobNotFound { .. }) if self.moment().is_some() => {
+                    return Err(Error::ManifestNotFound { reference: reference.to_string() });
+                }
                 // It was deleted between the look-up and the reading, and the tag may name another one by now. If
                 // nothing has happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
                 Err(Error::BlobNotFound { .. }) => return Err(self.without_blob(&snapshot, &fact.digest)),
-                blob => {
-                    let content = blob?.bytes()?;
-                    return Ok(Manifest { digest: fact.digest, media_type: fact.media_type, content });
-                }
+                blob => return Ok(OpenManifest { media_type: fact.media_type, blob: blob? }),
             }
         }
     }
@@ -270,7 +289,7 @@ impl Repository {
     /// # Errors
     /// [`Error::ManifestNotFound`] where the repository does not have it.
     pub fn manifest_info(&self, reference: &Reference) -> Result<ManifestInfo> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let fact = self.find_manifest(&snapshot, reference)?;
         self.info_of(fact)
     }
@@ -348,7 +367,7 @@ impl Repository {
 
     /// Divides what is to be deleted into steps of bounded cost.
     fn steps<'r>(&self, parts: &[(usize, &'r Reference)]) -> Result<Vec<Vec<(usize, &'r Reference)>>> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let (mut steps, mut cost) = (vec![Vec::new()], 0);
         for (part, reference) in parts {
             let own = match reference {
@@ -372,7 +391,7 @@ impl Repository {
     /// many those are. One that is held stays as it is: it may not be deleted.
     fn untag_most(&self, digest: &Digest) -> Result<usize> {
         loop {
-            let snapshot = self.snapshot()?;
+            let snapshot = self.facts()?;
             let Some(manifest) = find::manifest(&snapshot, self.id, digest)? else { return Ok(0) };
             let tags = Prefix::under(self.domain, Family::TagOf, self.id, digest);
             let tags = Reader::scan(&snapshot, tags, None, MAX_TAGS_DELETED + 1)?;
@@ -393,7 +412,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Manifest, self.id, after));
         let manifests = snapshot.all_of_after(self.id, after)?;
         manifests.take(limit).map(|fact| self.info_of(fact?.1)).collect()
@@ -420,7 +439,8 @@ impl Repository {
         // In this order, and as of now: what does not wait any more is stored.
         let noted = self.registry.pending.last(self, &fact.digest);
         let pulled = Key::of_digest(self.domain, Family::Pull, self.id, &fact.digest);
-        let snapshot = self.registry.tables.snapshot_of(self.domain);
+        let now = || self.registry.tables.snapshot_of(self.domain);
+        let snapshot = self.moment().cloned().unwrap_or_else(now);
         let stored = snapshot.decode(&pulled, PullFact::decode)?;
         let damaged = snapshot.blob(&fact.digest)?.is_some_and(|blob| blob.damaged);
         Ok(ManifestInfo {

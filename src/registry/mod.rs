@@ -62,6 +62,7 @@ mod housekeeping;
 mod manifests;
 mod referrers;
 mod repository;
+mod snapshot;
 mod tags;
 
 pub use crate::oci::{
@@ -70,9 +71,10 @@ pub use crate::oci::{
 pub use blobs::BlobInfo;
 pub use events::{Event, EventKind, Events};
 pub(crate) use manifests::MAX_MANIFEST;
-pub use manifests::{Manifest, ManifestInfo, Pushed, PutManifest};
+pub use manifests::{Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest};
 pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};
+pub use snapshot::RepositorySnapshot;
 pub use tags::TagInfo;
 
 use std::sync::{Arc, Mutex};

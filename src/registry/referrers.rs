@@ -84,7 +84,7 @@ impl Repository {
         after: Option<&Digest>,
         limit: usize,
     ) -> Result<Referrers> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let mut page = Referrers::default();
         let (mut work, mut last) = (Work::default(), after.copied());
         let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));

@@ -37,6 +37,8 @@ pub struct Repository {
     pub(super) registry: Arc<Registry>,
     /// When writes through this handle return.
     pub(super) durability: Durability,
+    /// The moment that reads are as of; none: each as of now.
+    as_of: Option<Snapshot>,
     /// What has to live as long as users have the handle.
     #[expect(dead_code, reason = "held, not read")]
     keeper: Keeper,
@@ -71,7 +73,8 @@ impl Repository {
     /// A handle to the repository of a fact, for rooms that keep the store open otherwise.
     pub(super) fn new(registry: &Arc<Registry>, domain: DomainId, id: RepositoryId, name: RepositoryName) -> Self {
         let durability = registry.log.durability();
-        Self { registry: Arc::clone(registry), durability, keeper: Keeper::default(), domain, id, name }
+        let (as_of, keeper) = (None, Keeper::default());
+        Self { registry: Arc::clone(registry), durability, as_of, keeper, domain, id, name }
     }
 
     /// A handle that keeps the store open.
@@ -95,7 +98,7 @@ impl Repository {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn info(&self) -> Result<RepositoryInfo> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let mut info = RepositoryInfo::from_fact(&find::repository(&snapshot, self.id, self.name.as_str())?)?;
         if let Ok(name) = self.registry.files.keys().label(self.domain).parse() {
             info.settings = info.settings.domain(name);
@@ -120,9 +123,22 @@ impl Repository {
         Named { id: self.id, name: self.name.to_string() }
     }
 
+    /// The same repository, whose reads are as of one moment, in which it is there.
+    pub(super) fn as_of(&self, moment: Snapshot) -> Self {
+        Self { as_of: Some(moment), ..self.clone() }
+    }
+
+    /// The moment that all reads are as of, if they are.
+    pub(super) fn moment(&self) -> Option<&Snapshot> {
+        self.as_of.as_ref()
+    }
+
     /// The facts as of now, in which the repository is still there.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+    pub(crate) fn facts(&self) -> Result<Snapshot> {
         self.registry.files.check_open()?;
+        if let Some(moment) = &self.as_of {
+            return Ok(moment.clone());
+        }
         let snapshot = self.registry.tables.snapshot_of(self.domain);
         find::repository(&snapshot, self.id, self.name.as_str())?;
         Ok(snapshot)

@@ -44,7 +44,7 @@ impl Repository {
     /// # Errors
     /// [`Error::ManifestNotFound`] where there is no such tag.
     pub fn resolve(&self, tag: &Tag) -> Result<TagInfo> {
-        let fact = find::tag(&self.snapshot()?, self.id, tag.as_str())?;
+        let fact = find::tag(&self.facts()?, self.id, tag.as_str())?;
         let fact = fact.ok_or_else(|| Error::ManifestNotFound { reference: tag.to_string() })?;
         Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
     }
@@ -56,8 +56,8 @@ impl Repository {
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
         let of = NamesOf::Tags(self.domain, self.id);
-        let names = self.registry.tables.snapshot_of(self.domain).names(of, after, limit)?;
-        self.snapshot()?; // were it deleted by now, some of its tags might have been gone before
+        let names = self.facts()?.names(of, after, limit)?;
+        self.facts()?; // were it deleted by now, some of its tags might have been gone before
         names.iter().map(|name| name.parse()).collect()
     }
 
@@ -66,7 +66,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
     pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.facts()?;
         let mut tags = Vec::new();
         for fact in snapshot.scan_all(Prefix::under(self.domain, Family::TagOf, self.id, digest))? {
             let (key, text) = fact?;

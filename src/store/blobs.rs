@@ -173,6 +173,6 @@ impl Store {
 
     /// All blobs as of now, in the order of their keys. The iterator reads the facts in batches.
     pub fn blobs(&self) -> Blobs {
-        self.open.inner.blobs.list()
+        self.open.inner.blobs.list(self.open.inner.tables.snapshot())
     }
 }

@@ -21,6 +21,7 @@ mod probe;
 mod repositories;
 mod rewrite;
 mod salvage;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -34,6 +35,7 @@ pub use keys::{DataKeyInfo, DomainInfo};
 pub use options::{Maintenance, Options, Recovery};
 pub use rewrite::Rewriting;
 pub use salvage::{ChangedInRepository, ChangedNames, Salvage, SalvageReport};
+pub use snapshot::Snapshot;
 pub use usage::Usage;
 
 use crate::blobs::BlobStore;
@@ -279,6 +281,7 @@ impl Open {
         }
         let ended = inner.end();
         inner.files.close();
+        inner.tables.end_waiting();
         ended
     }
 }

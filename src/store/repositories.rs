@@ -1,6 +1,7 @@
 //! Repositories: creating, opening, deleting and listing them, and their events.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[cfg(doc)]
 use crate::error::Error;
@@ -9,6 +10,7 @@ use crate::id::Lsn;
 use crate::oci::{RepositoryName, RepositorySettings};
 use crate::registry::{Events, Repository, RepositoryDeletion};
 use crate::store::Store;
+use crate::tables::Watching;
 
 impl Store {
     /// A repository whose handle keeps the store open, and writes as this one does.
@@ -92,6 +94,34 @@ impl Store {
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
         self.inner()?.registry.repositories(after, limit)
+    }
+
+    /// As [`events`](Self::events), and waits at most this long until there are some; the page is empty where none have
+    /// come. Pulls are noted durably, and told, within ten seconds.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use strongroom::registry::RepositorySettings;
+    /// # use strongroom::Options;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let (other, after) = (store.clone(), store.last_lsn());
+    /// let follower = std::thread::spawn(move || other.wait_for_events(after, 100, Duration::from_secs(60)));
+    /// store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
+    /// assert_eq!(follower.join().unwrap()?.events.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`events`](Self::events); [`Error::Closed`] where the store is closed meanwhile.
+    pub fn wait_for_events(&self, after: Lsn, limit: usize, at_most: Duration) -> Result<Events> {
+        let until = Instant::now().checked_add(at_most);
+        let watching = Watching::new(&self.inner()?.tables);
+        let mut page = self.events(after, limit)?;
+        while page.events.is_empty() && page.locked.is_empty() && watching.wait_past(page.next, until) {
+            page = self.events(page.next, limit)?;
+        }
+        Ok(page)
     }
 
     /// The events of repositories after a position, in order, as whole commits: commits are added until there are at

@@ -94,7 +94,7 @@ impl Tables {
         log.settle(folded)?;
         let space = self.space_for_fold();
         // As of the table's end: what came later is not durable for certain.
-        let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT })?;
+        let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT, is_kept: false })?;
         let removed = self.not_withheld(removed)?;
         let runs = self.files.within(space, || self.write_runs(&table, &facts))?;
         log.wait_for_views(folded);

@@ -182,7 +182,7 @@ impl Tables {
         let domains = view.domains.iter().copied().chain([id]).collect();
         let runs = view.runs.iter().chain(runs).cloned().collect();
         let known = Arc::new(View { runs, domains, ..View::clone(&view) });
-        let mut gone = given_up(facts, &Snapshot { view: known, lsn: self.visible(), domain: id })?;
+        let mut gone = given_up(facts, &Snapshot { view: known, lsn: self.visible(), domain: id, is_kept: false })?;
         let files = unread.iter().map(|unread| unread.files).max().unwrap_or_default();
         gone.retain(|file| *file < files);
         let listed = self.logs();

@@ -33,6 +33,7 @@ mod queries;
 mod runs;
 mod upkeep;
 pub(crate) mod view;
+mod watch;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,8 @@ pub(crate) use runs::Footer;
 pub(crate) use runs::{FamilyCounts, Merge, MergeJob, PageCache, Run, RunWriter, Source};
 pub(crate) use upkeep::{Signal, Upkeep};
 pub(crate) use view::{Snapshot, View};
+use watch::Watch;
+pub(crate) use watch::Watching;
 
 use crate::clock::StoreClock;
 use crate::envelope::Keyring;
@@ -113,6 +116,8 @@ pub(crate) struct Tables {
     visible: AtomicU64,
     /// The last LSN that is durable.
     durable: AtomicU64,
+    /// Who waits for the next commit.
+    watch: Watch,
     /// How many of the log files that the list names have facts that no run has.
     unfolded_logs: AtomicU64,
     /// Held while facts are folded or merged.
@@ -160,6 +165,7 @@ impl Tables {
             logs: RwLock::new(list.logs.as_slice().into()),
             visible: AtomicU64::new(durable.0),
             durable: AtomicU64::new(durable.0),
+            watch: Watch::default(),
             unfolded_logs: AtomicU64::new(list.unfolded_logs()),
             list: Mutex::new(list),
             folding: Mutex::default(),
@@ -184,7 +190,7 @@ impl Tables {
     /// The facts as of now, as a domain sees them.
     pub(crate) fn snapshot_of(&self, domain: DomainId) -> Snapshot {
         let view = self.view();
-        Snapshot { view, lsn: self.visible(), domain }
+        Snapshot { view, lsn: self.visible(), domain, is_kept: false }
     }
 
     fn view(&self) -> Arc<View> {
@@ -209,6 +215,12 @@ impl Tables {
     /// Everything up to an LSN is durable.
     pub(crate) fn set_durable(&self, lsn: Lsn) {
         self.durable.store(lsn.0, Ordering::Release);
+        self.watch.wake();
+    }
+
+    /// Wakes those who wait for a commit: none will come.
+    pub(crate) fn end_waiting(&self) {
+        self.watch.wake();
     }
 
     /// Takes in the facts of commits. Readers see them when they are [made visible](Self::set_visible).
@@ -237,6 +249,7 @@ impl Tables {
     /// From now on readers see all commits up to an LSN.
     pub(crate) fn set_visible(&self, lsn: Lsn) {
         self.visible.store(lsn.0, Ordering::Release);
+        self.watch.wake();
     }
 
     /// How many bytes all runs have.

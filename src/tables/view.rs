@@ -46,9 +46,16 @@ pub(crate) struct Snapshot {
     pub(super) view: Arc<View>,
     pub(crate) lsn: Lsn,
     pub(crate) domain: DomainId,
+    /// Whether it is kept for many reads: names are then as of its LSN too, and not as of when they are asked for.
+    pub(super) is_kept: bool,
 }
 
 impl Snapshot {
+    /// The same moment, for reads that have to agree with each other.
+    pub(crate) fn kept(self) -> Self {
+        Self { is_kept: true, ..self }
+    }
+
     /// The same moment, as another domain sees it.
     pub(crate) fn in_domain(&self, domain: DomainId) -> Self {
         Self { domain, ..self.clone() }
@@ -222,6 +229,9 @@ impl Reader for Snapshot {
     }
 
     fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+        if self.is_kept {
+            return of.first(self, after, limit);
+        }
         let view = &self.view.names;
         let listed = match of {
             NamesOf::Pins(domain) => view.list(&[domain], NameKind::Pin, after, limit),

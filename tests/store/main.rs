@@ -34,4 +34,5 @@ mod registry_races;
 mod salvage;
 mod scrub;
 mod shortage;
+mod snapshots;
 mod uploads;

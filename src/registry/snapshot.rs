@@ -1,0 +1,192 @@
+//! A repository as of one moment.
+
+use crate::blobs::Blob;
+use crate::digest::Digest;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::id::Lsn;
+use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
+use crate::registry::{BlobInfo, Manifest, ManifestInfo, OpenManifest, Referrers, Registry, Repository, TagInfo};
+use crate::tables::Snapshot;
+
+/// A repository as of one commit: every call reads the same moment, however much is pushed and deleted meanwhile. Made
+/// by [`Repository::snapshot`] and [`Snapshot::repository`](crate::Snapshot::repository).
+///
+/// It keeps facts, not content: a blob, or a manifest's document, that was deleted since may have been removed, and is
+/// then not found. Lists of tags are read from the facts, at a cost that grows with the number of tags.
+#[derive(Clone, Debug)]
+pub struct RepositorySnapshot {
+    repository: Repository,
+    lsn: Lsn,
+}
+
+impl Repository {
+    /// The repository as of now, for reads that have to agree with each other.
+    ///
+    /// ```
+    /// # use strongroom::registry::{PutManifest, RepositorySettings};
+    /// # use strongroom::Options;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// # let app = store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
+    /// # let put = PutManifest::new("text/plain").references([], []).tag("v1".parse()?);
+    /// # app.put_manifest("a document", put)?;
+    /// let before = app.snapshot()?;
+    /// app.untag(&"v1".parse()?)?;
+    /// assert!(app.resolve(&"v1".parse()?).is_err());
+    /// assert!(before.resolve(&"v1".parse()?).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotFound`] where it was deleted.
+    pub fn snapshot(&self) -> Result<RepositorySnapshot> {
+        Ok(RepositorySnapshot::new(self, self.facts()?))
+    }
+}
+
+impl Registry {
+    /// [`Snapshot::repository`](crate::Snapshot::repository).
+    pub(crate) fn repository_as_of(
+        self: &std::sync::Arc<Self>,
+        moment: &Snapshot,
+        name: &RepositoryName,
+    ) -> Result<RepositorySnapshot> {
+        let fact = moment.repository_of_name(name.as_str())?;
+        let repository = Repository::new(self, fact.domain, fact.id, name.clone());
+        Ok(RepositorySnapshot::new(&repository, moment.in_domain(fact.domain)))
+    }
+}
+
+impl RepositorySnapshot {
+    fn new(repository: &Repository, moment: Snapshot) -> Self {
+        let lsn = moment.lsn;
+        Self { repository: repository.as_of(moment.kept()), lsn }
+    }
+
+    /// A handle that keeps the store open.
+    pub(crate) fn keeping(self, open: std::sync::Arc<dyn Send + Sync>) -> Self {
+        Self { repository: self.repository.keeping(open), ..self }
+    }
+
+    /// The commit that it is as of: the last that was visible then.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The repository's name.
+    pub fn name(&self) -> &RepositoryName {
+        self.repository.name()
+    }
+
+    /// As [`Repository::info`].
+    ///
+    /// # Errors
+    /// As [`Repository::info`]'s.
+    pub fn info(&self) -> Result<RepositoryInfo> {
+        self.repository.info()
+    }
+
+    /// As [`Repository::get`].
+    ///
+    /// # Errors
+    /// As [`Repository::get`]'s; [`Error::BlobNotFound`] also where it was removed since.
+    pub fn get(&self, digest: &Digest) -> Result<Blob> {
+        self.repository.get(digest)
+    }
+
+    /// As [`Repository::stat`].
+    ///
+    /// # Errors
+    /// As [`Repository::stat`]'s.
+    pub fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
+        self.repository.stat(digest)
+    }
+
+    /// As [`Repository::stat_many`].
+    ///
+    /// # Errors
+    /// As [`Repository::stat_many`]'s.
+    pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<BlobInfo>>> {
+        self.repository.stat_many(digests)
+    }
+
+    /// As [`Repository::blobs`].
+    ///
+    /// # Errors
+    /// As [`Repository::blobs`]'s.
+    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
+        self.repository.blobs(after, limit)
+    }
+
+    /// As [`Repository::get_manifest`].
+    ///
+    /// # Errors
+    /// As [`Repository::get_manifest`]'s; [`Error::ManifestNotFound`] also where it was removed since.
+    pub fn get_manifest(&self, reference: &Reference) -> Result<Manifest> {
+        self.repository.get_manifest(reference)
+    }
+
+    /// As [`Repository::open_manifest`].
+    ///
+    /// # Errors
+    /// As [`get_manifest`](Self::get_manifest)'s.
+    pub fn open_manifest(&self, reference: &Reference) -> Result<OpenManifest> {
+        self.repository.open_manifest(reference)
+    }
+
+    /// As [`Repository::manifest_info`].
+    ///
+    /// # Errors
+    /// As [`Repository::manifest_info`]'s.
+    pub fn manifest_info(&self, reference: &Reference) -> Result<ManifestInfo> {
+        self.repository.manifest_info(reference)
+    }
+
+    /// As [`Repository::manifests`].
+    ///
+    /// # Errors
+    /// As [`Repository::manifests`]'s.
+    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
+        self.repository.manifests(after, limit)
+    }
+
+    /// As [`Repository::referrers`].
+    ///
+    /// # Errors
+    /// As [`Repository::referrers`]'s.
+    pub fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Referrers> {
+        self.repository.referrers(subject, artifact_type, after, limit)
+    }
+
+    /// As [`Repository::resolve`].
+    ///
+    /// # Errors
+    /// As [`Repository::resolve`]'s.
+    pub fn resolve(&self, tag: &Tag) -> Result<TagInfo> {
+        self.repository.resolve(tag)
+    }
+
+    /// As [`Repository::tags`].
+    ///
+    /// # Errors
+    /// As [`Repository::tags`]'s.
+    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
+        self.repository.tags(after, limit)
+    }
+
+    /// As [`Repository::tags_of`].
+    ///
+    /// # Errors
+    /// As [`Repository::tags_of`]'s.
+    pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
+        self.repository.tags_of(digest)
+    }
+}
