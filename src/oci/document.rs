@@ -259,7 +259,7 @@ pub(crate) fn annotations(content: &[u8]) -> BTreeMap<String, String> {
         }
     }
 
-    json::parse(content).map(|Annotated(annotations)| annotations).unwrap_or_default()
+    json::parse(content).map(|annotated: Annotated| annotated.0).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -53,11 +53,9 @@ impl Vfs for RealVfs {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         outlive_file_size_limit();
         let file = open_no_link(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+        // `File::try_lock` does the same, from Rust 1.89 on.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
     }
 }
 

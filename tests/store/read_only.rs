@@ -124,7 +124,7 @@ struct MortalFile(Arc<dyn File>, Arc<AtomicU64>);
 struct MortalDirectory(Box<dyn Directory>, Arc<AtomicU64>);
 
 fn live(left: &AtomicU64) -> io::Result<()> {
-    let one_less = left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    let one_less = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     one_less.map(drop).map_err(|_| io::Error::other("killed"))
 }
 

@@ -83,7 +83,8 @@ pub struct Failure {
 impl Failure {
     pub fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        let end = (0..=MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
         let error = json!({ "code": code.name(), "message": message });
         Self { status, errors: vec![error], headers: Vec::new() }
     }
