@@ -17,7 +17,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     if NOT_RANDOM.get() {
         return Ok([0x11; N]);
     }
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::io("draw random bytes for", Path::new("ids"))(std::io::Error::other(error)))?;
+    let failed = |error: getrandom::Error| std::io::Error::other(error.to_string());
+    getrandom::fill(&mut bytes).map_err(|error| Error::io("draw random bytes for", Path::new("ids"))(failed(error)))?;
     Ok(bytes)
 }

@@ -293,16 +293,16 @@ impl Identity {
 }
 
 fn list(dir: &OwnedFd) -> Result<Listing, Errno> {
-    let dir = retry_on_intr(|| openat(dir, ".", DIRECTORY, Mode::empty()))?;
-    let mode = Mode::from_raw_mode(fstat(&dir)?.st_mode);
-    let mut dir = Dir::new(dir)?;
+    let opened = retry_on_intr(|| openat(dir, ".", DIRECTORY, Mode::empty()))?;
+    let mode = Mode::from_raw_mode(fstat(&opened)?.st_mode);
+    let mut entries = Dir::new(opened)?;
     let mut found = Vec::new();
-    while let Some(entry) = dir.read() {
+    while let Some(entry) = entries.read() {
         let name = entry?.file_name().to_owned();
         if matches!(name.as_bytes(), b"." | b"..") {
             continue;
         }
-        let stat = match statat(dir.fd()?, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue, // it is gone by now
             other => other?,
         };

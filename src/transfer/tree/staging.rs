@@ -37,7 +37,7 @@ impl Staging {
     /// Creates it in an empty tree.
     pub(crate) fn create(to: Tree) -> Result<Self, TransferError> {
         let failed = |errno: Errno| at(&to.path)(errno.into());
-        let number = getrandom::u64().map_err(io::Error::other).map_err(at(&to.path))?;
+        let number = getrandom::u64().map_err(|error| at(&to.path)(io::Error::other(error.to_string())))?;
         let name = format!(".strongroom-{number:016x}");
         mkdirat(&to.root, &name, OWNERS_FOLDER).map_err(failed)?;
         let opened = retry_on_intr(|| openat(&to.root, &name, DIRECTORY, Mode::empty()));
