@@ -5,10 +5,7 @@
 //! was short; the view of names is opened later, and until then the facts are read.
 
 use std::io;
-use std::sync::Mutex;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
-
-use crate::sync::lock;
 
 /// Starts a thread.
 pub(crate) fn spawn<T: Send + 'static>(
@@ -31,11 +28,13 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 
 /// Finds out whether so many threads can be started at the same time, by starting them: for code of others that does
 /// not bear it if they can't.
+#[cfg(any(test, feature = "tokio"))]
 pub(crate) fn check_room(count: usize) -> io::Result<()> {
-    let started = Mutex::new(());
+    let started = std::sync::Mutex::new(());
     std::thread::scope(|scope| {
-        let _not_all = lock(&started); // they wait for it until all of them are there, or one is not
-        (0..count).try_for_each(|_| spawn_scoped(scope, "strongroom-room", || drop(lock(&started))).map(drop))
+        let _not_all = crate::sync::lock(&started); // they wait for it until all of them are there, or one is not
+        (0..count)
+            .try_for_each(|_| spawn_scoped(scope, "strongroom-room", || drop(crate::sync::lock(&started))).map(drop))
     })
 }
 
