@@ -154,6 +154,7 @@ pub fn envelope(bytes: &[u8]) {
             bytes.get(offset..offset.checked_add(len)?).map(<[u8]>::to_vec)
         });
     }
+    #[cfg(feature = "sled")]
     crate::names::parse_page(bytes);
 }
 

@@ -81,6 +81,7 @@ pub(crate) enum Purpose {
     /// The list of log files and runs.
     List = 5,
     /// Pages of names.
+    #[cfg_attr(not(feature = "sled"), expect(dead_code, reason = "names are in memory"))]
     Name = 6,
     /// A domain's name.
     Label = 7,

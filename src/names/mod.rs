@@ -13,6 +13,9 @@
 //! the log knows, and the LSN is not below what the log can replay nor above where it ends. Otherwise it is discarded
 //! and rebuilt from the facts, and until that is done readers read the facts.
 //!
+//! Without the feature `sled` the view is in memory, read from the facts at each opening, and what another program has
+//! left in its directory is removed.
+//!
 //! # While the store is open
 //! A commit's names are put into an overlay in memory as the commit becomes visible, and written to sled later, in
 //! batches, by a [thread of the names' own](Names::serve). Neither commits nor readers wait for that: while a batch is
@@ -27,7 +30,12 @@
 mod guard;
 mod memory;
 mod place;
+#[cfg(feature = "sled")]
 mod seal;
+#[cfg(feature = "sled")]
+mod sled;
+#[cfg(not(feature = "sled"))]
+#[path = "no_sled.rs"]
 mod sled;
 #[cfg(test)]
 mod tests;
@@ -100,12 +108,6 @@ struct KeyRange {
     after: Vec<u8>,
     end: Vec<u8>,
     limit: usize,
-}
-
-impl KeyRange {
-    fn contains(&self, key: &[u8]) -> bool {
-        key > self.after.as_slice() && key < self.end.as_slice()
-    }
 }
 
 /// Keys in order.
@@ -392,7 +394,7 @@ fn merged(known: KeyList, changes: Changes, limit: usize) -> Result<Vec<String>,
 }
 
 /// Parses a page, for fuzzing.
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "fuzzing", feature = "sled"))]
 pub(crate) fn parse_page(bytes: &[u8]) {
     sled::parse_any(bytes);
 }

@@ -362,6 +362,12 @@ impl Sealed {
     }
 }
 
+impl KeyRange {
+    fn contains(&self, key: &[u8]) -> bool {
+        key > self.after.as_slice() && key < self.end.as_slice()
+    }
+}
+
 /// Pages that are no more, by their first keys, and those in their place, by these and their numbers.
 #[derive(Default)]
 struct Replaced {

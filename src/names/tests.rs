@@ -1,8 +1,10 @@
 //! The view of names, on sled and in memory.
 
+#[cfg(feature = "sled")]
 mod links;
 mod mishaps;
 
+#[cfg(feature = "sled")]
 use std::path::Path;
 
 use super::*;
@@ -27,6 +29,7 @@ fn trust(session: u8, folded: u64, last: u64) -> Trust {
 
 const DOMAIN: DomainId = DomainId(3);
 
+#[cfg(feature = "sled")]
 fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
     apply_to(names, DOMAIN, lsn, name, change);
 }
@@ -43,6 +46,7 @@ fn rebuild(names: &Names, all: &[&str]) {
 }
 
 /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
+#[cfg(feature = "sled")]
 fn written(dir: &Path) {
     let names = Names::new(Some(dir.to_path_buf()), SessionId([7; 16]), trust(0, 0, 0), keys());
     rebuild(&names, &[]);
@@ -53,11 +57,13 @@ fn written(dir: &Path) {
     names.close(Lsn(3));
 }
 
+#[cfg(feature = "sled")]
 fn is_trusted(dir: &Path, trust: &Trust) -> bool {
     Names::new(Some(dir.to_path_buf()), SessionId([8; 16]), trust.clone(), keys()).prepare().is_none()
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn a_view_is_trusted_where_session_lsn_store_and_boot_agree_and_nowhere_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names");
@@ -79,6 +85,7 @@ fn a_view_is_trusted_where_session_lsn_store_and_boot_agree_and_nowhere_else() {
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn a_view_stays_trusted_over_a_session_in_which_no_name_changed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names");
@@ -100,6 +107,7 @@ fn an_error_while_names_are_read_leaves_the_view_without_answers() {
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn a_damaged_or_missing_view_is_rebuilt() {
     let spoil: [&dyn Fn(&Path); 4] = [
         &|path| std::fs::remove_dir_all(path).unwrap(),
@@ -129,6 +137,7 @@ fn a_damaged_or_missing_view_is_rebuilt() {
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn a_snapshot_that_a_kill_left_half_written_does_not_keep_the_view_from_opening() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names");
@@ -140,9 +149,10 @@ fn a_snapshot_that_a_kill_left_half_written_does_not_keep_the_view_from_opening(
 #[test]
 fn pages_equal_those_of_a_sorted_set() {
     let dir = tempfile::tempdir().unwrap();
-    let encrypted = Keyring::plain(StoreId([1; 16])).encrypted(&InPlain, false).unwrap();
-    let encrypted = (Some(dir.path().join("encrypted")), Keys::new(encrypted), DomainId::DEFAULT);
-    for (dir, keys, domain) in [(None, keys(), DOMAIN), (Some(dir.path().join("names")), keys(), DOMAIN), encrypted] {
+    let encrypted = Keyring::plain(StoreId([1; 16])).encrypted(&InPlain, false);
+    let encrypted = encrypted.map(|keys| (Some(dir.path().join("encrypted")), Keys::new(keys), DomainId::DEFAULT));
+    let plain = [(None, keys(), DOMAIN), (Some(dir.path().join("names")), keys(), DOMAIN)];
+    for (dir, keys, domain) in plain.into_iter().chain(encrypted) {
         let names = Names::new(dir, SessionId([7; 16]), trust(0, 0, 0), keys);
         rebuild(&names, &[]);
         let mut model = BTreeSet::new();

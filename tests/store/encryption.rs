@@ -17,3 +17,5 @@ mod locked_damage;
 mod moved;
 mod online;
 mod secrets;
+#[cfg(feature = "sled")]
+mod view;

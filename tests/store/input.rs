@@ -321,6 +321,22 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
     }
 }
 
+#[test]
+#[cfg(not(feature = "sled"))]
+fn what_sled_has_left_is_removed_and_its_names_come_from_the_facts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, names) = (dir.path().join("store"), dir.path().join("store/names"));
+    let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(&path).unwrap();
+    let store = open();
+    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    store.pin("first", &digest, PinOptions::new()).unwrap();
+    store.close().unwrap();
+    std::fs::write(names.join("db"), b"names in plain").unwrap();
+    let store = open();
+    assert_eq!(store.pins(None, 9).unwrap(), ["first"]);
+    assert_eq!(std::fs::read_dir(&names).unwrap().count(), 0);
+}
+
 /// Names the directory for the part of a test that runs in a process of its own, with limits.
 const LIMITED: &str = "STRONGROOM_TEST_LIMITED";
 

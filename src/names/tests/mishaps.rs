@@ -309,6 +309,7 @@ fn closing_or_another_beginning_ends_a_rebuild_that_has_no_end() {
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn a_view_that_was_not_rebuilt_to_the_end_is_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names");
@@ -328,6 +329,7 @@ fn a_view_that_was_not_rebuilt_to_the_end_is_not_trusted() {
 }
 
 #[test]
+#[cfg(feature = "sled")]
 fn what_is_left_behind_with_the_lock_of_sled_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("names");
