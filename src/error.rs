@@ -113,6 +113,10 @@ pub enum Error {
         /// The file that says so.
         path: PathBuf,
     },
+    /// The store is encrypted, or was to be, and the program was built without the crate's feature `encryption`, which
+    /// is on by default. Nothing has changed; build it with that.
+    #[error("this program was built without encryption: build it with the feature \"encryption\" of strongroom")]
+    EncryptionLeftOut,
     /// A data key can't be wrapped or unwrapped. Nothing is lost: with the right key the store opens. From a call on an
     /// open store: the key domain is [locked](crate::Store::locked_domains), since its keys could not be unwrapped when
     /// the store was opened; try again later.

@@ -282,6 +282,7 @@ fn every_structure_is_written_as_the_golden_file_has_it() {
 }
 
 #[test]
+#[cfg(feature = "encryption")]
 fn every_encrypted_structure_is_written_as_the_golden_file_has_it() {
     // No two lines are equal: what is not shown is in the hash.
     compare("encrypted.txt", &Keyring::known(STORE, &[0, 3]), 64);

@@ -65,8 +65,16 @@
 //! repository describes the formats byte by byte, the invariants, the order of syncs and recovery.
 //!
 //! # Features
-//! - `cli`: the `strongroom` command.
-//! - `kms`: in [`keys`], a provider whose key a key management service keeps, and a client of AWS KMS.
+//! On by default:
+//! - `encryption`: encryption at rest, and [`keys`]' providers. Without it, [`Error::EncryptionLeftOut`] refuses an
+//!   encrypted store.
+//! - `sled`: the view of names on disk. Without it names in order are in memory, some 100 bytes each, and read from the
+//!   facts at each opening.
+//!
+//! Others:
+//! - `cli`: the `strongroom` command; with `encryption`.
+//! - `kms`: with `encryption`; in [`keys`], a provider whose key a key management service keeps, and a client of AWS
+//!   KMS.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
 //! - `tokio`: the module `tokio`, adapters for async programs: blobs as streams, uploads as sinks.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
@@ -91,7 +99,7 @@ mod id;
 pub mod keys;
 mod log;
 mod names;
-#[cfg(feature = "simulation")]
+#[cfg(all(feature = "encryption", feature = "simulation"))]
 #[doc(hidden)]
 pub mod nonces;
 mod oci;
@@ -113,14 +121,15 @@ mod transaction;
 pub mod transfer;
 pub mod vfs;
 mod wire;
+mod zeroing;
 
 /// The example of the README is compiled and run.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "encryption"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
 /// So are those of docs/embedding.md.
-#[cfg(all(doctest, feature = "tokio"))]
+#[cfg(all(doctest, feature = "encryption", feature = "tokio"))]
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
 

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use zeroize::Zeroizing;
 
 use crate::envelope::FileEnvelope;
 use crate::error::{Damage, Error, Result, room};
 use crate::vfs::File;
 use crate::wire::{crc32c, index};
+use crate::zeroing::Zeroizing;
 
 /// How sealed files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

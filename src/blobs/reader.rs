@@ -9,8 +9,6 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-use zeroize::Zeroizing;
-
 use crate::blobs::unpack;
 use crate::digest::{Digest, Hasher};
 use crate::envelope::{Keyring, Purpose, Sealing};
@@ -20,6 +18,7 @@ use crate::id::DomainId;
 use crate::sealed::SealedFile;
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
 use crate::wire::index;
+use crate::zeroing::Zeroizing;
 
 /// A handle on a blob.
 ///

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
-use zeroize::Zeroizing;
-
 use super::{Cipher, Identity, KeyNumber, Purpose, Suite, subkey};
 use crate::error::{Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
 use crate::sync::{read, write};
+use crate::zeroing::Zeroizing;
 
 /// So many domains a store has at most.
 pub(crate) const MAX_DOMAINS: usize = 1024;
@@ -217,7 +216,7 @@ impl Keyring {
         file: FileId,
     ) -> Option<Zeroizing<[u8; 32]>> {
         let identity = Identity { store: self.store, domain, key, file };
-        subkey(self.data_key(domain, key)?.secret.as_ref()?, salt, purpose, identity)
+        subkey(self.data_key(domain, key)?.secret.as_ref()?, salt, &identity.info(purpose))
     }
 
     /// Another domain of this name, in use from now on, with a key of its own.
@@ -233,6 +232,9 @@ impl Keyring {
 
     /// The keys with encryption turned on.
     pub(crate) fn encrypted(&self, provider: &dyn KeyProvider, accepts_plain: bool) -> Result<Self> {
+        if !super::IS_THERE {
+            return Err(Error::EncryptionLeftOut);
+        }
         let mut new = self.next();
         new.accepts_plain = accepts_plain;
         new.add_key(DomainId::DEFAULT, provider, &key_id_of(provider, DomainId::DEFAULT)?)?;

@@ -43,27 +43,29 @@
 //! blocks.
 //!
 //! The tests record every (key, nonce) pair over all simulated crashes ([`recorder`]).
+//!
+//! Without the feature `encryption` there is no [`Cipher`]: an encrypted store is refused where its `FORMAT` is read,
+//! and no store becomes one.
 
+#[cfg(feature = "encryption")]
+mod cipher;
+#[cfg(not(feature = "encryption"))]
+#[path = "no_cipher.rs"]
+mod cipher;
 mod header;
 mod keyring;
 mod locked;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(all(feature = "encryption", any(test, feature = "simulation")))]
 pub(crate) mod recorder;
 mod table;
 
-use std::fmt;
-
-use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Tag as RingTag, UnboundKey};
-use ring::hkdf;
-use zeroize::Zeroizing;
-
+use self::cipher::subkey;
+pub(crate) use self::cipher::{Cipher, IS_THERE};
 pub(crate) use self::header::FileHeader;
 pub(crate) use self::keyring::{Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
 pub use self::locked::LockedDomain;
 pub(crate) use self::table::Table;
-use crate::error::{Error, Result};
 use crate::id::{DomainId, FileId, StoreId};
-use crate::keys::SecretKey;
 use crate::wire::PutFields;
 
 /// What a key of a domain is used for.
@@ -142,13 +144,6 @@ impl Nonce {
     pub(crate) fn new(prefix: u64, number: u32) -> Self {
         Self { prefix, number }
     }
-
-    fn to_bytes(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        let fields = self.prefix.to_le_bytes().into_iter().chain(self.number.to_le_bytes());
-        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
-        bytes
-    }
 }
 
 /// Something is not what was encrypted, or was encrypted elsewhere.
@@ -165,89 +160,16 @@ pub(crate) struct Identity {
     pub(crate) file: FileId,
 }
 
-/// Derives a subkey.
-fn subkey(secret: &SecretKey, salt: &[u8; 32], purpose: Purpose, identity: Identity) -> Option<Zeroizing<[u8; 32]>> {
-    struct Len;
-    impl hkdf::KeyType for Len {
-        fn len(&self) -> usize {
-            32
-        }
+impl Identity {
+    /// What a subkey for a purpose is bound to.
+    fn info(self, purpose: Purpose) -> Vec<u8> {
+        let mut info = Vec::with_capacity(64);
+        info.put(b"strongroom v1");
+        info.put_u8(purpose as u8);
+        info.put(&self.store.0);
+        info.put_u32(self.domain.0);
+        info.put_u16(self.key);
+        info.put_u64(self.file.0);
+        info
     }
-    let mut info = Vec::with_capacity(64);
-    info.put(b"strongroom v1");
-    info.put_u8(purpose as u8);
-    info.put(&identity.store.0);
-    info.put_u32(identity.domain.0);
-    info.put_u16(identity.key);
-    info.put_u64(identity.file.0);
-    let mut out = Zeroizing::new([0; 32]);
-    let key = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose());
-    key.expand(&[&info], Len).and_then(|okm| okm.fill(&mut *out)).ok()?;
-    Some(out)
-}
-
-/// Encrypts and authenticates under one subkey.
-pub(crate) struct Cipher {
-    key: LessSafeKey,
-    #[cfg(any(test, feature = "simulation"))]
-    fingerprint: [u8; 16],
-}
-
-impl fmt::Debug for Cipher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cipher(…)")
-    }
-}
-
-impl Cipher {
-    /// A cipher under a subkey.
-    pub(crate) fn new(suite: Suite, key: &[u8; 32]) -> Option<Self> {
-        let algorithm = match suite {
-            Suite::Aes256Gcm => &AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        Some(Self {
-            #[cfg(any(test, feature = "simulation"))]
-            fingerprint: recorder::fingerprint(key),
-            key: LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?),
-        })
-    }
-
-    /// Encrypts in place. The caller sees to it that the nonce was not used before.
-    pub(crate) fn seal(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8]) -> Result<Tag> {
-        #[cfg(any(test, feature = "simulation"))]
-        recorder::note(self.fingerprint, nonce.to_bytes());
-        let sealed = self.key.seal_in_place_separate_tag(assume_unique(nonce), Aad::from(associated), bytes);
-        // It fails for lengths only that nothing here has, 64 GiB and more.
-        let tag = sealed.ok().and_then(|tag| tag.as_ref().try_into().ok());
-        tag.ok_or(Error::Internal { invariant: "what is encrypted is short enough for its cipher" })
-    }
-
-    /// Decrypts in place.
-    pub(crate) fn open(&self, nonce: Nonce, associated: &[u8], bytes: &mut [u8], tag: Tag) -> Result<(), Forged> {
-        let tag = RingTag::from(tag);
-        self.key
-            .open_in_place_separate_tag(assume_unique(nonce), Aad::from(associated), tag, bytes, 0..)
-            .map(drop)
-            .map_err(|_| Forged)
-    }
-
-    /// [Encrypts](Self::seal) bytes, and appends the tag.
-    pub(crate) fn seal_vec(&self, nonce: Nonce, associated: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
-        let tag = self.seal(nonce, associated, bytes)?;
-        bytes.put(&tag);
-        Ok(())
-    }
-
-    /// [Decrypts](Self::open) bytes with a tag at their end.
-    pub(crate) fn open_vec(&self, nonce: Nonce, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Forged> {
-        let (bytes, tag) = sealed.split_last_chunk().ok_or(Forged)?;
-        let mut bytes = bytes.to_vec();
-        self.open(nonce, associated, &mut bytes, *tag)?;
-        Ok(bytes)
-    }
-}
-
-fn assume_unique(nonce: Nonce) -> ring::aead::Nonce {
-    ring::aead::Nonce::assume_unique_for_key(nonce.to_bytes())
 }

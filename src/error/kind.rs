@@ -50,8 +50,8 @@ pub enum ErrorKind {
     /// A key is missing, wrong, or can't be used now. Nothing is lost: with the right key it works. A server answers
     /// 503 and tells its operator.
     Key,
-    /// The format or the file system is one that this version can't use. It shows when a store is opened; the error
-    /// says what to do.
+    /// The format or the file system is one that this version can't use, or encryption was left out of the program. It
+    /// shows when a store is opened; the error says what to do.
     Unsupported,
     /// Bytes on disk are not what was written. What else is stored is not affected. A server answers 500, and its
     /// operator restores the file or has the content pushed again.
@@ -115,7 +115,9 @@ impl Error {
             Self::WrongOffset { .. } | Self::OutOfRange { .. } | Self::Gap { .. } | Self::AheadOfStore { .. } => {
                 ErrorKind::OutOfRange
             }
-            Self::UnsupportedFormat { .. } | Self::UnsupportedFileSystem { .. } => ErrorKind::Unsupported,
+            Self::UnsupportedFormat { .. } | Self::UnsupportedFileSystem { .. } | Self::EncryptionLeftOut => {
+                ErrorKind::Unsupported
+            }
             Self::KeyRequired { .. } | Self::NotEncrypted { .. } | Self::Key { .. } => ErrorKind::Key,
             Self::Poisoned { .. } | Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Closed => ErrorKind::Closed,

@@ -15,6 +15,9 @@
 //! None protects against an attacker who can read the memory of a process that has the store open: it has the data
 //! keys.
 //!
+//! The crate has the providers, and encrypts, with its feature `encryption`, which is on by default. Without it, an
+//! encrypted store is refused ([`Error::EncryptionLeftOut`](crate::Error::EncryptionLeftOut)), and so is a provider.
+//!
 //! Keys are wiped from memory where this crate holds them. It can't wipe copies that the cipher, the system or an HTTP
 //! client made.
 
@@ -22,22 +25,28 @@ use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;
 
-use zeroize::Zeroizing;
+use crate::zeroing::Zeroizing;
 
 #[cfg(feature = "kms")]
 mod kms;
+#[cfg(feature = "encryption")]
 mod local;
+#[cfg(feature = "encryption")]
 mod passphrase;
+#[cfg(feature = "encryption")]
 mod seal;
 #[cfg(test)]
+#[cfg(feature = "encryption")]
 mod vectors;
 
 #[cfg(feature = "kms")]
 pub use kms::{AwsCredentials, AwsKms, Kms, KmsKey};
+#[cfg(feature = "encryption")]
 pub use local::LocalKey;
+#[cfg(feature = "encryption")]
 pub use passphrase::{Passphrase, PassphraseCost};
 
-#[cfg(feature = "fuzzing")]
+#[cfg(all(feature = "encryption", feature = "fuzzing"))]
 pub(crate) mod fuzzing {
     //! The parsers, for fuzzing.
     #[cfg(feature = "kms")]
@@ -70,6 +79,7 @@ impl SecretKey {
     }
 
     /// A copy of these bytes, if they are as many as a key has.
+    #[cfg(feature = "encryption")]
     pub(crate) fn copied(bytes: &[u8]) -> Option<Self> {
         let mut key = Self::from_bytes([0; Self::LEN]);
         (bytes.len() == Self::LEN).then(|| key.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from))?;

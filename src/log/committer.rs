@@ -486,11 +486,13 @@ impl Committer {
 
     /// The file that records go to now.
     #[cfg(test)]
+    #[cfg(feature = "encryption")]
     pub(crate) fn active_log(&self) -> Option<FileId> {
         lock(&self.tip).active.as_ref().map(|log| log.header.file)
     }
 
     #[cfg(test)]
+    #[cfg(feature = "encryption")]
     pub(crate) fn rotate_now(&self) {
         self.rotate(&mut lock(&self.tip), 0, Space::Free).unwrap();
     }

@@ -16,8 +16,6 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use crate::envelope::{FileEnvelope, KeyNumber, Keyring, Purpose};
 use crate::error::{Damage, Error, Result};
 use crate::files::Files;
@@ -26,6 +24,7 @@ use crate::log::record::{Body, Encoded, Position, Salt};
 use crate::segment::Frame;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c, index, len64};
+use crate::zeroing::Zeroizing;
 
 /// The length of a log file's header in bytes: the first record begins behind it.
 pub(crate) const HEADER_LEN: u64 = 512;

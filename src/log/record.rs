@@ -257,7 +257,6 @@ pub(crate) fn parse_facts(bytes: &[u8], domain: DomainId) -> Option<Vec<Fact>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Cipher, Suite};
 
     fn body() -> Body {
         let key = Key { domain: DomainId(2), family: Family::Pin, bytes: [3; 32] };
@@ -286,7 +285,9 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "encryption")]
     fn an_encrypted_record_opens_where_it_was_put_with_its_own_header() {
+        use crate::envelope::{Cipher, Suite};
         let salt = [7; 32];
         let cipher = std::sync::Arc::new(Cipher::new(Suite::best(), &[1; 32]).unwrap());
         let sealing = Sealing { cipher, domain: DomainId(2), key: 4 };

@@ -4,8 +4,6 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use crate::digest::Digest;
 use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
@@ -15,6 +13,7 @@ use crate::random::random;
 use crate::segment::frame::{Descriptor, FOOTER_NUMBER, MAX_LEN, encode_tail, entry, open_block, put_entry};
 use crate::vfs::File;
 use crate::wire::{Fields, PutFields, RunningCrc, crc32c, first, index, len64};
+use crate::zeroing::Zeroizing;
 
 /// Where the first frame of a segment begins: its content, behind the descriptor, begins at a page.
 pub(crate) const SEGMENT_FRAME_OFFSET: u64 = 4096 - DESCRIPTOR_LEN;

@@ -14,7 +14,7 @@
 
 use std::path::Path;
 
-use crate::envelope::{Keyring, Table};
+use crate::envelope::{self, Keyring, Table};
 use crate::error::{Damage, Error, Result};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::id::StoreId;
@@ -103,7 +103,7 @@ pub(crate) enum Access {
 ///
 /// # Errors
 /// [`Error::KeyRequired`] where the store is encrypted and there is no provider, [`Error::NotEncrypted`] where it is
-/// the other way round.
+/// the other way round; [`Error::EncryptionLeftOut`].
 pub(crate) fn load(vfs: &dyn Vfs, path: &Path, provider: Option<&dyn KeyProvider>) -> Result<Keyring> {
     open(&read(vfs, path)?, path, provider, Access::Write)
 }
@@ -117,6 +117,7 @@ pub(crate) fn open(bytes: &[u8], path: &Path, provider: Option<&dyn KeyProvider>
     match (table, provider) {
         (None, None) => Ok(Keyring::plain(store)),
         (None, Some(_)) => Err(Error::NotEncrypted { path: path.to_path_buf() }),
+        (Some(_), _) if !envelope::IS_THERE => Err(Error::EncryptionLeftOut),
         (Some(table), None) => Err(Error::KeyRequired { path: path.to_path_buf(), key_id: table.key_id() }),
         (Some(table), Some(provider)) => {
             let before = bytes.get(..FIXED).ok_or_else(|| Error::corrupt(path, 0, Damage::Truncated))?;

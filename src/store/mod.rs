@@ -23,6 +23,7 @@ mod rewrite;
 mod salvage;
 mod snapshot;
 #[cfg(test)]
+#[cfg(feature = "encryption")]
 mod tests;
 mod uploads;
 mod usage;

@@ -276,7 +276,8 @@ impl Options {
     /// from the beginning; to encrypt an existing store, see [`Store::encrypt`]. Opening a store needs the key of its
     /// default key domain; domains whose keys can't be unwrapped are [locked](Store::locked_domains).
     ///
-    /// ```
+    #[cfg_attr(feature = "encryption", doc = "```")]
+    #[cfg_attr(not(feature = "encryption"), doc = "```ignore")]
     /// use std::sync::Arc;
     ///
     /// use strongroom::Options;

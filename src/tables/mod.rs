@@ -231,6 +231,7 @@ impl Tables {
 
     /// The runs of the view, and their domains.
     #[cfg(test)]
+    #[cfg(feature = "encryption")]
     pub(crate) fn open_run_domains(&self) -> Vec<(FileId, DomainId)> {
         self.view().runs.iter().map(|run| (run.id(), run.domain())).collect()
     }

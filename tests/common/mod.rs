@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::keys::{KeyProvider, LocalKey, SecretKey};
+use strongroom::keys::KeyProvider;
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{OpenMode, SimVfs, Vfs as _};
 use strongroom::{Algorithm, Clock, Digest, Maintenance, Options, ReadMode, Store, UploadId, UploadStatus};
@@ -178,9 +178,12 @@ fn content(random: &mut Random) -> Vec<u8> {
 /// Where on a disk the key lies that stores on it are encrypted with.
 const KEY: &str = "/key";
 
-/// A disk with a key: stores on it are encrypted.
+/// A disk with a key: stores on it are encrypted. In a crate without encryption it is as any other.
 pub fn encrypted_disk() -> SimVfs {
     let disk = SimVfs::new();
+    if cfg!(not(feature = "encryption")) {
+        return disk;
+    }
     let file = disk.open(Path::new(KEY), OpenMode::CreateNew).expect("an empty disk");
     file.write_all_at(&Random(0x6b).bytes(32), 0).expect("a working disk");
     file.sync().expect("a working disk");
@@ -191,7 +194,19 @@ pub fn encrypted_disk() -> SimVfs {
 /// The key on a disk.
 fn key_on(disk: &SimVfs) -> Option<Arc<dyn KeyProvider>> {
     let key = disk.read_file(Path::new(KEY)).ok()?;
-    Some(Arc::new(LocalKey::new(SecretKey::from_bytes(key.try_into().expect("32 bytes")))))
+    Some(known_key(key.try_into().expect("32 bytes")))
+}
+
+/// A provider with this key.
+#[cfg(feature = "encryption")]
+pub fn known_key(key: [u8; 32]) -> Arc<dyn KeyProvider> {
+    use strongroom::keys::{LocalKey, SecretKey};
+    Arc::new(LocalKey::new(SecretKey::from_bytes(key)))
+}
+
+#[cfg(not(feature = "encryption"))]
+pub fn known_key(_: [u8; 32]) -> Arc<dyn KeyProvider> {
+    unreachable!("no disk has a key")
 }
 
 /// Options under which a short history makes many log files, folds and merges.

@@ -18,8 +18,8 @@ use crate::common::events::{Stock, record};
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
 use crate::common::{
-    Leeway, Model, Pair, Random, Step, content_files, encrypted_disk, finish_uploads, history, is_one_of, observe,
-    options, outline, remove_everything, seed, tell,
+    Leeway, Model, Pair, Random, Step, content_files, finish_uploads, history, is_one_of, observe, options, outline,
+    remove_everything, seed, tell,
 };
 
 /// So many operations has a history that is drawn.
@@ -113,7 +113,7 @@ fn histories(seed: u64, count: u64) -> Vec<Vec<Step>> {
     std::iter::once(tour()).chain(drawn).collect()
 }
 
-/// Makes the disk that a history runs on. On one with a [key](encrypted_disk) everything is encrypted.
+/// Makes the disk that a history runs on. On one with a key everything is encrypted.
 type NewDisk = fn() -> SimVfs;
 
 /// The operations that a history takes, by their numbers.
@@ -431,7 +431,9 @@ fn short_writes_change_nothing() {
 }
 
 #[test]
+#[cfg(feature = "encryption")]
 fn an_encrypted_store_holds_the_same_and_never_uses_a_nonce_twice() {
+    use crate::common::encrypted_disk;
     let seed = seed(0xc1f);
     strongroom::nonces::record();
     let cuts = power_cuts(seed, 1, encrypted_disk, 4);

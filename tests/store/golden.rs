@@ -6,14 +6,12 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use strongroom::keys::{LocalKey, SecretKey};
 use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
-use strongroom::{Algorithm, Compression, Digest, Maintenance, Options, PinOptions, Store};
+use strongroom::{Algorithm, Compression, Digest, Error, Maintenance, Options, PinOptions, Store};
 
 use crate::common::registry::{image, index, name, tag};
-use crate::common::{Random, copy};
+use crate::common::{Random, copy, known_key};
 
 /// Whether a store is encrypted, with a key that everybody knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +28,7 @@ fn golden(kind: Kind) -> PathBuf {
 fn options(kind: Kind) -> Options {
     let options = match kind {
         Kind::Plain => Options::new(),
-        Kind::Encrypted => Options::new().key_provider(Arc::new(LocalKey::new(SecretKey::from_bytes([0x5a; 32])))),
+        Kind::Encrypted => Options::new().key_provider(known_key([0x5a; 32])),
     };
     options.maintenance(Maintenance::Inline).inline_max(4096).log_file_size(16 << 10).compression(Compression::Auto)
 }
@@ -116,7 +114,13 @@ fn a_store_of_an_earlier_build_holds_what_it_held_and_goes_on() {
 
 #[test]
 fn so_does_an_encrypted_one() {
-    opens(Kind::Encrypted);
+    if cfg!(feature = "encryption") {
+        return opens(Kind::Encrypted);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    copy(&golden(Kind::Encrypted), dir.path());
+    let refused = options(Kind::Plain).open(dir.path());
+    assert!(matches!(refused, Err(Error::EncryptionLeftOut)), "{refused:?}");
 }
 
 fn opens(kind: Kind) {

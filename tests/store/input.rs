@@ -328,13 +328,47 @@ fn what_sled_has_left_is_removed_and_its_names_come_from_the_facts() {
     let (path, names) = (dir.path().join("store"), dir.path().join("store/names"));
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(&path).unwrap();
     let store = open();
-    let digest = store.put("x", Algorithm::Sha256).unwrap();
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     store.pin("first", &digest, PinOptions::new()).unwrap();
     store.close().unwrap();
     std::fs::write(names.join("db"), b"names in plain").unwrap();
     let store = open();
     assert_eq!(store.pins(None, 9).unwrap(), ["first"]);
     assert_eq!(std::fs::read_dir(&names).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg(not(feature = "encryption"))]
+fn without_encryption_no_store_becomes_an_encrypted_one() {
+    use std::sync::Arc;
+
+    use strongroom::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
+
+    #[derive(Debug)]
+    struct InPlain;
+
+    impl KeyProvider for InPlain {
+        fn key_id(&self) -> Result<String, KeyError> {
+            Ok("none".into())
+        }
+
+        fn wrap(&self, _: &str, key: &SecretKey, _: &KeyContext) -> Result<Vec<u8>, KeyError> {
+            Ok(key.expose().to_vec())
+        }
+
+        fn unwrap(&self, _: &str, wrapped: &[u8], _: &KeyContext) -> Result<SecretKey, KeyError> {
+            wrapped.try_into().map(SecretKey::from_bytes).map_err(|_| KeyError::Damaged)
+        }
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let create = || Options::new().create(true);
+    let created = create().key_provider(Arc::new(InPlain)).open(dir.path());
+    assert!(matches!(created, Err(Error::EncryptionLeftOut)), "{created:?}");
+    let store = create().open(dir.path()).unwrap();
+    assert!(matches!(store.encrypt(Arc::new(InPlain)), Err(Error::EncryptionLeftOut)));
+    let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
+    assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), "x");
 }
 
 /// Names the directory for the part of a test that runs in a process of its own, with limits.

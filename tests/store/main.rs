@@ -22,6 +22,7 @@ mod clients;
 mod collection;
 mod crash;
 mod damage;
+#[cfg(feature = "encryption")]
 mod encryption;
 mod faults;
 mod golden;

@@ -12,6 +12,7 @@
     reason = "a test"
 )]
 
+#[allow(unexpected_cfgs, reason = "the features that it asks for are the crate's")]
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 #[path = "registry_http/disk.rs"]

@@ -7,12 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex};
 
-use zeroize::Zeroizing;
-
 use crate::id::FileId;
 use crate::sync::{IdHasher, lock};
 use crate::tables::runs::format::PAGE;
 use crate::wire::index;
+use crate::zeroing::Zeroizing;
 
 const SHARDS: usize = 16;
 

@@ -5,8 +5,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
@@ -21,6 +19,7 @@ use crate::tables::runs::writer::FOOTER_NONCE;
 use crate::tables::{PageCache, RunMeta};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c, index};
+use crate::zeroing::Zeroizing;
 
 /// An open run.
 #[derive(Debug)]

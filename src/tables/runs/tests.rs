@@ -43,7 +43,7 @@ fn facts(most: usize) -> impl Strategy<Value = Facts> {
 
 /// Runs that are encrypted, or not.
 fn keys(encrypted: bool) -> Keyring {
-    if encrypted {
+    if encrypted && cfg!(feature = "encryption") {
         return Keyring::known(STORE, &[0, DOMAIN.0]);
     }
     let mut plain = Keyring::plain(STORE);

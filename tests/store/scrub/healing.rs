@@ -248,6 +248,9 @@ fn a_digest_that_only_the_lost_file_had_is_known_from_who_holds_it() {
 
 #[test]
 fn an_encrypted_domain_is_scrubbed_and_heals_too() {
+    if cfg!(not(feature = "encryption")) {
+        return; // there is one domain only
+    }
     let disk = encrypted_disk();
     let store = open(&disk);
     store.create_domain(&"tenant".parse().unwrap(), None).unwrap();
