@@ -204,7 +204,8 @@ fn goes_on_after(call: Call, mishap: Mishap, maintenance: Maintenance) {
     let mut pinned = BTreeSet::new();
     use_it(&store, &mut pinned, 50);
     let script = Script::new(call, mishap);
-    let deadline = Duration::from_millis(500);
+    // Only what hangs is to miss it, also on a machine that has much else to do.
+    let deadline = if mishap == Mishap::Hang { Duration::from_secs(2) } else { ALWAYS };
     play(&store, &script, Deadlines { open: deadline, call: deadline, read: deadline, reach: SOON });
     use_it(&store, &mut pinned, 100);
     until_answered(&store, maintenance, &script);
