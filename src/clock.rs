@@ -61,6 +61,25 @@ pub(crate) struct Times {
     pub(crate) open: u64,
 }
 
+/// A moment of the wall clock, in whole seconds since 1970: what facts of which there are many have of it. Later ones than
+/// in 2106 stand there as that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) u32);
+
+impl Seconds {
+    /// In milliseconds.
+    pub(crate) fn milliseconds(self) -> u64 {
+        u64::from(self.0) * 1000
+    }
+}
+
+impl Times {
+    /// The wall clock.
+    pub(crate) fn seconds(self) -> Seconds {
+        Seconds(u32::try_from(self.wall / 1000).unwrap_or(u32::MAX))
+    }
+}
+
 /// A store's time.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreClock {
@@ -80,6 +99,11 @@ impl StoreClock {
     /// The open time in milliseconds, over all openings.
     pub(crate) fn open_time(&self) -> u64 {
         self.clock.elapsed().saturating_add_signed(self.base).min(MAX)
+    }
+
+    /// How long ago something was in open time.
+    pub(crate) fn since(&self, open_time: u64) -> Duration {
+        Duration::from_millis(self.open_time().saturating_sub(open_time))
     }
 
     pub(crate) fn now(&self) -> Times {

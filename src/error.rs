@@ -18,7 +18,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed.
 ///
-/// An error of a write means that nothing of it is visible, unless the variant says otherwise.
+/// An error of a write means that nothing of it is visible, unless the variant says otherwise. [`kind`](Self::kind) says
+/// what a caller can do about an error.
+///
+/// The section *Errors* of a call names the errors that are its own. Besides, any call may fail with [`Io`](Self::Io)
+/// and, where it needs what is damaged, with [`Corrupt`](Self::Corrupt); any write with [`Full`](Self::Full),
+/// [`Poisoned`](Self::Poisoned), [`ReadOnly`](Self::ReadOnly) and [`Internal`](Self::Internal); any call on a
+/// repository with [`RepositoryNotFound`](Self::RepositoryNotFound) once it was deleted, with [`Key`](Self::Key) while
+/// its key domain is locked, and with [`DomainShredded`](Self::DomainShredded) when that was shredded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -524,6 +531,12 @@ impl Error {
     /// ```
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_shortage(source))
+    }
+
+    /// What a [blob's reader](crate::BlobReader) met, where it was the source of content to be stored.
+    pub(crate) fn of_reader(error: &Arc<io::Error>) -> Self {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Self>());
+        cause.cloned().unwrap_or_else(|| Self::Source { source: Arc::clone(error) })
     }
 
     /// What failed for want of memory.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::Times;
+use crate::clock::{Seconds, Times};
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
@@ -45,6 +45,7 @@ fn facts() -> Vec<Fact> {
         len: 100_000,
         count: 2,
         touched: 0x0a0b_0c0d,
+        stored: Seconds(1_700_000_000),
         damaged: algorithm == Algorithm::Sha512,
     };
     let segment =
@@ -105,7 +106,10 @@ fn repository_facts() -> Vec<Fact> {
         name: "team/app".into(),
         exclusions: vec!["dev-*".into(), "latest".into()],
     };
-    let link = LinkFact { count: 3, ..LinkFact::new(&Key::blob(DOMAIN, &blob), 77_000) };
+    let link = LinkFact {
+        count: 3,
+        ..LinkFact::new(&Key::blob(DOMAIN, &blob), Times { wall: 1_700_000_000_123, open: 77_000 })
+    };
     let fact = ManifestFact {
         digest: manifest,
         len: 700,

@@ -103,6 +103,7 @@ mod names;
 #[doc(hidden)]
 pub mod nonces;
 mod oci;
+mod page;
 mod random;
 pub mod registry;
 #[cfg(test)]
@@ -142,6 +143,7 @@ pub use error::{Damage, Error, ErrorKind, ManifestProblem, ReadOnlyCause, Result
 pub use gc::{CollectOptions, Collection, Expired, Stayed, Stopped};
 pub use id::{InvalidUploadId, Lsn, UploadId};
 pub use log::Durability;
+pub use page::Page;
 pub use sealed::ReadMode;
 pub use store::{
     ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Maintenance, Options, Recovery, Rewriting, Salvage,

@@ -3,10 +3,12 @@
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::blobs::{Blob, BlobStore, frame_for};
+use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
@@ -200,11 +202,19 @@ pub struct Stat {
     pub references: u32,
     /// Whether its content is known to be damaged: storing the same content again repairs it.
     pub damaged: bool,
+    /// When its content was stored, by the wall clock, in milliseconds since 1970, to the second.
+    pub stored_ms: u64,
+    /// How long ago, in open time, a caller last relied on it outside of repositories: stored or
+    /// [claimed](crate::Store::claim) it. `None`: no caller ever did. Noted to an eighth of
+    /// [`Options::retention`](crate::Options::retention).
+    pub relied_on: Option<Duration>,
 }
 
 impl Stat {
-    pub(crate) fn new(digest: Digest, fact: &BlobFact) -> Self {
-        Self { digest, len: fact.len, stored_len: fact.place.stored_len, references: fact.count, damaged: fact.damaged }
+    pub(crate) fn new(digest: Digest, fact: &BlobFact, clock: &StoreClock) -> Self {
+        let (len, stored_len, references, damaged) = (fact.len, fact.place.stored_len, fact.count, fact.damaged);
+        let relied_on = (fact.touched > 0).then(|| clock.since(fact.touched));
+        Self { digest, len, stored_len, references, damaged, stored_ms: fact.stored.milliseconds(), relied_on }
     }
 }
 
@@ -216,19 +226,19 @@ impl BlobStore {
 
     /// What the store knows of a blob.
     pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
-        Ok(Stat::new(*digest, &self.find(digest)?))
+        Ok(Stat::new(*digest, &self.find(digest)?, &self.clock))
     }
 
     /// What the store knows of blobs, as of one moment; `None` for those that it does not have.
     pub(crate) fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
         let snapshot = self.tables.snapshot();
-        digests.iter().map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact)))).collect()
+        digests.iter().map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock)))).collect()
     }
 
     /// The same, for a caller that relies on them.
     pub(crate) fn claim_many(&self, digests: &[Digest], durability: Durability) -> Result<Vec<Result<Stat>>> {
         let claimed = self.outside(durability).claim_many(digests)?;
-        let stat = |(digest, claimed): (&Digest, Result<Claimed>)| Ok(Stat::new(*digest, &claimed?.blob));
+        let stat = |(digest, claimed): (&Digest, Result<Claimed>)| Ok(Stat::new(*digest, &claimed?.blob, &self.clock));
         Ok(digests.iter().zip(claimed).map(stat).collect())
     }
 
@@ -571,7 +581,7 @@ impl Blobs {
             last = Some(key.bytes);
             let stat = self.snapshot.decoded(&key, BlobFact::decode(value.as_bytes())).and_then(|fact| {
                 let digest = self.store.digest_since(&key, &fact)?;
-                Ok(digest.map(|digest| Stat::new(digest, &fact)))
+                Ok(digest.map(|digest| Stat::new(digest, &fact, &self.store.clock)))
             });
             batch.extend(stat.transpose());
             count += 1;

@@ -24,9 +24,10 @@ use crate::blobs::content::{Destination, Expect, source_failed};
 use crate::blobs::{BlobStore, Stored, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact};
+use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact, successor};
 use crate::files::NewFile;
 use crate::id::{DomainId, RepositoryId, UploadId};
+use crate::page::Page;
 use crate::random::random;
 use crate::segment::{Descriptor, Progress, SegmentWriter};
 use crate::sync::lock;
@@ -172,17 +173,41 @@ impl BlobStore {
         Ok(self.status(id, &self.upload_fact_of(id, of)?))
     }
 
-    pub(crate) fn uploads_of(&self, of: &dyn Destination) -> Result<Vec<UploadStatus>> {
+    pub(crate) fn uploads_of(
+        &self,
+        of: &dyn Destination,
+        after: Option<&UploadId>,
+        limit: usize,
+    ) -> Result<Page<UploadStatus, UploadId>> {
         let owner = of.repository()?;
         let snapshot = self.tables.snapshot_of(of.domain());
-        let mut own = Vec::new();
-        for upload in snapshot.uploads()? {
+        let from = after.map_or(Some([0; 32]), |after| successor(Key::upload(of.domain(), *after).bytes));
+        let mut own: Vec<UploadStatus> = Vec::new();
+        for upload in from.map(|from| snapshot.uploads_from(from)).transpose()?.into_iter().flatten() {
             let (id, fact) = upload?;
-            if fact.repository == owner {
-                own.push(self.status(id, &fact));
+            if fact.repository != owner {
+                continue;
+            }
+            if own.len() >= limit.max(1) {
+                let next = own.last().map(|last| last.id);
+                return Ok(Page::new(own, next));
+            }
+            own.push(self.status(id, &fact));
+        }
+        Ok(Page::new(own, None))
+    }
+
+    /// How many uploads there are in all domains, counted up to a limit.
+    pub(crate) fn count_uploads(&self, limit: usize) -> Result<usize> {
+        let snapshot = self.tables.snapshot();
+        let mut count = 0;
+        for domain in snapshot.each_domain() {
+            for upload in domain.uploads()?.take(limit - count) {
+                upload?;
+                count += 1;
             }
         }
-        Ok(own)
+        Ok(count)
     }
 
     pub(crate) fn cancel_upload(&self, id: UploadId, of: &dyn Destination) -> Result<()> {

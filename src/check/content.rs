@@ -110,8 +110,8 @@ impl Checks {
     fn check_frame(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Digest> {
         let descriptor = self.blobs.descriptor_in(file, key, fact)?;
         let at = fact.place.offset - DESCRIPTOR_LEN;
-        let BlobFact { count, touched, damaged, .. } = *fact;
-        if (BlobFact { count, touched, damaged, ..descriptor.fact(fact.place.file, at) }) == *fact {
+        let BlobFact { count, touched, stored, damaged, .. } = *fact;
+        if (BlobFact { count, touched, stored, damaged, ..descriptor.fact(fact.place.file, at) }) == *fact {
             return Ok(descriptor.digest);
         }
         Err(Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))

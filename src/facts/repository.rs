@@ -1,5 +1,6 @@
 //! What the values of facts about repositories say, field by field. All numbers are little-endian.
 
+use crate::clock::{Seconds, Times};
 use crate::digest::Digest;
 use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
 use crate::id::{DomainId, RepositoryId};
@@ -80,10 +81,11 @@ impl RepositoryFact {
     }
 }
 
-/// That a repository has a blob. 16 bytes:
+/// That a repository has a blob. 20 bytes:
 ///
 /// ```text
-/// count u32 | touched u48 (ms of open time) | the last 6 bytes of the blob's key: the link's key has the others
+/// count u32 | touched u48 (ms of open time) | stored u32 (s since 1970) |
+/// the last 6 bytes of the blob's key: the link's key has the others
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkFact {
@@ -92,18 +94,21 @@ pub(crate) struct LinkFact {
     /// The store's open time when somebody last relied on the blob without a manifest: pushed, mounted or claimed it,
     /// or deleted the last manifest that referenced it.
     pub(crate) touched: u64,
+    /// The wall clock when the repository got the blob.
+    pub(crate) stored: Seconds,
     /// The end of the blob's key.
     pub(crate) rest: [u8; 6],
 }
 
 impl LinkFact {
     /// The length of an encoded fact in bytes.
-    pub(crate) const LEN: usize = 16;
+    pub(crate) const LEN: usize = 20;
 
     pub(crate) fn encode(&self) -> Value {
         let mut out = Vec::with_capacity(Self::LEN);
         out.put_u32(self.count);
         out.put_u48(self.touched);
+        out.put_u32(self.stored.0);
         out.put(&self.rest);
         Value::new(&out)
     }
@@ -111,14 +116,15 @@ impl LinkFact {
     /// Parses a fact; `None` where it holds what no writer puts there.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let fact = Self { count: fields.u32()?, touched: fields.u48()?, rest: fields.array()? };
+        let (count, touched, stored) = (fields.u32()?, fields.u48()?, Seconds(fields.u32()?));
+        let fact = Self { count, touched, stored, rest: fields.array()? };
         fields.end()?;
         Some(fact)
     }
 
     /// A new link to a blob with this key.
-    pub(crate) fn new(blob: &Key, touched: u64) -> Self {
-        Self { count: 0, touched, rest: last(&blob.bytes) }
+    pub(crate) fn new(blob: &Key, now: Times) -> Self {
+        Self { count: 0, touched: now.open, stored: now.seconds(), rest: last(&blob.bytes) }
     }
 
     /// The key of the blob, of the same domain, that the link with this key leads to.

@@ -1,6 +1,6 @@
 //! What the values of facts say, field by field. All numbers are little-endian.
 
-use crate::clock::Retention;
+use crate::clock::{Retention, Seconds};
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::KeyNumber;
 use crate::facts::Value;
@@ -52,15 +52,16 @@ impl Place {
     }
 }
 
-/// What is known of a blob. 44 bytes:
+/// What is known of a blob. 46 bytes, which is what a [`Value`] holds without an allocation:
 ///
 /// ```text
-/// algorithm u8 | recipe and codec u8 | block_log2 u8 | flags u8 (bit 0: damaged) | crc u32 | file u48 | offset u48 |
-/// stored_len u48 | len u48 | count u32 | key u16 | touched u48 (ms of open time)
+/// block size and algorithm u8 | recipe, damaged and codec u8 | crc u32 | file u48 | offset u48 | stored_len u48 |
+/// len u48 | count u32 | key u16 | touched u48 (ms of open time) | stored u32 (s since 1970)
 /// ```
 ///
-/// The recipe stands in the upper four bits of its byte: 0 is *whole*, one frame; 1 *chunked* and 2 *decomposed* are
-/// taken.
+/// The first byte has the block size in its upper four bits, as a power of two, less 12. The second has the recipe
+/// there (0 is *whole*, one frame; 1 *chunked* and 2 *decomposed* are taken), in bit 3 whether the content was found
+/// damaged, and the codec in the lower three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlobFact {
     pub(crate) algorithm: Algorithm,
@@ -72,13 +73,21 @@ pub(crate) struct BlobFact {
     pub(crate) count: u32,
     /// The store's open time when somebody outside of any repository last stored or claimed the blob; 0: nobody did.
     pub(crate) touched: u64,
+    /// The wall clock when the content was stored.
+    pub(crate) stored: Seconds,
     /// Whether the content was found damaged: a push of the same content repairs it.
     pub(crate) damaged: bool,
 }
 
+/// Whether a blob was found damaged, in the second byte of its fact.
+const DAMAGED: u8 = 1 << 3;
+
+/// The smallest block size, as a power of two.
+const MIN_BLOCK_LOG2: u8 = *crate::facts::BLOCK_LOG2.start();
+
 impl BlobFact {
     /// The length of an encoded fact in bytes.
-    pub(crate) const LEN: usize = 44;
+    pub(crate) const LEN: usize = 46;
 
     /// Whether it is time to note that somebody outside of any repository relies on the blob.
     pub(crate) fn is_stale(&self, retention: Retention, now: u64) -> bool {
@@ -87,15 +96,13 @@ impl BlobFact {
 
     /// The algorithm in an encoded fact.
     pub(crate) fn algorithm_of(bytes: &[u8]) -> Option<Algorithm> {
-        Algorithm::from_code(*bytes.first()?)
+        Algorithm::from_code(*bytes.first()? & 0xf)
     }
 
     pub(crate) fn encode(&self) -> Value {
         let mut out = Vec::with_capacity(Self::LEN);
-        out.put_u8(self.algorithm.code());
-        out.put_u8(self.codec as u8);
-        out.put_u8(self.place.block_log2);
-        out.put_u8(u8::from(self.damaged));
+        out.put_u8(self.algorithm.code() | self.place.block_log2.saturating_sub(MIN_BLOCK_LOG2) << 4);
+        out.put_u8(self.codec as u8 | if self.damaged { DAMAGED } else { 0 });
         out.put_u32(self.place.crc);
         out.put_u48(self.place.file.0);
         out.put_u48(self.place.offset);
@@ -104,16 +111,18 @@ impl BlobFact {
         out.put_u32(self.count);
         out.put_u16(self.place.key);
         out.put_u48(self.touched);
+        out.put_u32(self.stored.0);
         Value::new(&out)
     }
 
     /// Parses a fact; `None` where it holds what no writer puts there.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let algorithm = Algorithm::from_code(fields.u8()?)?;
-        let codec = Codec::from_code(fields.u8()?)?;
-        let block_log2 = fields.u8().filter(|log2| crate::facts::BLOCK_LOG2.contains(log2))?;
-        let damaged = fields.u8()? & 1 == 1;
+        let (first, second) = (fields.u8()?, fields.u8()?);
+        let algorithm = Algorithm::from_code(first & 0xf)?;
+        let block_log2 = Some((first >> 4) + MIN_BLOCK_LOG2).filter(|log2| crate::facts::BLOCK_LOG2.contains(log2))?;
+        let codec = Codec::from_code(second & !DAMAGED)?;
+        let damaged = second & DAMAGED != 0;
         let crc = fields.u32()?;
         let file = FileId(fields.u48()?);
         let offset = fields.u48().filter(|offset| *offset >= crate::facts::DESCRIPTOR_LEN)?;
@@ -122,10 +131,11 @@ impl BlobFact {
         let count = fields.u32()?;
         let key = fields.u16()?;
         let touched = fields.u48()?;
+        let stored = Seconds(fields.u32()?);
         fields.end()?;
         let place = Place { file, offset, stored_len, block_log2, crc, key };
         (codec != Codec::Plain || len == stored_len).then_some(())?;
-        Some(Self { algorithm, codec, place, len, count, touched, damaged })
+        Some(Self { algorithm, codec, place, len, count, touched, stored, damaged })
     }
 }
 

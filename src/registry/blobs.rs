@@ -1,8 +1,10 @@
 //! The blobs of a repository: pushing, claiming, mounting, reading.
 
 use std::io::Read;
+use std::time::Duration;
 
 use crate::blobs::{Blob, Claimed, Destination, Expect, Stored, UploadStatus};
+use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find;
@@ -10,6 +12,7 @@ use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, RepositoryFact};
 use crate::id::{DomainId, Lsn, RepositoryId, UploadId};
 use crate::log::Durability;
 use crate::oci::RepositoryName;
+use crate::page::Page;
 use crate::registry::Repository;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
 use crate::transaction::{Outcome, Then};
@@ -26,16 +29,23 @@ pub struct BlobInfo {
     pub references: u32,
     /// Whether its content is known to be damaged: a push of the same content repairs it.
     pub damaged: bool,
+    /// When the repository got it, by the wall clock, in milliseconds since 1970, to the second.
+    pub stored_ms: u64,
+    /// How long ago, in open time, somebody last relied on it without a manifest: pushed, mounted or claimed it here, or
+    /// deleted the last manifest that referenced it. Noted to an eighth of
+    /// [`Options::retention`](crate::Options::retention), and not while a manifest references it.
+    pub relied_on: Duration,
 }
 
 impl BlobInfo {
-    fn new(digest: Digest, link: &LinkFact, blob: &BlobFact) -> Self {
-        Self { digest, len: blob.len, references: link.count, damaged: blob.damaged }
+    fn new(digest: Digest, link: &LinkFact, blob: &BlobFact, clock: &StoreClock) -> Self {
+        let (stored_ms, relied_on) = (link.stored.milliseconds(), clock.since(link.touched));
+        Self { digest, len: blob.len, references: link.count, damaged: blob.damaged, stored_ms, relied_on }
     }
 
-    fn of_claimed(digest: &Digest, claimed: Result<Claimed>) -> Result<Self> {
+    fn of_claimed(digest: &Digest, claimed: Result<Claimed>, clock: &StoreClock) -> Result<Self> {
         let Claimed { link, blob, .. } = claimed?;
-        link.map(|link| Self::new(*digest, &link, &blob)).ok_or(Error::BlobNotFound { digest: *digest })
+        link.map(|link| Self::new(*digest, &link, &blob, clock)).ok_or(Error::BlobNotFound { digest: *digest })
     }
 }
 
@@ -151,7 +161,7 @@ impl Repository {
     /// [`Error::BlobNotFound`] where the repository does not have it.
     pub fn stat(&self, digest: &Digest) -> Result<BlobInfo> {
         let (link, blob) = self.find(digest)?;
-        Ok(BlobInfo::new(*digest, &link, &blob))
+        Ok(BlobInfo::new(*digest, &link, &blob, &self.registry.clock))
     }
 
     /// Returns what is known of a blob, and keeps the blob in the repository for at least
@@ -164,7 +174,7 @@ impl Repository {
     /// [`Error::BlobNotFound`] where the repository does not have it; [`Error::Corrupt`] where its content is known to
     /// be damaged: it has to be pushed again.
     pub fn claim(&self, digest: &Digest) -> Result<BlobInfo> {
-        BlobInfo::of_claimed(digest, Destination::claim(self, digest))
+        BlobInfo::of_claimed(digest, Destination::claim(self, digest), &self.registry.clock)
     }
 
     /// [Claims](Self::claim) several blobs, all looked up as of one moment, with one commit where any has to be stored.
@@ -174,7 +184,7 @@ impl Repository {
     /// each: as [`claim`](Self::claim).
     pub fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<BlobInfo>>> {
         let claimed = Destination::claim_many(self, digests)?;
-        Ok(digests.iter().zip(claimed).map(|(digest, claimed)| BlobInfo::of_claimed(digest, claimed)).collect())
+        Ok(digests.iter().zip(claimed).map(|(digest, claimed)| BlobInfo::of_claimed(digest, claimed, &self.registry.clock)).collect())
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other
@@ -233,7 +243,10 @@ impl Repository {
             Err(Error::RepositoryNotFound { .. }) => return Err(Error::BlobNotFound { digest: *digest }),
             other => other?,
         };
-        self.put_reader(blob.reader(), digest)
+        match self.put_reader(blob.reader(), digest) {
+            Err(Error::Source { source }) => Err(Error::of_reader(&source)),
+            other => other,
+        }
     }
 
     /// Removes a blob from the repository at once, even if it was claimed. Other repositories keep it, and open handles
@@ -259,7 +272,7 @@ impl Repository {
             let blob_key = link.blob(&key);
             let blob = snapshot.decoded(&key, snapshot.blob_by_key(&blob_key)?)?;
             let digest = self.registry.blobs.digest_since(&blob_key, &blob)?;
-            Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob)))
+            Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob, &self.registry.clock)))
         });
         infos.filter_map(Result::transpose).take(limit).collect()
     }
@@ -316,12 +329,13 @@ impl Repository {
         self.registry.blobs.cancel_upload(id, self)
     }
 
-    /// The unfinished uploads of this repository.
+    /// A [page](Page) of the unfinished uploads of this repository behind one, in the order of their ids. It is found
+    /// among all uploads of the key domain.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
-    pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
-        self.registry.blobs.uploads_of(self)
+    pub fn uploads(&self, after: Option<&UploadId>, limit: usize) -> Result<Page<UploadStatus, UploadId>> {
+        self.registry.blobs.uploads_of(self, after, limit)
     }
 
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {

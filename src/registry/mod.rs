@@ -64,6 +64,7 @@ mod referrers;
 mod repository;
 mod snapshot;
 mod tags;
+mod usage;
 
 pub use crate::oci::{
     ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter, TagMutability,
@@ -76,6 +77,7 @@ pub use referrers::{Referrer, Referrers};
 pub use repository::{Repository, RepositoryDeletion};
 pub use snapshot::RepositorySnapshot;
 pub use tags::TagInfo;
+pub use usage::RepositoryUsage;
 
 use std::sync::{Arc, Mutex};
 

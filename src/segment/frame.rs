@@ -34,6 +34,7 @@
 //! The crc at the descriptor's end covers what stands in front of it; in a log file or a pack also all that follows, to
 //! the end of the frame. So recovery can tell a frame that a power cut tore from a whole one also where it has no key.
 
+use crate::clock::Seconds;
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Nonce, Sealing, TAG_LEN, Tag};
 use crate::error::{Error, Result};
@@ -190,7 +191,8 @@ impl Descriptor {
         Some(Self { codec, block_log2, stored_len, len, digest, crc, key: 0 })
     }
 
-    /// The fact of a blob whose frame begins at `frame_offset` of a file and that nothing holds yet.
+    /// The fact of a blob whose frame begins at `frame_offset` of a file and that nothing holds yet, without the time
+    /// when it is stored.
     pub(crate) fn fact(&self, file: FileId, frame_offset: u64) -> BlobFact {
         let place = Place {
             file,
@@ -201,7 +203,7 @@ impl Descriptor {
             key: self.key,
         };
         let (algorithm, codec, len) = (self.digest.algorithm(), self.codec, self.len);
-        BlobFact { algorithm, codec, place, len, count: 0, touched: 0, damaged: false }
+        BlobFact { algorithm, codec, place, len, count: 0, touched: 0, stored: Seconds::default(), damaged: false }
     }
 }
 

@@ -149,7 +149,7 @@ impl Inner {
             self.blobs.store_segment(durability, domain, (&[], Some(&mut blob.reader())), digest.into(), request);
         match moved {
             Err(Error::DigestMismatch { .. }) => Err(blob.corrupt(Damage::Digest)),
-            Err(Error::Source { source }) => Err(read_failed(&source)),
+            Err(Error::Source { source }) => Err(Error::of_reader(&source)),
             other => other.map(drop),
         }
     }
@@ -160,10 +160,4 @@ impl Inner {
         self.tables.merge_all(&*self.log, domain, |runs| runs.iter().any(|run| run.key != current))?;
         self.log.unlist_folded_logs(0, Space::Free)
     }
-}
-
-/// What a blob's reader met.
-fn read_failed(error: &Arc<std::io::Error>) -> Error {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
-    cause.cloned().unwrap_or_else(|| Error::Source { source: Arc::clone(error) })
 }

@@ -8,6 +8,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::UploadId;
+use crate::page::Page;
 use crate::store::Store;
 
 impl Store {
@@ -86,12 +87,13 @@ impl Store {
         inner.blobs.cancel_upload(id, &inner.blobs.outside(self.durability))
     }
 
-    /// All unfinished uploads, in the order of their ids, without those of [repositories](crate::registry).
+    /// A [page](Page) of the unfinished uploads behind one, in the order of their ids, without those of
+    /// [repositories](crate::registry).
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
-    pub fn uploads(&self) -> Result<Vec<UploadStatus>> {
+    pub fn uploads(&self, after: Option<&UploadId>, limit: usize) -> Result<Page<UploadStatus, UploadId>> {
         let inner = self.inner()?;
-        inner.blobs.uploads_of(&inner.blobs.outside(self.durability))
+        inner.blobs.uploads_of(&inner.blobs.outside(self.durability), after, limit)
     }
 }

@@ -78,7 +78,15 @@ impl Snapshot {
 
     /// All uploads of the domain.
     pub(crate) fn uploads(&self) -> Result<impl Iterator<Item = Result<(UploadId, UploadFact)>> + '_> {
-        Ok(self.facts(Family::Upload, [0; 32])?.map(|fact| {
+        self.uploads_from([0; 32])
+    }
+
+    /// The uploads of the domain from a key on, in the order of their ids.
+    pub(crate) fn uploads_from(
+        &self,
+        from: [u8; 32],
+    ) -> Result<impl Iterator<Item = Result<(UploadId, UploadFact)>> + '_> {
+        Ok(self.facts(Family::Upload, from)?.map(|fact| {
             let (key, value) = fact?;
             let upload = key.bytes.first_chunk().copied().map(UploadId).zip(UploadFact::decode(value.as_bytes()));
             self.decoded(&key, upload)

@@ -198,7 +198,7 @@ impl<'a> Changes<'a> {
     /// Stores a blob unless it is there, and says whether it was. One that is damaged takes the new content.
     pub(super) fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
         let old = self.blob(&descriptor.digest)?;
-        let mut new = descriptor.fact(file, frame_offset);
+        let mut new = BlobFact { stored: self.now().seconds(), ..descriptor.fact(file, frame_offset) };
         match &old {
             Some(old) if old.damaged => (new.count, new.touched) = (old.count, old.touched),
             Some(_) => return Ok(true),
@@ -228,7 +228,8 @@ impl<'a> Changes<'a> {
         frame_offset: u64,
     ) -> Result<bool> {
         let Some(old) = self.blob(&to.digest)?.filter(|blob| blob.place == *from) else { return Ok(false) };
-        let new = BlobFact { count: old.count, touched: old.touched, ..to.fact(file, frame_offset) };
+        let BlobFact { count, touched, stored, .. } = old;
+        let new = BlobFact { count, touched, stored, ..to.fact(file, frame_offset) };
         self.change(Key::blob(self.domain(), &to.digest), Some(&old), Some(&new))?;
         Ok(true)
     }

@@ -107,7 +107,7 @@ fn link(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<Vec<O
         facts.set(awaited_key(facts, named.id, digest), None);
     }
     let count = awaited.map_or(0, |awaited| awaited.count);
-    let new = LinkFact { count, ..LinkFact::new(&Key::blob(facts.domain(), digest), facts.now().open) };
+    let new = LinkFact { count, ..LinkFact::new(&Key::blob(facts.domain(), digest), facts.now()) };
     set_link(facts, key, None, Some(&new));
     Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
 }

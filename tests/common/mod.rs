@@ -349,6 +349,17 @@ pub fn observe(store: &Store) -> Model {
         seen.uploads.insert(upload.id, vec![0; upload.offset as usize]);
         seen.owners.extend(owner.map(|owner| (upload.id, owner)));
     }
+    for (name, one) in &seen.repositories {
+        let usage = store.repository(&registry::name(name)).and_then(|open| open.usage()).expect("undamaged facts");
+        let uploads = || seen.uploads.iter().filter(|(id, _)| seen.owners.get(id) == Some(name));
+        let counted = [usage.blobs, usage.manifests, usage.tags, usage.uploads].map(|count| count as usize);
+        assert_eq!(counted, [one.links.len(), one.manifests.len(), one.tags.len(), uploads().count()], "{name}");
+        let bytes = [
+            one.links.keys().filter_map(|digest| seen.blobs.get(digest)).map(Vec::len).sum::<usize>(),
+            uploads().map(|(_, content)| content.len()).sum(),
+        ];
+        assert_eq!([usage.blob_bytes, usage.upload_bytes].map(|count| count as usize), bytes, "{name}");
+    }
     let report = store.verify(|_| {}).expect("verification");
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
     assert_eq!(report.blobs as usize, seen.blobs.len());
@@ -357,9 +368,9 @@ pub fn observe(store: &Store) -> Model {
 
 /// All uploads, and the repositories that they are in.
 pub fn uploads_of(store: &Store) -> strongroom::Result<Vec<(Option<String>, UploadStatus)>> {
-    let mut uploads: Vec<_> = store.uploads()?.into_iter().map(|upload| (None, upload)).collect();
+    let mut uploads: Vec<_> = store.uploads(None, 1000)?.items.into_iter().map(|upload| (None, upload)).collect();
     for name in repositories(store)? {
-        let own = store.repository(&registry::name(&name))?.uploads()?.into_iter();
+        let own = store.repository(&registry::name(&name))?.uploads(None, 1000)?.items.into_iter();
         uploads.extend(own.map(|upload| (Some(name.clone()), upload)));
     }
     Ok(uploads)
@@ -463,7 +474,7 @@ pub fn remove_everything(store: &Store) {
     for name in store.repositories(None, usize::MAX).expect("repositories") {
         store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
     }
-    for upload in store.uploads().expect("uploads") {
+    for upload in store.uploads(None, 1000).expect("uploads").items {
         store.cancel_upload(upload.id).expect("begun");
     }
 }

@@ -101,7 +101,7 @@ fn interrogate(disk: &SimVfs, known: &Known, mode: ReadMode, context: &str) -> u
         Ok(pins) => assert_eq!(pins, known.pins, "{context}"),
         Err(error) => fails(error, "pins"),
     }
-    match store.uploads() {
+    match store.uploads(None, 100).map(|page| page.items) {
         Ok(uploads) => {
             assert_eq!(uploads.len(), known.uploads, "{context}");
             for upload in uploads {

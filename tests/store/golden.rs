@@ -160,7 +160,7 @@ fn opens(kind: Kind) {
 
 /// The upload is taken up where it was left, the state of its hash included.
 fn goes_on(store: &Store) {
-    let upload = store.uploads().unwrap()[0].id;
+    let upload = store.uploads(None, 1000).unwrap().items[0].id;
     store.append_upload(upload, PIECE.len() as u64, ", after years").unwrap();
     let digest = Digest::of(Algorithm::Sha256, b"an upload that goes on, after years");
     store.commit_upload(upload, &digest).unwrap();

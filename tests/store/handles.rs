@@ -105,7 +105,7 @@ fn closing_ends_all_handles_and_frees_the_directory() {
         repository.append_upload(upload, 0, "x").map(drop),
         repository.upload_status(upload).map(drop),
         repository.referrers(&manifest, None, None, 1).map(drop),
-        repository.uploads().map(drop),
+        repository.uploads(None, 9).map(drop),
         other.put("x", Algorithm::Sha256).map(drop),
         other.get(&layer).map(drop),
         other.exists(&layer).map(drop),

@@ -8,6 +8,7 @@ mod indexes;
 mod referrers;
 mod repositories;
 mod tags;
+mod times;
 mod visibility;
 
 use std::time::Duration;

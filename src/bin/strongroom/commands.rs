@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
@@ -432,8 +432,12 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Stat { blob: Some(blob) } => {
             let stat = store.stat(&resolve(store, &blob)?)?;
             let text = format!(
-                "{}\nlength      {}\nstored      {}\nreferences  {}",
-                stat.digest, stat.len, stat.stored_len, stat.references
+                "{}\nlength      {}\non disk     {}\nreferences  {}\nstored      {}",
+                stat.digest,
+                stat.len,
+                stat.stored_len,
+                stat.references,
+                humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(stat.stored_ms)),
             );
             output.print(&stat_json(&stat), &text);
         }
@@ -560,7 +564,8 @@ fn is_standard_input(path: &Path) -> bool {
 fn stat_json(stat: &strongroom::Stat) -> serde_json::Value {
     json!({
         "digest": stat.digest.to_string(), "bytes": stat.len, "stored_bytes": stat.stored_len,
-        "references": stat.references,
+        "references": stat.references, "stored_ms": stat.stored_ms,
+        "relied_on_seconds_ago": stat.relied_on.map(|time| time.as_secs()),
     })
 }
 

@@ -248,10 +248,13 @@ impl Apply for Lay {
         let new = match (&old, &self.to) {
             (Some(old), None) => BlobFact { damaged: true, ..*old },
             (Some(old), Some(to)) if old.algorithm == to.algorithm => {
-                BlobFact { count: old.count, touched: old.touched, ..*to }
+                BlobFact { count: old.count, touched: old.touched, stored: old.stored, ..*to }
             }
             // As if somebody had just stored it.
-            (None, Some(to)) => BlobFact { touched: facts.now().open.max(1), ..*to },
+            (None, Some(to)) => {
+                let now = facts.now();
+                BlobFact { touched: now.open.max(1), stored: now.seconds(), ..*to }
+            }
             _ => return Ok(Vec::new()),
         };
         facts.change(self.key, old.as_ref(), Some(&new))?;

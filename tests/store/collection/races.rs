@@ -293,7 +293,7 @@ fn an_upload_is_committed_while_it_expires() {
                     Err(other) => panic!("{other}"),
                 }
                 assert!(report.uploads >= 1);
-                assert!(store.repository(&name("a/ours")).unwrap().uploads().unwrap().is_empty());
+                assert!(store.repository(&name("a/ours")).unwrap().uploads(None, 1000).unwrap().items.is_empty());
             },
         );
     }

@@ -64,7 +64,7 @@ fn a_new_repository_has_nothing_of_the_deleted_one_of_its_name() {
     assert!(new.tags(None, 9).unwrap().is_empty() && new.tags_of(&manifest).unwrap().is_empty());
     assert!(new.referrers(&manifest, None, None, 9).unwrap().referrers.is_empty());
     assert!(new.manifests(None, 9).unwrap().is_empty() && new.blobs(None, 9).unwrap().is_empty());
-    assert!(new.uploads().unwrap().is_empty() && unknown(new.upload_status(upload).map(drop)));
+    assert!(new.uploads(None, 1000).unwrap().items.is_empty() && unknown(new.upload_status(upload).map(drop)));
     assert!(unknown(new.commit_upload(upload, &config).map(drop)) && unknown(new.cancel_upload(upload)));
     // What is pushed again counts for the new one only, and its pulls do too.
     let (config, layer) = (blob(&new, "config"), blob(&new, &"layer".repeat(1000)));
@@ -109,7 +109,7 @@ fn handles_of_a_deleted_repository_fail_in_every_call_also_when_its_name_is_anot
             old.upload_status(upload).map(drop),
             old.commit_upload(upload, &config).map(drop),
             old.cancel_upload(upload),
-            old.uploads().map(drop),
+            old.uploads(None, 9).map(drop),
             old.put_manifest("x", put()).map(drop),
             old.get_manifest(&at("v1")).map(drop),
             old.pull_manifest(&manifest.into()).map(drop),

@@ -134,9 +134,9 @@ fn an_upload_is_worth_nothing_in_another_repository_or_at_the_stores_level() {
         store.commit_upload(id, &digest).map(drop),
         store.cancel_upload(id),
     ]);
-    assert!(ours.uploads().unwrap().is_empty() && store.uploads().unwrap().is_empty());
+    assert!(ours.uploads(None, 1000).unwrap().items.is_empty() && store.uploads(None, 1000).unwrap().items.is_empty());
     assert_eq!(
-        theirs.uploads().unwrap().iter().map(|upload| (upload.id, upload.offset)).collect::<Vec<_>>(),
+        theirs.uploads(None, 1000).unwrap().items.iter().map(|upload| (upload.id, upload.offset)).collect::<Vec<_>>(),
         [(id, len)]
     );
     // Nothing of that has hurt it.

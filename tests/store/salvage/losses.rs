@@ -57,7 +57,7 @@ fn goes_on(store: Store, disk: &SimVfs, context: &str) {
     for name in store.repositories(None, usize::MAX).unwrap() {
         store.delete_repository(&name, RepositoryDeletion::WithContents).unwrap();
     }
-    store.uploads().unwrap().iter().for_each(|upload| store.cancel_upload(upload.id).unwrap());
+    store.uploads(None, 1000).unwrap().items.iter().for_each(|upload| store.cancel_upload(upload.id).unwrap());
     clock.advance(Duration::from_millis(2 * RETENTION));
     store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(store.blobs().count(), 0, "{context}: what nothing holds is gone");
