@@ -61,8 +61,8 @@ pub(crate) struct Times {
     pub(crate) open: u64,
 }
 
-/// A moment of the wall clock, in whole seconds since 1970: what facts of which there are many have of it. Later ones than
-/// in 2106 stand there as that.
+/// A moment of the wall clock, in whole seconds since 1970: what facts of which there are many have of it. Later ones
+/// than in 2106 stand there as that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) u32);
 

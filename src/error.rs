@@ -18,14 +18,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed.
 ///
-/// An error of a write means that nothing of it is visible, unless the variant says otherwise. [`kind`](Self::kind) says
-/// what a caller can do about an error.
+/// An error of a write means that nothing of it is visible, unless the variant says otherwise. [`kind`](Self::kind)
+/// says what a caller can do about an error.
 ///
 /// The section *Errors* of a call names the errors that are its own. Besides, any call may fail with [`Io`](Self::Io)
 /// and, where it needs what is damaged, with [`Corrupt`](Self::Corrupt); any write with [`Full`](Self::Full),
 /// [`Poisoned`](Self::Poisoned), [`ReadOnly`](Self::ReadOnly) and [`Internal`](Self::Internal); any call on a
 /// repository with [`RepositoryNotFound`](Self::RepositoryNotFound) once it was deleted, with [`Key`](Self::Key) while
-/// its key domain is locked, and with [`DomainShredded`](Self::DomainShredded) when that was shredded.
+/// its key domain is locked, and with [`DomainShredded`](Self::DomainShredded) when that was shredded; and any call on
+/// a store that was closed with [`Closed`](Self::Closed).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

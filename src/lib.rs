@@ -146,8 +146,8 @@ pub use log::Durability;
 pub use page::Page;
 pub use sealed::ReadMode;
 pub use store::{
-    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Maintenance, Options, Recovery, Rewriting, Salvage,
-    SalvageReport, Snapshot, Store, Usage,
+    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, Options, Recovery, Rewriting,
+    Salvage, SalvageReport, Snapshot, Store, StoreState, Usage,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -232,7 +232,10 @@ impl BlobStore {
     /// What the store knows of blobs, as of one moment; `None` for those that it does not have.
     pub(crate) fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
         let snapshot = self.tables.snapshot();
-        digests.iter().map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock)))).collect()
+        digests
+            .iter()
+            .map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock))))
+            .collect()
     }
 
     /// The same, for a caller that relies on them.

@@ -31,8 +31,8 @@ pub struct BlobInfo {
     pub damaged: bool,
     /// When the repository got it, by the wall clock, in milliseconds since 1970, to the second.
     pub stored_ms: u64,
-    /// How long ago, in open time, somebody last relied on it without a manifest: pushed, mounted or claimed it here, or
-    /// deleted the last manifest that referenced it. Noted to an eighth of
+    /// How long ago, in open time, somebody last relied on it without a manifest: pushed, mounted or claimed it here,
+    /// or deleted the last manifest that referenced it. Noted to an eighth of
     /// [`Options::retention`](crate::Options::retention), and not while a manifest references it.
     pub relied_on: Duration,
 }
@@ -149,7 +149,7 @@ impl Repository {
         let snapshot = self.facts()?;
         let stat = |digest: &Digest| {
             let found = find::link(&snapshot, self.id, digest)?;
-            Ok(found.map(|(link, blob)| BlobInfo::new(*digest, &link, &blob)))
+            Ok(found.map(|(link, blob)| BlobInfo::new(*digest, &link, &blob, &self.registry.clock)))
         };
         digests.iter().map(stat).collect()
     }
@@ -184,7 +184,11 @@ impl Repository {
     /// each: as [`claim`](Self::claim).
     pub fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<BlobInfo>>> {
         let claimed = Destination::claim_many(self, digests)?;
-        Ok(digests.iter().zip(claimed).map(|(digest, claimed)| BlobInfo::of_claimed(digest, claimed, &self.registry.clock)).collect())
+        Ok(digests
+            .iter()
+            .zip(claimed)
+            .map(|(digest, claimed)| BlobInfo::of_claimed(digest, claimed, &self.registry.clock))
+            .collect())
     }
 
     /// Makes a blob of another repository visible in this one, without its content being sent. Where the other

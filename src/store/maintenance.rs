@@ -16,7 +16,7 @@ impl Inner {
 
     /// Does all maintenance that is due. A step that fails does not keep the others from being done.
     pub(super) fn maintain(&self) -> Result<()> {
-        let _ = self.registry.do_pending(); // it tries again, and whoever collects is told why
+        let pending = self.registry.do_pending(); // it tries again, and whoever collects is told why
         let folded = self.tables.fold_and_merge(&*self.log);
         let dropped = self.log.drop_dead_logs();
         self.files.remove_discarded();
@@ -24,7 +24,9 @@ impl Inner {
             self.keep_names();
         }
         let reserved = self.files.restore_reserve();
-        folded.and(dropped).and(reserved)
+        let done = folded.and(dropped).and(reserved);
+        self.upkeep.note(&done.clone().and(pending));
+        done
     }
 
     /// Folds all facts into runs, and does what else is due.

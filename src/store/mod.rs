@@ -9,6 +9,7 @@ mod collection;
 mod files;
 mod follow;
 pub(crate) mod format;
+mod health;
 mod keys;
 mod locked;
 mod maintenance;
@@ -32,6 +33,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+pub use health::{Health, StoreState};
 pub use keys::{DataKeyInfo, DomainInfo};
 pub use options::{Maintenance, Options, Recovery};
 pub use rewrite::Rewriting;

@@ -72,8 +72,9 @@ impl Snapshot {
     /// # Errors
     /// As [`Store::stat_many`]'s.
     pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
-        self.store.inner()?;
-        digests.iter().map(|digest| Ok(self.facts.blob(digest)?.map(|fact| Stat::new(*digest, &fact)))).collect()
+        let clock = &self.store.inner()?.clock;
+        let stat = |digest: &Digest| Ok(self.facts.blob(digest)?.map(|fact| Stat::new(*digest, &fact, clock)));
+        digests.iter().map(stat).collect()
     }
 
     /// As [`Store::get`].

@@ -241,6 +241,13 @@ impl Tables {
         self.view().active.sorted(self.visible())
     }
 
+    /// About how many facts no run has, and how many bytes of memory they take.
+    pub(crate) fn unfolded_len(&self) -> (u64, u64) {
+        let view = self.view();
+        let tables = || view.frozen.iter().chain([&view.active]);
+        (tables().map(|table| table.len() as u64).sum(), tables().map(|table| table.bytes() as u64).sum())
+    }
+
     /// A log file begins, with this LSN.
     pub(crate) fn log_begins(&self, file: FileId, first_lsn: Lsn) {
         let mut view = write(&self.view);

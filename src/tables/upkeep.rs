@@ -57,6 +57,8 @@ pub(crate) struct Upkeep {
     inline: OnceLock<Work>,
     /// The last failure, for callers that wait.
     failure: Mutex<Option<Error>>,
+    /// Why the last round failed.
+    last: Mutex<Option<Error>>,
     progress: Condvar,
 }
 
@@ -108,6 +110,16 @@ impl Upkeep {
     /// Waits until there is work, at most for a time; `false` where the thread should end.
     pub(crate) fn wait_for_work(&self, at_most: Duration) -> bool {
         self.signal.wait(at_most)
+    }
+
+    /// Remembers whether a round of maintenance failed, whoever did it.
+    pub(crate) fn note(&self, result: &Result<()>) {
+        *lock(&self.last) = result.as_ref().err().cloned();
+    }
+
+    /// Why the last round of maintenance failed, if it did.
+    pub(crate) fn last_failure(&self) -> Option<Error> {
+        lock(&self.last).clone()
     }
 
     /// A round of maintenance has ended.

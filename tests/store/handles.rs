@@ -51,7 +51,8 @@ fn a_repository_is_kept_in_a_map_and_sent_to_threads() {
         .cloned()
         .map(|repository| std::thread::spawn(move || repository.put("content", Algorithm::Sha256).unwrap()))
         .collect();
-    for stored in threads.into_iter().map(|thread| thread.join().unwrap()) {
+    let stored: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    for stored in stored {
         assert!(!stored.existed, "that another repository has it is not told");
         assert!(map.values().all(|repository| repository.get(&stored.digest).unwrap().bytes().unwrap() == "content"));
     }

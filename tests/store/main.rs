@@ -27,6 +27,7 @@ mod encryption;
 mod faults;
 mod golden;
 mod handles;
+mod health;
 mod input;
 mod model;
 mod read_only;

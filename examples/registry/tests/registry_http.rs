@@ -557,6 +557,8 @@ fn numbers_for_prometheus_count_requests_and_content() {
         "registry_requests_total{method=\"HEAD\",status=\"4xx\"} 1",
         "registry_received_bytes_total 100000",
         "strongroom_blobs 1",
+        "strongroom_writable 1",
+        "strongroom_maintenance_failed 0",
         "registry_uploads_under_way 0",
     ];
     // A request counts when its answer has left, which may be after it was read.

@@ -88,7 +88,8 @@ impl Subject {
     pub fn open_locked_on(&self, disk: &SimVfs) -> Store {
         self.keeper.refuse_domain(LOCKED, Mood::Denied);
         let store = self.open_on(disk);
-        let locked = store.locked_domains();
+        let locked = store.health().locked;
+        assert_eq!(locked.len(), store.locked_domains().len());
         assert_eq!(locked.iter().map(|domain| domain.number).collect::<Vec<_>>(), [LOCKED]);
         store
     }
@@ -467,7 +468,10 @@ fn a_domain_is_unlocked_while_everybody_works() {
                             kept.push((store.put(&content, Algorithm::Sha256).unwrap().digest, content));
                             // All of it or nothing.
                             if let Ok(own) = store.repository(&locked_name()) {
-                                assert!(!own.tags(None, 99).unwrap().is_empty() && !own.uploads().unwrap().is_empty());
+                                assert!(
+                                    !own.tags(None, 99).unwrap().is_empty()
+                                        && !own.uploads(None, 1000).unwrap().items.is_empty()
+                                );
                             }
                             let names = store.repositories(None, 99).unwrap();
                             assert!(names.len() == 3 || names.len() == 2, "{names:?}");

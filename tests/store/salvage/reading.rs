@@ -146,6 +146,9 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
     let options = Options::new().recovery(Recovery::ReadOnlyUpToDamage).maintenance(Maintenance::Thread);
     let store = options.collect_every(every, CollectOptions::new()).open(&dir).unwrap();
     assert!(matches!(store.damage(), Some(Error::Corrupt { file, .. }) if *file == log));
+    let strongroom::StoreState::ReadOnly { cause } = store.health().state else { panic!("{:?}", store.health()) };
+    let ReadOnlyCause::Damage(cause) = cause else { panic!("{cause:?}") };
+    assert!(matches!(&*cause, Error::Corrupt { file, .. } if *file == log));
     let app = store.repository(&name("team/app")).unwrap();
     assert_eq!(store.get(&blob).unwrap().bytes().unwrap(), "content");
     assert_eq!(store.pins(None, 10).unwrap(), ["pin"]);

@@ -20,6 +20,8 @@ pub struct Health(Mutex<Option<(Instant, StatusCode, String)>>);
 
 /// `GET /healthz`: 200 where the store can write, 503 with the reason where it cannot. A full disk is no such reason:
 /// whoever restarts the registry for it would gain nothing, and pulling and deleting go on.
+///
+/// The store's own health, which takes no look at the disk, is told by `/metrics`; here the disk is what is asked for.
 pub async fn show(State(registry): State<Arc<Registry>>) -> Response {
     let mut last = registry.health.0.lock().await;
     let found = match last.take().filter(|(when, ..)| when.elapsed() < FRESH) {

@@ -10,6 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
+use strongroom::StoreState;
+
 use super::Registry;
 use super::failure::Failure;
 
@@ -114,10 +116,13 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let (usage, last) = registry.store.read(|store| Ok((store.usage()?, store.last_collection()))).await?;
+    let about = |store: &strongroom::Store| Ok((store.usage()?, store.last_collection(), store.health()));
+    let (usage, last, health) = registry.store.read(about).await?;
     let mut text = String::new();
     let failed = matches!(last, Some(Err(_)));
     let last = last.and_then(Result::ok).unwrap_or_default();
+    let (is_writable, is_behind) = (matches!(health.state, StoreState::Writable), health.maintenance.is_some());
+    let uploads = health.uploads.unwrap_or(0);
     let gauges = [
         (
             "registry_connections",
@@ -144,6 +149,12 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Fai
         ("strongroom_dead_bytes", "Bytes that no blob has any more, in files that hold others too.", usage.dead_bytes),
         ("strongroom_run_bytes", "Bytes of what is known of blobs, repositories and uploads.", usage.run_bytes),
         ("strongroom_files", "Files that hold blobs.", usage.segments),
+        ("strongroom_writable", "Whether the store takes writes.", u64::from(is_writable)),
+        ("strongroom_maintenance_failed", "Whether the last round of maintenance failed.", u64::from(is_behind)),
+        ("strongroom_unfolded_facts", "Facts that are in memory and in the log alone.", health.unfolded_facts),
+        ("strongroom_log_bytes", "Bytes of the log.", health.log_bytes),
+        ("strongroom_uploads", "Unfinished uploads, counted up to 1,000.", uploads as u64),
+        ("strongroom_locked_domains", "Key domains whose keys can't be had.", health.locked.len() as u64),
     ];
     // Writing to a string does not fail.
     let _ = registry.metrics.write(&mut text);
