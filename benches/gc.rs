@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use content::random;
 use strongroom::registry::{PutManifest, RepositoryDeletion, RepositoryName, RepositorySettings};
-use strongroom::{Algorithm, CollectOptions, Collection, Digest, Durability, Options, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Collection, Digest, Durability, Options, PutNamed, Store};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -121,7 +121,10 @@ impl Swept {
             let count = left.min(PINNED as u64);
             let digests: Vec<_> =
                 (0..count).map(|_| store.put(random(&mut state, 100), Algorithm::Sha256).unwrap().digest).collect();
-            store.pin(&format!("pin-{left}"), &digests[0], PinOptions::new().references(digests.as_slice())).unwrap();
+            store
+                .named()
+                .set(&format!("pin-{left}"), &digests[0], PutNamed::new().references(digests.as_slice()))
+                .unwrap();
             left -= count;
         }
         store.sync().unwrap();
@@ -235,7 +238,7 @@ impl Scattered {
 
     fn pin(&self) {
         for (n, held) in self.live.chunks(PINNED).enumerate() {
-            self.store.pin(&format!("part-{n}"), &held[0], PinOptions::new().references(held)).unwrap();
+            self.store.named().set(&format!("part-{n}"), &held[0], PutNamed::new().references(held)).unwrap();
         }
     }
 

@@ -8,7 +8,7 @@ mod measure;
 use std::time::{Duration, Instant};
 
 use measure::{anonymous_mib, size};
-use strongroom::{Algorithm, Durability, Options, PinOptions, Store};
+use strongroom::{Algorithm, Durability, Options, PutNamed, Store};
 
 /// The median time of a page of 100 names.
 fn page(store: &Store, names: u64) -> Duration {
@@ -16,7 +16,7 @@ fn page(store: &Store, names: u64) -> Duration {
         .map(|n| {
             let after = name(n * 7919 % names);
             let start = Instant::now();
-            assert!(store.pins(Some(&after), 100).unwrap().len() <= 100);
+            assert!(store.named().list("", Some(&after), 100).unwrap().items.len() <= 100);
             start.elapsed()
         })
         .collect();
@@ -28,7 +28,7 @@ fn page(store: &Store, names: u64) -> Duration {
 fn until_answered(store: &Store, start: Instant) -> Duration {
     loop {
         let asked = Instant::now();
-        store.pins(None, 100).unwrap();
+        store.named().list("", None, 100).unwrap();
         if asked.elapsed() < Duration::from_millis(5) {
             return start.elapsed();
         }
@@ -48,7 +48,7 @@ fn main() {
     let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
     let start = Instant::now();
     for n in 0..names {
-        store.pin(&name(n), &digest, PinOptions::new()).unwrap();
+        store.named().set(&name(n), &digest, PutNamed::new()).unwrap();
     }
     store.checkpoint().unwrap();
     let took = start.elapsed();

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use strongroom::{Algorithm, Digest, Options, PinOptions, Store};
+use strongroom::{Algorithm, Digest, Options, PutNamed, Store};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let list: String = files.iter().map(|(path, digest)| format!("{digest} {}\n", path.display())).collect();
     let document = store.put(&list, Algorithm::Sha256)?.digest;
     let digests: Vec<Digest> = files.iter().map(|(_, digest)| *digest).collect();
-    store.pin("quickstart", &document, PinOptions::new().references(digests))?;
+    store.named().set("quickstart", &document, PutNamed::new().references(digests))?;
     store.close()?;
 
     // Read back, every byte verified.

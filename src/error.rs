@@ -168,11 +168,22 @@ pub enum Error {
         /// How many of them reference it.
         count: u32,
     },
-    /// No pin has this name.
-    #[error("no pin {name:?}")]
-    PinNotFound {
+    /// No named file has this name.
+    #[error("no file {name:?}")]
+    NamedNotFound {
         /// The name asked for.
         name: String,
+    },
+    /// The named file is not what the caller expected it to be. Nothing was stored, and nothing was changed.
+    #[error(
+        "file {name:?} is {}, not what was expected",
+        found.map_or_else(|| "not there".to_owned(), |found| found.to_string())
+    )]
+    NamedChanged {
+        /// The file's name.
+        name: String,
+        /// The content that it has; none where there is no such file.
+        found: Option<Digest>,
     },
     /// A name is empty, too long, or holds control characters.
     #[error("invalid name {name:?}: 1 to {max} bytes of UTF-8 without control characters")]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::clock::Times;
 use crate::envelope::{Keyring, Purpose, Sealing, Table};
 use crate::facts::{
-    BlobFact, Family, Idle, Key, LinkFact, ManifestFact, PinFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact,
-    TagFact, UploadFact,
+    BlobFact, Family, Idle, Key, LinkFact, ManifestFact, NamedFact, PullFact, ReferrerFact, RepositoryFact,
+    SegmentFact, TagFact, UploadFact,
 };
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::InPlain;
@@ -49,7 +49,7 @@ pub fn record(bytes: &[u8]) {
     let _ = parse_facts(bytes, DomainId::DEFAULT);
     let _ = BlobFact::decode(bytes);
     let _ = SegmentFact::decode(bytes);
-    let _ = PinFact::decode(bytes);
+    let _ = NamedFact::decode(bytes);
     let _ = UploadFact::decode(bytes);
     let _ = RepositoryFact::decode(bytes);
     let _ = LinkFact::decode(bytes);
@@ -189,7 +189,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let _ = std::fs::remove_file(&path);
     if let Ok(mut log) = ActiveLog::create(&RealVfs, path.clone(), header, &plain()) {
         let domain = DomainId::DEFAULT;
-        let key = crate::facts::Key { domain, family: Family::Pin, bytes: [1; 32] };
+        let key = crate::facts::Key { domain, family: Family::Named, bytes: [1; 32] };
         let body = Body { domain, ops: Vec::new(), facts: vec![(key, None)] };
         let (lsn, durable) = (crate::Lsn(1), crate::Lsn(0));
         let at = Position { lsn, durable, times: Times::default(), offset: 512 };

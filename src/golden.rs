@@ -13,15 +13,15 @@ use crate::clock::{Seconds, Times};
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
-    BlobFact, Codec, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, PinFact, Place, ProgressFact,
-    PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+    BlobFact, Codec, Expiry, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, NamedFact, Place,
+    ProgressFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::{ActiveLog, Body, LogHeader, Position};
 use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
 use crate::tables::{LogEntry, RunList, RunMeta, RunWriter, Unread};
-use crate::transaction::Op;
+use crate::transaction::{Gone, Op};
 use crate::vfs::{File, OpenMode, SimVfs, Vfs};
 
 const STORE: StoreId = StoreId([0x5a; 16]);
@@ -50,12 +50,16 @@ fn facts() -> Vec<Fact> {
     };
     let segment =
         SegmentFact { kind: SegmentKind::Sealed, live_frames: 1, live_bytes: 70_136, frame_bytes: 70_136, key: 0 };
-    let pin = PinFact {
+    let named = NamedFact {
         name: "a/b:c".into(),
         created: 1_700_000_000_000,
-        expires: 60_000,
-        digests: vec![digest(Algorithm::Sha256), digest(Algorithm::Sha512)],
+        modified: 1_700_000_000_005,
+        expires: Expiry::OpenTime(60_000),
+        len: 6,
+        digest: digest(Algorithm::Sha256),
+        references: vec![digest(Algorithm::Sha512)],
     };
+    let cached = NamedFact { name: "cache/x".into(), expires: Expiry::WallClock(1_700_000_000_006), ..named.clone() };
     let upload = UploadFact {
         file: Some(FileId(9)),
         offset: 70_000,
@@ -82,10 +86,12 @@ fn facts() -> Vec<Fact> {
         (Key::blob(DOMAIN, &digest(Algorithm::Sha512)), Some(blob(Algorithm::Sha512).encode())),
         (Key::blob(DOMAIN, &digest(Algorithm::Blake3)), None),
         (Key::segment(DOMAIN, FileId(3)), Some(segment.encode())),
-        (Key::pin(DOMAIN, &pin.name), Some(pin.encode())),
+        (Key::named(DOMAIN, &named.name), Some(named.encode())),
+        (Key::named(DOMAIN, &cached.name), Some(cached.encode())),
         (Key::upload(DOMAIN, UPLOAD), Some(upload.encode())),
         (Key::upload_part(DOMAIN, UPLOAD, 1), Some(Value::new(&[9; 8]))),
-        Idle::of_pin(&Key::pin(DOMAIN, &pin.name), &pin).unwrap().fact(),
+        Idle::of_named(&Key::named(DOMAIN, &named.name), &named).unwrap().fact(),
+        Idle::of_named(&Key::named(DOMAIN, &cached.name), &cached).unwrap().fact(),
         (Key::progress(DOMAIN), Some(progress.encode())),
         (Key::owner("tenant/app"), Some(Value::new(&1u32.to_le_bytes()))),
     ];
@@ -139,8 +145,13 @@ fn operations() -> Vec<u8> {
     for op in [
         Op::Put { digest: digest(Algorithm::Sha256), len: 6 },
         Op::Remove { digest: digest(Algorithm::Sha512) },
-        Op::Pin { name: "a/b:c".into(), digests: vec![digest(Algorithm::Blake3)] },
-        Op::Unpin { name: "a/b:c".into() },
+        Op::SetNamed {
+            name: "a/b:c".into(),
+            len: 6,
+            replaced: Some(digest(Algorithm::Sha512)),
+            digests: vec![digest(Algorithm::Blake3)],
+        },
+        Op::RemoveNamed { name: "a/b:c".into(), digest: digest(Algorithm::Blake3), why: Gone::Expired },
         Op::BeginUpload { id: UPLOAD, algorithm: Algorithm::Sha512 },
         Op::AppendUpload { id: UPLOAD, offset: 1, len: 2 },
         Op::CommitUpload { id: UPLOAD, digest: digest(Algorithm::Sha256), len: 3 },

@@ -1,8 +1,9 @@
 //! strongroom: an embedded content-addressable storage engine for container registries and build tools.
 //!
 //! A program links this crate and gets, in one directory: blobs named by their digests and stored once, uploads that
-//! survive a restart, repositories with manifests and tags that keep what they reference, and pins for programs that
-//! have no manifests. There is no server and nothing to set up. When a write returns, it survives a power cut.
+//! survive a restart, repositories with manifests and tags that keep what they reference, and named files: content
+//! under names that can be replaced. There is no server and nothing to set up. When a write returns, it survives a
+//! power cut.
 //!
 //! # Overview
 //! - [`Options`] opens or creates a [`Store`], which any number of threads share.
@@ -17,7 +18,9 @@
 //! - [`keys`]: encryption at rest. [`Options::key_provider`] opens or creates an encrypted store;
 //!   [`Store::create_domain`] creates domains that share neither keys nor content, and [`Store::shred_domain`]
 //!   destroys one for good.
-//! - [`Store::pin`] keeps a blob, and what it references, under a name; [`Store::remove`] removes an unreferenced blob.
+//! - [`Store::named`]: [named files](NamedFiles). Names that keep content, and what it references, and that are
+//!   replaced atomically, by compare-and-set where asked: for mutable files beside blobs, and cache keys.
+//!   [`Store::remove`] removes an unreferenced blob.
 //! - [`Store::collect`], or [`Options::collect_every`] in the background, collects garbage: it removes unreferenced
 //!   blobs and gives their space back.
 //! - [`Store::verify`] reads all content and recounts reference counts. [`Store::scrub`] does so at a bounded rate, and
@@ -31,7 +34,7 @@
 //! ```
 //! use std::io::Read;
 //!
-//! use strongroom::{Algorithm, Digest, Error, Options, PinOptions};
+//! use strongroom::{Algorithm, Digest, Error, Options, PutNamed};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path().join("store");
@@ -44,9 +47,9 @@
 //! let digest = Digest::of(Algorithm::Sha256, b"first half, second half");
 //! store.commit_upload(upload, &digest)?;
 //!
-//! // A document that refers to it is pinned: now nothing can remove the layer.
+//! // A document that refers to it gets a name: now nothing can remove the layer.
 //! let document = store.put(format!("{{\"layers\":[\"{digest}\"]}}"), Algorithm::Sha256)?;
-//! store.pin("app:1", &document, PinOptions::new().references([digest]))?;
+//! store.named().set("app:1", &document, PutNamed::new().references([digest]))?;
 //! assert!(matches!(store.remove(&digest), Err(Error::BlobInUse { count: 1, .. })));
 //!
 //! // Any part can be read, and each byte is verified.
@@ -134,7 +137,10 @@ struct Readme;
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
 
-pub use blobs::{Blob, BlobReader, Blobs, Compression, Expect, Pin, PinOptions, Stat, Stored, UploadStatus};
+pub use blobs::{
+    Blob, BlobReader, Blobs, Compression, Expect, Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed,
+    Stat, Stored, UploadStatus,
+};
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
@@ -146,9 +152,10 @@ pub use log::Durability;
 pub use page::Page;
 pub use sealed::ReadMode;
 pub use store::{
-    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, Options, Recovery, Rewriting,
-    Salvage, SalvageReport, Snapshot, Store, StoreState, Usage,
+    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, NamedFiles, NamedIter, Options,
+    Recovery, Rewriting, Salvage, SalvageReport, Snapshot, Store, StoreState, Usage,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub use thread::limit_threads;
+pub use transaction::ExpectNamed;

@@ -108,11 +108,12 @@ pub(crate) trait Destination: Sync {
 pub(crate) struct Outside<'a> {
     store: &'a BlobStore,
     durability: Durability,
+    domain: DomainId,
 }
 
 impl Destination for Outside<'_> {
     fn domain(&self) -> DomainId {
-        DomainId::DEFAULT
+        self.domain
     }
 
     fn durability(&self) -> Durability {
@@ -120,13 +121,13 @@ impl Destination for Outside<'_> {
     }
 
     fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
-        let (store, snapshot) = (self.store, self.store.tables.snapshot());
+        let (store, snapshot) = (self.store, self.store.tables.snapshot_of(self.domain));
         let (retention, now) = (store.options.retention, store.clock.open_time());
         let look = |digest: &Digest| {
             let blob = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             Ok((blob, None, blob.is_stale(retention, now)))
         };
-        let touch = |stale| store.log.commit_as(self.durability, DomainId::DEFAULT, Request::Touch(stale));
+        let touch = |stale| store.log.commit_as(self.durability, self.domain, Request::Touch(stale));
         store.claim_each(digests, self.durability, snapshot.lsn, look, touch)
     }
 
@@ -159,7 +160,7 @@ pub(crate) struct Claimed {
 
 impl Claimed {
     /// The commit as of which a blob is there; `None` where it has to be stored.
-    fn lsn_of(claimed: Result<Self>) -> Result<Option<Lsn>> {
+    pub(super) fn lsn_of(claimed: Result<Self>) -> Result<Option<Lsn>> {
         match claimed {
             Err(Error::BlobNotFound { .. } | Error::Corrupt { damage: Damage::Known, .. }) => Ok(None),
             other => Ok(Some(other?.lsn)),
@@ -198,7 +199,7 @@ pub struct Stat {
     pub len: u64,
     /// How many bytes its content takes on disk, without checksums.
     pub stored_len: u64,
-    /// How many pins, repositories and manifests hold it.
+    /// How many named files, repositories and manifests hold it.
     pub references: u32,
     /// Whether its content is known to be damaged: storing the same content again repairs it.
     pub damaged: bool,
@@ -219,9 +220,14 @@ impl Stat {
 }
 
 impl BlobStore {
-    /// What is outside of repositories.
+    /// What is outside of repositories, in the default domain.
     pub(crate) fn outside(&self, durability: Durability) -> Outside<'_> {
-        Outside { store: self, durability }
+        self.outside_in(durability, DomainId::DEFAULT)
+    }
+
+    /// What is outside of repositories, in a domain.
+    pub(crate) fn outside_in(&self, durability: Durability, domain: DomainId) -> Outside<'_> {
+        Outside { store: self, durability, domain }
     }
 
     /// What the store knows of a blob.
@@ -418,12 +424,7 @@ impl BlobStore {
         if let Expect::Digest(digest) = expect
             && let Some(lsn) = Claimed::lsn_of(into.claim(&digest))?
         {
-            let mut len = 0;
-            let count = |piece: Piece<'_>| {
-                len += piece.len() as u64;
-                Ok(())
-            };
-            expect.check(hash(head, rest, expect.algorithm(), count)?)?;
+            let len = check_all(head, rest, expect)?;
             return Ok(Stored { digest, len, existed: true, lsn });
         }
         let (durability, domain) = (into.durability(), into.domain());
@@ -556,6 +557,17 @@ fn hash<'a>(
         }
     }
     Ok(hasher.finish())
+}
+
+/// Reads content that is not stored, compares its digest with the one expected, and returns its length.
+pub(super) fn check_all(head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<u64> {
+    let mut len = 0;
+    let count = |piece: Piece<'_>| {
+        len += piece.len() as u64;
+        Ok(())
+    };
+    expect.check(hash(head, rest, expect.algorithm(), count)?)?;
+    Ok(len)
 }
 
 pub(crate) fn source_failed(error: std::io::Error) -> Error {

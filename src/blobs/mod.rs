@@ -1,8 +1,8 @@
-//! Blobs: storing, reading and claiming them, resumable uploads, and pins.
+//! Blobs: storing, reading and claiming them, resumable uploads, and named files.
 
 mod compress;
 mod content;
-mod pins;
+mod named;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex};
 
 pub use compress::Compression;
 pub(crate) use compress::{frame_for, unpack};
-#[cfg(feature = "tokio")]
 pub(crate) use content::Outside;
 #[cfg(feature = "tokio")]
 pub(crate) use content::source_failed;
 pub use content::{Blobs, Expect, Stat, Stored};
 pub(crate) use content::{Claimed, Destination, digest_in};
-pub use pins::{Pin, PinOptions};
+pub(crate) use named::NamedIn;
+pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 pub use reader::{Blob, BlobReader};
 #[cfg(feature = "tokio")]
 pub(crate) use uploads::Appending;

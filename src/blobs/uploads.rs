@@ -31,7 +31,7 @@ use crate::page::Page;
 use crate::random::random;
 use crate::segment::{Descriptor, Progress, SegmentWriter};
 use crate::sync::lock;
-use crate::transaction::Request;
+use crate::transaction::{Outcome, Request};
 use crate::wire::{index, len64};
 
 /// How much of a reader's content is written at a time.
@@ -92,6 +92,10 @@ impl<I: Deref<Target = BlobStore>> Lease<I> {
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot::InUse);
                 None
+            }
+            // The facts of the domain do not have it.
+            Entry::Occupied(slot) if matches!(slot.get(), Slot::Idle(session) if session.domain != domain) => {
+                return Err(Error::UploadNotFound { id });
             }
             Entry::Occupied(mut slot) => match slot.insert(Slot::InUse) {
                 Slot::Idle(session) => Some(session),
@@ -166,6 +170,16 @@ impl BlobStore {
     }
 
     pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<Stored> {
+        self.end_upload(id, digest, into).map(|(stored, _)| stored)
+    }
+
+    /// The same, with what became of the commit.
+    pub(super) fn end_upload(
+        &self,
+        id: UploadId,
+        digest: &Digest,
+        into: &dyn Destination,
+    ) -> Result<(Stored, Outcome)> {
         self.with_upload(id, into, |session| self.finish_upload(id, session, *digest, into))
     }
 
@@ -354,7 +368,7 @@ impl BlobStore {
         session: &mut Session,
         expected: Digest,
         into: &dyn Destination,
-    ) -> Result<(Stored, Next)> {
+    ) -> Result<((Stored, Outcome), Next)> {
         let then = into.then(&expected);
         let from = session.fact.clone();
         let len = from.offset;
@@ -383,7 +397,7 @@ impl BlobStore {
         };
         let outcome = self.log.commit_as(into.durability(), session.domain, request)?;
         let stored = Stored { digest: expected, len, existed: into.existed(&outcome), lsn: outcome.lsn };
-        Ok((stored, Next::Ends))
+        Ok(((stored, outcome), Next::Ends))
     }
 
     /// The digest of an upload's content by another algorithm than was declared, or after its hash state was lost.

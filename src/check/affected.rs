@@ -1,4 +1,4 @@
-//! What damage to blobs affects: repositories, manifests, tags, pins. Searched only where there is damage, one
+//! What damage to blobs affects: repositories, manifests, tags, named files. Searched only where there is damage, one
 //! repository after the other.
 
 use std::collections::{BTreeSet, HashMap};
@@ -35,7 +35,7 @@ impl Scrubber<'_> {
             if !damaged.keys().any(|key| key.domain == snapshot.domain) {
                 continue;
             }
-            self.find_pins(&snapshot, &damaged, &mut room)?;
+            self.find_named(&snapshot, &damaged, &mut room)?;
             for repository in snapshot.repositories()? {
                 let repository = repository?;
                 let hits = self.hits(&snapshot, &repository, &damaged)?;
@@ -45,17 +45,17 @@ impl Scrubber<'_> {
         Ok(())
     }
 
-    fn find_pins(&mut self, snapshot: &Snapshot, damaged: &Damaged, room: &mut usize) -> Result<()> {
-        for pin in snapshot.pins()? {
-            let pin = pin?;
+    fn find_named(&mut self, snapshot: &Snapshot, damaged: &Damaged, room: &mut usize) -> Result<()> {
+        for file in snapshot.named_files()? {
+            let file = file?;
             let mut numbers = BTreeSet::new();
-            for digest in &pin.digests {
+            for digest in file.held() {
                 numbers.extend(self.is_damaged(&Key::blob(snapshot.domain, digest), digest, damaged));
             }
             for number in numbers {
                 let has_room = self.take(room, 1);
                 if let Some(blob) = self.report.damaged.get_mut(number).filter(|_| has_room) {
-                    blob.pins.push(pin.name.clone());
+                    blob.named.push(file.name.clone());
                 }
             }
         }

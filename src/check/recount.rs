@@ -4,7 +4,7 @@
 //! much is written meanwhile.
 //!
 //! The counts of blobs are computed in passes, each over a range of keys with about a million blobs: so memory does not
-//! grow with the store, and each pass reads the facts of links, manifests and pins once.
+//! grow with the store, and each pass reads the facts of links, manifests and named files once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::check::Checks;
 use crate::check::wrong::{Live, Wrong};
 use crate::check::{Step, repositories};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, PinFact, Reader as _, RepositoryFact, SegmentKind,
+    BlobFact, Family, Idle, IdleKind, Key, LinkFact, Lookup, NamedFact, Reader as _, RepositoryFact, SegmentKind,
 };
 use crate::files::Contents as _;
 use crate::id::FileId;
@@ -81,9 +81,9 @@ impl Checks {
     /// A fact that can't be read ends it, and then nothing is said that would have needed it.
     pub(super) fn recount(&self, snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
         repositories::recount(snapshot, listener)?;
-        for pin in snapshot.pins()? {
-            let pin = pin?;
-            check_listed(snapshot, Idle::of_pin(&Key::pin(snapshot.domain, &pin.name), &pin), listener)?;
+        for file in snapshot.named_files()? {
+            let file = file?;
+            check_listed(snapshot, Idle::of_named(&Key::named(snapshot.domain, &file.name), &file), listener)?;
         }
         check_list(snapshot, listener)?;
         let mut live: HashMap<FileId, Live> = HashMap::new();
@@ -103,8 +103,8 @@ impl Checks {
         listener: &mut dyn Listener,
     ) -> Step<()> {
         let mut holds = Holds { keys, counts: HashMap::new() };
-        for pin in snapshot.pins()? {
-            pin?.digests.iter().for_each(|digest| holds.add(&Key::blob(snapshot.domain, digest)));
+        for file in snapshot.named_files()? {
+            file?.held().for_each(|digest| holds.add(&Key::blob(snapshot.domain, digest)));
             listener.step()?;
         }
         repositories::holds(snapshot, &mut holds, listener)?;
@@ -196,7 +196,7 @@ fn check_list(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<()> {
 /// The entry that something should have in the idle list.
 pub(super) fn idle_of(facts: &impl Lookup, key: &Key) -> crate::Result<Option<Idle>> {
     Ok(match key.family {
-        Family::Pin => facts.decode(key, PinFact::decode)?.and_then(|pin| Idle::of_pin(key, &pin)),
+        Family::Named => facts.decode(key, NamedFact::decode)?.and_then(|file| Idle::of_named(key, &file)),
         Family::Link => facts.decode(key, LinkFact::decode)?.and_then(|link| Idle::of_link(key, &link)),
         Family::Repository => {
             facts.decode(key, RepositoryFact::decode)?.and_then(|repository| Idle::of_repository(key, &repository))

@@ -2,13 +2,13 @@
 //!
 //! | what | follows from |
 //! |---|---|
-//! | a blob's count | pins, links, manifests |
+//! | a blob's count | named files, links, manifests |
 //! | a link's, a manifest's count | the repository's manifests |
 //! | what lives in a file, and whether the file is needed | the places of blobs, uploads |
 //! | the idle list | counts, and what they are of |
 //! | under which subject a manifest is listed | the manifest |
 //! | which tags name a manifest | tags |
-//! | the view of names | pins, repositories, tags |
+//! | the view of names | named files, repositories, tags |
 //! | a run's guide | its facts |
 //!
 //! What follows from nothing else can't be repaired, and is reported: damaged content, which is flagged, so that a push

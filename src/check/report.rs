@@ -103,8 +103,8 @@ pub struct DamagedBlob {
     pub error: Error,
     /// The repositories that have the blob, and what of them is affected.
     pub affected: Vec<Affected>,
-    /// The pins that hold it.
-    pub pins: Vec<String>,
+    /// The named files that hold it.
+    pub named: Vec<String>,
 }
 
 /// What of a repository is affected by damage to a blob.

@@ -319,7 +319,7 @@ impl<'a> Scrubber<'a> {
         self.report.damaged_blobs += 1;
         if self.keys.len() < MOST_LISTED {
             self.keys.push(key);
-            self.report.damaged.push(DamagedBlob { digest, error, affected: Vec::new(), pins: Vec::new() });
+            self.report.damaged.push(DamagedBlob { digest, error, affected: Vec::new(), named: Vec::new() });
         } else {
             self.report.all_listed = false;
         }

@@ -4,19 +4,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blobs::PinOptions;
+use crate::blobs::PutNamed;
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{
-    BlobFact, Fact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, PinFact, ReferrerFact, RepositoryFact,
+    BlobFact, Fact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, NamedFact, ReferrerFact, RepositoryFact,
     SegmentFact, SegmentKind, Value,
 };
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::registry::{PutManifest, Repository, RepositorySettings};
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::registry::Purge;
-use crate::transaction::{Apply, Changes, Op, Request};
+use crate::transaction::{Apply, Changes, ExpectNamed, Op, Request};
 use crate::vfs::{SimVfs, Vfs as _};
 
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -36,7 +36,7 @@ struct Lab {
     disk: SimVfs,
     store: Store,
     repository: RepositoryId,
-    /// Held by a pin and by the image.
+    /// Held by a named file and by the image.
     layer: Digest,
     /// Held by nothing.
     idle: Digest,
@@ -72,7 +72,8 @@ impl Lab {
         let repository = store.create_repository(&"a/b".parse().unwrap(), RepositorySettings::new()).unwrap();
         let layer = repository.put("layer", Algorithm::Sha256).unwrap().digest;
         repository.put("unreferenced", Algorithm::Sha256).unwrap();
-        store.pin("pin", &layer, PinOptions::new().expires_after(std::time::Duration::from_secs(9))).unwrap();
+        let expiring = PutNamed::new().expires_after(std::time::Duration::from_secs(9));
+        store.named().set("file", &layer, expiring).unwrap();
         let rest = format!(r#""config":{},"layers":[],"subject":{}"#, descriptor(&layer), descriptor(&idle));
         let image = push(&repository, "manifest", &rest, "v1");
         let index = push(&repository, "index", &format!(r#""manifests":[{}]"#, descriptor(&image)), "all");
@@ -191,9 +192,9 @@ fn the_list_of_what_nothing_holds_is_mended() {
         let (key, blob) = lab.blob(&lab.idle);
         vec![(Idle::of_blob(&key, &blob).unwrap().at(), None)]
     });
-    broken("a pin that is not listed", 1, 1, |lab| {
-        let key = Key::pin(DOMAIN, "pin");
-        vec![(Idle::of_pin(&key, &lab.get(&key, PinFact::decode)).unwrap().at(), None)]
+    broken("a named file that is not listed", 1, 1, |lab| {
+        let key = Key::named(DOMAIN, "file");
+        vec![(Idle::of_named(&key, &lab.get(&key, NamedFact::decode)).unwrap().at(), None)]
     });
     broken("a link that is not listed", 1, 1, |lab| {
         let key = lab.of_digest(Family::Link, &Digest::of(Algorithm::Sha256, b"unreferenced"));
@@ -256,16 +257,16 @@ fn what_is_not_on_record_can_not_be_let_go_of_before_it_is_mended() {
     let (key, _) = lab.blob(&lab.layer);
     lab.set(vec![(key, None)]);
     let repository = lab.store.repository(&"a/b".parse().unwrap()).unwrap();
-    assert!(is_told(lab.store.unpin("pin")));
-    assert_eq!(lab.store.get_pin("pin").unwrap().digest, lab.layer, "refused, it is as it was");
+    assert!(is_told(lab.store.named().remove("file", ExpectNamed::Any).map(drop)));
+    assert_eq!(lab.store.named().stat("file").unwrap().digest, lab.layer, "refused, it is as it was");
     assert!(is_told(
         repository.delete_manifest(&lab.index).and_then(|_| repository.delete_manifest(&lab.image)).map(drop)
     ));
     drop(repository);
     lab.store.put("layer", Algorithm::Sha256).unwrap();
-    assert!(is_told(lab.store.unpin("pin")));
+    assert!(is_told(lab.store.named().remove("file", ExpectNamed::Any).map(drop)));
     lab.store.repair(|_| ControlFlow::Continue(())).unwrap();
-    lab.store.unpin("pin").unwrap();
+    lab.store.named().remove("file", ExpectNamed::Any).unwrap();
     lab.store.repository(&"a/b".parse().unwrap()).unwrap().delete_manifest(&lab.image).unwrap();
     // A segment that a blob lies in.
     let segment = Key::segment(DOMAIN, lab.blob(&lab.large).1.place.file);

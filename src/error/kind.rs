@@ -9,8 +9,8 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// What the call names is not there: a blob, pin, upload, repository, manifest, tag, key domain or store. A server
-    /// answers 404.
+    /// What the call names is not there: a blob, named file, upload, repository, manifest, tag, key domain or store. A
+    /// server answers 404.
     NotFound,
     /// Something has the name, or the place, already. A server answers 409.
     AlreadyExists,
@@ -102,14 +102,14 @@ impl Error {
             | Self::DomainNotFound { .. }
             | Self::DomainShredded { .. }
             | Self::BlobNotFound { .. }
-            | Self::PinNotFound { .. }
+            | Self::NamedNotFound { .. }
             | Self::UploadNotFound { .. }
             | Self::RepositoryNotFound { .. }
             | Self::ManifestNotFound { .. } => ErrorKind::NotFound,
             Self::NotEmpty { .. } | Self::DomainExists { .. } | Self::RepositoryExists { .. } => {
                 ErrorKind::AlreadyExists
             }
-            Self::TagImmutable { .. } | Self::TagMoved { .. } => ErrorKind::Conflict,
+            Self::TagImmutable { .. } | Self::TagMoved { .. } | Self::NamedChanged { .. } => ErrorKind::Conflict,
             Self::BlobInUse { .. } | Self::ManifestInUse { .. } | Self::RepositoryNotEmpty { .. } => ErrorKind::InUse,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::WrongOffset { .. } | Self::OutOfRange { .. } | Self::Gap { .. } | Self::AheadOfStore { .. } => {

@@ -1,19 +1,20 @@
-//! The idle list: the pins, links, blobs and repositories that garbage collection may remove once they are due, so that
-//! its cost is proportional to what there is to collect.
+//! The idle list: the named files, links, blobs and repositories that garbage collection may remove once they are due,
+//! so that its cost is proportional to what there is to collect.
 //!
 //! An entry has its time in its key, so those that are due are the first of their kind:
 //!
 //! ```text
-//! key: kind u8 (1 pin, 2 link, 3 blob, 4 repository) | time u48, big-endian | the first 25 bytes of the key
+//! key: kind u8 (1 named file, 2 link, 3 blob, 4 repository, 5 named file by the wall clock) |
+//!   time u48, big-endian | the first 25 bytes of the key
 //! value: the last 7 bytes of the key | condemned u8
 //! ```
 //!
-//! A pin that expires has an entry, under the open time when it does. A link that no manifest holds, a blob that
-//! nothing holds, and a repository that a push created and that has no manifest have one, under the open time when a
-//! client last relied on them. That time is in their own facts, so the entry can be found from there, and there is
-//! exactly one.
+//! A named file that expires has an entry, under the open time when it does, or of the fifth kind under the wall
+//! clock's time. A link that no manifest holds, a blob that nothing holds, and a repository that a push created and
+//! that has no manifest have one, under the open time when a client last relied on them. That time is in their own
+//! facts, so the entry can be found from there, and there is exactly one.
 
-use super::{BlobFact, Fact, Family, Key, LinkFact, PinFact, Prefix, RepositoryFact, Value};
+use super::{BlobFact, Expiry, Fact, Family, Key, LinkFact, NamedFact, Prefix, RepositoryFact, Value};
 use crate::id::DomainId;
 use crate::wire::{Fields, PutFields};
 
@@ -21,24 +22,26 @@ use crate::wire::{Fields, PutFields};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum IdleKind {
-    /// A pin that expires.
-    Pin = 1,
+    /// A named file that expires by open time.
+    Named = 1,
     /// A link that no manifest of its repository holds.
     Link = 2,
     /// A blob that nothing holds.
     Blob = 3,
     /// A repository that a push created and none completed.
     Repository = 4,
+    /// A named file that expires by the wall clock.
+    NamedByClock = 5,
 }
 
 impl IdleKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 4] = [Self::Pin, Self::Link, Self::Blob, Self::Repository];
+    pub(crate) const ALL: [Self; 5] = [Self::Named, Self::Link, Self::Blob, Self::Repository, Self::NamedByClock];
 
     /// The family of what its entries are of.
     fn family(self) -> Family {
         match self {
-            Self::Pin => Family::Pin,
+            Self::Named | Self::NamedByClock => Family::Named,
             Self::Link => Family::Link,
             Self::Blob => Family::Blob,
             Self::Repository => Family::Repository,
@@ -49,8 +52,8 @@ impl IdleKind {
 /// An entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idle {
-    /// The time that counts, in milliseconds of open time: when it expires, or was last relied on (0: no client was
-    /// told of it).
+    /// The time that counts, in milliseconds: of open time, when it expires, or was last relied on (0: no client was
+    /// told of it); or by the wall clock, when it expires.
     pub(crate) time: u64,
     kind: IdleKind,
     /// The key of what nothing holds.
@@ -71,9 +74,13 @@ impl Idle {
         Self { time, kind, key: *key, condemned: false }
     }
 
-    /// The entry of a pin, if it expires.
-    pub(crate) fn of_pin(key: &Key, pin: &PinFact) -> Option<Self> {
-        (pin.expires != 0).then(|| Self::new(pin.expires, IdleKind::Pin, key))
+    /// The entry of a named file, if it expires.
+    pub(crate) fn of_named(key: &Key, file: &NamedFact) -> Option<Self> {
+        match file.expires {
+            Expiry::Never => None,
+            Expiry::OpenTime(time) => Some(Self::new(time, IdleKind::Named, key)),
+            Expiry::WallClock(time) => Some(Self::new(time, IdleKind::NamedByClock, key)),
+        }
     }
 
     /// The entry of a link, if no manifest holds it.

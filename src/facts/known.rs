@@ -94,7 +94,7 @@ impl Reader for Noting<'_> {
         Ok(facts)
     }
 
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         self.facts.names(of, after, limit)
     }
 

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{
-    AwaitedFact, BlobFact, Family, Key, LinkFact, ManifestFact, NamesOf, PinFact, Prefix, ReferrerFact, RepositoryFact,
-    SegmentFact, TagFact, Value,
+    AwaitedFact, BlobFact, Family, Key, LinkFact, ManifestFact, NamedFact, NamesOf, Prefix, ReferrerFact,
+    RepositoryFact, SegmentFact, TagFact, Value,
 };
 use crate::id::{DomainId, FileId};
 
@@ -24,7 +24,7 @@ pub(crate) trait Reader: Debug + Send + Sync {
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>>;
 
     /// The first names behind `after`, at most `limit`, in order. They are as of the same moment or a later one.
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>>;
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>>;
 
     /// All domains that are not locked, in order: the default one first.
     fn domains(&self) -> &[DomainId];
@@ -61,7 +61,7 @@ macro_rules! values_of {
 values_of!(
     Blob: BlobFact,
     Segment: SegmentFact,
-    Pin: PinFact,
+    Named: NamedFact,
     Repository: RepositoryFact,
     Link: LinkFact,
     Manifest: ManifestFact,

@@ -11,6 +11,7 @@ mod geometry;
 mod idle;
 mod known;
 mod lookup;
+mod named;
 mod names;
 mod repository;
 mod values;
@@ -21,14 +22,14 @@ pub(crate) use geometry::{
 pub(crate) use idle::{Idle, IdleKind};
 pub(crate) use known::{Known, Noting};
 pub(crate) use lookup::{Decoded, Lookup, Reader};
+pub(crate) use named::{Expiry, NamedFact};
 pub(crate) use names::NamesOf;
 pub(crate) use repository::{
     AwaitedFact, Held, LinkFact, ManifestFact, Named, PullFact, ReferrerFact, RepositoryFact, TagFact,
 };
 
 pub(crate) use values::{
-    BlobFact, Codec, PART_BLOCKS, PinFact, Place, ProgressFact, SegmentFact, SegmentKind, UploadFact, put_digest,
-    take_digest,
+    BlobFact, Codec, PART_BLOCKS, Place, ProgressFact, SegmentFact, SegmentKind, UploadFact, put_digest, take_digest,
 };
 
 use std::collections::BTreeMap;
@@ -47,8 +48,8 @@ pub(crate) enum Family {
     Blob = 1,
     /// How much a segment or log file holds, and how much of that lives, by its file id.
     Segment = 2,
-    /// What a pin holds, by the hash of its name.
-    Pin = 3,
+    /// What a named file holds, by the hash of its name.
+    Named = 3,
     /// Where an upload stands, by its id.
     Upload = 4,
     /// A part of the list of an upload's block checksums, by the upload's id and the part's number.
@@ -85,7 +86,7 @@ impl Family {
     pub(crate) const ALL: [Self; 17] = [
         Self::Blob,
         Self::Segment,
-        Self::Pin,
+        Self::Named,
         Self::Upload,
         Self::UploadPart,
         Self::Link,
@@ -118,7 +119,7 @@ impl Family {
             Self::Idle => Some(Idle::LEN),
             Self::Progress => Some(ProgressFact::LEN),
             Self::Owner => Some(4),
-            Self::Pin
+            Self::Named
             | Self::Upload
             | Self::UploadPart
             | Self::Manifest
@@ -144,7 +145,7 @@ impl Family {
             | Self::Awaited => true,
             Self::Blob
             | Self::Segment
-            | Self::Pin
+            | Self::Named
             | Self::Upload
             | Self::UploadPart
             | Self::Repository
@@ -193,9 +194,9 @@ impl Key {
         Self { domain, family: Family::Segment, bytes }
     }
 
-    /// The key of a pin: the BLAKE3 hash of its name.
-    pub(crate) fn pin(domain: DomainId, name: &str) -> Self {
-        Self { domain, family: Family::Pin, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
+    /// The key of a named file: the BLAKE3 hash of its name.
+    pub(crate) fn named(domain: DomainId, name: &str) -> Self {
+        Self { domain, family: Family::Named, bytes: *blake3::hash(name.as_bytes()).as_bytes() }
     }
 
     /// The key of an upload.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::facts::{Family, Key, PinFact, Prefix, Reader, RepositoryFact, TagFact, Value};
+use crate::facts::{Family, Key, NamedFact, Prefix, Reader, RepositoryFact, TagFact, Value};
 use crate::id::{DomainId, RepositoryId};
 
 /// How many facts are read at a time.
@@ -11,20 +11,20 @@ const BATCH: usize = 16 << 10;
 
 /// Names that are listed in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NamesOf {
-    /// The pins of a domain.
-    Pins(DomainId),
+pub(crate) enum NamesOf<'a> {
+    /// The named files of a domain whose names begin so.
+    Named(DomainId, &'a str),
     /// The repositories of all domains that are not locked.
     Repositories,
     /// The tags of a repository.
     Tags(DomainId, RepositoryId),
 }
 
-impl NamesOf {
+impl NamesOf<'_> {
     /// Where the facts are that have the names.
     fn prefixes(self, facts: &dyn Reader) -> Vec<Prefix> {
         match self {
-            Self::Pins(domain) => vec![Prefix::all(domain, Family::Pin)],
+            Self::Named(domain, _) => vec![Prefix::all(domain, Family::Named)],
             Self::Repositories => {
                 facts.domains().iter().map(|domain| Prefix::all(*domain, Family::Repository)).collect()
             }
@@ -32,11 +32,20 @@ impl NamesOf {
         }
     }
 
+    /// Whether a name is one of those, behind `after`.
+    fn has(self, name: &str, after: Option<&str>) -> bool {
+        let is_own = match self {
+            Self::Named(_, prefix) => name.starts_with(prefix),
+            Self::Repositories | Self::Tags(..) => true,
+        };
+        is_own && after.is_none_or(|after| name > after)
+    }
+
     /// The name in such a fact.
     fn name_in(self, facts: &dyn Reader, key: &Key, value: &Value) -> Result<String> {
         let value = value.as_bytes();
         let name = match self {
-            Self::Pins(_) => PinFact::decode(value).map(|pin| pin.name),
+            Self::Named(..) => NamedFact::decode(value).map(|file| file.name),
             Self::Repositories => RepositoryFact::decode(value).map(|repository| repository.name),
             Self::Tags(..) => TagFact::decode(value).map(|tag| tag.tag),
         };
@@ -53,7 +62,7 @@ impl NamesOf {
                 let batch = facts.scan(prefix, last, BATCH)?;
                 for (key, value) in &batch {
                     let name = self.name_in(facts, key, value)?;
-                    if after.is_none_or(|after| name.as_str() > after) {
+                    if self.has(&name, after) {
                         first.insert(name);
                         if first.len() > limit {
                             first.pop_last();
@@ -88,7 +97,7 @@ impl NamesOf {
         // Each that was removed may be one of these.
         let others = older.names(self, after, limit.saturating_add(removed.len()))?;
         names.extend(others.into_iter().filter(|name| !removed.contains(name)));
-        let behind = names.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after));
+        let behind = names.into_iter().filter(|name| self.has(name, after));
         Ok(behind.take(limit).collect())
     }
 }

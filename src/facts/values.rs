@@ -69,7 +69,7 @@ pub(crate) struct BlobFact {
     pub(crate) place: Place,
     /// The blob's own length in bytes.
     pub(crate) len: u64,
-    /// How many pins, links and manifests hold the blob.
+    /// How many named files, links and manifests hold the blob.
     pub(crate) count: u32,
     /// The store's open time when somebody outside of any repository last stored or claimed the blob; 0: nobody did.
     pub(crate) touched: u64,
@@ -258,52 +258,6 @@ impl ProgressFact {
         let (read_bytes, findings) = (fields.u64()?, fields.u64()?);
         fields.end()?;
         Some(Self { domain, from, began, blobs, bytes, read_bytes, findings })
-    }
-}
-
-/// What a pin holds:
-///
-/// ```text
-/// created u64 (ms since 1970) | expires u64 (ms of open time, 0: never) | name length u16, name | count u32,
-/// then for each digest held: algorithm u8, bytes
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PinFact {
-    pub(crate) name: String,
-    /// The wall clock when the pin was set, in milliseconds since 1970.
-    pub(crate) created: u64,
-    /// The store's open time in milliseconds after which the pin no longer holds; 0 for never.
-    pub(crate) expires: u64,
-    /// The pinned blob, then what it references.
-    pub(crate) digests: Vec<Digest>,
-}
-
-impl PinFact {
-    pub(crate) fn encode(&self) -> Value {
-        let mut out = Vec::with_capacity(40 + self.name.len() + 33 * self.digests.len());
-        out.put_u64(self.created);
-        out.put_u64(self.expires);
-        out.put_len16(self.name.len());
-        out.put(self.name.as_bytes());
-        out.put_len32(self.digests.len());
-        self.digests.iter().for_each(|digest| put_digest(&mut out, digest));
-        Value::new(&out)
-    }
-
-    /// Parses a fact; `None` where it holds what no writer puts there.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
-        let created = fields.u64()?;
-        let expires = fields.u64()?;
-        let name = String::from_utf8(fields.bytes16()?.to_vec()).ok()?;
-        let count = usize::try_from(fields.u32()?).ok()?;
-        // The count is bounded by what is there before anything is allocated for it.
-        let mut digests = Vec::with_capacity(count.min(fields.0.len() / 33));
-        for _ in 0..count {
-            digests.push(take_digest(&mut fields)?);
-        }
-        fields.end()?;
-        Some(Self { name, created, expires, digests })
     }
 }
 

@@ -151,7 +151,10 @@ impl<'a> Collector<'a> {
     ) -> Step<()> {
         // A dry run goes through all that it remembers for each look.
         let at_once = if self.is_dry() { 64 * AT_ONCE } else { AT_ONCE };
-        let now = self.inner.clock.open_time();
+        let now = match kind {
+            IdleKind::NamedByClock => self.inner.clock.now().wall,
+            _ => self.inner.clock.open_time(),
+        };
         let mut after = None;
         loop {
             let due = match self.due(domain, kind, now, after, at_once) {
@@ -206,7 +209,7 @@ impl<'a> Collector<'a> {
     fn due(&self, domain: DomainId, kind: IdleKind, now: u64, after: Option<Key>, limit: usize) -> Result<Vec<Idle>> {
         let retention = self.inner.settings.retention;
         let is_due = |idle: &Idle| match kind {
-            IdleKind::Pin => idle.time <= now,
+            IdleKind::Named | IdleKind::NamedByClock => idle.time <= now,
             IdleKind::Link | IdleKind::Repository => retention.has_expired(idle.time, now),
             IdleKind::Blob => idle.time == 0 || retention.has_expired(idle.time, now),
         };

@@ -1,28 +1,28 @@
 //! Garbage collection: removes unreferenced blobs and gives their space back, while reads and writes continue.
 //!
-//! A collection first [sweeps](sweep): it forgets blobs, links, pins and uploads that are due. Then it
+//! A collection first [sweeps](sweep): it forgets blobs, links, named files and uploads that are due. Then it
 //! [compacts](compact): it moves live content out of files that are mostly dead. Both work in small commits. What a
 //! collection has done when it ends, for whatever reason, stays done, and the next one does the rest: a collection
 //! keeps no state on disk but the facts themselves.
 //!
 //! # Why nothing reachable is collected
-//! *Reachable* is every blob that a pin names, every blob and manifest that a manifest holds, and every manifest. The
-//! argument has no clock in it:
+//! *Reachable* is every blob that a named file holds, every blob and manifest that a manifest holds, and every
+//! manifest. The argument has no clock in it:
 //!
-//! 1. **Whatever is held has a count above 0.** A blob's count is the number of pins, links and manifests that hold it;
-//!    a link's count is the number of the repository's manifests that hold it. A count changes in the commit that
-//!    changes what is counted, by [`Changes::hold`] and [`Changes::release_key`], and for links and manifests by `hold`
-//!    and `release` in [`crate::transaction::registry`], and nowhere else (apart from a repair, which sets a wrong
-//!    count to the recount).
+//! 1. **Whatever is held has a count above 0.** A blob's count is the number of named files, links and manifests that
+//!    hold it; a link's count is the number of the repository's manifests that hold it. A count changes in the commit
+//!    that changes what is counted, by [`Changes::hold`] and [`Changes::release_key`] (with its likes), and for links
+//!    and manifests by `hold` and `release` in [`crate::transaction::registry`], and nowhere else (apart from a repair,
+//!    which sets a wrong count to the recount).
 //! 2. **Nothing with a count above 0 is removed.** An entry of the [idle list](crate::facts::Idle), which lists blobs
 //!    and links that nothing holds, exists exactly while the count is 0: [`Changes::change`] and `set_link` add and
 //!    remove it in the same commit. A commit that removes blobs or links for collection ([`Forget`](sweep::Forget),
 //!    `Expire`) removes one only if its entry still exists at that commit's turn in the order of all commits.
-//! 3. **Nothing that is missing can be held.** `put_manifest`, `pin` and `mount` look up what they hold at their own
-//!    turn in that order ([`Changes::hold`] fails if it is missing). So either the push comes first, holds the blob,
-//!    and the collection leaves it; or the collection comes first, removes the blob, and the push fails, is told that
-//!    the blob is missing, and changes nothing. There is no third way. Between its upload and its first reference
-//!    nothing but the grace period protects a blob.
+//! 3. **Nothing that is missing can be held.** `put_manifest`, `mount` and setting a named file look up what they hold
+//!    at their own turn in that order ([`Changes::hold`] fails if it is missing). So either the push comes first, holds
+//!    the blob, and the collection leaves it; or the collection comes first, removes the blob, and the push fails, is
+//!    told that the blob is missing, and changes nothing. There is no third way. Between its upload and its first
+//!    reference nothing but the grace period protects a blob.
 //! 4. **No count is assumed.** A commit that needs a fact which can't be read fails, and what it would have removed
 //!    stays.
 //! 5. **No file with live content is removed.** A file is unlinked when its last live frame has left it:
@@ -31,7 +31,9 @@
 //!
 //! Clocks serve only the *grace period*: a blob that a client stored, or was told of when it claimed it, is kept for
 //! [`Options::retention`](crate::Options::retention) of open time after that. It saves clients from having to repeat a
-//! push, and nothing else depends on it.
+//! push, and nothing else depends on it. (A named file may be set to expire by the wall clock. Then the caller has
+//! chosen that clock to say for how long the *name* stands; what the name held is collected as everything that nothing
+//! holds.)
 //!
 //! # Why readers are not disturbed
 //! A handle keeps its file open, so unlinking the file does not affect its reader. A reader that looked up a blob's
@@ -125,10 +127,10 @@ impl Collections {
     /// [`Store::expire`](crate::Store::expire).
     pub(crate) fn expire(&self, upload_age: Duration) -> Result<Expired> {
         let done = self.collect_part(|collector| {
-            collector.expire_pins()?;
+            collector.expire_named()?;
             collector.expire_uploads(milliseconds(upload_age))
         })?;
-        Ok(Expired { pins: index(done.pins), uploads: index(done.uploads) })
+        Ok(Expired { named: index(done.named), uploads: index(done.uploads) })
     }
 
     /// [`Store::expire_uploads`](crate::Store::expire_uploads).

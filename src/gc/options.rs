@@ -76,8 +76,8 @@ impl CollectOptions {
 pub struct Collection {
     /// Whether this was a dry run, which changed nothing.
     pub dry_run: bool,
-    /// Pins that expired.
-    pub pins: u64,
+    /// Named files that expired.
+    pub named: u64,
     /// Uploads that expired.
     pub uploads: u64,
     /// Links that expired: blobs that were removed from a repository because no manifest references them.
@@ -123,8 +123,8 @@ pub struct Collection {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Expired {
-    /// Pins that had expired.
-    pub pins: usize,
+    /// Named files that had expired.
+    pub named: usize,
     /// Uploads that nothing was appended to for the given time.
     pub uploads: usize,
 }

@@ -1,4 +1,4 @@
-//! The sweep: forgets pins, uploads, links, repositories and blobs that are due.
+//! The sweep: forgets named files, uploads, links, repositories and blobs that are due.
 //!
 //! Except for uploads, it reads the [idle list](crate::facts::Idle), in which entries that are due come first, so its
 //! cost is proportional to what there is to forget. A blob is *condemned* in one commit and *forgotten* in a later one.
@@ -9,23 +9,24 @@ use std::collections::{HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Idle, IdleKind, Key, LinkFact, Lookup, Named, PinFact, RepositoryFact};
+use crate::facts::{Idle, IdleKind, Key, LinkFact, Lookup, Named, NamedFact, RepositoryFact};
 use crate::gc::collector::{Collector, Halt, Step};
 use crate::id::{DomainId, RepositoryId};
 use crate::tables::Snapshot;
 use crate::transaction::Request;
 use crate::transaction::collection::{Condemn, Forget};
+use crate::transaction::named::{Released, RemoveSeveral};
 use crate::transaction::registry::{Expire, ExpireRepository};
 
 impl Collector<'_> {
-    /// Forgets what is due: first pins, uploads, links and repositories, which hold blobs, then blobs.
+    /// Forgets what is due: first named files, uploads, links and repositories, which hold blobs, then blobs.
     pub(super) fn sweep(&mut self) -> Step<()> {
         if !self.is_dry() {
             // What deleted repositories have left holds blobs.
             let purged = self.inner.registry.purge();
             self.unless_damaged(purged.map_err(Halt::from))?;
         }
-        self.expire_pins()?;
+        self.expire_named()?;
         self.expire_uploads(self.inner.settings.retention.0)?;
         self.expire_links()?;
         for domain in self.domains() {
@@ -39,20 +40,33 @@ impl Collector<'_> {
         self.inner.tables.domains().to_vec()
     }
 
-    /// Removes pins that have expired.
-    pub(super) fn expire_pins(&mut self) -> Step<()> {
-        let domain = DomainId::DEFAULT;
-        self.each_due(domain, IdleKind::Pin, |this, due| {
-            for idle in due {
-                let pin = this.snapshot_of(domain).decode(&idle.key, PinFact::decode)?;
-                let Some(name) = pin.map(|pin| pin.name) else { continue };
-                let now = this.inner.clock.open_time();
-                let outcome = this.commit(domain, Request::ExpirePin { name, now })?;
-                this.report.pins += u64::from(outcome.applied > 0);
-                this.go_on()?;
+    /// Removes named files that have expired, by either clock.
+    pub(super) fn expire_named(&mut self) -> Step<()> {
+        for domain in self.domains() {
+            for kind in [IdleKind::Named, IdleKind::NamedByClock] {
+                self.each_due(domain, kind, |this, due| this.remove_expired(domain, &due))?;
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    }
+
+    /// The content of what has expired is due at once: the caller has said until when it is relied on.
+    fn remove_expired(&mut self, domain: DomainId, due: &[Idle]) -> Step<()> {
+        let snapshot = self.snapshot_of(domain);
+        let mut names = Vec::with_capacity(due.len());
+        for idle in due {
+            names.extend(snapshot.decode(&idle.key, NamedFact::decode)?.map(|file| file.name));
+        }
+        drop(snapshot);
+        while !names.is_empty() {
+            let remove = RemoveSeveral { names: names.clone(), only_expired: true, released: Released::Discarded };
+            let outcome = self.commit(domain, Request::Apply(Box::new(remove)))?;
+            self.report.named += outcome.applied as u64;
+            // They hold very much: the others go in the next commit.
+            names = outcome.refused.first().map_or_else(Vec::new, |(part, _)| names.split_off(*part));
+            self.go_on()?;
+        }
+        Ok(())
     }
 
     /// Cancels uploads that nothing was appended to for so many milliseconds of open time.
@@ -165,7 +179,11 @@ impl Collector<'_> {
 
     /// The digest of the blob with a key, where it can be told.
     fn digest_at(&self, snapshot: &Snapshot, key: &Key) -> Result<Option<Digest>> {
-        Ok(snapshot.blob_by_key(key)?.and_then(|fact| self.inner.blobs.digest_of(key, &fact).ok()))
+        let Some(fact) = snapshot.blob_by_key(key)? else { return Ok(None) };
+        match self.inner.blobs.digest_of(key, &fact) {
+            Err(error) if error.is_shortage() => Err(error), // later it can be told: no event is to be missing
+            other => Ok(other.ok()),
+        }
     }
 
     fn forget_blobs(&mut self, domain: DomainId) -> Step<()> {

@@ -279,8 +279,8 @@ pub(crate) fn name_changes(domain: DomainId, ops: &[Op]) -> Vec<NameChange> {
     let mut note = |kind, name: &str, change| changes.push(NameChange { domain, kind, name: name.to_owned(), change });
     for op in ops {
         match op {
-            Op::Pin { name, .. } => note(NameKind::Pin, name, Change::Set),
-            Op::Unpin { name } => note(NameKind::Pin, name, Change::Remove),
+            Op::SetNamed { name, .. } => note(NameKind::Named, name, Change::Set),
+            Op::RemoveNamed { name, .. } => note(NameKind::Named, name, Change::Remove),
             Op::CreateRepository { repository } => note(NameKind::Repository, &repository.name, Change::Set),
             Op::DeleteRepository { repository } => note(NameKind::Repository, &repository.name, Change::Remove),
             Op::Tag { repository, tag, .. } => note(NameKind::Tag, &tag_name(repository.id, tag), Change::Set),

@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     fn body() -> Body {
-        let key = Key { domain: DomainId(2), family: Family::Pin, bytes: [3; 32] };
+        let key = Key { domain: DomainId(2), family: Family::Named, bytes: [3; 32] };
         Body { domain: DomainId(2), ops: b"ops".to_vec(), facts: vec![(key, Some(Value::new(b"value"))), (key, None)] }
     }
 

@@ -63,8 +63,8 @@ use crate::wire::PutFields;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum NameKind {
-    /// A pin.
-    Pin = 1,
+    /// A named file.
+    Named = 1,
     /// A repository.
     Repository = 2,
     /// A tag, as [`tag_name`] has it.
@@ -196,9 +196,6 @@ struct State {
     raised: bool,
 }
 
-/// Behind all names: no text begins with the last of all characters twice.
-const LAST: &str = "\u{10ffff}\u{10ffff}";
-
 impl std::fmt::Debug for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Names")
@@ -209,11 +206,23 @@ impl std::fmt::Debug for Names {
 const PREFIX_LEN: usize = 5;
 
 /// The key of a name: `kind u8 | domain u32, big-endian | name`.
-fn key(domain: DomainId, kind: NameKind, name: &str) -> Vec<u8> {
+fn key(domain: DomainId, kind: NameKind, name: impl AsRef<[u8]>) -> Vec<u8> {
     let mut key = vec![kind as u8];
     key.put(&domain.0.to_be_bytes());
-    key.put(name.as_bytes());
+    key.put(name.as_ref());
     key
+}
+
+/// A byte that is in no name, above all that are.
+const ABOVE: u8 = 0xff;
+
+/// What no name lies between and the first that begins with a prefix, and what lies behind all that do.
+fn bounds(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+    let before = match prefix.as_bytes().split_last() {
+        None | Some((0, _)) => prefix.into(), // no name has the character 0
+        Some((last, head)) => [head, &[last - 1, ABOVE]].concat(),
+    };
+    (before, [prefix.as_bytes(), &[ABOVE]].concat())
 }
 
 impl Names {
@@ -277,7 +286,21 @@ impl Names {
         after: Option<&str>,
         limit: usize,
     ) -> Option<Vec<String>> {
-        self.list_ranges(domains, kind, (after.unwrap_or_default(), LAST), limit)
+        self.list_ranges(domains, kind, (after.unwrap_or_default().as_bytes(), &[ABOVE]), limit)
+    }
+
+    /// The named files of a domain whose names begin with `prefix`, behind `after`, in order, at most `limit`; `None`
+    /// where the facts have to be asked.
+    pub(crate) fn named(
+        &self,
+        domain: DomainId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Option<Vec<String>> {
+        let (before, end) = bounds(prefix);
+        let after = after.unwrap_or_default().as_bytes().max(&before);
+        self.list_ranges(&[domain], NameKind::Named, (after, &end), limit)
     }
 
     /// The tags of a repository behind `after`, in order, at most `limit`; `None` where the facts have to be asked.
@@ -290,7 +313,7 @@ impl Names {
     ) -> Option<Vec<String>> {
         let from = tag_name(repository, after.unwrap_or_default());
         let end = tag_name(RepositoryId(repository.0 + 1), "");
-        let names = self.list_ranges(&[domain], NameKind::Tag, (&from, &end), limit)?;
+        let names = self.list_ranges(&[domain], NameKind::Tag, (from.as_bytes(), end.as_bytes()), limit)?;
         let prefix = tag_name(repository, "");
         Some(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
     }
@@ -300,7 +323,7 @@ impl Names {
         &self,
         domains: &[DomainId],
         kind: NameKind,
-        (after, end): (&str, &str),
+        (after, end): (&[u8], &[u8]),
         limit: usize,
     ) -> Option<Vec<String>> {
         if let Some(fill) = self.filling.get().filter(|_| self.needs_rebuild()) {

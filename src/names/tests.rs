@@ -35,14 +35,14 @@ fn apply(names: &Names, lsn: u64, name: &str, change: Change) {
 }
 
 fn apply_to(names: &Names, domain: DomainId, lsn: u64, name: &str, change: Change) {
-    let kind = NameKind::Pin;
+    let kind = NameKind::Named;
     names.apply(&[(Lsn(lsn), NameChange { domain, kind, name: name.to_owned(), change })], || {});
 }
 
 /// Opens the view, and fills it with these names where it was not trusted.
 fn rebuild(names: &Names, all: &[&str]) {
     let backend = names.prepare().expect("a view that is to be filled");
-    names.rebuild(backend, all.iter().map(|name| Ok::<_, ()>((DOMAIN, NameKind::Pin, (*name).to_owned())))).unwrap();
+    names.rebuild(backend, all.iter().map(|name| Ok::<_, ()>((DOMAIN, NameKind::Named, (*name).to_owned())))).unwrap();
 }
 
 /// A view in `dir` with the names a, b and c, written by session 7 at LSN 3, and closed.
@@ -53,7 +53,7 @@ fn written(dir: &Path) {
     for (lsn, name) in [(1, "c"), (2, "a"), (3, "b")] {
         apply(&names, lsn, name, Change::Set);
     }
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 2).unwrap(), ["a", "b"]);
+    assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 2).unwrap(), ["a", "b"]);
     names.close(Lsn(3));
 }
 
@@ -69,9 +69,9 @@ fn a_view_is_trusted_where_session_lsn_store_and_boot_agree_and_nowhere_else() {
     let path = dir.path().join("names");
     written(&path);
     let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 10), None, "not open yet");
+    assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 10), None, "not open yet");
     assert!(names.prepare().is_none());
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, Some("a"), 10).unwrap(), ["b", "c"]);
+    assert_eq!(names.list(&[DOMAIN], NameKind::Named, Some("a"), 10).unwrap(), ["b", "c"]);
     drop(names);
     let other_boot = Trust { boot: BootId(Some(b"later".to_vec())), ..trust(7, 2, 5) };
     let no_boot = Trust { boot: BootId(None), ..trust(7, 2, 5) };
@@ -100,10 +100,10 @@ fn a_view_stays_trusted_over_a_session_in_which_no_name_changed() {
 #[test]
 fn an_error_while_names_are_read_leaves_the_view_without_answers() {
     let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
-    let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Pin, n.to_string())) } else { Err(n) });
+    let read = (0..5000).map(|n| if n < 3000 { Ok((DOMAIN, NameKind::Named, n.to_string())) } else { Err(n) });
     assert_eq!(names.rebuild(names.prepare().unwrap(), read), Err(3000));
     assert!(!names.needs_rebuild(), "not before the next opening");
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
+    assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 1), None);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn a_damaged_or_missing_view_is_rebuilt() {
         spoil(&path);
         let names = Names::new(Some(path), SessionId([8; 16]), trust(7, 2, 5), keys());
         if names.prepare().is_some() {
-            assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9), None, "spoilt in way {number}");
+            assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 9), None, "spoilt in way {number}");
             apply(&names, 6, "b", Change::Remove);
             apply(&names, 6, "d", Change::Set);
             rebuild(&names, &["a", "b", "c"]);
-            assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
+            assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 9).unwrap(), ["a", "c", "d"], "the overlay wins");
         } else {
-            assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
+            assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 9).unwrap(), ["a", "b", "c"]);
         }
     }
 }
@@ -175,7 +175,7 @@ fn pages_equal_those_of_a_sorted_set() {
                     .take(7)
                     .cloned()
                     .collect();
-                assert_eq!(names.list(&[domain], NameKind::Pin, Some(&name), 7).unwrap(), expected);
+                assert_eq!(names.list(&[domain], NameKind::Named, Some(&name), 7).unwrap(), expected);
             }
         }
     }

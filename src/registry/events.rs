@@ -1,4 +1,4 @@
-//! Events: what happened to repositories, read from the log from any position that it still has.
+//! Events: what happened to repositories, named files and blobs, read from the log from any position that it still has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::oci::{RepositoryName, Tag};
 use crate::registry::Registry;
 use crate::sync::lock;
 use crate::tables::LogEntry;
-use crate::transaction::Op;
+use crate::transaction::{Gone, Op};
 
-/// Something that happened to a repository.
+/// Something that happened in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
@@ -23,26 +23,72 @@ pub struct Event {
     pub lsn: Lsn,
     /// When it happened, by the wall clock, in milliseconds since 1970.
     pub time_ms: u64,
-    /// The repository. It may have been deleted since, and another one may have its name.
-    pub repository: RepositoryName,
+    /// The number of the key domain that it happened in; 0 is the default one.
+    /// [`Store::domains`](crate::Store::domains) lists their names.
+    pub domain: u32,
+    /// What it happened to.
+    pub subject: Subject,
     /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened to a repository.
+impl Event {
+    /// The repository that it happened to, if it did to one.
+    pub fn repository(&self) -> Option<&RepositoryName> {
+        match &self.subject {
+            Subject::Repository(name) => Some(name),
+            Subject::NamedFile(_) | Subject::Store => None,
+        }
+    }
+}
+
+/// What something happened to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Subject {
+    /// A repository. It may have been deleted since, and another one may have its name.
+    Repository(RepositoryName),
+    /// The [named file](crate::NamedFiles) of this name.
+    NamedFile(String),
+    /// The store itself, or one key domain of it, where content is stored once: however many repositories and named
+    /// files have a blob, it is added when the first one gets it, and removed after the last one has lost it.
+    Store,
+}
+
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// It was created.
+    /// A repository was created.
     Created,
-    /// It was deleted, with what was in it.
+    /// A repository was deleted, with what was in it.
     Deleted,
-    /// Its settings changed.
+    /// The settings of a repository changed.
     SettingsChanged,
-    /// A blob was pushed or mounted.
+    /// A blob was pushed to a repository or mounted there; or the store has got content that it did not have.
     BlobAdded(Digest),
-    /// A blob was removed, by a call or by a collection.
+    /// A blob was removed from a repository or from the store, by a call or by a collection. (That a collection removed
+    /// one with a SHA-512 digest from the store is not told where its content is damaged: that has the digest.)
     BlobRemoved(Digest),
+    /// A named file was set.
+    Set {
+        /// Its content.
+        digest: Digest,
+        /// The length of that in bytes.
+        len: u64,
+        /// The content that it had before; none where there was no such file.
+        before: Option<Digest>,
+    },
+    /// A named file was removed by a call.
+    Removed {
+        /// The content that it had.
+        digest: Digest,
+    },
+    /// A named file was removed since it had expired.
+    Expired {
+        /// The content that it had.
+        digest: Digest,
+    },
     /// A manifest was pushed that the repository did not have.
     ManifestPushed {
         /// The manifest.
@@ -155,7 +201,9 @@ impl Registry {
                 }
                 let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));
                 let ops = Op::parse_all(&record.ops).ok_or_else(invalid)?;
-                events.extend(ops.into_iter().filter_map(|op| event(lsn, record.header.wall, op)));
+                let (time_ms, domain) = (record.header.wall, record.header.domain.0);
+                let what = ops.into_iter().filter_map(event);
+                events.extend(what.map(|(subject, kind)| Event { lsn, time_ms, domain, subject, kind }));
                 if events.len() >= limit || lsn == until {
                     self.remember_position(lsn, EventPosition { file: log.id, offset: record.end() });
                     return Ok(Events { events, next: lsn, locked: locked.into_iter().collect() });
@@ -182,8 +230,22 @@ impl Registry {
     }
 }
 
-fn event(lsn: Lsn, time_ms: u64, op: Op) -> Option<Event> {
+/// What an operation says to readers of events.
+fn event(op: Op) -> Option<(Subject, EventKind)> {
     let (Named { name, .. }, kind) = match op {
+        Op::Put { digest, .. } => return Some((Subject::Store, EventKind::BlobAdded(digest))),
+        Op::Remove { digest } => return Some((Subject::Store, EventKind::BlobRemoved(digest))),
+        Op::SetNamed { name, len, replaced: before, digests } => {
+            let digest = *digests.first()?;
+            return Some((Subject::NamedFile(name), EventKind::Set { digest, len, before }));
+        }
+        Op::RemoveNamed { name, digest, why } => {
+            let kind = match why {
+                Gone::Removed => EventKind::Removed { digest },
+                Gone::Expired => EventKind::Expired { digest },
+            };
+            return Some((Subject::NamedFile(name), kind));
+        }
         Op::CreateRepository { repository } => (repository, EventKind::Created),
         Op::DeleteRepository { repository } => (repository, EventKind::Deleted),
         Op::SetRepository { repository } => (repository, EventKind::SettingsChanged),
@@ -200,5 +262,5 @@ fn event(lsn: Lsn, time_ms: u64, op: Op) -> Option<Event> {
         Op::Pull { repository, digest, time } => (repository, EventKind::ManifestPulled { digest, time_ms: time }),
         _ => return None,
     };
-    Some(Event { lsn, time_ms, repository: name.parse().ok()?, kind })
+    Some((Subject::Repository(name.parse().ok()?), kind))
 }

@@ -70,7 +70,7 @@ pub use crate::oci::{
     ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter, TagMutability,
 };
 pub use blobs::BlobInfo;
-pub use events::{Event, EventKind, Events};
+pub use events::{Event, EventKind, Events, Subject};
 pub(crate) use manifests::MAX_MANIFEST;
 pub use manifests::{Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest};
 pub use referrers::{Referrer, Referrers};

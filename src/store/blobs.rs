@@ -31,7 +31,7 @@ impl Store {
     ///
     /// An unreferenced blob is kept for at least [`Options::retention`](crate::Options::retention) after it was stored
     /// or [claimed](Self::claim), unless it is [removed](Self::remove); after that [`collect`](Self::collect) removes
-    /// it. [Pin](Self::pin) a blob to keep it.
+    /// it. Give a blob a [name](Self::named) to keep it.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Error, Options};

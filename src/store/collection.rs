@@ -10,14 +10,15 @@ use crate::gc::{CollectOptions, Collection, Expired};
 use crate::store::Store;
 
 impl Store {
-    /// Collects garbage: removes unreferenced blobs, links, pins and uploads that are due, and moves live content out
-    /// of files that are mostly dead, while reads and writes continue. `progress` is called after each step with the
-    /// numbers so far; `Break` stops the collection.
+    /// Collects garbage: removes unreferenced blobs, links, named files and uploads that are due, and moves live
+    /// content out of files that are mostly dead, while reads and writes continue. `progress` is called after each step
+    /// with the numbers so far; `Break` stops the collection.
     ///
-    /// It removes pins that have expired; uploads that nothing was appended to, links that no manifest holds, and blobs
-    /// that nothing references, each once its grace period ([`Options::retention`](crate::Options::retention)) has
-    /// passed; repositories that a push [created](Self::create_on_push) and that received no manifest within that
-    /// period; and what deleted repositories have left. Open handles stay readable.
+    /// It removes named files that have expired; uploads that nothing was appended to, links that no manifest holds,
+    /// and blobs that nothing references, each once its grace period
+    /// ([`Options::retention`](crate::Options::retention)) has passed; repositories that a push
+    /// [created](Self::create_on_push) and that received no manifest within that period; and what deleted repositories
+    /// have left. Open handles stay readable.
     ///
     /// One collection runs at a time: a second one waits (so `progress` must not call for one). A collection that stops
     /// early, because of its options, of `progress` or of a crash, is completed by the next one.
@@ -57,29 +58,28 @@ impl Store {
         self.open.inner.collections.last()
     }
 
-    /// Removes pins that have expired, and cancels uploads that nothing was appended to for `upload_age` of open time.
-    /// A part of what [`collect`](Self::collect) does.
+    /// Removes named files that have expired, and cancels uploads that nothing was appended to for `upload_age` of open
+    /// time. A part of what [`collect`](Self::collect) does.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use strongroom::{Algorithm, Clock, Options, PinOptions};
+    /// use strongroom::{Algorithm, Clock, Options, PutNamed};
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let clock = Clock::manual();
     /// let store = Options::new().create(true).clock(clock.clone()).open(dir.path().join("store"))?;
-    /// let digest = store.put("built a while ago", Algorithm::Sha256)?;
-    /// store.pin("build:1", &digest, PinOptions::new().expires_after(Duration::from_secs(60)))?;
+    /// store.named().put("build:1", "built a while ago", PutNamed::new().expires_after(Duration::from_secs(60)))?;
     /// store.begin_upload(Algorithm::Sha256)?;
     ///
     /// clock.advance(Duration::from_secs(90));
     /// let expired = store.expire(Duration::from_secs(3600))?;
-    /// assert_eq!((expired.pins, expired.uploads), (1, 0));
+    /// assert_eq!((expired.named, expired.uploads), (1, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// Those of removing them; [`Error::Corrupt`] for the first damage met, when all others were removed. Pins and
-    /// uploads that were removed before the error stay removed.
+    /// Those of removing them; [`Error::Corrupt`] for the first damage met, when all others were removed. Named files
+    /// and uploads that were removed before the error stay removed.
     pub fn expire(&self, upload_age: Duration) -> Result<Expired> {
         self.inner()?.collections.expire(upload_age)
     }

@@ -77,12 +77,12 @@ impl crate::store::Store {
 /// All names that facts of the snapshot's domain have.
 fn names_of(snapshot: &Snapshot) -> Result<impl Iterator<Item = Result<(DomainId, NameKind, String)>> + '_> {
     let domain = snapshot.domain;
-    let pins = snapshot.pins()?.map(move |pin| Ok((domain, NameKind::Pin, pin?.name)));
+    let files = snapshot.named_files()?.map(move |file| Ok((domain, NameKind::Named, file?.name)));
     let repositories = snapshot.repositories()?;
     let repositories = repositories.map(move |repository| Ok((domain, NameKind::Repository, repository?.name)));
     let tags = snapshot.all::<TagFact>()?.map(move |fact| {
         let (key, tag) = fact?;
         Ok((domain, NameKind::Tag, tag_name(key.repository_id(), &tag.tag)))
     });
-    Ok(pins.chain(repositories).chain(tags))
+    Ok(files.chain(repositories).chain(tags))
 }

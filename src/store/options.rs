@@ -238,7 +238,9 @@ impl Options {
     ///
     /// - a blob in a repository that no manifest references: when it is pushed, mounted or
     ///   [claimed](crate::registry::Repository::claim) there, and when a manifest that references it is deleted;
-    /// - a blob outside of repositories that no pin names: when it is [stored](Store::put) or [claimed](Store::claim);
+    /// - a blob outside of repositories that no named file holds: when it is [stored](Store::put) or
+    ///   [claimed](Store::claim), and when a named file that holds it is replaced or removed, unless that
+    ///   [discards](crate::NamedFiles::discarding) its content;
     /// - an upload: when something is appended to it;
     /// - a repository that a push [created](Store::create_on_push) and that has no manifest: when that is called for it
     ///   again, or an upload is begun into it.

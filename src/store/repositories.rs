@@ -124,9 +124,10 @@ impl Store {
         Ok(page)
     }
 
-    /// The events of repositories after a position, in order, as whole commits: commits are added until there are at
-    /// least `limit` events, or no more commits. [`Events::next`] is the position to continue from: store it together
-    /// with the result of processing the page. [`Lsn::default`] is the beginning, [`last_lsn`](Self::last_lsn) is now.
+    /// The events of repositories, named files and blobs after a position, in order, as whole commits: commits are
+    /// added until there are at least `limit` events, or no more commits. [`Events::next`] is the position to continue
+    /// from: store it together with the result of processing the page. [`Lsn::default`] is the beginning,
+    /// [`last_lsn`](Self::last_lsn) is now.
     ///
     /// Events are read from the log: they survive restarts, are complete, and none is returned before it is durable.
     /// [`Options::history`](crate::Options::history) says how far back they go.
@@ -138,7 +139,7 @@ impl Store {
     /// # let store = Options::new().create(true).open(dir.path())?;
     /// store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
     /// let page = store.events(Lsn::default(), 100)?;
-    /// assert_eq!(page.events[0].repository.as_str(), "team/app");
+    /// assert_eq!(page.events[0].repository().unwrap().as_str(), "team/app");
     /// assert_eq!(page.events[0].kind, EventKind::Created);
     /// assert!(store.events(page.next, 100)?.events.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

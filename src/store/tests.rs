@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blobs::{Claimed, Destination, PinOptions};
+use crate::blobs::{Claimed, Destination, PutNamed};
 use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
@@ -14,7 +14,7 @@ use crate::log::Durability;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::{Maintenance, Options, Store};
-use crate::transaction::{Apply, Changes, Op, Outcome, Request, Then};
+use crate::transaction::{Apply, Changes, ExpectNamed, Op, Outcome, Request, Then};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;
@@ -321,20 +321,20 @@ impl Apply for Unknown {
 #[test]
 fn a_value_that_can_not_be_decoded_is_told_with_its_place_in_a_run() {
     let store = open(&SimVfs::new());
-    let key = Key::pin(ONE, "a pin");
+    let key = Key::named(ONE, "a file");
     store.open.inner.log.commit(ONE, Request::Apply(Box::new(Unknown(key)))).unwrap();
     store.checkpoint().unwrap();
     let runs: Vec<_> = store.open.inner.tables.list().runs.iter().map(|run| run.id).collect();
     let [run] = runs[..] else { panic!("one run: {runs:?}") };
     let path = store.open.inner.files.layout().run(run);
     let is_placed = |error: Error| matches!(error, Error::Corrupt { file, offset, .. } if file == path && offset > 0);
-    let snapshot = store.open.inner.tables.snapshot();
+    let (snapshot, files) = (store.open.inner.tables.snapshot(), store.named());
     assert!(is_placed(snapshot.blob_by_key(&key).unwrap_err()));
-    assert!(is_placed(snapshot.pins().unwrap().next().unwrap().unwrap_err()));
-    assert!(is_placed(store.get_pin("a pin").unwrap_err()));
+    assert!(is_placed(snapshot.named_files().unwrap().next().unwrap().unwrap_err()));
+    assert!(is_placed(files.get("a file").unwrap_err()));
     let digest = put(&store, ONE, "content");
-    assert!(is_placed(store.pin("a pin", &digest, PinOptions::new()).unwrap_err()), "a decision reads it too");
-    assert!(is_placed(store.unpin("a pin").unwrap_err()));
+    assert!(is_placed(files.set("a file", &digest, PutNamed::new()).unwrap_err()), "a decision reads it too");
+    assert!(is_placed(files.remove("a file", ExpectNamed::Any).unwrap_err()));
 }
 
 #[test]

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_reader_sees_the_version_of_its_lsn() {
         let table = Memtable::new();
-        let key = Key { domain: DomainId::DEFAULT, family: Family::Pin, bytes: [1; 32] };
+        let key = Key { domain: DomainId::DEFAULT, family: Family::Named, bytes: [1; 32] };
         table.insert(Lsn(3), (key, Some(Value::new(b"a"))));
         table.insert(Lsn(5), (key, None));
         table.insert(Lsn(7), (key, Some(Value::new(b"b"))));
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_behind_an_lsn_keeps_its_versions() {
         let table = Memtable::new();
-        let key = |byte| Key { domain: DomainId::DEFAULT, family: Family::Pin, bytes: [byte; 32] };
+        let key = |byte| Key { domain: DomainId::DEFAULT, family: Family::Named, bytes: [byte; 32] };
         let insert = |lsn, byte, value: &[u8]| table.insert(Lsn(lsn), (key(byte), Some(Value::new(value))));
         for (lsn, byte, value) in [(3, 1, b"a"), (4, 2, b"b"), (5, 1, b"c"), (7, 1, b"d")] {
             insert(lsn, byte, value);

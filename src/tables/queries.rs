@@ -4,7 +4,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::find::check_locked;
 use crate::facts::{
-    BlobFact, Decoded, Family, Key, Lookup as _, PinFact, Prefix, RepositoryFact, SegmentFact, UploadFact, Value,
+    BlobFact, Decoded, Family, Key, Lookup as _, NamedFact, Prefix, RepositoryFact, SegmentFact, UploadFact, Value,
 };
 use crate::id::{FileId, RepositoryId, UploadId};
 use crate::tables::Snapshot;
@@ -52,9 +52,9 @@ impl Snapshot {
         })
     }
 
-    /// All pins, in no order that means anything.
-    pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<PinFact>> + '_> {
-        Ok(self.all()?.map(|fact| fact.map(|(_, pin)| pin)))
+    /// All named files of the domain, in no order that means anything.
+    pub(crate) fn named_files(&self) -> Result<impl Iterator<Item = Result<NamedFact>> + '_> {
+        Ok(self.all()?.map(|fact| fact.map(|(_, file)| file)))
     }
 
     /// All repositories of the domain, in no order that means anything.

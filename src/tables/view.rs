@@ -202,7 +202,7 @@ impl Reader for Recalled<'_> {
         Ok(found)
     }
 
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         self.snapshot.names(of, after, limit)
     }
 
@@ -228,13 +228,13 @@ impl Reader for Snapshot {
         self.scan_all_after(prefix, after)?.take(limit).collect()
     }
 
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         if self.is_kept {
             return of.first(self, after, limit);
         }
         let view = &self.view.names;
         let listed = match of {
-            NamesOf::Pins(domain) => view.list(&[domain], NameKind::Pin, after, limit),
+            NamesOf::Named(domain, prefix) => view.named(domain, prefix, after, limit),
             NamesOf::Repositories => view.list(self.domains(), NameKind::Repository, after, limit),
             NamesOf::Tags(domain, repository) => view.tags(domain, repository, after, limit),
         };

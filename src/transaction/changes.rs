@@ -1,10 +1,10 @@
 //! The facts that a commit changes.
 //!
 //! # Invariants kept here
-//! - A blob's count is the number of (pin, digest) pairs that name it, and of the repositories' links and manifests
-//!   under its digest. Only [`Changes::hold`] and [`Changes::release`] change it.
+//! - A blob's count is the number of (named file, digest) pairs that name it, and of the repositories' links and
+//!   manifests under its digest. Only [`Changes::hold`], [`Changes::release_from`] and its likes change it.
 //! - A blob has an entry in the [idle list](Idle), under the time at which it was touched, exactly while its count is
-//!   0: [`Changes::change`]. So has a pin that expires, under that time: [`Changes::set_pin`].
+//!   0: [`Changes::change`]. So has a named file that expires, under that time: [`Changes::set_named`].
 //! - A segment's live frames and bytes are those of the blobs of one domain placed in it. Only [`Changes::change`]
 //!   changes them, and every change of a blob's place goes through it.
 //! - A file is given up with the last fact that a domain has of it: [`Changes::drop_file`].
@@ -15,10 +15,11 @@ use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Fact, Idle, Key, Lookup, PinFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value,
+    BlobFact, Fact, Idle, Key, Lookup, NamedFact, Place, Prefix, SegmentFact, SegmentKind, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::Descriptor;
+use crate::transaction::named::{NamedOutcome, Released};
 use crate::transaction::placing::scan_over;
 use crate::transaction::{Context, MAX_BODY, Op, Tally, Then, miscounted, one_less, one_more};
 
@@ -34,6 +35,7 @@ pub(crate) struct Changes<'a> {
     bytes: usize,
     pub(super) dropped: Vec<FileId>,
     pub(super) refused: Vec<(usize, Error)>,
+    pub(super) named: Option<Box<NamedOutcome>>,
     pub(crate) tally: Tally,
     /// Whether the repository that content goes to had it already.
     pub(crate) was_linked: bool,
@@ -60,6 +62,7 @@ impl<'a> Changes<'a> {
             bytes: 0,
             dropped: Vec::new(),
             refused: Vec::new(),
+            named: None,
             tally: Tally::default(),
             was_linked: false,
         };
@@ -164,16 +167,21 @@ impl<'a> Changes<'a> {
         }
     }
 
-    pub(super) fn set_pin(&mut self, old: Option<&PinFact>, new: Option<&PinFact>) {
-        let Some(name) = new.or(old).map(|pin| &pin.name) else { return };
-        let key = Key::pin(self.domain(), name);
-        let idle = |pin: Option<&PinFact>| pin.and_then(|pin| Idle::of_pin(&key, pin));
+    pub(super) fn set_named(&mut self, old: Option<&NamedFact>, new: Option<&NamedFact>) {
+        let Some(name) = new.or(old).map(|file| &file.name) else { return };
+        let key = Key::named(self.domain(), name);
+        let idle = |file: Option<&NamedFact>| file.and_then(|file| Idle::of_named(&key, file));
         self.relist(idle(old), idle(new));
-        self.set(key, new.map(PinFact::encode));
+        self.set(key, new.map(NamedFact::encode));
     }
 
-    pub(super) fn pin(&self, name: &str) -> Result<Option<PinFact>> {
-        self.decode(&Key::pin(self.domain(), name), PinFact::decode)
+    pub(super) fn named(&self, name: &str) -> Result<Option<NamedFact>> {
+        self.decode(&Key::named(self.domain(), name), NamedFact::decode)
+    }
+
+    /// Notes what became of a named file, for the caller.
+    pub(super) fn note_named(&mut self, outcome: NamedOutcome) {
+        self.named = Some(Box::new(outcome));
     }
 
     pub(super) fn upload(&self, id: UploadId) -> Result<Option<UploadFact>> {
@@ -241,11 +249,6 @@ impl<'a> Changes<'a> {
         self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { count, ..blob }))
     }
 
-    /// Counts one less that holds a blob.
-    pub(crate) fn release(&mut self, digest: &Digest) -> Result<()> {
-        self.release_from(digest, &Key::blob(self.domain(), digest))
-    }
-
     /// Counts one less that holds a blob, which the fact under `holder` holds.
     pub(crate) fn release_from(&mut self, digest: &Digest, holder: &Key) -> Result<()> {
         let blob = self.blob(digest)?.ok_or_else(|| self.holds_nothing(holder))?;
@@ -256,6 +259,19 @@ impl<'a> Changes<'a> {
     pub(crate) fn release_key(&mut self, key: Key, holder: &Key) -> Result<()> {
         let blob = self.blob_by_key(&key)?.ok_or_else(|| self.holds_nothing(holder))?;
         self.release_blob(key, &blob)
+    }
+
+    /// Counts one less that holds a blob, which the named file under `holder` holds. Where the content is to be kept,
+    /// its grace period begins, unless it began a moment ago.
+    pub(super) fn release_named(&mut self, digest: &Digest, holder: &Key, released: Released) -> Result<()> {
+        let mut blob = self.blob(digest)?.ok_or_else(|| self.holds_nothing(holder))?;
+        let (old, now) = (blob, self.now().open.max(1));
+        if released == Released::Kept && blob.is_stale(self.retention(), now) {
+            blob.touched = now;
+        }
+        let key = Key::blob(self.domain(), digest);
+        let count = one_less(self, &key, blob.count)?;
+        self.change(key, Some(&old), Some(&BlobFact { count, ..blob }))
     }
 
     fn release_blob(&mut self, key: Key, blob: &BlobFact) -> Result<()> {
@@ -282,13 +298,6 @@ impl<'a> Changes<'a> {
     /// Notes that a part of a request was not done, while the others are.
     pub(crate) fn refuse(&mut self, part: usize, error: Error) {
         self.refused.push((part, error));
-    }
-
-    pub(super) fn unpin(&mut self, pin: &PinFact) -> Result<Vec<Op>> {
-        let key = Key::pin(self.domain(), &pin.name);
-        pin.digests.iter().try_for_each(|digest| self.release_from(digest, &key))?;
-        self.set_pin(Some(pin), None);
-        Ok(vec![Op::Unpin { name: pin.name.clone() }])
     }
 
     /// Lets an upload stand there, with the parts of its list of block checksums that changed, and perhaps a new file.

@@ -11,6 +11,7 @@
 
 mod changes;
 pub(crate) mod collection;
+pub(crate) mod named;
 mod op;
 mod placing;
 pub(crate) mod registry;
@@ -21,14 +22,17 @@ use crate::clock::{Retention, Times};
 use crate::digest::Digest;
 use crate::envelope::KeyNumber;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{Fact, Key, Known, Lookup, Noting, PinFact, Place, Reader, SegmentFact, SegmentKind, UploadFact};
+use crate::facts::{Fact, Key, Known, Lookup, Noting, Place, Reader, SegmentFact, SegmentKind, UploadFact};
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::segment::{Descriptor, Frame, SEGMENT_FRAME_OFFSET};
 pub(crate) use changes::Changes;
-pub(crate) use op::Op;
+pub use named::ExpectNamed;
+use named::NamedOutcome;
+pub(crate) use op::{Gone, Op};
 pub(crate) use placing::{Over, Placing};
 
-/// The longest operations and facts of one record in bytes: enough to replace the largest pin by another of that size.
+/// The longest operations and facts of one record in bytes: enough to replace the named file that holds most by another
+/// one of that size.
 pub(crate) const MAX_BODY: usize = 32 << 20;
 
 /// A request that reads more facts than this is rehearsed before it is queued.
@@ -77,12 +81,6 @@ pub(crate) enum Request {
     Touch(Vec<Digest>),
     /// Remove a blob that nothing holds.
     Remove(Digest),
-    /// Set a pin, replacing the one that has the name.
-    Pin(PinFact),
-    /// Remove a pin.
-    Unpin(String),
-    /// Remove a pin if it has expired by this open time.
-    ExpirePin { name: String, now: u64 },
     /// Begin an upload.
     BeginUpload { id: UploadId, fact: UploadFact, then: Then },
     /// Advance an upload from one state to the next, with the parts of its list of block checksums that changed.
@@ -107,16 +105,11 @@ impl Request {
     /// Whether it leads to space being given back, so that it may use what is reserved for that.
     pub(crate) fn frees_space(&self) -> bool {
         match self {
-            Self::Remove(_)
-            | Self::Unpin(_)
-            | Self::ExpirePin { .. }
-            | Self::CancelUpload { .. }
-            | Self::DropFile(_) => true,
+            Self::Remove(_) | Self::CancelUpload { .. } | Self::DropFile(_) => true,
             Self::Apply(apply) => apply.frees_space(),
             Self::PutFrame { .. }
             | Self::PutSegment { .. }
             | Self::Touch(_)
-            | Self::Pin(_)
             | Self::BeginUpload { .. }
             | Self::AppendUpload { .. }
             | Self::CommitUpload { .. }
@@ -141,21 +134,28 @@ impl Request {
     /// Whether it may read many facts: then that is done before its turn has come.
     pub(crate) fn reads_much(&self) -> bool {
         match self {
-            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads_much(),
             Self::Touch(digests) => digests.len() > MANY,
-            // The pin of before may be a large one.
-            Self::Pin(_) | Self::Unpin(_) | Self::ExpirePin { .. } => true,
-            _ => false,
+            _ => self.applies().is_some_and(|apply| apply.reads_much()),
         }
     }
 
     /// Keys that it will read, as far as it names them itself: they are looked up together.
     fn reads(&self, domain: DomainId) -> Vec<Key> {
         match self {
-            Self::PutFrame { then: Some(apply), .. } | Self::Apply(apply) => apply.reads(domain),
             Self::Touch(digests) => digests.iter().map(|digest| Key::blob(domain, digest)).collect(),
-            Self::Pin(pin) => pin.digests.iter().map(|digest| Key::blob(domain, digest)).collect(),
-            _ => Vec::new(),
+            _ => self.applies().map_or_else(Vec::new, |apply| apply.reads(domain)),
+        }
+    }
+
+    /// What a module above asks for, in this request or as a part of it.
+    fn applies(&self) -> Option<&dyn Apply> {
+        match self {
+            Self::PutFrame { then, .. }
+            | Self::PutSegment { then, .. }
+            | Self::BeginUpload { then, .. }
+            | Self::CommitUpload { then, .. } => then.as_deref(),
+            Self::Apply(apply) => Some(&**apply),
+            _ => None,
         }
     }
 
@@ -186,6 +186,8 @@ pub(crate) struct Outcome {
     pub(crate) applied: usize,
     /// Parts of the request that were not done, by their numbers, and why.
     pub(crate) refused: Vec<(usize, Error)>,
+    /// What became of the named file that it set.
+    pub(crate) named: Option<Box<NamedOutcome>>,
     pub(crate) tally: Tally,
 }
 
@@ -273,25 +275,6 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
             facts.change(Key::blob(domain, digest), Some(&blob), None)?;
             vec![Op::Remove { digest: *digest }]
         }
-        Request::Pin(pin) => {
-            let old = facts.pin(&pin.name)?;
-            for digest in &pin.digests {
-                facts.hold(digest)?;
-            }
-            for digest in old.iter().flat_map(|old| &old.digests) {
-                facts.release(digest)?;
-            }
-            facts.set_pin(old.as_ref(), Some(pin));
-            vec![Op::Pin { name: pin.name.clone(), digests: pin.digests.clone() }]
-        }
-        Request::Unpin(name) => {
-            let pin = facts.pin(name)?.ok_or_else(|| Error::PinNotFound { name: name.clone() })?;
-            facts.unpin(&pin)?
-        }
-        Request::ExpirePin { name, now } => match facts.pin(name)? {
-            Some(pin) if pin.expires != 0 && pin.expires <= *now => facts.unpin(&pin)?,
-            _ => Vec::new(),
-        },
         Request::BeginUpload { id, fact, then } => {
             facts.set(Key::upload(domain, *id), Some(fact.encode()));
             let mut ops = vec![Op::BeginUpload { id: *id, algorithm: fact.algorithm }];
@@ -350,9 +333,9 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         },
         Request::Apply(apply) => apply.apply(&mut facts)?,
     };
-    let Changes { changed, dropped, refused, tally, was_linked, .. } = facts;
+    let Changes { changed, dropped, refused, named, tally, was_linked, .. } = facts;
     let (lsn, applied) = (context.placing.lsn(), ops.len());
-    let outcome = Outcome { lsn, existed, was_linked, dropped, applied, refused, tally };
+    let outcome = Outcome { lsn, existed, was_linked, dropped, applied, refused, named, tally };
     Ok(Resolved { ops, facts: changed.into_iter().collect(), outcome, uses_frame })
 }
 

@@ -14,10 +14,10 @@ pub(crate) enum Op {
     Put { digest: Digest, len: u64 },
     /// A blob was removed.
     Remove { digest: Digest },
-    /// A pin was set: the pinned blob, then what it references.
-    Pin { name: String, digests: Vec<Digest> },
-    /// A pin was removed, or expired.
-    Unpin { name: String },
+    /// A named file was set: its content and how long that is, then what it references; and the content before.
+    SetNamed { name: String, len: u64, replaced: Option<Digest>, digests: Vec<Digest> },
+    /// A named file that had this content went.
+    RemoveNamed { name: String, digest: Digest, why: Gone },
     /// An upload was begun.
     BeginUpload { id: UploadId, algorithm: Algorithm },
     /// Content was added to an upload.
@@ -52,6 +52,16 @@ pub(crate) enum Op {
     Purge { repository: RepositoryId, tags: Vec<String> },
 }
 
+/// Why something went. The numbers stand in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Gone {
+    /// Somebody removed it.
+    Removed = 0,
+    /// Its time had come.
+    Expired = 1,
+}
+
 fn put_option(out: &mut Vec<u8>, digest: Option<&Digest>) {
     out.put_u8(u8::from(digest.is_some()));
     digest.iter().for_each(|digest| put_digest(out, digest));
@@ -79,13 +89,17 @@ impl Op {
                 put_digest(out, digest);
                 2
             }
-            Self::Pin { name, digests } => {
+            Self::SetNamed { name, len, replaced, digests } => {
                 out.put_text(name);
+                out.put_u64(*len);
+                put_option(out, replaced.as_ref());
                 digests.iter().for_each(|digest| put_digest(out, digest));
                 3
             }
-            Self::Unpin { name } => {
+            Self::RemoveNamed { name, digest, why } => {
                 out.put_text(name);
+                put_digest(out, digest);
+                out.put_u8(*why as u8);
                 4
             }
             Self::BeginUpload { id, algorithm } => {
@@ -197,14 +211,22 @@ impl Op {
             1 => Self::Put { digest: take_digest(&mut fields)?, len: fields.u64()? },
             2 => Self::Remove { digest: take_digest(&mut fields)? },
             3 => {
-                let name = fields.text()?;
+                let (name, len, replaced) = (fields.text()?, fields.u64()?, take_option(&mut fields)?);
                 let mut digests = Vec::new();
                 while !fields.is_empty() {
                     digests.push(take_digest(&mut fields)?);
                 }
-                Self::Pin { name, digests }
+                Self::SetNamed { name, len, replaced, digests }
             }
-            4 => Self::Unpin { name: fields.text()? },
+            4 => {
+                let (name, digest) = (fields.text()?, take_digest(&mut fields)?);
+                let why = match fields.u8()? {
+                    0 => Gone::Removed,
+                    1 => Gone::Expired,
+                    _ => return None,
+                };
+                Self::RemoveNamed { name, digest, why }
+            }
             5 => Self::BeginUpload { id: UploadId(fields.array()?), algorithm: Algorithm::from_code(fields.u8()?)? },
             6 => Self::AppendUpload { id: UploadId(fields.array()?), offset: fields.u64()?, len: fields.u64()? },
             7 => {
@@ -271,8 +293,13 @@ mod tests {
         let ops = vec![
             Op::Put { digest, len: 3 },
             Op::Remove { digest },
-            Op::Pin { name: "a/b".into(), digests: vec![digest, Digest::of(Algorithm::Sha256, b"y")] },
-            Op::Unpin { name: "ü".into() },
+            Op::SetNamed {
+                name: "a/b".into(),
+                len: 7,
+                replaced: Some(digest),
+                digests: vec![digest, Digest::of(Algorithm::Sha256, b"y")],
+            },
+            Op::RemoveNamed { name: "ü".into(), digest, why: Gone::Expired },
             Op::BeginUpload { id, algorithm: Algorithm::Blake3 },
             Op::AppendUpload { id, offset: 1, len: 2 },
             Op::CommitUpload { id, digest, len: 9 },

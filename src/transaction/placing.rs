@@ -46,7 +46,7 @@ impl Reader for Over<'_> {
         scan_over(self.newer, self.older, prefix, after, limit)
     }
 
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         of.first_over(self.newer, self.older, after, limit)
     }
 

@@ -11,19 +11,20 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, PinFact, Place, Prefix, Reader, RepositoryFact,
-    SegmentFact, UploadFact, Value,
+    BlobFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, Place, Prefix, Reader, RepositoryFact, SegmentFact,
+    UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::document::Document;
 use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag, TagMutability};
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
+use crate::transaction::named::{Lifetime, Released, RemoveNamed, RemoveSeveral, SetNamed};
 use crate::transaction::registry::{
     Create, Delete, DeleteReferences, Exists, Expire, ExpireRepository, Keep, Link, NotePulls, Purge, PutManifest, Set,
     SetTag, Touch, Unlink, Untag,
 };
-use crate::transaction::{Apply, Context, Outcome, Over, Placing, Request, rehearse, resolve};
+use crate::transaction::{Apply, Context, ExpectNamed, Outcome, Over, Placing, Request, rehearse, resolve};
 use crate::vfs::SimVfs;
 
 const DOMAIN: DomainId = DomainId::DEFAULT;
@@ -46,7 +47,7 @@ impl Reader for Map {
         Ok(facts.take(limit).map(|(key, value)| (*key, value.clone())).collect())
     }
 
-    fn names(&self, of: NamesOf, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    fn names(&self, of: NamesOf<'_>, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         of.first(self, after, limit)
     }
 
@@ -174,8 +175,13 @@ fn idle(map: &Map, kind: IdleKind) -> Vec<Idle> {
 fn names_in(facts: &dyn Reader) -> Vec<Vec<String>> {
     let tags = facts.scan(Prefix::all(DOMAIN, Family::Repository), None, 9).unwrap();
     let tags = tags.iter().map(|(_, value)| RepositoryFact::decode(value.as_bytes()).unwrap().id);
-    let of = tags.map(|id| NamesOf::Tags(DOMAIN, id)).chain([NamesOf::Pins(DOMAIN), NamesOf::Repositories]);
-    let pages = [(None, 9), (None, 1), (Some("pin 0"), 1), (Some("team/app-0"), 2), (Some("v1"), 1)];
+    let of = tags.map(|id| NamesOf::Tags(DOMAIN, id)).chain([
+        NamesOf::Named(DOMAIN, ""),
+        NamesOf::Named(DOMAIN, "file"),
+        NamesOf::Named(DOMAIN, "file 1"),
+        NamesOf::Repositories,
+    ]);
+    let pages = [(None, 9), (None, 1), (Some("file 0"), 1), (Some("team/app-0"), 2), (Some("v1"), 1)];
     of.flat_map(|of| pages.map(|(after, limit)| facts.names(of, after, limit).unwrap())).collect()
 }
 
@@ -188,6 +194,28 @@ fn left(map: &Map) -> Option<Purge> {
     let of = |family| map.scan(Prefix::of(DOMAIN, family, repository), None, 5).unwrap();
     let keys = families.into_iter().map(of).find(|facts| !facts.is_empty())?;
     Some(Purge { repository, keys: keys.into_iter().map(|(key, _)| key).collect() })
+}
+
+fn file_name(random: &mut Random) -> String {
+    format!("file {}", random.below(2))
+}
+
+fn released(random: &mut Random) -> Released {
+    [Released::Kept, Released::Discarded][random.below(2)]
+}
+
+/// A named file that holds these.
+fn set_named(random: &mut Random, digest: Digest, references: Vec<Digest>, now: Times) -> SetNamed {
+    let lifetimes = [Lifetime::Unlimited, Lifetime::OpenTime(50_000), Lifetime::Until(now.wall + 50_000)];
+    let expected = [ExpectNamed::Any, ExpectNamed::Any, ExpectNamed::Absent, ExpectNamed::Is(digest)];
+    SetNamed {
+        name: file_name(random),
+        digest,
+        references,
+        lifetime: lifetimes[random.below(3)],
+        expect: expected[random.below(4)],
+        released: released(random),
+    }
 }
 
 /// A request drawn from a seed, about what there is.
@@ -207,12 +235,21 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
         4 => Request::Touch(vec![digest(blob), digest(other)]),
         5 => Request::Remove(digest(blob)),
         6 => {
-            let expires = [0, now.open + 50_000][random.below(2)];
-            let digests = vec![digest(blob), digest(other)];
-            Request::Pin(PinFact { name: format!("pin {}", random.below(2)), created: now.wall, expires, digests })
+            let set = set_named(random, digest(blob), vec![digest(other)], now);
+            match random.below(2) {
+                0 => apply(Box::new(set)),
+                _ => Request::PutFrame { frame: frame(blob), then: Some(Box::new(set)) },
+            }
         }
-        7 => Request::Unpin(format!("pin {}", random.below(2))),
-        8 => Request::ExpirePin { name: format!("pin {}", random.below(2)), now: now.open },
+        7 => {
+            let expect = [ExpectNamed::Any, ExpectNamed::Is(digest(blob))][random.below(2)];
+            apply(Box::new(RemoveNamed { name: file_name(random), expect, released: released(random) }))
+        }
+        8 => {
+            let names = vec![file_name(random), file_name(random), "none".into()];
+            let only_expired = random.below(2) == 0;
+            apply(Box::new(RemoveSeveral { names, only_expired, released: released(random) }))
+        }
         9 => Request::BeginUpload {
             id: upload_id,
             fact: upload(blob, now),

@@ -24,7 +24,7 @@ use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use crate::blobs::PinOptions;
+use crate::blobs::PutNamed;
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::store::Store;
@@ -128,7 +128,7 @@ pub(crate) fn plan(store: &Store, name: &str, document: &[u8]) -> Result<Plan, T
     let document: Document = parse(document).filter(|found: &Document| found.strongroom == WHOLE).ok_or_else(bad)?;
     // As earlier versions split an import.
     let is_full = document.parts.is_none() && document.entries.len() == ENTRIES;
-    if is_full && !matches!(store.get_pin(&format!("{name}#2")), Err(Error::PinNotFound { .. })) {
+    if is_full && !matches!(store.named().stat(&format!("{name}#2")), Err(Error::NamedNotFound { .. })) {
         let problem =
             "it was imported in several parts by an earlier version of strongroom: export it with that version";
         return Err(TransferError::NotAnImport { problem });
@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn finish(mut self) -> Result<Option<Digest>, TransferError> {
         let more = format!(r#","parts":{}"#, json!(self.parts));
         let (digest, held) = self.put(WHOLE, &more)?;
-        self.pin.set(&digest, PinOptions::new().references(held))
+        self.pin.set(&digest, PutNamed::new().references(held))
     }
 
     fn end_part(&mut self) -> Result<(), TransferError> {

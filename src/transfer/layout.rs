@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::blobs::{Expect, Pin, PinOptions};
+use crate::blobs::{Expect, NamedFile, PutNamed};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
 use crate::registry::Repository;
@@ -101,7 +101,7 @@ pub(crate) fn import(to: &Importing<'_>, tree: &mut Tree, pin: NewPin<'_>) -> Re
     check_present(&manifests, digests.iter().copied())?;
     digests.push(to.store.put(&marker, Algorithm::Sha256)?.digest);
     let digest = to.store.put(&index, Algorithm::Sha256)?.digest;
-    let replaced = pin.set(&digest, PinOptions::new().references(digests))?;
+    let replaced = pin.set(&digest, PutNamed::new().references(digests))?;
     let bytes_in = blobs.iter().map(|blob| blob.len).sum::<u64>() + (marker.len() + index.len()) as u64;
     Ok(Imported { files: blobs.len() + 2, bytes_in, left_out, replaced, ..Imported::default() })
 }
@@ -186,7 +186,7 @@ pub(crate) fn is_index(document: &[u8]) -> bool {
 }
 
 /// The layout whose index is pinned.
-pub(crate) fn plan(store: &Store, pin: &Pin) -> Result<Plan, TransferError> {
+pub(crate) fn plan(store: &Store, pin: &NamedFile) -> Result<Plan, TransferError> {
     let not_a_layout = || TransferError::NotAnImport { problem: "the pinned index was not stored by an import" };
     let (marker, blobs) = pin.references.split_last().ok_or_else(not_a_layout)?;
     parse::<Marker>(&read(store, marker, MARKER_MAX)?).ok_or_else(not_a_layout)?;

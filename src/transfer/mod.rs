@@ -114,7 +114,7 @@ pub fn import(
 /// nothing is left in the folder.
 ///
 /// # Errors
-/// [`TransferError`], as its variants say; [`Error::PinNotFound`](crate::Error::PinNotFound) where nothing has this
+/// [`TransferError`], as its variants say; [`Error::NamedNotFound`](crate::Error::NamedNotFound) where nothing has this
 /// name.
 pub fn export(
     store: &Store,
@@ -135,7 +135,7 @@ pub fn export(
 
 /// What there is to write of what was imported under a name.
 fn plan(store: &Store, name: &str) -> Result<Plan, TransferError> {
-    let pin = store.get_pin(name)?;
+    let pin = store.named().stat(name)?;
     let document = read(store, &pin.digest, DOCUMENT_MAX)?;
     if layout::is_index(&document) { layout::plan(store, &pin) } else { document::plan(store, name, &document) }
 }

@@ -1,4 +1,4 @@
-//! Names of pins, and the pins that hold the parts of an import.
+//! Pins, which are named files, and the pins that hold the parts of an import.
 //!
 //! An import of a large folder has a document in several parts. Each part is held by a pin whose name is the import's
 //! name, `#`, and the part's digest. Users can neither set nor remove such names by themselves: the import and its
@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::blobs::PinOptions;
+use crate::blobs::PutNamed;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::store::Store;
+use crate::transaction::ExpectNamed;
 use crate::transfer::error::TransferError;
 
 /// So many blobs does a pin hold at most, besides the one it names.
@@ -33,12 +34,12 @@ pub enum Existing {
 ///
 /// ```
 /// use strongroom::transfer::{Existing, NewPin, TransferError};
-/// use strongroom::{Algorithm, Options, PinOptions};
+/// use strongroom::{Algorithm, Options, PutNamed};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let store = Options::new().create(true).open(dir.path().join("store"))?;
 /// let digest = store.put("content", Algorithm::Sha256)?;
-/// NewPin::new(&store, "it", Existing::Refuse)?.set(&digest, PinOptions::new())?;
+/// NewPin::new(&store, "it", Existing::Refuse)?.set(&digest, PutNamed::new())?;
 /// let again = NewPin::new(&store, "it", Existing::Refuse);
 /// assert!(matches!(again, Err(TransferError::NameInUse { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -68,8 +69,8 @@ impl<'a> NewPin<'a> {
         if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
             return Err(Error::InvalidName { name: name.chars().take(200).collect(), max: NAME_MAX }.into());
         }
-        let replaces = match store.get_pin(name) {
-            Err(Error::PinNotFound { .. }) => None,
+        let replaces = match store.named().stat(name) {
+            Err(Error::NamedNotFound { .. }) => None,
             other => Some(other?.digest),
         };
         match (existing, replaces) {
@@ -81,8 +82,8 @@ impl<'a> NewPin<'a> {
     /// Holds a part of what the pin is to name.
     pub(crate) fn hold_part(&mut self, part: &Digest, references: Vec<Digest>) -> Result<(), TransferError> {
         let name = format!("{}#{part}", self.name);
-        let is_new = matches!(self.store.get_pin(&name), Err(Error::PinNotFound { .. }));
-        self.store.pin(&name, part, PinOptions::new().references(references))?;
+        let is_new = matches!(self.store.named().stat(&name), Err(Error::NamedNotFound { .. }));
+        self.store.named().set(&name, part, PutNamed::new().references(references))?;
         self.new_parts.extend(is_new.then(|| name.clone()));
         self.parts.insert(name);
         Ok(())
@@ -91,13 +92,13 @@ impl<'a> NewPin<'a> {
     /// Sets the pin, and removes the parts of what was pinned before. Returns what was.
     ///
     /// # Errors
-    /// As [`Store::pin`].
-    pub fn set(mut self, digest: &Digest, options: PinOptions) -> Result<Option<Digest>, TransferError> {
-        self.store.pin(&self.name, digest, options)?;
+    /// As [`NamedFiles::set`](crate::NamedFiles::set).
+    pub fn set(mut self, digest: &Digest, options: PutNamed) -> Result<Option<Digest>, TransferError> {
+        self.store.named().set(&self.name, digest, options)?;
         self.new_parts.clear();
         for part in parts(self.store, &self.name)? {
             if !self.parts.contains(&part) {
-                self.store.unpin(&part)?;
+                self.store.named().remove(&part, ExpectNamed::Any)?;
             }
         }
         Ok(self.replaces)
@@ -107,7 +108,8 @@ impl<'a> NewPin<'a> {
 impl Drop for NewPin<'_> {
     fn drop(&mut self) {
         for part in &self.new_parts {
-            let _ = self.store.unpin(part); // if it stays, the next import under the name or `remove` removes it
+            // If it stays, the next import under the name or `remove` removes it.
+            let _ = self.store.named().remove(part, ExpectNamed::Any);
         }
     }
 }
@@ -125,18 +127,19 @@ pub enum HeldBlobs {
 /// left that was killed. Returns how many blobs were removed.
 ///
 /// # Errors
-/// [`TransferError::ReservedName`] for the name of a part; [`Error::PinNotFound`] where there is nothing of that name.
+/// [`TransferError::ReservedName`] for the name of a part; [`Error::NamedNotFound`] where there is nothing of that
+/// name.
 pub fn remove(store: &Store, name: &str, blobs: HeldBlobs) -> Result<usize, TransferError> {
     check(name)?;
     let mut removed = 0;
     let mut pins = parts(store, name)?;
-    match store.get_pin(name) {
-        Err(Error::PinNotFound { .. }) if !pins.is_empty() => {} // parts that an interrupted import left
+    match store.named().stat(name) {
+        Err(Error::NamedNotFound { .. }) if !pins.is_empty() => {} // parts that an interrupted import left
         other => pins.insert(0, other?.name),
     }
     for name in pins {
-        let pin = store.get_pin(&name)?;
-        store.unpin(&name)?;
+        let pin = store.named().stat(&name)?;
+        store.named().remove(&name, ExpectNamed::Any)?;
         for digest in pin.references.iter().chain([&pin.digest]).filter(|_| blobs == HeldBlobs::Remove) {
             match store.remove(digest) {
                 Ok(_) => removed += 1,
@@ -174,30 +177,13 @@ fn check(name: &str) -> Result<(), TransferError> {
 fn parts(store: &Store, name: &str) -> Result<Vec<String>, TransferError> {
     let prefix = format!("{name}#");
     let mut parts = Vec::new();
-    for pin in names(store, Some(prefix.clone())) {
-        let pin = pin?;
-        match pin.strip_prefix(&prefix) {
-            Some(digest) if digest.parse::<Digest>().is_ok() => parts.push(pin),
-            Some(_) => {}
-            None => break,
+    for file in store.named().iter(&prefix) {
+        let name = file?.name;
+        if name.strip_prefix(&prefix).is_some_and(|digest| digest.parse::<Digest>().is_ok()) {
+            parts.push(name);
         }
     }
     Ok(parts)
-}
-
-/// The names of all pins behind `after`, in order.
-fn names(store: &Store, mut after: Option<String>) -> impl Iterator<Item = Result<String, TransferError>> + '_ {
-    let mut page = Vec::new().into_iter();
-    std::iter::from_fn(move || {
-        if page.as_slice().is_empty() {
-            match store.pins(after.as_deref(), 1000) {
-                Ok(names) => page = names.into_iter(),
-                Err(error) => return Some(Err(error.into())),
-            }
-        }
-        after = Some(page.next()?);
-        after.clone().map(Ok)
-    })
 }
 
 #[cfg(test)]
@@ -206,6 +192,10 @@ mod tests {
     use crate::digest::Algorithm;
     use crate::store::Options;
 
+    fn file_names(store: &Store) -> Vec<String> {
+        store.named().iter("").map(|file| file.unwrap().name).collect()
+    }
+
     #[test]
     fn parts_of_what_is_not_pinned_in_the_end_are_let_go() {
         let dir = tempfile::tempdir().unwrap();
@@ -213,19 +203,19 @@ mod tests {
         let digests = ["one", "two", "three"].map(|content| store.put(content, Algorithm::Sha256).unwrap());
         let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
         pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
-        assert_eq!(store.pins(None, 10).unwrap().len(), 1);
+        assert_eq!(file_names(&store).len(), 1);
         drop(pin);
-        assert!(store.pins(None, 10).unwrap().is_empty());
+        assert!(file_names(&store).is_empty());
 
         let mut pin = NewPin::new(&store, "f", Existing::Refuse).unwrap();
         pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
-        pin.set(&digests[1].digest, PinOptions::new()).unwrap();
-        let before = store.pins(None, 10).unwrap();
+        pin.set(&digests[1].digest, PutNamed::new()).unwrap();
+        let before = file_names(&store);
         assert_eq!(before.len(), 2);
         let mut pin = NewPin::new(&store, "f", Existing::Replace).unwrap();
         pin.hold_part(&digests[0].digest, Vec::new()).unwrap();
         pin.hold_part(&digests[2].digest, Vec::new()).unwrap();
         drop(pin);
-        assert_eq!(store.pins(None, 10).unwrap(), before, "what is pinned keeps its parts");
+        assert_eq!(file_names(&store), before, "what is pinned keeps its parts");
     }
 }

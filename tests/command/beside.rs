@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strongroom::keys::LocalKey;
-use strongroom::{Algorithm, Options, PinOptions, Store};
+use strongroom::{Algorithm, Options, PutNamed, Store};
 
 use crate::command::{code, ok, refused};
 
@@ -33,7 +33,7 @@ fn commands_that_only_read_work_beside_a_process_that_has_the_store_open() {
         for n in 0..3 {
             let content = format!("content {n}");
             let digest = store.put(&content, Algorithm::Sha256).unwrap().digest;
-            store.pin("name", &digest, PinOptions::new()).unwrap();
+            store.named().set("name", &digest, PutNamed::new()).unwrap();
             // All that was acknowledged.
             assert_eq!(run(&["cat", "name"]), content);
             assert_eq!(run(&["cat", &digest.to_string()]), content);

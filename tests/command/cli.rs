@@ -35,6 +35,43 @@ fn a_file_goes_in_and_comes_out() {
 }
 
 #[test]
+fn a_named_file_is_put_replaced_listed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file, out) = (dir.path().join("data"), dir.path().join("file"), dir.path().join("out"));
+    ok(&data, &["init"]);
+    let path = file.to_str().unwrap();
+    let put = |content: &str, more: &[&str]| {
+        fs::write(&file, content).unwrap();
+        let arguments = [&["--json", "file", "put", "npm/index.json", path], more].concat();
+        serde_json::from_str::<serde_json::Value>(&ok(&data, &arguments)).unwrap()
+    };
+    let first = put("one", &["--if-absent"]);
+    assert_eq!((&first["bytes"], &first["replaced"]), (&3.into(), &().into()));
+    let digest = first["digest"].as_str().unwrap();
+    assert_eq!(code(&data, &["file", "put", "npm/index.json", path, "--if-absent"]), 1);
+    let second = put("two", &["--if-digest", digest, "--discard", "--expires", "1h"]);
+    assert_eq!((&second["replaced"], &second["expires_in_seconds"]), (&first["digest"], &3600.into()));
+    assert_eq!(code(&data, &["file", "put", "npm/index.json", path, "--if-digest", digest]), 1);
+    assert_eq!(ok(&data, &["file", "get", "npm/index.json"]), "two");
+    ok(&data, &["file", "get", "npm/index.json", out.to_str().unwrap()]);
+    assert_eq!(fs::read(&out).unwrap(), b"two");
+    assert_eq!(code(&data, &["file", "get", "npm/none"]), 3);
+    ok(&data, &["gc"]);
+    assert_eq!(code(&data, &["cat", digest]), 3, "what was replaced is gone");
+    ok(&data, &["file", "put", "pypi/index.html", path]);
+    let listed = ok(&data, &["file", "ls", "npm/"]);
+    assert!(listed.contains("npm/index.json") && !listed.contains("pypi"), "{listed}");
+    assert!(ok(&data, &["ls"]).contains("pypi/index.html"), "pins are named files");
+    assert_eq!(code(&data, &["file", "rm", "npm/index.json", "--if-digest", digest]), 1);
+    ok(&data, &["file", "rm", "npm/index.json"]);
+    let removed = ok(&data, &["--json", "file", "rm", "--prefix", "pypi/", "npm/"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&removed).unwrap()["removed"], 1);
+    assert_eq!((ok(&data, &["file", "ls"]), code(&data, &["file", "rm", "none"])), (String::new(), 3));
+    assert_eq!(code(&data, &["file", "ls", "--domain", "nowhere"]), 3);
+    assert!(ok(&data, &["verify"]).contains("all sound"));
+}
+
+#[test]
 fn what_nothing_holds_is_collected() {
     let dir = tempfile::tempdir().unwrap();
     let (data, file) = (dir.path().join("data"), dir.path().join("file"));

@@ -104,10 +104,10 @@ fn names_are_right_after_kills_with_the_view_as_it_was_left_deleted_or_of_an_old
         }
         if round % 3 == 0 {
             let store = Store::open(&data).unwrap();
-            let listed: BTreeSet<_> = store.pins(None, 1000).unwrap().into_iter().collect();
+            let listed: BTreeSet<_> = crate::common::file_names(&store).unwrap().into_iter().collect();
             for name in &listed ^ &pinned {
                 assert!(perhaps.contains(&name), "round {round}: {name}");
-                assert_eq!(store.get_pin(&name).is_ok(), listed.contains(&name), "round {round}: {name}");
+                assert_eq!(store.named().stat(&name).is_ok(), listed.contains(&name), "round {round}: {name}");
             }
             (pinned, perhaps) = (listed, BTreeSet::new());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{Event, EventKind};
+use strongroom::registry::{Event, EventKind, Subject};
 use strongroom::{Digest, Error, Lsn, Store};
 
 use super::Model;
@@ -21,6 +21,9 @@ pub struct Told {
 pub struct Follower {
     repositories: BTreeMap<String, Told>,
     pulled: BTreeMap<(String, Digest), u64>,
+    files: BTreeMap<String, Digest>,
+    /// What the store has.
+    blobs: BTreeSet<Digest>,
 }
 
 impl Follower {
@@ -36,12 +39,14 @@ impl Follower {
             tags: repository.tags.clone(),
         };
         let repositories = model.repositories.iter().map(|(name, repository)| (name.clone(), told(repository)));
-        Self { repositories: repositories.collect(), pulled: BTreeMap::new() }
+        let files = model.files.iter().map(|(name, file)| (name.clone(), file.digests[0])).collect();
+        let blobs = model.blobs.keys().copied().collect();
+        Self { repositories: repositories.collect(), pulled: BTreeMap::new(), files, blobs }
     }
 
     /// Whether both know of the same things, pulls apart.
     pub fn agrees(&self, other: &Self) -> bool {
-        self.repositories == other.repositories
+        (&self.repositories, &self.files, &self.blobs) == (&other.repositories, &other.files, &other.blobs)
     }
 
     pub fn follow(&mut self, events: &[Event]) -> Result<(), String> {
@@ -52,7 +57,29 @@ impl Follower {
 
     /// `None` where it can't have happened.
     fn apply(&mut self, event: &Event) -> Option<()> {
-        let name = event.repository.to_string();
+        let name = match &event.subject {
+            Subject::Repository(name) => name.to_string(),
+            Subject::NamedFile(name) => {
+                let is_new = match event.kind {
+                    EventKind::Set { digest, before, .. } => {
+                        self.blobs.contains(&digest) && self.files.insert(name.clone(), digest) == before
+                    }
+                    EventKind::Removed { digest } | EventKind::Expired { digest } => {
+                        self.files.remove(name) == Some(digest)
+                    }
+                    _ => false,
+                };
+                return is_new.then_some(());
+            }
+            _ => {
+                let is_new = match &event.kind {
+                    EventKind::BlobAdded(digest) => self.blobs.insert(*digest),
+                    EventKind::BlobRemoved(digest) => self.blobs.remove(digest),
+                    _ => false,
+                };
+                return is_new.then_some(());
+            }
+        };
         let is_new = match &event.kind {
             EventKind::Created => self.repositories.insert(name, Told::default()).is_none(),
             EventKind::Deleted => {

@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod events;
+pub mod files;
 pub mod linear;
 pub mod pair;
 pub mod registry;
@@ -23,6 +24,7 @@ use strongroom::vfs::{OpenMode, SimVfs, Vfs as _};
 use strongroom::{Algorithm, Clock, Digest, Maintenance, Options, ReadMode, Store, UploadId, UploadStatus};
 
 use calls::{Call, KINDS, Kind, observe_repository, repositories};
+pub use files::{FileStep, ModelFile, file_names};
 pub use pair::{Leeway, Pair};
 use repositories::{Action, Outcome, Push, Repository, apply};
 
@@ -81,12 +83,8 @@ pub enum Step {
         algorithm: Algorithm,
     },
     Remove(u64),
-    Pin {
-        name: u64,
-        blobs: Vec<u64>,
-        expires: bool,
-    },
-    Unpin(u64),
+    /// Something is done to a named file.
+    File(FileStep),
     /// Begins an upload, in a repository or in none.
     Begin {
         algorithm: Algorithm,
@@ -140,13 +138,8 @@ pub fn step(random: &mut Random) -> Step {
         0..=4 => Step::Put { content: content(random), algorithm },
         5 => Step::PutMany { contents: (0..2 + random.below(3)).map(|_| content(random)).collect(), algorithm },
         6..=7 => Step::Remove(random.next()),
-        8..=10 => {
-            let count = 1 + random.below(3);
-            let blobs = (0..count).map(|_| random.next()).collect();
-            Step::Pin { name: random.below(6), blobs, expires: random.below(3) == 0 }
-        }
-        11 => Step::Unpin(random.below(6)),
-        12..=14 => Step::Begin { algorithm, repository: (random.below(3) > 0).then(|| random.below(2)) },
+        8..=12 => Step::File(files::step(random, algorithm)),
+        13..=14 => Step::Begin { algorithm, repository: (random.below(3) > 0).then(|| random.below(2)) },
         15..=18 => Step::Append { upload: random.next(), content: content(random) },
         19..=20 => Step::Commit { upload: random.next(), algorithm },
         21 => Step::Cancel(random.next()),
@@ -233,19 +226,13 @@ pub fn small(options: Options, clock: &Clock) -> Options {
         .read_mode(ReadMode::Mapped)
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelPin {
-    pub digests: Vec<Digest>,
-    pub expires: Option<u64>,
-}
-
 /// What a store should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     /// When somebody last relied on those of them that were stored or claimed outside of any repository.
     pub touched: BTreeMap<Digest, u64>,
-    pub pins: BTreeMap<String, ModelPin>,
+    pub files: BTreeMap<String, ModelFile>,
     pub uploads: BTreeMap<UploadId, Vec<u8>>,
     /// The repositories of the uploads that are in one.
     pub owners: BTreeMap<UploadId, String>,
@@ -261,7 +248,7 @@ fn nth<K: Clone, V>(map: &BTreeMap<K, V>, n: u64) -> Option<K> {
 impl Model {
     fn is_held(&self, digest: &Digest) -> bool {
         let holds = |one: &Repository| one.links.contains_key(digest) || one.manifests.contains_key(digest);
-        self.pins.values().any(|pin| pin.digests.contains(digest)) || self.repositories.values().any(holds)
+        self.files.values().any(|file| file.digests.contains(digest)) || self.repositories.values().any(holds)
     }
 
     /// Somebody relies on a blob, outside of any repository.
@@ -330,17 +317,21 @@ pub fn observe(store: &Store) -> Model {
     }
     let mut after = None;
     loop {
-        let page = store.pins(after.as_deref(), 4).expect("names");
-        for name in &page {
-            let pin = store.get_pin(name).expect("a listed pin");
-            let digests = std::iter::once(pin.digest).chain(pin.references).collect();
-            let expires = pin.expires_in.map(|_| 0);
-            seen.pins.insert(name.clone(), ModelPin { digests, expires });
+        let page = store.named().list("", after.as_deref(), 4).expect("names");
+        for file in &page.items {
+            assert_eq!(store.named().stat(&file.name).expect("a listed file"), *file);
+            let found = store.named().get(&file.name).expect("a listed file");
+            assert_eq!((found.file, found.blob.digest()), (file.clone(), &file.digest));
+            seen.files.insert(file.name.clone(), ModelFile::from(file));
         }
-        match page.last() {
-            Some(last) => after = Some(last.clone()),
-            None => break,
+        after = page.next;
+        if after.is_none() {
+            break;
         }
+    }
+    for prefix in ["a/", "b/1", "c"] {
+        let all = seen.files.keys().filter(|name| name.starts_with(prefix));
+        assert!(store.named().iter(prefix).map(|file| file.expect("a name").name).eq(all.cloned()));
     }
     for name in repositories(store).expect("undamaged facts") {
         seen.repositories.insert(name.clone(), observe_repository(store, &name));
@@ -380,8 +371,8 @@ pub fn uploads_of(store: &Store) -> strongroom::Result<Vec<(Option<String>, Uplo
 pub fn outline(model: &Model) -> Model {
     let uploads = model.uploads.iter().map(|(id, content)| (*id, vec![0; content.len()])).collect();
     let repositories = model.repositories.iter().map(|(name, one)| (name.clone(), one.outline())).collect();
-    let (blobs, pins, owners) = (model.blobs.clone(), model.pins.clone(), model.owners.clone());
-    Model { blobs, touched: BTreeMap::new(), pins, uploads, owners, repositories, pushes: Vec::new() }
+    let (blobs, files, owners) = (model.blobs.clone(), model.files.clone(), model.owners.clone());
+    Model { blobs, touched: BTreeMap::new(), files, uploads, owners, repositories, pushes: Vec::new() }
 }
 
 /// Whether what was seen is the state before an operation or that after it, with the leeway the operation has.
@@ -400,12 +391,12 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
             seen == before
         }
         Leeway::Between => {
-            let pins = |model: &Model| BTreeSet::from_iter(model.pins.keys().cloned());
+            let files = |model: &Model| BTreeSet::from_iter(model.files.keys().cloned());
             let uploads = |model: &Model| BTreeSet::from_iter(model.uploads.keys().copied());
             seen.blobs == before.blobs
                 && seen.repositories == before.repositories
-                && pins(&after).is_subset(&pins(seen))
-                && pins(seen).is_subset(&pins(&before))
+                && files(&after).is_subset(&files(seen))
+                && files(seen).is_subset(&files(&before))
                 && uploads(&after).is_subset(&uploads(seen))
                 && uploads(seen).is_subset(&uploads(&before))
         }
@@ -418,7 +409,7 @@ pub fn is_one_of(seen: &Model, before: &Model, after: &Model, leeway: Leeway) ->
         Leeway::Swept => {
             let of = |model: &Model| {
                 let mut keys: BTreeSet<String> = model.blobs.keys().map(Digest::to_string).collect();
-                keys.extend(model.pins.keys().map(|name| format!("pin {name}")));
+                keys.extend(model.files.keys().map(|name| format!("file {name}")));
                 keys.extend(model.uploads.keys().map(|id| format!("upload {id}")));
                 for (name, repository) in &model.repositories {
                     keys.insert(format!("repository {name}"));
@@ -468,9 +459,7 @@ pub fn finish_uploads(store: &Store, models: &[&Model]) {
 
 /// Removes all that holds a blob, so that nothing should stay.
 pub fn remove_everything(store: &Store) {
-    for pin in store.pins(None, usize::MAX).expect("pins") {
-        store.unpin(&pin).expect("pinned");
-    }
+    store.named().remove_prefix("").expect("names");
     for name in store.repositories(None, usize::MAX).expect("repositories") {
         store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
     }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Collection, Digest, Durability, Error, Options, PinOptions, Result, Stopped,
-    Store, UploadId,
+    Algorithm, Clock, CollectOptions, Collection, Digest, Durability, Error, Options, Result, Stopped, Store, UploadId,
 };
 
 use super::calls::{Call, NAMES, pulls};
 use super::events::{Follower, Stock, record};
 use super::registry::name;
 use super::repositories::{Action, Outcome, RETENTION};
-use super::{Model, ModelPin, Random, Step, nth, options, uploads_of};
+use super::{Model, Random, Step, files, nth, options, uploads_of};
 
 /// How a store is opened, with a clock.
 type MakeOptions = Box<dyn Fn(&Clock) -> Options + Send>;
@@ -122,9 +121,17 @@ impl Pair {
         self.next = self.model.clone();
         self.next.uploads.retain(|id, _| seen.uploads.contains_key(id));
         self.next.owners.retain(|id, _| seen.uploads.contains_key(id));
-        self.next.pins.retain(|name, _| seen.pins.contains_key(name));
+        self.next.files.retain(|name, _| seen.files.contains_key(name));
         self.next.blobs.retain(|digest, _| seen.blobs.contains_key(digest));
         self.next.touched.retain(|digest, _| seen.blobs.contains_key(digest));
+        if self.leeway == Leeway::Stored {
+            for (digest, content) in &seen.blobs {
+                self.next.blobs.entry(*digest).or_insert_with(|| content.clone());
+                if !self.model.blobs.contains_key(digest) {
+                    self.next.touch(*digest, self.now);
+                }
+            }
+        }
         self.next.repositories.retain(|name, _| seen.repositories.contains_key(name));
         for (name, repository) in &mut self.next.repositories {
             repository.links.retain(|digest, _| seen.repositories[name].links.contains_key(digest));
@@ -168,28 +175,7 @@ impl Pair {
                 assert!(stored.iter().all(|one| one.lsn <= store.last_lsn()));
             }
             Step::Remove(n) => self.remove(*n)?,
-            Step::Pin { name, blobs, expires } => {
-                let name = format!("pin-{name}");
-                let digests: Vec<_> = blobs.iter().filter_map(|n| nth(&self.model.blobs, *n)).collect();
-                let Some((first, others)) = digests.split_first() else { return Ok(()) };
-                let mut pin = PinOptions::new().references(others);
-                if *expires {
-                    pin = pin.expires_after(Duration::from_millis(55));
-                }
-                let expires = expires.then_some(0);
-                self.next.pins.insert(name.clone(), ModelPin { digests: digests.clone(), expires });
-                store.pin(&name, first, pin)?;
-                let left = store.get_pin(&name)?.expires_in.map(|left| left.as_millis());
-                assert_eq!(left, expires.map(|_| 55));
-            }
-            Step::Unpin(name) => {
-                let name = format!("pin-{name}");
-                let known = self.next.pins.remove(&name).is_some();
-                match store.unpin(&name) {
-                    Err(Error::PinNotFound { .. }) if !known => {}
-                    other => other?,
-                }
-            }
+            Step::File(step) => files::run(store, &self.model, &mut self.next, step, self.now)?,
             Step::Begin { .. } | Step::Append { .. } | Step::Commit { .. } | Step::Cancel(_) => self.upload(step)?,
             Step::Expire => self.expire()?,
             Step::Checkpoint => store.checkpoint()?,
@@ -338,11 +324,11 @@ impl Pair {
         let expected = self.expire_in_model(40)?;
         let store = self.store.as_ref().expect("open");
         let expired = store.expire(Duration::from_millis(40))?;
-        assert_eq!((expired.pins, expired.uploads), expected);
+        assert_eq!((expired.named, expired.uploads), expected);
         Ok(())
     }
 
-    /// Ends expired pins and uploads that were idle for so many milliseconds, by what the store says of them, in the
+    /// Ends expired files and uploads that were idle for so many milliseconds, by what the store says of them, in the
     /// model; returns how many of each.
     fn expire_in_model(&mut self, idle: u64) -> Result<(usize, usize)> {
         let store = self.store.as_ref().expect("open");
@@ -352,19 +338,19 @@ impl Pair {
         self.next.uploads.retain(|id, _| !idle.contains(id));
         self.next.owners.retain(|id, _| !idle.contains(id));
         let mut expired = BTreeSet::new();
-        for (name, pin) in &self.model.pins {
-            if pin.expires.is_some() && store.get_pin(name)?.expires_in == Some(Duration::ZERO) {
+        for name in self.model.files.keys() {
+            if store.named().stat(name)?.is_expired {
                 expired.insert(name.clone());
             }
         }
-        self.next.pins.retain(|name, _| !expired.contains(name));
+        self.next.files.retain(|name, _| !expired.contains(name));
         Ok((expired.len(), idle.len()))
     }
 
     /// A dry run first, which changes nothing and tells what then comes to pass.
     fn collect(&mut self, max_dead: u8) -> Result<()> {
         self.leeway = Leeway::Swept;
-        let (pins, uploads) = self.expire_in_model(RETENTION)?;
+        let (files, uploads) = self.expire_in_model(RETENTION)?;
         let store = self.store.as_ref().expect("open");
         let mut links = 0;
         for repository in self.next.repositories.values_mut() {
@@ -381,16 +367,16 @@ impl Pair {
         let options = CollectOptions::new().max_dead(max_dead);
         let would = store.collect(&options.clone().dry_run(true), |_| ControlFlow::Continue(()))?;
         let done = store.collect(&options, |_| ControlFlow::Continue(()))?;
-        let counts = |one: &Collection| (one.pins, one.uploads, one.links, one.repositories, one.blobs);
+        let counts = |one: &Collection| (one.named, one.uploads, one.links, one.repositories, one.blobs);
         // On a full disk facts may stay where they are.
         let is_done = matches!(done.stopped, None | Some(Stopped::Space));
         assert!(would.dry_run && !done.dry_run && is_done, "{would:?} {done:?}");
         assert_eq!((done.rescued, done.damaged.len()), (0, 0), "{done:?}");
-        let all_but_blobs = |one: &Collection| (one.pins, one.uploads, one.links, one.repositories);
+        let all_but_blobs = |one: &Collection| (one.named, one.uploads, one.links, one.repositories);
         assert_eq!(all_but_blobs(&would), all_but_blobs(&done));
         assert!(would.blobs <= done.blobs, "what deleted repositories have left may come to it");
         if !self.time_is_doubtful {
-            let expected = (pins as u64, uploads as u64, links as u64, repositories as u64, dead.len() as u64);
+            let expected = (files as u64, uploads as u64, links as u64, repositories as u64, dead.len() as u64);
             assert_eq!(counts(&done), expected, "{done:?}");
             return Ok(());
         }

@@ -3,6 +3,7 @@
 
 mod writers;
 
+use crate::common::file_names;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::Read;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt, TryStreamExt, stream};
 use strongroom::tokio::{AsyncStore, Limits, StreamError};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, Options, PinOptions, ReadMode, Store};
+use strongroom::{Algorithm, Digest, Error, Options, PutNamed, ReadMode, Store};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -122,7 +123,7 @@ fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
         let opened = small.vfs(Arc::new(gate.before(stuck, &disk))).open("/store").unwrap();
         let content = Random(4).bytes(3 * PIECE);
         let digest = opened.put(&content[..], Algorithm::Sha256).unwrap().digest;
-        opened.pin("pinned", &digest, PinOptions::new()).unwrap();
+        opened.named().set("pinned", &digest, PutNamed::new()).unwrap();
         let limits = Limits::new().calls(2).reads(2).writes(1);
         one_thread().block_on(async {
             let store = AsyncStore::with_limits(opened, limits);
@@ -137,7 +138,7 @@ fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
             assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
             gate.wait();
             assert!(store.call(|_| Ok(())).now_or_never().is_none(), "there is no permit left");
-            assert_eq!(store.read(|store| store.pins(None, 9)).await.unwrap(), ["pinned"], "{stuck}");
+            assert_eq!(store.read(file_names).await.unwrap(), ["pinned"], "{stuck}");
             let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
             assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap().concat(), content, "{stuck}");
             assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()), "{stuck}");
@@ -157,7 +158,7 @@ fn closing_waits_for_reads() {
         let (go, gate) = mpsc::channel::<()>();
         let mut read = Box::pin(store.read(move |store| {
             gate.recv().unwrap();
-            store.pins(None, 9)
+            file_names(store)
         }));
         assert!((&mut read).now_or_never().is_none());
         let mut close = Box::pin(store.close());

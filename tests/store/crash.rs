@@ -101,7 +101,7 @@ fn check(left: &SimVfs, end: &End, context: &str) {
 fn summary(model: &Model) -> [Vec<String>; 4] {
     [
         model.blobs.iter().map(|(digest, content)| format!("{digest} {}", content.len())).collect(),
-        model.pins.iter().map(|(name, pin)| format!("{name} {pin:?}")).collect(),
+        model.files.iter().map(|(name, file)| format!("{name} {file:?}")).collect(),
         model.uploads.iter().map(|(id, one)| format!("{id} {} {:?}", one.len(), model.owners.get(id))).collect(),
         model.repositories.iter().map(|(name, repository)| format!("{name} {repository:#?}")).collect(),
     ]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use strongroom::registry::{PutManifest, Repository, RepositoryDeletion, RepositorySettings, Tag};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, Digest, Error, PinOptions, ReadMode, Store};
+use strongroom::{Algorithm, Clock, Digest, Error, PutNamed, ReadMode, Store};
 
+use crate::common::file_names;
 use crate::common::registry::{image, name, tag};
 use crate::common::{Random, options, seed};
 
@@ -36,10 +37,11 @@ fn build() -> (SimVfs, Known) {
         if n % 5 == 0 {
             let name = format!("pin-{n:02}");
             store
-                .pin(
+                .named()
+                .set(
                     &name,
                     &digest,
-                    PinOptions::new().references(known.blobs.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()),
+                    PutNamed::new().references(known.blobs.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()),
                 )
                 .unwrap();
             known.pins.push(name);
@@ -93,11 +95,11 @@ fn interrogate(disk: &SimVfs, known: &Known, mode: ReadMode, context: &str) -> u
         }
     }
     for name in &known.pins {
-        if let Err(error) = store.get_pin(name) {
+        if let Err(error) = store.named().stat(name) {
             fails(error, "pin");
         }
     }
-    match store.pins(None, 100) {
+    match file_names(&store) {
         Ok(pins) => assert_eq!(pins, known.pins, "{context}"),
         Err(error) => fails(error, "pins"),
     }

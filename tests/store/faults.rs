@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::{Directory, Fault, File, OpenMode, SimVfs, Vfs};
-use strongroom::{Algorithm, Clock, Digest, Durability, Error, Maintenance, Options, PinOptions, Store};
+use strongroom::{
+    Algorithm, Clock, Digest, Durability, Error, ExpectNamed, Expires, Maintenance, Options, PutNamed, Store,
+};
 
 use crate::common::registry::{at, name, push_document};
 use crate::common::watched::Watched;
@@ -136,7 +138,7 @@ fn remove_on_a_full_disk(left: u64) {
     let store = open(&disk);
     let large: Vec<Digest> = (0..4u8).map(|n| store.put(vec![n; 5 << 20], Algorithm::Sha256).unwrap().digest).collect();
     let small = store.put("small", Algorithm::Sha256).unwrap().digest;
-    store.pin("pin", &small, PinOptions::new()).unwrap();
+    store.named().set("pin", &small, PutNamed::new()).unwrap();
     let fill = |disk: &SimVfs| disk.set_capacity(Some(disk.used() + left));
     fill(&disk);
     let is_full = |store: &Store, len| {
@@ -155,13 +157,13 @@ fn remove_on_a_full_disk(left: u64) {
     let disk = disk.restarted();
     let store = open(&disk);
     assert_eq!(store.get(&small).unwrap().bytes().unwrap(), "small");
-    store.unpin("pin").unwrap();
+    store.named().remove("pin", ExpectNamed::Any).unwrap();
     store.remove(&small).unwrap();
     for digest in &large[1..] {
         store.remove(digest).unwrap();
     }
     assert!(!is_full(&store, 6 << 20), "there is space again");
-    assert_eq!(observe(&store).pins.len(), 0);
+    assert_eq!(observe(&store).files.len(), 0);
     store.close().unwrap();
 }
 
@@ -215,13 +217,13 @@ fn open_time_is_the_time_that_the_store_was_open() {
     clock.advance(Duration::from_secs(3600));
     let store = options.clone().open("/store").unwrap();
     let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
-    store.pin("pin", &digest, PinOptions::new().expires_after(Duration::from_secs(3000))).unwrap();
+    store.named().set("pin", &digest, PutNamed::new().expires_after(Duration::from_secs(3000))).unwrap();
     clock.advance(Duration::from_secs(1000));
     store.close().unwrap();
     clock.advance(Duration::from_secs(3600));
     let store = options.open("/store").unwrap();
-    assert_eq!(store.get_pin("pin").unwrap().expires_in, Some(Duration::from_secs(2000)));
-    assert_eq!(store.expire(Duration::MAX).unwrap().pins, 0);
+    assert_eq!(store.named().stat("pin").unwrap().expires, Expires::After(Duration::from_secs(2000)));
+    assert_eq!(store.expire(Duration::MAX).unwrap().named, 0);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
-use strongroom::{Algorithm, Compression, Digest, Error, Maintenance, Options, PinOptions, Store};
+use strongroom::{Algorithm, Compression, Digest, Error, Maintenance, Options, PutNamed, Store};
 
+use crate::common::file_names;
 use crate::common::registry::{image, index, name, tag};
 use crate::common::{Random, copy, known_key};
 
@@ -94,14 +95,14 @@ fn write(dir: &Path, kind: Kind) {
     }
     let digests: Vec<Digest> =
         contents().iter().map(|(algorithm, content)| store.put(content, *algorithm).unwrap().digest).collect();
-    store.pin("all", &digests[0], PinOptions::new().references(&digests[1..])).unwrap();
+    store.named().set("all", &digests[0], PutNamed::new().references(&digests[1..])).unwrap();
     let removed = store.put("removed", Algorithm::Sha256).unwrap().digest;
     store.checkpoint().unwrap();
     store.remove(&removed).unwrap();
     let upload = store.begin_upload(Algorithm::Sha256).unwrap();
     store.append_upload(upload, 0, PIECE).unwrap();
     let later = store.put(Random(4).bytes(3000), Algorithm::Blake3).unwrap().digest;
-    store.pin("later", &later, PinOptions::new()).unwrap();
+    store.named().set("later", &later, PutNamed::new()).unwrap();
     store.close().unwrap();
     fs::remove_dir_all(dir.join("names")).unwrap();
     fs::remove_file(dir.join("RESERVE")).unwrap();
@@ -141,9 +142,9 @@ fn opens(kind: Kind) {
     let (later, of_the_repository) = (1, 5);
     assert_eq!(store.blobs().count(), digests.len() + later + of_the_repository);
     pull(&store);
-    let pin = store.get_pin("all").unwrap();
+    let pin = store.named().stat("all").unwrap();
     assert_eq!((pin.digest, &pin.references[..]), (digests[0], &digests[1..]));
-    assert_eq!(store.pins(None, 10).unwrap(), ["all", "later"]);
+    assert_eq!(file_names(&store).unwrap(), ["all", "later"]);
     assert!(store.verify(|_| {}).unwrap().findings.is_empty());
     goes_on(&store);
     if kind == Kind::Encrypted {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use strongroom::vfs::{OpenMode, SimVfs};
 use strongroom::{
-    Algorithm, Clock, Damage, Digest, Durability, Error, Maintenance, Options, PinOptions, ReadMode, Store,
+    Algorithm, Clock, Damage, Digest, Durability, Error, Maintenance, Options, PutNamed, ReadMode, Store,
 };
 
 use crate::common::copy;
+use crate::common::file_names;
 use crate::common::watched::Watched;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -145,15 +146,15 @@ fn names_of_pins_are_checked() {
     let (_dir, store) = store();
     let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
     for name in ["", "a\nb", "a\0", &"x".repeat(1025)] {
-        assert!(matches!(store.pin(name, &digest, PinOptions::new()), Err(Error::InvalidName { .. })));
+        assert!(matches!(store.named().set(name, &digest, PutNamed::new()), Err(Error::InvalidName { .. })));
     }
     let missing = Digest::of(Algorithm::Sha256, b"missing");
-    assert!(matches!(store.pin("a", &missing, PinOptions::new()), Err(Error::BlobNotFound { .. })));
-    let references = PinOptions::new().references([missing]);
-    assert!(matches!(store.pin("a", &digest, references), Err(Error::BlobNotFound { .. })));
+    assert!(matches!(store.named().set("a", &missing, PutNamed::new()), Err(Error::BlobNotFound { .. })));
+    let references = PutNamed::new().references([missing]);
+    assert!(matches!(store.named().set("a", &digest, references), Err(Error::BlobNotFound { .. })));
     assert_eq!(store.stat(&digest).unwrap().references, 0);
-    store.pin("größe/ü", &digest, PinOptions::new()).unwrap();
-    assert_eq!(store.pins(None, 9).unwrap(), ["größe/ü"]);
+    store.named().set("größe/ü", &digest, PutNamed::new()).unwrap();
+    assert_eq!(file_names(&store).unwrap(), ["größe/ü"]);
 }
 
 #[test]
@@ -223,15 +224,15 @@ fn pins_hold_until_they_expire_in_open_time() {
     };
     let store = open();
     let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
-    store.pin("brief", &digest, PinOptions::new().expires_after(Duration::from_secs(10))).unwrap();
+    store.named().set("brief", &digest, PutNamed::new().expires_after(Duration::from_secs(10))).unwrap();
     clock.advance(Duration::from_secs(6));
-    assert_eq!(store.expire(Duration::MAX).unwrap().pins, 0);
+    assert_eq!(store.expire(Duration::MAX).unwrap().named, 0);
     assert!(matches!(store.remove(&digest), Err(Error::BlobInUse { count: 1, .. })));
     store.close().unwrap();
     let store = open();
     clock.advance(Duration::from_secs(5));
     let expired = store.expire(Duration::MAX).unwrap();
-    assert_eq!((expired.pins, expired.uploads), (1, 0));
+    assert_eq!((expired.named, expired.uploads), (1, 0));
     store.remove(&digest).unwrap();
 }
 
@@ -292,12 +293,12 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(&path).unwrap();
     let store = open();
     let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
-    store.pin("first", &digest, PinOptions::new()).unwrap();
+    store.named().set("first", &digest, PutNamed::new()).unwrap();
     store.close().unwrap();
     let old = dir.path().join("old");
     copy(&names, &old);
     let store = open();
-    store.pin("second", &digest, PinOptions::new()).unwrap();
+    store.named().set("second", &digest, PutNamed::new()).unwrap();
     store.checkpoint().unwrap();
     store.close().unwrap();
     let spoil: [&dyn Fn(); 4] = [
@@ -316,7 +317,7 @@ fn everything_derived_may_vanish_or_be_of_another_day() {
     for (number, spoil) in spoil.iter().enumerate() {
         spoil();
         let store = open();
-        assert_eq!(store.pins(None, 9).unwrap(), ["first", "second"], "spoilt in way {number}");
+        assert_eq!(file_names(&store).unwrap(), ["first", "second"], "spoilt in way {number}");
         store.close().unwrap();
     }
 }
@@ -329,11 +330,11 @@ fn what_sled_has_left_is_removed_and_its_names_come_from_the_facts() {
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(&path).unwrap();
     let store = open();
     let digest = store.put("x", Algorithm::Sha256).unwrap().digest;
-    store.pin("first", &digest, PinOptions::new()).unwrap();
+    store.named().set("first", &digest, PutNamed::new()).unwrap();
     store.close().unwrap();
     std::fs::write(names.join("db"), b"names in plain").unwrap();
     let store = open();
-    assert_eq!(store.pins(None, 9).unwrap(), ["first"]);
+    assert_eq!(file_names(&store).unwrap(), ["first"]);
     assert_eq!(std::fs::read_dir(&names).unwrap().count(), 0);
 }
 

@@ -30,6 +30,7 @@ mod handles;
 mod health;
 mod input;
 mod model;
+mod named;
 mod read_only;
 mod registry;
 mod registry_races;

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngSeed;
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, Clock, Digest, Options, PinOptions, ReadMode, Store};
+use strongroom::{Algorithm, Clock, Digest, Options, PutNamed, ReadMode, Store};
 
 use crate::common::calls::{KINDS, Kind};
-use crate::common::{Leeway, Model, Pair, Random, Step, is_one_of, observe, options, outline, seed};
+use crate::common::{Leeway, Model, Pair, Random, Step, files, is_one_of, observe, options, outline, seed};
 
 fn config(cases: u32, default_seed: u64) -> ProptestConfig {
     let rng_seed = RngSeed::Fixed(seed(default_seed));
@@ -31,9 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (prop::collection::vec(content(), 1..4), algorithm())
             .prop_map(|(contents, algorithm)| Step::PutMany { contents, algorithm }),
         2 => which().prop_map(Step::Remove),
-        3 => (0..4u64, prop::collection::vec(which(), 1..4), any::<bool>())
-            .prop_map(|(name, blobs, expires)| Step::Pin { name, blobs, expires }),
-        1 => (0..4u64).prop_map(Step::Unpin),
+        6 => (any::<u64>(), algorithm())
+            .prop_map(|(draw, algorithm)| Step::File(files::step(&mut Random(draw), algorithm))),
         1 => (algorithm(), prop::option::of(0..3u64))
             .prop_map(|(algorithm, repository)| Step::Begin { algorithm, repository }),
         3 => (which(), content()).prop_map(|(upload, content)| Step::Append { upload, content }),
@@ -88,7 +87,7 @@ fn any_history_with_a_power_cut_leaves_the_state_before_or_after_the_operation_u
 }
 
 #[test]
-fn threads_that_put_pin_and_remove_at_once_leave_what_each_of_them_expects() {
+fn threads_that_put_name_and_remove_at_once_leave_what_each_of_them_expects() {
     const THREADS: u64 = 4;
     const STEPS: u64 = 250;
     let seed = seed(3);
@@ -113,19 +112,19 @@ fn threads_that_put_pin_and_remove_at_once_leave_what_each_of_them_expects() {
         expected.extend(shared.iter().map(|content| (Digest::of(Algorithm::Sha256, content), content.clone())));
         let seen = observe(store);
         assert!(seen.blobs == expected, "{} blobs, {} expected", seen.blobs.len(), expected.len());
-        assert_eq!(seen.pins.len() as u64, THREADS);
+        assert_eq!(seen.files.len() as u64, THREADS);
     };
     compare(&store);
     store.close().unwrap();
     compare(&opened());
 }
 
-/// Puts, reads, pins and removes contents of its own, and some that all threads put and nobody removes; returns its
+/// Puts, reads, names and removes contents of its own, and some that all threads put and nobody removes; returns its
 /// own.
 fn work(store: &Store, shared: &[Vec<u8>], thread: u64, mut random: Random, steps: u64) -> BTreeMap<Digest, Vec<u8>> {
     let mut own: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
     let name = format!("thread-{thread}");
-    let mut pinned = None;
+    let mut named = None;
     for n in 0..steps {
         let common = &shared[random.below(shared.len() as u64) as usize];
         let common = store.put(common, Algorithm::Sha256).unwrap().digest;
@@ -135,12 +134,12 @@ fn work(store: &Store, shared: &[Vec<u8>], thread: u64, mut random: Random, step
         let digest = store.put(&content, Algorithm::Sha256).unwrap().digest;
         own.insert(digest, content);
         if n % 5 == 0 {
-            store.pin(&name, &digest, PinOptions::new().references([common])).unwrap();
-            pinned = Some(digest);
+            store.named().set(&name, &digest, PutNamed::new().references([common])).unwrap();
+            named = Some(digest);
         }
         let chosen = *own.keys().nth(random.below(own.len() as u64) as usize).unwrap();
         let blob = store.get(&chosen).unwrap();
-        if random.below(2) == 0 && Some(chosen) != pinned {
+        if random.below(2) == 0 && Some(chosen) != named {
             store.remove(&chosen).unwrap();
             assert!(!store.exists(&chosen).unwrap(), "a thread sees its own commits");
             assert_eq!(blob.bytes().unwrap(), own[&chosen], "removed, and still readable");

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::vfs::{Directory, Fault, File, OpenMode, SimVfs, Vfs};
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Error, Options, PinOptions, ReadOnlyCause, Recovery, ScrubOptions, Store,
+    Algorithm, Clock, CollectOptions, Error, Options, PutNamed, ReadOnlyCause, Recovery, ScrubOptions, Store,
 };
 
 use crate::common::registry::{image, name, tag};
@@ -228,7 +228,7 @@ fn a_reader_follows_through_kills_and_recoveries_of_the_writer() {
                 let len = [10, 900, 5000][random.below(3) as usize];
                 let content = random.bytes(len);
                 let put = writer.put(&content, Algorithm::Sha256).and_then(|digest| {
-                    writer.pin(&format!("pin-{}", n % 5), &digest.digest, PinOptions::new())?;
+                    writer.named().set(&format!("pin-{}", n % 5), &digest.digest, PutNamed::new())?;
                     if n % 4 == 3 { writer.checkpoint() } else { Ok(()) }
                 });
                 if random.below(2) == 0 {
@@ -277,7 +277,9 @@ fn nothing_is_written_by_a_store_that_only_reads() {
     refuse("put", reader.put("more", Algorithm::Sha256).map(drop));
     refuse("put_reader", reader.put_reader(&[7; 9000][..], Algorithm::Sha256).map(drop));
     refuse("remove", reader.remove(&digest).map(drop));
-    refuse("pin", reader.pin("name", &digest, PinOptions::new()).map(drop));
+    refuse("set", reader.named().set("name", &digest, PutNamed::new()).map(drop));
+    refuse("put", reader.named().put("name", "content", PutNamed::new()).map(drop));
+    refuse("remove", reader.named().remove_many(&["kept"]).map(drop));
     refuse("begin_upload", reader.begin_upload(Algorithm::Sha256).map(drop));
     refuse("create", reader.create_repository(&name("other"), RepositorySettings::new()).map(drop));
     refuse("checkpoint", reader.checkpoint());

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::common::file_names;
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
 use crate::common::{
@@ -24,8 +25,7 @@ use crate::common::{
 };
 use strongroom::vfs::{SimVfs, Vfs};
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, Result, ScrubOptions, Store,
-    limit_threads,
+    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PutNamed, Result, ScrubOptions, Store, limit_threads,
 };
 
 /// What is done to a store.
@@ -296,7 +296,7 @@ fn names_are_listed_by_the_facts_until_their_view_can_be_opened() {
     let open = || Options::new().create(true).maintenance(Maintenance::Inline).open(dir.path().join("store"));
     let pin = |store: &Store, name: &str| {
         let digest = store.put(name, Algorithm::Sha256)?.digest;
-        store.pin(name, &digest, PinOptions::new())
+        store.named().set(name, &digest, PutNamed::new())
     };
     let store = open().expect("a working store");
     pin(&store, "first").expect("a working store");
@@ -304,12 +304,12 @@ fn names_are_listed_by_the_facts_until_their_view_can_be_opened() {
     limit_threads(Some(3));
     let store = open().expect("no thread is needed");
     pin(&store, "second").expect("a working store");
-    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second"]);
+    assert_eq!(file_names(&store).expect("names"), ["first", "second"]);
     limit_threads(None);
     store.checkpoint().expect("a checkpoint");
-    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second"]);
+    assert_eq!(file_names(&store).expect("names"), ["first", "second"]);
     pin(&store, "third").expect("a working store");
     store.close().expect("a clean close");
     let store = open().expect("a working store");
-    assert_eq!(store.pins(None, 9).expect("names"), ["first", "second", "third"]);
+    assert_eq!(file_names(&store).expect("names"), ["first", "second", "third"]);
 }

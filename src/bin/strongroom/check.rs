@@ -109,7 +109,7 @@ fn document(report: &Scrub) -> Value {
         });
         json!({
             "digest": blob.digest.map(|digest| digest.to_string()), "error": blob.error.to_string(),
-            "affected": affected.collect::<Vec<_>>(), "pins": blob.pins,
+            "affected": affected.collect::<Vec<_>>(), "pins": blob.named,
         })
     });
     json!({
@@ -144,7 +144,7 @@ fn text(report: &Scrub) -> String {
 fn lines_of(blob: &DamagedBlob) -> Vec<String> {
     let name = blob.digest.map_or_else(|| "a blob".into(), |digest| digest.to_string());
     let mut lines = vec![format!("{name}: {}", escaped(&blob.error.to_string()))];
-    let pins = blob.pins.iter().map(|pin| format!("  pin {}", escaped(pin)));
+    let pins = blob.named.iter().map(|pin| format!("  pin {}", escaped(pin)));
     lines.extend(pins.take(SHOWN));
     for affected in &blob.affected {
         let repository = &affected.repository;

@@ -80,7 +80,7 @@ fn stopped(stopped: Stopped) -> &'static str {
 fn document(report: &Collection) -> Value {
     json!({
         "dry_run": report.dry_run,
-        "pins": report.pins, "uploads": report.uploads, "links": report.links,
+        "pins": report.named, "uploads": report.uploads, "links": report.links,
         "repositories": report.repositories,
         "blobs": report.blobs, "blob_bytes": report.blob_bytes, "rescued": report.rescued,
         "moved": report.moved, "moved_bytes": report.moved_bytes,
@@ -101,7 +101,7 @@ fn text(report: &Collection) -> String {
     let mut lines = vec![
         format!(
             "expired    {} pins, {} uploads, {} links, {} repositories",
-            report.pins, report.uploads, report.links, report.repositories
+            report.named, report.uploads, report.links, report.repositories
         ),
         format!("forgotten  {} blobs, {}", report.blobs, size(report.blob_bytes)),
         format!("moved      {} blobs, {}", report.moved, size(report.moved_bytes)),

@@ -11,10 +11,11 @@ use serde_json::json;
 use strongroom::keys::KeyError;
 use strongroom::registry::RepositoryName;
 use strongroom::transfer::{Existing, HeldBlobs, NewPin, SpecialBits, TransferError, check_space};
-use strongroom::{Algorithm, Blob, Digest, Error, Options, PinOptions, Store};
+use strongroom::{Algorithm, Blob, Digest, Error, Options, PutNamed, Store};
 
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
+use crate::files::{self, FileCommand};
 use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, escaped, shown, size};
 use crate::salvage::How;
@@ -117,6 +118,9 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
+    /// Put, read, list and remove named files: content under names that can be replaced. A pin is one of them.
+    #[command(subcommand)]
+    File(FileCommand),
     /// Collect garbage: remove unreferenced blobs whose grace period is over, and compact files that are mostly dead.
     Gc(Collect),
     /// Read all content, compare it with its digests, and recount reference counts.
@@ -192,7 +196,9 @@ impl Command {
     fn only_reads(&self) -> bool {
         let lists = matches!(self, Self::Ls { .. } | Self::Key(KeyCommand::List) | Self::Domain(DomainCommand::List));
         let reads = matches!(self, Self::Get { .. } | Self::Cat { .. } | Self::Export { .. } | Self::Verify);
-        lists || reads || matches!(self, Self::Stat { .. })
+        lists
+            || reads
+            || matches!(self, Self::Stat { .. } | Self::File(FileCommand::Get { .. } | FileCommand::Ls { .. }))
     }
 }
 
@@ -460,14 +466,15 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
         Command::Rm { blob, blobs } => rm(store, &blob, blobs, output)?,
         Command::Pin { name, digest, expires, replace } => {
             let options = match expires {
-                Some(time) => PinOptions::new().expires_after(time),
-                None => PinOptions::new(),
+                Some(time) => PutNamed::new().expires_after(time),
+                None => PutNamed::new(),
             };
             let replaced = NewPin::new(store, &name, existing(replace))?.set(&digest, options)?;
             let replaced = replaced.map(|digest| digest.to_string());
             let document = json!({ "name": name, "digest": digest.to_string(), "replaced": replaced });
             output.print(&document, &replaced.map_or_else(String::new, |digest| format!("replaced {digest}")));
         }
+        Command::File(command) => files::run(store, command, output)?,
         Command::Verify => check::verify(store, output)?,
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { folder, from: Some(Foreign::Distribution), .. } => {
@@ -500,9 +507,9 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
 fn resolve(store: &Store, text: &str) -> Result<Digest, Failure> {
     match text.parse() {
         Ok(digest) => Ok(digest),
-        Err(invalid) => match store.get_pin(text) {
+        Err(invalid) => match store.named().stat(text) {
             Ok(pin) => Ok(pin.digest),
-            Err(Error::PinNotFound { .. }) if text.contains(':') => Err(invalid.into()),
+            Err(Error::NamedNotFound { .. }) if text.contains(':') => Err(invalid.into()),
             Err(error) => Err(error.into()),
         },
     }
@@ -546,7 +553,7 @@ fn put(
             progress.finish_and_clear();
             digest
         };
-        let replaced = pin.take().map_or(Ok(None), |pin| pin.set(&digest, PinOptions::new()))?;
+        let replaced = pin.take().map_or(Ok(None), |pin| pin.set(&digest, PutNamed::new()))?;
         let replaced = replaced.map(|digest| digest.to_string());
         let document = json!({ "digest": digest.to_string(), "file": path.to_string_lossy(), "replaced": replaced });
         output.row(&document, || {
@@ -557,7 +564,7 @@ fn put(
     Ok(())
 }
 
-fn is_standard_input(path: &Path) -> bool {
+pub fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
 }
 
@@ -579,7 +586,7 @@ fn rm(store: &Store, text: &str, blobs: bool, output: &Output) -> Result<(), Fai
     let Ok(digest) = text.parse() else { return pins::remove(store, text, blobs, output) };
     match store.remove(&digest) {
         // Earlier versions let a pin have such a name.
-        Err(Error::BlobNotFound { .. } | Error::BlobInUse { .. }) if store.get_pin(text).is_ok() => {
+        Err(Error::BlobNotFound { .. } | Error::BlobInUse { .. }) if store.named().stat(text).is_ok() => {
             return pins::remove(store, text, blobs, output);
         }
         other => drop(other?),
@@ -603,6 +610,8 @@ mod tests {
             (&["export", "it", "to"], true),
             (&["ls"], true),
             (&["stat"], true),
+            (&["file", "get", "it"], true),
+            (&["file", "put", "it", "from"], false),
             (&["verify"], true),
             (&["key", "list"], true),
             (&["domain", "list"], true),

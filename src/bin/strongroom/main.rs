@@ -6,6 +6,7 @@ mod check;
 mod collect;
 mod commands;
 mod encryption;
+mod files;
 mod keys;
 mod output;
 mod pins;

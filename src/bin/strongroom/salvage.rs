@@ -69,7 +69,7 @@ fn changes(changes: &ChangedNames) -> Value {
         })
     });
     json!({
-        "blobs": texts(&changes.blobs), "pins": changes.pins, "uploads": texts(&changes.uploads),
+        "blobs": texts(&changes.blobs), "pins": changes.named, "uploads": texts(&changes.uploads),
         "repositories": repositories.collect::<Vec<_>>(),
     })
 }
@@ -118,7 +118,7 @@ fn add(lines: &mut Vec<String>, title: &str, changes: &ChangedNames) {
         return;
     }
     lines.push(title.to_owned());
-    lines.extend(changes.pins.iter().map(|pin| format!("  pin {}", escaped(pin))));
+    lines.extend(changes.named.iter().map(|pin| format!("  pin {}", escaped(pin))));
     for (name, one) in &changes.repositories {
         let all = if one.itself { ", with all that is in it" } else { "" };
         lines.push(format!("  repository {name}{all}"));

@@ -56,7 +56,7 @@ fn links_in_the_place_of_the_view_or_in_it_are_removed_and_nothing_that_they_lea
         rebuild(&view, &["a", "b"]);
         apply(&view, 6, "c", Change::Set);
         view.maintain();
-        assert_eq!(view.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"], "{what}");
+        assert_eq!(view.list(&[DOMAIN], NameKind::Named, None, 9).unwrap(), ["a", "b", "c"], "{what}");
         view.close(Lsn(6));
         assert!(names.symlink_metadata().unwrap().is_dir(), "{what}");
         assert_eq!(content(&out), before, "{what}");

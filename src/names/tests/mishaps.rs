@@ -5,13 +5,18 @@ use std::panic::panic_any;
 use std::thread;
 
 use super::*;
-use crate::PinOptions;
+use crate::PutNamed;
 use crate::clock::Clock;
 use crate::digest::Algorithm;
 use crate::names::guard::Guard;
 use crate::names::memory::MemoryBackend;
 use crate::store::{Maintenance, Options, Store};
 use crate::vfs::SimVfs;
+
+/// The names of all named files.
+fn file_names(store: &Store) -> Vec<String> {
+    store.named().iter("").map(|file| file.unwrap().name).collect()
+}
 
 /// What is asked of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,11 +183,11 @@ fn play(store: &Store, script: &Arc<Script>, deadlines: Deadlines) {
 fn use_it(store: &Store, pinned: &mut BTreeSet<String>, count: usize) {
     for n in pinned.len()..pinned.len() + count {
         let digest = store.put(n.to_string(), Algorithm::Sha256).unwrap().digest;
-        store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
+        store.named().set(&n.to_string(), &digest, PutNamed::new()).unwrap();
         pinned.insert(n.to_string());
         assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), n.to_string());
         if n % 16 == 0 {
-            assert!(store.pins(None, 1000).unwrap().iter().eq(&*pinned));
+            assert!(file_names(store).iter().eq(&*pinned));
         }
     }
     store.checkpoint().unwrap();
@@ -190,7 +195,7 @@ fn use_it(store: &Store, pinned: &mut BTreeSet<String>, count: usize) {
 
 /// Until the view answers, or what is to happen has.
 fn until_answered(store: &Store, maintenance: Maintenance, script: &Script) {
-    while store.names().list(&[DomainId::DEFAULT], NameKind::Pin, None, 1).is_none() && !script.has_happened() {
+    while store.names().list(&[DomainId::DEFAULT], NameKind::Named, None, 1).is_none() && !script.has_happened() {
         if maintenance == Maintenance::Inline {
             store.keep_names();
         }
@@ -221,7 +226,7 @@ fn goes_on_after(call: Call, mishap: Mishap, maintenance: Maintenance) {
     // The names are all there, in memory.
     let is_rebuilt = Script::new(Call::Open, Mishap::Error);
     until_answered(&store, maintenance, &is_rebuilt);
-    assert!(store.pins(None, 1000).unwrap().iter().eq(&pinned), "{context}");
+    assert!(file_names(&store).iter().eq(&pinned), "{context}");
     use_it(&store, &mut pinned, 50);
     assert!(store.verify(|_| {}).unwrap().findings.is_empty(), "{context}");
     store.close().unwrap();
@@ -250,7 +255,7 @@ fn what_panics_while_it_is_opened_is_begun_anew_where_it_lies() {
         lock(&names.state).to_open = Some((Arc::new(Arc::clone(&script)), Some(trust(7, 0, 0))));
         rebuild(&names, &["a"]);
         assert!(script.has_happened() && !lock(&names.state).is_current(&in_memory), "{call:?}");
-        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a"], "{call:?}");
+        assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 9).unwrap(), ["a"], "{call:?}");
     }
 }
 
@@ -284,7 +289,7 @@ fn a_list_that_is_late_asks_the_facts_and_leaves_the_view_as_it_is() {
     until_answered(&store, Maintenance::Thread, &script);
     let backend = Arc::clone(&lock(&store.names().state).backend);
     for _ in 0..8 {
-        assert!(store.pins(None, 1000).unwrap().iter().eq(&pinned));
+        assert!(file_names(&store).iter().eq(&pinned));
     }
     script.end();
     let state = lock(&store.names().state);
@@ -294,7 +299,7 @@ fn a_list_that_is_late_asks_the_facts_and_leaves_the_view_as_it_is() {
 #[test]
 fn closing_or_another_beginning_ends_a_rebuild_that_has_no_end() {
     let names = Names::new(None, SessionId([7; 16]), trust(0, 0, 0), keys());
-    let endless = || (0u64..).map(|n| Ok::<_, ()>((DOMAIN, NameKind::Pin, n.to_string())));
+    let endless = || (0u64..).map(|n| Ok::<_, ()>((DOMAIN, NameKind::Named, n.to_string())));
     for ends in [|names: &Names| names.restart(None), Names::stop] {
         let begun = Script::new(Call::Fill, Mishap::Error);
         thread::scope(|scope| {
@@ -304,7 +309,7 @@ fn closing_or_another_beginning_ends_a_rebuild_that_has_no_end() {
             begun.wait();
             ends(&names);
         });
-        assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 1), None);
+        assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 1), None);
         assert!(names.needs_rebuild());
     }
 }
@@ -320,7 +325,7 @@ fn a_view_that_was_not_rebuilt_to_the_end_is_not_trusted() {
         if n == 10_000 {
             names.stop();
         }
-        Ok::<_, ()>((DOMAIN, NameKind::Pin, n.to_string()))
+        Ok::<_, ()>((DOMAIN, NameKind::Named, n.to_string()))
     };
     names.rebuild(backend, (0..20_000).map(stopping)).unwrap();
     apply(&names, 1, "later", Change::Set);
@@ -340,7 +345,7 @@ fn what_is_left_behind_with_the_lock_of_sled_is_not_touched() {
     // Such as another opening of the store, by the process in which a call has hung.
     let names = Names::new(Some(path.clone()), SessionId([8; 16]), trust(7, 2, 5), keys());
     rebuild(&names, &["a", "b", "c"]);
-    assert_eq!(names.list(&[DOMAIN], NameKind::Pin, None, 9).unwrap(), ["a", "b", "c"]);
+    assert_eq!(names.list(&[DOMAIN], NameKind::Named, None, 9).unwrap(), ["a", "b", "c"]);
     names.close(Lsn(5));
     left.close(Lsn(5));
     assert!(is_trusted(&path, &trust(8, 5, 5)), "as it was left");

@@ -106,7 +106,7 @@ impl Options {
     /// # let dir = dir.path().join("store");
     /// # let store = Options::new().create(true).open(&dir)?;
     /// # let kept = store.put("kept", Algorithm::Sha256)?;
-    /// # store.pin("kept", &kept, strongroom::PinOptions::new())?;
+    /// # store.named().set("kept", &kept, strongroom::PutNamed::new())?;
     /// # let cut = store.put("cut", Algorithm::Sha256)?;
     /// # store.close()?;
     /// # let shard = std::fs::read_dir(dir.join("log"))?.next().unwrap()?.path();
@@ -118,12 +118,12 @@ impl Options {
     /// assert!(matches!(Options::new().open(&dir), Err(Error::Corrupt { .. })));
     /// let salvage = Options::new().salvage(&dir)?;
     /// println!("commits up to {} are kept", salvage.report().kept);
-    /// for name in &salvage.report().cut.pins {
-    ///     println!("pin {name} may be missing");
+    /// for name in &salvage.report().cut.named {
+    ///     println!("file {name} may be missing");
     /// }
     /// let report = salvage.carry_out()?;
     /// println!("copies of what was cut: {}", report.copies.display());
-    /// assert_eq!(Options::new().open(&dir)?.get_pin("kept")?.digest, kept);
+    /// assert_eq!(Options::new().open(&dir)?.named().stat("kept")?.digest, kept);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -13,8 +13,9 @@ use crate::facts::{Family, Held, Key, LinkFact, Lookup, ManifestFact, Prefix, Re
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::oci::Reference;
 use crate::store::salvage::Planner;
+use crate::transaction::named::{Released, RemoveNamed};
 use crate::transaction::registry::{DeleteReferences, MAX_TAGS_DELETED, Purge, Untag};
-use crate::transaction::{Apply, Changes, Op, Request};
+use crate::transaction::{Apply, Changes, ExpectNamed, Op, Request};
 
 /// Nothing is placed in a log file.
 const NO_LOG: FileId = FileId(0);
@@ -32,8 +33,8 @@ impl Planner {
                 }
             };
             self.report.cut.blobs.iter().for_each(&mut note);
-            for pin in snapshot.pins()? {
-                pin?.digests.iter().for_each(&mut note);
+            for file in snapshot.named_files()? {
+                file?.held().for_each(&mut note);
             }
             for fact in snapshot.all::<ManifestFact>()? {
                 let (_, manifest) = fact?;
@@ -59,7 +60,7 @@ impl Planner {
         let domains: BTreeSet<DomainId> = gone.iter().map(|key| key.domain).collect();
         let digests = self.digests_of(gone)?;
         for domain in domains {
-            self.release_pins(domain, gone)?;
+            self.release_named(domain, gone)?;
             let repositories = self.inner.tables.snapshot_of(domain).repositories()?.collect::<Result<Vec<_>>>()?;
             for repository in &repositories {
                 self.release_manifests(repository, gone)?;
@@ -82,11 +83,13 @@ impl Planner {
         Ok(held)
     }
 
-    fn release_pins(&mut self, domain: DomainId, gone: &BTreeSet<Key>) -> Result<()> {
-        let pins = self.inner.tables.snapshot_of(domain).pins()?.collect::<Result<Vec<_>>>()?;
-        for pin in pins {
-            if pin.digests.iter().any(|digest| gone.contains(&Key::blob(domain, digest))) {
-                self.commit(domain, NO_LOG, &Request::Unpin(pin.name))?;
+    fn release_named(&mut self, domain: DomainId, gone: &BTreeSet<Key>) -> Result<()> {
+        let files = self.inner.tables.snapshot_of(domain).named_files()?.collect::<Result<Vec<_>>>()?;
+        for file in files {
+            if file.held().any(|digest| gone.contains(&Key::blob(domain, digest))) {
+                let (expect, released) = (ExpectNamed::Any, Released::Kept);
+                let remove = RemoveNamed { name: file.name, expect, released };
+                self.apply(domain, NO_LOG, Box::new(remove))?;
             }
         }
         Ok(())

@@ -62,8 +62,8 @@ impl SalvageReport {
 pub struct ChangedNames {
     /// Blobs that were stored or removed.
     pub blobs: BTreeSet<Digest>,
-    /// Pins that were set or removed.
-    pub pins: BTreeSet<String>,
+    /// Named files that were set or removed.
+    pub named: BTreeSet<String>,
     /// Uploads that were begun, continued or ended.
     pub uploads: BTreeSet<UploadId>,
     /// Repositories in which something has changed.
@@ -100,7 +100,7 @@ impl ChangedNames {
         for op in ops {
             match op {
                 Op::Put { digest, .. } | Op::Remove { digest } => drop(self.blobs.insert(*digest)),
-                Op::Pin { name, .. } | Op::Unpin { name } => drop(self.pins.insert(name.clone())),
+                Op::SetNamed { name, .. } | Op::RemoveNamed { name, .. } => drop(self.named.insert(name.clone())),
                 Op::BeginUpload { id, .. } | Op::AppendUpload { id, .. } | Op::CancelUpload { id } => {
                     self.uploads.insert(*id);
                 }

@@ -68,7 +68,7 @@ pub(crate) fn slot_len(family: Family) -> usize {
 
 /// Whether a family's keys are spread evenly, so that a guide makes sense.
 pub(crate) fn is_spread(family: Family) -> bool {
-    matches!(family, Family::Blob | Family::Pin | Family::Upload)
+    matches!(family, Family::Blob | Family::Named | Family::Upload)
 }
 
 /// How many pages hold this many bytes.

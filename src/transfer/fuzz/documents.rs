@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::blobs::PinOptions;
+use crate::blobs::PutNamed;
 use crate::transfer::path::RawPath;
 
 /// What is in the files of documents.
@@ -113,7 +113,7 @@ impl Documents<'_> {
             whole["parts"] = draws.pick(&[json!(null), json!(7), json!(["x"])]);
         }
         let whole = self.put(&whole, draws);
-        self.lab.store.pin("case", &whole, PinOptions::new()).unwrap();
+        self.lab.store.named().set("case", &whole, PutNamed::new()).unwrap();
     }
 
     fn pin_layout(&self, draws: &mut Draws) {
@@ -123,7 +123,7 @@ impl Documents<'_> {
         if !draws.one_in(8) {
             held.push(self.digests[2].parse().unwrap()); // the marker, where it should be
         }
-        self.lab.store.pin("case", &index, PinOptions::new().references(held)).unwrap();
+        self.lab.store.named().set("case", &index, PutNamed::new().references(held)).unwrap();
     }
 }
 

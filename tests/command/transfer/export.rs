@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use rustix::fs::{CWD, RenameFlags, XattrFlags, lgetxattr, renameat_with, setxattr};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use strongroom::{PinOptions, Store};
+use strongroom::{PutNamed, Store};
 
 use super::lab::{Lab, meanwhile, skip, snapshot, while_swapped};
 use crate::command::{code, ends, limited, refused, rows};
@@ -83,8 +83,8 @@ fn a_layout_is_not_written_over_what_a_folder_has_linked() {
     let whole = json!({ "strongroom": "folder", "entries": links, "parts": [index] });
     lab.put(&whole.to_string(), Some("listed"));
     let store = Store::open(&lab.data).unwrap();
-    let held = PinOptions::new().references([marker.parse().unwrap()]);
-    store.pin("mixed#2", &index.parse().unwrap(), held).unwrap();
+    let held = PutNamed::new().references([marker.parse().unwrap()]);
+    store.named().set("mixed#2", &index.parse().unwrap(), held).unwrap();
     store.close().unwrap();
     assert_eq!(lab.export("mixed"), 0);
     assert!(fs::symlink_metadata(lab.path("to/index.json")).unwrap().is_symlink());

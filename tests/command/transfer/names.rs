@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use strongroom::{PinOptions, Store};
+use strongroom::{PutNamed, Store};
 
 use super::import::import;
 use super::lab::{Lab, names_of};
@@ -22,7 +22,7 @@ fn small(path: &Path) {
 }
 
 fn pins(lab: &Lab) -> Vec<String> {
-    Store::open(&lab.data).unwrap().pins(None, 1000).unwrap()
+    crate::common::file_names(&Store::open(&lab.data).unwrap()).unwrap()
 }
 
 #[test]
@@ -44,9 +44,9 @@ fn a_shorter_import_takes_the_place_of_a_longer_one() {
     // As an import that was killed leaves it: parts of it are held, and the name stands for what it did before.
     lab.ok(&["import", &lab.text("large"), "--name", "g"]);
     let store = Store::open(&lab.data).unwrap();
-    let part = store.get_pin("g").unwrap();
-    store.pin(&format!("f#{}", part.digest), &part.digest, PinOptions::new()).unwrap();
-    store.pin(&format!("h#{}", part.digest), &part.digest, PinOptions::new()).unwrap();
+    let part = store.named().stat("g").unwrap();
+    store.named().set(&format!("f#{}", part.digest), &part.digest, PutNamed::new()).unwrap();
+    store.named().set(&format!("h#{}", part.digest), &part.digest, PutNamed::new()).unwrap();
     store.close().unwrap();
     assert_eq!(lab.export("f"), 0);
     assert_alike(&lab.path("small"), &lab.path("to"));
@@ -125,7 +125,9 @@ fn a_digest_is_no_name_of_a_pin() {
     // As earlier versions let them be.
     let store = Store::open(&lab.data).unwrap();
     let content = digest.parse().unwrap();
-    [&digest, &missing].iter().for_each(|name| store.pin(name, &content, PinOptions::new()).unwrap());
+    for name in [&digest, &missing] {
+        store.named().set(name, &content, PutNamed::new()).unwrap();
+    }
     store.close().unwrap();
     lab.ok(&["rm", &missing]);
     lab.ok(&["rm", &digest]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::{OpenMode, Vfs as _};
-use strongroom::{Algorithm, CollectOptions, Digest, Options, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Options, PutNamed, Store};
 
 use super::{collect, is_whole};
 use crate::common::registry::{Lab, assert_sound, name};
@@ -79,7 +79,7 @@ fn a_log_file_is_compacted_whose_default_key_was_given_up_since() {
     let mut digests = Vec::new();
     for n in 0..200 {
         let digest = store.put(random.bytes(3000), Algorithm::Blake3).unwrap().digest;
-        store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
+        store.named().set(&n.to_string(), &digest, PutNamed::new()).unwrap();
         if n % 5 == 0 {
             digests.push(theirs.put(random.bytes(3000), Algorithm::Blake3).unwrap().digest);
         }

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use strongroom::registry::RepositoryDeletion;
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, CollectOptions, Digest, Error, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, PutNamed, Store};
 
 use super::{GONE, collect, is_whole};
+use crate::common::file_names;
 use crate::common::registry::{Lab, assert_sound, blob, create, image, name, push, push_image};
 use crate::common::{Random, encrypted_disk, seed, tell};
 
@@ -26,11 +27,11 @@ fn prepare(lab: &Lab) -> Kept {
         let content = random.bytes(if n % 8 == 7 { 5000 } else { 900 });
         let digest = store.put(&content, [Algorithm::Sha256, Algorithm::Sha512][n % 2]).unwrap().digest;
         if n % 3 == 0 {
-            store.pin(&format!("kept {n}"), &digest, PinOptions::new()).unwrap();
+            store.named().set(&format!("kept {n}"), &digest, PutNamed::new()).unwrap();
             kept.push(digest);
         }
     }
-    store.pin("soon", &kept[0], PinOptions::new().expires_after(std::time::Duration::from_secs(1))).unwrap();
+    store.named().set("soon", &kept[0], PutNamed::new().expires_after(std::time::Duration::from_secs(1))).unwrap();
     let layers = [blob(&ours, "layer"), blob(&ours, &"long layer".repeat(500))];
     let manifest = push(&ours, image(&layers, None), &["v1"]);
     let gone = push_image(&ours, "image", &["v2"]);
@@ -65,7 +66,7 @@ fn finish(lab: &Lab, kept: &Kept, context: &str) {
     assert!(report.stopped.is_none() && report.damaged.is_empty(), "{context}: {report:?}");
     check(&store, kept, context);
     assert_eq!(store.blobs().count(), kept.blobs.len(), "{context}: what nothing holds is gone");
-    assert!(store.pins(None, 99).unwrap().len() == 8 && store.uploads(None, 1000).unwrap().items.is_empty());
+    assert!(file_names(&store).unwrap().len() == 8 && store.uploads(None, 1000).unwrap().items.is_empty());
     let again = collect(&store);
     assert_eq!(
         (again.blobs, again.moved, again.dead_bytes - again.stayed.log_bytes),

@@ -143,7 +143,7 @@ fn a_blob_is_pushed_again_while_it_is_condemned() {
             |store, digests| match way {
                 0 => store.put("one", Algorithm::Sha256).is_ok(),
                 1 => store.claim(&digests[0]).is_ok(),
-                _ => store.pin("held", &digests[0], strongroom::PinOptions::new()).is_ok(),
+                _ => store.named().set("held", &digests[0], strongroom::PutNamed::new()).is_ok(),
             },
             |_, store, digests, came_in_time, report| {
                 assert_eq!(is_whole(store, &digests[0]), came_in_time, "way {way}");
@@ -169,8 +169,9 @@ fn a_blob_that_is_held_for_a_moment_while_it_is_condemned_is_not_forgotten_witho
             digests
         },
         |store, digests| {
-            let pinned = store.pin("a moment", &digests[0], strongroom::PinOptions::new());
-            pinned.and_then(|()| store.unpin("a moment")).is_ok()
+            let files = store.named().discarding();
+            let named = files.set("a moment", &digests[0], strongroom::PutNamed::new());
+            named.and_then(|_| files.remove("a moment", strongroom::ExpectNamed::Any)).is_ok()
         },
         |_, store, digests, came_in_time, report| {
             survived.set(survived.get() + u64::from(is_whole(store, &digests[0])));
@@ -327,7 +328,7 @@ fn a_segment_is_compacted_away_under_its_reader() {
             contents.iter().map(|content| store.put(content, Algorithm::Sha256).unwrap().digest).collect();
         let kept: Vec<_> = (0..30).step_by(3).collect();
         for n in &kept {
-            store.pin(&n.to_string(), &digests[*n], strongroom::PinOptions::new()).unwrap();
+            store.named().set(&n.to_string(), &digests[*n], strongroom::PutNamed::new()).unwrap();
         }
         let handles: Vec<_> = digests.iter().map(|digest| store.get(digest).unwrap()).collect();
         let bytes = handles[3].bytes().unwrap();
@@ -367,7 +368,10 @@ fn a_dry_run_changes_nothing_and_tells_what_then_comes_to_pass() {
     }
     let shared = blob(&ours, "shared");
     let document = push_document(&ours, "document", &[]);
-    store.pin("soon", &shared, strongroom::PinOptions::new().expires_after(std::time::Duration::from_secs(1))).unwrap();
+    store
+        .named()
+        .set("soon", &shared, strongroom::PutNamed::new().expires_after(std::time::Duration::from_secs(1)))
+        .unwrap();
     for n in 0..30 {
         ours.delete_manifest(&ours.resolve(&tag(&format!("v{n}"))).unwrap().digest).unwrap();
     }
@@ -376,9 +380,9 @@ fn a_dry_run_changes_nothing_and_tells_what_then_comes_to_pass() {
     let would = store.collect(&CollectOptions::new().max_dead(0).dry_run(true), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((store.last_lsn(), store.usage().unwrap()), before);
     let done = collect(&store);
-    let counts = |one: &Collection| (one.pins, one.uploads, one.links, one.blobs, one.blob_bytes, one.to_move_bytes);
+    let counts = |one: &Collection| (one.named, one.uploads, one.links, one.blobs, one.blob_bytes, one.to_move_bytes);
     assert_eq!(counts(&would), counts(&done));
-    assert_eq!((done.pins, done.links, done.blobs), (1, 31, 30 + 30 + 40 + 1));
+    assert_eq!((done.named, done.links, done.blobs), (1, 31, 30 + 30 + 40 + 1));
     assert_eq!(would.files, done.files);
     assert!(is_whole(&store, &document) && done.freed_bytes > 0);
     assert_sound(&store);

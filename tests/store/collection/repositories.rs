@@ -46,7 +46,7 @@ fn what_failed_pushes_created_goes_and_what_was_created_otherwise_stays() {
     );
     let events = store.events(Lsn::default(), usize::MAX).unwrap().events;
     let last = events.iter().rfind(|event| event.kind == EventKind::Deleted).unwrap();
-    assert_eq!(last.repository.as_str(), "a/pushed");
+    assert_eq!(last.repository().unwrap().as_str(), "a/pushed");
     assert_sound(&store);
     store.close().unwrap();
     assert_eq!(collect(&open(&lab)).repositories, 0);

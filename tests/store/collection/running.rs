@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strongroom::{Algorithm, CollectOptions, Options, PinOptions};
+use strongroom::{Algorithm, CollectOptions, Options, PutNamed};
 
 use super::is_whole;
 use crate::common::Random;
@@ -20,7 +20,7 @@ fn the_background_thread_gives_space_back_by_itself() {
         .map(|n| {
             let digest = store.put(Random(n).bytes(5000), Algorithm::Sha256).unwrap().digest;
             // Without retention it may be gone already: then it is stored again, as a client would.
-            while store.pin(&n.to_string(), &digest, PinOptions::new()).is_err() {
+            while store.named().set(&n.to_string(), &digest, PutNamed::new()).is_err() {
                 store.put(Random(n).bytes(5000), Algorithm::Sha256).unwrap();
             }
             digest
@@ -49,7 +49,7 @@ fn closing_a_store_ends_its_collection() {
     for n in 0..300u64 {
         let digest = store.put(Random(n).bytes(20_000), Algorithm::Sha256).unwrap().digest;
         if n % 2 == 0 {
-            let _ = store.pin(&n.to_string(), &digest, PinOptions::new());
+            let _ = store.named().set(&n.to_string(), &digest, PutNamed::new());
         }
     }
     let began = Instant::now();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use strongroom::{Algorithm, CollectOptions, Digest, Error, Options, PinOptions, Stopped, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, ExpectNamed, Options, PutNamed, Stopped, Store};
 
 use super::{collect, is_whole};
 use crate::common::registry::{Lab, assert_sound};
@@ -18,7 +18,7 @@ fn scattered(lab: &Lab, count: u64, nth: u64) -> (Store, Vec<Digest>) {
     for n in 0..count {
         let digest = store.put(random.bytes(12_000), Algorithm::Blake3).unwrap().digest;
         if n % nth == 0 {
-            store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
+            store.named().set(&n.to_string(), &digest, PutNamed::new()).unwrap();
             kept.push(digest);
         }
     }
@@ -69,7 +69,7 @@ fn little_that_is_dead_stays_where_it_is_unless_less_may() {
     let lab = Lab::new();
     let (store, _) = scattered(&lab, 600, 1);
     for n in (0..600).step_by(10) {
-        store.unpin(&n.to_string()).unwrap();
+        store.named().remove(&n.to_string(), ExpectNamed::Any).unwrap();
     }
     let report = store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.blobs, report.moved), (60, 0), "{report:?}");
@@ -86,10 +86,10 @@ fn records_without_content_do_not_keep_log_files() {
     let store = options(&lab).open("/store").unwrap();
     let digest = store.put("named again and again", Algorithm::Sha256).unwrap().digest;
     for n in 0..6000 {
-        store.pin(&format!("name {}", n % 10), &digest, PinOptions::new()).unwrap();
+        store.named().set(&format!("name {}", n % 10), &digest, PutNamed::new()).unwrap();
         if n % 500 == 0 {
             let rare = store.put(format!("rare {n}"), Algorithm::Sha256).unwrap().digest;
-            store.pin(&format!("rare {n}"), &rare, PinOptions::new()).unwrap();
+            store.named().set(&format!("rare {n}"), &rare, PutNamed::new()).unwrap();
         }
     }
     store.checkpoint().unwrap();
@@ -107,7 +107,7 @@ fn small_files_become_one() {
     for n in 0..40u64 {
         let store = options(&lab).open("/store").unwrap();
         let digest = store.put(Random(n).bytes(2000), Algorithm::Sha256).unwrap().digest;
-        store.pin(&n.to_string(), &digest, PinOptions::new()).unwrap();
+        store.named().set(&n.to_string(), &digest, PutNamed::new()).unwrap();
         kept.push(digest);
         store.close().unwrap();
     }

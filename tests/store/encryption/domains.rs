@@ -1,10 +1,12 @@
 //! Domains are apart: what one has is nothing to another, and what was shredded is gone, and nothing else.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
 
-use strongroom::registry::{EventKind, ExpectTag, Reference, RepositoryDeletion, RepositorySettings};
+use strongroom::registry::{Event, EventKind, ExpectTag, Reference, RepositoryDeletion, RepositorySettings, Subject};
 use strongroom::vfs::{Fault, SimVfs};
-use strongroom::{Algorithm, Digest, Error, Lsn, PinOptions, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, ExpectNamed, Lsn, NamedFiles, PutNamed, Store};
 
 use super::disk::{files, records};
 use super::lab::{
@@ -108,6 +110,7 @@ fn mounting_from_another_domain_gives_the_content_and_shares_nothing() {
 /// What is left when a domain is gone.
 pub fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
     let (mut seen, mut known) = (seen.clone(), known.clone());
+    let domain = gone;
     let gone = repository_of(Some(gone));
     seen.uploads.retain(|id, (owner, _)| {
         let stays = *owner != Some(gone.clone());
@@ -117,6 +120,7 @@ pub fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
         stays
     });
     seen.repositories.remove(&gone);
+    seen.files.retain(|(owner, _), _| owner.as_deref() != Some(domain));
     (seen, known)
 }
 
@@ -127,7 +131,7 @@ pub fn assert_gone(store: &Store, disk: &SimVfs, keeper: &Keeper, what: &str) {
     assert!(!store.repositories(None, 99).unwrap().contains(&gone));
     assert!(store.domains().iter().all(|domain| domain.number != 1 && domain.name != Some(self::domain(what))));
     assert!(matches!(store.rotate_data_key(Some(&domain(what))), Err(Error::DomainNotFound { .. })));
-    assert!(events(store).unwrap().iter().all(|event| event.repository != gone));
+    assert!(events(store).unwrap().iter().all(|event| event.repository() != Some(&gone)));
     for wrapped in keeper.wrapped(1) {
         for path in disk.files() {
             let bytes = disk.read_file(&path).unwrap();
@@ -227,7 +231,7 @@ fn after_a_domain_was_shredded_maintenance_and_closing_go_on() {
     repository.pull_manifest(&"v1".parse().unwrap()).unwrap();
     store.shred_domain(&domain(DOMAINS[0])).unwrap();
     let digest = store.put("others go on", Algorithm::Sha256).unwrap().digest;
-    store.pin("a-pin", &digest, PinOptions::new()).unwrap();
+    store.named().set("a-pin", &digest, PutNamed::new()).unwrap();
     store.checkpoint().unwrap();
     store.merge_runs().unwrap();
     store.close().unwrap();
@@ -349,8 +353,12 @@ fn events_of_all_domains_come_in_one_order_and_go_with_their_domain() {
     }
     let all = events(&store).unwrap();
     let of = |name_of: &str| {
+        let number = 1 + DOMAINS.iter().position(|domain| *domain == name_of).unwrap() as u32;
+        let own: Vec<_> = all.iter().filter(move |event| event.domain == number).cloned().collect();
         let named = name(&repository_of(Some(name_of)));
-        all.iter().filter(move |event| event.repository == named).cloned().collect::<Vec<_>>()
+        let is_own = |event: &Event| event.repository().is_none_or(|repository| *repository == named);
+        assert!(own.iter().any(|event| event.repository().is_some()) && own.iter().all(is_own));
+        own
     };
     assert_eq!(of(DOMAINS[0]).len(), of(DOMAINS[1]).len());
     assert!(of(DOMAINS[0]).iter().any(|event| matches!(event.kind, EventKind::Tagged { .. })));
@@ -360,4 +368,60 @@ fn events_of_all_domains_come_in_one_order_and_go_with_their_domain() {
     store.close().unwrap();
     let store = options(&disk, Some(&keeper)).history(1 << 40).open("/store").unwrap();
     assert_eq!(events(&store).unwrap(), of(DOMAINS[1]));
+}
+
+#[test]
+fn named_files_of_a_domain_share_neither_names_nor_content_with_others_and_go_with_it() {
+    let keeper = Keeper::new(1);
+    let disk = SimVfs::new();
+    let store = options(&disk, Some(&keeper)).retention(Duration::ZERO).open("/store").unwrap();
+    store.create_domain(&domain(DOMAINS[0]), None).unwrap();
+    let (ours, theirs) = (store.named(), store.named_in(&domain(DOMAINS[0])).unwrap());
+    for len in [60, 70_000] {
+        let name = format!("a/{len}");
+        for (n, files) in [&ours, &theirs].into_iter().enumerate() {
+            let content = Random(n as u64).bytes(len);
+            assert!(!files.put(&name, &content, PutNamed::new()).unwrap().existed);
+            assert_eq!(files.get(&name).unwrap().blob.bytes().unwrap(), content);
+        }
+        let digest = theirs.stat(&name).unwrap().digest;
+        assert!(!store.exists(&digest).unwrap());
+        assert!(matches!(ours.set("other", &digest, PutNamed::new()), Err(Error::BlobNotFound { .. })));
+        theirs.set(&format!("b/{len}"), &digest, PutNamed::new().references([digest])).unwrap();
+        let again = ours.put("copy", Random(1).bytes(len), PutNamed::new()).unwrap();
+        assert!(!again.existed, "content is stored once in each domain");
+        ours.discarding().remove("copy", ExpectNamed::Any).unwrap();
+    }
+    // An upload belongs to the domain that it was begun in.
+    let upload = theirs.begin_upload(Algorithm::Sha256).unwrap();
+    theirs.append_upload(upload, 0, "an upload").unwrap();
+    let digest = Digest::of(Algorithm::Sha256, b"an upload");
+    assert!(matches!(ours.put_upload("c", upload, &digest, PutNamed::new()), Err(Error::UploadNotFound { .. })));
+    assert!(matches!(store.upload_status(upload), Err(Error::UploadNotFound { .. })));
+    assert_eq!(theirs.upload_status(upload).unwrap().offset, 9);
+    theirs.put_upload("c", upload, &digest, PutNamed::new()).unwrap();
+    let names = |files: &NamedFiles| files.iter("").map(|file| file.unwrap().name).collect::<Vec<_>>();
+    assert_eq!((names(&ours), names(&theirs).len()), (vec!["a/60".into(), "a/70000".into()], 5));
+    assert_eq!(theirs.remove_prefix("b/").unwrap().removed, 2);
+    theirs.put("d", "d", PutNamed::new().expires_after(Duration::from_nanos(1))).unwrap();
+    let is_theirs = |event: &Event| event.subject == Subject::NamedFile("d".into());
+    assert!(events(&store).unwrap().iter().filter(|event| is_theirs(event)).all(|event| event.domain == 1));
+    store.clone().close().unwrap();
+
+    let store = options(&disk, Some(&keeper)).retention(Duration::ZERO).open("/store").unwrap();
+    let (ours, theirs) = (store.named(), store.named_in(&domain(DOMAINS[0])).unwrap());
+    assert_eq!(
+        (names(&ours).len(), names(&theirs)),
+        (2, vec!["a/60".into(), "a/70000".into(), "c".into(), "d".into()])
+    );
+    store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
+    assert_sound(&store);
+    store.shred_domain(&domain(DOMAINS[0])).unwrap();
+    let is_gone = |result: Result<(), Error>| matches!(result, Err(Error::DomainShredded { domain: 1 }));
+    assert!(is_gone(theirs.get("c").map(drop)) && is_gone(theirs.list("", None, 9).map(drop)));
+    assert!(is_gone(theirs.put("c", "c", PutNamed::new()).map(drop)));
+    assert!(is_gone(theirs.remove_prefix("").map(drop)));
+    assert!(matches!(store.named_in(&domain(DOMAINS[0])), Err(Error::DomainNotFound { .. })));
+    assert_eq!(names(&ours).len(), 2);
+    assert_sound(&store);
 }

@@ -5,11 +5,14 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use strongroom::keys::{DomainName, KeyContext, KeyError, KeyProvider, LocalKey, SecretKey};
 use strongroom::registry::{Event, PutManifest, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, Digest, Error, Finding, Lsn, Options, PinOptions, Store, UploadId};
+use strongroom::{
+    Algorithm, Clock, Digest, DomainInfo, Error, Finding, Lsn, NamedFiles, Options, PutNamed, Store, UploadId,
+};
 
 use crate::common::calls::{observe_repository, repositories};
 use crate::common::registry::{image, name, tag};
@@ -239,6 +242,14 @@ pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Kn
     repository.put_manifest(&referrer, PutManifest::new(media_type)).expect("a referrer");
     known.content(referrer.as_bytes());
     [media_type, &artifact_type].iter().for_each(|one| known.named(one));
+    let files = domain_name.map_or(Ok(store.named()), |name| store.named_in(&domain(name))).expect("a domain");
+    for (n, len) in [60, 5000].into_iter().enumerate() {
+        let (file, content) = (format!("named-file-{round}-of-{own}-{len}"), random.bytes(len));
+        let put = PutNamed::new().references([layers[n]]).expires_after(Duration::from_secs(1 << 30));
+        files.put(&file, &content, put).expect("space");
+        known.named(&file);
+        known.content(&content);
+    }
     let mut begun = Vec::new();
     for pieces in [&[][..], &[3000], &[66_000, 100]] {
         let id = repository.begin_upload(ALGORITHMS[pieces.len()]).expect("an upload");
@@ -256,7 +267,7 @@ pub fn fill(store: &Store, domain_name: Option<&str>, round: u64, known: &mut Kn
             let digest = store.put(&content, Algorithm::Sha512).expect("space").digest;
             known.content(&content);
             let pin = format!("pinned-by-{round}-{len}");
-            store.pin(&pin, &digest, PinOptions::new().references([layers[3]])).expect("it is there");
+            store.named().set(&pin, &digest, PutNamed::new().references([layers[3]])).expect("it is there");
             known.named(&pin);
         }
         let id = store.begin_upload(Algorithm::Blake3).expect("an upload");
@@ -298,11 +309,23 @@ pub fn build_with(keeper: Option<&Arc<Keeper>>, options: &dyn Fn(&SimVfs) -> Opt
 /// A repository: its domain, what it has, and the contents of its blobs.
 pub type SeenRepository = (Option<String>, Repository, BTreeMap<Digest, Vec<u8>>);
 
+/// The named files of all domains that are not locked.
+fn named_files(store: &Store) -> Vec<(Option<String>, NamedFiles)> {
+    let of = |info: DomainInfo| {
+        let files = info.name.as_ref().map_or(Ok(store.named()), |name| store.named_in(name));
+        files.ok().map(|files| (info.name.map(|name| name.to_string()), files))
+    };
+    store.domains().into_iter().filter_map(of).collect()
+}
+
+/// What a named file holds, and its content. They are told apart by their domains and names.
+pub type SeenFile = (Vec<Digest>, Vec<u8>);
+
 /// All that can be seen of a store, verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
-    pub pins: BTreeMap<String, Vec<Digest>>,
+    pub files: BTreeMap<(Option<String>, String), SeenFile>,
     pub uploads: BTreeMap<UploadId, (Option<String>, u64)>,
     pub repositories: BTreeMap<String, SeenRepository>,
 }
@@ -314,8 +337,8 @@ impl Seen {
         if self.blobs != other.blobs {
             told.push(format!("blobs: {} and {}", self.blobs.len(), other.blobs.len()));
         }
-        if self.pins != other.pins {
-            told.push(format!("pins: {:?} and {:?}", self.pins.keys(), other.pins.keys()));
+        if self.files != other.files {
+            told.push(format!("files: {:?} and {:?}", self.files.keys(), other.files.keys()));
         }
         if self.uploads != other.uploads {
             told.push(format!("uploads: {:?} and {:?}", self.uploads, other.uploads));
@@ -338,9 +361,13 @@ pub fn see(store: &Store) -> Seen {
         assert_eq!(Digest::of(digest.algorithm(), &content), digest);
         seen.blobs.insert(digest, content);
     }
-    for name in store.pins(None, usize::MAX).expect("names") {
-        let pin = store.get_pin(&name).expect("a listed pin");
-        seen.pins.insert(name, std::iter::once(pin.digest).chain(pin.references).collect());
+    for (domain, files) in named_files(store) {
+        for file in files.iter("") {
+            let found = files.get(&file.expect("a name").name).expect("a listed file");
+            let (file, content) = (found.file, found.blob.bytes().expect("undamaged content").to_vec());
+            let digests = std::iter::once(file.digest).chain(file.references).collect();
+            seen.files.insert((domain.clone(), file.name), (digests, content));
+        }
     }
     for (owner, upload) in uploads_of(store).unwrap() {
         seen.uploads.insert(upload.id, (owner, upload.offset));
@@ -476,9 +503,18 @@ impl<'a> Interrogation<'a> {
             self.ask("get", store.get(digest).and_then(|blob| blob.bytes()), |bytes| bytes == *content);
         }
         self.ask("blobs", store.blobs().collect::<Result<Vec<_>, _>>(), |all| all.len() == seen.blobs.len());
-        self.ask("pins", store.pins(None, usize::MAX), |pins| pins.iter().eq(seen.pins.keys()));
-        for (name, digests) in &seen.pins {
-            self.ask("pin", store.get_pin(name), |pin| std::iter::once(&pin.digest).chain(&pin.references).eq(digests));
+        for (domain, files) in named_files(store) {
+            let own: Vec<_> = seen.files.iter().filter(|((owner, _), _)| *owner == domain).collect();
+            let listed = files.iter("").collect::<Result<Vec<_>, _>>();
+            self.ask("names", listed, |all| {
+                all.iter().map(|file| &file.name).eq(own.iter().map(|((_, name), _)| name))
+            });
+            for ((_, name), (digests, content)) in own {
+                self.ask("file", files.stat(name), |file| {
+                    std::iter::once(&file.digest).chain(&file.references).eq(digests)
+                });
+                self.ask("content", files.get(name).and_then(|found| found.blob.bytes()), |bytes| bytes == *content);
+            }
         }
         let names = store.repositories(None, usize::MAX);
         self.ask("repositories", names, |names| {

@@ -119,7 +119,9 @@ impl Subject {
             let repositories = seen.repositories.iter().filter(|(name, _)| **name == own).map(clone).collect();
             let is_own = |(_, (owner, _)): &(&UploadId, &(Option<String>, u64))| owner.as_ref() == Some(&own);
             let uploads = seen.uploads.iter().filter(is_own).map(clone).collect();
-            Seen { repositories, uploads, ..Seen::default() }
+            let is_own = |((owner, _), _): &(&(Option<String>, String), _)| owner.as_deref() == Some(DOMAINS[0]);
+            let files = seen.files.iter().filter(is_own).map(clone).collect();
+            Seen { files, repositories, uploads, ..Seen::default() }
         };
         Self::compare(&part(&seen), &part(&self.seen), context);
     }
@@ -267,8 +269,9 @@ fn a_locked_domain_outlives_everything_that_is_done_to_the_others() {
 /// Of a store that is emptied next to nothing remains, whatever was withheld before.
 fn assert_empties(subject: &Subject) {
     let store = subject.open_unlocked_on(&subject.disk);
-    for pin in store.pins(None, 99).unwrap() {
-        store.unpin(&pin).unwrap();
+    for domain in store.domains() {
+        let files = domain.name.map_or(Ok(store.named()), |name| store.named_in(&name)).unwrap();
+        files.remove_prefix("").unwrap();
     }
     for repository in store.repositories(None, 99).unwrap() {
         store.delete_repository(&repository, RepositoryDeletion::WithContents).unwrap();
@@ -540,7 +543,7 @@ fn events_of_a_locked_domain_are_told_when_it_is_unlocked() {
     let store = options(&subject.disk).open("/store").unwrap();
     let all = events(&store).unwrap();
     store.close().unwrap();
-    assert!(all.iter().any(|event| event.repository == locked_name()));
+    assert!(all.iter().any(|event| event.repository() == Some(&locked_name())));
     subject.keeper.refuse_domain(LOCKED, Mood::Denied);
     let store = options(&subject.disk).open("/store").unwrap();
     let (mut at, mut rest, mut locked) = (Lsn::default(), Vec::new(), Vec::new());
@@ -557,7 +560,7 @@ fn events_of_a_locked_domain_are_told_when_it_is_unlocked() {
             }
         }
     }
-    let others: Vec<_> = all.iter().filter(|event| event.repository != locked_name()).cloned().collect();
+    let others: Vec<_> = all.iter().filter(|event| event.domain != LOCKED).cloned().collect();
     assert_eq!(rest, others);
     assert!(!locked.is_empty() && locked.iter().all(|domain| *domain == LOCKED), "{locked:?}");
     subject.keeper.answer_again();

@@ -5,6 +5,7 @@ use std::path::Path;
 use strongroom::Algorithm;
 
 use super::lab::Keeper;
+use crate::common::file_names;
 
 /// What lies in sled of the names, without the watermark.
 fn pages_of_names(dir: &Path) -> Vec<(sled::IVec, sled::IVec)> {
@@ -27,11 +28,11 @@ fn the_view_of_names_can_not_be_taken_back_nor_any_page_of_it() {
     };
     let store = open();
     let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
-    store.pin("first", &digest, strongroom::PinOptions::new()).unwrap();
+    store.named().set("first", &digest, strongroom::PutNamed::new()).unwrap();
     store.close().unwrap();
     let old = pages_of_names(&names);
     let store = open();
-    store.pin("second", &digest, strongroom::PinOptions::new()).unwrap();
+    store.named().set("second", &digest, strongroom::PutNamed::new()).unwrap();
     store.checkpoint().unwrap();
     store.close().unwrap();
     let new = pages_of_names(&names);
@@ -60,7 +61,7 @@ fn the_view_of_names_can_not_be_taken_back_nor_any_page_of_it() {
         db.flush().unwrap();
         drop(db);
         let store = open();
-        assert_eq!(store.pins(None, 9).unwrap(), ["first", "second"], "change {n}");
+        assert_eq!(file_names(&store).unwrap(), ["first", "second"], "change {n}");
         store.close().unwrap();
     }
     // Untouched, the view is opened as it was left: not one page of it is written anew.

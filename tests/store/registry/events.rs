@@ -23,6 +23,11 @@ fn read(store: &Store, mut after: Lsn, limit: usize) -> Vec<Event> {
     all
 }
 
+/// The events of repositories among those.
+fn read_of_repositories(store: &Store, after: Lsn, limit: usize) -> Vec<Event> {
+    read(store, after, limit).into_iter().filter(|event| event.repository().is_some()).collect()
+}
+
 #[test]
 fn events_tell_what_happened_in_order_and_survive_a_restart() {
     let lab = Lab::new();
@@ -69,34 +74,35 @@ fn events_tell_what_happened_in_order_and_survive_a_restart() {
         EventKind::BlobRemoved(config),
         EventKind::Deleted,
     ];
-    let all = read(&store, Lsn::default(), 1000);
+    let all = read_of_repositories(&store, Lsn::default(), 1000);
     assert_eq!(all.iter().map(|event| event.kind.clone()).collect::<Vec<_>>(), expected);
-    assert!(all.iter().all(|event| event.repository == name("a/ours")));
+    assert!(all.iter().all(|event| event.repository() == Some(&name("a/ours"))));
     assert_eq!((all[0].time_ms, all[3].time_ms), (1000, 2000));
     assert_eq!(all[3].lsn, all[5].lsn, "what happened in one step has one position");
     for limit in [0, 1, 2, 3, 7] {
-        assert_eq!(read(&store, Lsn::default(), limit), all);
+        assert_eq!(read_of_repositories(&store, Lsn::default(), limit), all);
     }
     store.close().unwrap();
     for disk in [lab.disk.restarted(), lab.disk.power_cut(3)] {
         let lab = Lab { disk, clock: lab.clock.clone() };
         let store = lab.open();
-        assert_eq!(read(&store, Lsn::default(), 2), all);
-        assert!(read(&store, store.last_lsn(), 2).is_empty());
+        assert_eq!(read_of_repositories(&store, Lsn::default(), 2), all);
+        assert!(read_of_repositories(&store, store.last_lsn(), 2).is_empty());
         create(&store, "a/new");
-        assert_eq!(read(&store, all[15].lsn, 9).len(), 1);
-        assert_eq!(read(&store, all[14].lsn, 1).len(), 2);
+        assert_eq!(read_of_repositories(&store, all[15].lsn, 9).len(), 1);
+        assert_eq!(read_of_repositories(&store, all[14].lsn, 1).len(), 2);
     }
 }
 
 #[test]
-fn reading_goes_on_where_only_blobs_of_the_store_were_put() {
+fn reading_goes_on_where_there_are_only_commits_without_events() {
     let lab = Lab::new();
     let store = lab.open();
     create(&store, "a/ours");
     let after = store.last_lsn();
     for n in 0..200 {
-        store.put(format!("{n}").repeat(300), Algorithm::Sha256).unwrap();
+        let upload = store.begin_upload(Algorithm::Sha256).unwrap();
+        store.append_upload(upload, 0, format!("{n}").repeat(300)).unwrap();
     }
     let page = store.events(after, 10).unwrap();
     assert_eq!((page.events.len(), page.next), (0, store.last_lsn()));
@@ -114,13 +120,13 @@ fn pages_end_between_commits_and_every_position_is_one_to_go_on_from() {
         push_document(&ours, &format!("{n}").repeat(200), &["a", "b", "c"]);
     }
     let all = read(&store, Lsn::default(), usize::MAX);
-    assert_eq!(all.len(), 1 + 150 * 4);
+    assert_eq!(all.len(), 1 + 150 * 5);
     assert!(lab.disk.files().iter().filter(|path| path.to_string_lossy().contains("/log/")).count() > 3);
     for after in all.iter().map(|event| event.lsn) {
         let behind: Vec<_> = all.iter().filter(|event| event.lsn > after).take(5).cloned().collect();
         let page = store.events(after, 5).unwrap();
         assert_eq!(page.events.iter().take(5).cloned().collect::<Vec<_>>(), behind);
-        assert!(page.events.len() <= 8, "no more than the commit with the fifth");
+        assert!(page.events.len() <= 9, "no more than the commit with the fifth");
         assert_eq!(page.next, page.events.last().map_or(after, |last| last.lsn));
     }
 }
@@ -215,7 +221,7 @@ fn pulls_are_noted_in_batches_and_survive_a_restart() {
     lab.advance(2);
     ours.pull_manifest(&manifests[1].into()).unwrap();
     assert_eq!(store.last_lsn(), before, "whoever pulls does not do it");
-    assert!(store.unpin("whoever commits does").is_err());
+    assert!(store.named().remove("whoever commits does", strongroom::ExpectNamed::Any).is_err());
     assert_eq!(store.last_lsn().get(), before.get() + 1, "one for all");
     assert_eq!((pulled(&store, 1), pulled(&store, 2)), (Some(111_000), Some(109_000)));
     ours.pull_manifest(&manifests[3].into()).unwrap();
@@ -247,7 +253,7 @@ fn many_pulls_are_noted_before_their_time_so_that_memory_stays_bounded() {
         ours.pull_manifest(&digest.into()).unwrap();
     });
     assert_eq!(store.last_lsn(), before);
-    assert!(store.unpin("whoever commits notes them").is_err());
+    assert!(store.named().remove("whoever commits notes them", strongroom::ExpectNamed::Any).is_err());
     assert_eq!(store.last_lsn().get(), before.get() + 17, "256 at a time: others wait for each");
     assert_eq!(read(&store, before, 9999).len(), 4100);
     store.close().unwrap();
@@ -271,7 +277,7 @@ fn a_pull_of_what_is_deleted_before_it_is_noted_is_forgotten() {
     blob(&theirs, "something to do");
     let is_pull = |event: &Event| matches!(event.kind, EventKind::ManifestPulled { .. });
     let pulls = read(&store, Lsn::default(), 9).into_iter().filter(is_pull);
-    let kinds: Vec<_> = pulls.map(|event| (event.repository, event.kind)).collect();
+    let kinds: Vec<_> = pulls.map(|event| (event.repository().cloned().unwrap(), event.kind)).collect();
     assert_eq!(kinds, [(name("a/theirs"), EventKind::ManifestPulled { digest: kept, time_ms: 0 })]);
     assert!(store.repository(&name("a/ours")).is_err() && manifest != kept);
     assert_sound(&store);

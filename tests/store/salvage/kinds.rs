@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, Lsn, Options, PinOptions, Store,
+    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, ExpectNamed, Lsn, Options, PutNamed, Store,
 };
 
 use super::lab::{contents, logs, lose, open, salvaging};
@@ -40,7 +40,7 @@ fn pinned(is_closed: bool) -> (SimVfs, Vec<Put>) {
     let puts: Vec<_> = (0..30)
         .map(|n| {
             let put = put(&store, &mut random, 1200);
-            store.pin(&format!("pin-{n:02}"), &put.digest, PinOptions::new()).unwrap();
+            store.named().set(&format!("pin-{n:02}"), &put.digest, PutNamed::new()).unwrap();
             put
         })
         .collect();
@@ -89,19 +89,19 @@ fn a_damaged_record_costs_what_came_behind_it_and_content_that_can_be_read_is_ke
         assert_eq!((report.damage.len(), report.kept.get()), (1, puts[12].lsn.get() - 1), "{report:#?}");
         assert_eq!(report.damage[0].to_string(), refused.to_string());
         assert_eq!(report.unread, [puts[12].lsn..=puts[12].lsn]);
-        assert_eq!(report.cut.pins.iter().cloned().collect::<Vec<_>>(), pins(12..30));
+        assert_eq!(report.cut.named.iter().cloned().collect::<Vec<_>>(), pins(12..30));
         // The content of the damaged record proves itself, too.
         assert_eq!(report.recovered, puts[12..].iter().map(|put| put.digest).collect());
         assert!(report.gone.is_empty() && report.damaged.is_empty() && !report.may_be_more, "{is_header}: {report:#?}");
         salvage.carry_out().unwrap();
         let store = open(&disk).unwrap();
         let seen = observe(&store);
-        assert_eq!(seen.pins.into_keys().collect::<Vec<_>>(), pins(0..12));
+        assert_eq!(seen.files.into_keys().collect::<Vec<_>>(), pins(0..12));
         assert_eq!(seen.blobs.len(), 30);
         assert!(store.last_lsn() > puts[29].lsn, "no LSN comes again");
         // What is recovered is held by nothing, and whoever pins it again need not bring it.
         assert_eq!(store.stat(&puts[20].digest).unwrap().references, 0);
-        store.pin("again", &puts[20].digest, PinOptions::new()).unwrap();
+        store.named().set("again", &puts[20].digest, PutNamed::new()).unwrap();
     }
 }
 
@@ -160,7 +160,7 @@ fn the_last_record_of_a_sealed_file_is_missed() {
         let report = salvaging(&disk).salvage("/store").unwrap().carry_out().unwrap();
         assert_eq!((report.kept.get(), report.last.get()), (puts[29].lsn.get(), puts[29].lsn.get() + 1));
         let seen = observe(&open(&disk).unwrap());
-        assert_eq!((seen.blobs.len(), seen.pins.into_keys().collect::<Vec<_>>()), (30, pins(0..29)));
+        assert_eq!((seen.blobs.len(), seen.files.into_keys().collect::<Vec<_>>()), (30, pins(0..29)));
     }
 }
 
@@ -176,7 +176,7 @@ fn damage_to_what_runs_have_loses_nothing_and_needs_no_salvage() {
     assert!(!salvage.report().is_needed());
     assert!(!salvage.carry_out().unwrap().is_needed());
     assert_eq!(contents(&disk), before);
-    assert_eq!(observe(&open(&disk).unwrap()).pins.len(), 30);
+    assert_eq!(observe(&open(&disk).unwrap()).files.len(), 30);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_salvaged_store_can_be_damaged_and_salvaged_again() {
     assert_ne!(first.copies, second.copies);
     assert!(disk.files().iter().any(|path| path.starts_with(&first.copies)));
     let seen = observe(&open(&disk).unwrap());
-    assert_eq!((seen.blobs.len(), seen.pins.len()), (35, 12));
+    assert_eq!((seen.blobs.len(), seen.files.len()), (35, 12));
 }
 
 /// Content that later commits have removed or moved: those are cut, and the files are as they left them.
@@ -249,10 +249,10 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     let (gone, stays) = (layer(&large), layer(&kept));
     let doomed = push(&app, image(&[gone, stays], None), &["doomed"]);
     let sound = push(&app, image(&[stays], None), &["sound"]);
-    store.pin("doomed", &gone, PinOptions::new()).unwrap();
-    store.pin("sound", &stays, PinOptions::new()).unwrap();
+    store.named().set("doomed", &gone, PutNamed::new()).unwrap();
+    store.named().set("sound", &stays, PutNamed::new()).unwrap();
     let small: Vec<_> = (0..10).map(|_| put(&store, &mut random, 1000)).collect();
-    store.pin("packed", &small[0].digest, PinOptions::new()).unwrap();
+    store.named().set("packed", &small[0].digest, PutNamed::new()).unwrap();
     let upload = store.begin_upload(Algorithm::Sha256).unwrap();
     store.append_upload(upload, 0, random.bytes(3000)).unwrap();
     let uploaded = random.bytes(100_000);
@@ -265,9 +265,9 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     // From here on all is to be cut.
     store.create_repository(&name("team/first"), RepositorySettings::new()).unwrap();
     store.commit_upload(committed, &Digest::of(Algorithm::Sha256, &uploaded)).unwrap();
-    store.pin("uploaded", &Digest::of(Algorithm::Sha256, &uploaded), PinOptions::new()).unwrap();
+    store.named().set("uploaded", &Digest::of(Algorithm::Sha256, &uploaded), PutNamed::new()).unwrap();
     store.cancel_upload(upload).unwrap();
-    store.unpin("doomed").unwrap();
+    store.named().remove("doomed", ExpectNamed::Any).unwrap();
     app.delete_manifest(&doomed).unwrap();
     app.remove_blob(&gone).unwrap();
     clock.advance(std::time::Duration::from_secs(10_000));
@@ -289,10 +289,10 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     assert_eq!(seen.blobs.get(&small[0].digest), Some(&small[0].content));
     assert!(seen.blobs.contains_key(&stays) && !seen.blobs.contains_key(&gone), "{report:#?}");
     // Content that is gone takes what held it along, and that is told.
-    assert_eq!(seen.pins.keys().collect::<Vec<_>>(), ["packed", "sound"]);
+    assert_eq!(seen.files.keys().collect::<Vec<_>>(), ["packed", "sound"]);
     let app = &seen.repositories["team/app"];
     assert!(app.manifests.contains_key(&sound) && !app.manifests.contains_key(&doomed));
-    assert!(report.gone.blobs.contains(&gone) && report.gone.pins.contains("doomed"), "{report:#?}");
+    assert!(report.gone.blobs.contains(&gone) && report.gone.named.contains("doomed"), "{report:#?}");
     let changes = report.gone.repositories.values().next().unwrap();
     assert!(
         changes.manifests.contains(&doomed) && changes.tags.contains(&tag("doomed")) && changes.blobs.contains(&gone)

@@ -120,7 +120,7 @@ pub fn entities(model: &Model) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut add = |name: String, value: &dyn Debug| drop(all.insert(name, format!("{value:?}")));
     model.blobs.iter().for_each(|(digest, content)| add(blob(digest), &content.len()));
-    model.pins.iter().for_each(|(name, pin)| add(format!("pin {name}"), pin));
+    model.files.iter().for_each(|(name, file)| add(format!("file {name}"), file));
     model.uploads.iter().for_each(|(id, content)| add(format!("upload {id}"), &(content.len(), model.owners.get(id))));
     for (name, repository) in &model.repositories {
         add(format!("repository {name}"), &repository.settings);
@@ -152,7 +152,7 @@ fn named(changes: &ChangedNames, name: &str) -> bool {
     let repository = || changes.repositories.iter().find(|(name, _)| name.as_str() == first).map(|(_, one)| one);
     match kind {
         "blob" => changes.blobs.contains(&first.parse().unwrap()),
-        "pin" => changes.pins.contains(first),
+        "file" => changes.named.contains(first),
         "upload" => changes.uploads.iter().any(|id| id.to_string() == first),
         _ if repository().is_some_and(|one| one.itself) => true,
         "link" => repository().is_some_and(|one| one.blobs.contains(&digest())),

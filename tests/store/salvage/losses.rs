@@ -8,6 +8,7 @@ use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Clock, CollectOptions, Error, Lsn, Store};
 
 use super::lab::{Made, check_told, contents, damage, heal, logs, make, open, salvaging};
+use crate::common::file_names;
 use crate::common::repositories::RETENTION;
 use crate::common::tour::tour;
 use crate::common::{Random, encrypted_disk, history, options, outline, seed, tell};
@@ -48,12 +49,15 @@ fn salvage(made: &Made, disk: &SimVfs, hit: &[std::path::PathBuf], context: &str
 /// Goes on with a salvaged store, then empties it: nothing is left behind.
 fn goes_on(store: Store, disk: &SimVfs, context: &str) {
     let digest = store.put(b"and on it goes", Algorithm::Sha256).unwrap().digest;
-    store.pin("on", &digest, strongroom::PinOptions::new()).unwrap();
+    store.named().set("on", &digest, strongroom::PutNamed::new()).unwrap();
     store.close().unwrap();
     let clock = Clock::manual();
     let store = options(disk, &clock).history(0).open("/store").unwrap();
-    assert_eq!(store.get(&store.get_pin("on").unwrap().digest).unwrap().bytes().unwrap(), &b"and on it goes"[..]);
-    store.pins(None, usize::MAX).unwrap().iter().for_each(|pin| store.unpin(pin).unwrap());
+    assert_eq!(store.get(&store.named().stat("on").unwrap().digest).unwrap().bytes().unwrap(), &b"and on it goes"[..]);
+    file_names(&store)
+        .unwrap()
+        .iter()
+        .for_each(|pin| store.named().remove(pin, strongroom::ExpectNamed::Any).map(drop).unwrap());
     for name in store.repositories(None, usize::MAX).unwrap() {
         store.delete_repository(&name, RepositoryDeletion::WithContents).unwrap();
     }

@@ -8,27 +8,27 @@ use std::time::Duration;
 use strongroom::registry::{PutManifest, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Error, Maintenance, Options, PinOptions, ReadOnlyCause, Recovery, ScrubOptions,
-    Store,
+    Algorithm, Clock, CollectOptions, Error, ExpectNamed, Maintenance, Options, PutNamed, ReadOnlyCause, Recovery,
+    ScrubOptions, Store,
 };
 
 use super::lab::{contents, damage, make, open};
+use crate::common::file_names;
 use crate::common::registry::{image, name, push};
 use crate::common::{
-    Model, ModelPin, Random, encrypted_disk, history, options, outline, seed, small, tell, uploads_of,
+    Model, ModelFile, Random, encrypted_disk, history, options, outline, seed, small, tell, uploads_of,
 };
 
 fn open_reading(disk: &SimVfs) -> Result<Store, Error> {
     options(disk, &Clock::manual()).create(false).recovery(Recovery::ReadOnlyUpToDamage).open("/store")
 }
 
-/// The pins and uploads that the store says there are: what can be observed where content may be gone.
+/// The named files and uploads that the store says there are: what can be observed where content may be gone.
 fn names(store: &Store) -> Model {
     let mut seen = Model::default();
-    for pin in store.pins(None, usize::MAX).unwrap() {
-        let found = store.get_pin(&pin).unwrap();
-        let digests = std::iter::once(found.digest).chain(found.references).collect();
-        seen.pins.insert(pin, ModelPin { digests, expires: found.expires_in.map(|_| 0) });
+    for pin in file_names(store).unwrap() {
+        let found = store.named().stat(&pin).unwrap();
+        seen.files.insert(pin, ModelFile::from(&found));
     }
     for (owner, upload) in uploads_of(store).unwrap() {
         seen.uploads.insert(upload.id, vec![0; upload.offset as usize]);
@@ -61,7 +61,10 @@ fn damage_histories(seed: u64, rounds: u64, new: fn() -> SimVfs) {
             let last = store.last_lsn();
             if let Some(step) = made.history.iter().rev().find(|step| step.until == last) {
                 let (seen, expected) = (names(&store), outline(&step.model));
-                assert_eq!((seen.pins, seen.uploads, seen.owners), (expected.pins, expected.uploads, expected.owners));
+                assert_eq!(
+                    (seen.files, seen.uploads, seen.owners),
+                    (expected.files, expected.uploads, expected.owners)
+                );
                 let names: Vec<_> = store.repositories(None, 10).unwrap().iter().map(ToString::to_string).collect();
                 assert!(names.iter().eq(step.model.repositories.keys()), "{context}: {names:?}");
                 for (digest, content) in &step.model.blobs {
@@ -124,7 +127,7 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
     let layer = app.put(b"layer", Algorithm::Sha256).unwrap().digest;
     let manifest = push(&app, image(&[layer], None), &["v1"]);
     let blob = store.put(b"content", Algorithm::Sha256).unwrap().digest;
-    store.pin("pin", &blob, PinOptions::new()).unwrap();
+    store.named().set("pin", &blob, PutNamed::new()).unwrap();
     let upload = store.begin_upload(Algorithm::Sha256).unwrap();
     store.put(b"the record behind this one's content is damaged", Algorithm::Sha256).unwrap();
     store.close().unwrap();
@@ -151,7 +154,7 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
     assert!(matches!(&*cause, Error::Corrupt { file, .. } if *file == log));
     let app = store.repository(&name("team/app")).unwrap();
     assert_eq!(store.get(&blob).unwrap().bytes().unwrap(), "content");
-    assert_eq!(store.pins(None, 10).unwrap(), ["pin"]);
+    assert_eq!(file_names(&store).unwrap(), ["pin"]);
     assert_eq!(app.resolve(&"v1".parse().unwrap()).unwrap().digest, manifest);
     assert_eq!(store.blobs().count(), 3);
     assert!(store.verify(|_| {}).unwrap().findings.iter().all(|one| matches!(one, strongroom::Finding::Log { .. })));
@@ -162,8 +165,8 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
         ("put", store.put(b"more", Algorithm::Sha256).map(drop)),
         ("put what is long", store.put_reader(&long[..], Algorithm::Sha256).map(drop)),
         ("remove", store.remove(&blob).map(drop)),
-        ("pin", store.pin("pin 2", &blob, PinOptions::new())),
-        ("unpin", store.unpin("pin")),
+        ("set", store.named().set("pin 2", &blob, PutNamed::new()).map(drop)),
+        ("remove a file", store.named().remove("pin", ExpectNamed::Any).map(drop)),
         ("begin", store.begin_upload(Algorithm::Sha256).map(drop)),
         ("append", store.append_upload(upload, 0, b"content").map(drop)),
         ("commit", store.commit_upload(upload, &blob).map(drop)),

@@ -8,7 +8,7 @@ use crate::common::encrypted_disk;
 use crate::common::registry::{image, name, push};
 use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::vfs::{SimVfs, Vfs as _};
-use strongroom::{Affected, Algorithm, Damage, Digest, Error, Finding, PinOptions, Store};
+use strongroom::{Affected, Algorithm, Damage, Digest, Error, Finding, PutNamed, Store};
 
 /// How content is pushed again.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ fn meets(store: &Store, known: &Known, damaged: &Content, context: &str) {
         expected.extend(is_large.then(|| ("team/other".into(), Vec::new(), Vec::new())));
         assert_eq!(affected(&blob.affected), expected, "{context}");
         let is_pinned = is_large || damaged.digest == known.small.digest;
-        assert_eq!(blob.pins, if is_pinned { vec!["kept"] } else { Vec::new() }, "{context}");
+        assert_eq!(blob.named, if is_pinned { vec!["kept"] } else { Vec::new() }, "{context}");
     }
     let stat = store.stat(&damaged.digest).unwrap();
     assert_eq!((stat.damaged, stat.references), (true, references), "{context}");
@@ -234,13 +234,13 @@ fn a_digest_that_only_the_lost_file_had_is_known_from_who_holds_it() {
     let store = open(&disk);
     let bytes = Random(5).bytes(90_000);
     let digest = store.put(&bytes, Algorithm::Sha512).unwrap().digest;
-    store.pin("one", &digest, PinOptions::new()).unwrap();
+    store.named().set("one", &digest, PutNamed::new()).unwrap();
     store.close().unwrap();
     disk.remove(&segment(&disk, 90_000)).unwrap();
     let store = open(&disk);
     let report = scrub(&store);
     let [blob] = &report.damaged[..] else { panic!("{report:#?}") };
-    assert_eq!((blob.digest, &blob.pins[..]), (Some(digest), &["one".to_owned()][..]));
+    assert_eq!((blob.digest, &blob.named[..]), (Some(digest), &["one".to_owned()][..]));
     store.put(&bytes, digest).unwrap();
     assert_eq!(read(&store, &digest).unwrap(), bytes);
     assert_sound(&store);

@@ -8,7 +8,7 @@ use crate::common::{Random, options};
 use strongroom::registry::{Repository, RepositorySettings, Tag};
 use strongroom::vfs::{SimVfs, Vfs as _};
 use strongroom::{
-    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, PinOptions, Scrub, ScrubOptions, Store,
+    Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, PutNamed, Scrub, ScrubOptions, Store,
 };
 
 /// A blob, and where it lies.
@@ -64,7 +64,7 @@ pub fn build(disk: &SimVfs) -> Known {
     let (kind, document) = image(&[small.digest, large.digest, packed.digest], None);
     let digest = push(&app, (kind, document.clone()), &["v1"]);
     let over = push(&app, index(&[digest], None), &["all"]);
-    store.pin("kept", &small.digest, PinOptions::new().references([large.digest])).unwrap();
+    store.named().set("kept", &small.digest, PutNamed::new().references([large.digest])).unwrap();
     store.close().unwrap();
     Known { small, large, packed, image: Content { digest, bytes: document.into_bytes() }, index: over }
 }
