@@ -107,7 +107,7 @@ fn measure(manifests: u64) {
     let store = Store::open(&path).unwrap();
     println!("open, clean: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     // The view of names is opened beside.
-    while store.repository(&big).unwrap().tags(None, 1).is_ok_and(|tags| tags.is_empty()) {}
+    while store.repository(&big).unwrap().tags(None, 1).is_ok_and(|tags| tags.items.is_empty()) {}
     std::thread::sleep(Duration::from_millis(1500));
     let repository = store.repository(&big).unwrap();
     let spread = |n: u64| n * 7919 % manifests;
@@ -126,26 +126,26 @@ fn measure(manifests: u64) {
         "page of 100 tags    {}",
         median(200, |n| {
             let after = tag(spread(n));
-            assert!(!repository.tags(Some(after.as_str()), 100).unwrap().is_empty() || n == manifests - 1);
+            assert!(!repository.tags(Some(after.as_str()), 100).unwrap().items.is_empty() || n == manifests - 1);
         })
     );
     println!(
         "page of 100 manif.  {}",
         median(200, |n| {
             let after = Digest::of(Algorithm::Sha256, &n.to_le_bytes());
-            assert!(repository.manifests(Some(&after), 100).unwrap().len() <= 100);
+            assert!(repository.manifests(Some(&after), 100).unwrap().items.len() <= 100);
         })
     );
     println!(
         "page of 100 referr. {}",
         median(200, |_| {
-            assert_eq!(repository.referrers(&subject, None, None, 100).unwrap().referrers.len(), 100);
+            assert_eq!(repository.referrers(&subject, None, None, 100).unwrap().items.len(), 100);
         })
     );
     println!(
         "page of 100 reposi. {}",
         median(200, |n| {
-            assert_eq!(store.repositories(Some(name(n % 30).as_str()), 100).unwrap().len(), 100);
+            assert_eq!(store.repositories(Some(name(n % 30).as_str()), 100).unwrap().items.len(), 100);
         })
     );
     println!(
@@ -154,7 +154,8 @@ fn measure(manifests: u64) {
             repository.untag(&tag(spread(n))).unwrap();
         })
     );
-    let doomed: Vec<Digest> = repository.manifests(None, 200).unwrap().into_iter().map(|info| info.digest).collect();
+    let doomed: Vec<Digest> =
+        repository.manifests(None, 200).unwrap().items.into_iter().map(|info| info.digest).collect();
     println!(
         "delete of a manif.  {}",
         median(200, |n| {

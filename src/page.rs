@@ -1,5 +1,9 @@
 //! Pages: a part of a list that may be long, and where the next part begins.
 
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
 /// A page of a list.
 ///
 /// Calls that list take the cursor behind which the page begins, none for the first, and how many items it has at most
@@ -34,9 +38,73 @@ pub struct Page<T, C> {
     pub next: Option<C>,
 }
 
+/// An empty list.
+impl<T, C> Default for Page<T, C> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None }
+    }
+}
+
 impl<T, C> Page<T, C> {
+    /// All items of a list, read page by page: `list` is called with the cursor behind which the next page begins. An
+    /// error ends it.
+    ///
+    /// ```
+    /// use strongroom::registry::RepositorySettings;
+    /// use strongroom::{Error, Options, Page};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// for name in ["team/a", "team/b", "team/c"] {
+    ///     store.create_repository(&name.parse()?, RepositorySettings::new())?;
+    /// }
+    /// let names = Page::all(|after: Option<&String>| store.repositories(after.map(String::as_str), 2));
+    /// assert_eq!(names.collect::<Result<Vec<_>, Error>>()?.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn all(mut list: impl FnMut(Option<&C>) -> Result<Self>) -> impl Iterator<Item = Result<T>> {
+        let (mut items, mut next, mut is_first) = (Vec::new().into_iter(), None, true);
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(item) = items.next() {
+                    return Some(Ok(item));
+                }
+                if !std::mem::take(&mut is_first) && next.is_none() {
+                    return None;
+                }
+                match list(next.take().as_ref()) {
+                    Ok(page) => (items, next) = (page.items.into_iter(), page.next),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        })
+    }
+
     /// A page of these items.
     pub(crate) fn new(items: Vec<T>, next: Option<C>) -> Self {
         Self { items, next }
+    }
+
+    /// The first page of items that are read one by one, and one more than it has.
+    pub(crate) fn collect(
+        items: impl IntoIterator<Item = Result<T>>,
+        limit: usize,
+        cursor: impl Fn(&T) -> C,
+    ) -> Result<Self> {
+        let limit = limit.max(1);
+        let read = items.into_iter().take(limit.saturating_add(1));
+        let mut items = read.collect::<Result<Vec<T>>>()?;
+        let is_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| is_more).map(cursor);
+        Ok(Self { items, next })
+    }
+
+    /// A page of names, of which one more was read than it has.
+    pub(crate) fn of_names(names: Vec<String>, limit: usize, next: impl Fn(&T) -> C) -> Result<Self>
+    where
+        T: FromStr<Err = Error>,
+    {
+        Self::collect(names.iter().map(|name| name.parse()), limit, next)
     }
 }

@@ -263,11 +263,11 @@ impl Repository {
         Ok(self.commit(Unlink { repository: self.named(), digest: *digest })?.lsn)
     }
 
-    /// At most `limit` of the repository's blobs, beginning after `after`, in the order of the store's keys.
+    /// A [page](Page) of the repository's blobs, those behind `after`, in the order of the store's keys.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
-    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
+    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Page<BlobInfo, Digest>> {
         let snapshot = self.facts()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Link, self.id, after));
         let links = snapshot.all_of_after::<LinkFact>(self.id, after)?;
@@ -278,7 +278,7 @@ impl Repository {
             let digest = self.registry.blobs.digest_since(&blob_key, &blob)?;
             Ok(digest.map(|digest| BlobInfo::new(digest, &link, &blob, &self.registry.clock)))
         });
-        infos.filter_map(Result::transpose).take(limit).collect()
+        Page::collect(infos.filter_map(Result::transpose), limit, |blob| blob.digest)
     }
 
     /// Begins an upload into this repository, as [`Store::begin_upload`](crate::Store::begin_upload). Its id is valid

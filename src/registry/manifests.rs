@@ -14,6 +14,7 @@ use crate::id::Lsn;
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
 use crate::oci::{ExpectTag, Reference, Tag};
+use crate::page::Page;
 use crate::registry::Repository;
 use crate::tables::Snapshot;
 use crate::transaction::registry::MAX_TAGS_DELETED;
@@ -406,16 +407,16 @@ impl Repository {
         }
     }
 
-    /// At most `limit` of the repository's manifests, beginning after `after`, in the order of the store's keys: for
+    /// A [page](Page) of the repository's manifests, those behind `after`, in the order of the store's keys: for
     /// SHA-256 that of the digests.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
-    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
+    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Page<ManifestInfo, Digest>> {
         let snapshot = self.facts()?;
         let after = after.map(|after| Key::of_digest(self.domain, Family::Manifest, self.id, after));
         let manifests = snapshot.all_of_after(self.id, after)?;
-        manifests.take(limit).map(|fact| self.info_of(fact?.1)).collect()
+        Page::collect(manifests.map(|fact| self.info_of(fact?.1)), limit, |manifest| manifest.digest)
     }
 
     fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {

@@ -73,7 +73,7 @@ pub use blobs::BlobInfo;
 pub use events::{Event, EventKind, Events, Subject};
 pub(crate) use manifests::MAX_MANIFEST;
 pub use manifests::{Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest};
-pub use referrers::{Referrer, Referrers};
+pub use referrers::Referrer;
 pub use repository::{Repository, RepositoryDeletion};
 pub use snapshot::RepositorySnapshot;
 pub use tags::TagInfo;

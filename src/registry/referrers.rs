@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{Family, Key, ManifestFact, Prefix, ReferrerFact};
 use crate::oci::document::annotations;
+use crate::page::Page;
 use crate::registry::Repository;
 use crate::tables::Snapshot;
 
@@ -34,16 +35,6 @@ pub struct Referrer {
     /// Whether its document can't be read: its annotations are not known then. A damaged referrer does not hide the
     /// others.
     pub is_damaged: bool,
-}
-
-/// A page of referrers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Referrers {
-    /// The manifests, in the order of the store's keys.
-    pub referrers: Vec<Referrer>,
-    /// The digest to continue after: the list was read up to it, whether it is in the page or not. `None` at the end.
-    pub next: Option<Digest>,
 }
 
 /// The most bytes of facts that are read for a page, but for the last fact.
@@ -70,10 +61,9 @@ impl Work {
 }
 
 impl Repository {
-    /// At most `limit` manifests that name a subject (one for 0), beginning after `after`, of an artifact type if one
-    /// is given. The subject need not exist. A page may have fewer, even none, although more follow: continue while
-    /// [`Referrers::next`] is `Some`. A page costs at most 1 MiB of facts, 8 MiB of documents and 256 KiB of
-    /// annotations, and one manifest more, which may have 4 MiB.
+    /// A [page](Page) of the manifests that name a subject, those behind `after`, of an artifact type if one is given.
+    /// The subject need not exist. A page may have fewer than `limit`, even none, although more follow: it costs at
+    /// most 1 MiB of facts, 8 MiB of documents and 256 KiB of annotations, and one manifest more, which may have 4 MiB.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts are damaged.
@@ -83,13 +73,13 @@ impl Repository {
         artifact_type: Option<&str>,
         after: Option<&Digest>,
         limit: usize,
-    ) -> Result<Referrers> {
+    ) -> Result<Page<Referrer, Digest>> {
         let snapshot = self.facts()?;
-        let mut page = Referrers::default();
+        let mut page = Page::default();
         let (mut work, mut last) = (Work::default(), after.copied());
         let after = after.map(|after| Key::referrer(self.domain, self.id, subject, after));
         for fact in snapshot.scan_all_after(Prefix::under(self.domain, Family::Referrer, self.id, subject), after)? {
-            if page.referrers.len() >= limit.max(1) || work.is_enough() {
+            if page.items.len() >= limit.max(1) || work.is_enough() {
                 page.next = last;
                 break;
             }
@@ -99,7 +89,7 @@ impl Repository {
             last = Some(fact.digest);
             if fact.subject == *subject {
                 // another one may begin with the same bytes
-                page.referrers.extend(self.referrer(&snapshot, (&key, &fact.digest), artifact_type, &mut work)?);
+                page.items.extend(self.referrer(&snapshot, (&key, &fact.digest), artifact_type, &mut work)?);
             }
         }
         Ok(page)

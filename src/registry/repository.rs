@@ -10,6 +10,7 @@ use crate::facts::{Family, Key, Named, NamesOf, Reader as _, RepositoryFact};
 use crate::id::{DomainId, Lsn, RepositoryId};
 use crate::log::Durability;
 use crate::oci::{RepositoryInfo, RepositoryName, RepositorySettings};
+use crate::page::Page;
 use crate::registry::Registry;
 use crate::tables::Snapshot;
 use crate::transaction::registry::{Create, Delete, Exists, FreeNames, Keep, Set, TakeName};
@@ -287,8 +288,18 @@ impl Registry {
     }
 
     /// [`Store::repositories`](crate::Store::repositories).
-    pub(crate) fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
-        let names = self.tables.snapshot().names(NamesOf::Repositories, after, limit)?;
-        names.iter().map(|name| name.parse()).collect()
+    pub(crate) fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page<RepositoryName, String>> {
+        self.repositories_as_of(&self.tables.snapshot(), after, limit)
+    }
+
+    /// [`Snapshot::repositories`](crate::Snapshot::repositories).
+    pub(crate) fn repositories_as_of(
+        &self,
+        moment: &Snapshot,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<RepositoryName, String>> {
+        let names = moment.names(NamesOf::Repositories, after, limit.max(1).saturating_add(1))?;
+        Page::of_names(names, limit, ToString::to_string)
     }
 }

@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::Lsn;
 use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
-use crate::registry::{BlobInfo, Manifest, ManifestInfo, OpenManifest, Referrers, Registry, Repository, TagInfo};
+use crate::page::Page;
+use crate::registry::{BlobInfo, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository, TagInfo};
 use crate::tables::Snapshot;
 
 /// A repository as of one commit: every call reads the same moment, however much is pushed and deleted meanwhile. Made
@@ -116,7 +117,7 @@ impl RepositorySnapshot {
     ///
     /// # Errors
     /// As [`Repository::blobs`]'s.
-    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<BlobInfo>> {
+    pub fn blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Page<BlobInfo, Digest>> {
         self.repository.blobs(after, limit)
     }
 
@@ -148,7 +149,7 @@ impl RepositorySnapshot {
     ///
     /// # Errors
     /// As [`Repository::manifests`]'s.
-    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestInfo>> {
+    pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Page<ManifestInfo, Digest>> {
         self.repository.manifests(after, limit)
     }
 
@@ -162,7 +163,7 @@ impl RepositorySnapshot {
         artifact_type: Option<&str>,
         after: Option<&Digest>,
         limit: usize,
-    ) -> Result<Referrers> {
+    ) -> Result<Page<Referrer, Digest>> {
         self.repository.referrers(subject, artifact_type, after, limit)
     }
 
@@ -178,7 +179,7 @@ impl RepositorySnapshot {
     ///
     /// # Errors
     /// As [`Repository::tags`]'s.
-    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
+    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Page<Tag, String>> {
         self.repository.tags(after, limit)
     }
 

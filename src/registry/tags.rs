@@ -6,6 +6,7 @@ use crate::facts::find;
 use crate::facts::{Family, NamesOf, Prefix, Reader as _};
 use crate::id::Lsn;
 use crate::oci::{ExpectTag, Reference, Tag};
+use crate::page::Page;
 use crate::registry::Repository;
 use crate::transaction::registry::SetTag;
 
@@ -49,16 +50,16 @@ impl Repository {
         Ok(TagInfo { tag: tag.clone(), digest: fact.digest, updated_ms: fact.updated })
     }
 
-    /// At most `limit` of the repository's tags, in order, beginning after `after`. The cost is that of the page,
-    /// however many tags there are.
+    /// A [page](Page) of the repository's tags, in order, those behind `after`. The cost is that of the page, however
+    /// many tags there are.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
-    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<Tag>> {
+    pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Page<Tag, String>> {
         let of = NamesOf::Tags(self.domain, self.id);
-        let names = self.facts()?.names(of, after, limit)?;
+        let names = self.facts()?.names(of, after, limit.max(1).saturating_add(1))?;
         self.facts()?; // were it deleted by now, some of its tags might have been gone before
-        names.iter().map(|name| name.parse()).collect()
+        Page::of_names(names, limit, ToString::to_string)
     }
 
     /// The tags that name a manifest, in order.

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::Lsn;
 use crate::oci::{RepositoryName, RepositorySettings};
+use crate::page::Page;
 use crate::registry::{Events, Repository, RepositoryDeletion};
 use crate::store::Store;
 use crate::tables::Watching;
@@ -87,12 +88,12 @@ impl Store {
         inner.unlocking(|| inner.registry.delete_repository(name, how))
     }
 
-    /// At most `limit` names of repositories, in order, beginning after `after`. Repositories in
+    /// A [page](Page) of the names of repositories, in order, those behind `after`. Repositories in
     /// [locked](Self::locked_domains) key domains are left out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
-    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
+    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page<RepositoryName, String>> {
         self.inner()?.registry.repositories(after, limit)
     }
 

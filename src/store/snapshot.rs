@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::blobs::{Blob, Blobs, Stat};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::{Lookup as _, NamesOf, Reader as _};
+use crate::facts::Lookup as _;
 use crate::id::{DomainId, Lsn};
 use crate::oci::RepositoryName;
+use crate::page::Page;
 use crate::registry::RepositorySnapshot;
 use crate::store::Store;
 use crate::tables;
@@ -95,10 +96,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Store::repositories`]'s.
-    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<RepositoryName>> {
-        self.store.inner()?;
-        let names = self.facts.names(NamesOf::Repositories, after, limit)?;
-        names.iter().map(|name| name.parse()).collect()
+    pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Page<RepositoryName, String>> {
+        self.store.inner()?.registry.repositories_as_of(&self.facts, after, limit)
     }
 
     /// A repository that was there then.

@@ -267,9 +267,9 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     }
     let found: Repository = store.repository(&name("other")).unwrap();
     assert_eq!((found.domain(), found.named()), (OTHER, other.named()));
-    assert_eq!(store.repositories(None, 9).unwrap(), [name("one"), name("other")]);
-    assert_eq!(store.repositories(Some("one"), 9).unwrap(), [name("other")]);
-    assert_eq!(store.repositories(None, 1).unwrap(), [name("one")]);
+    assert_eq!(store.repositories(None, 9).unwrap().items, [name("one"), name("other")]);
+    assert_eq!(store.repositories(Some("one"), 9).unwrap().items, [name("other")]);
+    assert_eq!(store.repositories(None, 1).unwrap().items, [name("one")]);
 
     let layer = one.put("a layer", Algorithm::Sha256).unwrap().digest;
     assert!(matches!(found.get(&layer), Err(Error::BlobNotFound { .. })));
@@ -280,7 +280,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     for repository in [&one, &found] {
         let (put, document) = manifest(&layer);
         let digest = repository.put_manifest(&document, put).unwrap().digest;
-        assert_eq!(repository.tags(None, 9).unwrap(), ["v1".parse().unwrap()]);
+        assert_eq!(repository.tags(None, 9).unwrap().items, ["v1".parse().unwrap()]);
         assert_eq!(repository.tags_of(&digest).unwrap().len(), 1);
         repository.pull_manifest(&"v1".parse().unwrap()).unwrap();
         let upload = repository.begin_upload(Algorithm::Sha256).unwrap();
@@ -301,7 +301,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
     store.delete_repository(&name("other"), RepositoryDeletion::WithContents).unwrap();
     assert!(matches!(found.get(&layer), Err(Error::RepositoryNotFound { .. })));
     assert_eq!(one.get(&layer).unwrap().bytes().unwrap(), "a layer");
-    assert_eq!(store.repositories(None, 9).unwrap(), [name("one")]);
+    assert_eq!(store.repositories(None, 9).unwrap().items, [name("one")]);
     store.create_repository(&name("other"), RepositorySettings::new()).unwrap();
     assert_eq!(store.repository(&name("other")).unwrap().domain(), ONE);
     assert_sound(&store);

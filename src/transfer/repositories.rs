@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::blobs::Blob;
 use crate::digest::Digest;
 use crate::error::{Error, Result as StoreResult};
-use crate::oci::{Reference, RepositoryName, Tag};
+use crate::oci::{Reference, Tag};
+use crate::page::Page;
 use crate::registry::{ManifestInfo, Repository};
 use crate::store::Store;
 use crate::transfer::error::{TransferError, at};
@@ -115,24 +116,17 @@ pub fn export_all(
         export.blob("", &blobs, &mut dirs, &digest, || store.get(&digest))?;
     }
     dirs.set_modes(export.tree)?;
-    let mut after: Option<RepositoryName> = None;
-    loop {
-        let page = store.repositories(after.as_ref().map(RepositoryName::as_str), PAGE)?;
-        for name in &page {
-            let repository = match store.repository(name) {
-                Err(Error::RepositoryNotFound { .. }) => continue, // deleted meanwhile
-                other => other?,
-            };
-            let dir = TreePath::of(Some(&repositories), name.as_str().replace('/', SLASH).as_bytes())?;
-            let own = export.tree.create_dir(&dir, None)?;
-            let below = export.repository(&repository, Some(&dir))?;
-            export.tree.set_dir_mode(&TreePath::of(Some(&dir), BLOBS.as_bytes())?, &below)?;
-            export.tree.set_dir_mode(&dir, &own)?;
-        }
-        match page.into_iter().last() {
-            Some(last) => after = Some(last),
-            None => break,
-        }
+    for name in Page::all(|after: Option<&String>| store.repositories(after.map(String::as_str), PAGE)) {
+        let name = name?;
+        let repository = match store.repository(&name) {
+            Err(Error::RepositoryNotFound { .. }) => continue, // deleted meanwhile
+            other => other?,
+        };
+        let dir = TreePath::of(Some(&repositories), name.as_str().replace('/', SLASH).as_bytes())?;
+        let own = export.tree.create_dir(&dir, None)?;
+        let below = export.repository(&repository, Some(&dir))?;
+        export.tree.set_dir_mode(&TreePath::of(Some(&dir), BLOBS.as_bytes())?, &below)?;
+        export.tree.set_dir_mode(&dir, &own)?;
     }
     let report = export.report;
     let [blobs_made, repositories_made] = made;
@@ -182,26 +176,18 @@ impl Export<'_> {
         let name = repository.name().clone();
         let tags = tags(repository)?;
         let mut manifests = Vec::new();
-        let mut after = None;
-        loop {
-            let page = gone(repository.manifests(after.as_ref(), PAGE))?.unwrap_or_default();
-            let Some(last) = page.last() else { break };
-            after = Some(last.digest);
-            for info in page {
-                let reference = Reference::Digest(info.digest);
-                let content = || repository.get_manifest(&reference);
-                if self.manifest(name.as_str(), &blobs, &mut dirs, &info.digest, content)? {
-                    manifests.push(info);
-                }
+        for info in Page::all(|after| repository.manifests(after, PAGE)) {
+            let Some(info) = gone(info)? else { break };
+            let reference = Reference::Digest(info.digest);
+            let content = || repository.get_manifest(&reference);
+            if self.manifest(name.as_str(), &blobs, &mut dirs, &info.digest, content)? {
+                manifests.push(info);
             }
         }
         let written: BTreeSet<Digest> = manifests.iter().map(|info| info.digest).collect();
-        let mut after = None;
-        loop {
-            let page = gone(repository.blobs(after.as_ref(), PAGE))?.unwrap_or_default();
-            let Some(last) = page.last() else { break };
-            after = Some(last.digest);
-            for digest in page.iter().map(|info| info.digest).filter(|digest| !written.contains(digest)) {
+        for info in Page::all(|after| repository.blobs(after, PAGE)) {
+            let Some(digest) = gone(info)?.map(|info| info.digest) else { break };
+            if !written.contains(&digest) {
                 let is_written = self.blob(name.as_str(), &blobs, &mut dirs, &digest, || repository.get(&digest))?;
                 self.report.blobs += u64::from(is_written);
             }
@@ -335,19 +321,13 @@ impl Export<'_> {
 /// What tags name.
 fn tags(repository: &Repository) -> Result<BTreeMap<Digest, Vec<Tag>>, TransferError> {
     let mut tags: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
-    let mut after: Option<Tag> = None;
-    loop {
-        let page = gone(repository.tags(after.as_ref().map(Tag::as_str), PAGE))?.unwrap_or_default();
-        for tag in &page {
-            if let Some(info) = gone(repository.resolve(tag))? {
-                tags.entry(info.digest).or_default().push(tag.clone());
-            }
-        }
-        match page.into_iter().last() {
-            Some(last) => after = Some(last),
-            None => return Ok(tags),
+    for tag in Page::all(|after: Option<&String>| repository.tags(after.map(String::as_str), PAGE)) {
+        let Some(tag) = gone(tag)? else { break };
+        if let Some(info) = gone(repository.resolve(&tag))? {
+            tags.entry(info.digest).or_default().push(tag);
         }
     }
+    Ok(tags)
 }
 
 /// What was deleted while it was read is none.

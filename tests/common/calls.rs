@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, TagMutability};
-use strongroom::{Algorithm, Digest, Error, ManifestProblem, Result, Store};
+use strongroom::{Algorithm, Digest, Error, ManifestProblem, Page, Result, Store};
 
 use super::registry::{IMAGE, INDEX, descriptor, name, tag};
 use super::repositories::{Action, Link, Manifest, Outcome, Push, Refusal, Repository, Settings};
@@ -342,7 +342,7 @@ impl Call {
             Action::Info(digest) => return Ok(Outcome::Count(repository.manifest_info(&digest.into())?.references)),
             Action::Resolve(name) => return Ok(Outcome::Found(repository.resolve(&tag(name))?.digest)),
             Action::Tags => {
-                let tags = repository.tags(None, usize::MAX)?;
+                let tags = repository.tags(None, usize::MAX)?.items;
                 return Ok(Outcome::Names(tags.iter().map(ToString::to_string).collect()));
             }
         }
@@ -374,23 +374,14 @@ fn refusal(error: Error) -> Result<Refusal> {
 }
 
 /// Reads all pages of something.
-fn pages<T: Clone>(mut page: impl FnMut(Option<&T>) -> Result<Vec<T>>) -> Result<Vec<T>> {
-    let mut all: Vec<T> = Vec::new();
-    loop {
-        let next = page(all.last())?;
-        if next.is_empty() {
-            return Ok(all);
-        }
-        all.extend(next);
-    }
+fn all<T, C>(list: impl FnMut(Option<&C>) -> Result<Page<T, C>>) -> Result<Vec<T>> {
+    Page::all(list).collect()
 }
 
 /// The names of all repositories.
 pub fn repositories(store: &Store) -> Result<Vec<String>> {
-    pages(|after: Option<&String>| {
-        let names = store.repositories(after.map(String::as_str), 2)?;
-        Ok(names.iter().map(ToString::to_string).collect())
-    })
+    let names = all(|after: Option<&String>| store.repositories(after.map(String::as_str), 2))?;
+    Ok(names.iter().map(ToString::to_string).collect())
 }
 
 /// What a repository holds, read in every way there is.
@@ -404,16 +395,12 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         },
         ..Repository::default()
     };
-    for blob in pages(|after| repository.blobs(after.map(|blob: &strongroom::registry::BlobInfo| &blob.digest), 3))
-        .expect("undamaged facts")
-    {
+    for blob in all(|after| repository.blobs(after, 3)).expect("undamaged facts") {
         assert_eq!(repository.stat(&blob.digest).expect("listed"), blob);
         assert_eq!(repository.get(&blob.digest).expect("listed").len(), blob.len);
         seen.links.insert(blob.digest, Link { count: blob.references, touched: 0 });
     }
-    let manifests =
-        pages(|after| repository.manifests(after.map(|info: &strongroom::registry::ManifestInfo| &info.digest), 2))
-            .expect("undamaged facts");
+    let manifests = all(|after| repository.manifests(after, 2)).expect("undamaged facts");
     for info in manifests {
         let manifest = repository.get_manifest(&info.digest.into()).expect("listed");
         assert_eq!((&manifest.media_type, manifest.content.len() as u64), (&info.media_type, info.len));
@@ -423,9 +410,7 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         let manifest = Manifest { media_type, artifact_type, subject, count, held, pulled };
         seen.manifests.insert(info.digest, manifest);
     }
-    for name in pages(|after: Option<&strongroom::registry::Tag>| repository.tags(after.map(|tag| tag.as_str()), 2))
-        .expect("undamaged facts")
-    {
+    for name in all(|after: Option<&String>| repository.tags(after.map(String::as_str), 2)).expect("undamaged facts") {
         seen.tags.insert(name.to_string(), repository.resolve(&name).expect("a listed tag").digest);
     }
     for digest in seen.manifests.keys() {
@@ -450,7 +435,7 @@ pub fn pulls(store: &Store) -> BTreeMap<(String, Digest), u64> {
     let mut pulls = BTreeMap::new();
     for name in repositories(store).expect("undamaged facts") {
         let repository = store.repository(&super::registry::name(&name)).expect("listed");
-        for info in repository.manifests(None, usize::MAX).expect("facts") {
+        for info in repository.manifests(None, usize::MAX).expect("facts").items {
             pulls.extend(info.pulled_ms.map(|time| ((name.clone(), info.digest), time)));
         }
     }

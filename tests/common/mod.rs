@@ -460,7 +460,7 @@ pub fn finish_uploads(store: &Store, models: &[&Model]) {
 /// Removes all that holds a blob, so that nothing should stay.
 pub fn remove_everything(store: &Store) {
     store.named().remove_prefix("").expect("names");
-    for name in store.repositories(None, usize::MAX).expect("repositories") {
+    for name in store.repositories(None, usize::MAX).expect("repositories").items {
         store.delete_repository(&name, RepositoryDeletion::WithContents).expect("listed");
     }
     for upload in store.uploads(None, 1000).expect("uploads").items {

@@ -133,9 +133,9 @@ pub fn referrer_pages(
     let (mut pages, mut after) = (Vec::new(), None);
     loop {
         let page = repository.referrers(subject, artifact_type, after.as_ref(), limit).expect("a page of referrers");
-        assert!(page.referrers.len() <= limit);
+        assert!(page.items.len() <= limit);
         assert!(page.next.is_none() || page.next != after, "each page goes on");
-        pages.push(page.referrers);
+        pages.push(page.items);
         after = page.next;
         if after.is_none() {
             return pages;

@@ -216,14 +216,14 @@ fn a_push_with_many_tags_is_seen_with_all_of_them_or_with_none() {
         let reader = scope.spawn(|| {
             let mut seen = [0; 2];
             while !is_done.load(Ordering::Relaxed) {
-                match repository.tags(None, 1000).unwrap().len() {
+                match repository.tags(None, 1000).unwrap().items.len() {
                     0 => seen[0] += 1,
                     200 => seen[1] += 1,
                     some => panic!("{some} of 200 tags"),
                 }
                 // Who has seen a tag finds it in the list, unless it is removed meanwhile.
                 if let Ok(found) = repository.resolve(&tag("t199")) {
-                    let listed = repository.tags(Some("t198"), 1).unwrap();
+                    let listed = repository.tags(Some("t198"), 1).unwrap().items;
                     let again = repository.resolve(&tag("t199"));
                     assert!(!listed.is_empty() || again.ok() != Some(found), "a tag that is there is not listed");
                 }

@@ -140,19 +140,19 @@ fn interrogate_repository(repository: &Repository, known: &Known, context: &str,
         }
     }
     match repository.tags(None, 100) {
-        Ok(tags) => assert!(tags.iter().eq(known.images.iter().map(|(tag, ..)| tag)), "{context}: {tags:?}"),
+        Ok(tags) => assert!(tags.items.iter().eq(known.images.iter().map(|(tag, ..)| tag)), "{context}: {tags:?}"),
         Err(error) => fails(error, "tags"),
     }
     match repository.manifests(None, 100) {
-        Ok(manifests) => assert_eq!(manifests.len(), known.images.len(), "{context}"),
+        Ok(manifests) => assert_eq!(manifests.items.len(), known.images.len(), "{context}"),
         Err(error) => fails(error, "manifests"),
     }
     match repository.blobs(None, 100) {
-        Ok(blobs) => assert_eq!(blobs.len(), known.images.len(), "{context}"),
+        Ok(blobs) => assert_eq!(blobs.items.len(), known.images.len(), "{context}"),
         Err(error) => fails(error, "blobs of a repository"),
     }
     match repository.referrers(&known.images[0].1, None, None, 100) {
-        Ok(page) => assert_eq!(page.referrers.len(), known.images.len() - 1, "{context}"),
+        Ok(page) => assert_eq!(page.items.len(), known.images.len() - 1, "{context}"),
         Err(error) => fails(error, "referrers"),
     }
 }
@@ -312,7 +312,7 @@ fn a_damaged_page_of_a_run_stops_neither_writes_nor_folds_nor_openings() {
             let options = || options(&damaged, &clock).retention(Duration::ZERO);
             let store = options().open("/store").unwrap_or_else(|error| panic!("{context}: {error}"));
             // What it has left is to go, as far as it can be read.
-            for repository in store.repositories(None, 9).unwrap_or_default() {
+            for repository in store.repositories(None, 9).unwrap_or_default().items {
                 let deleted = store.delete_repository(&repository, RepositoryDeletion::WithContents);
                 assert!(deleted.as_ref().map_or_else(is_typed, |_| true), "{context}: {deleted:?}");
             }

@@ -73,14 +73,14 @@ fn pull(store: &Store) {
     let repository = store.repository(&name("team/app")).unwrap();
     let settings = repository.info().unwrap().settings;
     assert!(settings.is_immutable(&tag("v1")) && !settings.is_immutable(&tag("dev-1")));
-    assert_eq!(repository.tags(None, 9).unwrap(), [tag("all"), tag("dev-1"), tag("v1")]);
+    assert_eq!(repository.tags(None, 9).unwrap().items, [tag("all"), tag("dev-1"), tag("v1")]);
     let manifest = repository.get_manifest(&tag("v1").into()).unwrap();
     assert_eq!(Digest::of(Algorithm::Sha256, &manifest.content), manifest.digest);
     let info = repository.manifest_info(&manifest.digest.into()).unwrap();
     assert!(info.references == 1 && info.pulled_ms.is_some());
-    assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().referrers.len(), 1);
-    assert_eq!(repository.blobs(None, 9).unwrap().iter().map(|blob| blob.references).sum::<u32>(), 3);
-    assert_eq!(repository.manifests(None, 9).unwrap().len(), 3);
+    assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().items.len(), 1);
+    assert_eq!(repository.blobs(None, 9).unwrap().items.iter().map(|blob| blob.references).sum::<u32>(), 3);
+    assert_eq!(repository.manifests(None, 9).unwrap().items.len(), 3);
 }
 
 fn write(dir: &Path, kind: Kind) {

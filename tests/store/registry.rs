@@ -89,14 +89,14 @@ fn a_push_comes_back_byte_for_byte_by_tag_and_by_digest_also_after_a_restart() {
         assert_eq!((manifest.digest, manifest.media_type.as_str()), (pushed.digest, media_type));
         assert_eq!(manifest.content, document);
     }
-    assert_eq!(repository.tags(None, 10).unwrap(), [tag("all"), tag("latest"), tag("v1")]);
+    assert_eq!(repository.tags(None, 10).unwrap().items, [tag("all"), tag("latest"), tag("v1")]);
     assert_eq!(repository.tags_of(&pushed.digest).unwrap(), [tag("latest"), tag("v1")]);
     assert_eq!(repository.manifest_info(&pushed.digest.into()).unwrap().references, 1);
     assert!(matches!(repository.delete_manifest(&pushed.digest), Err(Error::ManifestInUse { count: 1, .. })));
     assert!(matches!(repository.remove_blob(&layer), Err(Error::BlobInUse { count: 1, .. })));
     repository.delete_manifest(&listed.digest).unwrap();
     repository.delete_manifest(&pushed.digest).unwrap();
-    assert!(repository.tags(None, 10).unwrap().is_empty());
+    assert!(repository.tags(None, 10).unwrap().items.is_empty());
     repository.remove_blob(&layer).unwrap();
     assert!(store.verify(|_| {}).unwrap().findings.is_empty());
     let kinds: Vec<_> =

@@ -124,7 +124,7 @@ fn an_index_is_refused_or_has_its_children() {
         || {
             tolerate(ours.delete_manifest(&child).map(drop));
             // What is listed is whole, whatever happens meanwhile.
-            let listed = ours.referrers(&subject, None, None, 9).unwrap().referrers;
+            let listed = ours.referrers(&subject, None, None, 9).unwrap().items;
             assert!(listed.len() <= 1 && listed.iter().all(|referrer| referrer.digest == child));
             let both: [Reference; 2] = [child.into(), parent.into()];
             ours.delete_batch(&both).unwrap().into_iter().for_each(|done| tolerate(done.map(drop)));
@@ -221,7 +221,7 @@ fn of_two_who_push_one_tag_one_is_the_later_and_no_tag_is_lost() {
         }
     }
     assert!([a[199], b[199]].contains(&ours.resolve(&tag("latest")).unwrap().digest));
-    assert_eq!(ours.tags(None, 1000).unwrap().len(), 601);
+    assert_eq!(ours.tags(None, 1000).unwrap().items.len(), 601);
     assert_sound(&store);
 }
 

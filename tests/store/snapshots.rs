@@ -11,7 +11,7 @@ use crate::common::registry::{blob, create, image, name, push, tag};
 use crate::common::{Random, options};
 
 fn open(disk: &SimVfs) -> Store {
-    options(disk, &Clock::manual()).retention(Duration::ZERO).open("/store").unwrap()
+    options(disk, &Clock::manual()).retention(Duration::ZERO).history(1 << 40).open("/store").unwrap()
 }
 
 #[test]
@@ -42,12 +42,12 @@ fn a_snapshot_stays_as_it_is_whatever_happens() {
         assert_eq!(team.name().as_str(), "team/app");
         assert_eq!(team.resolve(&tag("v1")).unwrap().digest, manifest);
         assert!(team.resolve(&tag("v3")).is_err());
-        let tags = team.tags(None, 9).unwrap();
+        let tags = team.tags(None, 9).unwrap().items;
         assert_eq!(tags.iter().map(ToString::to_string).collect::<Vec<_>>(), ["v1", "v2"]);
         assert_eq!(team.tags_of(&manifest).unwrap().len(), 2);
-        assert_eq!(team.manifests(None, 9).unwrap().len(), 1);
+        assert_eq!(team.manifests(None, 9).unwrap().items.len(), 1);
         assert_eq!(team.manifest_info(&manifest.into()).unwrap().references, 0);
-        assert_eq!(team.blobs(None, 9).unwrap().len(), 2);
+        assert_eq!(team.blobs(None, 9).unwrap().items.len(), 2);
         assert_eq!(team.stat(&layer).unwrap().references, 1);
         assert!(team.info().is_ok() && team.referrers(&manifest, None, None, 9).is_ok());
         // Content is not kept.
@@ -59,7 +59,7 @@ fn a_snapshot_stays_as_it_is_whatever_happens() {
     assert!(matches!(snapshot.get(&outside), Err(Error::BlobNotFound { .. })));
     let digests: Vec<Digest> = snapshot.blobs().map(|blob| blob.unwrap().digest).collect();
     assert_eq!(digests.len(), 4);
-    assert_eq!(snapshot.repositories(None, 9).unwrap(), [name("team/app")]);
+    assert_eq!(snapshot.repositories(None, 9).unwrap().items, [name("team/app")]);
     store.close().unwrap();
     assert!(matches!(snapshot.exists(&outside), Err(Error::Closed)));
     assert!(matches!(team.resolve(&tag("v1")), Err(Error::Closed)));
@@ -84,10 +84,10 @@ fn a_snapshot_never_sees_half_of_a_commit() {
         let (snapshot, own) = (store.snapshot().unwrap(), app.snapshot().unwrap());
         for team in [snapshot.repository(app.name()).unwrap(), own] {
             let at = |name: &str| team.resolve(&tag(name)).ok().map(|tag| tag.digest);
-            let (a, count) = (at("a"), team.manifests(None, 999).unwrap().len());
+            let (a, count) = (at("a"), team.manifests(None, 999).unwrap().items.len());
             std::thread::yield_now();
             assert_eq!(at("b"), a);
-            assert_eq!(team.manifests(None, 999).unwrap().len(), count);
+            assert_eq!(team.manifests(None, 999).unwrap().items.len(), count);
             seen = seen.max(count);
         }
     }

@@ -162,7 +162,7 @@ fn repositories_with_all_that_is_in_them_are_imported_and_what_comes_later_is_ad
     assert_eq!(app.get_manifest(&outer.into()).unwrap().media_type, OCI_INDEX);
     assert!(matches!(app.delete_manifest(&inner), Err(Error::ManifestInUse { .. })), "the outer index holds it");
     assert!(matches!(app.remove_blob(&of("amd")), Err(Error::BlobInUse { .. })));
-    let referrers = app.referrers(&inner, Some("x/signature"), None, 10).unwrap().referrers;
+    let referrers = app.referrers(&inner, Some("x/signature"), None, 10).unwrap().items;
     assert_eq!(Vec::from_iter(referrers.iter().map(|one| one.digest)), [signature]);
     assert_eq!(lab.repository("team").get(&sha512).unwrap().bytes().unwrap(), "by another digest");
     assert!(app.get(&sha512).is_err(), "it is in the other repository alone");

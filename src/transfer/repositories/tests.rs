@@ -71,7 +71,7 @@ fn a_repository_comes_back_from_its_layout() {
         assert_eq!(one, other);
     }
     assert_eq!(tags(&from).unwrap(), tags(&to).unwrap());
-    assert_eq!(to.referrers(&digests[2], None, None, 10).unwrap().referrers.len(), 1);
+    assert_eq!(to.referrers(&digests[2], None, None, 10).unwrap().items.len(), 1);
     let again = import_layout(&to, &layout, goes_on).unwrap();
     assert_eq!((again.manifests.existing, again.tags.existing, again.blobs.existing), (5, 3, 5));
 }

@@ -285,14 +285,14 @@ fn untag(ours: &Repository, tag_name: &str) -> Result<()> {
 /// Deletes what is there although nobody knows it: what the power cut left half done.
 fn forget_what_is_not_known(client: &Client, store: &Store) {
     let ours = client.repository(store).unwrap();
-    for tag_name in ours.tags(None, 99).unwrap() {
+    for tag_name in ours.tags(None, 99).unwrap().items {
         if !client.known.contains_key(tag_name.as_str()) {
             untag(&ours, tag_name.as_str()).unwrap();
         }
     }
     let known: BTreeSet<_> = client.known.values().map(|(digest, _)| *digest).collect();
     loop {
-        let left = ours.manifests(None, 1000).unwrap();
+        let left = ours.manifests(None, 1000).unwrap().items;
         let mut deleted = 0;
         for manifest in left.iter().filter(|manifest| !known.contains(&manifest.digest)) {
             match ours.delete_manifest(&manifest.digest) {

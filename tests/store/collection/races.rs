@@ -262,7 +262,7 @@ fn a_referrer_is_pushed_while_its_subject_goes() {
             collect(store);
             let ours = store.repository(&name("a/ours")).unwrap();
             assert!(is_unknown(&ours.get_manifest(&(*subject).into())));
-            let listed = ours.referrers(subject, None, None, 9).unwrap().referrers;
+            let listed = ours.referrers(subject, None, None, 9).unwrap().items;
             assert_eq!(listed.iter().map(|one| one.digest).collect::<Vec<_>>(), [referrer]);
             assert!(is_whole(store, signature) && is_whole(store, &referrer));
             assert_eq!(store.blobs().count(), 2, "the subject and its blob are gone");

@@ -12,7 +12,7 @@ use crate::common::options;
 use crate::common::registry::{Lab, assert_sound, blob, name, push_image, tag};
 
 fn names(store: &strongroom::Store) -> Vec<String> {
-    store.repositories(None, 99).unwrap().iter().map(ToString::to_string).collect()
+    store.repositories(None, 99).unwrap().items.iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -99,9 +99,9 @@ fn mounting_from_another_domain_gives_the_content_and_shares_nothing() {
     }
     store.delete_repository(one.name(), RepositoryDeletion::WithContents).unwrap();
     store.checkpoint().unwrap();
-    assert_eq!(other.blobs(None, 9).unwrap().len(), 2);
+    assert_eq!(other.blobs(None, 9).unwrap().items.len(), 2);
     store.shred_domain(&domain(DOMAINS[0])).unwrap();
-    for blob in other.blobs(None, 9).unwrap() {
+    for blob in other.blobs(None, 9).unwrap().items {
         other.get(&blob.digest).unwrap().verify().unwrap();
     }
     assert_sound(&store);
@@ -128,7 +128,7 @@ pub fn without(seen: &Seen, known: &Known, gone: &str) -> (Seen, Known) {
 pub fn assert_gone(store: &Store, disk: &SimVfs, keeper: &Keeper, what: &str) {
     let gone = name(&repository_of(Some(what)));
     assert!(matches!(store.repository(&gone), Err(Error::RepositoryNotFound { .. })));
-    assert!(!store.repositories(None, 99).unwrap().contains(&gone));
+    assert!(!store.repositories(None, 99).unwrap().items.contains(&gone));
     assert!(store.domains().iter().all(|domain| domain.number != 1 && domain.name != Some(self::domain(what))));
     assert!(matches!(store.rotate_data_key(Some(&domain(what))), Err(Error::DomainNotFound { .. })));
     assert!(events(store).unwrap().iter().all(|event| event.repository() != Some(&gone)));
@@ -154,11 +154,11 @@ fn of_a_shredded_domain_nothing_is_left_and_of_the_others_all_is() {
     let (rest, known) = without(&seen, &known, DOMAINS[0]);
     let repository = store.repository(&name(&repository_of(Some(DOMAINS[0])))).unwrap();
     // Pulls that were not noted yet, an upload in memory, handles that are open, a commit that comes too late.
-    let tags = repository.tags(None, 9).unwrap();
+    let tags = repository.tags(None, 9).unwrap().items;
     repository.pull_manifest(&Reference::Tag(tags[0].clone())).unwrap();
     let upload = repository.begin_upload(Algorithm::Sha256).unwrap();
     repository.append_upload(upload, 0, vec![7; 70_000]).unwrap();
-    let long = repository.blobs(None, 99).unwrap().into_iter().max_by_key(|blob| blob.len).unwrap();
+    let long = repository.blobs(None, 99).unwrap().items.into_iter().max_by_key(|blob| blob.len).unwrap();
     let (handle, bytes) =
         (repository.get(&long.digest).unwrap(), repository.get(&long.digest).unwrap().bytes().unwrap());
     let late = repository.get(&long.digest).unwrap();

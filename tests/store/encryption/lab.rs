@@ -518,7 +518,7 @@ impl<'a> Interrogation<'a> {
         }
         let names = store.repositories(None, usize::MAX);
         self.ask("repositories", names, |names| {
-            names.iter().map(ToString::to_string).eq(seen.repositories.keys().cloned())
+            names.items.iter().map(ToString::to_string).eq(seen.repositories.keys().cloned())
         });
         for (owner, expected) in &seen.repositories {
             match store.repository(&name(owner)) {
@@ -562,12 +562,12 @@ impl<'a> Interrogation<'a> {
         }
         let all = |digests: Vec<Digest>| digests.iter().eq(expected.links.keys());
         let listed = repository.blobs(None, usize::MAX);
-        self.ask("blobs", listed.map(|all| all.iter().map(|one| one.digest).collect()), |mut digests: Vec<_>| {
+        self.ask("blobs", listed.map(|all| all.items.iter().map(|one| one.digest).collect()), |mut digests: Vec<_>| {
             digests.sort_unstable();
             all(digests)
         });
         let manifests = repository.manifests(None, usize::MAX);
-        self.ask("manifests", manifests, |all| all.len() == expected.manifests.len());
+        self.ask("manifests", manifests, |all| all.items.len() == expected.manifests.len());
         for (digest, manifest) in &expected.manifests {
             self.ask("manifest", repository.get_manifest(&(*digest).into()), |found| {
                 found.media_type == manifest.media_type && Digest::of(digest.algorithm(), &found.content) == *digest
@@ -578,10 +578,10 @@ impl<'a> Interrogation<'a> {
             });
             let referrers = expected.manifests.values().filter(|one| one.subject == Some(*digest)).count();
             let listed = repository.referrers(digest, None, None, usize::MAX);
-            self.ask("referrers", listed, |found| found.referrers.len() == referrers);
+            self.ask("referrers", listed, |found| found.items.len() == referrers);
         }
         let tags = repository.tags(None, usize::MAX);
-        self.ask("tags", tags, |found| found.iter().map(|tag| tag.to_string()).eq(expected.tags.keys().cloned()));
+        self.ask("tags", tags, |found| found.items.iter().map(|tag| tag.to_string()).eq(expected.tags.keys().cloned()));
         for (one, digest) in &expected.tags {
             self.ask("resolve", repository.resolve(&tag(one)), |found| found.digest == *digest);
         }

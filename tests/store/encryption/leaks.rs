@@ -214,14 +214,14 @@ fn run_own(dir: &Path, keeper: Option<&Arc<Keeper>>, needles: &mut Needles) -> F
 /// Calls on the repository of a domain that leave their traces in facts and in the log.
 fn call_all(store: &Store, domain: Option<&str>, round: u64) {
     let repository = store.repository(&name(&repository_of(domain))).unwrap();
-    let tags = repository.tags(None, usize::MAX).unwrap();
+    let tags = repository.tags(None, usize::MAX).unwrap().items;
     let digest = repository.pull_manifest(&Reference::Tag(tags[0].clone())).unwrap().digest;
     repository.tag(&tag(&format!("moved-tag-{round}")), &digest, strongroom::registry::ExpectTag::Any).unwrap();
     repository.untag(&tags[1]).unwrap();
     let other = name(&format!("{}-short-lived-{round}", repository_of(domain)));
     let settings = repository.info().unwrap().settings;
     let short_lived = store.create_repository(&other, settings).unwrap();
-    let blob = repository.blobs(None, 1).unwrap()[0].digest;
+    let blob = repository.blobs(None, 1).unwrap().items[0].digest;
     short_lived.mount(&blob, repository.name(), |_| true).unwrap();
     let upload = short_lived.begin_upload(Algorithm::Sha256).unwrap();
     short_lived.append_upload(upload, 0, Random(round).bytes(70_000)).unwrap();

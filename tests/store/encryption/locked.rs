@@ -185,7 +185,7 @@ fn a_domain_whose_key_is_refused_is_locked_and_no_other_is() {
         Subject::compare(&see(&store), &subject.rest, "the others");
         // And they are not told of it.
         assert!(matches!(store.repository(&name("who/knows")), Err(Error::RepositoryNotFound { .. })));
-        assert!(!store.repositories(None, 99).unwrap().contains(&locked_name()));
+        assert!(!store.repositories(None, 99).unwrap().items.contains(&locked_name()));
         let tenant = store.repository(&name(&repository_of(Some(DOMAINS[1])))).unwrap();
         let missing = Digest::of(Algorithm::Sha256, b"missing");
         assert!(is_refused(&tenant.mount(&missing, &locked_name(), |_| true), mood));
@@ -273,7 +273,7 @@ fn assert_empties(subject: &Subject) {
         let files = domain.name.map_or(Ok(store.named()), |name| store.named_in(&name)).unwrap();
         files.remove_prefix("").unwrap();
     }
-    for repository in store.repositories(None, 99).unwrap() {
+    for repository in store.repositories(None, 99).unwrap().items {
         store.delete_repository(&repository, RepositoryDeletion::WithContents).unwrap();
     }
     subject.clock.advance(Duration::from_secs(1 << 20));
@@ -313,14 +313,14 @@ fn what_nobody_had_folded_is_there_after_unlocking_in_any_order_of_things() {
             subject.assert_back(&store, &context);
             // Changed since, and lost from memory: what is newer counts.
             let own = store.repository(&locked_name()).unwrap();
-            let tags = own.tags(None, 99).unwrap();
+            let tags = own.tags(None, 99).unwrap().items;
             own.untag(&tags[0]).unwrap();
             let blob = own.put("after unlocking", Algorithm::Sha256).unwrap().digest;
             drop(store);
             for disk in [disk.restarted(), disk.power_cut(3)] {
                 let store = subject.open_unlocked_on(&disk);
                 let own = store.repository(&locked_name()).unwrap();
-                assert_eq!(own.tags(None, 99).unwrap(), tags[1..], "{context}");
+                assert_eq!(own.tags(None, 99).unwrap().items, tags[1..], "{context}");
                 assert_eq!(own.get(&blob).unwrap().bytes().unwrap(), "after unlocking", "{context}");
                 assert_kept(&store, &kept, &context);
                 assert_sound(&store);
@@ -472,11 +472,11 @@ fn a_domain_is_unlocked_while_everybody_works() {
                             // All of it or nothing.
                             if let Ok(own) = store.repository(&locked_name()) {
                                 assert!(
-                                    !own.tags(None, 99).unwrap().is_empty()
+                                    !own.tags(None, 99).unwrap().items.is_empty()
                                         && !own.uploads(None, 1000).unwrap().items.is_empty()
                                 );
                             }
-                            let names = store.repositories(None, 99).unwrap();
+                            let names = store.repositories(None, 99).unwrap().items;
                             assert!(names.len() == 3 || names.len() == 2, "{names:?}");
                         }
                         kept
@@ -584,23 +584,23 @@ fn names_are_listed_without_the_locked_domain_s_and_again_with_them() {
         let settings = if n % 2 == 0 { settings.domain(domain(DOMAINS[0])) } else { settings };
         store.create_repository(&name(&format!("names/{n:02}")), settings).unwrap();
     }
-    let all = store.repositories(None, 99).unwrap();
+    let all = store.repositories(None, 99).unwrap().items;
     let others: Vec<_> = all.iter().skip(1).step_by(2).cloned().collect();
     store.close().unwrap();
     for round in 0..3 {
         keeper.refuse_domain(LOCKED, Mood::Denied);
         let store = options().open(&path).unwrap();
-        assert_eq!(store.repositories(None, 99).unwrap(), others, "{round}");
+        assert_eq!(store.repositories(None, 99).unwrap().items, others, "{round}");
         store.put(round.to_string(), Algorithm::Sha256).unwrap();
         keeper.answer_again();
         if round == 1 {
             assert!(store.unlock_domains().is_empty());
-            assert_eq!(store.repositories(None, 99).unwrap(), all, "{round}");
+            assert_eq!(store.repositories(None, 99).unwrap().items, all, "{round}");
         }
         store.close().unwrap();
         if round == 2 {
             let store = options().open(&path).unwrap();
-            assert_eq!(store.repositories(None, 99).unwrap(), all, "{round}");
+            assert_eq!(store.repositories(None, 99).unwrap().items, all, "{round}");
             store.close().unwrap();
         }
     }

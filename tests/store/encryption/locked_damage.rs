@@ -77,7 +77,7 @@ fn a_salvage_needs_the_keys_of_all_domains_and_keeps_what_they_have() {
     let subject = Subject::killed();
     let store = refused_then_salvaged(&subject, &with_a_damaged_log(&subject, &subject.disk));
     let repository = store.repository(&locked_name()).unwrap();
-    assert!(!repository.tags(None, 99).unwrap().is_empty());
+    assert!(!repository.tags(None, 99).unwrap().items.is_empty());
 
     // The same, where the domain was locked in a session that was killed.
     let subject = Subject::killed();
@@ -89,7 +89,7 @@ fn a_salvage_needs_the_keys_of_all_domains_and_keeps_what_they_have() {
     let damaged = with_a_damaged_log_but_the_newest(&subject, &disk, logs(&disk) - 1);
     let store = refused_then_salvaged(&subject, &damaged);
     let repository = store.repository(&locked_name()).unwrap();
-    assert!(!repository.tags(None, 99).unwrap().is_empty());
+    assert!(!repository.tags(None, 99).unwrap().items.is_empty());
 
     // It is in front of it, and the domain was locked when what came later was written.
     let subject = Subject::killed();

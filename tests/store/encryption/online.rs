@@ -133,7 +133,8 @@ fn handles_stay_readable_while_all_is_rewritten() {
             let store = options(&disk, own).read_mode(mode).open("/store").unwrap();
             let digests: Vec<_> = store.blobs().map(|stat| stat.unwrap().digest).collect();
             let repository = store.repository(&name("default/application")).unwrap();
-            let linked: Vec<_> = repository.blobs(None, 999).unwrap().into_iter().map(|blob| blob.digest).collect();
+            let linked: Vec<_> =
+                repository.blobs(None, 999).unwrap().items.into_iter().map(|blob| blob.digest).collect();
             let handles: Vec<_> = digests.iter().chain(&linked).map(|digest| store.get(digest).unwrap()).collect();
             // Some were read before, and some were not.
             handles.iter().step_by(2).for_each(|handle| drop(handle.slice(0..handle.len().min(10)).unwrap()));

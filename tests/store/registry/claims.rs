@@ -211,7 +211,7 @@ fn a_deletion_between_head_and_manifest_is_told_with_exactly_what_to_push_again(
     let before = store.last_lsn();
     assert_eq!(missing(try_push(&ours, image(&blobs, None), &["v1"])), (expected, vec![]));
     assert_eq!(store.last_lsn(), before, "nothing has changed");
-    assert!(ours.tags(None, 9).unwrap().is_empty());
+    assert!(ours.tags(None, 9).unwrap().items.is_empty());
     assert!(blobs.iter().all(|digest| ours.stat(digest).map_or(0, |info| info.references) == 0));
     blob(&ours, "1");
     blob(&ours, "4");
@@ -253,7 +253,7 @@ fn more_blobs_than_go_in_one_commit_expire() {
     let kept = push_image(&repositories[1], "kept", &[]);
     assert_eq!(store.expire_blobs().unwrap(), 857);
     assert!(repositories[1].get_manifest(&kept.into()).is_ok());
-    assert_eq!(repositories[1].blobs(None, 9).unwrap().len(), 1);
+    assert_eq!(repositories[1].blobs(None, 9).unwrap().items.len(), 1);
     assert_sound(&store);
 }
 

@@ -80,7 +80,7 @@ fn what_could_be_read_in_two_ways_is_refused() {
     ] {
         assert!(matches!(problem(&ours, IMAGE, &twice), ManifestProblem::Syntax { .. }), "{twice}");
     }
-    assert!(ours.manifests(None, 9).unwrap().is_empty());
+    assert!(ours.manifests(None, 9).unwrap().items.is_empty());
     assert_eq!(store.usage().unwrap().blobs, 1, "nothing was stored");
 }
 
@@ -208,7 +208,7 @@ fn deep_nesting_does_no_harm_and_digests_that_are_none_are_refused() {
         assert!(matches!(no_descriptor, ManifestProblem::Syntax { .. } | ManifestProblem::Field { field: "digest" }));
         let subject = format!(r#"{{"subject":{},"#, layer("a/b", &subject));
         let digest = push(&ours, (IMAGE, with("anything").replacen('{', &subject, 1)), &[]);
-        let referrers = ours.referrers(&subject_of(&ours, &digest), None, None, 9).unwrap().referrers;
+        let referrers = ours.referrers(&subject_of(&ours, &digest), None, None, 9).unwrap().items;
         assert!(referrers.iter().any(|found| found.digest == digest && found.annotations.is_empty()));
         ours.put_manifest(&deep, PutManifest::new("a/b").references([], [])).unwrap();
     }
@@ -306,7 +306,7 @@ fn digests_of_all_algorithms_may_stand_everywhere() {
         let parent = push(index(&[child], None));
         let referrer = push(image(&[config], Some(&parent)));
         assert!([config, layer, child, parent, referrer].iter().all(|digest| digest.algorithm() == algorithm));
-        assert_eq!(ours.referrers(&parent, None, None, 9).unwrap().referrers[0].digest, referrer);
+        assert_eq!(ours.referrers(&parent, None, None, 9).unwrap().items[0].digest, referrer);
         assert!(matches!(ours.delete_manifest(&child), Err(Error::ManifestInUse { .. })));
         assert_eq!(ours.tags_of(&referrer).unwrap(), [tag("v1")]);
         assert!(is_unknown(&ours.get_manifest(&Digest::of(Algorithm::Sha256, b"x").into())));
@@ -315,19 +315,19 @@ fn digests_of_all_algorithms_may_stand_everywhere() {
             let other = |digest: &Digest| Digest::from_bytes(Algorithm::Sha256, digest.as_bytes()).unwrap();
             assert!(is_gone(&ours.stat(&other(&layer))) && is_gone(&ours.claim(&other(&layer))));
             assert!(is_gone(&ours.remove_blob(&other(&layer))) && is_unknown(&ours.delete_manifest(&other(&child))));
-            assert!(ours.referrers(&other(&parent), None, None, 9).unwrap().referrers.is_empty());
+            assert!(ours.referrers(&other(&parent), None, None, 9).unwrap().items.is_empty());
             assert!(ours.tags_of(&other(&referrer)).unwrap().is_empty());
             let absent = [other(&config)];
             assert_eq!(missing(try_push(&ours, image(&absent, None), &[])).0, absent);
             assert_eq!(missing(try_push(&ours, index(&[other(&child)], None), &[])).1, [other(&child)]);
         }
-        let mut blobs: Vec<_> = ours.blobs(None, 9).unwrap().iter().map(|blob| blob.digest).collect();
+        let mut blobs: Vec<_> = ours.blobs(None, 9).unwrap().items.iter().map(|blob| blob.digest).collect();
         blobs.sort_unstable();
         let mut expected = vec![config, layer];
         expected.sort_unstable();
         assert_eq!(blobs, expected);
-        let first = ours.manifests(None, 2).unwrap();
-        let rest = ours.manifests(Some(&first[1].digest), 9).unwrap();
+        let first = ours.manifests(None, 2).unwrap().items;
+        let rest = ours.manifests(Some(&first[1].digest), 9).unwrap().items;
         assert_eq!((first.len(), rest.len()), (2, 1));
         assert_sound(&store);
         store.close().unwrap();

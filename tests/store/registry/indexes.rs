@@ -52,13 +52,13 @@ fn nested_indexes_are_held_whatever_is_untagged() {
     (0..4).for_each(|n| {
         ours.untag(&tag(&n.to_string())).unwrap();
     });
-    assert_eq!(ours.tags(None, 9).unwrap(), [tag("4")]);
+    assert_eq!(ours.tags(None, 9).unwrap().items, [tag("4")]);
     for held in &chain[..4] {
         assert_eq!(in_use(ours.delete_manifest(held).map(drop)), 1);
         assert!(ours.get_manifest(&held.into()).is_ok());
     }
     assert!(chain.iter().rev().all(|digest| ours.delete_manifest(digest).is_ok()), "from the outside in");
-    assert!(ours.manifests(None, 9).unwrap().is_empty());
+    assert!(ours.manifests(None, 9).unwrap().items.is_empty());
     assert_sound(&store);
 }
 
@@ -72,7 +72,7 @@ fn an_index_with_a_subject_holds_its_children_and_not_its_subject() {
     assert_eq!(in_use(ours.delete_manifest(&child).map(drop)), 1);
     ours.delete_manifest(&subject).unwrap();
     assert_eq!(in_use(ours.delete_manifest(&child).map(drop)), 1);
-    assert_eq!(ours.referrers(&subject, None, None, 9).unwrap().referrers[0].digest, parent);
+    assert_eq!(ours.referrers(&subject, None, None, 9).unwrap().items[0].digest, parent);
     ours.delete_manifest(&parent).unwrap();
     ours.delete_manifest(&child).unwrap();
     assert_sound(&store);
@@ -107,14 +107,14 @@ fn counts_are_of_manifests_and_say_so_however_often_they_are_pushed() {
         assert!(images.iter().all(|image| try_push(&ours, image.clone(), &["v1"]).is_ok()));
         assert_eq!((references(&config), references(&layer)), (2, 1));
     }
-    let digests: Vec<_> = ours.manifests(None, 9).unwrap().iter().map(|manifest| manifest.digest).collect();
+    let digests: Vec<_> = ours.manifests(None, 9).unwrap().items.iter().map(|manifest| manifest.digest).collect();
     let (media_type, document) = index(&[digests[0], digests[1], digests[0]], None);
     for _ in 0..3 {
         push(&ours, (media_type, document.clone()), &[]);
         assert!(digests.iter().all(|digest| ours.manifest_info(&digest.into()).unwrap().references == 1));
     }
     assert_eq!(ours.claim(&config).unwrap().references, 2);
-    assert_eq!(ours.blobs(None, 9).unwrap().iter().map(|blob| blob.references).sum::<u32>(), 3);
+    assert_eq!(ours.blobs(None, 9).unwrap().items.iter().map(|blob| blob.references).sum::<u32>(), 3);
     // A blob that is a manifest too is counted apart as the one and as the other.
     let as_blob = blob(&ours, &document);
     assert_eq!(references(&as_blob), 0);
@@ -147,8 +147,8 @@ fn an_index_and_what_it_holds_are_deleted_in_one_step_in_any_order() {
         assert!(results[..6].iter().all(Result::is_ok), "{results:?}");
         assert!(matches!(results[6], Err(Error::ManifestInUse { digest, count: 1 }) if digest == kept));
         assert!(is_unknown(&results[7]) && results[8].is_ok() && is_unknown(&results[9]));
-        assert!(ours.tags(None, 9).unwrap().is_empty());
-        assert_eq!(ours.manifests(None, 99).unwrap().len(), 2);
+        assert!(ours.tags(None, 9).unwrap().items.is_empty());
+        assert_eq!(ours.manifests(None, 99).unwrap().items.len(), 2);
         let left: Vec<Reference> = vec![kept.into(), holder.into(), kept.into()];
         let results = ours.delete_batch(&left).unwrap();
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 2, "{results:?}");
@@ -167,7 +167,7 @@ fn a_long_chain_of_indexes_is_deleted_from_the_wrong_end() {
     (0..300).for_each(|n| chain.push(push(&ours, index(&[chain[n]], None), &[])));
     let references: Vec<_> = chain.iter().map(Reference::from).collect();
     assert!(ours.delete_batch(&references).unwrap().iter().all(Result::is_ok));
-    assert!(ours.manifests(None, 9).unwrap().is_empty());
+    assert!(ours.manifests(None, 9).unwrap().items.is_empty());
     assert_sound(&store);
 }
 

@@ -8,13 +8,8 @@ use crate::common::registry::{
 };
 
 fn referrers(repository: &Repository, subject: &Digest) -> Vec<Digest> {
-    let mut digests: Vec<_> = repository
-        .referrers(subject, None, None, 99)
-        .unwrap()
-        .referrers
-        .iter()
-        .map(|referrer| referrer.digest)
-        .collect();
+    let mut digests: Vec<_> =
+        repository.referrers(subject, None, None, 99).unwrap().items.iter().map(|referrer| referrer.digest).collect();
     digests.sort_unstable();
     digests
 }
@@ -125,7 +120,10 @@ fn referrers_are_listed_by_type_in_pages_with_what_their_descriptors_say() {
     }
     notes.sort_unstable();
     assert_eq!(notes, [0, 5, 10, 15, 20]);
-    assert_eq!(ours.referrers(&subject, None, None, 0).unwrap(), ours.referrers(&subject, None, None, 1).unwrap());
+    assert_eq!(
+        ours.referrers(&subject, None, None, 0).unwrap().items,
+        ours.referrers(&subject, None, None, 1).unwrap().items
+    );
 }
 
 #[test]

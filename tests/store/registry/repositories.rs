@@ -61,9 +61,9 @@ fn a_new_repository_has_nothing_of_the_deleted_one_of_its_name() {
     let unknown = |result: Result<()>| matches!(result, Err(Error::UploadNotFound { .. }));
     assert!(is_gone(&new.get(&config)) && is_gone(&new.claim(&layer)));
     assert!(is_unknown(&new.get_manifest(&manifest.into())) && is_unknown(&new.get_manifest(&at("v1"))));
-    assert!(new.tags(None, 9).unwrap().is_empty() && new.tags_of(&manifest).unwrap().is_empty());
-    assert!(new.referrers(&manifest, None, None, 9).unwrap().referrers.is_empty());
-    assert!(new.manifests(None, 9).unwrap().is_empty() && new.blobs(None, 9).unwrap().is_empty());
+    assert!(new.tags(None, 9).unwrap().items.is_empty() && new.tags_of(&manifest).unwrap().is_empty());
+    assert!(new.referrers(&manifest, None, None, 9).unwrap().items.is_empty());
+    assert!(new.manifests(None, 9).unwrap().items.is_empty() && new.blobs(None, 9).unwrap().items.is_empty());
     assert!(new.uploads(None, 1000).unwrap().items.is_empty() && unknown(new.upload_status(upload).map(drop)));
     assert!(unknown(new.commit_upload(upload, &config).map(drop)) && unknown(new.cancel_upload(upload)));
     // What is pushed again counts for the new one only, and its pulls do too.
@@ -220,7 +220,7 @@ fn names_of_repositories_are_listed_in_order_and_in_pages() {
     for limit in [1, 7, 1000] {
         let mut listed: Vec<String> = Vec::new();
         loop {
-            let page = store.repositories(listed.last().map(String::as_str), limit).unwrap();
+            let page = store.repositories(listed.last().map(String::as_str), limit).unwrap().items;
             listed.extend(page.iter().map(ToString::to_string));
             if page.len() < limit {
                 break;
@@ -264,7 +264,7 @@ fn a_large_repository_goes_in_steps_beside_pushes_and_goes_on_after_a_restart() 
     for n in 0..10 {
         held.push(push_image(&other, &format!("other {n}"), &["latest"]));
         held.push(Digest::of(Algorithm::Sha256, format!("other {n}").as_bytes()));
-        assert_eq!(large.tags(None, 100).unwrap(), [tag("0")]);
+        assert_eq!(large.tags(None, 100).unwrap().items, [tag("0")]);
         middle.push((held.clone(), if n % 2 == 0 { lab.disk.restarted() } else { lab.disk.power_cut(n) }));
     }
     store.close().unwrap();
@@ -276,6 +276,6 @@ fn a_large_repository_goes_in_steps_beside_pushes_and_goes_on_after_a_restart() 
         store.checkpoint().unwrap();
         assert_only(&store, &held);
         assert!(store.last_lsn().get() - before > 100, "in steps");
-        assert_eq!(store.repository(&name("a/large")).unwrap().tags(None, 100).unwrap(), [tag("0")]);
+        assert_eq!(store.repository(&name("a/large")).unwrap().tags(None, 100).unwrap().items, [tag("0")]);
     }
 }

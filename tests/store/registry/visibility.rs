@@ -45,8 +45,8 @@ fn a_blob_of_one_repository_is_not_found_in_another_by_any_way() {
     for digest in [secret, large, of_the_store] {
         assert_eq!(answers(&digest), expected);
     }
-    assert!(ours.blobs(None, 9).unwrap().is_empty());
-    assert_eq!(theirs.blobs(None, 9).unwrap().len(), 2);
+    assert!(ours.blobs(None, 9).unwrap().items.is_empty());
+    assert_eq!(theirs.blobs(None, 9).unwrap().items.len(), 2);
     assert_eq!(theirs.get(&secret).unwrap().bytes().unwrap(), "secret");
 }
 
@@ -63,7 +63,7 @@ fn a_manifest_of_one_repository_is_not_found_in_another_by_any_way() {
     assert!(is_unknown(&ours.delete_manifest(&secret)) && is_unknown(&ours.untag(&tag("v1"))));
     assert!(is_unknown(&ours.tag(&tag("mine"), &secret, Default::default())) && is_unknown(&ours.resolve(&tag("v1"))));
     assert_eq!(missing(try_push(&ours, index(&[secret], None), &[])), (vec![], vec![secret]));
-    assert!(ours.manifests(None, 9).unwrap().is_empty() && ours.tags(None, 9).unwrap().is_empty());
+    assert!(ours.manifests(None, 9).unwrap().items.is_empty() && ours.tags(None, 9).unwrap().items.is_empty());
     // Not even in its own repository is a manifest a blob, whose removal would take it away.
     assert!(is_gone(&theirs.get(&secret)) && is_gone(&theirs.remove_blob(&secret)));
     assert!(is_gone(&ours.mount(&secret, theirs.name(), |_| true)));
@@ -174,7 +174,7 @@ fn pushing_what_others_have_takes_the_whole_content_and_a_wrong_one_fails() {
         assert_eq!(ours.get(&digest).unwrap().bytes().unwrap(), content);
     }
     assert_eq!(store.usage().unwrap().blobs, 4, "each is stored once");
-    let manifest = push(&ours, image(&[ours.blobs(None, 1).unwrap()[0].digest], None), &[]);
+    let manifest = push(&ours, image(&[ours.blobs(None, 1).unwrap().items[0].digest], None), &[]);
     assert_eq!(ours.get_manifest(&manifest.into()).unwrap().digest, manifest);
     assert_sound(&store);
 }

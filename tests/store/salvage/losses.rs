@@ -58,7 +58,7 @@ fn goes_on(store: Store, disk: &SimVfs, context: &str) {
         .unwrap()
         .iter()
         .for_each(|pin| store.named().remove(pin, strongroom::ExpectNamed::Any).map(drop).unwrap());
-    for name in store.repositories(None, usize::MAX).unwrap() {
+    for name in store.repositories(None, usize::MAX).unwrap().items {
         store.delete_repository(&name, RepositoryDeletion::WithContents).unwrap();
     }
     store.uploads(None, 1000).unwrap().items.iter().for_each(|upload| store.cancel_upload(upload.id).unwrap());

@@ -65,7 +65,8 @@ fn damage_histories(seed: u64, rounds: u64, new: fn() -> SimVfs) {
                     (seen.files, seen.uploads, seen.owners),
                     (expected.files, expected.uploads, expected.owners)
                 );
-                let names: Vec<_> = store.repositories(None, 10).unwrap().iter().map(ToString::to_string).collect();
+                let names: Vec<_> =
+                    store.repositories(None, 10).unwrap().items.iter().map(ToString::to_string).collect();
                 assert!(names.iter().eq(step.model.repositories.keys()), "{context}: {names:?}");
                 for (digest, content) in &step.model.blobs {
                     match store.get(digest).and_then(|blob| blob.bytes()) {

@@ -9,7 +9,7 @@ use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
-use strongroom::registry::{Referrer, Referrers, RepositoryName};
+use strongroom::registry::{Referrer, RepositoryName};
 use strongroom::{Digest, Error, Store};
 
 use super::failure::{Code, Failure};
@@ -73,7 +73,7 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
 pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
     let (after, limit) = (page.after.clone(), page.len + 1);
-    let names = registry.read(caller, move |store| Ok(store.repositories(after.as_deref(), limit)?)).await?;
+    let names = registry.read(caller, move |store| Ok(store.repositories(after.as_deref(), limit)?.items)).await?;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
     Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
@@ -86,7 +86,8 @@ pub async fn tags(
 ) -> Result<Response, Failure> {
     let page = Page::of(query)?;
     let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
-    let tags = registry.read(caller, move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?)).await?;
+    let tags =
+        registry.read(caller, move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?.items)).await?;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
     let document = json!({ "name": name.as_str(), "tags": tags });
     Ok((AppendHeaders(link), json(document.to_string())).into_response())
@@ -109,7 +110,7 @@ pub async fn referrers(
     let after = query.parsed::<Digest>("last", Code::DigestInvalid)?;
     let (of, artifact_type) = (name.clone(), filter.clone());
     let read = move |store: &Store| match store.repository(&of) {
-        Err(Error::RepositoryNotFound { .. }) => Ok(Referrers::default()),
+        Err(Error::RepositoryNotFound { .. }) => Ok(strongroom::Page::default()),
         repository => Ok(repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES)?),
     };
     let mut held: Option<Held> = None;
@@ -118,7 +119,7 @@ pub async fn referrers(
         let turn = registry.long_turns.take(caller.client).await?;
         let work = registry.memory.work(REFERRERS_MEMORY).await?;
         let page = registry.read(caller, read.clone()).await?;
-        let manifests = page.referrers.iter().map(Descriptor::from).collect();
+        let manifests = page.items.iter().map(Descriptor::from).collect();
         let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
         let document = serde_json::to_string(&index).unwrap_or_default(); // texts and numbers can be written
         let needed = if document.len() > UNCOUNTED { document.len() } else { 0 };

@@ -443,7 +443,7 @@ fn what_a_client_begins_and_leaves_is_bounded_and_goes_away() {
     drop(server);
     let store = crate::server::options(&disk).retention(Duration::ZERO).open("/store").unwrap();
     assert_eq!(store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap().repositories, 3);
-    assert_eq!(store.repositories(None, 9).unwrap(), ["repo".parse().unwrap()]);
+    assert_eq!(store.repositories(None, 9).unwrap().items, ["repo".parse().unwrap()]);
 }
 
 #[test]
