@@ -177,12 +177,12 @@ impl Collector<'_> {
         })
     }
 
-    /// The digest of the blob with a key, where it can be told.
+    /// The digest of the blob with a key, of which events tell; none where damage hides it.
     fn digest_at(&self, snapshot: &Snapshot, key: &Key) -> Result<Option<Digest>> {
         let Some(fact) = snapshot.blob_by_key(key)? else { return Ok(None) };
-        match self.inner.blobs.digest_of(key, &fact) {
+        match self.inner.blobs.digest_since(key, &fact) {
             Err(error) if error.is_shortage() => Err(error), // later it can be told: no event is to be missing
-            other => Ok(other.ok()),
+            other => Ok(other.ok().flatten()),
         }
     }
 
