@@ -48,7 +48,7 @@ fn a_repository_tells_its_own_times_and_no_others() {
     let (own, other) = (ours.stat(&digest).unwrap(), theirs.stat(&digest).unwrap());
     assert_eq!((own.stored_ms, own.relied_on), (107_000, Duration::ZERO), "not when others pushed it");
     assert_eq!((other.stored_ms, other.relied_on), (100_000, Duration::from_secs(7)));
-    assert_eq!(ours.blobs(None, 9).unwrap(), [own]);
+    assert_eq!(ours.blobs(None, 9).unwrap().items, [own]);
     // A manifest that holds it is no reason to count anew, but its deletion is.
     let manifest = push(&ours, image(&[digest], None), &[]);
     lab.advance(5);
