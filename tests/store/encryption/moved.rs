@@ -298,8 +298,8 @@ fn headers_whose_checksums_were_made_right_open_nothing() {
                 .unwrap();
                 let context = format!("bit {bit} of the header of {}", path.display());
                 let errors = subject.ask(&disk, context.clone());
-                // The segment of an upload that has no whole block yet holds nothing: it goes on in what it finds. In the
-                // last log file no content lives, and its records do not depend on what is reserved in the header.
+                // The segment of an upload that has no whole block yet holds nothing: it goes on in what it finds. In
+                // the last log file no content lives, and its records do not depend on what is reserved in the header.
                 let (len, byte) = (subject.disk.read_file(&path).unwrap().len(), bit / 8);
                 let is_free = match ending {
                     "log" => path == last && (byte >= 112 || (12..16).contains(&byte)),
