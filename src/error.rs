@@ -537,7 +537,7 @@ impl Error {
     /// # let store = strongroom::Options::new().create(true).open(dir.path())?;
     /// match store.put("content", strongroom::Algorithm::Sha256) {
     ///     Err(error) if error.is_shortage() => println!("try again in a moment: {error}"),
-    ///     other => println!("stored {}", other?),
+    ///     other => println!("stored {}", other?.digest),
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

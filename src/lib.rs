@@ -48,8 +48,8 @@
 //! store.commit_upload(upload, &digest)?;
 //!
 //! // A document that refers to it gets a name: now nothing can remove the layer.
-//! let document = store.put(format!("{{\"layers\":[\"{digest}\"]}}"), Algorithm::Sha256)?;
-//! store.named().set("app:1", &document, PutNamed::new().references([digest]))?;
+//! let document = format!("{{\"layers\":[\"{digest}\"]}}");
+//! store.named().put("app:1", document, PutNamed::new().references([digest]))?;
 //! assert!(matches!(store.remove(&digest), Err(Error::BlobInUse { count: 1, .. })));
 //!
 //! // Any part can be read, and each byte is verified.

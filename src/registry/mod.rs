@@ -13,8 +13,8 @@
 //! let app = store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
 //!
 //! // First the blobs, then the manifest that references them, under a tag.
-//! let config = app.put("{}", Algorithm::Sha256)?;
-//! let layer = app.put("a layer", Algorithm::Sha256)?;
+//! let config = app.put("{}", Algorithm::Sha256)?.digest;
+//! let layer = app.put("a layer", Algorithm::Sha256)?.digest;
 //! let media_type = "application/vnd.oci.image.manifest.v1+json";
 //! let manifest = format!(
 //!     r#"{{"schemaVersion":2,

@@ -38,7 +38,7 @@ impl Store {
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Options::new().create(true).open(dir.path())?;
     /// let digest = store.put("content", Algorithm::Blake3)?.digest;
-    /// assert!(store.put("content", digest)?.digest.existed);
+    /// assert!(store.put("content", digest)?.existed);
     /// assert!(matches!(store.put("other", digest), Err(Error::DigestMismatch { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

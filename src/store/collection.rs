@@ -30,7 +30,7 @@ impl Store {
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let store = Options::new().create(true).retention(Duration::ZERO).open(dir.path().join("store"))?;
-    /// let digest = store.put("nobody needs this", Algorithm::Sha256)?;
+    /// let digest = store.put("nobody needs this", Algorithm::Sha256)?.digest;
     ///
     /// let would = store.collect(&CollectOptions::new().dry_run(true), |_| ControlFlow::Continue(()))?;
     /// assert!(would.blobs == 1 && store.exists(&digest)?);

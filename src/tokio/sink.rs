@@ -112,7 +112,7 @@ impl AsyncStore {
     /// # runtime.block_on(async {
     /// let mut sink = store.write(|store, content| store.put_reader(content, Algorithm::Sha256));
     /// sink.send("content".into()).await?;
-    /// let digest = sink.finish().await?;
+    /// let digest = sink.finish().await?.digest;
     /// # store.call(move |store| store.get(&digest)).await?;
     /// # Ok(()) })
     /// # }

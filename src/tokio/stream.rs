@@ -50,7 +50,7 @@ impl AsyncStore {
     /// # let dir = tempfile::tempdir()?;
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// # let store = Options::new().create(true).open(dir.path())?;
-    /// # let digest = store.put("content", Algorithm::Sha256)?;
+    /// # let digest = store.put("content", Algorithm::Sha256)?.digest;
     /// # let store = AsyncStore::new(store);
     /// # runtime.block_on(async {
     /// let whole = store

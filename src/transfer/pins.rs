@@ -38,7 +38,7 @@ pub enum Existing {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let store = Options::new().create(true).open(dir.path().join("store"))?;
-/// let digest = store.put("content", Algorithm::Sha256)?;
+/// let digest = store.put("content", Algorithm::Sha256)?.digest;
 /// NewPin::new(&store, "it", Existing::Refuse)?.set(&digest, PutNamed::new())?;
 /// let again = NewPin::new(&store, "it", Existing::Refuse);
 /// assert!(matches!(again, Err(TransferError::NameInUse { .. })));

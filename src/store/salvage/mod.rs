@@ -105,7 +105,7 @@ impl Options {
     /// # let dir = tempfile::tempdir()?;
     /// # let dir = dir.path().join("store");
     /// # let store = Options::new().create(true).open(&dir)?;
-    /// # let kept = store.put("kept", Algorithm::Sha256)?;
+    /// # let kept = store.put("kept", Algorithm::Sha256)?.digest;
     /// # store.named().set("kept", &kept, strongroom::PutNamed::new())?;
     /// # let cut = store.put("cut", Algorithm::Sha256)?;
     /// # store.close()?;

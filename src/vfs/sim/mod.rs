@@ -47,7 +47,7 @@ pub enum Fault {
 /// let disk = SimVfs::new();
 /// let open = |disk: &SimVfs| Options::new().create(true).vfs(Arc::new(disk.clone())).open("/store");
 /// let store = open(&disk)?;
-/// let digest = store.put("acknowledged", Algorithm::Sha256)?;
+/// let digest = store.put("acknowledged", Algorithm::Sha256)?.digest;
 /// disk.fault_at(disk.operations() + 1, Fault::PowerCut);
 /// assert!(store.put("not acknowledged", Algorithm::Sha256).is_err());
 ///
