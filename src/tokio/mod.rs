@@ -188,7 +188,7 @@ impl AsyncStore {
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
     /// # runtime.block_on(async {
-    /// assert!(store.read(|store| store.repositories(None, 100)).await?.is_empty());
+    /// assert!(store.read(|store| store.repositories(None, 100)).await?.items.is_empty());
     /// # Ok(()) })
     /// # }
     /// ```
