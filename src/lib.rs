@@ -153,7 +153,7 @@ pub use page::Page;
 pub use sealed::ReadMode;
 pub use store::{
     ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, NamedFiles, NamedIter, Options,
-    Recovery, Rewriting, Salvage, SalvageReport, Snapshot, Store, StoreState, Usage,
+    Recovery, Rewriting, Salvage, SalvageReport, Snapshot, SnapshotOptions, SnapshotReport, Store, StoreState, Usage,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -28,7 +28,7 @@ use crate::log::{ActiveLog, LogHeader};
 use crate::names::Names;
 use crate::random::random;
 use crate::sync::lock;
-use crate::tables::{Log, Tables, Upkeep};
+use crate::tables::{Log, RunList, Tables, Upkeep};
 use crate::transaction::{Context, Outcome, Request, rehearse};
 
 /// So many groups one leader commits at most: to wake the next one takes half as long as a sync, but a leader's own
@@ -317,6 +317,24 @@ impl Committer {
         self.rotate(&mut tip, 0, Space::Free)?;
         let log = tip.active.as_ref().map(|log| log.header.file).ok_or(BROKEN)?;
         Ok((log, look()))
+    }
+
+    /// The list as it would be if the log ended here, all of it durable; the log file that may still be written to; and
+    /// what `look` sees while nobody commits.
+    pub(crate) fn ended_list<T>(&self, look: impl FnOnce() -> Result<T>) -> Result<(RunList, Option<FileId>, T)> {
+        self.files.check_writable()?;
+        let tip = lock(&self.tip);
+        self.sync_tip(&tip)?;
+        let mut list = self.tables.list();
+        let being_written = list.end(tip.end(), tip.last, self.files.horizon().0);
+        Ok((list, being_written, look()?))
+    }
+
+    /// Begins a new log file if the one that there is has more records than so many bytes.
+    pub(crate) fn end_log_of(&self, bytes: u64) -> Result<()> {
+        let mut tip = lock(&self.tip);
+        let is_long = tip.active.as_ref().is_some_and(|log| log.position > HEADER_LEN + bytes);
+        if is_long { self.rotate(&mut tip, 0, Space::Free) } else { Ok(()) }
     }
 
     /// Does something while nobody commits, and lets the next commit begin a new log file.

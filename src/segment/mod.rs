@@ -20,5 +20,6 @@ pub(crate) use crate::facts::{DESCRIPTOR_LEN, blocks, entry_len, table_offset};
 pub(crate) use frame::{Descriptor, Frame, entry, open_block};
 pub(crate) use pack::Pack;
 pub(crate) use writer::{
-    FooterEntry, Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, parse_footer, parse_header, table_check,
+    CONTENT_OFFSET, FooterEntry, Progress, SEGMENT_FRAME_OFFSET, SegmentWriter, Trailer, is_trailer, parse_footer,
+    parse_header, table_check,
 };

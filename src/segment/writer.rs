@@ -17,11 +17,14 @@ use crate::zeroing::Zeroizing;
 
 /// Where the first frame of a segment begins: its content, behind the descriptor, begins at a page.
 pub(crate) const SEGMENT_FRAME_OFFSET: u64 = 4096 - DESCRIPTOR_LEN;
-const CONTENT_OFFSET: u64 = 4096;
+pub(crate) const CONTENT_OFFSET: u64 = 4096;
 
 pub(super) const MAGIC: [u8; 8] = *b"SRseg\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRft";
 const TRAILER_LEN: u64 = 24;
+
+/// The last bytes of a segment that is complete.
+pub(crate) type Trailer = [u8; 24];
 
 /// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short
 /// that smaller blocks would do is either put into the log instead, or is one block all the same.
@@ -374,6 +377,12 @@ pub(crate) fn table_check(key: &[u8; 32], table: &[u8]) -> u32 {
 /// Parses a segment's header. `None` where it is none.
 pub(crate) fn parse_header(bytes: &[u8]) -> Option<FileHeader> {
     FileHeader::parse(bytes, &MAGIC)
+}
+
+/// Whether these are such bytes. They are never encrypted.
+pub(crate) fn is_trailer(bytes: &Trailer) -> bool {
+    let Some((body, check)) = bytes.split_last_chunk() else { return false };
+    body.ends_with(&TRAILER_MAGIC) && u32::from_le_bytes(*check) == crc32c(body)
 }
 
 /// A frame as the footer names it: its offset, its length and its blob.

@@ -33,7 +33,7 @@ use crate::store::options::Options;
 use crate::store::{Inner, Store};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
-use crate::tables::{News, RunList};
+use crate::tables::{News, RunList, Snapshot};
 
 /// How far a reader has followed the store.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ struct Followed {
     list: RunList,
     reached: Reached,
 }
+
+/// See [`Inner::followed_moment`].
+pub(super) type FollowedMoment = (RunList, Option<FileId>, Snapshot, Vec<u8>, Arc<Keyring>);
 
 /// What is in the files that are replaced as a whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -174,6 +177,22 @@ impl Inner {
             Ok(is_new_list)
         })?;
         Ok(is_new_list || self.tables.visible() != before)
+    }
+
+    /// What is known of a store that another process writes, as of the last commit that is durable: the list, as if the
+    /// log ended there; the log file that may still be written to; the facts, `FORMAT` and the keys. `None` in a store
+    /// that is open for writing.
+    pub(super) fn followed_moment(&self) -> Result<Option<FollowedMoment>> {
+        let Some(Follower(followed)) = &self.follower else { return Ok(None) };
+        self.refresh()?;
+        let followed = lock(followed);
+        let keys = self.files.keys();
+        // As it was read: what this store has taken in of domains that were locked, another one does not know.
+        let mut list = RunList::open_bytes(&followed.files.list, &self.files.layout().runs(), &keys)?;
+        let (last, end) = (followed.reached.last(), followed.reached.end);
+        let end = end.filter(|(file, _)| list.logs.last().is_some_and(|log| log.id == *file));
+        let being_written = list.end(end.map(|(_, end)| (end, last)), last, FileId(0));
+        Ok(Some((list, being_written, self.tables.snapshot(), followed.files.format.clone(), keys)))
     }
 
     /// Reads on from where it was. `false` where what was read does not go on.

@@ -3,6 +3,7 @@
 //! Each room below is a type of its own; an open store has one of each. This is where they are made, where the threads
 //! run that do [maintenance] and collection, and where users find everything.
 
+mod backup;
 mod blobs;
 mod checks;
 mod collection;
@@ -33,6 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+pub use backup::{SnapshotOptions, SnapshotReport};
 pub use health::{Health, StoreState};
 pub use keys::{DataKeyInfo, DomainInfo};
 pub use named::{NamedFiles, NamedIter};

@@ -189,6 +189,16 @@ impl RunList {
         end.map(|(len, _)| (entry.id, len))
     }
 
+    /// The log ends here: the last file reaches so far, and what nothing was written to is none of it. All up to an LSN
+    /// is durable, and no file has the next id, or a higher one. Returns the file that may still be written to.
+    pub(crate) fn end(&mut self, end: Option<(u64, Lsn)>, durable: Lsn, next_file: FileId) -> Option<FileId> {
+        let being_written = self.logs.last().filter(|log| log.sealed.is_none()).map(|log| log.id);
+        self.seal_last(end);
+        self.logs.retain(|log| log.sealed.is_some_and(|(_, last)| last >= log.first_lsn));
+        (self.durable, self.next_file) = (durable.max(self.durable), next_file.max(self.next_file));
+        being_written
+    }
+
     /// How many log files have facts that runs do not have.
     pub(crate) fn unfolded_logs(&self) -> u64 {
         self.logs.iter().filter(|log| log.is_needed(self.folded)).count() as u64

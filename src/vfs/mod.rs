@@ -59,11 +59,22 @@ pub trait Vfs: Debug + Send + Sync {
     /// The names in a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
-    /// Renames a file, replacing the one that has the new name.
+    /// Renames a file, replacing the one that has the new name; or a directory, replacing an empty one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file's name. Open handles remain readable.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name in the same file system, which must not exist yet. Where that can't be done, it fails
+    /// with an error that is neither `NotFound` nor `AlreadyExists`, and the caller copies the file instead.
+    fn link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Opens a directory, to make its entries durable. Callers open it before they change entries: so a process without
     /// descriptors fails before it has done anything, rather than not knowing what is durable.

@@ -49,6 +49,14 @@ impl Vfs for ReadOnly {
         self.writable()?.remove(path)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.writable()?.link(from, to)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.writable()?.remove_dir(path)
+    }
+
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
         self.vfs.open_dir(dir)
     }

@@ -46,6 +46,14 @@ impl Vfs for RealVfs {
         fs::remove_file(path)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
         Ok(Box::new(RealDirectory(fs::File::open(dir)?)))
     }

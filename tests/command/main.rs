@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backup;
 mod beside;
 mod cli;
 mod command;

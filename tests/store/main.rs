@@ -17,6 +17,7 @@
 mod common;
 
 mod adapters;
+mod backups;
 mod batches;
 mod clients;
 mod collection;

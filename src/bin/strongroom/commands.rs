@@ -13,6 +13,7 @@ use strongroom::registry::RepositoryName;
 use strongroom::transfer::{Existing, HeldBlobs, NewPin, SpecialBits, TransferError, check_space};
 use strongroom::{Algorithm, Blob, Digest, Error, Options, PutNamed, Store};
 
+use crate::backup::{Backup, Restore};
 use crate::collect::Collect;
 use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::files::{self, FileCommand};
@@ -20,7 +21,7 @@ use crate::keys::{KeyOptions, KeySource, OPTIONS};
 use crate::output::{Output, escaped, shown, size};
 use crate::salvage::How;
 use crate::units::{duration, rate};
-use crate::{check, collect, pins, salvage, transfer};
+use crate::{backup, check, collect, pins, salvage, transfer};
 
 /// A content-addressable store in a directory.
 #[derive(Debug, Parser)]
@@ -123,6 +124,10 @@ enum Command {
     File(FileCommand),
     /// Collect garbage: remove unreferenced blobs whose grace period is over, and compact files that are mostly dead.
     Gc(Collect),
+    /// Make a consistent copy of the store, also while another process has it open: by links where possible.
+    Backup(Backup),
+    /// Make a store of a backup, with copies of its files, and read all of it.
+    Restore(Restore),
     /// Read all content, compare it with its digests, and recount reference counts.
     Verify,
     /// Read all content, flag damaged blobs, and list what they affect. Continues an interrupted scrub.
@@ -342,6 +347,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Init { encrypt } => encryption::init(&data, encrypt, &access, &output)?,
         Command::Encrypt => encryption::encrypt(&data, &access, &output)?,
+        Command::Backup(with) => backup::backup(&data, &access, &with, &output)?,
+        Command::Restore(with) => backup::restore(&access, &with, &output)?,
         Command::Gc(with) => collect::collect(&data, &access, &with, &output)?,
         Command::Fsck { salvage: true, dry_run, no_copies, .. } => {
             salvage::salvage(&data, &access, How { dry_run, copies: !no_copies }, &output)?;
@@ -400,6 +407,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
     match command {
         // They open it themselves.
         Command::Init { .. } | Command::Encrypt | Command::Gc(_) | Command::Fsck { .. } => {}
+        Command::Backup(_) | Command::Restore(_) => {}
         Command::Key(command) => encryption::key(store, data, command, output)?,
         Command::Domain(command) => encryption::domain(store, command, output)?,
         Command::Put { files, algorithm, pin, replace } => {

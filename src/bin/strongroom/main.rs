@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
+mod backup;
 mod check;
 mod collect;
 mod commands;

@@ -6,7 +6,7 @@
 //!   beyond the length kept is gone; where the length was kept and the data not, there are zeros.
 //! - Of a directory: what was synced, and of the changes of entries since, any subset, except that of the changes of
 //!   one name a first part is kept. A rename within a directory is one change. One between two directories is two.
-//! - A file whose name was not kept is gone, and so is a directory, with all that is in it.
+//! - A file of which no name was kept is gone, and so is a directory, with all that is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -202,6 +202,8 @@ pub(super) struct Disk {
     next_inode: u64,
     inodes: BTreeMap<u64, Inode>,
     dirs: BTreeMap<PathBuf, Dir>,
+    /// Directories as they were under names that they had before: a power cut may bring those back.
+    renamed: BTreeMap<PathBuf, Dir>,
 }
 
 impl Disk {
@@ -220,6 +222,7 @@ impl Disk {
             next_inode: 1,
             inodes: BTreeMap::new(),
             dirs: BTreeMap::from([(PathBuf::from("/"), Dir::default())]),
+            renamed: BTreeMap::new(),
         }
     }
 
@@ -241,12 +244,14 @@ impl Disk {
         let mut left = Self { capacity: self.capacity, next_inode: self.next_inode, ..Self::new() };
         let mut dirs = vec![PathBuf::from("/")];
         while let Some(path) = dirs.pop() {
-            let entries = self.dirs.get(&path).map(|dir| dir.power_cut(&mut random)).unwrap_or_default();
+            let dir = self.dirs.get(&path).or_else(|| self.renamed.get(&path));
+            let entries = dir.map(|dir| dir.power_cut(&mut random)).unwrap_or_default();
             for (name, node) in &entries {
                 match node {
                     Node::Dir => dirs.push(path.join(name)),
                     Node::File(inode) => {
-                        if let Some(file) = self.inodes.get(inode) {
+                        // One that has two names is one file all the same.
+                        if let Some(file) = self.inodes.get(inode).filter(|_| !left.inodes.contains_key(inode)) {
                             left.inodes.insert(*inode, file.power_cut(&mut random));
                         }
                     }
@@ -296,10 +301,10 @@ impl Disk {
 
     pub(super) fn used(&self) -> u64 {
         let linked = self.dirs.values().flat_map(|dir| dir.live.values()).filter_map(|node| match node {
-            Node::File(inode) => self.inodes.get(inode),
+            Node::File(inode) => self.inodes.get(inode).map(|file| (*inode, file)),
             Node::Dir => None,
         });
-        linked.map(|inode| inode.live.len() as u64).sum()
+        linked.collect::<BTreeMap<_, _>>().into_values().map(|inode| inode.live.len() as u64).sum()
     }
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
@@ -384,7 +389,10 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         self.step()?;
-        let node = Node::File(self.inode(from)?);
+        let node = self.entry(from).ok_or(ErrorKind::NotFound)?;
+        if node == Node::Dir {
+            self.rename_dir(from, to)?;
+        }
         let ((from_dir, from_name), (to_dir, to_name)) = split(from).zip(split(to)).ok_or(ErrorKind::InvalidInput)?;
         let mut changes = vec![(from_dir, vec![(from_name.to_owned(), None)])];
         let arrives = (to_name.to_owned(), Some(node));
@@ -394,6 +402,42 @@ impl Disk {
         }
         for (dir, change) in changes {
             self.dirs.get_mut(dir).ok_or(ErrorKind::NotFound)?.change(change);
+        }
+        self.powered()
+    }
+
+    /// Moves what is in a directory, with all below it.
+    fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.dirs.get(to).is_some_and(|dir| !dir.live.is_empty()) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        let moved: Vec<PathBuf> = self.dirs.keys().filter(|dir| dir.starts_with(from)).cloned().collect();
+        for path in moved {
+            if let (Ok(below), Some(dir)) = (path.strip_prefix(from), self.dirs.remove(&path)) {
+                let new = if below == Path::new("") { to.to_path_buf() } else { to.join(below) };
+                self.renamed.insert(path, dir.clone());
+                self.dirs.insert(new, dir);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let inode = self.inode(from)?;
+        self.add_entry(to, Node::File(inode))
+    }
+
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        match self.dirs.get(path) {
+            None => return Err(ErrorKind::NotFound.into()),
+            Some(dir) if !dir.live.is_empty() => return Err(ErrorKind::DirectoryNotEmpty.into()),
+            Some(_) => {}
+        }
+        let (parent, name) = split(path).ok_or(ErrorKind::InvalidInput)?;
+        self.dirs.get_mut(parent).ok_or(ErrorKind::NotFound)?.change(vec![(name.to_owned(), None)]);
+        if let Some(dir) = self.dirs.remove(path) {
+            self.renamed.insert(path.to_path_buf(), dir); // a power cut may bring it back
         }
         self.powered()
     }

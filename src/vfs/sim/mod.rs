@@ -215,6 +215,18 @@ impl Vfs for SimVfs {
         disk.remove(path)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.link(from, to)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.remove_dir(path)
+    }
+
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
         let mut disk = lock(&self.disk);
         disk.admit(Call::Opens)?;

@@ -1,0 +1,279 @@
+//! Building a snapshot in a directory of its own, until it is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::{Layout, open_dir, remove_if_there};
+use crate::store::backup::parts::{Extent, Moment, Part};
+use crate::store::backup::{SnapshotOptions, SnapshotReport};
+use crate::store::open::{make_dir, sync_dir};
+use crate::tables::RunList;
+use crate::vfs::{File, OpenMode, Vfs};
+use crate::wire::{index, len64};
+
+/// How much is copied at a time, in bytes.
+const PIECE: u64 = 1 << 20;
+
+/// How much of the beginning and of the end of two files is compared, to tell whether they are the same: headers of
+/// files have their store, id and session, and what is behind the last content has its checksum or its digests.
+const COMPARED: u64 = 4096;
+
+/// A snapshot that is being built.
+pub(super) struct Target<'a> {
+    vfs: &'a dyn Vfs,
+    /// Where it is to be.
+    dir: PathBuf,
+    parent: PathBuf,
+    /// Where it is built.
+    layout: Layout,
+    base: Option<PathBuf>,
+    links: bool,
+    made: BTreeMap<PathBuf, Made>,
+    /// Directories whose entries have changed.
+    dirs: BTreeSet<PathBuf>,
+    is_renamed: bool,
+    /// Keeps others from building there.
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// A file of it.
+struct Made {
+    extent: Extent,
+    is_linked: bool,
+    len: u64,
+}
+
+impl<'a> Target<'a> {
+    /// Begins one, and removes what an earlier one has left that was not finished.
+    pub(super) fn begin(vfs: &'a dyn Vfs, dir: &Path, options: &SnapshotOptions) -> Result<Self> {
+        let in_use = || Error::NotEmpty { path: dir.to_path_buf() };
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut name = dir.file_name().ok_or_else(in_use)?.to_os_string();
+        match vfs.list(dir) {
+            Ok(names) if names.is_empty() => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(_) => return Err(in_use()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(in_use()),
+            Err(error) => return Err(Error::io("list", dir)(error)),
+        }
+        if let Some(base) = &options.base {
+            let format = Layout::new(base).format();
+            vfs.open(&format, OpenMode::Read).map_err(|error| match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Error::NotAStore { path: base.clone() },
+                _ => Error::io("open", &format)(error),
+            })?;
+        }
+        name.push(".incomplete");
+        let layout = Layout::new(&parent.join(name));
+        make_dir(vfs, layout.root())?;
+        let lock = vfs.lock(&layout.lock()).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => Error::Locked { path: layout.root().to_path_buf() },
+            _ => Error::io("lock", &layout.lock())(error),
+        })?;
+        clear(vfs, layout.root(), &["LOCK"])?;
+        let mut target = Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            parent: parent.to_path_buf(),
+            layout,
+            base: options.base.clone(),
+            links: options.links,
+            made: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            is_renamed: false,
+            _lock: lock,
+        };
+        let dirs = [target.layout.logs(), target.layout.runs(), target.layout.segments()];
+        match dirs.iter().try_for_each(|dir| target.prepare(dir)) {
+            Ok(()) => Ok(target),
+            Err(error) => {
+                target.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a directory, whose entries are going to change.
+    fn prepare(&mut self, dir: &Path) -> Result<()> {
+        if !self.dirs.contains(dir) {
+            make_dir(self.vfs, dir)?;
+            self.dirs.insert(dir.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Removes files that are none of these any more, or of which another extent is needed.
+    pub(super) fn retain(&mut self, parts: &[Part]) -> Result<()> {
+        let wanted: BTreeMap<&PathBuf, Extent> = parts.iter().map(|part| (&part.path, part.extent)).collect();
+        let is_wanted = |path: &PathBuf, made: &Made| wanted.get(path) == Some(&made.extent);
+        let unwanted: Vec<PathBuf> =
+            self.made.iter().filter(|(path, made)| !is_wanted(path, made)).map(|(path, _)| path.clone()).collect();
+        for path in unwanted {
+            remove_if_there(self.vfs, &self.layout.root().join(&path))?;
+            self.made.remove(&path);
+        }
+        Ok(())
+    }
+
+    /// Adds a file, unless it is there; `false` where the store does not have it.
+    pub(super) fn add(&mut self, part: &Part) -> Result<bool> {
+        if self.made.contains_key(&part.path) {
+            return Ok(true);
+        }
+        let to = self.layout.root().join(&part.path);
+        if let Some(dir) = to.parent() {
+            self.prepare(dir)?;
+        }
+        let file = match self.vfs.open(&part.from, OpenMode::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(Error::io("open", &part.from))?,
+        };
+        let len = file.len().map_err(Error::io("read the length of", &part.from))?;
+        let (len, is_fixed) = match part.extent {
+            Extent::Whole => (len, true),
+            Extent::SealedAt(end) => (len.min(end), len == end),
+            Extent::Growing(end) => (len.min(end), false),
+        };
+        let is_linked = is_fixed && (self.link(&part.from, &to)? || self.link_of_base(part, &*file, len, &to)?);
+        if !is_linked {
+            self.copy((&*file, &part.from), len, &to)?;
+        }
+        self.made.insert(part.path.clone(), Made { extent: part.extent, is_linked, len });
+        Ok(true)
+    }
+
+    /// Links a file of the store; `false` where it has to be copied. (It may be gone by now: it is open.)
+    fn link(&mut self, from: &Path, to: &Path) -> Result<bool> {
+        if !self.links {
+            return Ok(false);
+        }
+        match self.vfs.link(from, to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::StorageFull => Err(Error::io("link", to)(error)),
+            Err(error) => {
+                // Of no other file either, where it is for the whole file system.
+                self.links = !matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::Unsupported);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Links the file that the base has, if it is the same; `false` where it has to be copied.
+    fn link_of_base(&self, part: &Part, file: &dyn File, len: u64, to: &Path) -> Result<bool> {
+        let Some(from) = self.base.as_ref().map(|base| base.join(&part.path)) else { return Ok(false) };
+        let is_same = self.vfs.open(&from, OpenMode::Read).and_then(|old| is_same(file, &*old, len));
+        if !is_same.unwrap_or_default() {
+            return Ok(false);
+        }
+        match self.vfs.link(&from, to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::StorageFull => Err(Error::io("link", to)(error)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn copy(&self, (file, path): (&dyn File, &Path), len: u64, to: &Path) -> Result<()> {
+        let new = self.vfs.open(to, OpenMode::CreateNew).map_err(Error::io("create", to))?;
+        let mut piece = Vec::new();
+        let mut at = 0;
+        while at < len {
+            piece.resize(index(PIECE.min(len - at)), 0);
+            file.read_exact_at(&mut piece, at).map_err(Error::io("read", path))?;
+            new.write_all_at(&piece, at).map_err(Error::io("write", to))?;
+            new.start_writeback(at, len64(&piece));
+            at += len64(&piece);
+        }
+        new.sync().map_err(Error::io("sync", to))
+    }
+
+    /// Writes what the copy has of its own.
+    pub(super) fn write(&mut self, moment: &Moment) -> Result<()> {
+        let runs = self.layout.runs();
+        let list = moment.list.write(self.vfs, &runs, &moment.keys)?;
+        list.sync().map_err(Error::io("sync", &runs))?;
+        RunList::replace(self.vfs, &runs, &*open_dir(self.vfs, &runs)?)?;
+        self.note_written("LIST", list.len().map_err(Error::io("read the length of", &runs))?);
+        let path = self.layout.format();
+        let format = self.vfs.open(&path, OpenMode::CreateNew).map_err(Error::io("create", &path))?;
+        format.write_all_at(&moment.format, 0).map_err(Error::io("write", &path))?;
+        self.note_written("FORMAT", len64(&moment.format));
+        format.sync().map_err(Error::io("sync", &path))
+    }
+
+    fn note_written(&mut self, name: &str, len: u64) {
+        self.made.insert(name.into(), Made { extent: Extent::Whole, is_linked: false, len });
+    }
+
+    /// Makes all of it durable, and then lets it appear.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.dirs.insert(self.layout.root().to_path_buf());
+        // A directory comes behind the one that it is in.
+        self.dirs.iter().rev().try_for_each(|dir| sync_dir(self.vfs, dir))?;
+        let parent = open_dir(self.vfs, &self.parent)?;
+        self.vfs.rename(self.layout.root(), &self.dir).map_err(|error| match error.kind() {
+            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                Error::NotEmpty { path: self.dir.clone() }
+            }
+            _ => Error::io("rename", self.layout.root())(error),
+        })?;
+        self.is_renamed = true;
+        parent.sync().map_err(Error::io("sync", &self.parent))
+    }
+
+    /// Removes it, since something failed; what can't be removed, the next one there removes.
+    pub(super) fn remove(&mut self) {
+        let root = if self.is_renamed { &self.dir } else { self.layout.root() };
+        let _ = clear(self.vfs, root, &[]).map(|()| self.vfs.remove_dir(root));
+    }
+
+    pub(super) fn report(&self) -> SnapshotReport {
+        let mut report = SnapshotReport::default();
+        for made in self.made.values() {
+            let (files, bytes) = match made.is_linked {
+                true => (&mut report.linked_files, &mut report.linked_bytes),
+                false => (&mut report.copied_files, &mut report.copied_bytes),
+            };
+            *files += 1;
+            *bytes = bytes.saturating_add(made.len);
+        }
+        report
+    }
+}
+
+/// Whether two files are the same, as far as their lengths and ends tell.
+fn is_same(one: &dyn File, other: &dyn File, len: u64) -> io::Result<bool> {
+    if one.len()? != len || other.len()? != len {
+        return Ok(false);
+    }
+    let part = COMPARED.min(len);
+    for at in [0, len - part] {
+        let mut ends = [vec![0; index(part)], vec![0; index(part)]];
+        let [mine, its] = &mut ends;
+        one.read_exact_at(mine, at)?;
+        other.read_exact_at(its, at)?;
+        if mine != its {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what is in a directory, but for files of these names.
+fn clear(vfs: &dyn Vfs, dir: &Path, except: &[&str]) -> Result<()> {
+    for name in vfs.list(dir).map_err(Error::io("list", dir))? {
+        if except.contains(&name.as_str()) {
+            continue;
+        }
+        let path = dir.join(name);
+        match vfs.remove(&path) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                clear(vfs, &path, &[])?;
+                vfs.remove_dir(&path).map_err(Error::io("remove", &path))?;
+            }
+            other => other.map_err(Error::io("remove", &path))?,
+        }
+    }
+    Ok(())
+}

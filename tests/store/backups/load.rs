@@ -1,0 +1,228 @@
+//! Snapshots while clients push and collect: each holds exactly what was acknowledged at its commit. Their number is
+//! `STRONGROOM_SNAPSHOTS`, a dozen by default.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+#[cfg(feature = "encryption")]
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+#[cfg(feature = "encryption")]
+use strongroom::keys::LocalKey;
+use strongroom::registry::{PutManifest, Repository, RepositorySettings};
+use strongroom::{
+    Algorithm, Clock, CollectOptions, Digest, Error, Lsn, Options, SnapshotOptions, SnapshotReport, Store,
+};
+
+use crate::common::registry::{name, tag};
+use crate::common::{Random, seed, tell};
+
+const CLIENTS: usize = 16;
+
+/// A store that clients use, each of them a repository of its own.
+struct Load {
+    dir: PathBuf,
+    clock: Clock,
+    key: Option<PathBuf>,
+    is_over: AtomicBool,
+    pushes: AtomicU64,
+    /// The manifests that each client has tagged, in order, and the LSNs of those commits.
+    done: Vec<Mutex<Vec<(Lsn, Digest)>>>,
+}
+
+/// What the tag of each client names.
+type Seen = Vec<Option<Digest>>;
+
+impl Load {
+    fn new(dir: &Path, encrypted: bool) -> Self {
+        let key = encrypted.then(|| dir.join("key"));
+        #[cfg(feature = "encryption")]
+        key.iter().for_each(|key| drop(LocalKey::create_file(key).unwrap()));
+        Self {
+            dir: dir.to_path_buf(),
+            clock: Clock::system(),
+            key,
+            is_over: AtomicBool::new(false),
+            pushes: AtomicU64::new(0),
+            done: (0..CLIENTS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    fn options(&self) -> Options {
+        let options = Options::new().clock(self.clock.clone()).inline_max(4096).log_file_size(1 << 20);
+        let options = options.memtable_size(64 << 10).retention(Duration::from_secs(1));
+        #[cfg(feature = "encryption")]
+        if let Some(key) = &self.key {
+            return options.key_provider(Arc::new(LocalKey::from_file(key).unwrap()));
+        }
+        options
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    fn open_reading(&self, path: &Path) -> Store {
+        self.options().read_only(true).open(path).unwrap()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Pushes images of one layer under one tag, and deletes those before.
+    fn push(&self, client: usize, repository: &Repository, mut random: Random) {
+        let mut before = None;
+        for n in 0.. {
+            if self.is_over() {
+                return;
+            }
+            let len = [100, 3000, 3000, 20_000, 20_000, 300_000][random.below(6) as usize];
+            let layer = repository.put(random.bytes(len), Algorithm::Sha256).unwrap().digest;
+            let document = format!("{client} {n}");
+            let manifest = PutManifest::new("text/plain").references([layer], []).tag(tag("latest"));
+            let pushed = repository.put_manifest(document, manifest).unwrap();
+            self.done[client].lock().unwrap().push((pushed.lsn, pushed.digest));
+            if let Some(before) = before.replace(pushed.digest) {
+                repository.delete_manifest(&before).unwrap();
+            }
+            self.pushes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn collect(&self, store: &Store) {
+        while !self.is_over() {
+            store.collect(&CollectOptions::new().max_dead(5), |_| ControlFlow::Continue(())).unwrap();
+        }
+    }
+
+    /// Reads beside all that, with a store that moves forward, and with new ones.
+    fn read(&self) -> u64 {
+        let reader = self.open_reading(&self.path());
+        let (mut rounds, mut last) = (0, Lsn::default());
+        while !self.is_over() {
+            let fresh = self.open_reading(&self.path());
+            let now = reader.refresh().unwrap();
+            assert!(now >= last);
+            last = now;
+            for store in [&reader, &fresh] {
+                for found in Self::seen(store).iter().enumerate().filter_map(|(n, found)| Some((n, (*found)?))) {
+                    let repository = store.repository(&name(&format!("client-{}", found.0))).unwrap();
+                    match repository.get_manifest(&found.1.into()) {
+                        Ok(manifest) => assert!(manifest.content.starts_with(found.0.to_string().as_bytes())),
+                        Err(Error::ManifestNotFound { .. }) => {} // it has moved forward by itself
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            rounds += 1;
+        }
+        rounds
+    }
+
+    fn seen(store: &Store) -> Seen {
+        let tagged = |n| match store.repository(&name(&format!("client-{n}"))).unwrap().resolve(&tag("latest")) {
+            Ok(info) => Some(info.digest),
+            Err(Error::ManifestNotFound { .. }) => None,
+            Err(error) => panic!("{error}"),
+        };
+        (0..CLIENTS).map(tagged).collect()
+    }
+
+    /// Opens a snapshot, to write or to read, and reads all of it.
+    fn check(&self, report: &SnapshotReport, at: &Path) -> Seen {
+        let copy = self.options().read_only(report.lsn.get().is_multiple_of(2)).open(at).unwrap();
+        assert_eq!(copy.last_lsn(), report.lsn);
+        let verified = copy.verify(|_| {}).unwrap();
+        assert!(verified.findings.is_empty() && report.missing.is_empty(), "{:#?}", verified.findings);
+        Self::seen(&copy)
+    }
+
+    /// What was acknowledged at a commit, once all clients have told what they have done.
+    fn expected(&self, lsn: Lsn) -> Seen {
+        let last = |done: &Mutex<Vec<(Lsn, Digest)>>| {
+            let done = done.lock().unwrap();
+            done.iter().rfind(|(own, _)| *own <= lsn).map(|(_, digest)| *digest)
+        };
+        self.done.iter().map(last).collect()
+    }
+}
+
+fn under_load(encrypted: bool) {
+    let count = std::env::var("STRONGROOM_SNAPSHOTS").ok().and_then(|count| count.parse().ok()).unwrap_or(12);
+    let seed = seed(0x10ad);
+    let dir = tempfile::tempdir().unwrap();
+    let load = Load::new(dir.path(), encrypted);
+    let store = load.options().create(true).open(load.path()).unwrap();
+    let create = |n| store.create_repository(&name(&format!("client-{n}")), RepositorySettings::new()).unwrap();
+    let repositories: Vec<Repository> = (0..CLIENTS).map(create).collect();
+    let to = |n: usize| dir.path().join(format!("snapshot-{n}"));
+    let (reports, rounds) = std::thread::scope(|scope| {
+        let load = &load;
+        for (n, repository) in repositories.iter().enumerate() {
+            scope.spawn(move || load.push(n, repository, Random(seed ^ (n as u64) << 32)));
+        }
+        scope.spawn(|| load.collect(&store));
+        let readers = [scope.spawn(|| load.read()), scope.spawn(|| load.read())];
+        // However this ends, the others end too.
+        let over = Over(&load.is_over);
+        let mut reports: BTreeMap<usize, (SnapshotReport, Seen)> = BTreeMap::new();
+        for n in 0..count {
+            let before = store.last_lsn();
+            let with = match n % 3 {
+                2 => SnapshotOptions::new().links(false).base(to(n - 1)),
+                _ => SnapshotOptions::new(),
+            };
+            let from = if n % 2 == 0 { &store } else { &load.open_reading(&load.path()) };
+            let report = from.snapshot_to(to(n), &with).unwrap();
+            assert!(report.lsn >= before, "what was acknowledged before");
+            let seen = load.check(&report, &to(n));
+            reports.insert(n, (report, seen));
+            if n >= 4 {
+                fs::remove_dir_all(to(n - 4)).unwrap();
+            }
+        }
+        drop(over);
+        (reports, readers.map(|reader| reader.join().unwrap()))
+    });
+    for (n, (report, seen)) in &reports {
+        assert_eq!(*seen, load.expected(report.lsn), "snapshot {n} of {}", report.lsn);
+    }
+    // Those that are left, after all that.
+    for n in count.saturating_sub(4)..count {
+        assert_eq!(load.check(&reports[&n].0, &to(n)), reports[&n].1);
+    }
+    let total = |of: fn(&SnapshotReport) -> u64| reports.values().map(|(report, _)| of(report)).sum::<u64>() >> 20;
+    tell(&format!(
+        "{} snapshots (encrypted: {encrypted}) beside {} pushes and {rounds:?} rounds of readers: {} MiB linked, {} \
+         MiB copied",
+        reports.len(),
+        load.pushes.load(Ordering::Relaxed),
+        total(|report| report.linked_bytes),
+        total(|report| report.copied_bytes),
+    ));
+}
+
+/// Ends the clients when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn snapshots_under_load_hold_exactly_what_was_acknowledged_at_their_commits() {
+    under_load(false);
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn so_do_those_of_an_encrypted_store() {
+    under_load(true);
+}
