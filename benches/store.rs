@@ -1,11 +1,18 @@
 //! What the store's operations cost: `cargo bench --bench store`. How that compares with peers and with what the
 //! hardware gives is for `benches/peers` to say.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a benchmark"
+)]
 
 mod content;
 
-use std::time::Duration;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use content::random;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -86,5 +93,32 @@ fn exists(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, put, read, exists);
+/// Each of two threads asks as often as is counted: what they share costs both.
+fn exists_shared(criterion: &mut Criterion) {
+    let dir = dir();
+    let store = Options::new().create(true).durability(Durability::Relaxed).open(dir.path().join("store")).unwrap();
+    let mut state = 1;
+    let present: Vec<_> =
+        (0..50_000).map(|_| store.put(random(&mut state, 8), Algorithm::Blake3).unwrap().digest).collect();
+    let absent: Vec<_> = (0..50_000u32).map(|n| Digest::of(Algorithm::Blake3, &n.to_le_bytes())).collect();
+    let mut group = criterion.benchmark_group("exists, 50 k blobs in the memory table, two threads");
+    for (name, digests) in [("hit", &present), ("miss", &absent)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|times| {
+                let ask = |first: usize| {
+                    let numbers = (0..times as usize).map(|n| (first + n * 7919) % digests.len());
+                    numbers.for_each(|n| drop(black_box(store.exists(&digests[n]).unwrap())));
+                };
+                let begun = Instant::now();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| ask(0));
+                    ask(25_000);
+                });
+                begun.elapsed()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, put, read, exists, exists_shared);
 criterion_main!(benches);

@@ -6,6 +6,8 @@
 use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -16,6 +18,25 @@ pub(crate) fn read<T>(rwlock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 pub(crate) fn write<T>(rwlock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     rwlock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A value that every look-up reads and that is replaced now and then: its readers do not take turns at the lock's line
+/// of the cache, as those of an `RwLock` do; who replaces it takes several locks.
+#[derive(Debug)]
+pub(crate) struct OftenRead<T>(ShardedLock<T>);
+
+impl<T> OftenRead<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(ShardedLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> ShardedLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> ShardedLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Ids count up: their last bits, spread over all, are as good a hash as any.

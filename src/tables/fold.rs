@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::facts::{Fact, Family, Value};
 use crate::files::{NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn};
-use crate::sync::{lock, write};
+use crate::sync::lock;
 use crate::tables::memtable::Memtable;
 use crate::tables::{
     FOLD_AT_CLOSE, FamilyCounts, LogEntry, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
@@ -75,7 +75,7 @@ impl Tables {
     /// Puts a new, empty table in front and leaves the one that took in facts so far to become a run.
     pub(crate) fn freeze(&self, log: &dyn Log) {
         log.between_groups(&mut || {
-            let mut view = write(&self.view);
+            let mut view = self.view.write();
             if view.active.len() > 0 {
                 let mut new = View::clone(&view);
                 new.frozen.insert(0, std::mem::replace(&mut new.active, Arc::new(Memtable::new())));
@@ -161,7 +161,7 @@ impl Tables {
         // Where this fails they go, except after a failed sync: then the list on disk may name them.
         self.update_list(space, change_list)?;
         runs.into_iter().for_each(|(file, _)| file.publish());
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         let mut new = View::clone(&view);
         change_view(&mut new, open);
         *view = Arc::new(new);
@@ -236,7 +236,7 @@ impl Tables {
         let (metas, keys) = (self.list().runs, self.files.keys());
         let metas = metas.iter().filter(|meta| keys.is_open(meta.domain));
         let runs = metas.map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         *view = Arc::new(View { runs, ..View::clone(&view) });
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Tables {
             None if list.folded > before.folded => view.active = Arc::new(before.active.newer_than(list.folded)),
             None => {}
         }
-        *write(&self.view) = Arc::new(view);
+        *self.view.write() = Arc::new(view);
         *write(&self.logs) = list.logs.as_slice().into();
         *lock(&self.list) = list;
         Ok(())

@@ -25,7 +25,7 @@ use crate::facts::{Fact, SegmentKind};
 use crate::files::Space;
 use crate::id::{DomainId, FileId, Lsn};
 use crate::segment::parse_header;
-use crate::sync::{lock, write};
+use crate::sync::lock;
 use crate::tables::fold::given_up;
 use crate::tables::memtable::Memtable;
 use crate::tables::{LogEntry, Run, RunList, RunMeta, Snapshot, Tables, Unread, View};
@@ -138,7 +138,7 @@ impl Tables {
 
     /// Lets everybody see which domains are locked. The caller holds the list.
     pub(crate) fn see_locked(&self, keys: &Keyring, list: &RunList) {
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         *view = Arc::new(View { locked: Locked::new(keys, list), ..View::clone(&view) });
     }
 
@@ -195,7 +195,7 @@ impl Tables {
     /// folding.
     pub(crate) fn open_domain(&self, keys: Keyring, opened: &[Arc<Run>]) {
         let list = lock(&self.list);
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         let find = |meta: &RunMeta| view.runs.iter().chain(opened).find(|run| run.id() == meta.id).cloned();
         let runs = list.runs.iter().filter_map(find).collect();
         let (domains, locked) = (keys.active().collect(), Locked::new(&keys, &list));

@@ -8,6 +8,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use crate::facts::{Fact, Family, Key, Value, successor};
 use crate::id::{DomainId, Lsn};
 use crate::sync::{read, write};
@@ -28,7 +30,8 @@ const BATCH: usize = 64;
 /// A table of facts.
 #[derive(Debug)]
 pub(crate) struct Memtable {
-    shards: [Shard; SHARDS],
+    /// No two in one line of a cache: else readers on two cores, each in a shard of its own, take turns at it.
+    shards: [CachePadded<Shard>; SHARDS],
     /// The keys of the families that are asked for [in order](Family::is_ordered).
     ordered: RwLock<BTreeSet<Key>>,
     len: AtomicUsize,
@@ -77,7 +80,7 @@ impl Hasher for PrefixHasher {
 impl Memtable {
     pub(crate) fn new() -> Self {
         Self {
-            shards: std::array::from_fn(|_| RwLock::default()),
+            shards: std::array::from_fn(|_| CachePadded::default()),
             ordered: RwLock::default(),
             len: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),

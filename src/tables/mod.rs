@@ -58,7 +58,7 @@ use crate::files::{Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::names::Names;
 use crate::sealed::{MappingBudget, ReadMode};
-use crate::sync::{lock, read, write};
+use crate::sync::{OftenRead, lock, read, write};
 use locked::Locked;
 use memtable::Memtable;
 
@@ -107,7 +107,7 @@ pub(crate) struct Tables {
     options: TableOptions,
     /// This opening of the store.
     session: SessionId,
-    view: RwLock<Arc<View>>,
+    view: OftenRead<Arc<View>>,
     /// What `runs/LIST` says. Held while the file is replaced.
     list: Mutex<RunList>,
     /// The log files that it names, for readers and commits: they do not wait for the file.
@@ -152,7 +152,7 @@ impl Tables {
     ) -> Self {
         let domains = files.keys().active().collect();
         Self {
-            view: RwLock::new(Arc::new(View {
+            view: OftenRead::new(Arc::new(View {
                 active: Arc::new(table),
                 frozen: Vec::new(),
                 runs: Vec::new(),
@@ -194,12 +194,12 @@ impl Tables {
     }
 
     fn view(&self) -> Arc<View> {
-        Arc::clone(&read(&self.view))
+        Arc::clone(&self.view.read())
     }
 
     /// All domains that are not locked, in order: the default one first.
     pub(crate) fn domains(&self) -> Arc<[DomainId]> {
-        Arc::clone(&read(&self.view).domains)
+        Arc::clone(&self.view.read().domains)
     }
 
     /// The last LSN that readers see.
@@ -250,7 +250,7 @@ impl Tables {
 
     /// A log file begins, with this LSN.
     pub(crate) fn log_begins(&self, file: FileId, first_lsn: Lsn) {
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         *view = Arc::new(View { fresh: (file, first_lsn), ..View::clone(&view) });
     }
 
@@ -335,7 +335,7 @@ impl Tables {
     /// commits out, and [holds the list](Self::hold_list).
     pub(crate) fn retain_domains(&self, keys: &Keyring, list: &RunList) {
         let domains: Arc<[DomainId]> = keys.active().collect();
-        let mut view = write(&self.view);
+        let mut view = self.view.write();
         let runs = view.runs.iter().filter(|run| domains.contains(&run.domain())).cloned().collect();
         for table in view.frozen.iter().chain([&view.active]) {
             table.retain(|key| domains.contains(&key.domain));
