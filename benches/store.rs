@@ -18,9 +18,10 @@ use content::random;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::{Algorithm, Digest, Durability, Options, Store};
 
-/// On the disk that the project is on, not on a file system in memory.
+/// On the disk that the project is on, not on a file system in memory, or where `STRONGROOM_BENCH_DIR` says.
 fn dir() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    let chosen = std::env::var_os("STRONGROOM_BENCH_DIR");
+    tempfile::tempdir_in(chosen.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into())).unwrap()
 }
 
 /// A store of many tiny blobs, its facts in runs.
@@ -48,6 +49,26 @@ fn put(criterion: &mut Criterion) {
             );
         });
     }
+}
+
+/// A file that was just written, as build tools stage them.
+fn staged(criterion: &mut Criterion) {
+    let dir = dir();
+    let store = Options::new().create(true).open(dir.path().join("store")).unwrap();
+    let path = dir.path().join("staged");
+    let mut state = 11;
+    let mut group = criterion.benchmark_group("put a staged file of 64 MiB, SHA-256, durable");
+    group.throughput(Throughput::Bytes(64 << 20)).sample_size(10);
+    let mut measure = |name, put: &dyn Fn() -> Digest| {
+        group.bench_function(name, |bencher| {
+            let stage = || std::fs::write(&path, random(&mut state, 64 << 20)).unwrap();
+            let put = |()| store.remove(&put()).unwrap();
+            bencher.iter_batched(stage, put, BatchSize::PerIteration);
+        });
+    };
+    measure("put_file", &|| store.put_file(&path, Algorithm::Sha256).unwrap().digest);
+    let read = || store.put_reader(std::fs::File::open(&path).unwrap(), Algorithm::Sha256).unwrap().digest;
+    measure("put_reader", &read);
 }
 
 fn read(criterion: &mut Criterion) {
@@ -120,5 +141,5 @@ fn exists_shared(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, put, read, exists, exists_shared);
+criterion_group!(benches, put, staged, read, exists, exists_shared);
 criterion_main!(benches);

@@ -1,12 +1,14 @@
 //! Storing and reading blobs.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::blobs::source::{SourceFile, open_source};
 use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -18,6 +20,7 @@ use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::log::Durability;
 use crate::sealed::SealedFile;
 use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
+use crate::sync::lock;
 use crate::tables::Snapshot;
 use crate::thread;
 use crate::transaction::{Outcome, Request, Then};
@@ -27,6 +30,9 @@ const TOUCHED_AT_ONCE: usize = 256;
 
 /// How much of long content is hashed and written at a time.
 const PIECE: usize = 1 << 20;
+
+/// Files share their content in multiples of this. Where blocks are larger, it is copied.
+const SHARED: u64 = 4096;
 
 /// The digest that content to be stored must have, or the algorithm of its digest.
 ///
@@ -310,7 +316,7 @@ impl BlobStore {
         if content.len() as u64 <= self.options.inline_max {
             return self.put_small(content, expect, into);
         }
-        self.put_large(content, None, expect, into)
+        self.put_large(Content::Parts(content, None), expect, into)
     }
 
     /// Stores what a reader yields.
@@ -321,7 +327,21 @@ impl BlobStore {
         if head.len() as u64 <= inline_max {
             return self.put_small(&head, expect, into);
         }
-        self.put_large(&head, Some(reader), expect, into)
+        self.put_large(Content::Parts(&head, Some(reader)), expect, into)
+    }
+
+    /// Stores the content of a file.
+    pub(crate) fn put_file(&self, file: SourceFile<'_>, expect: Expect, into: &dyn Destination) -> Result<Stored> {
+        if file.len <= self.options.inline_max {
+            return self.put_reader(&mut file.from(0), expect, into);
+        }
+        self.put_large(Content::File(file), expect, into)
+    }
+
+    /// Stores the content of the file at a path.
+    pub(crate) fn put_path(&self, path: &Path, expect: Expect, into: &dyn Destination) -> Result<Stored> {
+        let (file, len) = open_source(path)?;
+        self.put_file(SourceFile { file: &file, len, watch: &|_| Ok(()) }, expect, into)
     }
 
     /// [`put_many`](Self::put_many) for callers with whatever they have.
@@ -352,7 +372,7 @@ impl BlobStore {
                     return Ok(Stored { digest, len, existed, lsn });
                 }
                 if len > self.options.inline_max {
-                    return self.put_large(content, None, digest.into(), into);
+                    return self.put_large(Content::Parts(content, None), digest.into(), into);
                 }
                 let frame = frame_for(digest, content, self.options.compression);
                 requests.push(Request::PutFrame { frame, then: into.then(&digest) });
@@ -413,43 +433,36 @@ impl BlobStore {
         Ok(Stored { digest, len, existed: into.existed(&outcome), lsn: outcome.lsn })
     }
 
-    /// Stores content, first `head` and then what `rest` yields, in a segment of its own.
-    fn put_large(
-        &self,
-        head: &[u8],
-        rest: Option<&mut dyn Read>,
-        expect: Expect,
-        into: &dyn Destination,
-    ) -> Result<Stored> {
+    /// Stores content in a segment of its own.
+    fn put_large(&self, content: Content<'_>, expect: Expect, into: &dyn Destination) -> Result<Stored> {
         if let Expect::Digest(digest) = expect
             && let Some(lsn) = Claimed::lsn_of(into.claim(&digest))?
         {
-            let len = check_all(head, rest, expect)?;
+            let len = check_all(content, expect)?;
             return Ok(Stored { digest, len, existed: true, lsn });
         }
         let (durability, domain) = (into.durability(), into.domain());
-        let (descriptor, outcome) =
-            self.store_segment(durability, domain, (head, rest), expect, |descriptor, file| {
-                let then = into.then(&descriptor.digest);
-                Request::PutSegment { descriptor, file, then }
-            })?;
+        let (descriptor, outcome) = self.store_segment(durability, domain, content, expect, |descriptor, file| {
+            let then = into.then(&descriptor.digest);
+            Request::PutSegment { descriptor, file, then }
+        })?;
         let (Descriptor { digest, len, .. }, lsn) = (descriptor, outcome.lsn);
         Ok(Stored { digest, len, existed: into.existed(&outcome), lsn })
     }
 
-    /// Writes content, first `head` and then what `rest` yields, to a segment of its own, which a request then makes
-    /// known. Where that does not need it, or fails, the segment is gone.
+    /// Writes content to a segment of its own, which a request then makes known. Where that does not need it, or fails,
+    /// the segment is gone.
     pub(crate) fn store_segment(
         &self,
         durability: Durability,
         domain: DomainId,
-        (head, rest): (&[u8], Option<&mut dyn Read>),
+        content: Content<'_>,
         expect: Expect,
         request: impl FnOnce(Descriptor, FileId) -> Request,
     ) -> Result<(Descriptor, Outcome)> {
         self.log.admit()?;
         let file = self.begin_file();
-        let descriptor = self.write_segment(&file, domain, head, rest, expect)?;
+        let descriptor = self.write_segment(&file, domain, content, expect)?;
         match self.log.commit_as(durability, domain, request(descriptor, file.id())) {
             Ok(outcome) => {
                 if outcome.existed {
@@ -467,31 +480,48 @@ impl BlobStore {
     }
 
     /// Writes a segment, durably. Hashing runs beside writing, unless the options allow no thread or none can be
-    /// started.
+    /// started. The content of a file is shared with it where the file system can: it is read once, and not written.
     fn write_segment(
         &self,
         file: &NewFile,
         domain: DomainId,
-        head: &[u8],
-        rest: Option<&mut dyn Read>,
+        content: Content<'_>,
         expect: Expect,
     ) -> Result<Descriptor> {
         let algorithm = expect.algorithm();
-        let (mut writer, digest) = std::thread::scope(|scope| {
-            let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
-            let write = move || {
+        let begun = Mutex::new(match content {
+            Content::Parts(..) => None,
+            Content::File(source) => {
                 let mut writer = self.create_segment(file, domain)?;
+                let mut hasher = Hasher::new(algorithm);
+                let hash = |piece: &[u8]| {
+                    hasher.update(piece);
+                    (source.watch)(piece.len()).map_err(source_failed)
+                };
+                if writer.share(source.file, source.len - source.len % SHARED, hash)? {
+                    let mut rest = source.from(writer.len());
+                    hash_into(&mut hasher, Content::Parts(&[], Some(&mut rest)), |piece| writer.append(&piece))?;
+                    return self.seal(writer, expect.check(hasher.finish())?);
+                }
+                Some(writer)
+            }
+        });
+        let (writer, digest) = std::thread::scope(|scope| {
+            let (sender, receiver): (SyncSender<Piece<'_>>, Receiver<Piece<'_>>) = sync_channel(4);
+            let begin = || lock(&begun).take().map_or_else(|| self.create_segment(file, domain), Ok);
+            let write = move || {
+                let mut writer = begin()?;
                 receiver.into_iter().try_for_each(|piece| writer.append(&piece))?;
                 Ok(writer)
             };
             let start = || thread::spawn_scoped(scope, "strongroom-write", write).ok();
             let Some(writing) = (!self.upkeep.is_inline()).then(start).flatten() else {
-                let mut writer = self.create_segment(file, domain)?;
-                let digest = hash(head, rest, algorithm, |piece| writer.append(&piece))?;
+                let mut writer = begin()?;
+                let digest = hash(content, algorithm, |piece| writer.append(&piece))?;
                 return Ok((writer, digest));
             };
             // A send fails once the writer has: its own error is the one to report.
-            let hashed = hash(head, rest, algorithm, |piece| {
+            let hashed = hash(content, algorithm, |piece| {
                 let gone = || Error::Source { source: Arc::new(std::io::ErrorKind::BrokenPipe.into()) };
                 sender.send(piece).map_err(|_| gone())
             });
@@ -499,7 +529,11 @@ impl BlobStore {
             let writer = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok::<_, Error>((writer, hashed?))
         })?;
-        let descriptor = writer.seal(expect.check(digest)?)?;
+        self.seal(writer, expect.check(digest)?)
+    }
+
+    fn seal(&self, mut writer: SegmentWriter, digest: Digest) -> Result<Descriptor> {
+        let descriptor = writer.seal(digest)?;
         writer.sync().map_err(|error| self.contents.poison(error))?;
         Ok(descriptor)
     }
@@ -513,6 +547,14 @@ impl BlobStore {
     pub(super) fn create_segment(&self, file: &NewFile, domain: DomainId) -> Result<SegmentWriter> {
         SegmentWriter::begin(self.contents.create(file.id())?, file.id(), &self.contents.keys(), domain)
     }
+}
+
+/// Content to be stored.
+pub(crate) enum Content<'a> {
+    /// What is in memory, and then what a reader yields.
+    Parts(&'a [u8], Option<&'a mut dyn Read>),
+    /// A file.
+    File(SourceFile<'a>),
 }
 
 /// A piece of content on its way to the writer.
@@ -534,12 +576,28 @@ impl std::ops::Deref for Piece<'_> {
 
 /// Hashes content piece by piece, after handing each piece on.
 fn hash<'a>(
-    head: &'a [u8],
-    rest: Option<&mut dyn Read>,
+    content: Content<'a>,
     algorithm: Algorithm,
-    mut hand_on: impl FnMut(Piece<'a>) -> Result<()>,
+    hand_on: impl FnMut(Piece<'a>) -> Result<()>,
 ) -> Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
+    hash_into(&mut hasher, content, hand_on)?;
+    Ok(hasher.finish())
+}
+
+fn hash_into<'a>(
+    hasher: &mut Hasher,
+    content: Content<'a>,
+    mut hand_on: impl FnMut(Piece<'a>) -> Result<()>,
+) -> Result<()> {
+    let mut file;
+    let (head, rest): (_, Option<&mut dyn Read>) = match content {
+        Content::Parts(head, rest) => (head, rest),
+        Content::File(source) => {
+            file = source.from(0);
+            (&[][..], Some(&mut file))
+        }
+    };
     for piece in head.chunks(PIECE) {
         hand_on(Piece::Borrowed(piece))?;
         hasher.update(piece);
@@ -556,17 +614,17 @@ fn hash<'a>(
             hasher.update(&piece);
         }
     }
-    Ok(hasher.finish())
+    Ok(())
 }
 
 /// Reads content that is not stored, compares its digest with the one expected, and returns its length.
-pub(super) fn check_all(head: &[u8], rest: Option<&mut dyn Read>, expect: Expect) -> Result<u64> {
+pub(super) fn check_all(content: Content<'_>, expect: Expect) -> Result<u64> {
     let mut len = 0;
     let count = |piece: Piece<'_>| {
         len += piece.len() as u64;
         Ok(())
     };
-    expect.check(hash(head, rest, expect.algorithm(), count)?)?;
+    expect.check(hash(content, expect.algorithm(), count)?)?;
     Ok(len)
 }
 

@@ -4,6 +4,7 @@ mod compress;
 mod content;
 mod named;
 mod reader;
+mod source;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -17,10 +18,11 @@ pub(crate) use content::Outside;
 #[cfg(feature = "tokio")]
 pub(crate) use content::source_failed;
 pub use content::{Blobs, Expect, Stat, Stored};
-pub(crate) use content::{Claimed, Destination, digest_in};
+pub(crate) use content::{Claimed, Content, Destination, digest_in};
 pub(crate) use named::NamedIn;
 pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 pub use reader::{Blob, BlobReader};
+pub(crate) use source::SourceFile;
 #[cfg(feature = "tokio")]
 pub(crate) use uploads::Appending;
 pub use uploads::UploadStatus;

@@ -7,7 +7,7 @@
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use crate::blobs::content::{Claimed, Destination, Expect, Outside, check_all, source_failed};
+use crate::blobs::content::{Claimed, Content, Destination, Expect, Outside, check_all, source_failed};
 use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest};
@@ -301,14 +301,15 @@ impl BlobStore {
         if let Expect::Digest(digest) = expect
             && Claimed::lsn_of(self.outside_in(into.durability, into.domain).claim(&digest))?.is_some()
         {
-            check_all(head, rest, expect)?;
+            check_all(Content::Parts(head, rest), expect)?;
             return self.commit_set(into, set(digest));
         }
         let (durability, domain) = (into.durability, into.domain);
-        let (_, outcome) = self.store_segment(durability, domain, (head, rest), expect, |descriptor, file| {
-            let then: Then = Some(Box::new(set(descriptor.digest)));
-            Request::PutSegment { descriptor, file, then }
-        })?;
+        let (_, outcome) =
+            self.store_segment(durability, domain, Content::Parts(head, rest), expect, |descriptor, file| {
+                let then: Then = Some(Box::new(set(descriptor.digest)));
+                Request::PutSegment { descriptor, file, then }
+            })?;
         self.written(outcome)
     }
 

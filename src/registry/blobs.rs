@@ -1,9 +1,10 @@
 //! The blobs of a repository: pushing, claiming, mounting, reading.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::blobs::{Blob, Claimed, Destination, Expect, Stored, UploadStatus};
+use crate::blobs::{Blob, Claimed, Destination, Expect, SourceFile, Stored, UploadStatus};
 use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -117,6 +118,19 @@ impl Repository {
         contents: impl IntoIterator<Item = (C, E)>,
     ) -> Result<Vec<Result<Stored>>> {
         self.registry.blobs.put_all(contents, self)
+    }
+
+    /// Pushes the content of a file, which stays as it is, as [`Store::put_file`](crate::Store::put_file).
+    ///
+    /// # Errors
+    /// As [`put_reader`](Self::put_reader); [`Error::Source`] where it is not a regular file, or can't be read.
+    pub fn put_file(&self, path: impl AsRef<Path>, expect: impl Into<Expect>) -> Result<Stored> {
+        self.registry.blobs.put_path(path.as_ref(), expect.into(), self)
+    }
+
+    /// The same for a file that is open.
+    pub(crate) fn put_source(&self, file: SourceFile<'_>, expect: Expect) -> Result<Stored> {
+        self.registry.blobs.put_file(file, expect, self)
     }
 
     /// Opens a blob for reading.

@@ -1,5 +1,6 @@
 //! Writing a segment of one frame, front to back, from content that streams in.
 
+use std::fs;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub(crate) type Trailer = [u8; 24];
 /// Content that streams into a segment is checksummed, or encrypted, in blocks of 64 KiB. What turns out to be so short
 /// that smaller blocks would do is either put into the log instead, or is one block all the same.
 const BLOCK: usize = 1 << *BLOCK_LOG2.end();
+
+/// How much is read back at a time of content that is shared with another file.
+const PIECE: usize = 1 << 20;
 
 /// Writes a segment of one frame.
 #[derive(Debug)]
@@ -181,6 +185,33 @@ impl SegmentWriter {
         }
         self.len = len;
         Ok(())
+    }
+
+    /// Takes in the first `len` bytes of a file that is as long at least, before any other content, without writing
+    /// them: the file system shares them. `read` is given what is taken in. `false`, and nothing taken in, where that
+    /// can't be, as it can't where content is encrypted.
+    ///
+    /// What counts is what this file has: the other one may be written to meanwhile.
+    pub(crate) fn share(
+        &mut self,
+        from: &fs::File,
+        len: u64,
+        mut read: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        let Blocks::Plain(crc) = &mut self.blocks else { return Ok(false) };
+        if self.len > 0 || len == 0 || len > MAX_LEN || !self.file.share(from, CONTENT_OFFSET, len).unwrap_or(false) {
+            return Ok(false);
+        }
+        let mut piece = vec![0; PIECE];
+        while self.len < len {
+            let left = usize::try_from(len - self.len).unwrap_or(PIECE);
+            let piece = piece.get_mut(..left.min(PIECE)).unwrap_or_default();
+            self.file.read_exact_at(piece, CONTENT_OFFSET + self.len).map_err(Error::io("read", &self.path))?;
+            add_checksums(&mut self.table, crc, self.len, piece);
+            self.len += len64(piece);
+            read(piece)?;
+        }
+        Ok(true)
     }
 
     /// Writes what is held of the content, and what surrounds it. The segment is complete, and durable after

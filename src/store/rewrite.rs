@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::blobs::Blob;
+use crate::blobs::{Blob, Content};
 use crate::envelope::{KeyNumber, Keyring, LockedDomain};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BlobFact, Key, Lookup, SegmentFact};
@@ -145,8 +145,13 @@ impl Inner {
         }
         let request = |descriptor, file| Request::MoveSegment { from, descriptor, file };
         let durability = self.options.durability;
-        let moved =
-            self.blobs.store_segment(durability, domain, (&[], Some(&mut blob.reader())), digest.into(), request);
+        let moved = self.blobs.store_segment(
+            durability,
+            domain,
+            Content::Parts(&[], Some(&mut blob.reader())),
+            digest.into(),
+            request,
+        );
         match moved {
             Err(Error::DigestMismatch { .. }) => Err(blob.corrupt(Damage::Digest)),
             Err(Error::Source { source }) => Err(Error::of_reader(&source)),

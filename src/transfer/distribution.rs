@@ -11,9 +11,9 @@
 //!     _uploads/<id>/…                                   unfinished uploads; not read
 //! ```
 //!
-//! A link names the data; the directory that it is in, what clients call it. What they are given is compared with the
-//! latter. Nothing but this is read, no link of the file system is followed, and no file is read beyond the length that
-//! what it is may have.
+//! Of what is deleted, `link` is gone, and its directory stays. A link names the data; the directory that it is in,
+//! what clients call it. What they are given is compared with the latter. Nothing but this is read, no link of the file
+//! system is followed, and no file is read beyond the length that what it is may have.
 
 #[cfg(test)]
 mod tests;
@@ -71,7 +71,7 @@ const LINK_MAX: u64 = 256;
 ///
 /// # Errors
 /// [`TransferError::Unsuitable`] where there is no such directory; [`TransferError::File`] where a directory can't be
-/// listed; [`TransferError::NotEnoughSpace`]; what the store fails with; [`TransferError::Stopped`].
+/// listed; what the store fails with, a full disk among it; [`TransferError::Stopped`].
 pub fn import_distribution(
     store: &Store,
     from: &Path,
@@ -172,7 +172,7 @@ impl Parts {
             let link = below(&tags, &format!("{tag}/current/link"))?;
             match read_link(&tree, &link)? {
                 Ok(digest) => contents.tags.push((tag, digest)),
-                Err(reason) => report.skipped.add(name.as_str(), tag, reason),
+                Err(reason) => report.skipped.add(name.as_str(), tag, reason.unwrap_or(Reason::Missing)),
             }
         }
         Ok(contents)
@@ -214,10 +214,10 @@ fn read_link(tree: &Mutex<&mut Tree>, path: &TreePath) -> Result<Found<Digest>, 
     };
     let mut text = Vec::new();
     match opened.file.take(LINK_MAX).read_to_end(&mut text) {
-        Err(error) => Ok(Err(Reason::Unreadable { problem: error.to_string() })),
+        Err(error) => Ok(Err(Some(Reason::Unreadable { problem: error.to_string() }))),
         Ok(_) => {
             let digest = std::str::from_utf8(&text).ok().and_then(|text| text.trim_ascii().parse().ok());
-            Ok(digest.ok_or(Reason::InvalidLink))
+            Ok(digest.ok_or(Some(Reason::InvalidLink)))
         }
     }
 }
@@ -235,9 +235,11 @@ impl Source for Layout<'_> {
             Kind::Blob => self.parts.layers.as_ref().map(|dir| below(dir, &named)),
             Kind::Manifest => self.parts.manifests.as_ref().map(|dir| below(dir, &format!("revisions/{named}"))),
         };
-        let Some(link) = link.transpose()? else { return Ok(Err(Reason::Missing)) };
+        let Some(link) = link.transpose()? else { return Ok(Err(None)) };
         let data = match read_link(tree, &link)? {
             Ok(data) => data,
+            // Of what is deleted the directory stays.
+            Err(Some(Reason::Missing)) => return Ok(Err(None)),
             Err(reason) => return Ok(Err(reason)),
         };
         let hex = data.hex();

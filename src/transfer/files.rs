@@ -1,13 +1,13 @@
 //! Storing the files of a tree.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
 
 use rustix::fs::Mode;
 
-use crate::blobs::Expect;
+use crate::blobs::{Expect, SourceFile};
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::transfer::error::TransferError;
@@ -16,7 +16,7 @@ use crate::transfer::progress::Counting;
 use crate::transfer::report::{LeftOut, Why};
 use crate::transfer::space::Space;
 use crate::transfer::tree::Tree;
-use crate::transfer::workers::{Until, at_once};
+use crate::transfer::workers::at_once;
 
 /// A file to store, and what its digest has to be.
 #[derive(Debug)]
@@ -75,10 +75,11 @@ impl Importing<'_> {
                     }
                     Err(failure) => return Err(failure),
                     Ok(Some(opened)) => {
-                        let mut content = Until { reader: opened.file, stop }.take(opened.len);
-                        let digest = self.store.put_reader(self.counting.count(&mut content), expect)?.digest;
+                        let watch = |bytes| self.counting.add_unless(stop, bytes);
+                        let file = SourceFile { file: &opened.file, len: opened.len, watch: &watch };
+                        let stored = self.store.put_source(file, expect)?;
                         self.counting.item().map_err(|_| TransferError::Stopped)?;
-                        Ok(StoredFile { path, mode: opened.mode, digest, len: opened.len - content.limit() })
+                        Ok(StoredFile { path, mode: opened.mode, digest: stored.digest, len: stored.len })
                     }
                 };
                 done.push((number, stored));

@@ -50,6 +50,14 @@ impl<'a> Counting<'a> {
         self.told()
     }
 
+    /// Counts bytes; fails also once something else has failed.
+    pub(crate) fn add_unless(&self, stop: &AtomicBool, bytes: usize) -> io::Result<()> {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another file has failed"));
+        }
+        self.add(bytes)
+    }
+
     /// Counts something that is done. Fails once the caller asks for the end.
     pub(crate) fn item(&self) -> io::Result<()> {
         self.items.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read as _};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use crate::blobs::SourceFile;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::{ExpectTag, Reference, Tag};
@@ -23,7 +24,7 @@ use crate::transfer::progress::Counting;
 use crate::transfer::registries::{Counts, Reason, RegistryImport};
 use crate::transfer::space::Space;
 use crate::transfer::tree::{Opened, Tree};
-use crate::transfer::workers::{Until, for_each};
+use crate::transfer::workers::for_each;
 
 /// What of a repository is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub(crate) trait Source: Sync {
     fn path_of(&self, tree: &Mutex<&mut Tree>, kind: Kind, digest: &Digest) -> Result<Found<TreePath>, TransferError>;
 }
 
-/// Something, or why it is skipped.
-pub(crate) type Found<T> = std::result::Result<T, Reason>;
+/// Something, or why it is skipped; for no reason where the repository does not have it any more.
+pub(crate) type Found<T> = std::result::Result<T, Option<Reason>>;
 
 /// What there is of a repository.
 #[derive(Debug, Default)]
@@ -97,8 +98,10 @@ impl Push<'_> {
         self.push(contents)
     }
 
-    fn skip(&self, what: impl ToString, reason: Reason) {
-        lock(&self.report).skipped.add(self.repository.name().as_str(), what, reason);
+    fn skip(&self, what: impl ToString, reason: impl Into<Option<Reason>>) {
+        if let Some(reason) = reason.into() {
+            lock(&self.report).skipped.add(self.repository.name().as_str(), what, reason);
+        }
     }
 
     fn count(&self, of: impl FnOnce(&mut RegistryImport) -> &mut Counts, existed: bool) -> Result<(), TransferError> {
@@ -116,10 +119,10 @@ impl Push<'_> {
             Err(reason) => return Ok(Err(reason)),
         };
         let opened = open(&self.tree, &path)?;
-        if let Ok(opened) = &opened {
-            self.space.check(&lock(&self.tree).whole(&path), opened.len)?;
-        }
-        Ok(opened)
+        Ok(match opened {
+            Ok(opened) if !self.space.has(opened.len) => Err(Some(Reason::NoSpace { len: opened.len })),
+            other => other,
+        })
     }
 
     fn push_blob(&self, digest: &Digest, stop: &AtomicBool) -> Result<(), TransferError> {
@@ -137,8 +140,9 @@ impl Push<'_> {
                     return Ok(());
                 }
             };
-            let content = Until { reader: opened.file, stop }.take(opened.len);
-            match self.repository.put_reader(self.counting.count(content), digest) {
+            let watch = |bytes| self.counting.add_unless(stop, bytes);
+            let file = SourceFile { file: &opened.file, len: opened.len, watch: &watch };
+            match self.repository.put_source(file, digest.into()) {
                 Err(Error::DigestMismatch { found, .. }) => {
                     self.skip(digest, Reason::WrongDigest { found });
                     return Ok(());
@@ -238,16 +242,16 @@ impl Push<'_> {
             Err(reason) => return Ok(Err(reason)),
         };
         if len > MAX_MANIFEST as u64 {
-            return Ok(Err(Reason::TooLong { len }));
+            return Ok(Err(Some(Reason::TooLong { len })));
         }
         let mut content = Vec::new();
         if let Err(error) = self.counting.count(file.take(len)).read_to_end(&mut content) {
             if self.counting.is_stopped() {
                 return Err(TransferError::Stopped);
             }
-            return Ok(Err(Reason::Unreadable { problem: error.to_string() }));
+            return Ok(Err(Some(Reason::Unreadable { problem: error.to_string() })));
         }
-        Ok(Read::new(*digest, content, said))
+        Ok(Read::new(*digest, content, said).map_err(Some))
     }
 
     /// Whether the repository has a manifest, undamaged, which holds all of those that it lists and that are there.
@@ -291,11 +295,11 @@ impl Push<'_> {
 pub(crate) fn open(tree: &Mutex<&mut Tree>, path: &TreePath) -> Result<Found<Opened>, TransferError> {
     let opened = lock(tree).open_file(path);
     match opened {
-        Ok(opened) => Ok(opened.ok_or(Reason::Missing)),
+        Ok(opened) => Ok(opened.ok_or(Some(Reason::Missing))),
         Err(TransferError::File { source, .. })
             if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::WouldBlock) =>
         {
-            Ok(Err(Reason::Unreadable { problem: source.to_string() }))
+            Ok(Err(Some(Reason::Unreadable { problem: source.to_string() })))
         }
         Err(error) => Err(error),
     }

@@ -139,6 +139,12 @@ pub enum Reason {
         /// Its length.
         len: u64,
     },
+    /// The file system of the store has less space than it takes.
+    #[error("it has {len} bytes, more than are free where the store is")]
+    NoSpace {
+        /// Its length.
+        len: u64,
+    },
     /// It references blobs that the repository does not have, by what else was skipped or was missing before: no client
     /// could have pulled it.
     #[error("the repository lacks {count} blobs that it references, {first} among them")]

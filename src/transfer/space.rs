@@ -25,9 +25,14 @@ impl Space {
         Self { store: store.to_owned(), free }
     }
 
+    /// Whether there may be enough for a file, whatever else is stored.
+    pub(crate) fn has(&self, len: u64) -> bool {
+        len < SMALL || len <= self.free
+    }
+
     /// Refuses a file for which there is not enough, whatever else is stored.
     pub(crate) fn check(&self, path: &Path, len: u64) -> Result<(), TransferError> {
-        if len < SMALL || len <= self.free {
+        if self.has(len) {
             return Ok(());
         }
         let (path, store) = (path.to_owned(), self.store.clone());

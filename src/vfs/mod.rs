@@ -125,6 +125,13 @@ pub trait File: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Shares the first `len` bytes of another file with this one, from `offset` on, without a copy of them: what is
+    /// written to either file later does not change the other. `false`, and nothing done, where the file system can't,
+    /// as most can't; where the files are on two of them; and where a number is no multiple of its blocks.
+    fn share(&self, _from: &std::fs::File, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Maps the whole file as it is now. For sealed files only: nothing may cut the file while the mapping lives.
     fn map(&self) -> io::Result<Bytes>;
 }

@@ -152,6 +152,10 @@ impl File for RealFile {
         wait_for_writeback(&self.0, offset, len)
     }
 
+    fn share(&self, from: &fs::File, offset: u64, len: u64) -> io::Result<bool> {
+        Ok(share(from, &self.0, offset, len))
+    }
+
     fn map(&self) -> io::Result<Bytes> {
         #[expect(unsafe_code, reason = "a mapping is what makes reads without a copy possible")]
         // SAFETY: the mapped bytes must not change while the mapping lives. `map` is called for sealed files only,
@@ -185,6 +189,24 @@ fn sync_file_range(file: &fs::File, offset: u64, len: u64, flags: libc::c_uint) 
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whatever the reason is for which it fails: what is written instead meets it as well.
+#[cfg(target_os = "linux")]
+fn share(from: &fs::File, to: &fs::File, offset: u64, len: u64) -> bool {
+    use std::os::fd::AsRawFd as _;
+    let src_fd = i64::from(from.as_raw_fd());
+    let range = libc::file_clone_range { src_fd, src_offset: 0, src_length: len, dest_offset: offset };
+    #[expect(unsafe_code, reason = "neither std nor rustix has FICLONERANGE")]
+    // SAFETY: both descriptors are open for as long as the files are borrowed, and the call reads the struct that the
+    // pointer leads to, which lives until it returns, and writes to no memory of ours.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const range) };
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn share(_: &fs::File, _: &fs::File, _: u64, _: u64) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]

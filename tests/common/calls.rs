@@ -7,7 +7,7 @@ use strongroom::{Algorithm, Digest, Error, ManifestProblem, Page, Result, Store}
 
 use super::registry::{IMAGE, INDEX, descriptor, name, tag};
 use super::repositories::{Action, Link, Manifest, Outcome, Push, Refusal, Repository, Settings};
-use super::{Model, Random, content, nth};
+use super::{Model, Random, content, nth, staged};
 
 pub const NAMES: [&str; 3] = ["team/app", "team/other", "library/base"];
 const TAGS: [&str; 4] = ["v1", "v2", "latest", "dev-1"];
@@ -308,7 +308,11 @@ impl Call {
             Action::Set(settings) => drop(repository.set_settings(settings.for_store())?),
             Action::Put { content, algorithm } => {
                 let digest = Digest::of(*algorithm, content);
-                assert_eq!(repository.put_reader(&content[..], *algorithm)?.digest, digest);
+                let stored = match staged(&digest, content) {
+                    Some(file) => repository.put_file(file.path(), *algorithm)?,
+                    None => repository.put_reader(&content[..], *algorithm)?,
+                };
+                assert_eq!(stored.digest, digest);
             }
             Action::Mount { digest, from } => drop(repository.mount(digest, &name(from), |_| true)?),
             Action::RemoveBlob(digest) => drop(repository.remove_blob(digest)?),

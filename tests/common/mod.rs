@@ -14,6 +14,7 @@ pub mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +167,15 @@ fn content(random: &mut Random) -> Vec<u8> {
         0 => vec![random.below(3) as u8; len],
         _ => random.bytes(len),
     }
+}
+
+/// A file with content, for every second digest: what has it is stored by `put_file`, the rest by `put_reader`.
+pub fn staged(digest: &Digest, content: &[u8]) -> Option<tempfile::NamedTempFile> {
+    (digest.as_bytes()[0] % 2 == 1).then(|| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        file
+    })
 }
 
 /// Where on a disk the key lies that stores on it are encrypted with.

@@ -14,7 +14,7 @@ use super::calls::{Call, NAMES, pulls};
 use super::events::{Follower, Stock, record};
 use super::registry::name;
 use super::repositories::{Action, Outcome, RETENTION};
-use super::{Model, Random, Step, files, nth, options, uploads_of};
+use super::{Model, Random, Step, files, nth, options, staged, uploads_of};
 
 /// How a store is opened, with a clock.
 type MakeOptions = Box<dyn Fn(&Clock) -> Options + Send>;
@@ -156,7 +156,11 @@ impl Pair {
             Step::Put { content, algorithm } => {
                 let digest = self.next.put(*algorithm, content);
                 self.next.touch(digest, self.now);
-                assert_eq!(store.put_reader(&content[..], *algorithm)?.digest, digest);
+                let stored = match staged(&digest, content) {
+                    Some(file) => store.put_file(file.path(), *algorithm)?,
+                    None => store.put_reader(&content[..], *algorithm)?,
+                };
+                assert_eq!(stored.digest, digest);
             }
             Step::PutMany { contents, algorithm } => {
                 self.leeway = Leeway::Stored;

@@ -26,6 +26,7 @@ mod damage;
 #[cfg(feature = "encryption")]
 mod encryption;
 mod faults;
+mod files;
 mod golden;
 mod handles;
 mod health;

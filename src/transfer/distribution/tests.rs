@@ -146,6 +146,10 @@ fn repositories_with_all_that_is_in_them_are_imported_and_what_comes_later_is_ad
     lab.data(&sha512, "by another digest");
     lab.link(&format!("team/_layers/{}", digest_path(&sha512)), &sha512);
     lab.write("repositories/team/_uploads/3f/data", "what came so far");
+    for (kind, content) in [("_layers", "a deleted layer"), ("_manifests/revisions", "a deleted manifest")] {
+        let link = lab.link(&format!("team/{kind}/{}", digest_path(&of(content))), &of(content));
+        fs::remove_file(link).unwrap();
+    }
 
     let report = lab.import();
     assert_eq!(skipped(&report), []);
@@ -284,6 +288,8 @@ fn names_and_links_that_are_none_lead_nowhere() {
     replace(SECRET, &|data| symlink(&secret, data).unwrap());
     replace("dir", &|data| fs::create_dir(data).unwrap());
     replace("pipe", &|data| assert!(std::process::Command::new("mkfifo").arg(data).status().unwrap().success()));
+    // One that says that it is longer than the disk.
+    replace("huge", &|data| fs::File::create(data).unwrap().set_len(8 << 40).unwrap());
     // A tag whose directory is a link.
     let elsewhere = lab.dir.path().join("elsewhere");
     fs::create_dir_all(elsewhere.join("current")).unwrap();
@@ -313,6 +319,7 @@ fn names_and_links_that_are_none_lead_nowhere() {
         (&of(SECRET).to_string(), Reason::Missing),
         (&of("dir").to_string(), Reason::Missing),
         (&of("pipe").to_string(), Reason::Missing),
+        (&of("huge").to_string(), Reason::NoSpace { len: 8 << 40 }),
     ] {
         assert_eq!(reason(what), expected, "{what}");
     }

@@ -334,6 +334,14 @@ impl File for SimFile {
 
     fn start_writeback(&self, _: u64, _: u64) {}
 
+    /// Sharing is a write: it is as durable as one.
+    fn share(&self, from: &std::fs::File, offset: u64, len: u64) -> io::Result<bool> {
+        use std::os::unix::fs::FileExt as _;
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        from.read_exact_at(&mut bytes, 0)?;
+        self.write_at(&[IoSlice::new(&bytes)], offset).map(|_| true)
+    }
+
     fn map(&self) -> io::Result<Bytes> {
         let mut disk = lock(&self.disk);
         disk.admit(Call::Works)?;
