@@ -223,6 +223,13 @@ pub enum Error {
         /// What was asked for.
         found: u64,
     },
+    /// More content came than the limit that the caller has set. Nothing of it was stored; of an upload, see where the
+    /// limit is set.
+    #[error("the content is longer than the limit of {limit} bytes")]
+    ContentTooLong {
+        /// The most that was to be taken, in bytes.
+        limit: u64,
+    },
     /// A range does not lie within the blob.
     #[error("range {start}..{end} lies outside of the blob's {len} bytes")]
     OutOfRange {

@@ -79,11 +79,14 @@
 //! - `kms`: with `encryption`; in [`keys`], a provider whose key a key management service keeps, and a client of AWS
 //!   KMS.
 //! - `simulation`: [`vfs`]'s simulated file system with power cuts and faults, for tests.
-//! - `tokio`: the module `tokio`, adapters for async programs: blobs as streams, uploads as sinks.
+//! - `tokio`: the module `aio`, for async programs on tokio: the same calls, blobs as streams and readers, uploads as
+//!   sinks and writers.
 //! - `fuzzing`: the parsers as entry points for fuzzers; no stable API.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests"))]
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 mod blobs;
 mod check;
 mod clock;
@@ -119,8 +122,6 @@ mod style;
 mod sync;
 mod tables;
 mod thread;
-#[cfg(feature = "tokio")]
-pub mod tokio;
 mod transaction;
 pub mod transfer;
 pub mod vfs;

@@ -30,7 +30,7 @@ const ROOMS: [&str; 19] = [
     "check",
     "store",
     "transfer",
-    "tokio",
+    "aio",
 ];
 
 /// The source files of a room, those of tests apart.

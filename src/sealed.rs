@@ -122,6 +122,10 @@ impl Deref for Block<'_> {
 }
 
 impl SealedFile {
+    /// Up to this length bytes of a mapping are copied. That takes 0.1 µs for 4 KiB and 0.9 µs for 16 KiB, beside the
+    /// 0.5 µs of a look-up; 64 KiB would take 4 µs.
+    pub(crate) const COPIED: usize = 16 << 10;
+
     /// Takes an open file of `len` bytes and maps it, if the budget allows and the system does.
     pub(crate) fn new(
         path: PathBuf,
@@ -195,10 +199,10 @@ impl SealedFile {
         Ok(Block::Mapped(mapped))
     }
 
-    /// [`block`](Self::block), as bytes that keep the mapping alive.
+    /// [`block`](Self::block), as bytes that do not borrow from the file.
     pub(crate) fn bytes(&self, offset: u64, len: usize, crc: u32) -> Result<Bytes> {
         match self.block(offset, len, crc)? {
-            Block::Mapped(_) => self.bytes_unverified(offset, len),
+            Block::Mapped(_) => self.bytes_verified(offset, len),
             Block::Copied(bytes) => Ok(bytes.into()),
             Block::Kept(page) => Ok(Bytes::copy_from_slice(&page)),
         }
@@ -243,9 +247,21 @@ impl SealedFile {
 
     /// Bytes of the file as they are.
     pub(crate) fn bytes_unverified(&self, offset: u64, len: usize) -> Result<Bytes> {
-        if self.mapped(offset, len)?.is_some()
+        if len <= Self::COPIED || !self.is_mapped() {
+            return self.read(offset, len).map(Bytes::from);
+        }
+        self.bytes_verified(offset, len)
+    }
+
+    /// Bytes of the file whose blocks were verified. Few are copied, so that a document that somebody keeps does not
+    /// keep a mapping of 64 MiB alive; more keep it.
+    pub(crate) fn bytes_verified(&self, offset: u64, len: usize) -> Result<Bytes> {
+        if let Some(mapped) = self.mapped(offset, len)?
             && let (Some(map), Ok(start)) = (&self.map, usize::try_from(offset))
         {
+            if len <= Self::COPIED {
+                return Ok(Bytes::copy_from_slice(mapped));
+            }
             return Ok(map.slice(start..start + len));
         }
         self.read(offset, len).map(Bytes::from)
@@ -388,15 +404,18 @@ mod tests {
 
     #[test]
     fn past_the_budget_files_are_not_mapped_until_a_mapping_is_gone() {
-        let (_dir, path, handle) = file(&[1; 1000]);
+        let content = [1; 20_000];
+        let (_dir, path, handle) = file(&content);
         let budget = MappingBudget::new(ReadMode::Mapped, 1);
-        let open = || SealedFile::new(path.clone(), Arc::clone(&handle), 1000, Grain::Small, &budget);
+        let open = || SealedFile::new(path.clone(), Arc::clone(&handle), 20_000, Grain::Small, &budget);
         let first = open();
         assert!(first.is_mapped() && !open().is_mapped());
-        let held = first.bytes_unverified(0, 10).unwrap();
+        let held = first.bytes(0, 20_000, crc32c(&content)).unwrap();
+        let few = first.bytes(0, 10_000, crc32c(&content[..10_000])).unwrap();
         drop(first);
         assert!(!open().is_mapped(), "a part of the mapping is still held");
         drop(held);
-        assert!(open().is_mapped());
+        assert!(open().is_mapped(), "few bytes are copied");
+        assert_eq!(few, content[..10_000]);
     }
 }

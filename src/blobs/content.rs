@@ -628,8 +628,12 @@ pub(super) fn check_all(content: Content<'_>, expect: Expect) -> Result<u64> {
     Ok(len)
 }
 
+/// A reader's error: of one that found that there is too much content, that; else one of the source.
 pub(crate) fn source_failed(error: std::io::Error) -> Error {
-    Error::Source { source: Arc::new(error) }
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(Error::ContentTooLong { limit }) => Error::ContentTooLong { limit: *limit },
+        _ => Error::Source { source: Arc::new(error) },
+    }
 }
 
 /// An iterator over all blobs. See [`Store::blobs`](crate::Store::blobs).

@@ -289,11 +289,11 @@ impl BlobStore {
         self.written(outcome)
     }
 
-    fn put_large_named(
+    fn put_large_named<'a>(
         &self,
         into: NamedIn,
-        head: &[u8],
-        rest: Option<&mut dyn Read>,
+        head: &'a [u8],
+        rest: Option<&'a mut dyn Read>,
         expect: Expect,
         set: impl Fn(Digest) -> SetNamed,
     ) -> Result<NamedWrite> {
@@ -324,7 +324,7 @@ impl BlobStore {
     ) -> Result<NamedWrite> {
         let set = set(into, name, put)?(*digest);
         let outside = self.outside_in(into.durability, into.domain);
-        let (_, outcome) = self.end_upload(id, digest, &IntoNamed { outside, set })?;
+        let (_, outcome) = self.end_upload(id, Expect::Digest(*digest), &IntoNamed { outside, set })?;
         self.written(outcome)
     }
 

@@ -1,7 +1,7 @@
 //! Handles on blobs, and reading through them.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -80,8 +80,9 @@ impl Blob {
 
     /// The whole content, verified.
     ///
-    /// Where the content is mapped and neither compressed nor encrypted, no byte is copied: the time is spent on
-    /// verifying blocks that were not read before.
+    /// Where the content is mapped and neither compressed nor encrypted, no byte of more than 16 KiB is copied: the
+    /// time is spent on verifying blocks that were not read before. Such bytes keep the file mapped, up to 64 MiB of
+    /// it, as long as they are there; shorter ones are copied and do not.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where the content is damaged, [`Error::Io`] where it can't be read.
@@ -194,7 +195,9 @@ impl Blob {
         let count = blocks(place.stored_len, place.block_log2);
         if count == 1 {
             let whole = self.file.bytes(place.offset, to_usize(place.stored_len)?, place.crc)?;
-            return Ok(whole.slice(to_usize(start)?..to_usize(end)?));
+            let part = whole.slice(to_usize(start)?..to_usize(end)?);
+            let is_few_of_many = part.len() <= SealedFile::COPIED && whole.len() > SealedFile::COPIED;
+            return Ok(if is_few_of_many { Bytes::copy_from_slice(&part) } else { part });
         }
         let table_at = place.offset + table_offset(place.stored_len, 0);
         let table = self.table(table_at, to_usize(4 * count)?)?;
@@ -218,7 +221,7 @@ impl Blob {
             }
         }
         if self.file.is_mapped() {
-            return self.file.bytes_unverified(place.offset + start, to_usize(end - start)?);
+            return self.file.bytes_verified(place.offset + start, to_usize(end - start)?);
         }
         Ok(copied.into())
     }
@@ -423,23 +426,37 @@ impl BlobReader {
     const STEP: u64 = 64 << 10;
 }
 
-impl Read for BlobReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.position >= self.blob.len() || buf.is_empty() {
-            return Ok(0);
+impl BufRead for BlobReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position >= self.blob.len() {
+            return Ok(&[]);
         }
         if self.position < self.held_at || self.position >= self.held_at + self.held.len() as u64 {
-            self.held_at = self.position - self.position % Self::STEP;
-            let end = self.blob.len().min(self.held_at + Self::STEP);
-            self.held = self.blob.slice(self.held_at..end).map_err(io::Error::other)?;
+            let held_at = self.position - self.position % Self::STEP;
+            let end = self.blob.len().min(held_at + Self::STEP);
+            self.held = self.blob.slice(held_at..end).map_err(io::Error::other)?;
+            self.held_at = held_at;
         }
         let from = index(self.position - self.held_at);
         // To read nothing would say that the content ends here.
         let rest = self.held.get(from..).filter(|rest| !rest.is_empty());
-        let rest = rest.ok_or_else(|| io::Error::other(self.blob.corrupt(Damage::Truncated)))?;
+        rest.ok_or_else(|| io::Error::other(self.blob.corrupt(Damage::Truncated)))
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.position += len as u64;
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let rest = self.fill_buf()?;
         let n = rest.len().min(buf.len());
         buf.split_at_mut(n).0.copy_from_slice(rest.split_at(n).0);
-        self.position += n as u64;
+        self.consume(n);
         Ok(n)
     }
 }

@@ -119,10 +119,10 @@ fn blobs_uploads_and_what_is_given_up_are_the_same_over_contents_that_lie_elsewh
     let whole = content(3);
     let (begin, end) = whole.split_at(70_000);
     let id = one.begin_upload(Algorithm::Sha256, &one.outside(Durability::Synced)).unwrap();
-    assert_eq!(one.append_upload(id, 0, &mut &*begin, &one.outside(Durability::Synced)).unwrap(), 70_000);
-    assert_eq!(other.append_upload(id, 70_000, &mut &*end, &other.outside(Durability::Synced)).unwrap(), 100_000);
+    assert_eq!(one.append_upload(id, Some(0), &mut &*begin, &one.outside(Durability::Synced)).unwrap(), 70_000);
+    assert_eq!(other.append_upload(id, None, &mut &*end, &other.outside(Durability::Synced)).unwrap(), 100_000);
     let digest = Digest::of(Algorithm::Sha256, &whole);
-    other.commit_upload(id, &digest, &other.outside(Durability::Synced)).unwrap();
+    other.commit_upload(id, digest.into(), &other.outside(Durability::Synced)).unwrap();
     assert_eq!(read(&digest), whole);
     assert!(lock(&objects.unpublished).is_empty());
 

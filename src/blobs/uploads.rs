@@ -153,7 +153,7 @@ impl BlobStore {
     pub(crate) fn append_upload(
         &self,
         id: UploadId,
-        offset: u64,
+        offset: Option<u64>,
         content: &mut dyn Read,
         into: &dyn Destination,
     ) -> Result<u64> {
@@ -163,24 +163,23 @@ impl BlobStore {
             piece.clear();
             let source = content.take(PIECE as u64).read_to_end(&mut piece).map_err(source_failed);
             appending = appending.write(&[&piece])?;
+            if let Err(error @ Error::ContentTooLong { .. }) = source {
+                appending.discard();
+                return Err(error);
+            }
             if source.is_err() || piece.len() < PIECE {
                 return appending.finish().and_then(|offset| source.map(|_| offset));
             }
         }
     }
 
-    pub(crate) fn commit_upload(&self, id: UploadId, digest: &Digest, into: &dyn Destination) -> Result<Stored> {
-        self.end_upload(id, digest, into).map(|(stored, _)| stored)
+    pub(crate) fn commit_upload(&self, id: UploadId, expect: Expect, into: &dyn Destination) -> Result<Stored> {
+        self.end_upload(id, expect, into).map(|(stored, _)| stored)
     }
 
     /// The same, with what became of the commit.
-    pub(super) fn end_upload(
-        &self,
-        id: UploadId,
-        digest: &Digest,
-        into: &dyn Destination,
-    ) -> Result<(Stored, Outcome)> {
-        self.with_upload(id, into, |session| self.finish_upload(id, session, *digest, into))
+    pub(super) fn end_upload(&self, id: UploadId, expect: Expect, into: &dyn Destination) -> Result<(Stored, Outcome)> {
+        self.with_upload(id, into, |session| self.finish_upload(id, session, expect, into))
     }
 
     pub(crate) fn upload_status(&self, id: UploadId, of: &dyn Destination) -> Result<UploadStatus> {
@@ -366,37 +365,37 @@ impl BlobStore {
         &self,
         id: UploadId,
         session: &mut Session,
-        expected: Digest,
+        expect: Expect,
         into: &dyn Destination,
     ) -> Result<((Stored, Outcome), Next)> {
-        let then = into.then(&expected);
         let from = session.fact.clone();
         let len = from.offset;
         let found = match &session.hasher {
-            Some(hasher) if hasher.algorithm() == expected.algorithm() => hasher.clone().finish(),
-            _ => self.hash_upload(session, expected.algorithm())?,
+            Some(hasher) if hasher.algorithm() == expect.algorithm() => hasher.clone().finish(),
+            _ => self.hash_upload(session, expect.algorithm())?,
         };
-        Expect::Digest(expected).check(found)?;
+        let digest = expect.check(found)?;
+        let then = into.then(&digest);
         let in_segment = session.writer.as_mut().filter(|writer| writer.len() > self.options.inline_max);
         let request = if let Some(writer) = in_segment {
-            let descriptor: Descriptor = writer.seal(expected)?;
+            let descriptor: Descriptor = writer.seal(digest)?;
             writer.sync().map_err(|error| self.contents.poison(error))?;
             Request::CommitUpload { id, from, descriptor, frame: None, then }
         } else {
             let mut content = vec![0; index(from.offset)];
             session.writer.iter().try_for_each(|writer| writer.read(0, &mut content))?;
             // What the disk returns need not be what was hashed.
-            if Digest::of(expected.algorithm(), &content) != expected {
+            if Digest::of(digest.algorithm(), &content) != digest {
                 let damaged = |writer: &SegmentWriter| Error::corrupt(writer.path(), 0, Damage::Digest);
                 let invariant = "an upload with content has a segment";
                 let without = || self.contents.poison(Error::Internal { invariant });
                 return Err(session.writer.as_ref().map_or_else(without, damaged));
             }
-            let frame = frame_for(expected, &content, self.options.compression);
+            let frame = frame_for(digest, &content, self.options.compression);
             Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
         };
         let outcome = self.log.commit_as(into.durability(), session.domain, request)?;
-        let stored = Stored { digest: expected, len, existed: into.existed(&outcome), lsn: outcome.lsn };
+        let stored = Stored { digest, len, existed: into.existed(&outcome), lsn: outcome.lsn };
         Ok(((stored, outcome), Next::Ends))
     }
 

@@ -28,7 +28,7 @@ pub enum ErrorKind {
     /// A manifest references what its repository does not have: push that first, then the manifest again. A server
     /// answers 400.
     ReferencesMissing,
-    /// Something is larger than the format or the options allow. A server answers 413.
+    /// Something is larger than the format, the options or the caller allow. A server answers 413.
     TooLarge,
     /// A position or range lies outside of what is there, which the error says: continue from there. A server answers
     /// 416.
@@ -111,7 +111,7 @@ impl Error {
             }
             Self::TagImmutable { .. } | Self::TagMoved { .. } | Self::NamedChanged { .. } => ErrorKind::Conflict,
             Self::BlobInUse { .. } | Self::ManifestInUse { .. } | Self::RepositoryNotEmpty { .. } => ErrorKind::InUse,
-            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::TooLarge { .. } | Self::ContentTooLong { .. } => ErrorKind::TooLarge,
             Self::WrongOffset { .. } | Self::OutOfRange { .. } | Self::Gap { .. } | Self::AheadOfStore { .. } => {
                 ErrorKind::OutOfRange
             }

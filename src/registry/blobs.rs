@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use crate::blobs::BlobStore;
 use crate::blobs::{Blob, Claimed, Destination, Expect, SourceFile, Stored, UploadStatus};
 use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest};
@@ -91,6 +93,12 @@ impl Destination for Repository {
 }
 
 impl Repository {
+    /// Where blobs are stored: for adapters.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn blob_store(&self) -> &BlobStore {
+        &self.registry.blobs
+    }
+
     /// Pushes a blob, as [`Store::put`](crate::Store::put). It is visible in this repository, and while no manifest
     /// references it, is kept there for at least [`Options::retention`](crate::Options::retention).
     ///
@@ -309,8 +317,13 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Store::append_upload`](crate::Store::append_upload).
-    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
-        self.registry.blobs.append_upload(id, offset, &mut content.as_ref(), self)
+    pub fn append_upload(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        content: impl AsRef<[u8]>,
+    ) -> Result<u64> {
+        self.registry.blobs.append_upload(id, offset.into(), &mut content.as_ref(), self)
     }
 
     /// Appends what a reader yields to an upload of this repository, as
@@ -318,8 +331,13 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Store::append_upload_from`](crate::Store::append_upload_from).
-    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
-        self.registry.blobs.append_upload(id, offset, &mut content, self)
+    pub fn append_upload_from(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        mut content: impl Read,
+    ) -> Result<u64> {
+        self.registry.blobs.append_upload(id, offset.into(), &mut content, self)
     }
 
     /// The status of an upload of this repository.
@@ -336,7 +354,7 @@ impl Repository {
     /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
     /// was deleted.
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
-        self.registry.blobs.commit_upload(id, digest, self)
+        self.registry.blobs.commit_upload(id, digest.into(), self)
     }
 
     /// Cancels an upload of this repository.

@@ -16,8 +16,8 @@ use crate::transaction::Request;
 impl Store {
     /// Outside of repositories: for adapters.
     #[cfg(feature = "tokio")]
-    pub(crate) fn outside(&self) -> Outside<'_> {
-        self.open.inner.blobs.outside(self.durability)
+    pub(crate) fn outside(&self) -> Result<Outside<'_>> {
+        Ok(self.inner()?.blobs.outside(self.durability))
     }
 
     /// Where blobs are stored: for adapters.

@@ -263,18 +263,28 @@ impl NamedFiles {
     ///
     /// # Errors
     /// As [`Store::append_upload`].
-    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
+    pub fn append_upload(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        content: impl AsRef<[u8]>,
+    ) -> Result<u64> {
         let blobs = self.blobs()?;
-        blobs.append_upload(id, offset, &mut content.as_ref(), &self.outside(blobs))
+        blobs.append_upload(id, offset.into(), &mut content.as_ref(), &self.outside(blobs))
     }
 
     /// Appends what a reader yields to an upload, as [`Store::append_upload_from`].
     ///
     /// # Errors
     /// As [`Store::append_upload_from`].
-    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
+    pub fn append_upload_from(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        mut content: impl Read,
+    ) -> Result<u64> {
         let blobs = self.blobs()?;
-        blobs.append_upload(id, offset, &mut content, &self.outside(blobs))
+        blobs.append_upload(id, offset.into(), &mut content, &self.outside(blobs))
     }
 
     /// The status of an upload, as [`Store::upload_status`].

@@ -97,6 +97,11 @@ impl Store {
         self.inner()?.registry.repositories(after, limit)
     }
 
+    /// Waits for commits.
+    pub(crate) fn watching(&self) -> Result<Watching> {
+        Ok(Watching::new(&self.inner()?.tables))
+    }
+
     /// As [`events`](Self::events), and waits at most this long until there are some; the page is empty where none have
     /// come. Pulls are noted durably, and told, within ten seconds.
     ///
@@ -117,7 +122,7 @@ impl Store {
     /// As [`events`](Self::events); [`Error::Closed`] where the store is closed meanwhile.
     pub fn wait_for_events(&self, after: Lsn, limit: usize, at_most: Duration) -> Result<Events> {
         let until = Instant::now().checked_add(at_most);
-        let watching = Watching::new(&self.inner()?.tables);
+        let watching = self.watching()?;
         let mut page = self.events(after, limit)?;
         while page.events.is_empty() && page.locked.is_empty() && watching.wait_past(page.next, until) {
             page = self.events(page.next, limit)?;

@@ -36,15 +36,20 @@ impl Store {
         inner.blobs.begin_upload(algorithm, &inner.blobs.outside(self.durability))
     }
 
-    /// Appends content at `offset`, which must be the upload's current length, and returns the new length. The content
-    /// is durable when this returns.
+    /// Appends content at `offset`, which must be the upload's current length, or at its end for `None`, and returns
+    /// the new length. The content is durable when this returns.
     ///
     /// # Errors
     /// [`Error::WrongOffset`] with the offset expected; [`Error::UploadNotFound`]; [`Error::UploadBusy`] while another
     /// call is working on the upload; [`Error::Full`]. In each case the upload is unchanged.
-    pub fn append_upload(&self, id: UploadId, offset: u64, content: impl AsRef<[u8]>) -> Result<u64> {
+    pub fn append_upload(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        content: impl AsRef<[u8]>,
+    ) -> Result<u64> {
         let inner = self.inner()?;
-        inner.blobs.append_upload(id, offset, &mut content.as_ref(), &inner.blobs.outside(self.durability))
+        inner.blobs.append_upload(id, offset.into(), &mut content.as_ref(), &inner.blobs.outside(self.durability))
     }
 
     /// Appends what a reader yields, to its end. Memory use does not depend on how much that is. Content becomes
@@ -54,9 +59,14 @@ impl Store {
     /// As [`append_upload`](Self::append_upload), except that content that became durable before the error stays
     /// appended; and [`Error::Source`] where the reader fails: what it yielded before stays appended.
     /// [`upload_status`](Self::upload_status) says how much that is.
-    pub fn append_upload_from(&self, id: UploadId, offset: u64, mut content: impl Read) -> Result<u64> {
+    pub fn append_upload_from(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        mut content: impl Read,
+    ) -> Result<u64> {
         let inner = self.inner()?;
-        inner.blobs.append_upload(id, offset, &mut content, &inner.blobs.outside(self.durability))
+        inner.blobs.append_upload(id, offset.into(), &mut content, &inner.blobs.outside(self.durability))
     }
 
     /// The status of an upload: how much of it is durable, and more.
@@ -75,7 +85,7 @@ impl Store {
     /// [cancel](Self::cancel_upload) it); [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
     pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
         let inner = self.inner()?;
-        inner.blobs.commit_upload(id, digest, &inner.blobs.outside(self.durability))
+        inner.blobs.commit_upload(id, digest.into(), &inner.blobs.outside(self.durability))
     }
 
     /// Cancels an upload: its content is removed.

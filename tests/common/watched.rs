@@ -56,6 +56,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    /// Whether somebody stood before it.
+    pub fn is_waited_for(&self) -> bool {
+        self.state.lock().expect("a gate").1 > 0
+    }
+
     /// Until somebody stands before it.
     pub fn wait(&self) {
         let state = self.state.lock().expect("a gate");

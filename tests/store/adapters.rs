@@ -1,6 +1,8 @@
 //! The adapters for tokio: nothing blocks the runtime, memory and threads are bounded, and what is dropped is not half
 //! done.
 
+mod misuse;
+mod verbs;
 mod writers;
 
 use crate::common::file_names;
@@ -15,9 +17,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt, TryStreamExt, stream};
-use strongroom::tokio::{AsyncStore, Limits, StreamError};
+use strongroom::aio::{AsyncStore, Limits, StreamError};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Error, Options, PutNamed, ReadMode, Store};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -48,7 +51,7 @@ fn a_call_that_blocks_does_not_block_the_runtime() {
     one_thread().block_on(async {
         let store = AsyncStore::new(open());
         let (go, gate) = mpsc::channel();
-        let call = store.call(move |_| Ok(gate.recv().unwrap()));
+        let call = store.call(move |_| Ok::<_, Error>(gate.recv().unwrap()));
         // On the runtime's one thread: if the call blocked it, this would never come to pass.
         let (came, ()) = tokio::join!(call, async move { go.send(7).unwrap() });
         assert_eq!(came.unwrap(), 7);
@@ -61,7 +64,7 @@ fn a_call_whose_future_is_dropped_runs_to_its_end() {
         let store = AsyncStore::new(open());
         let (begun, has_begun) = oneshot::channel();
         let (go, gate) = mpsc::channel::<()>();
-        let mut call = Box::pin(store.call(move |store| {
+        let mut call = Box::pin(store.call(move |store: &Store| {
             begun.send(()).unwrap();
             gate.recv().unwrap();
             store.put("content", Algorithm::Sha256)
@@ -79,15 +82,15 @@ fn a_call_for_which_no_thread_can_be_started_fails_and_the_next_ones_go_on() {
     one_thread().block_on(async {
         let store = AsyncStore::new(open());
         strongroom::limit_threads(Some(0));
-        let refused = store.call(|store| store.put("content", Algorithm::Sha256)).await;
+        let refused = store.put("content", Algorithm::Sha256).await;
         assert!(refused.unwrap_err().is_shortage());
         let mut sink = store.write(|store, content| store.put_reader(content, Algorithm::Sha256));
         let sent = sink.send(Bytes::from_static(b"content")).await;
         assert!(sent.and(sink.finish().await.map(drop)).unwrap_err().is_shortage());
         assert!(store.close().await.unwrap_err().is_shortage());
         strongroom::limit_threads(None);
-        let digest = store.call(|store| store.put("content", Algorithm::Sha256)).await.unwrap();
-        assert!(store.call(move |store| store.exists(&digest.digest)).await.unwrap());
+        let digest = store.put("content", Algorithm::Sha256).await.unwrap();
+        assert!(store.exists(&digest.digest).await.unwrap());
         store.close().await.unwrap();
     });
 }
@@ -104,7 +107,7 @@ fn no_more_calls_run_at_once_than_the_limit_says() {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     std::thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
-                    Ok(())
+                    Ok::<_, Error>(())
                 };
                 store.call(work).await.unwrap();
             }
@@ -137,7 +140,7 @@ fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
             let mut calls: Vec<_> = (0..2).map(|call| Box::pin(put(call))).collect();
             assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
             gate.wait();
-            assert!(store.call(|_| Ok(())).now_or_never().is_none(), "there is no permit left");
+            assert!(store.call(|_| Ok::<_, Error>(())).now_or_never().is_none(), "there is no permit left");
             assert_eq!(store.read(file_names).await.unwrap(), ["pinned"], "{stuck}");
             let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
             assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap().concat(), content, "{stuck}");
@@ -163,11 +166,11 @@ fn closing_waits_for_reads() {
         assert!((&mut read).now_or_never().is_none());
         let mut close = Box::pin(store.close());
         assert!((&mut close).now_or_never().is_none());
-        assert!(store.read(|_| Ok(())).now_or_never().is_none(), "it comes behind closing");
+        assert!(store.read(|_| Ok::<_, Error>(())).now_or_never().is_none(), "it comes behind closing");
         go.send(()).unwrap();
         assert!(read.await.unwrap().is_empty());
         close.await.unwrap();
-        assert!(matches!(store.read(|_| Ok(())).await, Err(Error::Closed)));
+        assert!(matches!(store.read(|_| Ok::<_, Error>(())).await, Err(Error::Closed)));
     });
 }
 
@@ -175,10 +178,10 @@ fn closing_waits_for_reads() {
 fn a_slow_upload_does_not_make_calls_wait() {
     one_thread().block_on(async {
         let store = AsyncStore::with_limits(open(), Limits::new().calls(1).writes(1));
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-        let mut sink = store.append_upload(None, id, 0);
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let mut sink = store.append_sink(id, 0);
         sink.send("slow".into()).await.unwrap();
-        store.call(|store| store.put("other", Algorithm::Sha256)).await.unwrap();
+        store.put("other", Algorithm::Sha256).await.unwrap();
         assert_eq!(sink.finish().await.unwrap(), 4);
     });
 }
@@ -188,18 +191,18 @@ fn uploads_to_which_nothing_comes_hold_no_thread_and_keep_nobody_from_writing() 
     // 256 uploads that got a byte now and then stopped all pushes.
     one_thread().block_on(async {
         let store = AsyncStore::with_limits(open(), Limits::new().calls(1).writes(1));
-        let begin = || store.call(|store| store.begin_upload(Algorithm::Sha256));
+        let begin = || store.begin_upload(Algorithm::Sha256);
         let (mut sinks, mut writers) = (Vec::new(), Vec::new());
         for n in 0..15u8 {
-            let mut sink = store.append_upload(None, begin().await.unwrap(), 0);
+            let mut sink = store.append_sink(begin().await.unwrap(), 0);
             sink.send(vec![n].into()).await.unwrap();
             sinks.push(sink);
-            let mut writer = store.upload_writer(None, begin().await.unwrap(), 0);
+            let mut writer = store.upload_writer(begin().await.unwrap(), 0);
             writer.write([vec![n].into()]).await.unwrap();
             writers.push(writer);
         }
         let id = begin().await.unwrap();
-        assert_eq!(store.append_upload(None, id, 0).send_stream(stream::iter(pieces(b"quick", 2))).await.unwrap(), 5);
+        assert_eq!(store.append_sink(id, 0).send_stream(stream::iter(pieces(b"quick", 2))).await.unwrap(), 5);
         for (mut sink, mut writer) in sinks.into_iter().zip(writers) {
             sink.send("more".into()).await.unwrap();
             assert_eq!(sink.finish().await.unwrap(), 5);
@@ -223,7 +226,7 @@ fn a_panic_comes_out_where_the_call_is_awaited() {
 fn without_a_runtime_there_is_an_error() {
     let store = AsyncStore::new(open());
     let mut cx = Context::from_waker(Waker::noop());
-    let call = pin!(store.call(|store| store.put("content", Algorithm::Sha256)));
+    let call = pin!(store.put("content", Algorithm::Sha256));
     assert!(matches!(call.poll(&mut cx), Poll::Ready(Err(Error::Closed))));
     let mut sink = store.write(|store, content| store.put_reader(content, Algorithm::Sha256));
     assert!(matches!(sink.poll_ready_unpin(&mut cx), Poll::Ready(Err(Error::Closed))));
@@ -238,7 +241,7 @@ fn closing_waits_for_what_is_under_way_and_refuses_what_comes_later() {
         let content = Random(1).bytes(2 * PIECE);
         let digest = Digest::of(Algorithm::Sha256, &content);
         let put = content.clone();
-        store.call(move |store| store.put(put, digest)).await.unwrap();
+        store.put(put, digest).await.unwrap();
         let mut idle =
             store.open(move |store| store.get(&digest).map(|blob| (blob, 0..2 * PIECE as u64))).await.unwrap();
 
@@ -254,7 +257,7 @@ fn closing_waits_for_what_is_under_way_and_refuses_what_comes_later() {
         closed.unwrap();
         assert_eq!(put.unwrap().digest, Digest::of(Algorithm::Sha256, b"before"));
 
-        assert!(matches!(store.call(|_| Ok(())).await, Err(Error::Closed)));
+        assert!(matches!(store.call(|_| Ok::<_, Error>(())).await, Err(Error::Closed)));
         assert!(matches!(store.close().await, Err(Error::Closed)));
         // What was read before is there, and then the stream ends with the error.
         assert!(idle.next().await.unwrap().is_ok());
@@ -272,15 +275,20 @@ fn a_stream_yields_any_range_exactly() {
         for len in [0, 1, 500, PIECE, PIECE + 1, len] {
             let content = Random(len as u64).bytes(len);
             let put = content.clone();
-            let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+            let digest = store.put(put, Algorithm::Sha256).await.unwrap();
             for range in [0..len, 0..len.min(1), len / 2..len, len..len, len / 3..len / 2] {
                 let part = range.start as u64..range.end as u64;
                 let opened = part.clone();
                 let stream = store.open(move |store| Ok((store.get(&digest.digest)?, opened))).await.unwrap();
                 assert_eq!(stream.remaining(), part.end - part.start);
-                let blob = store.call(move |store| store.get(&digest.digest)).await.unwrap();
-                let lazy = store.stream(blob, part).unwrap();
-                for stream in [stream, lazy] {
+                let blob = store.get(&digest.digest).await.unwrap();
+                let raw = store.stream(blob.blocking().clone(), part.clone()).unwrap();
+                let begun = blob.open_stream(part.clone()).await.unwrap();
+                assert!(blob.slice(part.clone()).await.unwrap() == content[range.clone()]);
+                let mut read = Vec::new();
+                blob.reader(part.clone()).unwrap().read_to_end(&mut read).await.unwrap();
+                assert!(read == content[range.clone()]);
+                for stream in [stream, raw, begun, blob.stream(part).unwrap()] {
                     let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
                     assert!(pieces.iter().all(|piece| (1..=PIECE).contains(&piece.len())));
                     assert!(pieces.concat() == content[range.clone()]);
@@ -299,7 +307,7 @@ fn a_stream_reads_one_piece_ahead_and_no_more() {
         let disk = SimVfs::new();
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
         let content = Random(3).bytes(8 * PIECE);
-        let digest = store.call(move |store| store.put(content, Algorithm::Sha256)).await.unwrap();
+        let digest = store.put(content, Algorithm::Sha256).await.unwrap();
         let mut stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..8 * PIECE as u64))).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap().len(), PIECE);
         // From the third piece on the disk fails now. Had the stream read on, it would have them.
@@ -317,7 +325,7 @@ fn many_streams_at_once_on_one_thread_all_come_to_their_end() {
         let store = AsyncStore::with_limits(open(), Limits::new().calls(4));
         let content = Random(4).bytes(3 * PIECE + 5);
         let put = content.clone();
-        let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+        let digest = store.put(put, Algorithm::Sha256).await.unwrap();
         let read = |_| async {
             let range = 0..content.len() as u64;
             let stream = store.open(move |store| Ok((store.get(&digest.digest)?, range))).await.unwrap();
@@ -333,9 +341,9 @@ fn a_stream_outlives_the_removal_of_its_blob() {
         let store = AsyncStore::new(open());
         let content = Random(5).bytes(3 * PIECE);
         let put = content.clone();
-        let digest = store.call(move |store| store.put(put, Algorithm::Sha256)).await.unwrap();
+        let digest = store.put(put, Algorithm::Sha256).await.unwrap();
         let stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..3 * PIECE as u64))).await.unwrap();
-        store.call(move |store| store.remove(&digest.digest)).await.unwrap();
+        store.remove(&digest.digest).await.unwrap();
         assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
     });
 }
@@ -347,14 +355,14 @@ fn content_arrives_whole_whatever_its_pieces_are() {
         let content = Random(6).bytes(2 * PIECE + 100);
         let digest = Digest::of(Algorithm::Sha256, &content);
         for len in [113, PIECE, PIECE + 1, content.len()] {
-            let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-            let sink = store.append_upload(None, id, 0);
+            let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+            let sink = store.append_sink(id, 0);
             let sent = sink.send_stream(stream::iter(pieces(&content, len))).await.unwrap();
             assert_eq!(sent, content.len() as u64);
-            store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+            store.commit_upload(id, &digest).await.unwrap();
         }
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-        let mut empty = store.append_upload(None, id, 0);
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let mut empty = store.append_sink(id, 0);
         empty.send(Bytes::new()).await.unwrap();
         assert_eq!(empty.finish().await.unwrap(), 0);
     });
@@ -419,7 +427,7 @@ fn a_sink_that_is_dropped_is_no_end_of_content() {
         sink.send("half of it".into()).await.unwrap();
         drop(sink);
         assert!(matches!(told.await.unwrap(), Err(Error::Source { .. })));
-        assert_eq!(store.call(|store| Ok(store.blobs().count())).await.unwrap(), 0);
+        assert_eq!(store.call(|store| Ok::<_, Error>(store.blobs().count())).await.unwrap(), 0);
     });
 }
 
@@ -430,10 +438,10 @@ fn an_upload_whose_client_went_away_goes_on_where_it_stood() {
     let runtime = one_thread();
     let id = runtime.block_on(async {
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
         // The handler's future is dropped while it waits for more.
         let body = stream::iter(pieces(&content[..2 * PIECE], 5000)).chain(stream::pending());
-        let mut handler = Box::pin(store.append_upload(None, id, 0).send_stream(body));
+        let mut handler = Box::pin(store.append_sink(id, 0).send_stream(body));
         for _ in 0..1000 {
             assert!(poll_fn(|cx| Poll::Ready(handler.poll_unpin(cx))).await.is_pending());
             tokio::task::yield_now().await;
@@ -444,12 +452,12 @@ fn an_upload_whose_client_went_away_goes_on_where_it_stood() {
     });
     runtime.block_on(async {
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let offset = store.call(move |store| store.upload_status(id)).await.unwrap().offset;
+        let offset = store.upload_status(id).await.unwrap().offset;
         assert!(offset > 0 && offset <= 2 * PIECE as u64, "{offset}");
         let rest = stream::iter(pieces(&content[offset as usize..], 5000));
-        assert_eq!(store.append_upload(None, id, offset).send_stream(rest).await.unwrap(), 3 * PIECE as u64);
+        assert_eq!(store.append_sink(id, offset).send_stream(rest).await.unwrap(), 3 * PIECE as u64);
         let digest = Digest::of(Algorithm::Sha256, &content);
-        store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+        store.commit_upload(id, &digest).await.unwrap();
     });
 }
 
@@ -458,20 +466,20 @@ fn a_body_that_breaks_off_is_told_apart_from_a_failing_store() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
         let body = stream::iter([Ok(Bytes::from("came")), Err("broke off"), Ok(Bytes::from("never came"))]);
-        let sent = store.append_upload(None, id, 0).send_stream(body).await;
+        let sent = store.append_sink(id, 0).send_stream(body).await;
         assert!(matches!(sent, Err(StreamError::Source("broke off"))));
         // What came before counts, and the upload is free at once.
-        assert_eq!(store.append_upload(None, id, 4).finish().await.unwrap(), 4);
+        assert_eq!(store.append_sink(id, 4).finish().await.unwrap(), 4);
 
         let body = stream::iter(pieces(&[0; 100], 10)).chain(stream::pending());
-        let sent = store.append_upload(None, id, 9).send_stream(body);
+        let sent = store.append_sink(id, 9).send_stream(body);
         assert!(sent.now_or_never().is_none());
         let endless = stream::repeat(Ok::<_, Infallible>(Bytes::from_static(&[0; 1000])));
         // The call whose sender was given up may be at work on it for a moment yet.
         let sent = loop {
-            let sent = store.append_upload(None, id, 9).send_stream(endless.clone()).await;
+            let sent = store.append_sink(id, 9).send_stream(endless.clone()).await;
             if !matches!(sent, Err(StreamError::Store(Error::UploadBusy { .. }))) {
                 break sent;
             }
@@ -479,7 +487,7 @@ fn a_body_that_breaks_off_is_told_apart_from_a_failing_store() {
         assert!(matches!(sent, Err(StreamError::Store(Error::WrongOffset { expected: 4, found: 9 }))), "{sent:?}");
 
         disk.set_capacity(Some(disk.used() + 100_000));
-        let sent = store.append_upload(None, id, 4).send_stream(endless).await;
+        let sent = store.append_sink(id, 4).send_stream(endless).await;
         assert!(matches!(sent, Err(StreamError::Store(Error::Full { .. }))), "{sent:?}");
     });
 }
@@ -488,8 +496,8 @@ fn a_body_that_breaks_off_is_told_apart_from_a_failing_store() {
 fn what_failed_early_is_told_by_sending_and_by_finishing() {
     one_thread().block_on(async {
         let store = AsyncStore::new(open());
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-        let mut sink = store.append_upload(None, id, 1);
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let mut sink = store.append_sink(id, 1);
         let failed = loop {
             if let Err(error) = sink.send("x".into()).await {
                 break error;

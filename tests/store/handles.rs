@@ -2,7 +2,7 @@
 //! closed by another handle.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::{BufRead, Cursor, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
@@ -287,4 +287,40 @@ fn a_repair_needs_the_store_for_itself() {
     assert!(matches!(store.repair(|_| ControlFlow::Continue(())), Err(Error::HandlesInUse)));
     drop(repository);
     store.repair(|_| ControlFlow::Continue(())).unwrap();
+}
+
+#[test]
+fn an_upload_is_appended_to_where_it_ends() {
+    let store = open(&SimVfs::new());
+    let repository = create(&store, "team/app");
+    for large in [1, 100_000] {
+        let [own, outside] = [repository.begin_upload(Algorithm::Sha256), store.begin_upload(Algorithm::Sha256)];
+        let (own, outside, piece) = (own.unwrap(), outside.unwrap(), vec![large as u8; large]);
+        for n in 1..=4 {
+            let appended = match n % 2 {
+                0 => [repository.append_upload(own, None, &piece), store.append_upload_from(outside, None, &piece[..])],
+                _ => [repository.append_upload_from(own, None, &piece[..]), store.append_upload(outside, None, &piece)],
+            };
+            assert!(appended.into_iter().all(|offset| offset.unwrap() == n * large as u64));
+        }
+        assert!(matches!(store.append_upload(outside, 0, "x"), Err(Error::WrongOffset { found: 0, .. })));
+        let digest = Digest::of(Algorithm::Sha256, &piece.repeat(4));
+        assert!(!repository.commit_upload(own, &digest).unwrap().existed);
+        store.commit_upload(outside, &digest).unwrap();
+        assert!(matches!(store.append_upload(outside, None, "x"), Err(Error::UploadNotFound { .. })));
+    }
+}
+
+#[test]
+fn a_blob_is_read_by_lines_from_any_place() {
+    let store = open(&SimVfs::new());
+    let lines: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
+    let blob = store.get(&store.put(&lines, Algorithm::Sha256).unwrap().digest).unwrap();
+    assert!(blob.reader().lines().map(|line| line.unwrap() + "\n").collect::<String>() == lines);
+    let mut reader = blob.reader();
+    reader.seek(SeekFrom::Start(lines.find("line 40000").unwrap() as u64)).unwrap();
+    assert_eq!(reader.lines().nth(1).unwrap().unwrap(), "line 40001");
+    let mut reader = blob.reader();
+    reader.seek(SeekFrom::End(5)).unwrap();
+    assert!(reader.fill_buf().unwrap().is_empty());
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use strongroom::tokio::{AsyncStore, Limits};
+use strongroom::aio::{AsyncStore, Limits};
 use strongroom_registry::config::Arguments;
 use strongroom_registry::http::{self, Settings};
 use strongroom_registry::log::Log;

@@ -29,17 +29,14 @@ pub(crate) struct Appending<I: Deref<Target = BlobStore>> {
 }
 
 impl<I: Deref<Target = BlobStore>> Appending<I> {
-    /// Begins at `offset`, which must be where the upload stands.
-    pub(crate) fn begin(store: I, id: UploadId, offset: u64, into: &dyn Destination) -> Result<Self> {
+    /// Begins at `offset`, which must be where the upload stands, or where it stands.
+    pub(crate) fn begin(store: I, id: UploadId, offset: Option<u64>, into: &dyn Destination) -> Result<Self> {
         let owner = into.repository()?;
         let (mut lease, session) = Lease::take(store, into.domain(), id)?;
         let expected = session.fact.offset;
-        let may_begin = expect_owner(id, &session.fact, owner).and_then(|()| {
-            if offset == expected {
-                lease.store.log.admit()
-            } else {
-                Err(Error::WrongOffset { expected, found: offset })
-            }
+        let may_begin = expect_owner(id, &session.fact, owner).and_then(|()| match offset {
+            Some(found) if found != expected => Err(Error::WrongOffset { expected, found }),
+            _ => lease.store.log.admit(),
         });
         match may_begin {
             Ok(()) => Ok(Self { lease, session, durability: into.durability() }),
@@ -82,7 +79,6 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
     }
 
     /// Forgets what was written since it was made durable last.
-    #[cfg(feature = "tokio")]
     pub(crate) fn discard(mut self) {
         drop(self.session.unpublished.take());
     }

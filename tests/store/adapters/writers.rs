@@ -1,14 +1,14 @@
 //! Writers of uploads: what was written counts, whatever becomes of them, and many of them take no more than there is.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use strongroom::tokio::{AsyncStore, Limits};
+use strongroom::aio::{AsyncStore, Limits};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Error, Options};
+use tokio::sync::oneshot;
 
 use super::{one_thread, open, options};
 use crate::common::Random;
@@ -18,35 +18,41 @@ fn what_an_upload_writer_has_written_counts_whenever_it_is_dropped() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let begin = || store.call(|store| store.begin_upload(Algorithm::Sha256));
-        let stands = |id| store.call(move |store| Ok(store.upload_status(id)?.offset));
+        let begin = || store.begin_upload(Algorithm::Sha256);
+        let stands = async |id| store.upload_status(id).await.map(|status| status.offset);
         let (id, other) = (begin().await.unwrap(), begin().await.unwrap());
-        let mut writer = store.upload_writer(None, id, 0);
+        let mut writer = store.upload_writer(id, 0);
         writer.write(["one ".into()]).await.unwrap();
         assert_eq!(stands(id).await.unwrap(), 0, "nothing is durable yet");
-        let second = store.upload_writer(None, id, 0).write(["x".into()]).await;
+        let second = store.upload_writer(id, 0).write(["x".into()]).await;
         assert!(matches!(second, Err(Error::UploadBusy { .. })));
         // Dropped with a call under way: so much is not written in a moment.
         let two = Bytes::from(Random(9).bytes(4 << 20));
-        let mut call = Box::pin(writer.write([two.clone()]));
+        let (begun, has_begun) = oneshot::channel();
+        let (mut begun, mut pieces) = (Some(begun), vec![two.clone()]);
+        let mut call = Box::pin(writer.write_from(move || {
+            begun.take().into_iter().for_each(|begun| begun.send(()).unwrap());
+            std::mem::take(&mut pieces)
+        }));
         assert!(poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await.is_pending());
+        has_begun.await.unwrap();
         drop(call);
         assert!(matches!(writer.write(["never ".into()]).await, Err(Error::Closed)));
         drop(writer);
         // Dropped between two calls, and never begun.
-        let mut writer = store.upload_writer(None, other, 0);
+        let mut writer = store.upload_writer(other, 0);
         writer.write(["other".into()]).await.unwrap();
         drop(writer);
-        drop(store.upload_writer(None, other, 5));
+        drop(store.upload_writer(other, 5));
         let begun = loop {
-            let again = store.upload_writer(None, id, 0).finish().await;
+            let again = store.upload_writer(id, 0).finish().await;
             if !matches!(again, Err(Error::UploadBusy { .. })) {
                 break again; // what was written last is durable by now
             }
         };
         let offset = 4 + (4 << 20);
         assert!(matches!(begun, Err(Error::WrongOffset { expected, found: 0 }) if expected == offset), "{begun:?}");
-        let mut writer = store.upload_writer(None, id, offset);
+        let mut writer = store.upload_writer(id, offset);
         writer.write(["three".into()]).await.unwrap();
         drop(writer);
         store.close().await.unwrap(); // waits for all of it
@@ -63,8 +69,8 @@ fn an_upload_writer_whose_store_fails_leaves_the_upload_where_it_stood() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-        let mut writer = store.upload_writer(None, id, 0);
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let mut writer = store.upload_writer(id, 0);
         writer.write([vec![1; 1000].into()]).await.unwrap();
         let files = disk.files().len();
         disk.set_capacity(Some(disk.used() + 50_000));
@@ -77,7 +83,7 @@ fn an_upload_writer_whose_store_fails_leaves_the_upload_where_it_stood() {
         assert!(matches!(writer.finish().await, Err(Error::Closed)));
         assert_eq!(disk.files().len(), files - 1, "the segment is gone");
         disk.set_capacity(None);
-        let mut writer = store.upload_writer(None, id, 0);
+        let mut writer = store.upload_writer(id, 0);
         writer.write(["again".into()]).await.unwrap();
         assert_eq!(writer.finish().await.unwrap(), 5);
     });
@@ -87,11 +93,11 @@ fn an_upload_writer_whose_store_fails_leaves_the_upload_where_it_stood() {
 fn an_upload_that_is_given_up_under_a_writer_is_gone_for_it_too() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
-        let shared = Arc::new(options(&disk).open("/store").unwrap());
-        let store = AsyncStore::new(Arc::clone(&shared));
+        let shared = options(&disk).open("/store").unwrap();
+        let store = AsyncStore::new(shared.clone());
         let id = shared.begin_upload(Algorithm::Sha256).unwrap();
         shared.append_upload(id, 0, vec![1; 10_000]).unwrap();
-        let mut writer = store.upload_writer(None, id, 10_000);
+        let mut writer = store.upload_writer(id, 10_000);
         writer.write(Vec::new()).await.unwrap();
         shared.cancel_upload(id).unwrap();
         let finished = writer.finish().await;
@@ -105,16 +111,16 @@ fn an_upload_that_is_given_up_under_a_writer_is_gone_for_it_too() {
 fn a_task_that_has_an_upload_open_and_begins_another_does_not_keep_a_store_from_closing() {
     one_thread().block_on(async {
         let store = AsyncStore::new(open());
-        let begin = || store.call(|store| store.begin_upload(Algorithm::Sha256));
+        let begin = || store.begin_upload(Algorithm::Sha256);
         let (one, other) = (begin().await.unwrap(), begin().await.unwrap());
-        let mut first = store.upload_writer(None, one, 0);
+        let mut first = store.upload_writer(one, 0);
         first.write(["x".into()]).await.unwrap();
         let closing = tokio::spawn({
             let store = store.clone();
             async move { store.close().await }
         });
         tokio::task::yield_now().await;
-        let second = store.upload_writer(None, other, 0).write(["y".into()]).await;
+        let second = store.upload_writer(other, 0).write(["y".into()]).await;
         assert!(matches!(second, Err(Error::Closed)), "{second:?}");
         assert_eq!(first.finish().await.unwrap(), 1);
         closing.await.unwrap().unwrap();
@@ -125,15 +131,15 @@ fn a_task_that_has_an_upload_open_and_begins_another_does_not_keep_a_store_from_
 fn a_write_that_is_done_when_its_future_is_dropped_is_made_durable_off_the_runtime() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
-        let shared = Arc::new(options(&disk).open("/store").unwrap());
-        let store = AsyncStore::with_limits(Arc::clone(&shared), Limits::new().writes(1));
+        let shared = options(&disk).open("/store").unwrap();
+        let store = AsyncStore::with_limits(shared.clone(), Limits::new().writes(1));
         let id = shared.begin_upload(Algorithm::Sha256).unwrap();
-        let mut writer = store.upload_writer(None, id, 0);
+        let mut writer = store.upload_writer(id, 0);
         let mut write = Box::pin(writer.write([vec![1; 100_000].into()]));
         assert!(poll_fn(|cx| Poll::Ready(write.poll_unpin(cx))).await.is_pending());
         // It is done when another has had its turn.
         let other = shared.begin_upload(Algorithm::Sha256).unwrap();
-        store.upload_writer(None, other, 0).finish().await.unwrap();
+        store.upload_writer(other, 0).finish().await.unwrap();
         drop(write);
         assert_eq!(shared.upload_status(id).unwrap().offset, 0, "the runtime's thread has made it durable");
         drop(writer);
@@ -156,8 +162,8 @@ fn very_many_writers_hold_no_more_files_than_the_store_may_open() {
         let before = open_files();
         let mut writers = Vec::new();
         for n in 0..200u64 {
-            let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
-            let mut writer = store.upload_writer(None, id, 0);
+            let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+            let mut writer = store.upload_writer(id, 0);
             writer.write([Bytes::from(n.to_le_bytes().to_vec())]).await.unwrap();
             writers.push((id, writer));
         }
@@ -167,7 +173,7 @@ fn very_many_writers_hold_no_more_files_than_the_store_may_open() {
             writer.write([" and more".into()]).await.unwrap();
             assert_eq!(writer.finish().await.unwrap(), 17);
             let digest = Digest::of(Algorithm::Sha256, &[&n.to_le_bytes()[..], b" and more"].concat());
-            store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+            store.commit_upload(id, &digest).await.unwrap();
         }
     });
 }
@@ -176,10 +182,10 @@ fn very_many_writers_hold_no_more_files_than_the_store_may_open() {
 fn what_comes_fast_is_written_in_one_step_and_as_it_came() {
     one_thread().block_on(async {
         let store = AsyncStore::with_limits(open(), Limits::new().writes(1));
-        let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await.unwrap();
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
         let content = Bytes::from(Random(7).bytes(700_000));
         let (mut random, mut rest) = (Random(8), content.clone());
-        let mut writer = store.upload_writer(None, id, 0);
+        let mut writer = store.upload_writer(id, 0);
         while !rest.is_empty() {
             // Pieces of any length, empty ones too, some at a time.
             let mut coming = Vec::new();
@@ -192,6 +198,6 @@ fn what_comes_fast_is_written_in_one_step_and_as_it_came() {
         }
         assert_eq!(writer.finish().await.unwrap(), 700_000);
         let digest = Digest::of(Algorithm::Sha256, &content);
-        store.call(move |store| store.commit_upload(id, &digest)).await.unwrap();
+        store.commit_upload(id, &digest).await.unwrap();
     });
 }

@@ -5,7 +5,7 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use strongroom::registry::RepositoryName;
-use strongroom::{Damage, Digest, Error, Store};
+use strongroom::{Damage, Digest, Error};
 
 use super::failure::Failure;
 use super::limits::UNCOUNTED;
@@ -22,31 +22,22 @@ pub async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let wanted = Wanted::of(headers, &digest);
-    let open = move |store: &Store| {
-        let blob = store.repository(&name)?.get(&digest)?;
-        let range = wanted.within(blob.len())?;
-        // What takes memory is read when there is some.
-        let first = if blob.memory(&range) > UNCOUNTED as u64 { range.start..range.start } else { range };
-        Ok((blob, first))
+    let blob = registry.reading(caller).await?.repository(&name).await?.get(&digest).await?;
+    let range = wanted.within(blob.len())?;
+    // What takes memory is read when there is some.
+    let held = match usize::try_from(blob.blocking().memory(&range)).unwrap_or(usize::MAX) {
+        ..=UNCOUNTED => None,
+        bytes => Some(registry.memory.keep(bytes, caller).await?),
     };
     let turn = registry.read_turns.take(caller.client).await?;
-    let mut content = registry.store.open(open).await?;
-    drop(turn); // memory may have to be waited for
-    let range = wanted.within(content.blob_len())?;
-    let mut held = None;
-    if content.range() != range {
-        let blob = content.blob().clone();
-        held = Some(registry.memory.keep(blob.memory(&range).try_into().unwrap_or(usize::MAX), caller).await?);
-        let _turn = registry.read_turns.take(caller.client).await?;
-        content = registry.store.open(move |_| Ok((blob, range))).await?;
-    }
+    let content = blob.open_stream(range.clone()).await?;
+    drop(turn);
     let headers = described(&digest, content.remaining());
-    let (range, len) = (content.range(), content.blob_len());
     let body = keeping(Body::from_stream(content), held);
     if wanted == Wanted::All {
         return Ok((headers, body).into_response());
     }
-    let range = format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1));
+    let range = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), blob.len());
     Ok((StatusCode::PARTIAL_CONTENT, headers, [(CONTENT_RANGE, range)], body).into_response())
 }
 
@@ -59,11 +50,8 @@ pub async fn head(
     name: RepositoryName,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    let claim = move |store: &Store| {
-        let claimed = store.repository(&name)?.claim(&digest);
-        Ok(claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?)
-    };
-    let blob = registry.call(caller, claim).await?;
+    let claimed = registry.writing(caller).await?.repository(&name).await?.claim(&digest).await;
+    let blob = claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?;
     Ok(empty(StatusCode::OK, described(&digest, blob.len)))
 }
 
@@ -89,6 +77,6 @@ pub async fn delete(
     name: RepositoryName,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    registry.call(caller, move |store| Ok(store.repository(&name)?.remove_blob(&digest)?)).await?;
+    registry.writing(caller).await?.repository(&name).await?.remove_blob(&digest).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }

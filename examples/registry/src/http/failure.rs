@@ -183,7 +183,7 @@ impl From<Error> for Failure {
             Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => Code::DigestInvalid,
             Error::ReferencesMissing { .. } => Code::ManifestBlobUnknown,
             Error::Source { .. } | Error::WrongOffset { .. } => Code::BlobUploadInvalid,
-            Error::TooLarge { .. } | Error::OutOfRange { .. } => Code::SizeInvalid,
+            Error::TooLarge { .. } | Error::ContentTooLong { .. } | Error::OutOfRange { .. } => Code::SizeInvalid,
             _ => match status {
                 StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Code::Denied,
                 StatusCode::TOO_MANY_REQUESTS => Code::TooManyRequests,

@@ -37,8 +37,7 @@ pub async fn show(State(registry): State<Arc<Registry>>) -> Response {
 
 async fn probe(registry: &Registry) -> (StatusCode, String) {
     let failed = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
-    let probe = registry.store.call(strongroom::Store::probe);
-    match tokio::time::timeout(registry.limits.wait, probe).await {
+    match tokio::time::timeout(registry.limits.wait, registry.store.probe()).await {
         Ok(Ok(())) => (StatusCode::OK, "ok\n".to_owned()),
         Ok(Err(Error::Full { .. })) => (StatusCode::OK, "ok, but the disk is full: nothing can be pushed\n".to_owned()),
         Ok(Err(error)) => {

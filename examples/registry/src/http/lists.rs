@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 use strongroom::registry::{Referrer, RepositoryName};
-use strongroom::{Digest, Error, Store};
+use strongroom::{Digest, Error};
 
 use super::failure::{Code, Failure};
 use super::limits::UNCOUNTED;
@@ -72,8 +72,7 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
 
 pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let (after, limit) = (page.after.clone(), page.len + 1);
-    let names = registry.read(caller, move |store| Ok(store.repositories(after.as_deref(), limit)?.items)).await?;
+    let names = registry.reading(caller).await?.repositories(page.after.as_deref(), page.len + 1).await?.items;
     let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
     Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
@@ -85,9 +84,8 @@ pub async fn tags(
     query: &Query,
 ) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let (of, after, limit) = (name.clone(), page.after.clone(), page.len + 1);
-    let tags =
-        registry.read(caller, move |store| Ok(store.repository(&of)?.tags(after.as_deref(), limit)?.items)).await?;
+    let repository = registry.reading(caller).await?.repository(&name).await?;
+    let tags = repository.tags(page.after.as_deref(), page.len + 1).await?.items;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
     let document = json!({ "name": name.as_str(), "tags": tags });
     Ok((AppendHeaders(link), json(document.to_string())).into_response())
@@ -108,17 +106,15 @@ pub async fn referrers(
     // A `+` that was not encoded has become a space, which no media type has.
     let filter = query.get("artifactType").filter(|kind| !kind.is_empty()).map(|kind| kind.replace(' ', "+"));
     let after = query.parsed::<Digest>("last", Code::DigestInvalid)?;
-    let (of, artifact_type) = (name.clone(), filter.clone());
-    let read = move |store: &Store| match store.repository(&of) {
-        Err(Error::RepositoryNotFound { .. }) => Ok(strongroom::Page::default()),
-        repository => Ok(repository?.referrers(&subject, artifact_type.as_deref(), after.as_ref(), MAX_ENTRIES)?),
-    };
     let mut held: Option<Held> = None;
     let (last, document) = loop {
         // One page at a time: that is where most memory is needed, and most is done.
         let turn = registry.long_turns.take(caller.client).await?;
         let work = registry.memory.work(REFERRERS_MEMORY).await?;
-        let page = registry.read(caller, read.clone()).await?;
+        let page = match registry.reading(caller).await?.repository(&name).await {
+            Err(Error::RepositoryNotFound { .. }) => strongroom::Page::default(),
+            repository => repository?.referrers(&subject, filter.as_deref(), after.as_ref(), MAX_ENTRIES).await?,
+        };
         let manifests = page.items.iter().map(Descriptor::from).collect();
         let index = ImageIndex { schema_version: 2, media_type: INDEX, manifests };
         let document = serde_json::to_string(&index).unwrap_or_default(); // texts and numbers can be written

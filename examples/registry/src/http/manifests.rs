@@ -33,18 +33,15 @@ pub async fn get(
 ) -> Result<Response, Failure> {
     let mut held = None;
     let manifest = loop {
-        let (from, wanted, is_held) = (name.clone(), reference.clone(), held.is_some());
-        let pull = move |store: &Store| {
-            let repository = store.repository(&from)?;
-            let len = repository.manifest_info(&wanted)?.len;
-            if !is_held && len > UNCOUNTED as u64 {
-                return Ok(Err(len));
-            }
-            Ok(Ok(repository.pull_manifest(&wanted)?))
-        };
-        match registry.read(caller, pull).await? {
-            Ok(manifest) => break manifest,
-            Err(len) => held = Some(registry.memory.keep(usize::try_from(len).unwrap_or(MAX_LEN), caller).await?),
+        let repository = registry.reading(caller).await?.repository(&name).await?;
+        if held.is_none()
+            && let len @ UNCOUNTED.. =
+                usize::try_from(repository.manifest_info(&reference).await?.len).unwrap_or(MAX_LEN)
+        {
+            drop(repository); // with the turn: memory may have to be waited for
+            held = Some(registry.memory.keep(len, caller).await?);
+        } else {
+            break repository.pull_manifest(&reference).await?;
         }
     };
     let digest = manifest.digest;
@@ -64,11 +61,10 @@ pub async fn head(
     name: RepositoryName,
     reference: Reference,
 ) -> Result<Response, Failure> {
-    let info = move |store: &Store| match store.repository(&name)?.manifest_info(&reference)? {
-        info if info.damaged => Err(Error::ManifestNotFound { reference: reference.to_string() }.into()),
-        info => Ok(info),
-    };
-    let manifest = registry.read(caller, info).await?;
+    let manifest = registry.reading(caller).await?.repository(&name).await?.manifest_info(&reference).await?;
+    if manifest.damaged {
+        return Err(Error::ManifestNotFound { reference: reference.to_string() }.into());
+    }
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
         (CONTENT_LENGTH, manifest.len.to_string()),
@@ -119,9 +115,9 @@ pub async fn put(
     let push = move |store: &Store| {
         let pushed = own.push(store, &to, client, |repository| repository.put_manifest(&content, put.clone()))?;
         own.unfinished.repository_settled(&to);
-        Ok(pushed)
+        Ok::<_, Failure>(pushed)
     };
-    let pushed = registry.call(caller, push).await?;
+    let pushed = registry.writing(caller).await?.call(push).await?;
     let headers = [
         (LOCATION, format!("/v2/{name}/manifests/{}", pushed.digest)),
         (DOCKER_CONTENT_DIGEST, pushed.digest.to_string()),
@@ -139,14 +135,11 @@ pub async fn delete(
     name: RepositoryName,
     reference: Reference,
 ) -> Result<Response, Failure> {
-    let delete = move |store: &Store| {
-        let repository = store.repository(&name)?;
-        Ok(match &reference {
-            Reference::Tag(tag) => repository.untag(tag),
-            Reference::Digest(digest) => repository.delete_manifest(digest),
-        }?)
-    };
-    registry.call(caller, delete).await?;
+    let repository = registry.writing(caller).await?.repository(&name).await?;
+    match reference {
+        Reference::Tag(tag) => repository.untag(&tag).await,
+        Reference::Digest(digest) => repository.delete_manifest(&digest).await,
+    }?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }
 

@@ -116,8 +116,8 @@ fn value(text: &mut String, name: &str, kind: &str, help: &str, value: u64) -> f
 
 /// `GET /metrics`
 pub async fn show(State(registry): State<Arc<Registry>>) -> Result<Response, Failure> {
-    let about = |store: &strongroom::Store| Ok((store.usage()?, store.last_collection(), store.health()));
-    let (usage, last, health) = registry.store.read(about).await?;
+    let (usage, health) = (registry.store.usage().await?, registry.store.health().await?);
+    let last = registry.store.blocking().last_collection();
     let mut text = String::new();
     let failed = matches!(last, Some(Err(_)));
     let last = last.and_then(Result::ok).unwrap_or_default();

@@ -41,8 +41,8 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use strongroom::aio::AsyncStore;
 use strongroom::registry::{Repository, RepositoryName, RepositorySettings};
-use strongroom::tokio::AsyncStore;
 use strongroom::{Error, Result, Store};
 use tokio::net::TcpListener;
 
@@ -151,33 +151,16 @@ impl Registry {
         }
     }
 
-    /// Runs a call of the store when a client's turn has come.
-    async fn call<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let turn = self.turns.take(caller.client).await?;
-        let work = move |store: &Store| {
-            let _turn = turn;
-            Ok(work(store))
-        };
-        self.store.call(work).await?
+    /// The store, for calls that may write, when a client's turn has come. They hold the turn, also when the client is
+    /// gone and they run on.
+    async fn writing(&self, caller: &Caller) -> Result<AsyncStore, Failure> {
+        Ok(self.store.holding(self.turns.take(caller.client).await?))
     }
 
-    /// Runs a call that only reads when a client's turn has come. It does not wait for others that write, whatever
-    /// those wait for.
-    async fn read<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let turn = self.read_turns.take(caller.client).await?;
-        let work = move |store: &Store| {
-            let _turn = turn;
-            Ok(work(store))
-        };
-        self.store.read(work).await?
+    /// The store, for calls that only read, when a client's turn has come. They do not wait for others that write,
+    /// whatever those wait for.
+    async fn reading(&self, caller: &Caller) -> Result<AsyncStore, Failure> {
+        Ok(self.store.holding(self.read_turns.take(caller.client).await?))
     }
 
     /// Does something to the repository that somebody pushes to.

@@ -65,7 +65,7 @@ async fn begin_upload(
         own.unfinished.upload_begun(client, to, id);
         Ok(id)
     };
-    registry.call(caller, begin).await
+    registry.writing(caller).await?.call(begin).await
 }
 
 /// Takes a blob in one body. A short one is stored when it is there; a longer one is an upload that nobody else knows
@@ -86,7 +86,7 @@ async fn take_whole(
             let content = first.take().concat();
             let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
             let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
-            return registry.call(caller, put).await.map(drop);
+            return registry.writing(caller).await?.call(put).await.map(drop);
         }
         if held.is_none() && first.len() > UNCOUNTED {
             held = Some(registry.memory.keep(GATHERED + UNCOUNTED, caller).await?);
@@ -94,13 +94,12 @@ async fn take_whole(
     }
     let id = begin_upload(registry, caller, name, digest.algorithm()).await?;
     let received = async {
-        write(registry, name, id, 0, (first, held), incoming).await?;
+        write(registry, caller, (name, id, Some(0)), (first, held), incoming).await?;
         commit(registry, caller, name, id, digest).await
     };
     if let Err(failure) = received.await {
-        let to = name.clone();
         // Where this fails the upload expires.
-        let _ = registry.call(caller, move |store| Ok(store.repository(&to)?.cancel_upload(id)?)).await;
+        let _ = cancel_upload(registry, caller, name, id).await;
         registry.unfinished.upload_ended(id);
         return Err(failure);
     }
@@ -133,7 +132,7 @@ async fn mount(
             }
         })
     };
-    registry.call(caller, mount).await
+    registry.writing(caller).await?.call(mount).await
 }
 
 /// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user,
@@ -149,8 +148,8 @@ pub async fn status(
     name: RepositoryName,
     id: UploadId,
 ) -> Result<Response, Failure> {
-    let offset = offset_of(registry, caller, &name, id).await?;
-    Ok(stands(StatusCode::NO_CONTENT, &name, id, offset))
+    let upload = registry.reading(caller).await?.repository(&name).await?.upload_status(id).await?;
+    Ok(stands(StatusCode::NO_CONTENT, &name, id, upload.offset))
 }
 
 /// `PATCH`: a chunk, at the place that `Content-Range` says, or a stream of what comes next.
@@ -196,9 +195,18 @@ pub async fn cancel(
     name: RepositoryName,
     id: UploadId,
 ) -> Result<Response, Failure> {
-    registry.call(caller, move |store| Ok(store.repository(&name)?.cancel_upload(id)?)).await?;
+    cancel_upload(registry, caller, &name, id).await?;
     registry.unfinished.upload_ended(id);
     Ok(empty(StatusCode::NO_CONTENT, []))
+}
+
+async fn cancel_upload(
+    registry: &Registry,
+    caller: &Caller,
+    name: &RepositoryName,
+    id: UploadId,
+) -> Result<(), Failure> {
+    Ok(registry.writing(caller).await?.repository(name).await?.cancel_upload(id).await?)
 }
 
 /// Appends a body to an upload, and returns where it then stands.
@@ -221,20 +229,20 @@ async fn receive(
             if incoming.expected().is_some_and(|given| given != len) {
                 return Err(Failure::bad_request(Code::SizeInvalid, "Content-Length and Content-Range differ"));
             }
-            (chunk.start, incoming.expect(len))
+            (Some(chunk.start), incoming.expect(len))
         }
-        None => (offset_of(registry, caller, name, id).await?, incoming),
+        None => (None, incoming),
     };
-    write(registry, name, id, offset, (Gathered::default(), None), incoming).await
+    write(registry, caller, (name, id, offset), (Gathered::default(), None), incoming).await
 }
 
-/// Appends to an upload, first what has come already, with the memory that it keeps, then the rest of the body. Where
-/// that breaks off, what came counts; where the body is another than was said, nothing of it does.
+/// Appends to an upload, at its end if it is not said where, first what has come already, with the memory that it
+/// keeps, then the rest of the body. Where that breaks off, what came counts; where the body is another than was said,
+/// nothing of it does.
 async fn write(
     registry: &Registry,
-    name: &RepositoryName,
-    id: UploadId,
-    offset: u64,
+    caller: &Caller,
+    (name, id, offset): (&RepositoryName, UploadId, Option<u64>),
     (gathered, mut held): (Gathered, Option<Held>),
     mut incoming: Incoming,
 ) -> Result<u64, Failure> {
@@ -244,7 +252,7 @@ async fn write(
         }
         other => other.into(),
     };
-    let mut writer = registry.store.upload_writer(Some(name), id, offset);
+    let mut writer = registry.reading(caller).await?.repository(name).await?.upload_writer(id, offset);
     let (mut work, mut has_content) = (None, false);
     loop {
         // While there is something, the next is gathered as it is written. To wait for the client takes no memory.
@@ -289,44 +297,29 @@ async fn commit(
     id: UploadId,
     digest: Digest,
 ) -> Result<(), Failure> {
-    let mut work = None;
-    loop {
-        let (to, is_ready) = (name.clone(), work.is_some());
-        let commit = move |store: &Store| {
-            let repository = store.repository(&to)?;
-            // Short content is read, compressed and framed in memory.
-            if let Ok(upload) = repository.upload_status(id)
-                && !is_ready
-                && (UNCOUNTED as u64..=INLINE).contains(&upload.offset)
-            {
-                return Ok(Some(upload.offset));
-            }
-            match repository.commit_upload(id, &digest) {
-                // The content will not become another.
-                Err(error @ Error::DigestMismatch { .. }) => {
-                    repository.cancel_upload(id)?;
-                    Err(error.into())
-                }
-                // Perhaps this was done before, and the answer did not arrive.
-                Err(error @ Error::UploadNotFound { .. }) => {
-                    repository.claim(&digest).map(|_| None).map_err(|_| error.into())
-                }
-                other => Ok(other.map(|_| None)?),
-            }
-        };
-        let committed = registry.call(caller, commit).await;
-        if committed.as_ref().map_or_else(Failure::is_final, Option::is_none) {
-            registry.unfinished.upload_ended(id);
-        }
-        let Some(len) = committed? else { return Ok(()) };
-        let bytes = usize::try_from(3 * len).unwrap_or(usize::MAX);
-        work = Some(registry.memory.work(bytes).await?);
+    let mut repository = registry.writing(caller).await?.repository(name).await?;
+    let mut _work = None;
+    // Short content is read, compressed and framed in memory.
+    if let Ok(upload) = repository.upload_status(id).await
+        && (UNCOUNTED as u64..=INLINE).contains(&upload.offset)
+    {
+        drop(repository); // with the turn: memory may have to be waited for
+        let bytes = usize::try_from(3 * upload.offset).unwrap_or(usize::MAX);
+        _work = Some(registry.memory.work(bytes).await?);
+        repository = registry.writing(caller).await?.repository(name).await?;
     }
-}
-
-async fn offset_of(registry: &Registry, caller: &Caller, name: &RepositoryName, id: UploadId) -> Result<u64, Failure> {
-    let name = name.clone();
-    registry.read(caller, move |store| Ok(store.repository(&name)?.upload_status(id)?.offset)).await
+    let committed = match repository.commit_upload(id, &digest).await {
+        // The content will not become another.
+        Err(error @ Error::DigestMismatch { .. }) => repository.cancel_upload(id).await.and(Err(error)),
+        // Perhaps this was done before, and the answer did not arrive.
+        Err(error @ Error::UploadNotFound { .. }) => repository.claim(&digest).await.map(drop).map_err(|_| error),
+        other => other.map(drop),
+    };
+    let committed = committed.map_err(Failure::from);
+    if committed.as_ref().err().is_none_or(Failure::is_final) {
+        registry.unfinished.upload_ended(id);
+    }
+    committed
 }
 
 /// The algorithm that a client says it will use. Another one in the end works too: the content is then read again.

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use strongroom::aio::AsyncStore;
 use strongroom::keys::KeyProvider;
-use strongroom::tokio::AsyncStore;
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Compression, Digest, Options, Store};
 use tokio::net::TcpListener;

@@ -9,21 +9,20 @@
 //! Between two calls only the [`UploadWriter`] can use the upload, and no thread waits for the client: slow clients,
 //! however many, do not keep others from writing.
 
-use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use ::tokio::runtime::Handle;
-use ::tokio::sync::OwnedRwLockReadGuard;
 use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::blobs::{Appending, BlobStore};
+use crate::aio::target::Target;
+use crate::aio::{AsyncStore, permit};
+use crate::blobs::Appending;
 use crate::error::{Error, Result};
 use crate::id::UploadId;
-use crate::registry::RepositoryName;
-use crate::store::Store;
-use crate::tokio::{AsyncStore, permit};
 
-/// Appends to an upload, some pieces at a time. Made by [`AsyncStore::upload_writer`].
+/// Appends to an upload, some pieces at a time. Made by `upload_writer` of [`AsyncStore`] and
+/// [`AsyncRepository`](crate::aio::AsyncRepository).
 ///
 /// Content is durable when [`finish`](Self::finish) returns, and each 256 MiB before that. Dropping the writer, or one
 /// of its futures, keeps what was written: the upload can be continued there, as soon as that was made durable in the
@@ -35,15 +34,36 @@ use crate::tokio::{AsyncStore, permit};
 #[must_use = "what it is given becomes durable when it is finished"]
 #[derive(Debug)]
 pub struct UploadWriter {
-    store: AsyncStore,
-    repository: Option<RepositoryName>,
-    id: UploadId,
+    // In this order: the store is closed by the handle that is dropped last, off the runtime.
     state: State,
+    into: Target,
+    store: AsyncStore,
+    id: UploadId,
+    room: Option<Room>,
+    /// Gone where who sends the content is.
+    sender: Option<Weak<()>>,
+}
+
+/// How much may be written.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    limit: u64,
+    left: u64,
+}
+
+impl Room {
+    /// Takes room for pieces.
+    fn take(room: &mut Option<Self>, pieces: &[Bytes]) -> Result<()> {
+        let Some(Self { limit, left }) = room else { return Ok(()) };
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        *left = left.checked_sub(len).ok_or(Error::ContentTooLong { limit: *limit })?;
+        Ok(())
+    }
 }
 
 enum State {
-    /// The upload is to stand here, and is nobody's.
-    Unopened(u64),
+    /// The upload is to stand here, or anywhere, and is nobody's.
+    Unopened(Option<u64>),
     Open(Open),
     /// A call is at work, or has failed.
     Closed,
@@ -67,19 +87,9 @@ struct Open {
 
 /// What was written. Where it is dropped, it is made durable: that blocks.
 struct Unsaved {
-    appending: Option<Appending<Owned>>,
+    appending: Option<Appending<Target>>,
     /// Keeps the store from being closed. Behind what uses the store: so it is dropped later.
     _guard: OwnedRwLockReadGuard<()>,
-}
-
-struct Owned(Arc<Store>);
-
-impl Deref for Owned {
-    type Target = BlobStore;
-
-    fn deref(&self) -> &BlobStore {
-        self.0.blob_store()
-    }
 }
 
 impl Drop for Unsaved {
@@ -97,9 +107,9 @@ impl Drop for Open {
         runtime.spawn(async move {
             // Where there is no permit any more, or no runtime, it is made durable here.
             if let Ok(permit) = permit(&store.shared.writes).await {
-                let flush = move |_: &Arc<Store>| {
+                let flush = move || {
                     drop(unsaved);
-                    Ok(())
+                    Ok::<_, Error>(())
                 };
                 let _ = store.run(permit, flush).await;
             }
@@ -108,8 +118,13 @@ impl Drop for Open {
 }
 
 impl Open {
-    fn write(&mut self, pieces: &[Bytes]) -> Result<()> {
-        self.unsaved.as_mut().ok_or(Error::Closed)?.write(pieces)
+    fn write(mut self, pieces: &[Bytes], room: &mut Option<Room>) -> Result<Self> {
+        if let Err(too_long) = Room::take(room, pieces) {
+            self.discard()?;
+            return Err(too_long);
+        }
+        self.unsaved.as_mut().ok_or(Error::Closed)?.write(pieces)?;
+        Ok(self)
     }
 
     fn finish(mut self) -> Result<u64> {
@@ -124,7 +139,7 @@ impl Open {
     fn rest(self) -> Result<State> {
         let appending = self.unsaved.as_ref().and_then(|unsaved| unsaved.appending.as_ref());
         if appending.is_some_and(Appending::is_in_the_way) {
-            return Ok(State::Unopened(self.finish()?));
+            return Ok(State::Unopened(Some(self.finish()?)));
         }
         Ok(State::Open(self))
     }
@@ -137,39 +152,35 @@ impl Unsaved {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Appending<Owned>> {
+    fn take(&mut self) -> Result<Appending<Target>> {
         self.appending.take().ok_or(Error::Closed)
     }
 }
 
-impl AsyncStore {
-    /// A writer that appends to an upload, of a repository or of the store itself (`None`), at `offset`. Nothing is
-    /// done before something is written.
-    ///
-    /// ```
-    /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
-    /// # runtime.block_on(async {
-    /// let id = store.call(|store| store.begin_upload(Algorithm::Sha256)).await?;
-    /// let mut writer = store.upload_writer(None, id, 0);
-    /// writer.write(["two ".into(), "pieces".into()]).await?;
-    /// assert_eq!(writer.finish().await?, 10);
-    /// # Ok(()) })
-    /// # }
-    /// ```
-    pub fn upload_writer(&self, repository: Option<&RepositoryName>, id: UploadId, offset: u64) -> UploadWriter {
-        UploadWriter { store: self.clone(), repository: repository.cloned(), id, state: State::Unopened(offset) }
-    }
-}
-
 impl UploadWriter {
+    pub(super) fn new((into, store): (Target, &AsyncStore), id: UploadId, offset: Option<u64>) -> Self {
+        Self { state: State::Unopened(offset), into, store: store.without_guard(), id, room: None, sender: None }
+    }
+
+    /// Where the upload is to go on where it ends, and this is gone before the writer's turn has come, nothing is
+    /// written: another request may have gone on by then.
+    pub(super) fn sent_by(mut self, sender: &Arc<()>) -> Self {
+        self.sender = Some(Arc::downgrade(sender));
+        self
+    }
+
+    /// Takes at most so many bytes from now on. With more a write fails with [`Error::ContentTooLong`], and what is not
+    /// durable yet is [discarded](Self::discard): the upload stands where it did before this writer, unless that has
+    /// written 256 MiB, or is one of many. [Cancel](AsyncStore::cancel_upload) the upload where that is not wanted.
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.room = Some(Room { limit: bytes, left: bytes });
+        self
+    }
+
     /// Writes pieces, in order. They occupy memory until this returns, and a thread while it runs.
     ///
     /// # Errors
-    /// As [`Store::append_upload`], and [`Error::Closed`], with which every call after an error fails.
+    /// As [`AsyncStore::append_upload`], and [`Error::Closed`], with which every call after an error fails.
     pub async fn write(&mut self, pieces: impl Into<Vec<Bytes>>) -> Result<()> {
         let mut pieces = pieces.into();
         self.write_from(move || std::mem::take(&mut pieces)).await
@@ -182,15 +193,17 @@ impl UploadWriter {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn write_from(&mut self, mut next: impl FnMut() -> Vec<Bytes> + Send + 'static) -> Result<()> {
+        let mut room = self.room;
         let write = move |mut open: Open| {
             loop {
-                match next() {
-                    pieces if pieces.is_empty() => return open.rest(),
-                    pieces => open.write(&pieces)?,
+                let pieces = next();
+                if pieces.is_empty() {
+                    return Ok((open.rest()?, room));
                 }
+                open = open.write(&pieces, &mut room)?;
             }
         };
-        self.state = self.step(write).await?;
+        (self.state, self.room) = self.step(write).await?;
         Ok(())
     }
 
@@ -216,37 +229,34 @@ impl UploadWriter {
 
     /// Writes the last pieces, and finishes.
     pub(super) async fn finish_with(mut self, pieces: Vec<Bytes>) -> Result<u64> {
-        let finish = move |mut open: Open| {
-            open.write(&pieces)?;
-            open.finish()
-        };
-        self.step(finish).await
+        let mut room = self.room;
+        self.step(move |open: Open| open.write(&pieces, &mut room)?.finish()).await
     }
 
     /// Does something with the upload, off the runtime. Until its turn has come, dropping the future changes nothing.
     async fn step<T: Send + 'static>(&mut self, work: impl FnOnce(Open) -> Result<T> + Send + 'static) -> Result<T> {
-        let store = self.store.clone();
+        let (store, id) = (self.store.clone(), self.id);
         let begins = match &self.state {
             // A store that is being closed waits for the uploads that are open, which may wait for this one.
             State::Unopened(_) => {
                 let guard = Arc::clone(&store.shared.open_uploads).try_read_owned().map_err(|_| Error::Closed)?;
-                Some((guard, self.repository.clone(), self.id))
+                Some((guard, self.into.clone()))
             }
             State::Open(_) => None,
             State::Closed => return Err(Error::Closed),
         };
         let permit = permit(&store.shared.writes).await?;
         let state = std::mem::replace(&mut self.state, State::Closed);
-        let owner = store.clone();
-        let work = move |blocking: &Arc<Store>| match (state, begins) {
+        let (owner, sender) = (store.clone(), self.sender.clone());
+        let is_gone = move || sender.is_some_and(|sender| sender.strong_count() == 0);
+        let work = move || match (state, begins) {
             (State::Open(open), _) => work(open),
-            (State::Unopened(offset), Some((guard, repository, id))) => {
-                let owned = Owned(Arc::clone(blocking));
-                let appending = match &repository {
-                    Some(name) => Appending::begin(owned, id, offset, &blocking.repository(name)?),
-                    None => Appending::begin(owned, id, offset, &blocking.outside()),
-                };
-                let unsaved = Some(Unsaved { appending: Some(appending?), _guard: guard });
+            (State::Unopened(offset), Some((guard, into))) => {
+                let appending = into.with(|to| Appending::begin(into.clone(), id, offset, to))?;
+                if offset.is_none() && is_gone() {
+                    return appending.finish().and(Err(Error::Closed));
+                }
+                let unsaved = Some(Unsaved { appending: Some(appending), _guard: guard });
                 work(Open { unsaved, store: owner })
             }
             _ => Err(Error::Closed),

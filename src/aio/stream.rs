@@ -4,29 +4,30 @@ use std::fmt;
 use std::hint::black_box;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 
+use crate::aio::{AsyncStore, PIECE};
 use crate::blobs::Blob;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::Store;
-use crate::tokio::{AsyncStore, PIECE};
 
 /// A read that is under way.
 type Reading = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 
-/// A part of a blob as a stream of pieces of at most 256 KiB, each of them verified and read off the runtime. Made by
-/// [`AsyncStore::open`] and [`AsyncStore::stream`].
+/// A part of a blob as a [`Stream`] of pieces of at most 256 KiB, each of them verified and read off the runtime. Made
+/// by [`AsyncBlob::stream`](crate::aio::AsyncBlob::stream) and [`AsyncStore::open`].
 ///
 /// One piece is read ahead, so that the disk works while the network does, and no more until that is taken. A stream
 /// that is not polled holds no permit. It can still be read if the blob is removed meanwhile. After an error the stream
 /// has ended.
 pub struct BlobStream {
     store: AsyncStore,
-    blob: Blob,
+    blob: Arc<Blob>,
     /// What was not yielded yet.
     rest: Range<u64>,
     /// The piece at its front.
@@ -41,11 +42,12 @@ enum Next {
 }
 
 impl AsyncStore {
-    /// Opens a blob and reads the first piece of a range of it, in one [read](Self::read): so a small blob costs one
-    /// switch of threads, and damage at the front is known before an answer has begun. `get` must not change anything.
+    /// Opens a blob and reads the first piece of a range of it, in one [read](Self::read): so a repository, a blob and
+    /// its first piece cost one switch of threads, and damage at the front is known before an answer has begun. `get`
+    /// must not change anything.
     ///
     /// ```
-    /// # use strongroom::{Algorithm, Options, tokio::AsyncStore};
+    /// # use strongroom::{Algorithm, Options, aio::AsyncStore};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let dir = tempfile::tempdir()?;
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -76,23 +78,42 @@ impl AsyncStore {
             let (blob, range) = get(store)?;
             blob.check(&range)?; // the whole of it, not only its first piece
             let piece = read(&blob, first_piece(&range))?;
-            Ok((blob, range, piece))
+            Ok::<_, Error>((blob, range, piece))
         };
         let (blob, rest, piece) = self.read(begin).await?;
-        Ok(BlobStream { store: self.clone(), blob, rest, next: Next::Ready(piece) })
+        Ok(BlobStream { store: self.without_guard(), blob: Arc::new(blob), rest, next: Next::Ready(piece) })
     }
 
-    /// Streams a part of a blob. Nothing is read before the stream is polled.
+    /// Streams a part of a blob that a blocking call has opened. Nothing is read before the stream is polled.
     ///
     /// # Errors
     /// [`OutOfRange`](crate::Error::OutOfRange) unless the range lies within the blob.
     pub fn stream(&self, blob: Blob, range: Range<u64>) -> Result<BlobStream> {
-        blob.check(&range)?;
-        Ok(BlobStream { store: self.clone(), blob, rest: range, next: Next::Unread })
+        BlobStream::new(self, Arc::new(blob), range, None)
     }
 }
 
 impl BlobStream {
+    /// A stream, perhaps of one piece that is known.
+    pub(super) fn new(store: &AsyncStore, blob: Arc<Blob>, range: Range<u64>, known: Option<Bytes>) -> Result<Self> {
+        blob.check(&range)?;
+        Ok(Self { store: store.without_guard(), blob, rest: range, next: known.map_or(Next::Unread, Next::Ready) })
+    }
+
+    /// Reads the piece at the front of the rest.
+    pub(super) async fn read_first(&mut self) -> Result<()> {
+        if !self.is_terminated() {
+            let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
+            self.next = Next::Ready(piece);
+        }
+        Ok(())
+    }
+
+    /// Goes on elsewhere in the blob.
+    pub(super) fn restart(&mut self, rest: Range<u64>) {
+        (self.rest, self.next) = (rest, Next::Unread);
+    }
+
     /// The blob.
     pub fn blob(&self) -> &Blob {
         &self.blob
@@ -120,7 +141,7 @@ impl BlobStream {
 
     /// Begins to read the piece at the front of the rest.
     fn begin(&self) -> Reading {
-        let (store, blob, range) = (self.store.clone(), self.blob.clone(), first_piece(&self.rest));
+        let (store, blob, range) = (self.store.clone(), Arc::clone(&self.blob), first_piece(&self.rest));
         Box::pin(async move { store.read(move |_| read(&blob, range)).await })
     }
 
@@ -196,7 +217,7 @@ fn first_piece(range: &Range<u64>) -> Range<u64> {
 
 /// Reads a piece, and touches its pages: what is mapped and was verified long ago may have left memory, and would be
 /// read from disk again by its user, on the runtime. One byte in 4 KiB costs about 1% of what a checksum does.
-fn read(blob: &Blob, range: Range<u64>) -> Result<Bytes> {
+pub(super) fn read(blob: &Blob, range: Range<u64>) -> Result<Bytes> {
     let piece = blob.slice(range)?;
     black_box(piece.iter().step_by(4096).fold(0, |sum: u8, byte| sum ^ byte));
     Ok(piece)

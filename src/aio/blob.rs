@@ -1,0 +1,149 @@
+//! Blobs, opened for reading.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::aio::stream::read;
+use crate::aio::target::Target;
+use crate::aio::{AsyncBlobReader, AsyncStore, BlobStream};
+use crate::blobs::Blob;
+use crate::digest::Digest;
+use crate::error::Result;
+
+/// A blob that is no longer, in bytes, is read when it is opened.
+const SHORT: u64 = 64 << 10;
+
+/// A handle on a blob whose content is read off the runtime. It stays readable, with the same bytes, while the blob is
+/// removed or its segment is compacted away.
+///
+/// A blob of up to 64 KiB is read when it is opened: its content is then there without another switch of threads.
+#[derive(Clone)]
+pub struct AsyncBlob {
+    /// One handle: it keeps the table of checksums once that was read.
+    blob: Arc<Blob>,
+    /// All of it, if it is short.
+    content: Option<Bytes>,
+    store: AsyncStore,
+}
+
+/// Which it is: its content is not for logs.
+impl fmt::Debug for AsyncBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncBlob").field("blob", &self.blob).finish_non_exhaustive()
+    }
+}
+
+impl AsyncBlob {
+    /// A blob that a blocking call has opened.
+    pub fn new(store: &AsyncStore, blob: Blob) -> Self {
+        Self { blob: Arc::new(blob), content: None, store: store.without_guard() }
+    }
+
+    /// Opens a blob, and reads it if it is short. (Where that fails, reading it will say so.)
+    pub(super) async fn get((from, store): (Target, &AsyncStore), digest: Digest) -> Result<Self> {
+        let get = move |_: &_| {
+            let blob = from.get(&digest)?;
+            let content = (blob.len() <= SHORT).then(|| blob.bytes().ok()).flatten();
+            Ok((blob, content))
+        };
+        let (blob, content) = store.read(get).await?;
+        Ok(Self { content, ..Self::new(store, blob) })
+    }
+
+    /// The blob's digest.
+    pub fn digest(&self) -> &Digest {
+        self.blob.digest()
+    }
+
+    /// The blob's length in bytes.
+    pub fn len(&self) -> u64 {
+        self.blob.len()
+    }
+
+    /// Whether the blob is empty.
+    pub fn is_empty(&self) -> bool {
+        self.blob.is_empty()
+    }
+
+    /// The blocking handle.
+    pub fn blocking(&self) -> &Blob {
+        &self.blob
+    }
+
+    /// The whole content, verified. It is in memory at once; [`stream`](Self::stream) what may be long.
+    ///
+    /// # Errors
+    /// As [`Blob::bytes`] and [`read`](AsyncStore::read).
+    pub async fn bytes(&self) -> Result<Bytes> {
+        self.slice(0..self.len()).await
+    }
+
+    /// A part of the content, verified. Only the blocks that it touches are read.
+    ///
+    /// # Errors
+    /// As [`Blob::slice`] and [`read`](AsyncStore::read).
+    pub async fn slice(&self, range: Range<u64>) -> Result<Bytes> {
+        self.blob.check(&range)?;
+        if let Some(part) = self.held(&range) {
+            return Ok(part);
+        }
+        let blob = Arc::clone(&self.blob);
+        self.store.read(move |_| read(&blob, range)).await
+    }
+
+    /// A part of the content as a [`Stream`](futures_core::Stream) of pieces of at most 256 KiB. Nothing is read before
+    /// it is polled.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) unless the range lies within the blob.
+    pub fn stream(&self, range: Range<u64>) -> Result<BlobStream> {
+        BlobStream::new(&self.store, Arc::clone(&self.blob), range.clone(), self.held(&range))
+    }
+
+    /// The same stream, with its first piece read: damage there is known before an answer has begun.
+    ///
+    /// # Errors
+    /// As [`slice`](Self::slice).
+    pub async fn open_stream(&self, range: Range<u64>) -> Result<BlobStream> {
+        let mut stream = self.stream(range)?;
+        stream.read_first().await?;
+        Ok(stream)
+    }
+
+    /// A part of the content as an [`AsyncRead`](tokio::io::AsyncRead), `AsyncBufRead` and `AsyncSeek`. Nothing is read
+    /// before it is polled.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options, aio::AsyncStore};
+    /// # use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+    /// # runtime.block_on(async {
+    /// let digest = store.put("one two", Algorithm::Sha256).await?.digest;
+    /// let blob = store.get(&digest).await?;
+    /// let mut reader = blob.reader(0..blob.len())?;
+    /// reader.seek(std::io::SeekFrom::Start(4)).await?;
+    /// let mut two = String::new();
+    /// reader.read_to_string(&mut two).await?;
+    /// assert_eq!(two, "two");
+    /// # Ok(()) })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) unless the range lies within the blob.
+    pub fn reader(&self, range: Range<u64>) -> Result<AsyncBlobReader> {
+        Ok(AsyncBlobReader::new(self.stream(range)?))
+    }
+
+    /// A part of what was read when the blob was opened.
+    fn held(&self, range: &Range<u64>) -> Option<Bytes> {
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        self.content.as_ref().filter(|content| start <= end && end <= content.len()).map(|held| held.slice(start..end))
+    }
+}

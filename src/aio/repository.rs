@@ -1,0 +1,199 @@
+//! The calls of a repository.
+
+use bytes::Bytes;
+
+use crate::aio::arguments::calls;
+use crate::aio::target::{Target, content};
+use crate::aio::{AsyncBlob, AsyncStore, permit};
+use crate::blobs::Stored;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::id::Lsn;
+use crate::log::Durability;
+use crate::oci::{ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
+use crate::page::Page;
+use crate::registry::{
+    BlobInfo, Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest, Referrer, Repository, RepositoryUsage, TagInfo,
+};
+
+/// A handle to a repository for async programs: a [`Repository`] whose calls never block the runtime. It is cheap to
+/// clone, can be kept and sent to other tasks, and keeps the store open. See the [module](crate::aio).
+///
+/// ```
+/// use strongroom::aio::AsyncStore;
+/// use strongroom::registry::{PutManifest, RepositorySettings};
+/// use strongroom::{Algorithm, Options};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+/// # runtime.block_on(async {
+/// let app = store.create_repository(&"team/app".parse()?, RepositorySettings::new()).await?;
+/// let layer = app.put("a layer", Algorithm::Sha256).await?.digest;
+/// let manifest = PutManifest::new("text/plain").references([layer], []).tag("v1".parse()?);
+/// let pushed = app.put_manifest("a document", manifest).await?;
+/// assert_eq!(app.resolve(&"v1".parse()?).await?.digest, pushed.digest);
+/// assert_eq!(app.pull_manifest(&pushed.digest.into()).await?.content, "a document");
+/// # Ok(()) })
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct AsyncRepository {
+    // In this order: the store is closed by the handle that is dropped last, off the runtime.
+    repository: Repository,
+    store: AsyncStore,
+}
+
+impl AsyncRepository {
+    pub(super) fn new(repository: Repository, store: AsyncStore) -> Self {
+        Self { repository, store }
+    }
+
+    /// The blocking handle, for calls that may be made on a thread of the runtime: see [which those
+    /// are](crate::aio#which-calls-may-be-made-on-a-thread-of-the-runtime).
+    pub fn blocking(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The repository's name.
+    pub fn name(&self) -> &RepositoryName {
+        self.repository.name()
+    }
+
+    /// The same repository, whose writes through the new handle return when this says:
+    /// [`Repository::with_durability`].
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self::new(self.repository.with_durability(durability), self.store.with_durability(durability))
+    }
+
+    pub(super) fn parts(&self) -> (Target, &AsyncStore) {
+        (Target::from(&self.repository), &self.store)
+    }
+
+    /// Runs a blocking operation off the runtime, once fewer than [`Limits::calls`](crate::aio::Limits::calls) run: for
+    /// several calls in one go, as [`AsyncStore::call`].
+    ///
+    /// # Errors
+    /// As [`AsyncStore::call`].
+    pub async fn call<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let permit = permit(&self.store.shared.calls).await?;
+        let repository = self.repository.clone();
+        self.store.run(permit, move || work(&repository)).await
+    }
+
+    /// Runs a blocking operation that only reads, off the runtime, once fewer than
+    /// [`Limits::reads`](crate::aio::Limits::reads) run, as [`AsyncStore::read`].
+    ///
+    /// # Errors
+    /// As [`AsyncStore::read`].
+    pub async fn read<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let permit = permit(&self.store.shared.reads).await?;
+        let repository = self.repository.clone();
+        self.store.run(permit, move || work(&repository)).await
+    }
+
+    calls! { Repository:
+        /// What is known of the repository.
+        read info() -> RepositoryInfo;
+        /// What the repository has, in numbers.
+        read usage() -> RepositoryUsage;
+        /// Changes the repository's settings.
+        call set_settings(settings: RepositorySettings) -> Lsn;
+    }
+}
+
+/// Blobs and uploads.
+impl AsyncRepository {
+    content!(Repository);
+
+    calls! { Repository:
+        /// Returns what is known of a blob, and promises nothing about the next moment.
+        read stat(digest: &Digest) -> BlobInfo;
+        /// Returns what is known of a blob, and keeps it in the repository for the time of retention: for `HEAD`.
+        call claim(digest: &Digest) -> BlobInfo;
+        /// What is known of several blobs as of one moment; `None` for those that the repository does not have.
+        read stat_many(digests: &[Digest]) -> Vec<Option<BlobInfo>>;
+        /// Claims several blobs, with one commit at most.
+        call claim_many(digests: &[Digest]) -> Vec<Result<BlobInfo>>;
+        /// Removes a blob from the repository.
+        call remove_blob(digest: &Digest) -> Lsn;
+        /// A page of the repository's blobs.
+        read blobs(after: Option<&Digest>, limit: usize) -> Page<BlobInfo, Digest>;
+    }
+
+    /// Makes a blob of another repository visible in this one, if `allow` says that the caller may read there.
+    ///
+    /// # Errors
+    /// As [`Repository::mount`] and [`call`](Self::call).
+    pub async fn mount(
+        &self,
+        digest: &Digest,
+        from: &RepositoryName,
+        allow: impl FnOnce(&RepositoryName) -> bool + Send + 'static,
+    ) -> Result<Stored> {
+        let (digest, from) = (*digest, from.clone());
+        self.call(move |repository| repository.mount(&digest, &from, allow)).await
+    }
+}
+
+/// Manifests and tags.
+impl AsyncRepository {
+    /// Pushes a manifest.
+    ///
+    /// # Errors
+    /// As [`Repository::put_manifest`] and [`call`](Self::call).
+    pub async fn put_manifest(&self, content: impl Into<Bytes>, put: PutManifest) -> Result<Pushed> {
+        let content = content.into();
+        self.call(move |repository| repository.put_manifest(content, put)).await
+    }
+
+    /// Opens a manifest by its tag or digest: its media type, and its document as a blob. Does not record a pull.
+    ///
+    /// # Errors
+    /// As [`Repository::open_manifest`] and [`read`](Self::read).
+    pub async fn open_manifest(&self, reference: &Reference) -> Result<(String, AsyncBlob)> {
+        let reference = reference.clone();
+        let OpenManifest { media_type, blob } =
+            self.read(move |repository| repository.open_manifest(&reference)).await?;
+        Ok((media_type, AsyncBlob::new(&self.store, blob)))
+    }
+
+    calls! { Repository:
+        /// A manifest by its tag or digest. Does not record a pull.
+        read get_manifest(reference: &Reference) -> Manifest;
+        /// A manifest by its tag or digest, with the time recorded as its last pull.
+        read pull_manifest(reference: &Reference) -> Manifest;
+        /// What is known of a manifest, by its tag or digest.
+        read manifest_info(reference: &Reference) -> ManifestInfo;
+        /// Deletes a manifest and all tags that name it.
+        call delete_manifest(digest: &Digest) -> Lsn;
+        /// Removes tags and deletes manifests, and says for each whether that was done.
+        call delete_batch(references: &[Reference]) -> Vec<Result<Lsn>>;
+        /// At most `limit` of the repository's manifests, beginning after `after`.
+        read manifests(after: Option<&Digest>, limit: usize) -> Page<ManifestInfo, Digest>;
+        /// At most `limit` manifests that name a subject, beginning after `after`, of an artifact type if one is given.
+        read referrers(
+            subject: &Digest,
+            artifact_type: Option<&str>,
+            after: Option<&Digest>,
+            limit: usize
+        ) -> Page<Referrer, Digest>;
+        /// Sets a tag to a manifest that the repository has.
+        call tag(tag: &Tag, digest: &Digest, expect: ExpectTag) -> Lsn;
+        /// Removes a tag. The manifest stays.
+        call untag(tag: &Tag) -> Lsn;
+        /// What a tag names.
+        read resolve(tag: &Tag) -> TagInfo;
+        /// At most `limit` of the repository's tags, in order, beginning after `after`.
+        read tags(after: Option<&str>, limit: usize) -> Page<Tag, String>;
+        /// The tags that name a manifest, in order.
+        read tags_of(digest: &Digest) -> Vec<Tag>;
+    }
+}
