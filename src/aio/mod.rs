@@ -2,7 +2,7 @@
 //! sinks and writers. Feature `tokio`.
 //!
 //! The store is blocking and owns no runtime. [`AsyncStore`] and [`AsyncRepository`] have the calls of
-//! [`Store`](crate::Store) and [`Repository`](crate::registry::Repository), and never block the runtime:
+//! [`Store`] and [`Repository`](crate::registry::Repository), and never block the runtime:
 //!
 //! ```text
 //!   async tasks                                        tokio's blocking threads
@@ -279,10 +279,15 @@ impl AsyncStore {
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
     /// # runtime.block_on(async {
-    /// let document = store .call(|store| { let stored = store.put("a document", Algorithm::Sha256)?; // An error that
-    /// is not the store's. Ok::<_, Box<dyn std::error::Error + Send +
-    /// Sync>>(String::from_utf8(store.get(&stored.digest)?.bytes()?.into())?) }) .await?; assert_eq!(document, "a
-    /// document");
+    /// let document = store
+    ///     .call(|store| {
+    ///         let stored = store.put("a document", Algorithm::Sha256)?;
+    ///         // An error that is not the store's.
+    ///         let text = String::from_utf8(store.get(&stored.digest)?.bytes()?.into())?;
+    ///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(text)
+    ///     })
+    ///     .await?;
+    /// assert_eq!(document, "a document");
     /// # Ok(()) })
     /// # }
     /// ```

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, SinkExt, TryStreamExt, stream};
 use strongroom::aio::{AsyncBlob, AsyncRepository, AsyncStore, Limits, StreamError};
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn};
+use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn, Maintenance};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -335,11 +335,14 @@ fn a_guard_is_held_until_the_call_has_ended_that_nobody_waits_for() {
         let (guard, mut is_dropped) = oneshot::channel::<Infallible>();
         let held = store.holding(guard);
         let (go, gate) = std::sync::mpsc::channel::<()>();
+        let (begins, has_begun) = oneshot::channel();
         let mut call = Box::pin(held.call(move |_| {
+            begins.send(()).unwrap();
             gate.recv().unwrap();
             Ok::<_, Error>(())
         }));
         assert!((&mut call).now_or_never().is_none());
+        has_begun.await.unwrap(); // before that it would be taken back
         drop(call);
         let repository = held.create_repository(&name("team/app"), RepositorySettings::new()).await.unwrap();
         drop(held);
@@ -355,7 +358,8 @@ fn a_guard_is_held_until_the_call_has_ended_that_nobody_waits_for() {
 fn durability_is_chosen_by_handle() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
-        let store = AsyncStore::new(options(&disk).open("/store").unwrap());
+        let options = options(&disk).maintenance(Maintenance::Inline);
+        let store = AsyncStore::new(options.open("/store").unwrap());
         let app = store.create_repository(&name("team/app"), RepositorySettings::new()).await.unwrap();
         let before = disk.operations();
         store.with_durability(Durability::Relaxed).put("loose", Algorithm::Sha256).await.unwrap();
