@@ -9,6 +9,7 @@ use crate::digest::Algorithm;
 use crate::id::{Lsn, UploadId};
 use crate::oci::{ExpectTag, RepositorySettings};
 use crate::registry::RepositoryDeletion;
+use crate::transaction::ExpectNamed;
 
 /// An argument of a call: what is borrowed is copied or cloned, once, for the thread that carries the call out.
 pub(super) trait Argument {
@@ -69,6 +70,7 @@ by_value!(
     Algorithm,
     Bytes,
     Duration,
+    ExpectNamed,
     ExpectTag,
     Lsn,
     Option<u64>,

@@ -82,6 +82,7 @@
 mod arguments;
 mod blob;
 mod blocking;
+mod named;
 mod reader;
 mod repository;
 mod sink;
@@ -100,6 +101,7 @@ use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 use tokio::task::JoinError;
 
 pub use blob::AsyncBlob;
+pub use named::AsyncNamedFiles;
 pub use reader::AsyncBlobReader;
 pub use repository::AsyncRepository;
 pub use sink::{ContentReader, ContentSink, StreamError};

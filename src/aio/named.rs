@@ -1,0 +1,182 @@
+//! The calls of named files.
+
+use bytes::Bytes;
+
+use crate::aio::arguments::calls;
+use crate::aio::{AsyncBlob, AsyncStore, permit};
+use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed, UploadStatus};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::id::{Lsn, UploadId};
+use crate::keys::DomainName;
+use crate::log::Durability;
+use crate::page::Page;
+use crate::store::NamedFiles;
+#[cfg(doc)]
+use crate::store::Store;
+use crate::transaction::ExpectNamed;
+
+/// [`NamedFiles`] for async programs: their calls never block the runtime. Made by [`AsyncStore::named`] and
+/// [`AsyncStore::named_in`].
+///
+/// ```
+/// use strongroom::aio::AsyncStore;
+/// use strongroom::{Options, PutNamed};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+/// # runtime.block_on(async {
+/// let files = store.named();
+/// files.put("index/config.json", "{}", PutNamed::new()).await?;
+/// let (file, blob) = files.get("index/config.json").await?;
+/// assert_eq!((file.len, blob.bytes().await?), (2, "{}".into()));
+/// assert_eq!(files.list("index/", None, 10).await?.items.len(), 1);
+/// # Ok(()) })
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct AsyncNamedFiles {
+    // In this order: the store is closed by the handle that is dropped last, off the runtime.
+    files: NamedFiles,
+    store: AsyncStore,
+}
+
+impl AsyncStore {
+    /// The named files of the default key domain: [`Store::named`].
+    pub fn named(&self) -> AsyncNamedFiles {
+        AsyncNamedFiles { files: self.blocking().named(), store: self.clone() }
+    }
+
+    /// The named files of a key domain.
+    ///
+    /// # Errors
+    /// As [`Store::named_in`] and [`read`](Self::read).
+    pub async fn named_in(&self, domain: &DomainName) -> Result<AsyncNamedFiles> {
+        let domain = domain.clone();
+        let files = self.read(move |store| store.named_in(&domain)).await?;
+        Ok(AsyncNamedFiles { files, store: self.clone() })
+    }
+}
+
+impl AsyncNamedFiles {
+    /// The blocking handle.
+    pub fn blocking(&self) -> &NamedFiles {
+        &self.files
+    }
+
+    /// The same files, whose writes through the new handle return when this says.
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { files: self.files.with_durability(durability), store: self.store.clone() }
+    }
+
+    /// The same files, of which a replaced or removed one's content goes with the next collection:
+    /// [`NamedFiles::discarding`].
+    pub fn discarding(&self) -> Self {
+        Self { files: self.files.discarding(), store: self.store.clone() }
+    }
+
+    /// Runs a blocking operation off the runtime, as [`AsyncStore::call`].
+    ///
+    /// # Errors
+    /// As [`AsyncStore::call`].
+    pub async fn call<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let permit = permit(&self.store.shared.calls).await?;
+        let files = self.files.clone();
+        self.store.run(permit, move || work(&files)).await
+    }
+
+    /// Runs a blocking operation that only reads off the runtime, as [`AsyncStore::read`].
+    ///
+    /// # Errors
+    /// As [`AsyncStore::read`].
+    pub async fn read<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let permit = permit(&self.store.shared.reads).await?;
+        let files = self.files.clone();
+        self.store.run(permit, move || work(&files)).await
+    }
+
+    /// Stores content under a name.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::put`] and [`call`](Self::call).
+    pub async fn put(&self, name: &str, content: impl Into<Bytes>, put: PutNamed) -> Result<NamedWrite> {
+        let (name, content) = (name.to_owned(), content.into());
+        self.call(move |files| files.put(&name, content, put)).await
+    }
+
+    /// A file and its content, of one moment.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::get`] and [`read`](Self::read).
+    pub async fn get(&self, name: &str) -> Result<(NamedFile, AsyncBlob)> {
+        let name = name.to_owned();
+        let NamedBlob { file, blob } = self.read(move |files| files.get(&name)).await?;
+        Ok((file, AsyncBlob::new(&self.store, blob)))
+    }
+
+    /// Gives a blob a name.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::set`] and [`call`](Self::call).
+    pub async fn set(&self, name: &str, digest: &Digest, put: PutNamed) -> Result<NamedWrite> {
+        let (name, digest) = (name.to_owned(), *digest);
+        self.call(move |files| files.set(&name, &digest, put)).await
+    }
+
+    /// Commits an upload under a name.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::put_upload`] and [`call`](Self::call).
+    pub async fn put_upload(&self, name: &str, id: UploadId, digest: &Digest, put: PutNamed) -> Result<NamedWrite> {
+        let (name, digest) = (name.to_owned(), *digest);
+        self.call(move |files| files.put_upload(&name, id, &digest, put)).await
+    }
+
+    /// Removes files, all of them in one commit.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::remove_many`] and [`call`](Self::call).
+    pub async fn remove_many(&self, names: &[impl AsRef<str>]) -> Result<NamedRemoval> {
+        let names: Vec<String> = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        self.call(move |files| files.remove_many(&names)).await
+    }
+
+    /// Appends content to an upload at `offset`, or where it ends for none, and returns the new length.
+    ///
+    /// # Errors
+    /// As [`NamedFiles::append_upload`] and [`call`](Self::call).
+    pub async fn append_upload(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        content: impl Into<Bytes>,
+    ) -> Result<u64> {
+        let (offset, content) = (offset.into(), content.into());
+        self.call(move |files| files.append_upload(id, offset, content)).await
+    }
+
+    calls! { NamedFiles:
+        /// What is known of a file.
+        read stat(name: &str) -> NamedFile;
+        /// Files whose names begin so, in order, a page at a time.
+        read list(prefix: &str, after: Option<&str>, limit: usize) -> Page<NamedFile, String>;
+        /// Removes a file.
+        call remove(name: &str, expect: ExpectNamed) -> Lsn;
+        /// Removes all files whose names begin so.
+        call remove_prefix(prefix: &str) -> NamedRemoval;
+        /// Begins an upload in the key domain of the files.
+        call begin_upload(algorithm: Algorithm) -> UploadId;
+        /// The status of an upload.
+        read upload_status(id: UploadId) -> UploadStatus;
+        /// Cancels an upload.
+        call cancel_upload(id: UploadId) -> ();
+    }
+}
