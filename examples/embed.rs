@@ -131,11 +131,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let upstream = store.create_repository(&"upstream/app".parse()?, RepositorySettings::new())?;
     let layer = upstream.put("a layer", Algorithm::Sha256)?.digest;
-    let put = PutManifest::new("text/plain").references([layer], []).tag("v1".parse()?);
-    upstream.put_manifest("an artifact", put)?;
+    let document = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{layer}"}},"layers":[]}}"#);
+    let put = PutManifest::new("application/vnd.oci.image.manifest.v1+json").tag("v1".parse()?);
+    upstream.put_manifest(&document, put)?;
     let repository = store.create_repository(&"cache/app".parse()?, RepositorySettings::new())?;
     let cache = Cache { repository, upstream };
-    assert_eq!(cache.manifest(&"v1".parse()?)?.content, "an artifact");
+    assert_eq!(cache.manifest(&"v1".parse()?)?.content, document);
     assert_eq!(cache.blob(&layer)?.bytes()?, "a layer");
     assert!(cache.repository.stat(&layer).is_ok());
     let unknown = Digest::of(Algorithm::Sha256, b"nobody has this");
