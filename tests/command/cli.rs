@@ -50,7 +50,8 @@ fn a_named_file_is_put_replaced_listed_and_removed() {
     let digest = first["digest"].as_str().unwrap();
     assert_eq!(code(&data, &["file", "put", "npm/index.json", path, "--if-absent"]), 1);
     let second = put("two", &["--if-digest", digest, "--discard", "--expires", "1h"]);
-    assert_eq!((&second["replaced"], &second["expires_in_seconds"]), (&first["digest"], &3600.into()));
+    assert_eq!(second["replaced"], first["digest"]);
+    assert!((3500..=3600).contains(&second["expires_in_seconds"].as_u64().unwrap()));
     assert_eq!(code(&data, &["file", "put", "npm/index.json", path, "--if-digest", digest]), 1);
     assert_eq!(ok(&data, &["file", "get", "npm/index.json"]), "two");
     ok(&data, &["file", "get", "npm/index.json", out.to_str().unwrap()]);
@@ -121,11 +122,11 @@ fn a_command_waits_for_the_lock_as_long_as_it_is_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let store = strongroom::Options::new().create(true).open(&data).unwrap();
-    assert_eq!(code(&data, &["ls"]), 6);
-    assert_eq!(code(&data, &["ls", "--wait-lock", "20ms"]), 6);
+    assert_eq!(code(&data, &["gc"]), 6);
+    assert_eq!(code(&data, &["gc", "--wait-lock", "20ms"]), 6);
     assert_eq!(code(&data, &["--wait-lock", "20ms", "fsck", "--salvage"]), 6);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| ok(&data, &["ls", "--wait-lock", "5min"]));
+        let waiting = scope.spawn(|| ok(&data, &["gc", "--wait-lock", "5min"]));
         store.close().unwrap();
         waiting.join().unwrap();
     });
