@@ -6,14 +6,19 @@ use std::fs;
 use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+#[cfg(feature = "encryption")]
 use std::sync::Arc;
 
+#[cfg(feature = "encryption")]
 use strongroom::keys::LocalKey;
 use strongroom::registry::RepositorySettings;
+#[cfg(feature = "encryption")]
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Error, Options, Store};
 
-use crate::common::{Random, content_files};
+use crate::common::Random;
+#[cfg(feature = "encryption")]
+use crate::common::content_files;
 
 fn dir() -> tempfile::TempDir {
     match std::env::var_os("STRONGROOM_REFLINKS") {
@@ -74,6 +79,7 @@ fn what_is_no_file_or_another_is_refused_and_leaves_nothing() {
     assert_eq!(store.usage().unwrap().segments, 0);
 }
 
+#[cfg(feature = "encryption")]
 #[test]
 fn encrypted_content_is_never_shared() {
     let (dir, disk) = (dir(), SimVfs::new());

@@ -27,6 +27,7 @@ const CLIENTS: usize = 16;
 struct Load {
     dir: PathBuf,
     clock: Clock,
+    #[cfg_attr(not(feature = "encryption"), allow(dead_code, reason = "there are no keys without it"))]
     key: Option<PathBuf>,
     is_over: AtomicBool,
     pushes: AtomicU64,
