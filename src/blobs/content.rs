@@ -394,16 +394,26 @@ impl BlobStore {
 
     /// Opens a blob of a domain.
     pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
+        let look = |snapshot: &Snapshot| {
+            let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            Ok(((), *digest, fact))
+        };
+        Ok(self.open_found(domain, look)?.1)
+    }
+
+    /// Opens the blob of a domain that `look` finds, as of one moment, with what else it finds.
+    pub(super) fn open_found<T>(
+        &self,
+        domain: DomainId,
+        look: impl Fn(&Snapshot) -> Result<(T, Digest, BlobFact)>,
+    ) -> Result<(T, Blob)> {
         let mut before = None;
         loop {
-            let snapshot = self.tables.snapshot_of(domain);
-            let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+            let (found, digest, fact) = look(&self.tables.snapshot_of(domain))?;
             match self.open_at(&fact.place) {
-                Ok(file) => return Blob::new(*digest, fact, file, &self.contents.keys(), domain),
+                Ok(file) => return Ok((found, Blob::new(digest, fact, file, &self.contents.keys(), domain)?)),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
-                Err(Error::Corrupt { damage: Damage::Missing | Damage::Truncated, .. })
-                    if before != Some(fact.place) =>
-                {
+                Err(error) if is_gone(&error) && before != Some(fact.place) => {
                     before = Some(fact.place);
                     self.tables.catch_up();
                 }
@@ -700,7 +710,7 @@ impl BlobStore {
         let mut fact = *fact;
         loop {
             let error = match self.digest_of(key, &fact) {
-                Err(error @ Error::Corrupt { damage: Damage::Missing, .. }) => error,
+                Err(error) if is_gone(&error) => error,
                 other => return other.map(Some),
             };
             self.tables.catch_up();
@@ -725,6 +735,11 @@ impl BlobStore {
         let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
         descriptor.ok_or_else(|| Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
     }
+}
+
+/// Whether a file is not what facts say, since it was removed, or cut by another process.
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { damage: Damage::Missing | Damage::Truncated, .. })
 }
 
 /// The digest of a blob, where its key is the digest.

@@ -11,7 +11,7 @@ use crate::blobs::content::{Claimed, Content, Destination, Expect, Outside, chec
 use crate::blobs::{Blob, BlobStore, frame_for};
 use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Error, Result};
 use crate::facts::{Expiry, Key, Lookup, NamedFact, NamesOf, Reader as _};
 use crate::id::{DomainId, Lsn, RepositoryId, UploadId};
 use crate::log::Durability;
@@ -378,24 +378,15 @@ impl BlobStore {
 
     /// A named file with its content.
     pub(crate) fn get_named(&self, domain: DomainId, name: &str) -> Result<NamedBlob> {
-        let mut before = None;
-        loop {
-            let snapshot = self.tables.snapshot_of(domain);
-            let named = Self::find_named(&snapshot, name)?.ok_or_else(|| not_found(name))?;
-            let missing = || miscounted(&snapshot, &Key::named(domain, name), "reference: what it holds is missing");
+        let look = |snapshot: &Snapshot| {
+            let named = Self::find_named(snapshot, name)?.ok_or_else(|| not_found(name))?;
+            let missing = || miscounted(snapshot, &Key::named(domain, name), "reference: what it holds is missing");
             let fact = snapshot.blob(&named.digest)?.ok_or_else(missing)?;
-            match self.contents.open(&fact.place) {
-                Ok(file) => {
-                    let blob = Blob::new(named.digest, fact, file, &self.contents.keys(), domain)?;
-                    return Ok(NamedBlob { file: self.named_file(named), blob });
-                }
-                // It may have been replaced and collected, or moved, since it was looked up. If not, the file is lost.
-                Err(Error::Corrupt { damage: Damage::Missing, .. }) if before != Some(fact.place) => {
-                    before = Some(fact.place);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+            let digest = named.digest;
+            Ok((named, digest, fact))
+        };
+        let (named, blob) = self.open_found(domain, look)?;
+        Ok(NamedBlob { file: self.named_file(named), blob })
     }
 
     /// A page of the named files whose names begin with a prefix, in order.

@@ -3,6 +3,7 @@
 //! takes back.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,13 +30,22 @@ fn open(disk: &SimVfs) -> Store {
     reading(disk).open("/store").unwrap()
 }
 
-/// What of a reader's blobs can be read is right, also where the writer has gone on.
+/// What of a reader's blobs and named files can be read is right, also where the writer has gone on.
 fn check_content(reader: &Store, context: &str) {
+    let files = reader.named();
+    for file in files.iter("").collect::<Vec<_>>() {
+        let name = file.unwrap_or_else(|error| panic!("{context}: {error}")).name;
+        match files.get(&name) {
+            Ok(found) => found.blob.verify().unwrap_or_else(|error| panic!("{context}: {name}: {error}")),
+            Err(Error::NamedNotFound { .. }) => {} // the reader has moved forward by itself
+            Err(error) => panic!("{context}: {name}: {error}"),
+        }
+    }
     for stat in reader.blobs().collect::<Vec<_>>() {
         let stat = stat.unwrap_or_else(|error| panic!("{context}: {error}"));
         match reader.get(&stat.digest) {
             Ok(blob) => blob.verify().unwrap_or_else(|error| panic!("{context}: {error}")),
-            Err(Error::BlobNotFound { .. }) => {} // the reader has moved forward by itself
+            Err(Error::BlobNotFound { .. }) => {} // the same
             Err(error) => panic!("{context}: {error}"),
         }
     }
@@ -75,6 +85,31 @@ fn readers_see_each_commit_once_they_read_on_and_the_moment_before_until_then() 
             assert!(disk.operations() - operations <= 4 && (is_behind || n > 0), "{context}");
         }
     }
+}
+
+#[test]
+fn content_that_was_moved_since_is_found_where_it_lies_now() {
+    let disk = SimVfs::new();
+    let store = options(&disk, &Clock::manual()).open("/store").unwrap();
+    let (files, mut random) = (store.named(), Random(11));
+    let names: Vec<String> = (0..200).map(|n| format!("{n:03}")).collect();
+    let put = |name: &String| files.put(name, random.bytes(400), PutNamed::new()).unwrap().file.digest;
+    let digests: Vec<_> = names.iter().map(put).collect();
+    let (by_digest, by_name) = (open(&disk), open(&disk));
+    let (kept, gone): (Vec<usize>, Vec<usize>) = (0..200).partition(|n| n % 4 == 0);
+    let gone: Vec<&String> = gone.into_iter().map(|n| &names[n]).collect();
+    files.discarding().remove_many(&gone).unwrap();
+    let done = store.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap();
+    assert!(done.moved > 10 && done.files > 0, "{done:?}");
+    for n in kept {
+        by_digest.get(&digests[n]).unwrap().verify().unwrap();
+        by_name.named().get(&names[n]).unwrap().blob.verify().unwrap();
+    }
+    assert_eq!(
+        [by_digest, by_name].map(|reader| reader.last_lsn()),
+        [store.last_lsn(); 2],
+        "they have read on for that"
+    );
 }
 
 #[test]
@@ -286,8 +321,8 @@ fn nothing_is_written_by_a_store_that_only_reads() {
     refuse("merge_runs", reader.merge_runs());
     refuse("sync", reader.sync());
     refuse("probe", reader.probe());
-    refuse("collect", reader.collect(&CollectOptions::new(), |_| std::ops::ControlFlow::Continue(())).map(drop));
-    refuse("scrub", reader.scrub(&ScrubOptions::new(), |_| std::ops::ControlFlow::Continue(())).map(drop));
+    refuse("collect", reader.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).map(drop));
+    refuse("scrub", reader.scrub(&ScrubOptions::new(), |_| ControlFlow::Continue(())).map(drop));
     let app = reader.repository(&name("team/app")).unwrap();
     refuse("put in a repository", app.put("more", Algorithm::Sha256).map(drop));
     refuse("put_manifest", app.put_manifest(&document, PutManifest::new(media_type).tag(tag("v2"))).map(drop));
@@ -395,7 +430,7 @@ fn readers_in_other_threads_see_whole_commits_in_order_and_no_damage() {
                 writer.remove(&blobs.swap_remove(random.below(30) as usize)).unwrap();
             }
             if n % 40 == 39 {
-                writer.collect(&CollectOptions::new().max_dead(0), |_| std::ops::ControlFlow::Continue(())).unwrap();
+                writer.collect(&CollectOptions::new().max_dead(0), |_| ControlFlow::Continue(())).unwrap();
             }
         }
         is_over.store(true, Ordering::Relaxed);
