@@ -147,20 +147,13 @@ impl Committer {
 
     /// [`commit`](Self::commit), which returns when the caller says.
     pub(crate) fn commit_as(&self, durability: Durability, domain: DomainId, request: Request) -> Result<Outcome> {
-        if !request.frees_space() {
-            self.admit()?;
-        }
-        let outcome = self.queue(durability, domain, request);
-        self.maintain_if_due();
-        let outcome = outcome?;
-        self.remove_dropped(&outcome);
-        Ok(outcome)
+        one(self.commit_all(durability, domain, vec![request])?)
     }
 
     /// [`commit`](Self::commit) for maintenance itself, which neither waits for maintenance nor causes any. The caller
     /// removes the files that it gives up.
     pub(crate) fn commit_unthrottled(&self, domain: DomainId, request: Request) -> Result<Outcome> {
-        self.queue(self.options.durability, domain, request)
+        one(self.queue_all(self.options.durability, domain, vec![request])?)
     }
 
     /// [`commit_as`](Self::commit_as) for several requests, of which each is a commit of its own, or fails on its own
@@ -179,10 +172,6 @@ impl Committer {
         let outcomes = outcomes?;
         outcomes.iter().flatten().for_each(|outcome| self.remove_dropped(outcome));
         Ok(outcomes)
-    }
-
-    fn queue(&self, durability: Durability, domain: DomainId, request: Request) -> Result<Outcome> {
-        self.queue_all(durability, domain, vec![request])?.pop().unwrap_or(Err(BROKEN))
     }
 
     fn queue_all(
@@ -531,6 +520,11 @@ impl Log for Committer {
     fn wait_for_views(&self, until: Lsn) {
         self.names.reach(until);
     }
+}
+
+/// What became of a request that was alone.
+fn one(mut outcomes: Vec<Result<Outcome>>) -> Result<Outcome> {
+    outcomes.pop().unwrap_or(Err(BROKEN))
 }
 
 /// Stops all writes if a leader panics.
