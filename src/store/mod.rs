@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 pub use backup::{SnapshotOptions, SnapshotReport};
 pub use health::{Health, StoreState};
 pub use keys::{DataKeyInfo, DomainInfo};
-pub use named::{NamedFiles, NamedIter};
+pub use named::NamedFiles;
 pub use options::{Maintenance, Options, Recovery};
 pub use rewrite::Rewriting;
 pub use salvage::{ChangedInRepository, ChangedNames, Salvage, SalvageReport};

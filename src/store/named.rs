@@ -216,9 +216,9 @@ impl NamedFiles {
     /// assert_eq!(names, ["a/1", "a/2"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn iter(&self, prefix: &str) -> NamedIter {
+    pub fn iter(&self, prefix: &str) -> impl Iterator<Item = Result<NamedFile>> + use<> {
         let (files, prefix) = (self.clone(), prefix.to_owned());
-        NamedIter { files, prefix, page: Vec::new().into_iter(), next: Some(None) }
+        Page::all(move |after: Option<&String>| files.list(&prefix, after.map(String::as_str), PAGE))
     }
 
     /// Removes a file. Its content, unless something else keeps it, stays for
@@ -303,32 +303,5 @@ impl NamedFiles {
     pub fn cancel_upload(&self, id: UploadId) -> Result<()> {
         let blobs = self.blobs()?;
         blobs.cancel_upload(id, &self.outside(blobs))
-    }
-}
-
-/// An iterator over named files. See [`NamedFiles::iter`].
-#[derive(Debug)]
-pub struct NamedIter {
-    files: NamedFiles,
-    prefix: String,
-    page: std::vec::IntoIter<NamedFile>,
-    /// Behind which name the next page begins; none after the last page.
-    next: Option<Option<String>>,
-}
-
-impl Iterator for NamedIter {
-    type Item = Result<NamedFile>;
-
-    fn next(&mut self) -> Option<Result<NamedFile>> {
-        loop {
-            if let Some(file) = self.page.next() {
-                return Some(Ok(file));
-            }
-            let after = self.next.take()?;
-            match self.files.list(&self.prefix, after.as_deref(), PAGE) {
-                Ok(page) => (self.page, self.next) = (page.items.into_iter(), page.next.map(Some)),
-                Err(error) => return Some(Err(error)),
-            }
-        }
     }
 }
