@@ -99,12 +99,12 @@ impl<T, C> Page<T, C> {
         let next = items.last().filter(|_| is_more).map(cursor);
         Ok(Self { items, next })
     }
+}
 
-    /// A page of names, of which one more was read than it has.
-    pub(crate) fn of_names(names: Vec<String>, limit: usize, next: impl Fn(&T) -> C) -> Result<Self>
-    where
-        T: FromStr<Err = Error>,
-    {
-        Self::collect(names.iter().map(|name| name.parse()), limit, next)
+impl<T: FromStr<Err = Error> + ToString> Page<T, String> {
+    /// A page of names: `read` reads as many of them as it is told, one more than the page has.
+    pub(crate) fn of_names(limit: usize, read: impl FnOnce(usize) -> Result<Vec<String>>) -> Result<Self> {
+        let names = read(limit.max(1).saturating_add(1))?;
+        Self::collect(names.iter().map(|name| name.parse()), limit, T::to_string)
     }
 }

@@ -299,7 +299,6 @@ impl Registry {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<RepositoryName, String>> {
-        let names = moment.names(NamesOf::Repositories, after, limit.max(1).saturating_add(1))?;
-        Page::of_names(names, limit, ToString::to_string)
+        Page::of_names(limit, |count| moment.names(NamesOf::Repositories, after, count))
     }
 }

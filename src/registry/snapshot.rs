@@ -1,5 +1,7 @@
 //! A repository as of one moment.
 
+use std::sync::Arc;
+
 use crate::blobs::Blob;
 use crate::digest::Digest;
 #[cfg(doc)]
@@ -50,7 +52,7 @@ impl Repository {
 impl Registry {
     /// [`Snapshot::repository`](crate::Snapshot::repository).
     pub(crate) fn repository_as_of(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         moment: &Snapshot,
         name: &RepositoryName,
     ) -> Result<RepositorySnapshot> {
@@ -67,7 +69,7 @@ impl RepositorySnapshot {
     }
 
     /// A handle that keeps the store open.
-    pub(crate) fn keeping(self, open: std::sync::Arc<dyn Send + Sync>) -> Self {
+    pub(crate) fn keeping(self, open: Arc<dyn Send + Sync>) -> Self {
         Self { repository: self.repository.keeping(open), ..self }
     }
 

@@ -57,9 +57,11 @@ impl Repository {
     /// [`Error::Corrupt`] where the view of names is being rebuilt, and facts that are read in its place are damaged.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Page<Tag, String>> {
         let of = NamesOf::Tags(self.domain, self.id);
-        let names = self.facts()?.names(of, after, limit.max(1).saturating_add(1))?;
-        self.facts()?; // were it deleted by now, some of its tags might have been gone before
-        Page::of_names(names, limit, ToString::to_string)
+        Page::of_names(limit, |count| {
+            let names = self.facts()?.names(of, after, count)?;
+            self.facts()?; // were it deleted by now, some of its tags might have been gone before
+            Ok(names)
+        })
     }
 
     /// The tags that name a manifest, in order.
