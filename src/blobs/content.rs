@@ -9,24 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::blobs::source::{SourceFile, open_source};
-use crate::blobs::{Blob, BlobStore, frame_for};
+use crate::blobs::{Blob, BlobStore, Claimed, Destination, frame_for};
 use crate::clock::StoreClock;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::envelope::Purpose;
 use crate::error::{Damage, Error, Result};
-use crate::facts::{BlobFact, Family, Key, LinkFact, Lookup, Place, successor};
+use crate::facts::{BlobFact, Lookup as _, Place};
 use crate::files::NewFile;
-use crate::id::{DomainId, FileId, Lsn, RepositoryId};
+use crate::id::{DomainId, FileId, Lsn};
 use crate::log::Durability;
 use crate::sealed::SealedFile;
-use crate::segment::{DESCRIPTOR_LEN, Descriptor, SegmentWriter};
+use crate::segment::{Descriptor, SegmentWriter};
 use crate::sync::lock;
 use crate::tables::Snapshot;
 use crate::thread;
-use crate::transaction::{Outcome, Request, Then};
-
-/// The most blobs whose grace period begins anew in one commit: other commits wait for it.
-const TOUCHED_AT_ONCE: usize = 256;
+use crate::transaction::{Outcome, Request};
 
 /// How much of long content is hashed and written at a time.
 const PIECE: usize = 1 << 20;
@@ -76,100 +72,6 @@ impl Expect {
         match self {
             Self::Digest(expected) if expected != found => Err(Error::DigestMismatch { expected, found }),
             _ => Ok(found),
-        }
-    }
-}
-
-/// Where content is stored: in a repository, or outside of repositories.
-pub(crate) trait Destination: Sync {
-    /// The domain that the content belongs to from then on.
-    fn domain(&self) -> DomainId;
-
-    /// When writes return.
-    fn durability(&self) -> Durability;
-
-    /// Finds blobs, each as of one moment, undamaged, and begins their grace period anew.
-    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>>;
-
-    /// Finds one.
-    fn claim(&self, digest: &Digest) -> Result<Claimed> {
-        self.claim_many(&[*digest])?.pop().unwrap_or(Err(Error::BlobNotFound { digest: *digest }))
-    }
-
-    /// Makes the commit fail where the repository no longer exists.
-    fn exists(&self) -> Then;
-
-    /// What the commit that stores a blob does besides.
-    fn then(&self, digest: &Digest) -> Then;
-
-    /// Whether the content was there before a commit that stores it, as far as a caller may know.
-    fn existed(&self, outcome: &Outcome) -> bool;
-
-    /// The repository whose uploads are meant, which is still there; none: those of the store.
-    fn repository(&self) -> Result<Option<RepositoryId>>;
-}
-
-/// Outside of repositories.
-#[derive(Clone, Copy)]
-pub(crate) struct Outside<'a> {
-    store: &'a BlobStore,
-    durability: Durability,
-    domain: DomainId,
-}
-
-impl Destination for Outside<'_> {
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-
-    fn durability(&self) -> Durability {
-        self.durability
-    }
-
-    fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
-        let (store, snapshot) = (self.store, self.store.tables.snapshot_of(self.domain));
-        let (retention, now) = (store.options.retention, store.clock.open_time());
-        let look = |digest: &Digest| {
-            let blob = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-            Ok((blob, None, blob.is_stale(retention, now)))
-        };
-        let touch = |stale| store.log.commit_as(self.durability, self.domain, Request::Touch(stale));
-        store.claim_each(digests, self.durability, snapshot.lsn, look, touch)
-    }
-
-    fn exists(&self) -> Then {
-        None
-    }
-
-    fn then(&self, _: &Digest) -> Then {
-        None
-    }
-
-    fn existed(&self, outcome: &Outcome) -> bool {
-        outcome.existed
-    }
-
-    fn repository(&self) -> Result<Option<RepositoryId>> {
-        Ok(None)
-    }
-}
-
-/// A blob that a caller relies on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claimed {
-    pub(crate) blob: BlobFact,
-    /// That a repository has it; none outside of repositories.
-    pub(crate) link: Option<LinkFact>,
-    /// A commit as of which it is there for as long as the grace period lasts, as durable as the caller's writes.
-    pub(crate) lsn: Lsn,
-}
-
-impl Claimed {
-    /// The commit as of which a blob is there; `None` where it has to be stored.
-    pub(super) fn lsn_of(claimed: Result<Self>) -> Result<Option<Lsn>> {
-        match claimed {
-            Err(Error::BlobNotFound { .. } | Error::Corrupt { damage: Damage::Known, .. }) => Ok(None),
-            other => Ok(Some(other?.lsn)),
         }
     }
 }
@@ -226,89 +128,15 @@ impl Stat {
 }
 
 impl BlobStore {
-    /// What is outside of repositories, in the default domain.
-    pub(crate) fn outside(&self, durability: Durability) -> Outside<'_> {
-        self.outside_in(durability, DomainId::DEFAULT)
-    }
-
-    /// What is outside of repositories, in a domain.
-    pub(crate) fn outside_in(&self, durability: Durability, domain: DomainId) -> Outside<'_> {
-        Outside { store: self, durability, domain }
-    }
-
-    /// What the store knows of a blob.
-    pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
-        Ok(Stat::new(*digest, &self.find(digest)?, &self.clock))
-    }
-
-    /// What the store knows of blobs, as of one moment; `None` for those that it does not have.
+    /// What the store knows of blobs, as of now.
     pub(crate) fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
-        let snapshot = self.tables.snapshot();
-        digests
-            .iter()
-            .map(|digest| Ok(snapshot.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock))))
-            .collect()
+        self.stat_as_of(&self.tables.snapshot(), digests)
     }
 
-    /// The same, for a caller that relies on them.
-    pub(crate) fn claim_many(&self, digests: &[Digest], durability: Durability) -> Result<Vec<Result<Stat>>> {
-        let claimed = self.outside(durability).claim_many(digests)?;
-        let stat = |(digest, claimed): (&Digest, Result<Claimed>)| Ok(Stat::new(*digest, &claimed?.blob, &self.clock));
-        Ok(digests.iter().zip(claimed).map(stat).collect())
-    }
-
-    /// Claims blobs: `look` finds each as of one moment, and says whether the grace period has to begin anew, which
-    /// `touch` then does for all of those in one commit.
-    pub(crate) fn claim_each(
-        &self,
-        digests: &[Digest],
-        durability: Durability,
-        as_of: Lsn,
-        look: impl Fn(&Digest) -> Result<(BlobFact, Option<LinkFact>, bool)>,
-        touch: impl Fn(Vec<Digest>) -> Result<Outcome>,
-    ) -> Result<Vec<Result<Claimed>>> {
-        let (mut found, mut stale) = (Vec::with_capacity(digests.len()), Vec::new());
-        for digest in digests {
-            let claimed = look(digest).and_then(|(blob, link, is_stale)| {
-                self.check_undamaged(&blob)?;
-                if is_stale {
-                    stale.push((found.len(), *digest));
-                }
-                Ok(Claimed { blob, link, lsn: as_of })
-            });
-            found.push(claimed);
-        }
-        for stale in stale.chunks(TOUCHED_AT_ONCE) {
-            let touched = touch(stale.iter().map(|(_, digest)| *digest).collect())?;
-            for (part, digest) in stale {
-                let gone = |refused: &&(usize, Error)| stale.get(refused.0).is_some_and(|(_, gone)| gone == digest);
-                let gone = touched.refused.iter().find(gone).map(|(_, gone)| gone.clone());
-                if let Some(slot) = found.get_mut(*part) {
-                    let claimed = slot.clone().map(|claimed| Claimed { lsn: touched.lsn, ..claimed });
-                    *slot = gone.map_or(claimed, Err);
-                }
-            }
-        }
-        self.log.reach(durability, as_of)?;
-        Ok(found)
-    }
-
-    fn find(&self, digest: &Digest) -> Result<BlobFact> {
-        self.tables.snapshot().blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })
-    }
-
-    /// All blobs outside of domains of their own, as of a moment.
-    pub(crate) fn list(self: &Arc<Self>, snapshot: Snapshot) -> Blobs {
-        Blobs { store: Arc::clone(self), snapshot, from: Some([0; 32]), batch: Vec::new().into_iter() }
-    }
-
-    /// Fails where a blob is known to be damaged.
-    pub(crate) fn check_undamaged(&self, blob: &BlobFact) -> Result<()> {
-        if !blob.damaged {
-            return Ok(());
-        }
-        let path = self.contents.path(blob.place.file);
-        Err(Error::corrupt(&path, blob.place.offset, Damage::Known))
+    /// What the store knew of blobs as of a moment; `None` for those that it did not have.
+    pub(crate) fn stat_as_of(&self, moment: &Snapshot, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
+        let stat = |digest| Ok(moment.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock)));
+        digests.iter().map(stat).collect()
     }
 
     /// Stores content in memory.
@@ -321,13 +149,18 @@ impl BlobStore {
 
     /// Stores what a reader yields.
     pub(crate) fn put_reader(&self, reader: &mut dyn Read, expect: Expect, into: &dyn Destination) -> Result<Stored> {
-        let mut head = Vec::new();
-        let inline_max = self.options.inline_max;
-        reader.take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
-        if head.len() as u64 <= inline_max {
-            return self.put_small(&head, expect, into);
+        match self.read_head(reader)? {
+            (head, None) => self.put_small(&head, expect, into),
+            (head, rest) => self.put_large(Content::Parts(&head, rest), expect, into),
         }
-        self.put_large(Content::Parts(&head, Some(reader)), expect, into)
+    }
+
+    /// What a reader yields, and the reader itself where that is more than is stored in the log.
+    pub(super) fn read_head<'r>(&self, reader: &'r mut dyn Read) -> Result<(Vec<u8>, Option<&'r mut dyn Read>)> {
+        let (mut head, inline_max) = (Vec::new(), self.options.inline_max);
+        (&mut *reader).take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
+        let is_more = head.len() as u64 > inline_max;
+        Ok((head, is_more.then_some(reader)))
     }
 
     /// Stores the content of a file.
@@ -362,32 +195,33 @@ impl BlobStore {
         let digests: Vec<Result<Digest>> = contents.iter().map(digest).collect();
         let asked: Vec<Digest> = digests.iter().flatten().copied().collect();
         let mut claimed = into.claim_many(&asked)?.into_iter();
-        let (mut stored, mut riding, mut requests) = (Vec::with_capacity(contents.len()), Vec::new(), Vec::new());
-        for ((content, _), digest) in contents.iter().zip(digests) {
-            let place = stored.len();
-            let one = digest.and_then(|digest| {
-                let (len, existed) = (content.len() as u64, true);
-                let claimed = claimed.next().unwrap_or(Err(Error::BlobNotFound { digest }));
-                if let Some(lsn) = Claimed::lsn_of(claimed)? {
-                    return Ok(Stored { digest, len, existed, lsn });
-                }
-                if len > self.options.inline_max {
-                    return self.put_large(Content::Parts(content, None), digest.into(), into);
-                }
-                let frame = frame_for(digest, content, self.options.compression);
-                requests.push(Request::PutFrame { frame, then: into.then(&digest) });
-                riding.push(place);
-                Ok(Stored { digest, len, existed, lsn: Lsn::ZERO })
-            });
-            stored.push(one);
-        }
-        let outcomes = self.log.commit_all(into.durability(), into.domain(), requests)?;
-        for (place, outcome) in riding.into_iter().zip(outcomes) {
-            if let Some(slot) = stored.get_mut(place) {
-                let told =
-                    |stored, outcome: Outcome| Stored { existed: into.existed(&outcome), lsn: outcome.lsn, ..stored };
-                *slot = slot.clone().and_then(|stored| Ok(told(stored, outcome?)));
+        let mut requests = Vec::new();
+        let placed = contents.iter().zip(digests).map(|((content, _), digest)| {
+            let digest = digest?;
+            let claimed = claimed.next().unwrap_or(Err(Error::BlobNotFound { digest }));
+            if let Some(lsn) = Claimed::lsn_of(claimed)? {
+                return Ok((digest, Some((true, lsn))));
             }
+            if content.len() as u64 > self.options.inline_max {
+                let stored = self.put_large(Content::Parts(content, None), digest.into(), into)?;
+                return Ok((digest, Some((stored.existed, stored.lsn))));
+            }
+            let frame = frame_for(digest, content, self.options.compression);
+            requests.push(Request::PutFrame { frame, then: into.then(&digest) });
+            Ok((digest, None))
+        });
+        let placed: Vec<Result<_>> = placed.collect();
+        let mut outcomes = self.log.commit_all(into.durability(), into.domain(), requests)?.into_iter();
+        let mut outcome = || {
+            let missing = Error::Internal { invariant: "each request of a batch has its outcome" };
+            outcomes.next().unwrap_or(Err(missing)).map(|outcome| (into.existed(&outcome), outcome.lsn))
+        };
+        let mut stored = Vec::with_capacity(contents.len());
+        for ((content, _), placed) in contents.iter().zip(placed) {
+            stored.push(placed.and_then(|(digest, found)| {
+                let (existed, lsn) = found.map_or_else(&mut outcome, Ok)?;
+                Ok(Stored { digest, len: content.len() as u64, existed, lsn })
+            }));
         }
         Ok(stored)
     }
@@ -646,106 +480,7 @@ pub(crate) fn source_failed(error: std::io::Error) -> Error {
     }
 }
 
-/// An iterator over all blobs. See [`Store::blobs`](crate::Store::blobs).
-#[derive(Debug)]
-pub struct Blobs {
-    store: Arc<BlobStore>,
-    snapshot: Snapshot,
-    /// The key from which the next batch begins; none after the last.
-    from: Option<[u8; 32]>,
-    batch: std::vec::IntoIter<Result<Stat>>,
-}
-
-impl Blobs {
-    /// Each batch begins with a look through all facts that no run has.
-    const BATCH: usize = 16 << 10;
-
-    fn next_batch(&mut self, from: [u8; 32]) -> Result<Vec<Result<Stat>>> {
-        let (mut batch, mut count) = (Vec::new(), 0);
-        let mut last = None;
-        for fact in self.snapshot.facts(Family::Blob, from)?.take(Self::BATCH) {
-            let (key, value) = fact?;
-            last = Some(key.bytes);
-            let stat = self.snapshot.decoded(&key, BlobFact::decode(value.as_bytes())).and_then(|fact| {
-                let digest = self.store.digest_since(&key, &fact)?;
-                Ok(digest.map(|digest| Stat::new(digest, &fact, &self.store.clock)))
-            });
-            batch.extend(stat.transpose());
-            count += 1;
-        }
-        self.from = last.filter(|_| count == Self::BATCH).and_then(successor);
-        Ok(batch)
-    }
-}
-
-impl Iterator for Blobs {
-    type Item = Result<Stat>;
-
-    fn next(&mut self) -> Option<Result<Stat>> {
-        loop {
-            if let Some(stat) = self.batch.next() {
-                return Some(stat);
-            }
-            match self.from.take().map(|from| self.next_batch(from))? {
-                Ok(batch) => self.batch = batch.into_iter(),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-}
-
-impl BlobStore {
-    /// The digest of a blob whose key and fact are known: the key itself, or what the frame says where the key is only
-    /// a hash of the digest.
-    pub(crate) fn digest_of(&self, key: &Key, fact: &BlobFact) -> Result<Digest> {
-        match digest_in(key, fact) {
-            Some(digest) => Ok(digest),
-            None => Ok(self.descriptor_in(&*self.contents.open(&fact.place)?, key, fact)?.digest),
-        }
-    }
-
-    /// The digest of a blob that was there as of some snapshot, wherever it lies now. `None` where it is gone since,
-    /// and only its frame could tell.
-    pub(crate) fn digest_since(&self, key: &Key, fact: &BlobFact) -> Result<Option<Digest>> {
-        let mut fact = *fact;
-        loop {
-            let error = match self.digest_of(key, &fact) {
-                Err(error) if is_gone(&error) => error,
-                other => return other.map(Some),
-            };
-            self.tables.catch_up();
-            match self.tables.snapshot_of(key.domain).blob_by_key(key)? {
-                Some(now) if now.place != fact.place => fact = now,
-                Some(_) => return Err(error),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The descriptor of the frame that a blob lies in, in this file.
-    pub(crate) fn descriptor_in(&self, file: &SealedFile, key: &Key, fact: &BlobFact) -> Result<Descriptor> {
-        let at = fact.place.offset - DESCRIPTOR_LEN;
-        let bytes = file.read(at, 128)?;
-        let keys = self.contents.keys();
-        let envelope = file.envelope();
-        let sealing =
-            envelope.and_then(|envelope| envelope.opening(&keys, key.domain, fact.place.key, Purpose::Content));
-        let prefix = (fact.place.crc == 0).then_some(fact.place.offset); // in a log file
-        let descriptor = Descriptor::read(&bytes, sealing.as_ref(), prefix);
-        let descriptor = descriptor.filter(|descriptor| Key::blob(key.domain, &descriptor.digest) == *key);
-        descriptor.ok_or_else(|| Error::corrupt(file.path(), at, Damage::Invalid("frame descriptor")))
-    }
-}
-
 /// Whether a file is not what facts say, since it was removed, or cut by another process.
-fn is_gone(error: &Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Corrupt { damage: Damage::Missing | Damage::Truncated, .. })
-}
-
-/// The digest of a blob, where its key is the digest.
-pub(crate) fn digest_in(key: &Key, fact: &BlobFact) -> Option<Digest> {
-    match fact.algorithm {
-        Algorithm::Sha512 => None,
-        algorithm => Digest::from_bytes(algorithm, &key.bytes),
-    }
 }

@@ -2,6 +2,8 @@
 
 mod compress;
 mod content;
+mod destination;
+mod list;
 mod named;
 mod reader;
 mod source;
@@ -14,11 +16,13 @@ use std::sync::{Arc, Mutex};
 
 pub use compress::Compression;
 pub(crate) use compress::{frame_for, unpack};
-pub(crate) use content::Outside;
+pub(crate) use content::Content;
 #[cfg(feature = "tokio")]
 pub(crate) use content::source_failed;
-pub use content::{Blobs, Expect, Stat, Stored};
-pub(crate) use content::{Claimed, Content, Destination, digest_in};
+pub use content::{Expect, Stat, Stored};
+pub(crate) use destination::{Claimed, Destination, Outside};
+pub use list::Blobs;
+pub(crate) use list::digest_in;
 pub(crate) use named::NamedIn;
 pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 pub use reader::{Blob, BlobReader};

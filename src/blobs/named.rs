@@ -7,8 +7,9 @@
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use crate::blobs::content::{Claimed, Content, Destination, Expect, Outside, check_all, source_failed};
-use crate::blobs::{Blob, BlobStore, frame_for};
+use crate::blobs::content::{Content, check_all};
+use crate::blobs::destination::{Claimed, Destination, Outside};
+use crate::blobs::{Blob, BlobStore, Expect, frame_for};
 use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -258,13 +259,10 @@ impl BlobStore {
         put: &PutNamed,
     ) -> Result<NamedWrite> {
         let set = set(into, name, put)?;
-        let mut head = Vec::new();
-        let inline_max = self.options.inline_max;
-        reader.take(inline_max + 1).read_to_end(&mut head).map_err(source_failed)?;
-        if head.len() as u64 <= inline_max {
-            return self.put_small_named(into, &head, put.content, set);
+        match self.read_head(reader)? {
+            (head, None) => self.put_small_named(into, &head, put.content, set),
+            (head, rest) => self.put_large_named(into, &head, rest, put.content, set),
         }
-        self.put_large_named(into, &head, Some(reader), put.content, set)
     }
 
     fn put_small_named(

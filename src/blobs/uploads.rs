@@ -20,8 +20,8 @@ use std::time::Duration;
 
 pub(crate) use appending::Appending;
 
-use crate::blobs::content::{Destination, Expect, source_failed};
-use crate::blobs::{BlobStore, Stored, frame_for};
+use crate::blobs::content::{Expect, source_failed};
+use crate::blobs::{BlobStore, Destination, Stored, frame_for};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Key, Lookup, PART_BLOCKS, Reader as _, UploadFact, successor};

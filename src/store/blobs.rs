@@ -156,7 +156,7 @@ impl Store {
     /// # Errors
     /// [`Error::BlobNotFound`] where the store does not have it; [`Error::Corrupt`] where the facts are damaged.
     pub fn stat(&self, digest: &Digest) -> Result<Stat> {
-        self.inner()?.blobs.stat(digest)
+        self.stat_many(&[*digest])?.pop().flatten().ok_or(Error::BlobNotFound { digest: *digest })
     }
 
     /// Removes an unreferenced blob. Open handles stay readable.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::blobs::{Blob, Blobs, Stat};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::facts::Lookup as _;
 use crate::id::{DomainId, Lsn};
 use crate::oci::RepositoryName;
 use crate::page::Page;
@@ -73,9 +72,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Store::stat_many`]'s.
     pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
-        let clock = &self.store.inner()?.clock;
-        let stat = |digest: &Digest| Ok(self.facts.blob(digest)?.map(|fact| Stat::new(*digest, &fact, clock)));
-        digests.iter().map(stat).collect()
+        self.store.inner()?.blobs.stat_as_of(&self.facts, digests)
     }
 
     /// As [`Store::get`].

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::blobs::BlobStore;
-use crate::blobs::content::Destination;
+use crate::blobs::Destination;
 use crate::blobs::uploads::{Lease, Session, advanced, changed_parts, expect_owner};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
