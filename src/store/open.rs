@@ -158,7 +158,7 @@ fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
 }
 
 /// The directory that has a path's entry, if one has.
-fn parent_of(path: &Path) -> Option<&Path> {
+pub(super) fn parent_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
@@ -209,25 +209,28 @@ pub(super) fn sync_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
 
 /// Takes the lock, and waits for it as long as the options say.
 pub(super) fn take_lock(options: &Options, layout: &Layout) -> Result<Box<dyn Send + Sync>> {
-    let (root, vfs) = (layout.root(), &*options.vfs);
+    let vfs = &*options.vfs;
     if !options.create && !exists(vfs, &layout.format())? {
         return Err(missing_format(vfs, layout));
     }
     let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
-        match vfs.lock(&layout.lock()) {
-            Ok(held) => return Ok(held),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let left = options.wait_for_lock.saturating_sub(began.elapsed());
-                if left.is_zero() {
-                    return Err(Error::Locked { path: root.to_path_buf() });
-                }
-                std::thread::sleep(pause.min(left));
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            Err(error) => return Err(Error::io("lock", &layout.lock())(error)),
+        let held = try_lock(vfs, layout);
+        let left = options.wait_for_lock.saturating_sub(began.elapsed());
+        if left.is_zero() || !matches!(held, Err(Error::Locked { .. })) {
+            return held;
         }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Takes the lock, unless somebody holds it.
+pub(super) fn try_lock(vfs: &dyn Vfs, layout: &Layout) -> Result<Box<dyn Send + Sync>> {
+    vfs.lock(&layout.lock()).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => Error::Locked { path: layout.root().to_path_buf() },
+        _ => Error::io("lock", &layout.lock())(error),
+    })
 }
 
 /// Why there is no `FORMAT`: because there is no store, or because it was lost.

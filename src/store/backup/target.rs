@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::store::backup::parts::{Extent, Moment, Part};
 use crate::store::backup::{SnapshotOptions, SnapshotReport};
-use crate::store::open::{make_dir, sync_dir};
+use crate::store::open::{make_dir, parent_of, sync_dir, try_lock};
 use crate::tables::RunList;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{index, len64};
@@ -49,7 +49,7 @@ impl<'a> Target<'a> {
     /// Begins one, and removes what an earlier one has left that was not finished.
     pub(super) fn begin(vfs: &'a dyn Vfs, dir: &Path, options: &SnapshotOptions) -> Result<Self> {
         let in_use = || Error::NotEmpty { path: dir.to_path_buf() };
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = parent_of(dir).ok_or_else(in_use)?;
         let mut name = dir.file_name().ok_or_else(in_use)?.to_os_string();
         match vfs.list(dir) {
             Ok(names) if names.is_empty() => {}
@@ -68,10 +68,7 @@ impl<'a> Target<'a> {
         name.push(".incomplete");
         let layout = Layout::new(&parent.join(name));
         make_dir(vfs, layout.root())?;
-        let lock = vfs.lock(&layout.lock()).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => Error::Locked { path: layout.root().to_path_buf() },
-            _ => Error::io("lock", &layout.lock())(error),
-        })?;
+        let lock = try_lock(vfs, &layout)?;
         clear(vfs, layout.root(), &["LOCK"])?;
         let mut target = Self {
             vfs,
@@ -149,14 +146,17 @@ impl<'a> Target<'a> {
         if !self.links {
             return Ok(false);
         }
+        let refused = self.try_link(from, to)?;
+        // Of no other file either, where it is for the whole file system.
+        self.links = !matches!(refused, Some(ErrorKind::CrossesDevices | ErrorKind::Unsupported));
+        Ok(refused.is_none())
+    }
+
+    /// Links a file, and returns why it can't be: unless for want of space, which a copy would want too.
+    fn try_link(&self, from: &Path, to: &Path) -> Result<Option<ErrorKind>> {
         match self.vfs.link(from, to) {
-            Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::StorageFull => Err(Error::io("link", to)(error)),
-            Err(error) => {
-                // Of no other file either, where it is for the whole file system.
-                self.links = !matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::Unsupported);
-                Ok(false)
-            }
+            linked => Ok(linked.err().map(|error| error.kind())),
         }
     }
 
@@ -167,11 +167,7 @@ impl<'a> Target<'a> {
         if !is_same.unwrap_or_default() {
             return Ok(false);
         }
-        match self.vfs.link(&from, to) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::StorageFull => Err(Error::io("link", to)(error)),
-            Err(_) => Ok(false),
-        }
+        Ok(self.try_link(&from, to)?.is_none())
     }
 
     fn copy(&self, (file, path): (&dyn File, &Path), len: u64, to: &Path) -> Result<()> {
