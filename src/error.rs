@@ -9,9 +9,13 @@ use crate::id::{Lsn, UploadId};
 use crate::keys::KeyError;
 use crate::vfs::Shut;
 
+mod damage;
 mod kind;
+mod manifest;
 
+pub use damage::Damage;
 pub use kind::ErrorKind;
+pub use manifest::ManifestProblem;
 
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -414,124 +418,6 @@ impl std::fmt::Display for ReadOnlyCause {
             Self::Damage(damage) => write!(f, ", up to damage in its log: {damage}; salvage it to write again"),
         }
     }
-}
-
-/// Why a document is not accepted as a manifest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestProblem {
-    /// It is not JSON, or not UTF-8, or a key stands there twice, or a field has another type than manifests have.
-    #[error("unexpected content at line {line}, column {column}")]
-    Syntax {
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
-    },
-    /// It was pushed with another media type than the document has, or than it was pushed with before.
-    #[error("its media type is {expected:?}, not {found:?}")]
-    MediaType {
-        /// What the document says, or was pushed as.
-        expected: String,
-        /// What it was pushed as now.
-        found: String,
-    },
-    /// It references more than 10,000 blobs or manifests: a commit with so many would make others wait.
-    #[error("it lists more than 10,000 blobs or manifests")]
-    TooMany,
-    /// The media type is none that can be parsed, and no references were given.
-    #[error("media type {media_type:?} is none whose references are known: give them explicitly")]
-    UnknownMediaType {
-        /// The media type.
-        media_type: String,
-    },
-    /// A key differs from a specified one only in the case of its letters. Some parsers, Go's among them, take it for
-    /// that one, so clients would see another manifest than the registry.
-    #[error("key {found:?} is read as {key:?} by some, and not by others")]
-    Ambiguous {
-        /// The specified key.
-        key: &'static str,
-        /// The key found, cut to 200 characters.
-        found: String,
-    },
-    /// An object has more than 1,000 annotations.
-    #[error("there are more than 1,000 annotations")]
-    Annotations,
-    /// A field that its media type requires is missing or has a value that it may not have.
-    #[error("field {field:?} is missing or not as it has to be")]
-    Field {
-        /// The field.
-        field: &'static str,
-    },
-    /// The repository has this manifest already, another manifest holds it, and now it references a manifest that it
-    /// did not hold: push it again when nothing holds it.
-    #[error("another manifest holds it, so that it can't come to hold manifests")]
-    References,
-    /// A descriptor gives another size than its blob or manifest has, or than another descriptor of the same.
-    #[error("{digest} has {expected} bytes, not {found}")]
-    Size {
-        /// What is referenced.
-        digest: Digest,
-        /// Its length in bytes.
-        expected: u64,
-        /// The length that the manifest says it has.
-        found: u64,
-    },
-    /// A digest is not well-formed, or of an algorithm that is not known.
-    #[error("invalid digest {digest:?}")]
-    Digest {
-        /// The text, cut to 200 characters.
-        digest: String,
-    },
-}
-
-/// What is wrong with bytes on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Damage {
-    /// The bytes do not match their checksum.
-    #[error("checksum mismatch (expected {expected:#010x}, found {found:#010x})")]
-    Checksum {
-        /// The checksum on record.
-        expected: u32,
-        /// The checksum of what is there.
-        found: u32,
-    },
-    /// The bytes fail authentication: they were changed, or taken from another place.
-    #[error("not authentic: changed, or taken from another place")]
-    Seal,
-    /// The bytes are not encrypted, although all of the store is.
-    #[error("not encrypted, although the store is")]
-    NotSealed,
-    /// The content of a blob does not have the blob's digest.
-    #[error("content does not match its digest")]
-    Digest,
-    /// The magic number is another: this is not the kind of file or structure it should be.
-    #[error("wrong magic number")]
-    Magic,
-    /// The file ends before the structure does.
-    #[error("file is cut off")]
-    Truncated,
-    /// The file is missing although the store refers to it.
-    #[error("file is missing")]
-    Missing,
-    /// A field has a value that no writer writes.
-    #[error("invalid {0}")]
-    Invalid(&'static str),
-    /// Records that are known to be durable are gone from the log.
-    #[error("the log ends at LSN {found}, but LSN {expected} was durable")]
-    LogEndsEarly {
-        /// The LSN that was durable.
-        expected: u64,
-        /// The last LSN found.
-        found: u64,
-    },
-    /// The content was found damaged before. A push of the same content repairs it.
-    #[error("content was found damaged; pushing it again brings it back")]
-    Known,
-    /// Compressed content does not decompress, or not to its length.
-    #[error("compressed content does not decompress to its length")]
-    Compression,
 }
 
 impl Error {

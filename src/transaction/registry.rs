@@ -7,7 +7,7 @@
 //! # Invariants kept here
 //! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`await_blob`]. It is checked in
 //!   [`PutManifest`], and what is held can't be deleted: neither a
-//!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`delete_manifest`]). A
+//!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`deletion`]). A
 //!   repository's contents are removed only after the repository itself was deleted ([`Purge`]), and then nothing is
 //!   added to them: every other change begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
@@ -17,7 +17,7 @@
 //! - **A link whose count is 0 is in the idle list**, under the time at which it was touched: [`set_link`]. So is a
 //!   provisional repository: [`repositories`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
-//!   [`PutManifest`], [`delete_manifest`].
+//!   [`PutManifest`], [`deletion`].
 //! - **No manifest holds itself, directly or through others.** It gains references to manifests only while nothing
 //!   holds it.
 //! - **A tag names an existing manifest**, and for each tag there is the fact that leads from its manifest to it:
@@ -25,34 +25,30 @@
 //! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
 //!   was [released](release). No clock but the store's open time is used.
 
+mod deletion;
 mod owners;
 mod repositories;
 mod upkeep;
 
+pub(crate) use deletion::{DeleteReferences, MAX_TAGS_DELETED, TAGS, Untag};
 pub(crate) use owners::{FreeNames, TakeName};
 use repositories::keep;
 pub(crate) use repositories::{Create, Delete, Exists, ExpireRepository, Keep, Set};
 pub(crate) use upkeep::{Expire, NotePulls, Purge};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::find;
 use crate::facts::{
-    AwaitedFact, Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, Prefix, ReferrerFact, RepositoryFact,
-    TagFact, Value,
+    AwaitedFact, Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, ReferrerFact, RepositoryFact, TagFact,
+    Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
 use crate::oci::{ExpectTag, Reference, RepositoryInfo, Tag};
 use crate::transaction::{Apply, Changes, MANY, Op, one_less, one_more};
-
-/// So many tags go with manifests in one step: others wait for it.
-pub(crate) const MAX_TAGS_DELETED: usize = 1000;
-
-/// What there are too many of, where a manifest has more tags than go with it in one step.
-pub(crate) const TAGS: &str = "the number of tags that go with a manifest";
 
 fn repository(facts: &Changes<'_>, named: &Named) -> Result<RepositoryFact> {
     find::repository(facts, named.id, &named.name)
@@ -244,42 +240,6 @@ fn remove_tag(facts: &mut Changes<'_>, named: &Named, tag: &str) -> Result<Optio
     facts.set(Key::tag(facts.domain(), named.id, &tag), None);
     facts.set(Key::tag_of(facts.domain(), named.id, &digest, &tag), None);
     Ok(Some(Op::Untag { repository: named.clone(), tag, digest }))
-}
-
-/// Deletes a manifest and its tags, and releases what it holds, which it returns. Its referrers stay. Refuses before it
-/// changes anything.
-fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
-    let id = named.id;
-    let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
-    if manifest.count > 0 {
-        return Err(Error::ManifestInUse { digest: *digest, count: manifest.count });
-    }
-    let mut ops = Vec::new();
-    let tags = facts.scan(Prefix::under(facts.domain(), Family::TagOf, id, digest), MAX_TAGS_DELETED + 1)?;
-    Error::check_limit(TAGS, tags.len(), MAX_TAGS_DELETED)?;
-    for (key, tag) in tags {
-        let tag = str::from_utf8(tag.as_bytes()).map_err(|_| facts.invalid(&key))?;
-        // Another digest may begin with the same bytes.
-        if find::tag(facts, id, tag)?.is_some_and(|tag| tag.digest == *digest) {
-            ops.extend(remove_tag(facts, named, tag)?);
-        }
-    }
-    let key = manifest_key(facts, id, digest);
-    for held in &manifest.held {
-        release(facts, id, held, &key)?;
-        facts.check_size()?;
-    }
-    if let Some(subject) = &manifest.subject {
-        facts.set(Key::referrer(facts.domain(), id, subject, digest), None);
-    }
-    let pulled = Key::of_digest(facts.domain(), Family::Pull, id, digest);
-    if facts.get(&pulled)?.is_some() {
-        facts.set(pulled, None);
-    }
-    facts.release_from(digest, &key)?;
-    facts.set(key, None);
-    ops.push(Op::DeleteManifest { repository: named.clone(), digest: *digest });
-    Ok((ops, manifest.held))
 }
 
 /// Gives a repository a blob that was just stored, or that it may have by another right.
@@ -510,104 +470,5 @@ impl Apply for SetTag {
         }
         let op = set_tag(facts, &repository, &self.repository, &self.tag, &self.digest, &self.expect)?;
         Ok(op.into_iter().collect())
-    }
-}
-
-/// Removes tags, each if it still names a manifest: before that is deleted, where they are too many for one step.
-#[derive(Debug)]
-pub(crate) struct Untag {
-    pub(crate) repository: Named,
-    pub(crate) digest: Digest,
-    pub(crate) tags: Vec<String>,
-}
-
-impl Apply for Untag {
-    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
-        let (named, mut ops) = (&self.repository, Vec::new());
-        repository(facts, named)?;
-        for tag in &self.tags {
-            if find::tag(facts, named.id, tag)?.is_some_and(|tag| tag.digest == self.digest) {
-                ops.extend(remove_tag(facts, named, tag)?);
-            }
-        }
-        Ok(ops)
-    }
-
-    fn reads_much(&self) -> bool {
-        true
-    }
-
-    fn frees_space(&self) -> bool {
-        true
-    }
-}
-
-/// Removes tags and deletes manifests, each if it can be: the others are [refused](Changes::refuse).
-#[derive(Debug)]
-pub(crate) struct DeleteReferences {
-    pub(crate) repository: Named,
-    pub(crate) references: Vec<Reference>,
-}
-
-impl Apply for DeleteReferences {
-    fn reads_much(&self) -> bool {
-        true
-    }
-
-    fn reads(&self, domain: DomainId) -> Vec<Key> {
-        let id = self.repository.id;
-        let key = |reference: &Reference| match reference {
-            Reference::Digest(digest) => Key::of_digest(domain, Family::Manifest, id, digest),
-            Reference::Tag(tag) => Key::tag(domain, id, tag.as_str()),
-        };
-        self.references.iter().map(key).collect()
-    }
-
-    fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
-        repository(facts, &self.repository)?;
-        let mut ops = Vec::new();
-        let parts = || self.references.iter().enumerate();
-        // Tags first: they may be those of a manifest that goes.
-        for (part, reference) in parts() {
-            let Reference::Tag(tag) = reference else { continue };
-            match remove_tag(facts, &self.repository, tag.as_str())? {
-                Some(op) => ops.push(op),
-                None => facts.refuse(part, manifest_not_found(tag)),
-            }
-        }
-        // An index may come behind what it holds, which waits for it.
-        let mut waiting: HashMap<Digest, (u32, Vec<usize>)> = HashMap::new();
-        for (part, reference) in parts() {
-            let Reference::Digest(digest) = reference else { continue };
-            let mut due = vec![(part, *digest)];
-            while let Some((part, digest)) = due.pop() {
-                match delete_manifest(facts, &self.repository, &digest) {
-                    Ok((done, held)) => {
-                        ops.extend(done);
-                        for digest in held.iter().filter_map(Held::manifest) {
-                            let (_, parts) = waiting.remove(&digest).unwrap_or_default();
-                            due.extend(parts.into_iter().rev().map(|part| (part, digest)));
-                        }
-                    }
-                    Err(Error::ManifestInUse { digest, count }) => {
-                        let (counted, parts) = waiting.entry(digest).or_default();
-                        *counted = count;
-                        parts.push(part);
-                    }
-                    Err(error @ (Error::ManifestNotFound { .. } | Error::TooLarge { what: TAGS, .. })) => {
-                        facts.refuse(part, error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        for (digest, (count, parts)) in waiting {
-            parts.into_iter().for_each(|part| facts.refuse(part, Error::ManifestInUse { digest, count }));
-        }
-        Ok(ops)
-    }
-
-    fn frees_space(&self) -> bool {
-        true
     }
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use strongroom::{SnapshotOptions, SnapshotReport};
 
 use crate::check;
-use crate::commands::{Access, Failure};
+use crate::commands::Access;
+use crate::failure::Failure;
 use crate::output::{Output, shown, size};
 
 #[derive(Debug, Args)]

@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strongroom::{DamagedBlob, Error, Finding, Scrub, ScrubOptions, Store};
 
-use crate::commands::{Access, Failure, after_reading};
+use crate::commands::{Access, after_reading};
 use crate::encryption::locked;
+use crate::failure::Failure;
 use crate::output::{Output, escaped, size};
 
 /// So many names of what is affected are printed of each damaged blob.

@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use strongroom::{CollectOptions, Collection, Stopped};
 
-use crate::commands::{Access, Failure};
+use crate::commands::Access;
 use crate::encryption::locked;
+use crate::failure::Failure;
 use crate::output::{Output, size};
 use crate::units::{bytes, duration, rate};
 

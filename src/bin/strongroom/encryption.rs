@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use strongroom::keys::DomainName;
 use strongroom::{DataKeyInfo, DomainInfo, Error, LockedDomain, Rewriting, Store};
 
-use crate::commands::{Access, Failure};
+use crate::commands::Access;
+use crate::failure::Failure;
 use crate::keys::{NewKeyOptions, OPTIONS, is_confirmed};
 use crate::output::{self, Output, escaped, size};
 

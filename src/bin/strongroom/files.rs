@@ -12,7 +12,8 @@ use strongroom::keys::DomainName;
 use strongroom::transfer::import_of_part;
 use strongroom::{Digest, Error, ExpectNamed, Expires, NamedFile, NamedFiles, PutNamed, Store};
 
-use crate::commands::{Failure, at, copy, is_standard_input};
+use crate::commands::{copy, is_standard_input};
+use crate::failure::{Failure, at};
 use crate::output::{Output, escaped};
 use crate::units::duration;
 

@@ -15,7 +15,7 @@ use strongroom::keys::{AwsKms, KmsKey};
 use strongroom::keys::{KeyProvider, LocalKey, Passphrase};
 use zeroize::Zeroizing;
 
-use crate::commands::{Failure, at};
+use crate::failure::{Failure, at};
 use crate::output::{shown, tell};
 
 /// The options that give a key, for messages.

@@ -7,6 +7,7 @@ mod check;
 mod collect;
 mod commands;
 mod encryption;
+mod failure;
 mod files;
 mod keys;
 mod output;
@@ -22,7 +23,8 @@ use clap::Parser as _;
 use serde_json::json;
 use strongroom::{Error, ErrorKind};
 
-use crate::commands::{Arguments, Failure};
+use crate::commands::Arguments;
+use crate::failure::Failure;
 
 /// Exit codes: 1 for failures in general, 2 for a wrong command line, as clap has it, then one for each that a script
 /// may want to tell.

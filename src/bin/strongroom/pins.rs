@@ -4,7 +4,7 @@ use serde_json::json;
 use strongroom::transfer::{self, HeldBlobs, import_of_part};
 use strongroom::{Error, Expires, Store};
 
-use crate::commands::Failure;
+use crate::failure::Failure;
 use crate::output::{Output, escaped};
 
 /// Lists the pins that are not parts of an import, and the names of which there are parts alone: an import was killed.

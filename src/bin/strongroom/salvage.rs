@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use strongroom::{ChangedNames, Error, Finding, Lsn, SalvageReport};
 
-use crate::commands::{Access, Failure};
+use crate::commands::Access;
+use crate::failure::Failure;
 use crate::output::{Output, escaped, shown, size};
 
 /// What is to be done.

@@ -9,7 +9,7 @@ use strongroom::transfer::{
     self, Counts, Existing, Exported, Imported, RegistryExport, RegistryImport, Skips, SpecialBits,
 };
 
-use crate::commands::Failure;
+use crate::failure::Failure;
 use crate::output::{Output, escaped, shown, size, tell};
 
 /// Stores a folder, or an image layout, under a name.
