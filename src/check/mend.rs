@@ -95,7 +95,7 @@ fn mend_count(facts: &mut Changes<'_>, key: Key, stored: u32, count: u32) -> Res
             let touched = if count == 0 { now } else { old.touched };
             set_link(facts, key, Some(&old), Some(&LinkFact { count, touched, ..old }));
         }
-        Family::Awaited => {
+        Family::AwaitedBlob | Family::AwaitedManifest => {
             let old = facts.decode(&key, AwaitedFact::decode)?;
             let Some(old) = old.filter(|awaited| awaited.count == stored) else { return Ok(false) };
             facts.set(key, (count > 0).then(|| AwaitedFact { count, ..old }.encode()));

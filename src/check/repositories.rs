@@ -14,8 +14,16 @@ use crate::id::RepositoryId;
 use crate::tables::Snapshot;
 
 /// The families of what belongs to repositories.
-const OF_REPOSITORIES: [Family; 7] =
-    [Family::Link, Family::Manifest, Family::Referrer, Family::Tag, Family::TagOf, Family::Pull, Family::Awaited];
+const OF_REPOSITORIES: [Family; 8] = [
+    Family::Link,
+    Family::Manifest,
+    Family::Referrer,
+    Family::Tag,
+    Family::TagOf,
+    Family::Pull,
+    Family::AwaitedBlob,
+    Family::AwaitedManifest,
+];
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
 /// of those. What is left of deleted repositories is not in order otherwise.
@@ -72,15 +80,11 @@ pub(super) fn holds(snapshot: &Snapshot, holds: &mut Holds, listener: &mut dyn L
 
 fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
     let (domain, id, name) = (snapshot.domain, repository.id, &repository.name);
-    let (mut holds, mut subjects): (HashMap<Key, u64>, HashMap<Key, ReferrerFact>) = Default::default();
+    let (mut awaited, mut subjects): (HashMap<Key, (Held, u64)>, HashMap<Key, ReferrerFact>) = Default::default();
     for fact in snapshot.all_of::<ManifestFact>(id)? {
         let (_, manifest) = fact?;
         for held in &manifest.held {
-            let key = match held {
-                Held::Blob(digest) => Key::of_digest(domain, Family::Link, id, digest),
-                Held::Manifest(digest) => Key::of_digest(domain, Family::Manifest, id, digest),
-            };
-            *holds.entry(key).or_default() += 1;
+            awaited.entry(held.awaited_key(domain, id)).or_insert((*held, 0)).1 += 1;
         }
         subjects.extend(manifest.subject.map(|subject| {
             let fact = ReferrerFact { subject, digest: manifest.digest };
@@ -88,27 +92,34 @@ fn recount_repository(snapshot: &Snapshot, repository: &RepositoryFact, listener
         }));
         listener.step()?;
     }
-    let links = snapshot.all_of::<LinkFact>(id)?.map(|fact| fact.map(|(key, link)| (key, link.count)));
-    let manifests = snapshot.all_of::<ManifestFact>(id)?.map(|fact| fact.map(|(key, manifest)| (key, manifest.count)));
+    for family in [Family::AwaitedBlob, Family::AwaitedManifest] {
+        for fact in snapshot.scan_all(Prefix::of(domain, family, id))? {
+            let (key, value) = fact?;
+            let fact = snapshot.decoded(&key, AwaitedFact::decode(value.as_bytes()))?;
+            let counted = awaited.remove(&key).map_or(0, |(_, counted)| counted);
+            if counted != u64::from(fact.count) {
+                let (name, stored) = (format!("{} awaited by manifests of {name}", fact.digest), fact.count);
+                listener.found(Wrong::Count { key, name, stored, counted })?;
+            }
+            listener.step()?;
+        }
+    }
+    // The rest has to be there.
+    let by_keys = |held: Held| (held.key(domain, id), Key::blob(domain, &held.digest()));
+    let mut holds: HashMap<_, u64> = awaited.into_values().map(|(held, count)| (by_keys(held), count)).collect();
+    let links = snapshot.all_of::<LinkFact>(id)?.map(|fact| fact.map(|(key, link)| (key, link.blob(&key), link.count)));
+    let manifests = snapshot.all_of::<ManifestFact>(id)?;
+    let manifests =
+        manifests.map(|fact| fact.map(|(key, manifest)| (key, Key::blob(domain, &manifest.digest), manifest.count)));
     for fact in links.chain(manifests) {
-        let (key, stored) = fact?;
-        let counted = holds.remove(&key).unwrap_or_default();
+        let (key, blob, stored) = fact?;
+        let counted = holds.remove(&(key, blob)).unwrap_or_default();
         if counted != u64::from(stored) {
             listener.found(Wrong::Count { key, name: format!("{key:?} by manifests of {name}"), stored, counted })?;
         }
         listener.step()?;
     }
-    // What the repository does not have may be awaited.
-    for fact in snapshot.all_of::<AwaitedFact>(id)? {
-        let (key, awaited) = fact?;
-        let counted = holds.remove(&Key { family: Family::Link, ..key }).unwrap_or_default();
-        if counted != u64::from(awaited.count) {
-            let (name, stored) = (format!("{} awaited by manifests of {name}", awaited.digest), awaited.count);
-            listener.found(Wrong::Count { key, name, stored, counted })?;
-        }
-        listener.step()?;
-    }
-    for (key, counted) in holds {
+    for ((key, _), counted) in holds {
         listener.found(Wrong::missing(format!("manifests of {name} that hold {key:?}, which is missing"), counted))?;
     }
     for fact in snapshot.all_of::<ReferrerFact>(id)? {

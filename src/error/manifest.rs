@@ -49,9 +49,9 @@ pub enum ManifestProblem {
         /// The field.
         field: &'static str,
     },
-    /// The repository has this manifest already, another manifest holds it, and now it references a manifest that it
-    /// did not hold: push it again when nothing holds it.
-    #[error("another manifest holds it, so that it can't come to hold manifests")]
+    /// Another manifest holds this one, or waits for it, and now it references a manifest that it did not hold and that
+    /// holds manifests itself: so two might come to hold each other. Push it again when nothing holds it.
+    #[error("another manifest holds it, so that it can't come to hold a manifest that holds others")]
     References,
     /// A descriptor gives another size than its blob or manifest has, or than another descriptor of the same.
     #[error("{digest} has {expected} bytes, not {found}")]

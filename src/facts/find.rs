@@ -4,7 +4,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{
-    AwaitedFact, BlobFact, Family, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact,
+    AwaitedFact, BlobFact, Family, Held, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::wire::Fields;
@@ -51,10 +51,10 @@ pub(crate) fn link(
     Ok(facts.blob(digest)?.map(|blob| (link, blob)))
 }
 
-/// How many manifests of a repository wait for a blob that it does not have.
-pub(crate) fn awaited(facts: &impl Lookup, repository: RepositoryId, digest: &Digest) -> Result<Option<AwaitedFact>> {
-    let key = Key::of_digest(facts.domain(), Family::Awaited, repository, digest);
-    Ok(facts.decode(&key, AwaitedFact::decode)?.filter(|awaited| awaited.digest == *digest))
+/// How many manifests of a repository wait for what it does not have.
+pub(crate) fn awaited(facts: &impl Lookup, repository: RepositoryId, held: &Held) -> Result<Option<AwaitedFact>> {
+    let found = facts.decode(&held.awaited_key(facts.domain(), repository), AwaitedFact::decode)?;
+    Ok(found.filter(|awaited| awaited.digest == held.digest()))
 }
 
 /// A manifest of a repository.

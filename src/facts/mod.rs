@@ -78,12 +78,14 @@ pub(crate) enum Family {
     /// default domain.
     Owner = 17,
     /// A blob that a repository does not have, and how many of its manifests wait for it, by repository and digest.
-    Awaited = 18,
+    AwaitedBlob = 18,
+    /// The same of a manifest.
+    AwaitedManifest = 19,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Blob,
         Self::Segment,
         Self::Named,
@@ -100,7 +102,8 @@ impl Family {
         Self::Idle,
         Self::Progress,
         Self::Owner,
-        Self::Awaited,
+        Self::AwaitedBlob,
+        Self::AwaitedManifest,
     ];
 
     /// The family of a number in a file.
@@ -127,7 +130,8 @@ impl Family {
             | Self::Tag
             | Self::Repository
             | Self::TagOf
-            | Self::Awaited => None,
+            | Self::AwaitedBlob
+            | Self::AwaitedManifest => None,
         }
     }
 
@@ -142,7 +146,8 @@ impl Family {
             | Self::TagOf
             | Self::Deleted
             | Self::Idle
-            | Self::Awaited => true,
+            | Self::AwaitedBlob
+            | Self::AwaitedManifest => true,
             Self::Blob
             | Self::Segment
             | Self::Named
@@ -235,6 +240,14 @@ impl Key {
         Self { domain, family, bytes: scoped(repository, &[&digest_key(digest)]) }
     }
 
+    /// The key of what a repository awaits: by a hash of the algorithm and all of the digest. Nobody has shown content
+    /// with such a digest, so that it may be chosen to differ from another one only in what [`scoped`] cuts off.
+    pub(crate) fn awaited(domain: DomainId, family: Family, repository: RepositoryId, digest: &Digest) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[digest.algorithm() as u8]).update(digest.as_bytes());
+        Self { domain, family, bytes: scoped(repository, &[hasher.finalize().as_bytes()]) }
+    }
+
     /// The key of a tag.
     pub(crate) fn tag(domain: DomainId, repository: RepositoryId, tag: &str) -> Self {
         Self { domain, family: Family::Tag, bytes: scoped(repository, &[blake3::hash(tag.as_bytes()).as_bytes()]) }
@@ -281,7 +294,7 @@ const ID_LEN: usize = 6;
 const HEAD_LEN: usize = 10;
 
 /// The repository's id, big-endian, then as much as fits in. What is cut off is not needed to tell keys apart: 26 bytes
-/// of a digest are left, or ten of one and sixteen of another hash.
+/// of the digest of content that is there are left, or ten of a digest and sixteen of another hash.
 fn scoped(repository: RepositoryId, parts: &[&[u8]]) -> [u8; 32] {
     let id = repository.0.to_be_bytes();
     let (_, id) = id.split_at(8 - ID_LEN);

@@ -136,11 +136,11 @@ impl LinkFact {
     }
 }
 
-/// A blob that manifests of a repository hold, and that the repository does not have yet: `count u32 | digest`. As soon
-/// as it has it, the link has the count, and this is gone.
+/// A blob or manifest that manifests of a repository hold, and that the repository does not have yet:
+/// `count u32 | digest`. As soon as it has it, the link or the manifest has the count, and this is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AwaitedFact {
-    /// How many of the repository's manifests reference the blob; not 0.
+    /// How many of the repository's manifests reference it; not 0.
     pub(crate) count: u32,
     pub(crate) digest: Digest,
 }
@@ -162,8 +162,7 @@ impl AwaitedFact {
     }
 }
 
-/// What a manifest references and holds. A manifest that was missing, and allowed to be, is not held; a blob that was
-/// is [awaited](AwaitedFact).
+/// What a manifest references and holds. What was missing, and allowed to be, is [awaited](AwaitedFact).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Held {
     Blob(Digest),
@@ -171,6 +170,30 @@ pub(crate) enum Held {
 }
 
 impl Held {
+    pub(crate) fn digest(&self) -> Digest {
+        match self {
+            Self::Blob(digest) | Self::Manifest(digest) => *digest,
+        }
+    }
+
+    /// The key under which a repository has it.
+    pub(crate) fn key(&self, domain: DomainId, repository: RepositoryId) -> Key {
+        let family = match self {
+            Self::Blob(_) => Family::Link,
+            Self::Manifest(_) => Family::Manifest,
+        };
+        Key::of_digest(domain, family, repository, &self.digest())
+    }
+
+    /// The key under which it is awaited in a repository.
+    pub(crate) fn awaited_key(&self, domain: DomainId, repository: RepositoryId) -> Key {
+        let family = match self {
+            Self::Blob(_) => Family::AwaitedBlob,
+            Self::Manifest(_) => Family::AwaitedManifest,
+        };
+        Key::awaited(domain, family, repository, &self.digest())
+    }
+
     /// The digest, if it is that of a manifest.
     pub(crate) fn manifest(&self) -> Option<Digest> {
         match self {

@@ -215,8 +215,9 @@ impl Registry {
             other => Ok(other?),
         };
         // Tags first: each names a manifest that is there, until none does.
-        let rest = [Family::Pull, Family::Referrer, Family::Manifest, Family::Awaited, Family::Link];
-        for family in [Family::Tag, Family::TagOf].into_iter().chain(rest) {
+        let rest = [Family::Pull, Family::Referrer, Family::Manifest];
+        let held = [Family::AwaitedBlob, Family::AwaitedManifest, Family::Link];
+        for family in [Family::Tag, Family::TagOf].into_iter().chain(rest).chain(held) {
             if !self.purge_family(domain, family, id)? {
                 return Ok(false);
             }

@@ -45,8 +45,8 @@ pub struct PutManifest {
     expect: Expect,
     tags: Vec<Tag>,
     expect_tag: ExpectTag,
-    sparse: bool,
     awaits_blobs: bool,
+    awaits_manifests: bool,
     references: Option<(Vec<Digest>, Vec<Digest>)>,
 }
 
@@ -60,8 +60,8 @@ impl PutManifest {
             expect: Expect::Algorithm(Algorithm::Sha256),
             tags: Vec::new(),
             expect_tag: ExpectTag::Any,
-            sparse: false,
             awaits_blobs: false,
+            awaits_manifests: false,
             references: None,
         }
     }
@@ -86,10 +86,13 @@ impl PutManifest {
         self
     }
 
-    /// Allows an index to reference manifests that the repository does not have: a sparse index. It holds those that
-    /// exist; it holds the others once it is pushed again after they were, unless another manifest holds it by then.
+    /// Allows an index to reference manifests that the repository does not have: a sparse index, or one in a
+    /// pull-through cache, which stores the manifest of a platform when it is asked for. The index holds the manifests
+    /// that are there, and each of the others from when it is pushed. As for
+    /// [blobs](Self::allow_missing_blobs), sizes are compared with what is there, and without this an index of which
+    /// manifests are missing is refused, also when it is there already.
     pub fn allow_missing_manifests(mut self) -> Self {
-        self.sparse = true;
+        self.awaits_manifests = true;
         self
     }
 
@@ -234,8 +237,8 @@ impl Repository {
             document,
             tags: put.tags,
             expect_tag: put.expect_tag,
-            sparse: put.sparse,
             awaits_blobs: put.awaits_blobs,
+            awaits_manifests: put.awaits_manifests,
         };
         let frame = frame_for(digest, content, self.registry.blobs.compression());
         let request = Request::PutFrame { frame, then: Some(Box::new(change)) };

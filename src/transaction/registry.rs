@@ -5,21 +5,20 @@
 //! whose blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
-//! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`await_blob`]. It is checked in
-//!   [`PutManifest`], and what is held can't be deleted: neither a
-//!   link whose count is not 0 ([`Unlink`], [`Expire`]) nor a manifest whose count is not 0 ([`deletion`]). A
-//!   repository's contents are removed only after the repository itself was deleted ([`Purge`]), and then nothing is
-//!   added to them: every other change begins with [`repository`].
+//! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`await_it`]. It is checked in
+//!   [`PutManifest`], and what is held can't be deleted: neither a link whose count is not 0 ([`Unlink`], [`Expire`])
+//!   nor a manifest whose count is not 0 ([`deletion`]). A repository's contents are removed only after the repository
+//!   itself was deleted ([`Purge`]), and then nothing is added to them: every other change begins with [`repository`].
 //! - **A link's count is the number of its repository's manifests that hold the blob, a manifest's count that of those
 //!   that hold it.** [`hold`] and [`release`] change them.
-//! - **A blob is awaited only while its repository does not have it**: [`link`] takes the count over. So a manifest
-//!   holds what arrives later without being looked at again.
+//! - **A blob or manifest is awaited only while its repository does not have it**: [`link`] and [`PutManifest`] take
+//!   the count over. So a manifest holds what arrives later without being looked at again.
 //! - **A link whose count is 0 is in the idle list**, under the time at which it was touched: [`set_link`]. So is a
 //!   provisional repository: [`repositories`].
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
 //!   [`PutManifest`], [`deletion`].
-//! - **No manifest holds itself, directly or through others.** It gains references to manifests only while nothing
-//!   holds it.
+//! - **No manifest holds itself, directly or through others.** It comes to hold another only while nothing holds it, or
+//!   where the other holds no manifest: [`check_no_ring`]. The last step of a ring would be neither.
 //! - **A tag names an existing manifest**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
 //! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
@@ -74,8 +73,11 @@ fn manifest_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) 
     Key::of_digest(facts.domain(), Family::Manifest, repository, digest)
 }
 
-fn awaited_key(facts: &Changes<'_>, repository: RepositoryId, digest: &Digest) -> Key {
-    Key::of_digest(facts.domain(), Family::Awaited, repository, digest)
+/// Takes the count of those manifests that wait for what is about to be there.
+fn take_awaited(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<u32> {
+    let Some(awaited) = find::awaited(facts, id, held)? else { return Ok(0) };
+    facts.set(held.awaited_key(facts.domain(), id), None);
+    Ok(awaited.count)
 }
 
 fn manifest_not_found(reference: impl Into<Reference>) -> Error {
@@ -98,11 +100,7 @@ fn link(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<Vec<O
         return Ok(Vec::new());
     }
     facts.hold(digest)?;
-    let awaited = find::awaited(facts, named.id, digest)?;
-    if awaited.is_some() {
-        facts.set(awaited_key(facts, named.id, digest), None);
-    }
-    let count = awaited.map_or(0, |awaited| awaited.count);
+    let count = take_awaited(facts, named.id, &Held::Blob(*digest))?;
     let new = LinkFact { count, ..LinkFact::new(&Key::blob(facts.domain(), digest), facts.now()) };
     set_link(facts, key, None, Some(&new));
     Ok(vec![Op::Link { repository: named.clone(), digest: *digest }])
@@ -128,9 +126,11 @@ fn keys_of(domain: DomainId, id: RepositoryId, held: Held) -> Vec<Key> {
     match held {
         Held::Blob(digest) => {
             let of_repository = |family| Key::of_digest(domain, family, id, &digest);
-            vec![of_repository(Family::Link), Key::blob(domain, &digest), of_repository(Family::Awaited)]
+            vec![of_repository(Family::Link), Key::blob(domain, &digest), held.awaited_key(domain, id)]
         }
-        Held::Manifest(digest) => vec![Key::of_digest(domain, Family::Manifest, id, &digest)],
+        Held::Manifest(digest) => {
+            vec![Key::of_digest(domain, Family::Manifest, id, &digest), held.awaited_key(domain, id)]
+        }
     }
 }
 
@@ -154,20 +154,21 @@ fn hold(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, size: Option<u64
     Ok(true)
 }
 
-/// Counts one more manifest that waits for a blob.
-fn await_blob(facts: &mut Changes<'_>, id: RepositoryId, digest: &Digest) -> Result<()> {
-    let count = one_more(find::awaited(facts, id, digest)?.map_or(0, |awaited| awaited.count))?;
-    facts.set(awaited_key(facts, id, digest), Some(AwaitedFact { count, digest: *digest }.encode()));
+/// Counts one more manifest that waits for something.
+fn await_it(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+    let count = one_more(find::awaited(facts, id, held)?.map_or(0, |awaited| awaited.count))?;
+    let fact = AwaitedFact { count, digest: held.digest() };
+    facts.set(held.awaited_key(facts.domain(), id), Some(fact.encode()));
     Ok(())
 }
 
-/// Counts one less manifest that waits for a blob; `false` where none does.
-fn await_no_more(facts: &mut Changes<'_>, id: RepositoryId, digest: &Digest) -> Result<bool> {
-    let Some(awaited) = find::awaited(facts, id, digest)? else { return Ok(false) };
-    let key = awaited_key(facts, id, digest);
+/// Counts one less manifest that waits for something, which the manifest under `holder` did.
+fn await_no_more(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
+    let awaited = find::awaited(facts, id, held)?.ok_or_else(|| facts.holds_nothing(holder))?;
+    let key = held.awaited_key(facts.domain(), id);
     let count = one_less(facts, &key, awaited.count)?;
     facts.set(key, (count > 0).then(|| AwaitedFact { count, ..awaited }.encode()));
-    Ok(true)
+    Ok(())
 }
 
 fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
@@ -185,15 +186,14 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
 fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
     match held {
         Held::Blob(digest) => {
-            let Some(link) = link_of(facts, id, digest)? else {
-                return if await_no_more(facts, id, digest)? { Ok(()) } else { Err(facts.holds_nothing(holder)) };
-            };
+            let Some(link) = link_of(facts, id, digest)? else { return await_no_more(facts, id, held, holder) };
             let key = link_key(facts, id, digest);
             let (count, touched) = (one_less(facts, &key, link.count)?, facts.now().open);
             set_link(facts, key, Some(&link), Some(&LinkFact { count, touched, ..link }));
         }
         Held::Manifest(digest) => {
-            let mut manifest = find::manifest(facts, id, digest)?.ok_or_else(|| facts.holds_nothing(holder))?;
+            let found = find::manifest(facts, id, digest)?;
+            let Some(mut manifest) = found else { return await_no_more(facts, id, held, holder) };
             let key = manifest_key(facts, id, digest);
             manifest.count = one_less(facts, &key, manifest.count)?;
             facts.set(key, Some(manifest.encode()));
@@ -328,64 +328,65 @@ pub(crate) struct PutManifest {
     pub(crate) document: Document,
     pub(crate) tags: Vec<Tag>,
     pub(crate) expect_tag: ExpectTag,
-    /// Whether manifests that it references may be absent.
-    pub(crate) sparse: bool,
-    /// Whether blobs may: it holds them when they arrive.
+    /// Whether blobs that it references may be missing: it holds them from when they are there.
     pub(crate) awaits_blobs: bool,
+    /// Whether manifests may.
+    pub(crate) awaits_manifests: bool,
 }
 
 impl PutManifest {
-    /// What it references, as what that may be held, in the order in which that is tried, and whether it may be absent.
-    /// Not itself, which references that are given with a document can name: it is there when it is there, and if it
-    /// held itself it could never be deleted.
-    fn references(&self) -> impl Iterator<Item = (&Referenced, [Option<Held>; 2], bool)> + '_ {
+    /// What it references, as what that may be held, in the order in which that is tried, and what becomes of it where
+    /// it is missing. Not itself, which references that are given with a document can name: it is there when it is
+    /// there, and if it held itself it could never be deleted.
+    fn references(&self) -> impl Iterator<Item = (&Referenced, [Option<Held>; 2], Missing)> + '_ {
         let Document { blobs, manifests, others, .. } = &self.document;
-        let blobs = blobs.iter().map(|blob| (blob, [Some(Held::Blob(blob.digest)), None], blob.optional));
+        let unless = |awaits| if awaits { Missing::Awaited } else { Missing::Refused };
+        let (blob_missing, missing) = (unless(self.awaits_blobs), unless(self.awaits_manifests));
+        let blobs = blobs.iter().map(move |blob| {
+            let missing = if blob.optional { Missing::LeftOut } else { blob_missing };
+            (blob, [Some(Held::Blob(blob.digest)), None], missing)
+        });
         let manifests = manifests.iter().filter(|manifest| manifest.digest != self.digest);
-        let manifests = manifests.map(|one| (one, [Some(Held::Manifest(one.digest)), None], self.sparse));
+        let manifests = manifests.map(move |one| (one, [Some(Held::Manifest(one.digest)), None], missing));
         let either = |digest| [Some(Held::Manifest(digest)), Some(Held::Blob(digest))];
-        let others = others.iter().map(move |other| (other, either(other.digest), self.sparse));
+        let others = others.iter().map(move |other| (other, either(other.digest), missing));
         blobs.chain(manifests).chain(others)
     }
 
-    /// Holds what is referenced and not held yet, and says what that is.
-    fn hold_new(&self, facts: &mut Changes<'_>, known: Option<&ManifestFact>) -> Result<Vec<Held>> {
+    /// Holds what is referenced and not held yet, and says what that is. `holders` of the repository's manifests hold
+    /// this one.
+    fn hold_new(&self, facts: &mut Changes<'_>, known: Option<&ManifestFact>, holders: u32) -> Result<Vec<Held>> {
+        let id = self.repository.id;
         let already: HashSet<Held> = known.iter().flat_map(|known| known.held.iter().copied()).collect();
-        let is_held = known.is_some_and(|known| known.count > 0);
         let (mut blobs, mut manifests, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for (reference, choices, optional) in self.references() {
-            if let Some(held) = choices.iter().flatten().find(|held| already.contains(held)) {
-                if let Held::Blob(digest) = held
-                    && !self.awaits_blobs
-                    && link_of(facts, self.repository.id, digest)?.is_none()
-                {
-                    blobs.push(*digest);
+        for (reference, choices, missing) in self.references() {
+            let choices = || choices.iter().flatten();
+            let mut is_there = false;
+            if choices().any(|held| already.contains(held)) {
+                for held in choices().filter(|held| already.contains(held)) {
+                    is_there |= missing != Missing::Refused || find::awaited(facts, id, held)?.is_none();
                 }
-                continue;
+            } else {
+                for held in choices() {
+                    if !is_there && hold(facts, id, held, reference.size)? {
+                        check_no_ring(facts, id, held, holders)?;
+                        new.push(*held);
+                        is_there = true;
+                    }
+                }
+                if !is_there && missing == Missing::Awaited {
+                    for held in choices() {
+                        await_it(facts, id, held)?;
+                        new.push(*held);
+                    }
+                }
+                facts.check_size()?;
             }
-            let mut found = None;
-            for held in choices.iter().flatten() {
-                if found.is_none() && hold(facts, self.repository.id, held, reference.size)? {
-                    found = Some(*held);
+            if !is_there && missing == Missing::Refused {
+                match choices().next() {
+                    Some(Held::Manifest(digest)) => manifests.push(*digest),
+                    _ => blobs.push(reference.digest),
                 }
-            }
-            match (found, choices[0]) {
-                // What holds this one may be among those: then neither could ever be deleted.
-                (Some(Held::Manifest(_)), _) if is_held => {
-                    return Err(Error::InvalidManifest { problem: ManifestProblem::References });
-                }
-                (Some(held), _) => {
-                    facts.check_size()?;
-                    new.push(held);
-                }
-                (None, _) if optional => {}
-                (None, Some(awaited @ Held::Blob(digest))) if self.awaits_blobs => {
-                    await_blob(facts, self.repository.id, &digest)?;
-                    facts.check_size()?;
-                    new.push(awaited);
-                }
-                (None, Some(Held::Manifest(digest))) => manifests.push(digest),
-                (None, _) => blobs.push(reference.digest),
             }
         }
         if blobs.is_empty() && manifests.is_empty() {
@@ -396,14 +397,37 @@ impl PutManifest {
     }
 }
 
+/// What becomes of a reference to what the repository does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// The manifest is refused.
+    Refused,
+    /// The manifest waits for it, and holds it from when it is there.
+    Awaited,
+    /// The manifest does not hold it.
+    LeftOut,
+}
+
+/// Fails where a manifest that `holders` others hold would come to hold a manifest that holds some itself: this one may
+/// be among those. What is awaited counts as held.
+fn check_no_ring(facts: &Changes<'_>, id: RepositoryId, held: &Held, holders: u32) -> Result<()> {
+    let Held::Manifest(digest) = held else { return Ok(()) };
+    let holds_some = |manifest: ManifestFact| manifest.held.iter().any(|held| held.manifest().is_some());
+    if holders > 0 && find::manifest(facts, id, digest)?.is_some_and(holds_some) {
+        return Err(Error::InvalidManifest { problem: ManifestProblem::References });
+    }
+    Ok(())
+}
+
 impl Apply for PutManifest {
     fn reads_much(&self) -> bool {
         self.references().count() + self.tags.len() > MANY
     }
 
     fn reads(&self, domain: DomainId) -> Vec<Key> {
+        let own = Held::Manifest(self.digest);
         let held = self.references().flat_map(|(_, held, _)| held).flatten();
-        held.flat_map(|held| keys_of(domain, self.repository.id, held)).collect()
+        held.chain([own]).flat_map(|held| keys_of(domain, self.repository.id, held)).collect()
     }
 
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
@@ -415,7 +439,11 @@ impl Apply for PutManifest {
             let (expected, found) = (known.media_type.clone(), self.media_type.clone());
             return Err(Error::InvalidManifest { problem: ManifestProblem::MediaType { expected, found } });
         }
-        let new = self.hold_new(facts, known.as_ref())?;
+        let holders = match &known {
+            Some(known) => known.count,
+            None => take_awaited(facts, id, &Held::Manifest(self.digest))?,
+        };
+        let new = self.hold_new(facts, known.as_ref(), holders)?;
         keep(facts, &repository);
         let mut ops = Vec::new();
         match known {
@@ -431,7 +459,7 @@ impl Apply for PutManifest {
                     digest: self.digest,
                     len: self.len,
                     pushed: facts.now().wall,
-                    count: 0,
+                    count: holders,
                     media_type: self.media_type.clone(),
                     artifact_type: self.document.artifact_type.clone(),
                     subject,

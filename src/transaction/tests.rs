@@ -288,8 +288,8 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
                 document,
                 tags: vec![tag(random.below(3))],
                 expect_tag: [ExpectTag::Any, ExpectTag::Absent][random.below(2)],
-                sparse: random.below(2) == 0,
                 awaits_blobs: random.below(3) == 0,
+                awaits_manifests: random.below(2) == 0,
             };
             Request::PutFrame { frame: frame(blob), then: Some(Box::new(put)) }
         }

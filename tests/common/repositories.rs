@@ -297,11 +297,14 @@ impl Repository {
         if self.manifests.get(&digest).is_some_and(|known| known.media_type != push.media_type) {
             return Err(Refusal::MediaType);
         }
-        // What others hold comes to hold no other manifest: it might be one of those.
-        let known = self.manifests.get(&digest).filter(|_| self.holders(Held::Manifest(digest)) > 0);
-        let is_new = |known: &Manifest, other: &Digest| !known.held.contains(&Held::Manifest(*other));
-        let mut others = push.manifests.iter().filter(|other| **other != digest && self.manifests.contains_key(other));
-        if known.is_some_and(|known| others.any(|other| is_new(known, other))) {
+        // What others hold comes to hold no other manifest that holds some: it might be one of those.
+        let known = self.manifests.get(&digest);
+        let is_new = |other: &Digest| known.is_none_or(|known| !known.held.contains(&Held::Manifest(*other)));
+        let holds_some = |other: &Manifest| other.held.iter().any(|held| matches!(held, Held::Manifest(_)));
+        let mut others = push.manifests.iter().filter(|other| **other != digest && is_new(other));
+        if self.holders(Held::Manifest(digest)) > 0
+            && others.any(|other| self.manifests.get(other).is_some_and(holds_some))
+        {
             return Err(Refusal::Held);
         }
         let (mut blobs, mut manifests, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -314,9 +317,9 @@ impl Repository {
         }
         // It is there when it is there: that it references itself says nothing.
         for manifest in push.manifests.iter().filter(|manifest| **manifest != digest) {
-            if self.manifests.contains_key(manifest) {
+            if self.manifests.contains_key(manifest) || push.sparse {
                 held.insert(Held::Manifest(*manifest));
-            } else if !push.sparse {
+            } else {
                 manifests.insert(*manifest);
             }
         }

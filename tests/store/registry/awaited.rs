@@ -78,6 +78,49 @@ fn without_leave_a_manifest_with_missing_blobs_is_refused_also_where_it_is_there
 }
 
 #[test]
+fn digests_of_nothing_that_are_nearly_alike_do_not_take_each_others_place() {
+    let lab = Lab::new();
+    let mut store = lab.open();
+    let ours = create(&store, "a/ours");
+    let layer = digest("layer");
+    let text = layer.to_string();
+    let (head, last) = text.split_at(text.len() - 1);
+    let twin: Digest = format!("{head}{}", if last == "0" { '1' } else { '0' }).parse().unwrap();
+    let other: Digest = text.replace("sha256", "blake3").parse().unwrap();
+    let wait = |content: &str, references: &[Digest]| {
+        let put = PutManifest::new("text/plain").references(references, []).allow_missing_blobs();
+        ours.put_manifest(content, put).unwrap().digest
+    };
+    let documents = [wait("victim", &[layer]), wait("twin", &[twin]), wait("all", &[layer, twin, other])];
+    blob(&ours, "layer");
+    assert_eq!(ours.stat(&layer).unwrap().references, 2);
+    assert!([twin, other].iter().all(|digest| ours.stat(digest).is_err()));
+    // The same for manifests.
+    let sparse = |content: &str, references: &[Digest]| {
+        let put = PutManifest::new("text/plain").references([], references).allow_missing_manifests();
+        ours.put_manifest(content, put).unwrap().digest
+    };
+    let indexes = [sparse("index", &[layer]), sparse("indexes", &[twin, layer, other])];
+    ours.put_manifest("layer", PutManifest::new("text/plain").references([], [])).unwrap();
+    assert_eq!(ours.manifest_info(&layer.into()).unwrap().references, 2);
+
+    lab.advance(1_000_000);
+    store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
+    drop(ours);
+    let report = store.repair(|_| ControlFlow::Continue(())).unwrap();
+    assert!(report.mended == 0 && report.left.is_sound(), "{report:?}");
+    let ours = store.repository(&name("a/ours")).unwrap();
+    assert!(ours.get(&layer).is_ok());
+    for digest in documents.into_iter().chain(indexes).chain([layer]) {
+        ours.delete_manifest(&digest).unwrap();
+    }
+    lab.advance(1_000_000);
+    store.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(store.usage().unwrap().blobs, 0);
+    assert!(store.verify(|_| ()).unwrap().findings.is_empty());
+}
+
+#[test]
 fn it_goes_with_its_repository_and_is_repaired() {
     let lab = Lab::new();
     let mut store = lab.open();

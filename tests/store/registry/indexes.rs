@@ -193,7 +193,7 @@ fn untagging_deletes_nothing_and_an_untagged_manifest_stays() {
 }
 
 #[test]
-fn a_sparse_index_holds_what_is_there_and_takes_over_the_rest_when_pushed_again() {
+fn a_sparse_index_holds_what_is_there_and_the_rest_when_it_arrives() {
     let lab = Lab::new();
     let store = lab.open();
     let ours = create(&store, "a/ours");
@@ -206,12 +206,15 @@ fn a_sparse_index_holds_what_is_there_and_takes_over_the_rest_when_pushed_again(
     assert_eq!(missing(strict()), (vec![], vec![later]));
     let parent = sparse().unwrap().digest;
     assert_eq!(in_use(ours.delete_manifest(&there).map(drop)), 1);
-    // Pushed again before that: nothing to take over, and still not whole.
+    // Pushed again before that: it is still not whole.
     assert_eq!(sparse().unwrap().digest, parent);
     assert_eq!(missing(strict()), (vec![], vec![later]));
-    // What came later is not held until the index is pushed again.
+    // Another index that waits goes before it arrives.
+    let (other_type, other) = index(&[later], Some(&parent));
+    let other = ours.put_manifest(other, PutManifest::new(other_type).allow_missing_manifests()).unwrap().digest;
+    ours.delete_manifest(&other).unwrap();
     push_image(&ours, "later", &[]);
-    assert_eq!(ours.manifest_info(&later.into()).unwrap().references, 0);
+    assert_eq!(ours.manifest_info(&later.into()).unwrap().references, 1);
     assert_eq!(strict().unwrap().digest, parent);
     for digest in [there, later] {
         assert_eq!(ours.manifest_info(&digest.into()).unwrap().references, 1);
@@ -242,18 +245,25 @@ fn manifests_that_would_hold_each_other_are_refused_since_nobody_could_delete_th
     refer("b", &[c]).unwrap();
     refer("a", &[b]).unwrap();
     assert!(refused(refer("b", &[a])) && refused(refer("c", &[a])) && refused(refer("c", &[b])));
-    // An index knows its children by their content, but those may come to hold it before it holds them.
+    // An index waits for its child, which claims to reference it.
     let child = Digest::of(Algorithm::Sha256, b"child");
     let (media_type, document) = index(&[child], None);
-    let sparse = || PutManifest::new(media_type).allow_missing_manifests();
-    let parent = ours.put_manifest(&document, sparse()).unwrap().digest;
-    refer("child", &[parent]).unwrap();
-    assert!(refused(ours.put_manifest(&document, sparse())));
-    // What makes no ring is fine, but for what is held already.
+    let parent = ours.put_manifest(&document, PutManifest::new(media_type).allow_missing_manifests()).unwrap().digest;
+    assert!(refused(refer("child", &[parent])));
+    refer("child", &[]).unwrap();
+    assert!(refused(refer("child", &[parent])));
+    // What is held may come to hold what holds nothing, and then that nothing that holds it.
     let d = push_document(&ours, "d", &[]);
-    assert!(refused(refer("c", &[d])));
-    refer("a", &[d]).unwrap();
-    for digest in [a, b, c, d, child, parent] {
+    refer("c", &[d]).unwrap();
+    assert!([a, b, c].iter().all(|above| refused(refer("d", &[*above]))));
+    // From the root on, whatever is missing: each is waited for before it is there.
+    let [e, f, g] = ["e", "f", "g"].map(|content| Digest::of(Algorithm::Sha256, content.as_bytes()));
+    refer("e", &[f]).unwrap();
+    refer("f", &[g, a]).unwrap_err();
+    refer("f", &[g]).unwrap();
+    assert!(refused(refer("g", &[e])) && refused(refer("g", &[f])));
+    refer("g", &[d]).unwrap();
+    for digest in [a, b, c, e, f, g, d, parent, child] {
         ours.delete_manifest(&digest).unwrap();
     }
     assert_sound(&store);
