@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::id::{Lsn, UploadId};
 use crate::keys::KeyError;
-use crate::vfs::Shut;
+use crate::vfs::{Shut, is_full};
 
 mod damage;
 mod kind;
@@ -66,6 +66,18 @@ pub enum Error {
     /// length.
     #[error("invalid digest {text:?}: expected sha256:<64 hex>, sha512:<128 hex> or blake3:<64 hex>, in lower case")]
     InvalidDigest {
+        /// The text, cut to 200 characters.
+        text: String,
+    },
+    /// A text is not an upload id: 32 lower-case hex digits.
+    #[error("invalid upload id {text:?}: expected 32 lower-case hex digits")]
+    InvalidUploadId {
+        /// The text, cut to 200 characters.
+        text: String,
+    },
+    /// A text is not the name of a digest algorithm: `sha256`, `sha512` or `blake3`.
+    #[error("unknown algorithm {text:?}: expected sha256, sha512 or blake3")]
+    InvalidAlgorithm {
         /// The text, cut to 200 characters.
         text: String,
     },
@@ -454,11 +466,7 @@ impl Error {
         move |source| match source.kind() {
             _ if Shut::is_why(&source) => Self::Closed,
             // A failed sync stops all writes, whatever made it fail.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-                if operation != "sync" =>
-            {
-                Self::Full { path: path.to_path_buf() }
-            }
+            _ if is_full(&source) && operation != "sync" => Self::Full { path: path.to_path_buf() },
             io::ErrorKind::UnexpectedEof => {
                 Self::Corrupt { file: path.to_path_buf(), offset: 0, damage: Damage::Truncated }
             }

@@ -354,6 +354,16 @@ impl Files {
         self.reserve.is_there()
     }
 
+    /// Whether space is wanting: for a write that failed, or for the reserve.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.gate.lacked_space() || !self.has_reserve()
+    }
+
+    /// Notes that a collection has given back what it could.
+    pub(crate) fn gave_space_back(&self) {
+        self.gate.gave_space_back();
+    }
+
     /// Makes sure that the reserve is there. Nothing that takes space does so without it.
     pub(crate) fn restore_reserve(&self) -> Result<()> {
         self.reserve.restore(self.vfs())

@@ -160,6 +160,9 @@ impl Collections {
             collected = self.collect_alone(options, progress);
         }
         if !options.dry_run {
+            if collected.as_ref().is_ok_and(|collected| collected.stopped.is_none()) {
+                self.files.gave_space_back();
+            }
             *lock(&self.last) = Some(collected.clone());
         }
         collected

@@ -268,7 +268,8 @@ impl Options {
     }
 
     /// How many bytes of log files are kept for [`Store::events`] after runs have their facts; 64 MiB by default, at
-    /// most 64 files. On a full disk that has taken the space that is reserved for collection, none are kept.
+    /// most 64 files. After a write has failed with [`Full`](crate::Error::Full), the next collection keeps none, nor
+    /// does any while the space that is reserved for collection is taken.
     pub fn history(mut self, bytes: u64) -> Self {
         self.history = bytes;
         self

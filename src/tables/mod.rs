@@ -287,7 +287,7 @@ impl Tables {
 
     /// How many bytes of log files are kept for readers of events: none where space has to be given back.
     pub(crate) fn history(&self) -> u64 {
-        if self.files.has_reserve() { self.options.history } else { 0 }
+        if self.files.lacks_space() { 0 } else { self.options.history }
     }
 
     /// Replaces `runs/LIST` by what `change` makes of it.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -28,6 +28,7 @@ pub(crate) struct Gate {
     /// as one operation of the file system takes.
     lock: RwLock<Option<Box<dyn Send + Sync>>>,
     is_shut: AtomicBool,
+    lacked_space: AtomicBool,
 }
 
 impl fmt::Debug for Gate {
@@ -55,12 +56,19 @@ impl Shut {
     }
 }
 
-type Passing<'a> = RwLockReadGuard<'a, Option<Box<dyn Send + Sync>>>;
+/// Whether a call failed since the disk is full, or the quota, or the process may not write longer files.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
 
 impl Gate {
     /// An open gate, with the lock of the directory.
     pub(crate) fn new(lock: Box<dyn Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { lock: RwLock::new(Some(lock)), is_shut: AtomicBool::new(false) })
+        Arc::new(Self {
+            lock: RwLock::new(Some(lock)),
+            is_shut: AtomicBool::new(false),
+            lacked_space: AtomicBool::new(false),
+        })
     }
 
     /// Waits for the changes that are under way, lets no other one pass, and gives the lock back.
@@ -75,9 +83,27 @@ impl Gate {
         self.is_shut.load(Ordering::Acquire)
     }
 
-    fn pass(&self) -> io::Result<Passing<'_>> {
+    /// Whether a change has failed for want of space, and nobody has [given space back](Self::gave_space_back) since.
+    pub(crate) fn lacked_space(&self) -> bool {
+        self.lacked_space.load(Ordering::Relaxed)
+    }
+
+    /// Notes that as much space as can be was given back.
+    pub(crate) fn gave_space_back(&self) {
+        self.lacked_space.store(false, Ordering::Relaxed);
+    }
+
+    /// Changes something, unless the gate is shut.
+    fn change<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let passing = self.lock.read().unwrap_or_else(PoisonError::into_inner);
-        if passing.is_some() { Ok(passing) } else { Err(io::Error::other(Shut)) }
+        if passing.is_none() {
+            return Err(io::Error::other(Shut));
+        }
+        change().inspect_err(|error| {
+            if is_full(error) {
+                self.lacked_space.store(true, Ordering::Relaxed);
+            }
+        })
     }
 }
 
@@ -92,14 +118,12 @@ impl Vfs for Gated {
         if mode == OpenMode::Read {
             return self.vfs.open(path, mode);
         }
-        let _passing = self.gate.pass()?;
-        let file = self.vfs.open(path, mode)?;
+        let file = self.gate.change(|| self.vfs.open(path, mode))?;
         Ok(Arc::new(GatedFile { file, gate: Arc::clone(&self.gate) }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.vfs.create_dir(path)
+        self.gate.change(|| self.vfs.create_dir(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -107,13 +131,11 @@ impl Vfs for Gated {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.vfs.rename(from, to)
+        self.gate.change(|| self.vfs.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.vfs.remove(path)
+        self.gate.change(|| self.vfs.remove(path))
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
@@ -138,8 +160,7 @@ impl File for GatedFile {
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let _passing = self.gate.pass()?;
-        self.file.write_at(bufs, offset)
+        self.gate.change(|| self.file.write_at(bufs, offset))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -147,18 +168,15 @@ impl File for GatedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.file.set_len(len)
+        self.gate.change(|| self.file.set_len(len))
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.file.allocate(len)
+        self.gate.change(|| self.file.allocate(len))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let _passing = self.gate.pass()?;
-        self.file.sync()
+        self.gate.change(|| self.file.sync())
     }
 
     fn start_writeback(&self, offset: u64, len: u64) {

@@ -27,7 +27,7 @@ mod real;
 #[cfg(any(test, feature = "simulation"))]
 mod sim;
 
-pub(crate) use gate::{Gate, Gated, Shut};
+pub(crate) use gate::{Gate, Gated, Shut, is_full};
 pub(crate) use read_only::ReadOnly;
 pub use real::RealVfs;
 #[cfg(any(test, feature = "simulation"))]

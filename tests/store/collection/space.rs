@@ -234,3 +234,21 @@ fn it_ends_where_it_is_told_to_and_goes_on_the_next_time() {
     assert!(kept.iter().all(|digest| is_whole(&store, digest)));
     assert_sound(&store);
 }
+
+#[test]
+fn what_was_removed_after_a_write_found_no_space_comes_back_also_where_it_is_kept_for_events() {
+    let lab = Lab::new();
+    let store = options(&lab).history(64 << 20).open("/store").unwrap();
+    lab.disk.set_capacity(Some(lab.disk.used() + (4 << 20)));
+    let mut random = Random(5);
+    let mut fill =
+        || (0..).find_map(|n| store.named().put(&n.to_string(), random.bytes(50_000), PutNamed::new()).err());
+    for _ in 0..3 {
+        assert!(matches!(fill(), Some(Error::Full { .. })));
+        assert!(store.named().remove_prefix("").unwrap().removed > 50, "as much as before");
+        collect(&store);
+        lab.advance(1);
+        collect(&store);
+    }
+    assert_sound(&store);
+}
