@@ -189,28 +189,33 @@ impl BlobStore {
         self.put_many(&borrowed, into)
     }
 
-    /// Stores contents in memory. Those that ride in the log are written and synced together.
+    /// Stores contents in memory. Those that ride in the log are written and synced together; long ones come before
+    /// them, so that no claim has grown old when all is answered.
     pub(crate) fn put_many(&self, contents: &[(&[u8], Expect)], into: &dyn Destination) -> Result<Vec<Result<Stored>>> {
-        let digest = |(content, expect): &(&[u8], Expect)| expect.check(Digest::of(expect.algorithm(), content));
-        let digests: Vec<Result<Digest>> = contents.iter().map(digest).collect();
-        let asked: Vec<Digest> = digests.iter().flatten().copied().collect();
+        let mut placed = Vec::with_capacity(contents.len());
+        for (content, expect) in contents {
+            let long = (content.len() as u64 > self.options.inline_max)
+                .then(|| self.put_large(Content::Parts(content, None), *expect, into));
+            placed.push(match long {
+                Some(stored) => stored.map(|stored| (stored.digest, Some((stored.existed, stored.lsn)))),
+                None => expect.check(Digest::of(expect.algorithm(), content)).map(|digest| (digest, None)),
+            });
+        }
+        let asked: Vec<Digest> =
+            placed.iter().flatten().filter(|(_, found)| found.is_none()).map(|(digest, _)| *digest).collect();
         let mut claimed = into.claim_many(&asked)?.into_iter();
         let mut requests = Vec::new();
-        let placed = contents.iter().zip(digests).map(|((content, _), digest)| {
-            let digest = digest?;
-            let claimed = claimed.next().unwrap_or(Err(Error::BlobNotFound { digest }));
-            if let Some(lsn) = Claimed::lsn_of(claimed)? {
-                return Ok((digest, Some((true, lsn))));
+        for ((content, _), placed) in contents.iter().zip(&mut placed) {
+            let Ok((digest, found @ None)) = placed else { continue };
+            match claimed.next().map_or(Ok(None), Claimed::lsn_of) {
+                Ok(Some(lsn)) => *found = Some((true, lsn)),
+                Ok(None) => {
+                    let frame = frame_for(*digest, content, self.options.compression);
+                    requests.push(Request::PutFrame { frame, then: into.then(digest) });
+                }
+                Err(error) => *placed = Err(error),
             }
-            if content.len() as u64 > self.options.inline_max {
-                let stored = self.put_large(Content::Parts(content, None), digest.into(), into)?;
-                return Ok((digest, Some((stored.existed, stored.lsn))));
-            }
-            let frame = frame_for(digest, content, self.options.compression);
-            requests.push(Request::PutFrame { frame, then: into.then(&digest) });
-            Ok((digest, None))
-        });
-        let placed: Vec<Result<_>> = placed.collect();
+        }
         let mut outcomes = self.log.commit_all(into.durability(), into.domain(), requests)?.into_iter();
         let mut outcome = || {
             let missing = Error::Internal { invariant: "each request of a batch has its outcome" };
@@ -280,9 +285,18 @@ impl BlobStore {
     /// Stores content in a segment of its own.
     fn put_large(&self, content: Content<'_>, expect: Expect, into: &dyn Destination) -> Result<Stored> {
         if let Expect::Digest(digest) = expect
-            && let Some(lsn) = Claimed::lsn_of(into.claim(&digest))?
+            && let Some(mut lsn) = Claimed::lsn_of(into.claim(&digest))?
         {
-            let len = check_all(content, expect)?;
+            // However slowly the content comes, the grace period is that of the answer. Where somebody removes the blob
+            // meanwhile, that was after this write.
+            let claim = || {
+                lsn = match into.claim(&digest) {
+                    Err(Error::BlobNotFound { .. }) => lsn,
+                    claimed => claimed?.lsn,
+                };
+                Ok(())
+            };
+            let len = check_all(content, expect, claim)?;
             return Ok(Stored { digest, len, existed: true, lsn });
         }
         let (durability, domain) = (into.durability(), into.domain());
@@ -461,14 +475,16 @@ fn hash_into<'a>(
     Ok(())
 }
 
-/// Reads content that is not stored, compares its digest with the one expected, and returns its length.
-pub(super) fn check_all(content: Content<'_>, expect: Expect) -> Result<u64> {
+/// Reads content that is not stored, compares its digest with the one expected, and returns its length. `claim` is
+/// called with each piece, and in the end.
+fn check_all(content: Content<'_>, expect: Expect, mut claim: impl FnMut() -> Result<()>) -> Result<u64> {
     let mut len = 0;
     let count = |piece: Piece<'_>| {
         len += piece.len() as u64;
-        Ok(())
+        claim()
     };
     expect.check(hash(content, expect.algorithm(), count)?)?;
+    claim()?;
     Ok(len)
 }
 

@@ -7,9 +7,7 @@
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
-use crate::blobs::content::{Content, check_all};
-use crate::blobs::destination::{Claimed, Destination, Outside};
-use crate::blobs::{Blob, BlobStore, Expect, frame_for};
+use crate::blobs::{Blob, BlobStore, Claimed, Content, Destination, Expect, Outside, frame_for};
 use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -183,12 +181,12 @@ pub(crate) struct NamedIn {
 }
 
 /// An upload that becomes a named file.
-struct IntoNamed<'a> {
+struct IntoNamed<'a, F> {
     outside: Outside<'a>,
-    set: SetNamed,
+    set: F,
 }
 
-impl Destination for IntoNamed<'_> {
+impl<F: Fn(Digest) -> SetNamed + Sync> Destination for IntoNamed<'_, F> {
     fn domain(&self) -> DomainId {
         self.outside.domain()
     }
@@ -206,7 +204,7 @@ impl Destination for IntoNamed<'_> {
     }
 
     fn then(&self, digest: &Digest) -> Then {
-        Some(Box::new(SetNamed { digest: *digest, ..self.set.clone() }))
+        Some(Box::new((self.set)(*digest)))
     }
 
     fn existed(&self, outcome: &Outcome) -> bool {
@@ -247,7 +245,15 @@ impl BlobStore {
         if content.len() as u64 <= self.options.inline_max {
             return self.put_small_named(into, content, put.content, set);
         }
-        self.put_large_named(into, content, None, put.content, set)
+        if let Expect::Digest(digest) = put.content
+            && self.is_there(into.domain, &digest)?
+        {
+            put.content.check(Digest::of(digest.algorithm(), content))?;
+            if let Some(written) = self.set_to_stored(into, digest, &set)? {
+                return Ok(written);
+            }
+        }
+        self.put_large_named(into, Content::Parts(content, None), put.content, set)
     }
 
     /// Sets a name to what a reader yields.
@@ -261,7 +267,8 @@ impl BlobStore {
         let set = set(into, name, put)?;
         match self.read_head(reader)? {
             (head, None) => self.put_small_named(into, &head, put.content, set),
-            (head, rest) => self.put_large_named(into, &head, rest, put.content, set),
+            // Also where the content is there: it might be gone when all of it has been read.
+            (head, rest) => self.put_large_named(into, Content::Parts(&head, rest), put.content, set),
         }
     }
 
@@ -273,13 +280,10 @@ impl BlobStore {
         set: impl Fn(Digest) -> SetNamed,
     ) -> Result<NamedWrite> {
         let digest = expect.check(Digest::of(expect.algorithm(), content))?;
-        let known = self.tables.snapshot_of(into.domain).blob(&digest)?;
-        if known.is_some_and(|blob| !blob.damaged) {
-            match self.commit_set(into, set(digest)) {
-                // It was collected meanwhile; or it is another blob that is missing, which is found again.
-                Err(Error::BlobNotFound { digest: missing }) if missing == digest => {}
-                other => return other,
-            }
+        if self.is_there(into.domain, &digest)?
+            && let Some(written) = self.set_to_stored(into, digest, &set)?
+        {
+            return Ok(written);
         }
         let frame = frame_for(digest, content, self.options.compression);
         let then: Then = Some(Box::new(set(digest)));
@@ -287,28 +291,37 @@ impl BlobStore {
         self.written(outcome)
     }
 
-    fn put_large_named<'a>(
+    fn put_large_named(
         &self,
         into: NamedIn,
-        head: &'a [u8],
-        rest: Option<&'a mut dyn Read>,
+        content: Content<'_>,
         expect: Expect,
         set: impl Fn(Digest) -> SetNamed,
     ) -> Result<NamedWrite> {
-        // The claim keeps it while the content is read.
-        if let Expect::Digest(digest) = expect
-            && Claimed::lsn_of(self.outside_in(into.durability, into.domain).claim(&digest))?.is_some()
-        {
-            check_all(Content::Parts(head, rest), expect)?;
-            return self.commit_set(into, set(digest));
-        }
-        let (durability, domain) = (into.durability, into.domain);
-        let (_, outcome) =
-            self.store_segment(durability, domain, Content::Parts(head, rest), expect, |descriptor, file| {
-                let then: Then = Some(Box::new(set(descriptor.digest)));
-                Request::PutSegment { descriptor, file, then }
-            })?;
+        let (_, outcome) = self.store_segment(into.durability, into.domain, content, expect, |descriptor, file| {
+            let then: Then = Some(Box::new(set(descriptor.digest)));
+            Request::PutSegment { descriptor, file, then }
+        })?;
         self.written(outcome)
+    }
+
+    /// Whether a domain has content, undamaged.
+    fn is_there(&self, domain: DomainId, digest: &Digest) -> Result<bool> {
+        Ok(self.tables.snapshot_of(domain).blob(digest)?.is_some_and(|blob| !blob.damaged))
+    }
+
+    /// Sets a name to content that was there a moment ago; `None` where it has been collected since.
+    fn set_to_stored(
+        &self,
+        into: NamedIn,
+        digest: Digest,
+        set: &impl Fn(Digest) -> SetNamed,
+    ) -> Result<Option<NamedWrite>> {
+        match self.commit_set(into, set(digest)) {
+            // If it is another blob that is missing, that is found again.
+            Err(Error::BlobNotFound { digest: missing }) if missing == digest => Ok(None),
+            written => written.map(Some),
+        }
     }
 
     /// Sets a name to the content of an upload, which ends with that.
@@ -317,17 +330,19 @@ impl BlobStore {
         into: NamedIn,
         name: &str,
         id: UploadId,
-        digest: &Digest,
+        expect: Expect,
         put: &PutNamed,
     ) -> Result<NamedWrite> {
-        let set = set(into, name, put)?(*digest);
+        let set = set(into, name, put)?;
         let outside = self.outside_in(into.durability, into.domain);
-        let (_, outcome) = self.end_upload(id, Expect::Digest(*digest), &IntoNamed { outside, set })?;
+        let (_, outcome) = self.end_upload(id, expect, &IntoNamed { outside, set })?;
         self.written(outcome)
     }
 
     /// Sets a name to a blob that is there.
     pub(crate) fn set_named(&self, into: NamedIn, name: &str, digest: &Digest, put: &PutNamed) -> Result<NamedWrite> {
+        let blob = self.tables.snapshot_of(into.domain).blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
+        self.check_undamaged(&blob)?;
         self.commit_set(into, set(into, name, put)?(*digest))
     }
 
@@ -433,6 +448,7 @@ impl BlobStore {
                 names = outcome.refused.first().map_or_else(Vec::new, |(part, _)| names.split_off(*part));
             }
         }
+        self.log.reach(from.durability, removal.lsn)?;
         Ok(removal)
     }
 
@@ -443,12 +459,14 @@ impl BlobStore {
         loop {
             let of = NamesOf::Named(from.domain, prefix);
             let names = self.tables.snapshot().names(of, after.as_deref(), REMOVED_AT_ONCE)?;
-            let Some(last) = names.last() else { return Ok(removal) };
+            let Some(last) = names.last() else { break };
             let these = self.remove_several_named(from, &names)?;
             if these.removed > 0 {
                 removal = NamedRemoval { removed: removal.removed + these.removed, lsn: these.lsn };
             }
             after = Some(last.clone());
         }
+        self.log.reach(from.durability, removal.lsn)?;
+        Ok(removal)
     }
 }

@@ -1,5 +1,7 @@
 //! Named files: what a name has is replaced at once, is never half of it, and goes when it is said to go.
 
+mod content;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Barrier;
@@ -52,12 +54,12 @@ fn a_name_gives_its_content_from_bytes_from_a_reader_and_from_an_upload() {
         let upload = store.begin_upload(Algorithm::Sha256).unwrap();
         store.append_upload(upload, 0, Random(99).bytes(len)).unwrap();
         let other = Digest::of(Algorithm::Sha256, &Random(99).bytes(len));
-        let refused = files.put_upload(&name, upload, &other, any().expect(ExpectNamed::Absent));
+        let refused = files.put_upload(&name, upload, other, any().expect(ExpectNamed::Absent));
         assert!(matches!(refused, Err(Error::NamedChanged { found: Some(found), .. }) if found == digest));
         assert_eq!(store.upload_status(upload).unwrap().offset, len as u64, "the upload is as it was");
-        let refused = files.put_upload(&name, upload, &Digest::of(Algorithm::Sha256, b"other"), any());
+        let refused = files.put_upload(&name, upload, Digest::of(Algorithm::Sha256, b"other"), any());
         assert!(matches!(refused, Err(Error::DigestMismatch { .. })));
-        let last = files.put_upload(&name, upload, &other, any()).unwrap();
+        let last = files.put_upload(&name, upload, other, any()).unwrap();
         assert_eq!((last.file.digest, last.replaced), (other, Some(digest)));
         assert!(matches!(store.upload_status(upload), Err(Error::UploadNotFound { .. })));
         let found = files.get(&name).unwrap();
