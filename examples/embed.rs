@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use strongroom::registry::{Manifest, PutManifest, Repository, RepositorySettings, Tag};
+use strongroom::registry::{Manifest, PutManifest, Reference, Repository, RepositorySettings};
 use strongroom::{
     Algorithm, Blob, Digest, Error, ErrorKind, ExpectNamed, NamedFile, NamedFiles, Options, Page, PutNamed, Result,
     Store, UploadId,
@@ -38,8 +38,7 @@ impl Storage for Embedded {
     }
 
     fn put(&self, key: &str, content: impl Read) -> Result<NamedFile> {
-        self.0.put_reader(key, content, PutNamed::new())?;
-        self.0.stat(key)
+        Ok(self.0.put_reader(key, content, PutNamed::new())?.file)
     }
 
     fn delete(&self, key: &str) -> Result<bool> {
@@ -63,14 +62,13 @@ impl Storage for Embedded {
     }
 
     fn commit(&self, id: UploadId, key: &str, digest: &Digest) -> Result<NamedFile> {
-        self.0.put_upload(key, id, digest, PutNamed::new())?;
-        self.0.stat(key)
+        Ok(self.0.put_upload(key, id, digest, PutNamed::new())?.file)
     }
 }
 
 /// Where a pull-through cache has from what it does not have.
 trait Upstream {
-    fn manifest(&self, tag: &Tag) -> Result<(String, Vec<u8>)>;
+    fn manifest(&self, reference: &Reference) -> Result<(String, Vec<u8>)>;
     fn blob(&self, digest: &Digest) -> Result<impl Read>;
 }
 
@@ -80,13 +78,17 @@ struct Cache<U> {
 }
 
 impl<U: Upstream> Cache<U> {
-    /// Stored before its blobs are: it holds each from when that is fetched.
-    fn manifest(&self, tag: &Tag) -> Result<Manifest> {
-        if let Some(cached) = found(self.repository.pull_manifest(&tag.clone().into()))? {
+    /// Stored before what it references is: it holds each manifest and blob from when that is fetched.
+    fn manifest(&self, reference: &Reference) -> Result<Manifest> {
+        if let Some(cached) = found(self.repository.pull_manifest(reference))? {
             return Ok(cached);
         }
-        let (media_type, document) = self.upstream.manifest(tag)?;
-        let put = PutManifest::new(media_type).tag(tag.clone()).allow_missing_blobs();
+        let (media_type, document) = self.upstream.manifest(reference)?;
+        let put = PutManifest::new(media_type).allow_missing_manifests().allow_missing_blobs();
+        let put = match reference {
+            Reference::Tag(tag) => put.tag(tag.clone()),
+            Reference::Digest(digest) => put.expect(digest),
+        };
         let pushed = self.repository.put_manifest(document, put)?;
         self.repository.pull_manifest(&pushed.digest.into())
     }
@@ -103,8 +105,8 @@ impl<U: Upstream> Cache<U> {
 
 /// Another store plays the registry that is cached.
 impl Upstream for Repository {
-    fn manifest(&self, tag: &Tag) -> Result<(String, Vec<u8>)> {
-        let manifest = self.get_manifest(&tag.clone().into())?;
+    fn manifest(&self, reference: &Reference) -> Result<(String, Vec<u8>)> {
+        let manifest = self.get_manifest(reference)?;
         Ok((manifest.media_type, manifest.content.to_vec()))
     }
 
@@ -136,7 +138,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     upstream.put_manifest(&document, put)?;
     let repository = store.create_repository(&"cache/app".parse()?, RepositorySettings::new())?;
     let cache = Cache { repository, upstream };
-    assert_eq!(cache.manifest(&"v1".parse()?)?.content, document);
+    assert_eq!(cache.manifest(&Reference::Tag("v1".parse()?))?.content, document);
     assert_eq!(cache.blob(&layer)?.bytes()?, "a layer");
     assert!(cache.repository.stat(&layer).is_ok());
     let unknown = Digest::of(Algorithm::Sha256, b"nobody has this");

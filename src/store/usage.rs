@@ -22,7 +22,8 @@ pub struct Usage {
 }
 
 impl Store {
-    /// The disk usage of the store, without [locked](Self::locked_domains) key domains. The cost is proportional to the
+    /// What blobs and facts take on disk, without [locked](Self::locked_domains) key domains. Unfinished uploads, log
+    /// space that is allocated ahead, the reserve and the view of names are not counted. The cost is proportional to the
     /// number of segments, not of blobs.
     ///
     /// # Errors
