@@ -135,15 +135,23 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl FromStr for Algorithm {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::InvalidAlgorithm { text: text.chars().take(200).collect() };
+        let mut all = [Self::Sha256, Self::Sha512, Self::Blake3].into_iter();
+        all.find(|algorithm| algorithm.name() == text).ok_or_else(invalid)
+    }
+}
+
 impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
             let (name, hex) = text.split_once(':')?;
-            let algorithm = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3]
-                .into_iter()
-                .find(|algorithm| algorithm.name() == name)?;
+            let algorithm: Algorithm = name.parse().ok()?;
             let mut bytes = [0; 64];
             decode_hex(hex, bytes.get_mut(..algorithm.digest_len())?)?;
             Some(Self { algorithm, bytes })

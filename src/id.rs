@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::Error;
+
 /// Log sequence number: a commit's position in the order of all commits. The first commit has 1; 0 means none yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub(crate) u64);
@@ -88,12 +90,12 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// Names a resumable upload: 16 random bytes, shown and parsed as 32 hex digits.
+    /// Names a resumable upload: 16 random bytes, shown and parsed as 32 lower-case hex digits.
     ///
     /// ```
     /// let id: strongroom::UploadId = "000102030405060708090a0b0c0d0e0f".parse()?;
     /// assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0e0f");
-    /// # Ok::<(), strongroom::InvalidUploadId>(())
+    /// # Ok::<(), strongroom::Error>(())
     /// ```
     pub UploadId
 }
@@ -106,17 +108,13 @@ random_id! {
     pub(crate) SessionId
 }
 
-/// A text is not an upload id: 32 lower-case hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid upload id: expected 32 lower-case hex digits")]
-pub struct InvalidUploadId;
-
 impl FromStr for UploadId {
-    type Err = InvalidUploadId;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, InvalidUploadId> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let mut bytes = [0; 16];
-        crate::digest::decode_hex(text, &mut bytes).ok_or(InvalidUploadId)?;
+        let invalid = || Error::InvalidUploadId { text: text.chars().take(200).collect() };
+        crate::digest::decode_hex(text, &mut bytes).ok_or_else(invalid)?;
         Ok(Self(bytes))
     }
 }

@@ -139,8 +139,8 @@ struct Readme;
 struct Embedding;
 
 pub use blobs::{
-    Blob, BlobReader, Blobs, Compression, Expect, Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed,
-    Stat, Stored, UploadStatus,
+    Blob, BlobReader, Blobs, Compression, Expect, Expires, LimitedReader, NamedBlob, NamedFile, NamedRemoval,
+    NamedWrite, PutNamed, Stat, Stored, UploadStatus,
 };
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};
 pub use clock::Clock;
@@ -148,7 +148,7 @@ pub use digest::{Algorithm, Digest, Hasher};
 pub use envelope::LockedDomain;
 pub use error::{Damage, Error, ErrorKind, ManifestProblem, ReadOnlyCause, Result};
 pub use gc::{CollectOptions, Collection, Expired, Stayed, Stopped};
-pub use id::{InvalidUploadId, Lsn, UploadId};
+pub use id::{Lsn, UploadId};
 pub use log::Durability;
 pub use page::Page;
 pub use sealed::ReadMode;

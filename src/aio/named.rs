@@ -137,7 +137,7 @@ impl AsyncNamedFiles {
     /// As [`NamedFiles::put_upload`] and [`call`](Self::call).
     pub async fn put_upload(&self, name: &str, id: UploadId, digest: &Digest, put: PutNamed) -> Result<NamedWrite> {
         let (name, digest) = (name.to_owned(), *digest);
-        self.call(move |files| files.put_upload(&name, id, &digest, put)).await
+        self.call(move |files| files.put_upload(&name, id, digest, put)).await
     }
 
     /// Removes files, all of them in one commit.

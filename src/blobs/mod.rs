@@ -26,6 +26,7 @@ pub(crate) use list::digest_in;
 pub(crate) use named::NamedIn;
 pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 pub use reader::{Blob, BlobReader};
+pub use source::LimitedReader;
 pub(crate) use source::SourceFile;
 #[cfg(feature = "tokio")]
 pub(crate) use uploads::Appending;

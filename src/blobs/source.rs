@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::retry_on_intr;
 
 use crate::blobs::content::source_failed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file whose content is stored: as much of it as it had when it was opened, however it grows.
 #[derive(Clone, Copy)]
@@ -54,4 +54,46 @@ pub(crate) fn open_source(path: &Path) -> Result<(File, u64)> {
         return Ok((file, metadata.len()));
     }
     Err(source_failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")))
+}
+
+/// A reader of at most so many bytes of another: with more it fails with [`Error::ContentTooLong`], where
+/// [`Read::take`] would cut the content off. Nothing of content that is put or appended through it is then stored.
+///
+/// ```
+/// use strongroom::{Algorithm, Error, LimitedReader, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let store = Options::new().create(true).open(dir.path())?;
+/// let id = store.begin_upload(Algorithm::Sha256)?;
+/// let body = &b"content that is too long"[..];
+/// let refused = store.append_upload_from(id, None, LimitedReader::new(body, 10));
+/// assert!(matches!(refused, Err(Error::ContentTooLong { limit: 10 })));
+/// assert_eq!(store.upload_status(id)?.offset, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct LimitedReader<R> {
+    reader: R,
+    limit: u64,
+    left: u64,
+}
+
+impl<R: Read> LimitedReader<R> {
+    /// Reads at most `limit` bytes of `reader`.
+    pub fn new(reader: R, limit: u64) -> Self {
+        Self { reader, limit, left: limit }
+    }
+}
+
+impl<R: Read> Read for LimitedReader<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        // One byte more than is left tells whether there is more.
+        let len = to.len().min(usize::try_from(self.left).unwrap_or(usize::MAX).saturating_add(1));
+        let read = self.reader.read(to.get_mut(..len).unwrap_or_default())?;
+        let Some(left) = self.left.checked_sub(read as u64) else {
+            return Err(Error::ContentTooLong { limit: self.limit }.into());
+        };
+        self.left = left;
+        Ok(read)
+    }
 }

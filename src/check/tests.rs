@@ -320,7 +320,7 @@ fn uploads_under_way_are_left_alone() {
     assert_eq!(lab.store.repair(|_| ControlFlow::Continue(())).unwrap().mended, 1);
     lab.store.append_upload(id, 70_000, "end").unwrap();
     let content = [vec![5; 70_000], b"end".to_vec()].concat();
-    lab.store.commit_upload(id, &Digest::of(Algorithm::Sha256, &content)).unwrap();
+    lab.store.commit_upload(id, Digest::of(Algorithm::Sha256, &content)).unwrap();
     assert!(lab.findings().is_empty());
 }
 

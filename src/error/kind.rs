@@ -1,5 +1,7 @@
 //! What a caller does about an error, as a small enum.
 
+use std::io;
+
 use crate::error::Error;
 
 /// What a caller can do about an [`Error`]: see [`Error::kind`].
@@ -90,6 +92,8 @@ impl Error {
             Self::Full { .. } => ErrorKind::Full,
             Self::Corrupt { .. } => ErrorKind::Damaged,
             Self::InvalidDigest { .. }
+            | Self::InvalidUploadId { .. }
+            | Self::InvalidAlgorithm { .. }
             | Self::InvalidName { .. }
             | Self::InvalidRepositoryName { .. }
             | Self::InvalidTag { .. }
@@ -124,5 +128,38 @@ impl Error {
             Self::Source { .. } => ErrorKind::Source,
             Self::Internal { .. } => ErrorKind::Internal,
         }
+    }
+}
+
+/// The error in one of the operating system's, of the kind that is nearest, for programs that read and write: with
+/// [`io::Error::downcast`] they have it back.
+///
+/// ```
+/// use std::io;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let store = strongroom::Options::new().create(true).open(dir.path())?;
+/// let read = |name: &str| -> io::Result<Vec<u8>> { Ok(store.named().get(name)?.blob.bytes()?.into()) };
+/// let error = read("config").unwrap_err();
+/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
+/// assert!(matches!(error.downcast()?, strongroom::Error::NamedNotFound { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match (error.kind(), &error) {
+            (_, Error::Io { source, .. } | Error::Source { source }) => source.kind(),
+            (ErrorKind::NotFound, _) => io::ErrorKind::NotFound,
+            (ErrorKind::AlreadyExists, _) => io::ErrorKind::AlreadyExists,
+            (ErrorKind::InvalidInput | ErrorKind::OutOfRange, _) => io::ErrorKind::InvalidInput,
+            (ErrorKind::DigestMismatch | ErrorKind::Damaged, _) => io::ErrorKind::InvalidData,
+            (ErrorKind::Busy | ErrorKind::InUse, _) => io::ErrorKind::ResourceBusy,
+            (ErrorKind::TooLarge, _) => io::ErrorKind::FileTooLarge,
+            (ErrorKind::Full, _) => io::ErrorKind::StorageFull,
+            (ErrorKind::ReadOnly, _) => io::ErrorKind::ReadOnlyFilesystem,
+            (ErrorKind::Unsupported, _) => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }

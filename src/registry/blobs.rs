@@ -353,8 +353,8 @@ impl Repository {
     /// # Errors
     /// As [`Store::commit_upload`](crate::Store::commit_upload), and [`Error::RepositoryNotFound`] where the repository
     /// was deleted.
-    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
-        self.registry.blobs.commit_upload(id, digest.into(), self)
+    pub fn commit_upload(&self, id: UploadId, expect: impl Into<Expect>) -> Result<Stored> {
+        self.registry.blobs.commit_upload(id, expect.into(), self)
     }
 
     /// Cancels an upload of this repository.

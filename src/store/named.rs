@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::blobs::{
-    BlobStore, NamedBlob, NamedFile, NamedIn, NamedRemoval, NamedWrite, Outside, PutNamed, UploadStatus,
+    BlobStore, Expect, NamedBlob, NamedFile, NamedIn, NamedRemoval, NamedWrite, Outside, PutNamed, UploadStatus,
 };
 use crate::digest::{Algorithm, Digest};
 #[cfg(doc)]
@@ -144,8 +144,8 @@ impl NamedFiles {
         self.blobs()?.put_named_reader(self.within, name, &mut content, &put)
     }
 
-    /// Sets a name to the content of an upload, if it has the digest. The upload ends in the same commit. (The digest
-    /// or algorithm that `put` has is not used.)
+    /// Sets a name to the content of an upload, if it is what is expected, as [`Store::commit_upload`]. The upload ends
+    /// in the same commit. (The digest or algorithm that `put` has is not used.)
     ///
     /// ```
     /// # use strongroom::{Algorithm, Digest, Options, PutNamed};
@@ -162,8 +162,8 @@ impl NamedFiles {
     ///
     /// # Errors
     /// As [`put`](Self::put) and [`Store::commit_upload`]; in each case the upload stays as it is.
-    pub fn put_upload(&self, name: &str, id: UploadId, digest: &Digest, put: PutNamed) -> Result<NamedWrite> {
-        self.blobs()?.put_named_upload(self.within, name, id, digest, &put)
+    pub fn put_upload(&self, name: &str, id: UploadId, expect: impl Into<Expect>, put: PutNamed) -> Result<NamedWrite> {
+        self.blobs()?.put_named_upload(self.within, name, id, expect.into(), &put)
     }
 
     /// Sets a name to a blob that is there. (The digest or algorithm that `put` has is not used.)

@@ -285,7 +285,7 @@ fn a_repository_lives_in_its_domain_and_is_found_there() {
         repository.pull_manifest(&"v1".parse().unwrap()).unwrap();
         let upload = repository.begin_upload(Algorithm::Sha256).unwrap();
         repository.append_upload(upload, 0, "an upload").unwrap();
-        repository.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"an upload")).unwrap();
+        repository.commit_upload(upload, Digest::of(Algorithm::Sha256, b"an upload")).unwrap();
         repository.begin_upload(Algorithm::Sha256).unwrap();
         assert_eq!(repository.uploads(None, 1000).unwrap().items.len(), 1);
     }

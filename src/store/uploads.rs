@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use crate::blobs::{Stored, UploadStatus};
-use crate::digest::{Algorithm, Digest};
+use crate::blobs::{Expect, Stored, UploadStatus};
+use crate::digest::Algorithm;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -78,14 +78,15 @@ impl Store {
         inner.blobs.upload_status(id, &inner.blobs.outside(self.durability))
     }
 
-    /// Commits an upload as a blob, if its content has the digest.
+    /// Commits an upload as a blob, if its content has the digest that is [expected](Expect). With the algorithm that
+    /// it was begun with instead of a digest, it is committed under whatever digest its content has.
     ///
     /// # Errors
     /// [`Error::DigestMismatch`] where the content has another digest (the upload stays as it is:
     /// [cancel](Self::cancel_upload) it); [`Error::UploadNotFound`]; [`Error::UploadBusy`]; [`Error::Full`].
-    pub fn commit_upload(&self, id: UploadId, digest: &Digest) -> Result<Stored> {
+    pub fn commit_upload(&self, id: UploadId, expect: impl Into<Expect>) -> Result<Stored> {
         let inner = self.inner()?;
-        inner.blobs.commit_upload(id, digest.into(), &inner.blobs.outside(self.durability))
+        inner.blobs.commit_upload(id, expect.into(), &inner.blobs.outside(self.durability))
     }
 
     /// Cancels an upload: its content is removed.

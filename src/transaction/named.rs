@@ -46,6 +46,13 @@ pub enum ExpectNamed {
     Is(Digest),
 }
 
+/// No digest: there is none of that name.
+impl From<Option<Digest>> for ExpectNamed {
+    fn from(digest: Option<Digest>) -> Self {
+        digest.map_or(Self::Absent, Self::Is)
+    }
+}
+
 impl ExpectNamed {
     fn check(self, name: &str, found: Option<&NamedFact>) -> Result<()> {
         let found = found.map(|file| file.digest);

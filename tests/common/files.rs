@@ -178,7 +178,7 @@ pub fn run(store: &Store, model: &Model, next: &mut Model, step: &FileStep, now:
                 next.put(*algorithm, content);
             };
             let digest = Digest::of(*algorithm, content);
-            let write = || files.put_upload(&name, *id, &digest, put);
+            let write = || files.put_upload(&name, *id, digest, put);
             set(model, next, (&name, vec![digest]), *how, now, add, write)
         }
         FileStep::Remove { name, how } => {

@@ -456,10 +456,10 @@ pub fn finish_uploads(store: &Store, models: &[&Model]) {
         };
         let digest = Digest::of(Algorithm::Sha256, &content);
         match owner {
-            None => drop(store.commit_upload(upload.id, &digest).expect("the content appended")),
+            None => drop(store.commit_upload(upload.id, digest).expect("the content appended")),
             Some(name) => {
                 let repository = store.repository(&registry::name(&name)).expect("listed");
-                repository.commit_upload(upload.id, &digest).expect("the content appended");
+                repository.commit_upload(upload.id, digest).expect("the content appended");
                 assert_eq!(repository.get(&digest).expect("committed").bytes().expect("content"), content);
             }
         }

@@ -304,12 +304,12 @@ impl Pair {
                         let put = Action::Put { content, algorithm: *algorithm };
                         let call = Call { repository: owner, action: put };
                         assert_eq!(self.next.call(&call, self.now), Outcome::Done);
-                        repository.commit_upload(id, &digest)?;
+                        repository.commit_upload(id, digest)?;
                     }
                     _ => {
                         let digest = self.next.put(*algorithm, &content);
                         self.next.touch(digest, self.now);
-                        store.commit_upload(id, &digest)?;
+                        store.commit_upload(id, digest)?;
                     }
                 }
             }

@@ -164,6 +164,6 @@ fn goes_on(store: &Store) {
     let upload = store.uploads(None, 1000).unwrap().items[0].id;
     store.append_upload(upload, PIECE.len() as u64, ", after years").unwrap();
     let digest = Digest::of(Algorithm::Sha256, b"an upload that goes on, after years");
-    store.commit_upload(upload, &digest).unwrap();
+    store.commit_upload(upload, digest).unwrap();
     assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), "an upload that goes on, after years");
 }

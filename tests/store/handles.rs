@@ -170,7 +170,7 @@ fn calls_under_way_change_nothing_after_the_store_was_closed() {
         assert!(matches!(call.join().unwrap(), Err(Error::Closed)));
     }
     assert_eq!(disk.files(), files);
-    same.commit_upload(upload, &digest).unwrap();
+    same.commit_upload(upload, digest).unwrap();
     assert_eq!(same.get(&digest).unwrap().bytes().unwrap(), content);
     assert!(large.iter().all(|digest| same.get(digest).unwrap().verify().is_ok()));
     next.close().unwrap();
@@ -273,7 +273,7 @@ fn a_write_says_whether_its_content_was_there() {
         assert!(store.put(&content, Algorithm::Sha256).unwrap().existed);
         let id = ours.begin_upload(Algorithm::Sha256).unwrap();
         ours.append_upload(id, 0, &content).unwrap();
-        assert!(ours.commit_upload(id, &own.digest).unwrap().existed);
+        assert!(ours.commit_upload(id, own.digest).unwrap().existed);
         let other = create(&store, &format!("team/other{len}"));
         assert!(!other.mount(&own.digest, ours.name(), |_| true).unwrap().existed);
         assert!(other.mount(&own.digest, ours.name(), |_| true).unwrap().existed);
@@ -305,8 +305,8 @@ fn an_upload_is_appended_to_where_it_ends() {
         }
         assert!(matches!(store.append_upload(outside, 0, "x"), Err(Error::WrongOffset { found: 0, .. })));
         let digest = Digest::of(Algorithm::Sha256, &piece.repeat(4));
-        assert!(!repository.commit_upload(own, &digest).unwrap().existed);
-        store.commit_upload(outside, &digest).unwrap();
+        assert!(!repository.commit_upload(own, digest).unwrap().existed);
+        store.commit_upload(outside, digest).unwrap();
         assert!(matches!(store.append_upload(outside, None, "x"), Err(Error::UploadNotFound { .. })));
     }
 }

@@ -273,9 +273,9 @@ fn an_upload_by_one_algorithm_can_end_by_another_and_after_a_restart() {
                 assert_eq!(store.upload_status(id).unwrap().offset, half);
                 store.append_upload(id, half, &content[len / 2..]).unwrap();
                 let wrong = Digest::of(wanted, b"wrong");
-                assert!(matches!(store.commit_upload(id, &wrong), Err(Error::DigestMismatch { .. })));
+                assert!(matches!(store.commit_upload(id, wrong), Err(Error::DigestMismatch { .. })));
                 let digest = Digest::of(wanted, &content);
-                store.commit_upload(id, &digest).unwrap();
+                store.commit_upload(id, digest).unwrap();
                 assert_eq!(store.get(&digest).unwrap().bytes().unwrap(), content);
                 assert!(matches!(store.upload_status(id), Err(Error::UploadNotFound { .. })));
             }

@@ -244,7 +244,7 @@ fn all_who_upload_one_digest_into_one_repository_succeed() {
                         assert!(upload.iter().all(|id| ours.append_upload(*id, 0, content).is_ok()));
                         barrier.wait();
                         match upload {
-                            Some(id) => drop(ours.commit_upload(id, &digest).unwrap()),
+                            Some(id) => drop(ours.commit_upload(id, digest).unwrap()),
                             None => drop(ours.put(content, digest).unwrap()),
                         }
                         assert_eq!(ours.get(&digest).unwrap().bytes().unwrap(), content);

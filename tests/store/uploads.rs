@@ -34,7 +34,7 @@ fn an_upload_in_very_many_pieces_ends_like_any_other() {
     }
     let whole = content.repeat(PIECES);
     let digest = Digest::of(Algorithm::Blake3, &whole);
-    store.commit_upload(upload, &digest).unwrap();
+    store.commit_upload(upload, digest).unwrap();
     assert!(store.get(&digest).unwrap().bytes().unwrap() == whole);
     assert!(store.verify(|_| {}).unwrap().findings.is_empty());
     assert!(store.uploads(None, 1000).unwrap().items.is_empty());
@@ -52,7 +52,7 @@ fn more_uploads_than_files_may_be_open_go_on_side_by_side() {
         }
     }
     for (upload, content) in uploads.iter().zip(&contents) {
-        store.commit_upload(*upload, &Digest::of(Algorithm::Sha256, content)).unwrap();
+        store.commit_upload(*upload, Digest::of(Algorithm::Sha256, content)).unwrap();
     }
     assert_eq!(store.blobs().count(), 20);
     assert!(store.verify(|_| {}).unwrap().findings.is_empty());
@@ -84,12 +84,12 @@ fn a_second_call_is_told_that_the_upload_is_in_use_and_a_panic_of_the_first_leav
         read.recv().unwrap();
         let is_busy = |result| matches!(result, Err(Error::UploadBusy { .. }));
         assert!(is_busy(store.append_upload(upload, 4, "x").map(drop)));
-        assert!(is_busy(store.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"kept")).map(drop)));
+        assert!(is_busy(store.commit_upload(upload, Digest::of(Algorithm::Sha256, b"kept")).map(drop)));
         go.send(()).unwrap();
         assert!(first.join().is_err());
     });
     assert_eq!(store.append_upload(upload, 4, ", and more").unwrap(), 14);
-    store.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"kept, and more")).unwrap();
+    store.commit_upload(upload, Digest::of(Algorithm::Sha256, b"kept, and more")).unwrap();
 }
 
 #[test]

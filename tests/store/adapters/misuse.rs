@@ -406,7 +406,7 @@ fn a_runtime_that_ends_takes_its_handles_along_and_leaves_a_sound_store() {
             }
             let offset = app.upload_status(id).unwrap().offset;
             app.append_upload(id, None, &content[offset as usize..]).unwrap();
-            app.commit_upload(id, &Digest::of(Algorithm::Sha256, &content)).unwrap();
+            app.commit_upload(id, Digest::of(Algorithm::Sha256, &content)).unwrap();
             assert!(store.verify(|_| ()).unwrap().findings.is_empty());
         }
     }

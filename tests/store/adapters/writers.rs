@@ -59,7 +59,7 @@ fn what_an_upload_writer_has_written_counts_whenever_it_is_dropped() {
         let store = options(&disk).open("/store").unwrap();
         for (id, content) in [(id, [b"one ", &two[..], b"three"].concat()), (other, b"other".to_vec())] {
             let digest = Digest::of(Algorithm::Sha256, &content);
-            store.commit_upload(id, &digest).unwrap();
+            store.commit_upload(id, digest).unwrap();
         }
     });
 }

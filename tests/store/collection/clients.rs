@@ -74,7 +74,7 @@ impl Client {
                 let done = ours
                     .append_upload(upload, 0, &content[..half as usize])
                     .and_then(|_| ours.append_upload(upload, half, &content[half as usize..]))
-                    .and_then(|_| ours.commit_upload(upload, &digest));
+                    .and_then(|_| ours.commit_upload(upload, digest));
                 match done {
                     Err(Error::UploadNotFound { .. }) => drop(ours.put(&content, digest)?), // it has expired
                     other => drop(other?),

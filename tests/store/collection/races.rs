@@ -69,7 +69,7 @@ fn a_push_to_a_repository_that_no_push_completed_comes_while_that_is_collected()
             ours.append_upload(upload, 0, "content").unwrap();
             lab.advance(GONE / 2 + 1);
             assert_eq!(collect(store).repositories, 0);
-            ours.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"content")).unwrap();
+            ours.commit_upload(upload, Digest::of(Algorithm::Sha256, b"content")).unwrap();
         },
     );
 }
@@ -285,7 +285,7 @@ fn an_upload_is_committed_while_it_expires() {
                 lab.advance(GONE);
                 upload
             },
-            |store, upload| store.repository(&name("a/ours")).unwrap().commit_upload(*upload, &digest),
+            |store, upload| store.repository(&name("a/ours")).unwrap().commit_upload(*upload, digest),
             |_, store, _, committed, report| {
                 collect(store);
                 match committed {
@@ -310,7 +310,7 @@ fn an_upload_that_goes_on_does_not_expire() {
         store.append_upload(upload, offset, "x").unwrap();
         assert_eq!(collect(&store).uploads, 0);
     }
-    store.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"xxxxx")).unwrap();
+    store.commit_upload(upload, Digest::of(Algorithm::Sha256, b"xxxxx")).unwrap();
 }
 
 #[test]

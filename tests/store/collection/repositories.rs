@@ -26,7 +26,7 @@ fn what_failed_pushes_created_goes_and_what_was_created_otherwise_stays() {
         let ours = store.create_on_push(&name(pushed), settings()).unwrap();
         let upload = ours.begin_upload(Algorithm::Sha256).unwrap();
         ours.append_upload(upload, 0, "content").unwrap();
-        assert!(ours.commit_upload(upload, &Digest::of(Algorithm::Sha256, b"other")).is_err());
+        assert!(ours.commit_upload(upload, Digest::of(Algorithm::Sha256, b"other")).is_err());
         ours.cancel_upload(upload).unwrap();
         assert!(ours.put_manifest("{}", PutManifest::new("text/plain")).is_err());
     }

@@ -61,7 +61,7 @@ fn push_once(content: &[u8], is_there: bool) -> ((u64, u64), usize, Vec<usize>, 
     // Pushed as an upload, too, and again.
     let upload = one.begin_upload(Algorithm::Sha256).unwrap();
     one.append_upload(upload, 0, content).unwrap();
-    one.commit_upload(upload, &digest).unwrap();
+    one.commit_upload(upload, digest).unwrap();
     one.put(content, digest).unwrap();
     let after = store.usage().unwrap();
     let grown = (after.live_bytes - before.live_bytes, after.blobs - before.blobs);
@@ -170,7 +170,7 @@ fn of_a_shredded_domain_nothing_is_left_and_of_the_others_all_is() {
         repository.put("more", Algorithm::Sha256).err(),
         repository.get(&long.digest).err(),
         repository.append_upload(upload, 70_000, "more").err(),
-        repository.commit_upload(upload, &Digest::of(Algorithm::Sha256, &vec![7; 70_000])).err(),
+        repository.commit_upload(upload, Digest::of(Algorithm::Sha256, &vec![7; 70_000])).err(),
         repository.begin_upload(Algorithm::Sha256).err(),
         repository.tag(&tag("late"), &long.digest, ExpectTag::Any).err(),
         repository.blobs(None, 9).err(),
@@ -396,10 +396,10 @@ fn named_files_of_a_domain_share_neither_names_nor_content_with_others_and_go_wi
     let upload = theirs.begin_upload(Algorithm::Sha256).unwrap();
     theirs.append_upload(upload, 0, "an upload").unwrap();
     let digest = Digest::of(Algorithm::Sha256, b"an upload");
-    assert!(matches!(ours.put_upload("c", upload, &digest, PutNamed::new()), Err(Error::UploadNotFound { .. })));
+    assert!(matches!(ours.put_upload("c", upload, digest, PutNamed::new()), Err(Error::UploadNotFound { .. })));
     assert!(matches!(store.upload_status(upload), Err(Error::UploadNotFound { .. })));
     assert_eq!(theirs.upload_status(upload).unwrap().offset, 9);
-    theirs.put_upload("c", upload, &digest, PutNamed::new()).unwrap();
+    theirs.put_upload("c", upload, digest, PutNamed::new()).unwrap();
     let names = |files: &NamedFiles| files.iter("").map(|file| file.unwrap().name).collect::<Vec<_>>();
     assert_eq!((names(&ours), names(&theirs).len()), (vec!["a/60".into(), "a/70000".into()], 5));
     assert_eq!(theirs.remove_prefix("b/").unwrap().removed, 2);

@@ -402,13 +402,13 @@ pub fn finish(store: &Store, known: &Known) {
         let bytes = match owner {
             None => {
                 store.append_upload(upload.id, upload.offset, end).expect("it goes on");
-                store.commit_upload(upload.id, &digest).expect("the content appended");
+                store.commit_upload(upload.id, digest).expect("the content appended");
                 store.get(&digest).expect("committed").bytes()
             }
             Some(owner) => {
                 let repository = store.repository(&name(&owner)).expect("listed");
                 repository.append_upload(upload.id, upload.offset, end).expect("it goes on");
-                repository.commit_upload(upload.id, &digest).expect("the content appended");
+                repository.commit_upload(upload.id, digest).expect("the content appended");
                 repository.get(&digest).expect("committed").bytes()
             }
         };
@@ -593,12 +593,12 @@ impl<'a> Interrogation<'a> {
         let read = match owner {
             None => store.upload_status(*id).and_then(|status| {
                 assert_eq!(status.offset, offset, "{}", self.context);
-                store.commit_upload(*id, &digest)?;
+                store.commit_upload(*id, digest)?;
                 store.get(&digest)?.bytes()
             }),
             Some(owner) => store.repository(&name(owner)).and_then(|repository| {
                 assert_eq!(repository.upload_status(*id)?.offset, offset, "{}", self.context);
-                repository.commit_upload(*id, &digest)?;
+                repository.commit_upload(*id, digest)?;
                 repository.get(&digest)?.bytes()
             }),
         };

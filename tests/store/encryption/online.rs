@@ -183,7 +183,7 @@ fn uploads_go_on_through_a_rewrite_wherever_they_stand() {
                 store.append_upload(id, at, &three).unwrap();
                 let content = [one, two, three].concat();
                 let digest = Digest::of(ALGORITHMS[reopened % 3], &content);
-                store.commit_upload(id, &digest).unwrap();
+                store.commit_upload(id, digest).unwrap();
                 assert!(store.get(&digest).unwrap().bytes().unwrap() == content);
                 rewrite(&store);
                 assert_sound(&store);

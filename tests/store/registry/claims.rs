@@ -27,7 +27,7 @@ fn a_pushed_blob_stays_for_the_retention_time_and_then_goes() {
     let upload = ours.begin_upload(Algorithm::Sha256).unwrap();
     ours.append_upload(upload, 0, "uploaded").unwrap();
     let uploaded = Digest::of(Algorithm::Sha256, b"uploaded");
-    ours.commit_upload(upload, &uploaded).unwrap();
+    ours.commit_upload(upload, uploaded).unwrap();
     let large = blob(&ours, &"large".repeat(1000));
     let digests = [blob(&ours, "small"), large, uploaded, ours.put("other", Algorithm::Sha512).unwrap().digest];
     lab.advance(RETENTION - 1);

@@ -65,7 +65,7 @@ fn a_new_repository_has_nothing_of_the_deleted_one_of_its_name() {
     assert!(new.referrers(&manifest, None, None, 9).unwrap().items.is_empty());
     assert!(new.manifests(None, 9).unwrap().items.is_empty() && new.blobs(None, 9).unwrap().items.is_empty());
     assert!(new.uploads(None, 1000).unwrap().items.is_empty() && unknown(new.upload_status(upload).map(drop)));
-    assert!(unknown(new.commit_upload(upload, &config).map(drop)) && unknown(new.cancel_upload(upload)));
+    assert!(unknown(new.commit_upload(upload, config).map(drop)) && unknown(new.cancel_upload(upload)));
     // What is pushed again counts for the new one only, and its pulls do too.
     let (config, layer) = (blob(&new, "config"), blob(&new, &"layer".repeat(1000)));
     assert_eq!(push(&new, image(&[config, layer], None), &["v1"]), manifest);
@@ -107,7 +107,7 @@ fn handles_of_a_deleted_repository_fail_in_every_call_also_when_its_name_is_anot
             old.append_upload(upload, 0, "x").map(drop),
             old.append_upload_from(upload, 0, &b"x"[..]).map(drop),
             old.upload_status(upload).map(drop),
-            old.commit_upload(upload, &config).map(drop),
+            old.commit_upload(upload, config).map(drop),
             old.cancel_upload(upload),
             old.uploads(None, 9).map(drop),
             old.put_manifest("x", put()).map(drop),
@@ -184,7 +184,7 @@ fn a_push_into_a_repository_that_is_deleted_meanwhile_fails_and_leaves_nothing()
         let upload = ours.begin_upload(Algorithm::Sha256).unwrap();
         ours.append_upload(upload, 0, &content).unwrap();
         delete();
-        assert!(is_no_repository(ours.commit_upload(upload, &digest)));
+        assert!(is_no_repository(ours.commit_upload(upload, digest)));
 
         let ours = create(&store, "a/ours");
         let upload = ours.begin_upload(Algorithm::Sha256).unwrap();

@@ -126,12 +126,12 @@ fn an_upload_is_worth_nothing_in_another_repository_or_at_the_stores_level() {
         ours.append_upload(id, len, "x").map(drop),
         ours.append_upload_from(id, len, &b"x"[..]).map(drop),
         ours.upload_status(id).map(drop),
-        ours.commit_upload(id, &digest).map(drop),
+        ours.commit_upload(id, digest).map(drop),
         ours.cancel_upload(id),
         store.append_upload(id, len, "x").map(drop),
         store.append_upload_from(id, len, &b"x"[..]).map(drop),
         store.upload_status(id).map(drop),
-        store.commit_upload(id, &digest).map(drop),
+        store.commit_upload(id, digest).map(drop),
         store.cancel_upload(id),
     ]);
     assert!(ours.uploads(None, 1000).unwrap().items.is_empty() && store.uploads(None, 1000).unwrap().items.is_empty());
@@ -140,7 +140,7 @@ fn an_upload_is_worth_nothing_in_another_repository_or_at_the_stores_level() {
         [(id, len)]
     );
     // Nothing of that has hurt it.
-    theirs.commit_upload(id, &digest).unwrap();
+    theirs.commit_upload(id, digest).unwrap();
     assert_eq!(theirs.get(&digest).unwrap().bytes().unwrap(), content);
 
     let id = store.begin_upload(Algorithm::Sha256).unwrap();
@@ -163,7 +163,7 @@ fn pushing_what_others_have_takes_the_whole_content_and_a_wrong_one_fails() {
         assert!(matches!(ours.put_reader(&wrong[..], digest), Err(Error::DigestMismatch { .. })));
         let empty = ours.begin_upload(Algorithm::Sha256).unwrap();
         if len > 0 {
-            assert!(matches!(ours.commit_upload(empty, &digest), Err(Error::DigestMismatch { .. })));
+            assert!(matches!(ours.commit_upload(empty, digest), Err(Error::DigestMismatch { .. })));
         }
         assert!(is_gone(&ours.stat(&digest)));
         for _ in 0..2 {

@@ -264,7 +264,7 @@ fn moved_and_removed(new: fn() -> SimVfs) {
     let app = store.repository(&name("team/app")).unwrap();
     // From here on all is to be cut.
     store.create_repository(&name("team/first"), RepositorySettings::new()).unwrap();
-    store.commit_upload(committed, &Digest::of(Algorithm::Sha256, &uploaded)).unwrap();
+    store.commit_upload(committed, Digest::of(Algorithm::Sha256, &uploaded)).unwrap();
     store.named().set("uploaded", &Digest::of(Algorithm::Sha256, &uploaded), PutNamed::new()).unwrap();
     store.cancel_upload(upload).unwrap();
     store.named().remove("doomed", ExpectNamed::Any).unwrap();

@@ -170,7 +170,7 @@ fn every_write_is_refused_and_says_why_and_no_file_changes() {
         ("remove a file", store.named().remove("pin", ExpectNamed::Any).map(drop)),
         ("begin", store.begin_upload(Algorithm::Sha256).map(drop)),
         ("append", store.append_upload(upload, 0, b"content").map(drop)),
-        ("commit", store.commit_upload(upload, &blob).map(drop)),
+        ("commit", store.commit_upload(upload, blob).map(drop)),
         ("cancel", store.cancel_upload(upload)),
         ("create", store.create_repository(&name("team/new"), RepositorySettings::new()).map(drop)),
         ("delete", store.delete_repository(&name("team/app"), RepositoryDeletion::WithContents).map(drop)),
