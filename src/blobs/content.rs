@@ -477,7 +477,7 @@ fn hash_into<'a>(
 
 /// Reads content that is not stored, compares its digest with the one expected, and returns its length. `claim` is
 /// called with each piece, and in the end.
-fn check_all(content: Content<'_>, expect: Expect, mut claim: impl FnMut() -> Result<()>) -> Result<u64> {
+pub(super) fn check_all(content: Content<'_>, expect: Expect, mut claim: impl FnMut() -> Result<()>) -> Result<u64> {
     let mut len = 0;
     let count = |piece: Piece<'_>| {
         len += piece.len() as u64;

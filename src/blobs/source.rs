@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::retry_on_intr;
 
-use crate::blobs::content::source_failed;
+use crate::blobs::content::{Content, check_all, source_failed};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// A file whose content is stored: as much of it as it had when it was opened, however it grows.
@@ -24,6 +25,11 @@ impl<'a> SourceFile<'a> {
     /// Its content from an offset on.
     pub(crate) fn from(self, offset: u64) -> FromOffset<'a> {
         FromOffset { source: self, offset }
+    }
+
+    /// Reads its content without storing it. Returns its length; fails where it has another digest.
+    pub(crate) fn check(self, digest: &Digest) -> Result<u64> {
+        check_all(Content::File(self), digest.into(), || Ok(()))
     }
 }
 

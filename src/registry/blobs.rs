@@ -136,9 +136,20 @@ impl Repository {
         self.registry.blobs.put_path(path.as_ref(), expect.into(), self)
     }
 
-    /// The same for a file that is open.
-    pub(crate) fn put_source(&self, file: SourceFile<'_>, expect: Expect) -> Result<Stored> {
-        self.registry.blobs.put_file(file, expect, self)
+    /// Pushes the content of a file that is open. Where another repository has that content, the file is read and
+    /// compared all the same, but not written: whoever knows a digest alone gets no blob by it.
+    pub(crate) fn put_source(&self, file: SourceFile<'_>, digest: &Digest) -> Result<Stored> {
+        if self.facts()?.blob(digest)?.is_some_and(|blob| !blob.damaged) {
+            let len = file.check(digest)?;
+            match self.commit(Link { repository: self.named(), digest: *digest, from: None }) {
+                Err(Error::BlobNotFound { .. }) => {} // it was collected meanwhile
+                other => {
+                    let Outcome { lsn, was_linked: existed, .. } = other?;
+                    return Ok(Stored { digest: *digest, len, existed, lsn });
+                }
+            }
+        }
+        self.registry.blobs.put_file(file, digest.into(), self)
     }
 
     /// Opens a blob for reading.
@@ -246,18 +257,6 @@ impl Repository {
         let link = Link { repository: self.named(), digest: *digest, from: Some(from.named()) };
         let Outcome { lsn, was_linked: existed, .. } = self.commit(link)?;
         Ok(Stored { digest: *digest, len: blob.len, existed, lsn })
-    }
-
-    /// Makes a blob visible in this repository if the store has it, undamaged, whatever repository it is in: for
-    /// importers, which know that the repository had it.
-    pub(crate) fn link_stored(&self, digest: &Digest) -> Result<bool> {
-        if self.facts()?.blob(digest)?.is_none_or(|blob| blob.damaged) {
-            return Ok(false);
-        }
-        match self.commit(Link { repository: self.named(), digest: *digest, from: None }) {
-            Err(Error::BlobNotFound { .. }) => Ok(false), // it was collected meanwhile
-            other => other.map(|_| true),
-        }
     }
 
     /// Pushes a blob of a repository of another domain, in which content is stored once more.

@@ -4,7 +4,8 @@
 //! that was interrupted goes on where it ended, and one that is repeated brings what has come since.
 //!
 //! The order keeps the invariants of the store without any trust in what is read: a manifest is pushed as a client
-//! would push it, and holds what it references from the same commit on.
+//! would push it, and holds what it references from the same commit on. A repository gets a blob only by content that
+//! its source has: what other repositories of the store have is none of its.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _};
@@ -132,7 +133,7 @@ impl Push<'_> {
             Err(Error::BlobNotFound { .. } | Error::Corrupt { .. }) => false,
             Err(error) => return Err(error.into()),
         };
-        if !is_there && !self.repository.link_stored(digest)? {
+        if !is_there {
             let opened = match self.open(Kind::Blob, digest)? {
                 Ok(opened) => opened,
                 Err(reason) => {
@@ -142,7 +143,7 @@ impl Push<'_> {
             };
             let watch = |bytes| self.counting.add_unless(stop, bytes);
             let file = SourceFile { file: &opened.file, len: opened.len, watch: &watch };
-            match self.repository.put_source(file, digest.into()) {
+            match self.repository.put_source(file, digest) {
                 Err(Error::DigestMismatch { found, .. }) => {
                     self.skip(digest, Reason::WrongDigest { found });
                     return Ok(());

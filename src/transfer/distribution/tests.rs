@@ -249,6 +249,25 @@ fn what_is_missing_or_damaged_is_reported_and_the_rest_is_imported() {
 }
 
 #[test]
+fn what_a_repository_has_no_content_of_does_not_come_from_another_one() {
+    let lab = Lab::new();
+    let (dangling, deleted) = (of("dangling"), of("deleted"));
+    for name in ["app/a", "app/c"] {
+        lab.link(&format!("{name}/_layers/{}", digest_path(&dangling)), &dangling);
+        fs::remove_file(lab.link(&format!("{name}/_layers/{}", digest_path(&deleted)), &deleted)).unwrap();
+    }
+    lab.blob("app/b", "deleted");
+    let other = lab.store.create_repository(&"other".parse().unwrap(), RepositorySettings::new()).unwrap();
+    other.put("dangling", Algorithm::Sha256).unwrap();
+    for counts in [counts(1, 0), counts(0, 1)] {
+        let report = lab.import();
+        assert_eq!(report.blobs, counts, "that of app/b alone");
+        let what = dangling.to_string();
+        assert_eq!(skipped(&report), ["app/a", "app/c"].map(|name| (name, &*what, &Reason::Missing)));
+    }
+}
+
+#[test]
 fn an_index_holds_what_comes_after_it() {
     let lab = Lab::new();
     let later = image(&of("{}"), &of("later"), "");

@@ -77,6 +77,46 @@ fn a_repository_comes_back_from_its_layout() {
 }
 
 #[test]
+fn a_layout_gives_a_repository_no_blob_of_another_one_that_it_only_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().create(true).inline_max(1000).open(dir.path().join("store")).unwrap();
+    let (victim, layout) = (repository(&store, "victim/private"), dir.path().join("layout"));
+    let large = "large".repeat(1000);
+    let layers = ["small", &large];
+    let digests = layers.map(|layer| Digest::of(Algorithm::Sha256, layer.as_bytes()));
+    for layer in layers {
+        image(&victim, layer, &[layer.get(..5).unwrap()], "");
+    }
+    export_repository(&victim, &layout, goes_on).unwrap();
+    let path = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex());
+    for content in [None, Some("another")] {
+        for digest in &digests {
+            match content {
+                None => fs::remove_file(path(digest)).unwrap(),
+                Some(content) => fs::write(path(digest), content).unwrap(),
+            }
+        }
+        let attacker = repository(&store, content.unwrap_or("nothing"));
+        let report = import_layout(&attacker, &layout, goes_on).unwrap();
+        assert_eq!((report.blobs.new, report.manifests.new, report.tags.new), (1, 0, 0), "the configuration alone");
+        for digest in &digests {
+            assert!(matches!(attacker.get(digest), Err(Error::BlobNotFound { .. })));
+            assert!(report.skipped.listed().iter().any(|skipped| skipped.what == digest.to_string()));
+        }
+    }
+
+    // Whoever has the content gets it, and it is stored once.
+    for (digest, layer) in digests.iter().zip(layers) {
+        fs::write(path(digest), layer).unwrap();
+    }
+    let before = store.usage().unwrap().live_bytes;
+    let owner = repository(&store, "owner");
+    assert_eq!(import_layout(&owner, &layout, goes_on).unwrap().manifests.new, 2);
+    assert_eq!(owner.get(&digests[1]).unwrap().bytes().unwrap(), large);
+    assert_eq!(store.usage().unwrap().live_bytes, before);
+}
+
+#[test]
 fn everything_is_exported_and_content_that_several_have_is_linked() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
