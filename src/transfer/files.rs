@@ -1,6 +1,6 @@
 //! Storing the files of a tree.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
@@ -9,8 +9,9 @@ use rustix::fs::Mode;
 
 use crate::blobs::{Expect, SourceFile};
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::store::Store;
-use crate::transfer::error::TransferError;
+use crate::transfer::error::{TransferError, at};
 use crate::transfer::path::TreePath;
 use crate::transfer::progress::Counting;
 use crate::transfer::report::{LeftOut, Why};
@@ -60,13 +61,13 @@ impl Importing<'_> {
         let next = || {
             let mut queue = queue.lock().ok()?;
             let (number, job) = queue.1.next()?;
-            let opened = queue.0.open_file(&job.path);
-            Some((number, job, opened))
+            let (opened, whole) = (queue.0.open_file(&job.path), queue.0.whole(&job.path));
+            Some((number, job, whole, opened))
         };
         let done = at_once(Builder::new, |stop| {
             let mut done = Vec::new();
             while !stop.load(Ordering::Relaxed)
-                && let Some((number, Job { path, expect, .. }, opened)) = next()
+                && let Some((number, Job { path, expect, .. }, whole, opened)) = next()
             {
                 let stored = match opened {
                     Ok(None) => Err((path, Why::Changed)),
@@ -77,7 +78,10 @@ impl Importing<'_> {
                     Ok(Some(opened)) => {
                         let watch = |bytes| self.counting.add_unless(stop, bytes);
                         let file = SourceFile { file: &opened.file, len: opened.len, watch: &watch };
-                        let stored = self.store.put_source(file, expect)?;
+                        let stored = self.store.put_source(file, expect).map_err(|error| match error {
+                            Error::Source { source } => at(&whole)(io::Error::new(source.kind(), source)),
+                            other => other.into(),
+                        })?;
                         self.counting.item().map_err(|_| TransferError::Stopped)?;
                         Ok(StoredFile { path, mode: opened.mode, digest: stored.digest, len: stored.len })
                     }

@@ -10,11 +10,11 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::blobs::SourceFile;
 use crate::digest::Digest;
-use crate::error::Error;
+use crate::error::{Error, is_shortage};
 use crate::oci::{ExpectTag, Reference, Tag};
 use crate::registry::{MAX_MANIFEST, PutManifest, Repository};
 use crate::sync::lock;
@@ -144,11 +144,17 @@ impl Push<'_> {
             let watch = |bytes| self.counting.add_unless(stop, bytes);
             let file = SourceFile { file: &opened.file, len: opened.len, watch: &watch };
             match self.repository.put_source(file, digest) {
+                Ok(_) => {}
                 Err(Error::DigestMismatch { found, .. }) => {
                     self.skip(digest, Reason::WrongDigest { found });
                     return Ok(());
                 }
-                other => drop(other?),
+                // A reader that is told to stop fails as well.
+                Err(Error::Source { source }) if !stop.load(Ordering::Relaxed) && !self.counting.is_stopped() => {
+                    self.skip(digest, Reason::Unreadable { problem: source.to_string() });
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
             }
             lock(&self.report).bytes += opened.len;
         }
@@ -297,11 +303,67 @@ pub(crate) fn open(tree: &Mutex<&mut Tree>, path: &TreePath) -> Result<Found<Ope
     let opened = lock(tree).open_file(path);
     match opened {
         Ok(opened) => Ok(opened.ok_or(Some(Reason::Missing))),
-        Err(TransferError::File { source, .. })
-            if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::WouldBlock) =>
-        {
+        // Without descriptors or memory, no other file can be read either.
+        Err(TransferError::File { source, .. }) if source.kind() == ErrorKind::WouldBlock || !is_shortage(&source) => {
             Ok(Err(Some(Reason::Unreadable { problem: source.to_string() })))
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::path::Path;
+
+    use super::*;
+    use crate::digest::Algorithm;
+    use crate::oci::RepositorySettings;
+    use crate::store::Options;
+
+    /// Content whose digest is that of the name of its file.
+    struct Names(&'static [&'static str]);
+
+    impl Source for Names {
+        fn path_of(&self, _: &Mutex<&mut Tree>, _: Kind, digest: &Digest) -> Result<Found<TreePath>, TransferError> {
+            let name = self.0.iter().find(|name| of(name) == *digest).unwrap();
+            Ok(Ok(TreePath::new(*name)?))
+        }
+    }
+
+    fn of(name: &str) -> Digest {
+        Digest::of(Algorithm::Sha256, name.as_bytes())
+    }
+
+    #[test]
+    fn a_blob_whose_reading_fails_is_skipped_and_the_others_are_imported() {
+        // A file of the kernel's that can be opened, is 4 KiB long, and fails when it is read.
+        let from = Path::new("/sys/devices/virtual/net/lo");
+        if std::fs::read(from.join("speed")).is_ok() || !from.join("speed").exists() {
+            eprintln!("skipped: there is no such file here");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for inline_max in [0, 1 << 20] {
+            let store = dir.path().join(inline_max.to_string());
+            let store = Options::new().create(true).inline_max(inline_max).open(store).unwrap();
+            let repository = store.create_repository(&"app".parse().unwrap(), RepositorySettings::new()).unwrap();
+            let (mut tree, mut report) = (Tree::open(from).unwrap(), RegistryImport::default());
+            let push = Push {
+                repository: &repository,
+                source: &Names(&["speed", "type"]),
+                tree: Mutex::new(&mut tree),
+                space: &Space::at(store.root()),
+                counting: &Counting::new(&|_| ControlFlow::Continue(())),
+                report: Mutex::new(&mut report),
+            };
+            let blobs = vec![of("speed"), of("type")];
+            push.push(Contents { blobs, ..Contents::default() }).unwrap();
+            let mut listed = Vec::from_iter(report.skipped.listed());
+            listed.sort_by_key(|skipped| skipped.what != of("speed").to_string());
+            assert!(matches!(listed[0].reason, Reason::Unreadable { .. }), "{listed:?}");
+            assert!(matches!(listed[1].reason, Reason::WrongDigest { .. }), "it was read: {listed:?}");
+            assert_eq!((listed.len(), &*listed[0].repository), (2, "app"));
+        }
     }
 }

@@ -112,7 +112,7 @@ pub enum Reason {
         /// The digest that it has.
         found: Digest,
     },
-    /// It can't be read: the file belongs to another user, or another process holds a lease of it.
+    /// It can't be read: the disk has an error, the file belongs to another user, or another process has a lease of it.
     #[error("it can't be read: {problem}")]
     Unreadable {
         /// The error of the operating system.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::lab::{Lab, skip, while_swapped};
-use crate::command::{assert_alike, command, ends};
+use crate::command::{assert_alike, command, ends, refused};
 
 /// Makes a pipe.
 pub fn pipe(path: &Path) {
@@ -177,6 +177,17 @@ fn a_lease_of_a_file_is_waited_for_and_told_where_it_stays() {
     });
     assert_eq!((&report["files"], left_out(&report)), (&2.into(), vec!["kept"]));
     assert_eq!(report["left_out"][0]["why"], "held by a lease of another process");
+}
+
+#[test]
+fn a_file_whose_reading_fails_is_named() {
+    // A folder of the kernel's with files that can be opened and fail when they are read.
+    let from = "/sys/devices/virtual/net/lo";
+    if !Path::new(from).join("speed").exists() || fs::read(format!("{from}/speed")).is_ok() {
+        skip::<()>("there is no such file here");
+        return;
+    }
+    refused(&Lab::new().data, &["import", from, "--name", "name"], 1, &[&format!("{from}/")]);
 }
 
 #[test]
