@@ -93,10 +93,13 @@ pub fn import_distribution(
         for Listed { name, kind, .. } in listing.found.into_iter().rev() {
             let Ok(path) = TreePath::of(Some(&dir), &name) else { continue };
             match &name[..] {
-                _ if !kind.is_dir() => report.skipped.add("", path.as_path().display(), Reason::Stray),
                 b"_layers" => parts.layers = Some(path),
                 b"_manifests" => parts.manifests = Some(path),
-                b"_uploads" => report.uploads += tree.list(Some(&path))?.map_or(0, |list| list.found.len() as u64),
+                _ if !kind.is_dir() => report.skipped.add("", path.as_path().display(), Reason::Stray),
+                // They are only counted: that they can't be is no reason to end.
+                b"_uploads" => {
+                    report.uploads += tree.list(Some(&path)).ok().flatten().map_or(0, |list| list.found.len() as u64)
+                }
                 [b'_', ..] => report.skipped.add("", path.as_path().display(), Reason::Stray),
                 _ => ahead.push(path),
             }
@@ -157,13 +160,17 @@ impl Parts {
             contents.blobs = digests(tree, dir, name, report)?;
         }
         let Some(manifests) = &self.manifests else { return Ok(contents) };
+        // Behind a link nothing is found, and so nothing reported.
+        if list(tree, manifests, name, report)?.is_empty() {
+            return Ok(contents);
+        }
         let revisions = TreePath::of(Some(manifests), b"revisions")?;
         contents.manifests =
             digests(tree, &revisions, name, report)?.into_iter().map(|digest| (digest, None)).collect();
         let tags = TreePath::of(Some(manifests), b"tags")?;
-        let listing = tree.list(Some(&tags))?;
+        let listed = list(tree, &tags, name, report)?;
         let tree = Mutex::new(tree);
-        for found in listing.into_iter().flat_map(|listing| listing.found) {
+        for found in listed {
             let text = String::from_utf8_lossy(&found.name);
             let Ok(tag) = text.parse::<Tag>() else {
                 report.skipped.add(name.as_str(), text, Reason::InvalidName);
@@ -187,9 +194,9 @@ fn digests(
     report: &mut RegistryImport,
 ) -> Result<Vec<Digest>, TransferError> {
     let mut digests = Vec::new();
-    for algorithm in tree.list(Some(dir))?.into_iter().flat_map(|listing| listing.found) {
+    for algorithm in list(tree, dir, name, report)? {
         let Ok(path) = TreePath::of(Some(dir), &algorithm.name) else { continue };
-        for found in tree.list(Some(&path))?.into_iter().flat_map(|listing| listing.found) {
+        for found in list(tree, &path, name, report)? {
             match digest_of(&algorithm.name, &found.name) {
                 Some(digest) => digests.push(digest),
                 None => {
@@ -200,6 +207,22 @@ fn digests(
         }
     }
     Ok(digests)
+}
+
+/// Lists a directory, if there is one. Whatever else is in its place is reported, since it may be a link to one.
+fn list(
+    tree: &mut Tree,
+    dir: &TreePath,
+    name: &RepositoryName,
+    report: &mut RegistryImport,
+) -> Result<Vec<Listed>, TransferError> {
+    if let Some(listing) = tree.list(Some(dir))? {
+        return Ok(listing.found);
+    }
+    if tree.kind(dir)?.is_some() {
+        report.skipped.add(name.as_str(), dir.as_path().display(), Reason::NoDirectory);
+    }
+    Ok(Vec::new())
 }
 
 fn below(dir: &TreePath, path: &str) -> Result<TreePath, BadPath> {

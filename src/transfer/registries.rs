@@ -22,7 +22,7 @@ pub struct RegistryImport {
     pub tags: Counts,
     /// How many bytes of content were read.
     pub bytes: u64,
-    /// Unfinished uploads, which are not imported: their clients begin anew.
+    /// Unfinished uploads, which are not imported: their clients begin anew. Those that can't be listed do not count.
     pub uploads: u64,
     /// What was skipped.
     pub skipped: Skips,
@@ -121,6 +121,9 @@ pub enum Reason {
     /// It is no name of a repository or a tag.
     #[error("it is no valid name")]
     InvalidName,
+    /// It stands where the layout has a directory, and is none: links are not followed. What should be in it is lost.
+    #[error("no directory, where the layout has one; links are not followed")]
+    NoDirectory,
     /// It is nothing that belongs to the layout.
     #[error("not part of the layout")]
     Stray,

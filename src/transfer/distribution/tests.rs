@@ -333,6 +333,7 @@ fn names_and_links_that_are_none_lead_nowhere() {
         ("_layers/sha256/ab", Reason::Stray),
         ("_layers/md5/00", Reason::Stray),
         ("_more", Reason::Stray),
+        ("_layers/file", Reason::NoDirectory),
         ("repositories/file", Reason::Stray),
         ("app/linked", Reason::Stray),
         (&of(SECRET).to_string(), Reason::Missing),
@@ -344,6 +345,46 @@ fn names_and_links_that_are_none_lead_nowhere() {
     }
     assert_eq!((report.repositories, report.manifests, report.tags), (1, counts(1, 0), counts(0, 0)));
     assert!(!lab.store.exists(&of(SECRET)).unwrap());
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_directory_is_reported() {
+    let pipe = |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    let link = |path: &Path| symlink("elsewhere", path).unwrap();
+    let kinds: [&dyn Fn(&Path); 2] = [&pipe, &link];
+    let places = [
+        "_layers",
+        "_layers/sha256",
+        "_manifests",
+        "_manifests/tags",
+        "_manifests/revisions",
+        "_manifests/revisions/sha256",
+    ];
+    for (place, make) in places.iter().flat_map(|place| kinds.map(|kind| (place, kind))) {
+        let lab = Lab::new();
+        let image = lab.image("app/a", "layer", "");
+        lab.tag("app/a", "v1", &image);
+        let path = lab.from().join("docker/registry/v2/repositories/app/a").join(place);
+        fs::rename(&path, path.with_file_name("elsewhere")).unwrap();
+        make(&path);
+        let report = lab.import();
+        let listed = skipped(&report);
+        let is_told = |(name, what, reason): &(&str, &str, &Reason)| {
+            *name == "app/a" && what.ends_with(place) && **reason == Reason::NoDirectory
+        };
+        assert!(listed.iter().any(is_told), "{place}: {listed:?}");
+    }
+}
+
+#[test]
+fn uploads_that_can_not_be_listed_do_not_end_the_import() {
+    let lab = Lab::new();
+    lab.image("app/a", "layer", "");
+    let uploads = lab.from().join("docker/registry/v2/repositories/app/a/_uploads");
+    fs::create_dir(&uploads).unwrap();
+    fs::set_permissions(&uploads, fs::Permissions::from_mode(0o000)).unwrap();
+    let report = lab.import();
+    assert_eq!((report.uploads, report.manifests, report.skipped.count()), (0, counts(1, 0), 0));
 }
 
 #[test]
