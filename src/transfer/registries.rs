@@ -63,6 +63,7 @@ pub struct Counts {
 pub struct Skips {
     listed: Vec<Skipped>,
     count: u64,
+    strays: u64,
 }
 
 impl Skips {
@@ -76,8 +77,15 @@ impl Skips {
         self.count
     }
 
+    /// How much of it is content or names that are left out: all but [strays](Reason::Stray). Where it is 0, the import
+    /// or export is complete.
+    pub fn lost(&self) -> u64 {
+        self.count - self.strays
+    }
+
     pub(crate) fn add(&mut self, repository: &str, what: impl ToString, reason: Reason) {
         self.count += 1;
+        self.strays += u64::from(reason == Reason::Stray);
         if self.listed.len() < LISTED {
             self.listed.push(Skipped { repository: repository.to_owned(), what: what.to_string(), reason });
         }

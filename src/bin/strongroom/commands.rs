@@ -161,6 +161,9 @@ enum Command {
     ///
     /// Links are stored as links; an image layout has none. What is neither a file, a directory nor a link, and what is
     /// replaced while it is read, is left out.
+    ///
+    /// Into repositories, what is missing or damaged in the folder is left out and reported. The exit code is 4 then,
+    /// and 0 where files that are not part of the layout, or unfinished uploads, are all that was left out.
     Import {
         /// The folder.
         #[arg(value_name = "FOLDER")]
@@ -180,6 +183,8 @@ enum Command {
         replace: bool,
     },
     /// Write what was imported under a name, a repository, or everything to a new folder.
+    ///
+    /// Of repositories, and of everything, what is damaged is left out and reported. The exit code is 4 then.
     Export {
         /// The pin's name, unless --repository or --all is given, and the folder, which must not exist or be empty.
         #[arg(value_names = ["NAME", "FOLDER"], num_args = 1..=2, required = true)]

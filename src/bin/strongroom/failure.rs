@@ -27,6 +27,8 @@ pub enum Failure {
     Document(String),
     /// Verification found so many things.
     Damaged(usize),
+    /// An import or an export had to leave out so much.
+    Incomplete(u64),
     /// The store can't be opened: what would say what is in it is damaged.
     CantOpen(Error),
 }
@@ -50,6 +52,7 @@ impl std::fmt::Display for Failure {
                 }
             }
             Self::Damaged(count) => write!(f, "{count} findings: the store is damaged"),
+            Self::Incomplete(count) => write!(f, "{count} left out that should be there: see what was skipped"),
         }
     }
 }

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 fn code_of(failure: &Failure) -> u8 {
     match failure {
-        Failure::Damaged(_) | Failure::CantOpen(_) => DAMAGED,
+        Failure::Damaged(_) | Failure::Incomplete(_) | Failure::CantOpen(_) => DAMAGED,
         Failure::Key(_) => KEY,
         Failure::Usage(_) => USAGE,
         Failure::Full(_) => FULL,

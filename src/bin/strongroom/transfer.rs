@@ -64,7 +64,7 @@ pub fn import_distribution(store: &Store, from: &Path, output: &Output) -> Resul
     let report = transfer::import_distribution(store, from, &settings, output.progress(&bar))?;
     bar.finish_and_clear();
     print_import(&report, output);
-    Ok(())
+    complete(&report.skipped)
 }
 
 /// Pushes an image layout to a repository.
@@ -74,7 +74,7 @@ pub fn import_layout(store: &Store, from: &Path, name: &RepositoryName, output: 
     let report = transfer::import_layout(&repository, from, output.progress(&bar))?;
     bar.finish_and_clear();
     print_import(&report, output);
-    Ok(())
+    complete(&report.skipped)
 }
 
 fn print_import(report: &RegistryImport, output: &Output) {
@@ -98,7 +98,7 @@ pub fn export_repository(store: &Store, name: &RepositoryName, to: &Path, output
     let report = transfer::export_repository(&store.repository(name)?, to, output.progress(&bar))?;
     bar.finish_and_clear();
     print_export(&report, output);
-    Ok(())
+    complete(&report.skipped)
 }
 
 /// Writes all blobs and repositories.
@@ -107,7 +107,7 @@ pub fn export_all(store: &Store, to: &Path, output: &Output) -> Result<(), Failu
     let report = transfer::export_all(store, to, output.progress(&bar))?;
     bar.finish_and_clear();
     print_export(&report, output);
-    Ok(())
+    complete(&report.skipped)
 }
 
 fn print_export(report: &RegistryExport, output: &Output) {
@@ -122,6 +122,11 @@ fn print_export(report: &RegistryExport, output: &Output) {
     let mut lines = vec![format!("{counts}, {written} written")];
     lines.extend(skip_lines(skipped));
     output.print(&document, &lines.join("\n"));
+}
+
+/// Fails where something was left out that should have been there.
+fn complete(skipped: &Skips) -> Result<(), Failure> {
+    if skipped.lost() == 0 { Ok(()) } else { Err(Failure::Incomplete(skipped.lost())) }
 }
 
 fn tell_left_behind(path: Option<&Path>) {

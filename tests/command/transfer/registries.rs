@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use serde_json::Value;
 use strongroom::{Algorithm, Digest};
 
 use super::lab::Lab;
-use crate::command::{assert_alike, refused, rows};
+use crate::command::{assert_alike, refused, rows, strongroom};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -40,16 +41,25 @@ fn a_storage_directory_of_another_registry_is_imported_and_its_repositories_expo
     let lab = Lab::new();
     let digest = make(&lab).to_string();
     let from = lab.text("from");
-    let printed = lab.ok(&["import", "--from", "distribution", &from]);
+    // The tag whose manifest is gone is what it can't import.
+    let output = strongroom(&lab.data, &["import", "--from", "distribution", &from]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{printed}");
     for words in ["1 repositories", "2 new", "gone: it names", "1 unfinished uploads"] {
         assert!(printed.contains(words), "{printed}");
     }
-    let report = &rows(&lab.data, &["import", "--from", "distribution", &from])[0];
+    let output = strongroom(&lab.data, &["--json", "import", "--from", "distribution", &from]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
     assert_eq!((&report["blobs"]["existing"], &report["manifests"]["new"]), (&2.into(), &0.into()));
     assert_eq!(
         (&report["skipped"][0]["what"], &report["skipped"][0]["repository"]),
         (&"gone".into(), &"team/app".into())
     );
+    fs::remove_dir_all(lab.path("from/docker/registry/v2/repositories/team/app/_manifests/tags/gone")).unwrap();
+    fs::write(lab.path("from/docker/registry/v2/repositories/stray"), "").unwrap();
+    let report = &rows(&lab.data, &["import", "--from", "distribution", &from])[0];
+    assert_eq!((&report["skipped_count"], &report["uploads"]), (&1.into(), &1.into()));
 
     let [one, all] = ["one", "all"].map(|name| lab.text(name));
     let report = &rows(&lab.data, &["export", "--repository", "team/app", &one])[0];
