@@ -1,7 +1,6 @@
 //! Creating, opening, deleting and listing repositories.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -113,11 +112,6 @@ impl Repository {
     /// [`Error::RepositoryNotFound`] where it was deleted.
     pub fn set_settings(&self, settings: RepositorySettings) -> Result<Lsn> {
         Ok(self.commit(Set { repository: self.named(), settings, creates: false })?.lsn)
-    }
-
-    /// The store's directory.
-    pub(crate) fn root(&self) -> &Path {
-        self.registry.files.layout().root()
     }
 
     pub(crate) fn named(&self) -> Named {

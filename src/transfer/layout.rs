@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use crate::blobs::{Expect, NamedFile, PutNamed};
 use crate::digest::{Algorithm, Digest};
 use crate::error::Error;
-use crate::registry::Repository;
+use crate::oci::{RepositoryName, RepositorySettings};
 use crate::store::Store;
 use crate::transfer::document::{parse, read};
 use crate::transfer::error::{TransferError, at};
@@ -25,7 +25,7 @@ use crate::transfer::pins::{HELD_MAX, NewPin};
 use crate::transfer::plan::{Entry, Plan};
 use crate::transfer::progress::{Counting, Progress};
 use crate::transfer::push::{Contents, Found, Kind, Push, Source};
-use crate::transfer::registries::{Reason, RegistryImport};
+use crate::transfer::registries::{Reason, RegistryImport, Skips};
 use crate::transfer::report::{Imported, LeftOut, Why};
 use crate::transfer::space::Space;
 use crate::transfer::tree::Tree;
@@ -62,8 +62,7 @@ struct Descriptor {
     digest: String,
     #[serde(rename = "mediaType")]
     media_type: Option<String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// Whether a folder is an image layout. One with links in the place of its files is one that can't be imported.
@@ -211,11 +210,15 @@ pub(crate) fn plan(store: &Store, pin: &NamedFile) -> Result<Plan, TransferError
 /// on; what can't be imported is skipped and [reported](RegistryImport::skipped). Each blob is compared with its
 /// digest.
 ///
+/// A repository that does not exist is created with these settings, once it is certain that `from` is a layout.
+///
 /// # Errors
 /// [`TransferError::Unsuitable`] where it is no image layout; what the store fails with; [`TransferError::Stopped`].
 pub fn import_layout(
-    repository: &Repository,
+    store: &Store,
     from: &Path,
+    name: &RepositoryName,
+    settings: &RepositorySettings,
     progress: impl Fn(Progress) -> ControlFlow<()> + Sync,
 ) -> Result<RegistryImport, TransferError> {
     let mut tree = Tree::open(from)?;
@@ -225,23 +228,12 @@ pub fn import_layout(
     let index = content(&mut tree, INDEX, INDEX_MAX)?;
     let index: Option<Index> = parse(&index).filter(|index: &Index| index.version == 2);
     let index = index.ok_or_else(|| TransferError::unsuitable(from.join(INDEX), "is no image index"))?;
-    let (counting, space) = (Counting::new(&progress), Space::at(repository.root()));
     let mut report = RegistryImport { repositories: 1, ..RegistryImport::default() };
-    let mut contents = Contents::default();
-    for Descriptor { digest, media_type, annotations } in index.manifests {
-        let Ok(digest) = digest.parse() else {
-            report.skipped.add(repository.name().as_str(), digest, Reason::InvalidLink);
-            continue;
-        };
-        contents.manifests.push((digest, media_type));
-        match annotations.get(TAG).map(|tag| tag.parse().map_err(|_| tag)) {
-            Some(Ok(tag)) => contents.tags.push((tag, digest)),
-            Some(Err(tag)) => report.skipped.add(repository.name().as_str(), tag, Reason::InvalidName),
-            None => {}
-        }
-    }
+    let contents = listed(index, name, &mut report.skipped);
+    let repository = store.ensure_repository(name, settings.clone())?;
+    let (counting, space) = (Counting::new(&progress), Space::at(store.root()));
     let push = Push {
-        repository,
+        repository: &repository,
         source: &Blobs,
         tree: Mutex::new(&mut tree),
         space: &space,
@@ -250,6 +242,24 @@ pub fn import_layout(
     };
     push.push_reachable(contents)?;
     Ok(report)
+}
+
+/// The manifests and tags that an index lists.
+fn listed(index: Index, name: &RepositoryName, skipped: &mut Skips) -> Contents {
+    let mut contents = Contents::default();
+    for Descriptor { digest, media_type, annotations } in index.manifests {
+        let Ok(digest) = digest.parse() else {
+            skipped.add(name.as_str(), digest, Reason::InvalidLink);
+            continue;
+        };
+        contents.manifests.push((digest, media_type));
+        match annotations.unwrap_or_default().remove(TAG).map(|tag| tag.parse().map_err(|_| tag)) {
+            Some(Ok(tag)) => contents.tags.push((tag, digest)),
+            Some(Err(tag)) => skipped.add(name.as_str(), tag, Reason::InvalidName),
+            None => {}
+        }
+    }
+    contents
 }
 
 /// Content lies where its digest says.

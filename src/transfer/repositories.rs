@@ -60,9 +60,8 @@ const SLASH: &str = "+";
 /// let report = transfer::export_repository(&app, &layout, goes_on)?;
 /// assert_eq!((report.manifests, report.tags, report.blobs), (1, 1, 1));
 ///
-/// let copy = store.create_repository(&copy, RepositorySettings::new())?;
-/// transfer::import_layout(&copy, &layout, goes_on)?;
-/// assert_eq!(copy.pull_manifest(&"v1".parse()?)?.content, manifest);
+/// transfer::import_layout(&store, &layout, &copy, &RepositorySettings::new(), goes_on)?;
+/// assert_eq!(store.repository(&copy)?.pull_manifest(&"v1".parse()?)?.content, manifest);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

@@ -70,8 +70,7 @@ pub fn import_distribution(store: &Store, from: &Path, output: &Output) -> Resul
 /// Pushes an image layout to a repository.
 pub fn import_layout(store: &Store, from: &Path, name: &RepositoryName, output: &Output) -> Result<(), Failure> {
     let bar = output.bytes(0);
-    let repository = store.ensure_repository(name, RepositorySettings::new())?;
-    let report = transfer::import_layout(&repository, from, output.progress(&bar))?;
+    let report = transfer::import_layout(store, from, name, &RepositorySettings::new(), output.progress(&bar))?;
     bar.finish_and_clear();
     print_import(&report, output);
     complete(&report.skipped)

@@ -10,6 +10,7 @@ use crate::oci::document::{OCI_INDEX, OCI_MANIFEST};
 use crate::registry::PutManifest;
 use crate::store::Options;
 use crate::transfer::import_layout;
+use crate::transfer::registries::RegistryImport;
 
 fn goes_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -21,6 +22,10 @@ fn store(dir: &Path) -> Store {
 
 fn repository(store: &Store, name: &str) -> Repository {
     store.create_repository(&name.parse().unwrap(), RepositorySettings::new()).unwrap()
+}
+
+fn import(to: &Repository, store: &Store, from: &Path) -> RegistryImport {
+    import_layout(store, from, to.name(), &RepositorySettings::new(), goes_on).unwrap()
 }
 
 fn image(to: &Repository, layer: &str, tags: &[&str], more: &str) -> Digest {
@@ -64,7 +69,7 @@ fn a_repository_comes_back_from_its_layout() {
     assert!(listed.iter().any(|one| one["artifactType"] == "x/signature"));
     assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);
 
-    let report = import_layout(&to, &layout, goes_on).unwrap();
+    let report = import(&to, &store, &layout);
     assert_eq!((report.manifests.new, report.tags.new, report.blobs.new, report.skipped.count()), (5, 3, 5, 0));
     for digest in digests {
         let [one, other] = [&from, &to].map(|of| of.get_manifest(&digest.into()).unwrap());
@@ -72,7 +77,7 @@ fn a_repository_comes_back_from_its_layout() {
     }
     assert_eq!(tags(&from).unwrap(), tags(&to).unwrap());
     assert_eq!(to.referrers(&digests[2], None, None, 10).unwrap().items.len(), 1);
-    let again = import_layout(&to, &layout, goes_on).unwrap();
+    let again = import(&to, &store, &layout);
     assert_eq!((again.manifests.existing, again.tags.existing, again.blobs.existing), (5, 3, 5));
 }
 
@@ -97,7 +102,7 @@ fn a_layout_gives_a_repository_no_blob_of_another_one_that_it_only_names() {
             }
         }
         let attacker = repository(&store, content.unwrap_or("nothing"));
-        let report = import_layout(&attacker, &layout, goes_on).unwrap();
+        let report = import(&attacker, &store, &layout);
         assert_eq!((report.blobs.new, report.manifests.new, report.tags.new), (1, 0, 0), "the configuration alone");
         for digest in &digests {
             assert!(matches!(attacker.get(digest), Err(Error::BlobNotFound { .. })));
@@ -111,9 +116,42 @@ fn a_layout_gives_a_repository_no_blob_of_another_one_that_it_only_names() {
     }
     let before = store.usage().unwrap().live_bytes;
     let owner = repository(&store, "owner");
-    assert_eq!(import_layout(&owner, &layout, goes_on).unwrap().manifests.new, 2);
+    assert_eq!(import(&owner, &store, &layout).manifests.new, 2);
     assert_eq!(owner.get(&digests[1]).unwrap().bytes().unwrap(), large);
     assert_eq!(store.usage().unwrap().live_bytes, before);
+}
+
+#[test]
+fn what_is_no_layout_creates_no_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (layout, name) = (dir.path().join("layout"), "app/new".parse().unwrap());
+    let import = || import_layout(&store, &layout, &name, &RepositorySettings::new(), goes_on);
+    fs::create_dir(&layout).unwrap();
+    assert!(matches!(import(), Err(TransferError::Unsuitable { .. })));
+    fs::write(layout.join(MARKER), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(layout.join(INDEX), "{}").unwrap();
+    assert!(matches!(import(), Err(TransferError::Unsuitable { .. })));
+    assert!(matches!(store.repository(&name), Err(Error::RepositoryNotFound { .. })));
+    fs::write(layout.join(INDEX), r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+    assert_eq!(import().unwrap().repositories, 1);
+    assert!(store.repository(&name).is_ok());
+}
+
+#[test]
+fn annotations_that_are_null_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (from, to) = (repository(&store, "app/a"), repository(&store, "app/b"));
+    fill(&from);
+    let layout = dir.path().join("layout");
+    export_repository(&from, &layout, goes_on).unwrap();
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join(INDEX)).unwrap()).unwrap();
+    let listed = index["manifests"].as_array_mut().unwrap();
+    let untagged = listed.iter_mut().find(|one| one.get("annotations").is_none()).unwrap();
+    untagged["annotations"] = serde_json::Value::Null;
+    fs::write(layout.join(INDEX), index.to_string()).unwrap();
+    assert_eq!(import(&to, &store, &layout).manifests.new, 5);
 }
 
 #[test]
@@ -137,10 +175,10 @@ fn everything_is_exported_and_content_that_several_have_is_linked() {
     for name in names {
         let dir = to.join("repositories").join(name.replace('/', "+"));
         assert_eq!(fs::read(dir.join("blobs/sha256").join(&layer)).unwrap(), b"amd");
-        let report = import_layout(&repository(&other, name), &dir, goes_on).unwrap();
+        let report = import(&repository(&other, name), &other, &dir);
         assert_eq!((report.manifests.new, report.tags.new, report.skipped.count()), (5, 3, 0));
     }
-    let empty = import_layout(&repository(&other, "app/empty"), &to.join("repositories/app+empty"), goes_on).unwrap();
+    let empty = import(&repository(&other, "app/empty"), &other, &to.join("repositories/app+empty"));
     assert_eq!(empty.manifests.new, 0);
     assert!(matches!(export_all(&store, &to, goes_on), Err(TransferError::File { .. })), "it is not empty");
 }
