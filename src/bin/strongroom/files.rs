@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -15,7 +15,7 @@ use strongroom::{Digest, Error, ExpectNamed, Expires, NamedFile, NamedFiles, Put
 use crate::commands::{copy, is_standard_input};
 use crate::failure::{Failure, at};
 use crate::output::{Output, escaped};
-use crate::units::duration;
+use crate::units::{duration, time};
 
 #[derive(Debug, Subcommand)]
 pub enum FileCommand {
@@ -33,9 +33,9 @@ pub enum FileCommand {
         /// Expire the file after this time, counted only while the store is open.
         #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
         expires: Option<Duration>,
-        /// Expire the file at this time of the wall clock, in seconds since 1970.
-        #[arg(long, value_name = "SECONDS")]
-        expires_at: Option<u64>,
+        /// Expire the file at this time of the wall clock: `2027-01-31T12:00:00Z`, or `@` and seconds since 1970.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        expires_at: Option<SystemTime>,
         /// Let the content that is replaced go with the next collection, instead of after the grace period.
         #[arg(long)]
         discard: bool,
@@ -112,8 +112,8 @@ pub fn run(store: &Store, command: FileCommand, output: &Output) -> Result<(), F
             if let Some(time) = expires {
                 put = put.expires_after(time);
             }
-            if let Some(seconds) = expires_at {
-                put = put.expires_at(UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
+            if let Some(time) = expires_at {
+                put = put.expires_at(time);
             }
             let files = files(store, domain, discard)?;
             let written = if is_standard_input(&file) {

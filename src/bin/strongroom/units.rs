@@ -1,12 +1,25 @@
-//! Durations and sizes as people write them: `24h`, `90s`, `1d 12h`; `64MiB`, `50M`, `4096`.
+//! Durations, times and sizes as people write them: `24h`, `90s`, `1d 12h`; `2027-01-31T12:00:00Z`, `@1801396800`;
+//! `64MiB`, `50M`, `4096`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parse_size::Config;
 
 /// A duration: numbers with their units.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}: try 90s, 24h or 7d"))
+}
+
+/// A time of the wall clock: in RFC 3339, in UTC, or `@` and seconds since 1970, as `date -d` reads it.
+pub fn time(text: &str) -> Result<SystemTime, String> {
+    let time = match text.strip_prefix('@') {
+        None => humantime::parse_rfc3339(text).map_err(|error| error.to_string()),
+        Some(seconds) => seconds.parse().map_err(|error| format!("{error}")).and_then(|seconds| {
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            time.ok_or_else(|| "it is too far ahead".to_owned())
+        }),
+    };
+    time.map_err(|problem| format!("{problem}: try 2027-01-31T12:00:00Z, in UTC, or @ and seconds since 1970"))
 }
 
 /// A number of bytes. K, M and G are powers of 1024, with or without `iB` behind them.
@@ -26,6 +39,17 @@ pub fn rate(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_in_rfc_3339_and_in_seconds() {
+        for text in ["2027-01-31T12:00:00Z", "2027-01-31T12:00:00.000Z", "@1801396800"] {
+            assert_eq!(time(text), Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1_801_396_800)), "{text}");
+        }
+        for bad in ["", "@", "@-1", "@1.5", "@18446744073709551615", "1801396800", "tomorrow", "2027-02-30T12:00:00Z"] {
+            let problem = time(bad).unwrap_err();
+            assert!(problem.ends_with("seconds since 1970"), "{bad}: {problem}");
+        }
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {
