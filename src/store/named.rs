@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::blobs::{
-    BlobStore, Expect, NamedBlob, NamedFile, NamedIn, NamedRemoval, NamedWrite, Outside, PutNamed, UploadStatus,
+    Blob, BlobStore, Expect, NamedBlob, NamedFile, NamedIn, NamedRemoval, NamedWrite, Outside, PutNamed, UploadStatus,
 };
 use crate::digest::{Algorithm, Digest};
 #[cfg(doc)]
@@ -182,6 +182,11 @@ impl NamedFiles {
     /// content's file is missing.
     pub fn get(&self, name: &str) -> Result<NamedBlob> {
         self.blobs()?.get_named(self.within.domain, name)
+    }
+
+    /// Opens a blob of the key domain: for exports, of what files reference.
+    pub(crate) fn blob(&self, digest: &Digest) -> Result<Blob> {
+        self.blobs()?.get(self.within.domain, digest)
     }
 
     /// What is known of a file.

@@ -1,7 +1,11 @@
-//! Moving data in and out: folders, OCI image layouts, and everything that a store has.
+//! Moving data in and out: folders, OCI image layouts, other registries' directories, and what a store has.
 //!
 //! - [`import`] stores a folder, or an OCI image layout, as a pinned document that holds its blobs; [`export`] writes
 //!   it to a new folder; [`remove`] removes it.
+//! - [`import_layout`] and [`import_distribution`] push to repositories what an image layout, or the storage directory
+//!   of a CNCF distribution registry, has.
+//! - [`export_repository`] writes a repository as an image layout; [`export_all`] writes blobs, repositories and named
+//!   files.
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -28,7 +32,8 @@
 //! - An export is checked as a whole before any of it is written, is made in a directory to which nobody else may
 //!   write, and replaces nothing. One that fails leaves nothing.
 //! - Lengths are bounded before anything is read: of documents, of lists, of paths.
-//! - Every blob of a layout is compared with the digest that it is named by.
+//! - Every blob of a layout is compared with the digest that it is named by, and a repository gets none whose content
+//!   is not there, whatever other repositories have.
 
 mod distribution;
 mod document;

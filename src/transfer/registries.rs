@@ -40,9 +40,11 @@ pub struct RegistryExport {
     pub tags: u64,
     /// How many blobs of repositories, counted once for each repository that has them.
     pub blobs: u64,
+    /// How many named files.
+    pub named: u64,
     /// How many bytes of content were written: what is linked counts once.
     pub bytes: u64,
-    /// What is damaged, and so was not written.
+    /// What is damaged, and key domains that are locked: they were not written.
     pub skipped: Skips,
     /// A directory that could not be removed after all was moved from it.
     pub left_behind: Option<PathBuf>,
@@ -132,6 +134,9 @@ pub enum Reason {
     /// It stands where the layout has a directory, and is none: links are not followed. What should be in it is lost.
     #[error("no directory, where the layout has one; links are not followed")]
     NoDirectory,
+    /// It is a [locked](crate::Store::locked_domains) key domain: its repositories and named files are left out.
+    #[error("it is locked: open the store with its key")]
+    Locked,
     /// It is nothing that belongs to the layout.
     #[error("not part of the layout")]
     Stray,

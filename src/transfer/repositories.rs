@@ -1,5 +1,6 @@
-//! Writing repositories as OCI image layouts, and all blobs of a store as plain files.
+//! Writing repositories as OCI image layouts, all blobs of a store as plain files, and the names of named files.
 
+mod named;
 #[cfg(test)]
 mod tests;
 
@@ -84,15 +85,19 @@ pub fn export_repository(
     Ok(RegistryExport { left_behind, ..report })
 }
 
-/// Writes all that a store has to a folder, which must not exist or be empty:
+/// Writes what a store has to a folder, which must not exist or be empty:
 ///
 /// ```text
-/// blobs/<algorithm>/<hex>       every blob of the default key domain, those of repositories and manifests included
+/// blobs/<algorithm>/<hex>       every blob of the default key domain, those of repositories and manifests included,
+///                               and what named files of other key domains have and reference
 /// repositories/<name>/          each repository as an image layout: see `export_repository`; `+` stands for each `/`
+/// named.jsonl                   named files, a JSON document a line: key domain, name, digest, references, times
 /// ```
 ///
-/// The blobs of the layouts are hard links to those in `blobs`, where the file system has them. Repositories in
-/// [locked](Store::locked_domains) key domains are left out. Where it fails, nothing is left in the folder.
+/// The blobs of the layouts are hard links to those in `blobs`, where the file system has them. Left out are the
+/// settings of repositories, the times of blobs, unfinished uploads, and blobs of other key domains that nothing keeps.
+/// [Locked](Store::locked_domains) key domains are left out and [reported](RegistryExport::skipped). Where it fails,
+/// nothing is left in the folder.
 ///
 /// # Errors
 /// [`TransferError`], as its variants say.
@@ -114,6 +119,7 @@ pub fn export_all(
         let digest = stat?.digest;
         export.blob("", &blobs, &mut dirs, &digest, || store.get(&digest))?;
     }
+    let named = export.named_files(store, &blobs, &mut dirs)?;
     dirs.set_modes(export.tree)?;
     for name in Page::all(|after: Option<&String>| store.repositories(after.map(String::as_str), PAGE)) {
         let name = name?;
@@ -129,8 +135,8 @@ pub fn export_all(
     }
     let report = export.report;
     let [blobs_made, repositories_made] = made;
-    let left_behind =
-        staging.move_into_place(&[(&blobs, Some(blobs_made)), (&repositories, Some(repositories_made))])?;
+    let top = [(&blobs, Some(blobs_made)), (&repositories, Some(repositories_made)), (&named, None)];
+    let left_behind = staging.move_into_place(&top)?;
     Ok(RegistryExport { left_behind, ..report })
 }
 

@@ -200,15 +200,23 @@ impl Tree {
         mode: Option<Mode>,
         write: impl FnOnce(&mut File) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
-        let flags = NO_LINK | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let first = if mode.is_some() { OWNERS_FILE } else { FILE };
-        let created = self.parent(path).and_then(|(dir, name)| retry_on_intr(|| openat(dir, name, flags, first)));
-        let mut file = created.map_err(|errno| self.failed(path, errno))?.into();
+        let mut file = self.make_file(path, if mode.is_some() { OWNERS_FILE } else { FILE })?;
         if let Err(error) = write(&mut file) {
             let _ = self.parent(path).and_then(|(dir, name)| unlinkat(dir, name, AtFlags::empty()));
             return Err(error);
         }
         mode.map_or(Ok(()), |mode| fchmod(&file, mode)).map_err(|errno| self.failed(path, errno))
+    }
+
+    /// Creates a file that is written piece by piece, and gets what the umask leaves.
+    pub(crate) fn create_empty(&mut self, path: &TreePath) -> Result<File, TransferError> {
+        self.make_file(path, FILE)
+    }
+
+    fn make_file(&mut self, path: &TreePath, mode: Mode) -> Result<File, TransferError> {
+        let flags = NO_LINK | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let created = self.parent(path).and_then(|(dir, name)| retry_on_intr(|| openat(dir, name, flags, mode)));
+        Ok(created.map_err(|errno| self.failed(path, errno))?.into())
     }
 
     /// Gives a file a second name. `false` where there is no such file, or the file system can't.

@@ -192,7 +192,7 @@ enum Command {
         /// Write a repository as an image layout.
         #[arg(long, conflicts_with = "all")]
         repository: Option<RepositoryName>,
-        /// Write all blobs as plain files, and all repositories as image layouts.
+        /// Write all blobs as plain files, all repositories as image layouts, and named files as a list.
         #[arg(long)]
         all: bool,
         /// Also set the set-user-ID, set-group-ID and sticky bits: only for documents from a source that you trust.

@@ -110,15 +110,15 @@ pub fn export_all(store: &Store, to: &Path, output: &Output) -> Result<(), Failu
 }
 
 fn print_export(report: &RegistryExport, output: &Output) {
-    let RegistryExport { repositories, manifests, tags, blobs, bytes, skipped, left_behind, .. } = report;
+    let RegistryExport { repositories, manifests, tags, blobs, named, bytes, skipped, left_behind, .. } = report;
     tell_left_behind(left_behind.as_deref());
     let document = json!({
-        "repositories": repositories, "manifests": manifests, "tags": tags, "blobs": blobs, "bytes_out": bytes,
-        "skipped": skips(skipped), "skipped_count": skipped.count(),
+        "repositories": repositories, "manifests": manifests, "tags": tags, "blobs": blobs, "named": named,
+        "bytes_out": bytes, "skipped": skips(skipped), "skipped_count": skipped.count(),
     });
     let written = size(*bytes);
     let counts = format!("{repositories} repositories, {manifests} manifests, {tags} tags, {blobs} blobs");
-    let mut lines = vec![format!("{counts}, {written} written")];
+    let mut lines = vec![format!("{counts}, {named} named files, {written} written")];
     lines.extend(skip_lines(skipped));
     output.print(&document, &lines.join("\n"));
 }
