@@ -101,10 +101,10 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory cannot become a store, since it holds something else.
-    #[error("{} is not empty and holds no store: choose an empty or a new directory", path.display())]
+    /// The directory cannot become a store, since something is there already: another store, a file, anything else.
+    #[error("{} is there already and is no empty directory: choose an empty or a new one", path.display())]
     NotEmpty {
-        /// The directory.
+        /// The directory, or the file in its place.
         path: PathBuf,
     },
     /// The store was written by another version of the format.

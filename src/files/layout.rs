@@ -42,6 +42,11 @@ impl Layout {
         self.root.join("PROBE")
     }
 
+    /// The file that marks a directory in which a snapshot is being built.
+    pub(crate) fn unfinished(&self) -> PathBuf {
+        self.root.join("UNFINISHED-SNAPSHOT")
+    }
+
     /// The directory of copies of what salvages have cut.
     pub(crate) fn salvage(&self) -> PathBuf {
         self.root.join("salvage")
@@ -83,6 +88,11 @@ impl Layout {
 /// The name of the directory that holds a file.
 pub(crate) fn shard(id: FileId) -> String {
     format!("{:010x}", id.0 >> 8)
+}
+
+/// Whether a directory that holds log files or segments may have a name.
+pub(crate) fn is_shard(name: &str) -> bool {
+    name.len() == 10 && name.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
 }
 
 /// The id in the name of a log file, segment or run.

@@ -340,7 +340,9 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: 
     tables.note_unread(&found);
     remove_orphans(files, tables, log, &unlisted)?;
     log.cut_logs();
-    remove_if_there(files.vfs(), &files.layout().probe())?; // a crash may have left it
+    // A crash may have left them.
+    remove_if_there(files.vfs(), &files.layout().probe())?;
+    remove_if_there(files.vfs(), &files.layout().unfinished())?;
     let _ = files.restore_reserve(); // on a full disk, later
     inner.names.apply(&names, || {});
     inner.take_in_all(held_back)?;

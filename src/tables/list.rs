@@ -336,6 +336,9 @@ impl RunList {
         cipher.open_vec(Nonce::ONLY, head, sealed).map_err(|_| Damage::Seal)
     }
 
+    /// The names of the files of lists.
+    pub(crate) const NAMES: [&str; 2] = [NAME, TEMPORARY];
+
     /// Whether a list was replaced at least once, as far as can be told without keys; none of that is verified.
     ///
     /// # Errors

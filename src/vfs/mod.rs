@@ -44,6 +44,26 @@ pub enum OpenMode {
     CreateNew,
 }
 
+/// What [`Vfs::stat`] says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What is there.
+    pub kind: FileKind,
+}
+
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, wherever it leads to.
+    Link,
+    /// A device, a socket or the like.
+    Other,
+}
+
 /// A file system, as much of it as the engine needs.
 ///
 /// Paths are whole paths, as the caller of [`Store::open`](crate::Store::open) gave them, joined with the store's own
@@ -73,6 +93,11 @@ pub trait Vfs: Debug + Send + Sync {
 
     /// Removes an empty directory.
     fn remove_dir(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What a path names, without following a link in its last part. [Snapshots](crate::Store::snapshot_to) need it.
+    fn stat(&self, _path: &Path) -> io::Result<Stat> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Directory, File, OpenMode, Vfs};
+use super::{Directory, File, FileKind, OpenMode, Stat, Vfs};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +52,16 @@ impl Vfs for RealVfs {
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         fs::remove_dir(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let kind = match fs::symlink_metadata(path)?.file_type() {
+            kind if kind.is_file() => FileKind::File,
+            kind if kind.is_dir() => FileKind::Directory,
+            kind if kind.is_symlink() => FileKind::Link,
+            _ => FileKind::Other,
+        };
+        Ok(Stat { kind })
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {

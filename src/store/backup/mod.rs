@@ -14,13 +14,14 @@
 //!
 //! # How it is made
 //! It is built in a directory beside, `NAME.incomplete`, and renamed once all of it is durable. What a crash has left
-//! there is removed by the next one. Which files there are is read at one moment, while nobody commits; then they are
+//! there is removed by the next one, which knows it by a [marker](unfinished). Which files there are is read at one moment, while nobody commits; then they are
 //! linked, while everything goes on. A file that was removed meanwhile was given up by a later commit: so the moment is
 //! taken anew, and what is linked already stays, as far as it is still needed. Only what came in between is new, so
 //! this ends soon. A file that is missing at two moments is lost: it is reported, and the copy is made without it.
 
 mod parts;
 mod target;
+mod unfinished;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotEmpty`] where something is in the directory already; [`Error::Locked`] while another call makes a
+    /// [`Error::NotEmpty`] where something is in the directory already, or where `NAME.incomplete` has anything in it
+    /// that an unfinished snapshot has not; [`Error::Locked`] while another call makes a
     /// snapshot there; [`Error::NotAStore`] where the base is none; [`Error::Full`], and [`Error::Io`] where the
     /// directory's parent does not exist or can't be written to; [`Error::Poisoned`] after a failed sync of the store;
     /// [`Error::Closed`]. In each case there is no snapshot, and the store is as it was. Damage is no error: it is

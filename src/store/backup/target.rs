@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::store::backup::parts::{Extent, Moment, Part};
-use crate::store::backup::{SnapshotOptions, SnapshotReport};
-use crate::store::open::{make_dir, parent_of, sync_dir, try_lock};
+use crate::store::backup::{SnapshotOptions, SnapshotReport, unfinished};
+use crate::store::open::{make_dir, parent_of, sync_dir};
 use crate::tables::RunList;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{index, len64};
@@ -26,14 +26,13 @@ pub(super) struct Target<'a> {
     /// Where it is to be.
     dir: PathBuf,
     parent: PathBuf,
-    /// Where it is built.
+    /// Where it is built, until it is renamed.
     layout: Layout,
     base: Option<PathBuf>,
     links: bool,
     made: BTreeMap<PathBuf, Made>,
     /// Directories whose entries have changed.
     dirs: BTreeSet<PathBuf>,
-    is_renamed: bool,
     /// Keeps others from building there.
     _lock: Box<dyn Send + Sync>,
 }
@@ -67,9 +66,7 @@ impl<'a> Target<'a> {
         }
         name.push(".incomplete");
         let layout = Layout::new(&parent.join(name));
-        make_dir(vfs, layout.root())?;
-        let lock = try_lock(vfs, &layout)?;
-        clear(vfs, layout.root(), &["LOCK"])?;
+        let lock = unfinished::begin(vfs, &layout)?;
         let mut target = Self {
             vfs,
             dir: dir.to_path_buf(),
@@ -79,7 +76,6 @@ impl<'a> Target<'a> {
             links: options.links,
             made: BTreeMap::new(),
             dirs: BTreeSet::new(),
-            is_renamed: false,
             _lock: lock,
         };
         let dirs = [target.layout.logs(), target.layout.runs(), target.layout.segments()];
@@ -214,14 +210,14 @@ impl<'a> Target<'a> {
             }
             _ => Error::io("rename", self.layout.root())(error),
         })?;
-        self.is_renamed = true;
-        parent.sync().map_err(Error::io("sync", &self.parent))
+        self.layout = Layout::new(&self.dir);
+        parent.sync().map_err(Error::io("sync", &self.parent))?;
+        unfinished::end(self.vfs, &self.layout)
     }
 
     /// Removes it, since something failed; what can't be removed, the next one there removes.
     pub(super) fn remove(&mut self) {
-        let root = if self.is_renamed { &self.dir } else { self.layout.root() };
-        let _ = clear(self.vfs, root, &[]).map(|()| self.vfs.remove_dir(root));
+        let _ = unfinished::remove(self.vfs, &self.layout);
     }
 
     pub(super) fn report(&self) -> SnapshotReport {
@@ -254,22 +250,4 @@ fn is_same(one: &dyn File, other: &dyn File, len: u64) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// Removes what is in a directory, but for files of these names.
-fn clear(vfs: &dyn Vfs, dir: &Path, except: &[&str]) -> Result<()> {
-    for name in vfs.list(dir).map_err(Error::io("list", dir))? {
-        if except.contains(&name.as_str()) {
-            continue;
-        }
-        let path = dir.join(name);
-        match vfs.remove(&path) {
-            Err(error) if error.kind() == ErrorKind::IsADirectory => {
-                clear(vfs, &path, &[])?;
-                vfs.remove_dir(&path).map_err(Error::io("remove", &path))?;
-            }
-            other => other.map_err(Error::io("remove", &path))?,
-        }
-    }
-    Ok(())
 }

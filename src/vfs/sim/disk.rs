@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Fault;
+use super::{Fault, FileKind, Stat};
 
 pub(super) const SECTOR: usize = 512;
 
@@ -352,6 +352,17 @@ impl Disk {
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.powered()?;
         Ok(self.dirs.get(dir).ok_or(ErrorKind::NotFound)?.live.keys().cloned().collect())
+    }
+
+    pub(super) fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.powered()?;
+        let kind = match self.entry(path) {
+            Some(Node::File(_)) => FileKind::File,
+            Some(Node::Dir) => FileKind::Directory,
+            None if self.dirs.contains_key(path) => FileKind::Directory, // the root
+            None => return Err(ErrorKind::NotFound.into()),
+        };
+        Ok(Stat { kind })
     }
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<u64> {

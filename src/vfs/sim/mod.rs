@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{Directory, File, OpenMode, Vfs};
+use super::{Directory, File, FileKind, OpenMode, Stat, Vfs};
 use crate::sync::lock;
 use disk::{Call, Disk, Node};
 
@@ -225,6 +225,12 @@ impl Vfs for SimVfs {
         let mut disk = lock(&self.disk);
         disk.admit(Call::Works)?;
         disk.remove_dir(path)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let mut disk = lock(&self.disk);
+        disk.admit(Call::Works)?;
+        disk.stat(path)
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {

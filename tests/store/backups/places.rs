@@ -1,0 +1,91 @@
+//! Where snapshots may be made. Nothing that was there before is ever removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use strongroom::{Algorithm, Digest, Error, Options, SnapshotOptions, Store};
+
+/// A store in a directory, with a blob.
+fn store_at(path: &Path) -> (Store, Digest) {
+    let store = Options::new().create(true).open(path).unwrap();
+    let digest = store.put(vec![7; 200_000], Algorithm::Sha256).unwrap().digest;
+    (store, digest)
+}
+
+fn assert_not_empty(made: Result<impl std::fmt::Debug, Error>, path: &Path) {
+    assert!(matches!(&made, Err(Error::NotEmpty { path: found }) if found == path), "{made:?}");
+}
+
+/// All files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[test]
+fn what_is_not_an_unfinished_snapshot_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (store, _) = store_at(&at("store"));
+    let refused = |name: &str| {
+        assert_not_empty(store.snapshot_to(at(name), &SnapshotOptions::new()), &at(&format!("{name}.incomplete")));
+    };
+    // A folder of another program's, also with a marker, and with names that look like a snapshot's.
+    for file in ["photo", "log/photo", "log/0000000000/photo", "runs/photo", "segments/0000000001/000000000001.seg"] {
+        let folder = at("folder.incomplete");
+        let file = folder.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "mine").unwrap();
+        refused("folder");
+        fs::write(folder.join("UNFINISHED-SNAPSHOT"), "").unwrap();
+        refused("folder");
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    // A store that nobody has open, and a file.
+    let (other, digest) = store_at(&at("other.incomplete"));
+    other.close().unwrap();
+    refused("other");
+    assert!(Options::new().open(at("other.incomplete")).unwrap().get(&digest).unwrap().verify().is_ok());
+    fs::write(at("file.incomplete"), "mine").unwrap();
+    refused("file");
+    // A link to an unfinished snapshot, and a link in one.
+    fs::create_dir_all(at("elsewhere/segments/0000000000")).unwrap();
+    fs::write(at("elsewhere/segments/0000000000/000000000001.seg"), "mine").unwrap();
+    fs::write(at("elsewhere/UNFINISHED-SNAPSHOT"), "").unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("link.incomplete")).unwrap();
+    refused("link");
+    fs::create_dir(at("linked.incomplete")).unwrap();
+    fs::write(at("linked.incomplete/UNFINISHED-SNAPSHOT"), "").unwrap();
+    std::os::unix::fs::symlink(at("elsewhere/segments"), at("linked.incomplete/segments")).unwrap();
+    refused("linked");
+    assert_eq!(files(&at("elsewhere")).len(), 2);
+}
+
+#[test]
+fn a_store_is_not_removed_by_a_snapshot_of_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.incomplete");
+    let (store, digest) = store_at(&path);
+    store.close().unwrap();
+    let reader = Options::new().read_only(true).open(&path).unwrap();
+    assert_not_empty(reader.snapshot_to(dir.path().join("store"), &SnapshotOptions::new()), &path);
+    assert!(Options::new().open(&path).unwrap().get(&digest).unwrap().verify().is_ok());
+}
+
+#[test]
+fn the_marker_of_an_unfinished_snapshot_does_not_outlive_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = store_at(&dir.path().join("store"));
+    let (copy, marker) = (dir.path().join("copy"), dir.path().join("copy/UNFINISHED-SNAPSHOT"));
+    store.snapshot_to(&copy, &SnapshotOptions::new()).unwrap();
+    assert!(!marker.exists());
+    // A crash in the last moment leaves it: the snapshot is whole, and the next opening removes the marker.
+    fs::write(&marker, "").unwrap();
+    Options::new().open(&copy).unwrap().close().unwrap();
+    assert!(!marker.exists());
+}
