@@ -12,10 +12,12 @@ use crate::vfs::{Shut, is_full};
 mod damage;
 mod kind;
 mod manifest;
+mod target;
 
 pub use damage::Damage;
 pub use kind::ErrorKind;
 pub use manifest::ManifestProblem;
+pub use target::TargetProblem;
 
 /// The result of the engine's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -106,6 +108,15 @@ pub enum Error {
     NotEmpty {
         /// The directory, or the file in its place.
         path: PathBuf,
+    },
+    /// A [snapshot](crate::Store::snapshot_to) can't be made in this place. Nothing was written; the problem says which
+    /// place to choose instead.
+    #[error("no snapshot can be made at {}: {problem}", path.display())]
+    SnapshotTarget {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why it can't be there.
+        problem: TargetProblem,
     },
     /// The store was written by another version of the format.
     #[error(

@@ -146,7 +146,7 @@ pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Ver
 pub use clock::Clock;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use envelope::LockedDomain;
-pub use error::{Damage, Error, ErrorKind, ManifestProblem, ReadOnlyCause, Result};
+pub use error::{Damage, Error, ErrorKind, ManifestProblem, ReadOnlyCause, Result, TargetProblem};
 pub use gc::{CollectOptions, Collection, Expired, Stayed, Stopped};
 pub use id::{Lsn, UploadId};
 pub use log::Durability;

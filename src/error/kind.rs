@@ -98,7 +98,8 @@ impl Error {
             | Self::InvalidRepositoryName { .. }
             | Self::InvalidTag { .. }
             | Self::InvalidTagFilter { .. }
-            | Self::InvalidManifest { .. } => ErrorKind::InvalidInput,
+            | Self::InvalidManifest { .. }
+            | Self::SnapshotTarget { .. } => ErrorKind::InvalidInput,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
             Self::ReferencesMissing { .. } => ErrorKind::ReferencesMissing,
             Self::Locked { .. } | Self::UploadBusy { .. } | Self::HandlesInUse => ErrorKind::Busy,

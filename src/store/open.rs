@@ -242,7 +242,7 @@ fn missing_format(vfs: &dyn Vfs, layout: &Layout) -> Error {
     }
 }
 
-fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+pub(super) fn exists(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
     match vfs.open(path, OpenMode::Read) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),

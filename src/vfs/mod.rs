@@ -16,7 +16,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -99,6 +99,11 @@ pub trait Vfs: Debug + Send + Sync {
     /// What a path names, without following a link in its last part. [Snapshots](crate::Store::snapshot_to) need it.
     fn stat(&self, _path: &Path) -> io::Result<Stat> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The same path without links in it, as a whole path. A file system that has no links returns it as it is.
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_path_buf())
     }
 
     /// Opens a directory, to make its entries durable. Callers open it before they change entries: so a process without

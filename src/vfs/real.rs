@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,6 +62,10 @@ impl Vfs for RealVfs {
             _ => FileKind::Other,
         };
         Ok(Stat { kind })
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {

@@ -20,6 +20,7 @@
 //! this ends soon. A file that is missing at two moments is lost: it is reported, and the copy is made without it.
 
 mod parts;
+mod place;
 mod target;
 mod unfinished;
 
@@ -129,7 +130,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotEmpty`] where something is in the directory already, or where `NAME.incomplete` has anything in it
-    /// that an unfinished snapshot has not; [`Error::Locked`] while another call makes a
+    /// that an unfinished snapshot has not; [`Error::SnapshotTarget`] where the directory lies in a store; [`Error::Locked`] while another call makes a
     /// snapshot there; [`Error::NotAStore`] where the base is none; [`Error::Full`], and [`Error::Io`] where the
     /// directory's parent does not exist or can't be written to; [`Error::Poisoned`] after a failed sync of the store;
     /// [`Error::Closed`]. In each case there is no snapshot, and the store is as it was. Damage is no error: it is

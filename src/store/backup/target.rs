@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::store::backup::parts::{Extent, Moment, Part};
+use crate::store::backup::place::Place;
 use crate::store::backup::{SnapshotOptions, SnapshotReport, unfinished};
-use crate::store::open::{make_dir, parent_of, sync_dir};
+use crate::store::open::{make_dir, sync_dir};
 use crate::tables::RunList;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{index, len64};
@@ -47,16 +48,7 @@ struct Made {
 impl<'a> Target<'a> {
     /// Begins one, and removes what an earlier one has left that was not finished.
     pub(super) fn begin(vfs: &'a dyn Vfs, dir: &Path, options: &SnapshotOptions) -> Result<Self> {
-        let in_use = || Error::NotEmpty { path: dir.to_path_buf() };
-        let parent = parent_of(dir).ok_or_else(in_use)?;
-        let mut name = dir.file_name().ok_or_else(in_use)?.to_os_string();
-        match vfs.list(dir) {
-            Ok(names) if names.is_empty() => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Ok(_) => return Err(in_use()),
-            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(in_use()),
-            Err(error) => return Err(Error::io("list", dir)(error)),
-        }
+        let place = Place::find(vfs, dir)?;
         if let Some(base) = &options.base {
             let format = Layout::new(base).format();
             vfs.open(&format, OpenMode::Read).map_err(|error| match error.kind() {
@@ -64,14 +56,12 @@ impl<'a> Target<'a> {
                 _ => Error::io("open", &format)(error),
             })?;
         }
-        name.push(".incomplete");
-        let layout = Layout::new(&parent.join(name));
-        let lock = unfinished::begin(vfs, &layout)?;
+        let lock = unfinished::begin(vfs, &place.unfinished)?;
         let mut target = Self {
             vfs,
-            dir: dir.to_path_buf(),
-            parent: parent.to_path_buf(),
-            layout,
+            dir: place.dir,
+            parent: place.parent,
+            layout: place.unfinished,
             base: options.base.clone(),
             links: options.links,
             made: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use strongroom::{Algorithm, Digest, Error, Options, SnapshotOptions, Store};
+use strongroom::{Algorithm, Digest, Error, Options, SnapshotOptions, Store, TargetProblem};
 
 /// A store in a directory, with a blob.
 fn store_at(path: &Path) -> (Store, Digest) {
@@ -88,4 +88,32 @@ fn the_marker_of_an_unfinished_snapshot_does_not_outlive_it() {
     fs::write(&marker, "").unwrap();
     Options::new().open(&copy).unwrap().close().unwrap();
     assert!(!marker.exists());
+}
+
+#[test]
+fn a_snapshot_in_a_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (store, _) = store_at(&at("store"));
+    store.snapshot_to(at("base"), &SnapshotOptions::new()).unwrap();
+    let _other = store_at(&at("other"));
+    std::os::unix::fs::symlink(at("store/segments"), at("link")).unwrap();
+    let before = files(dir.path());
+    for (place, around) in [
+        ("store/copy", "store"),
+        ("store/names/copy", "store"),
+        ("store/segments/copy", "store"),
+        ("link/copy", "store"),
+        ("store/../store/log/copy", "store"),
+        ("base/copy", "base"),
+        ("base/runs/copy", "base"),
+        ("other/copy", "other"),
+    ] {
+        let refused = store.snapshot_to(at(place), &SnapshotOptions::new().links(false).base(at("base"))).unwrap_err();
+        let Error::SnapshotTarget { problem: TargetProblem::InStore { store }, .. } = &refused else {
+            panic!("{place}: {refused}")
+        };
+        assert_eq!(*store, fs::canonicalize(at(around)).unwrap());
+    }
+    assert_eq!(files(dir.path()), before);
 }
