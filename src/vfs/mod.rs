@@ -49,6 +49,8 @@ pub enum OpenMode {
 pub struct Stat {
     /// What is there.
     pub kind: FileKind,
+    /// The file system that it is in.
+    pub device: u64,
 }
 
 /// What a path names.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,13 +55,14 @@ impl Vfs for RealVfs {
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        let kind = match fs::symlink_metadata(path)?.file_type() {
+        let metadata = fs::symlink_metadata(path)?;
+        let kind = match metadata.file_type() {
             kind if kind.is_file() => FileKind::File,
             kind if kind.is_dir() => FileKind::Directory,
             kind if kind.is_symlink() => FileKind::Link,
             _ => FileKind::Other,
         };
-        Ok(Stat { kind })
+        Ok(Stat { kind, device: metadata.dev() })
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {

@@ -130,7 +130,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotEmpty`] where something is in the directory already, or where `NAME.incomplete` has anything in it
-    /// that an unfinished snapshot has not; [`Error::SnapshotTarget`] where the directory lies in a store; [`Error::Locked`] while another call makes a
+    /// that an unfinished snapshot has not; [`Error::SnapshotTarget`] where the directory is a mount point or
+    /// a link, or lies in a store; [`Error::Locked`] while another call makes a
     /// snapshot there; [`Error::NotAStore`] where the base is none; [`Error::Full`], and [`Error::Io`] where the
     /// directory's parent does not exist or can't be written to; [`Error::Poisoned`] after a failed sync of the store;
     /// [`Error::Closed`]. In each case there is no snapshot, and the store is as it was. Damage is no error: it is

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, TargetProblem};
 use crate::files::Layout;
 use crate::store::open::{exists, parent_of};
 use crate::tables::RunList;
-use crate::vfs::Vfs;
+use crate::vfs::{FileKind, Vfs};
 
 /// A place where a snapshot can be made.
 pub(super) struct Place {
@@ -23,17 +23,24 @@ impl Place {
         let in_use = || Error::NotEmpty { path: dir.to_path_buf() };
         let parent = parent_of(dir).ok_or_else(in_use)?;
         let mut name = dir.file_name().ok_or_else(in_use)?.to_os_string();
-        match vfs.list(dir) {
-            Ok(names) if names.is_empty() => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Ok(_) => return Err(in_use()),
-            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(in_use()),
-            Err(error) => return Err(Error::io("list", dir)(error)),
+        let refused = |problem| Err(Error::SnapshotTarget { path: dir.to_path_buf(), problem });
+        let there = match vfs.stat(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            found => Some(found.map_err(Error::io("look at", dir))?),
+        };
+        match there.map(|there| there.kind) {
+            Some(FileKind::Directory) if vfs.list(dir).map_err(Error::io("list", dir))?.is_empty() => {}
+            Some(FileKind::Directory | FileKind::File | FileKind::Other) => return Err(in_use()),
+            Some(FileKind::Link) => return refused(TargetProblem::Link),
+            None => {}
         }
         let canonical = vfs.canonicalize(parent).map_err(Error::io("find", parent))?;
+        let device = vfs.stat(&canonical).map_err(Error::io("look at", &canonical))?.device;
+        if there.is_some_and(|there| there.device != device) {
+            return refused(TargetProblem::MountPoint);
+        }
         if let Some(store) = store_around(vfs, &canonical)? {
-            let problem = TargetProblem::InStore { store: store.to_path_buf() };
-            return Err(Error::SnapshotTarget { path: dir.to_path_buf(), problem });
+            return refused(TargetProblem::InStore { store: store.to_path_buf() });
         }
         name.push(".incomplete");
         Ok(Self { dir: dir.to_path_buf(), parent: parent.to_path_buf(), unfinished: Layout::new(&parent.join(name)) })

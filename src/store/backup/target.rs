@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TargetProblem};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::store::backup::parts::{Extent, Moment, Part};
 use crate::store::backup::place::Place;
@@ -197,6 +197,10 @@ impl<'a> Target<'a> {
         self.vfs.rename(self.layout.root(), &self.dir).map_err(|error| match error.kind() {
             ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
                 Error::NotEmpty { path: self.dir.clone() }
+            }
+            // Of the same file system as what is around it.
+            ErrorKind::ResourceBusy => {
+                Error::SnapshotTarget { path: self.dir.clone(), problem: TargetProblem::MountPoint }
             }
             _ => Error::io("rename", self.layout.root())(error),
         })?;

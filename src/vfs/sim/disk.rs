@@ -362,7 +362,7 @@ impl Disk {
             None if self.dirs.contains_key(path) => FileKind::Directory, // the root
             None => return Err(ErrorKind::NotFound.into()),
         };
-        Ok(Stat { kind })
+        Ok(Stat { kind, device: 0 })
     }
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<u64> {

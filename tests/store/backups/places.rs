@@ -1,6 +1,7 @@
 //! Where snapshots may be made. Nothing that was there before is ever removed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use strongroom::{Algorithm, Digest, Error, Options, SnapshotOptions, Store, TargetProblem};
@@ -116,4 +117,28 @@ fn a_snapshot_in_a_store_is_refused() {
         assert_eq!(*store, fs::canonicalize(at(around)).unwrap());
     }
     assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn a_snapshot_at_a_link_or_a_mount_point_is_refused_before_anything_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = store_at(&dir.path().join("store"));
+    let refused = |place: &Path| match store.snapshot_to(place, &SnapshotOptions::new()) {
+        Err(Error::SnapshotTarget { problem, .. }) => problem,
+        other => panic!("{}: {other:?}", place.display()),
+    };
+    let (empty, link) = (dir.path().join("empty"), dir.path().join("link"));
+    fs::create_dir(&empty).unwrap();
+    std::os::unix::fs::symlink(&empty, &link).unwrap();
+    assert_eq!(refused(&link), TargetProblem::Link);
+    assert!(!dir.path().join("link.incomplete").exists());
+    // On another file system than what is around it, and empty. There may be none that can be written to.
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let is_empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let points = points.filter(|point| is_empty(point) && point.parent().is_some_and(|up| device(up) != device(point)));
+    for point in points {
+        assert_eq!(refused(point), TargetProblem::MountPoint, "{}", point.display());
+    }
 }
