@@ -51,6 +51,8 @@ pub struct Stat {
     pub kind: FileKind,
     /// The file system that it is in.
     pub device: u64,
+    /// Who may use it: the permission bits.
+    pub mode: u32,
 }
 
 /// What a path names.
@@ -101,6 +103,11 @@ pub trait Vfs: Debug + Send + Sync {
     /// What a path names, without following a link in its last part. [Snapshots](crate::Store::snapshot_to) need it.
     fn stat(&self, _path: &Path) -> io::Result<Stat> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Sets who may use a directory: the permission bits. A file system that has none does nothing.
+    fn set_mode(&self, _dir: &Path, _mode: u32) -> io::Result<()> {
+        Ok(())
     }
 
     /// The same path without links in it, as a whole path. A file system that has no links returns it as it is.

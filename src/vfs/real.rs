@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,7 +62,11 @@ impl Vfs for RealVfs {
             kind if kind.is_symlink() => FileKind::Link,
             _ => FileKind::Other,
         };
-        Ok(Stat { kind, device: metadata.dev() })
+        Ok(Stat { kind, device: metadata.dev(), mode: metadata.mode() & 0o7777 })
+    }
+
+    fn set_mode(&self, dir: &Path, mode: u32) -> io::Result<()> {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {

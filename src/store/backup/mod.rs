@@ -106,6 +106,9 @@ impl Store {
     /// this one. It appears as a whole when it is durable; after a crash there is none, and the next call with this
     /// directory removes what was left of it (`NAME.incomplete`).
     ///
+    /// Until then only its owner may use the directory. It gets the permissions of the empty one that it replaces, or
+    /// else those of the store's directory; files that are links have those of the store's files.
+    ///
     /// Files are linked where that is possible, so it costs a link for each file, and space only for what is removed
     /// later. Copied are `FORMAT`, at most a mebibyte of the log, and what unfinished uploads have; and all files where
     /// the directory is in another file system. A commit waits at most for as long as it takes to begin a log file.
@@ -144,7 +147,7 @@ impl Store {
 impl Inner {
     fn snapshot_to(&self, dir: &Path, options: &SnapshotOptions) -> Result<SnapshotReport> {
         let vfs = &*self.options.vfs;
-        let mut target = Target::begin(vfs, dir, options)?;
+        let mut target = Target::begin(vfs, (self.files.layout().root(), dir), options)?;
         let made = self.build(&mut target).and_then(|report| target.finish().map(|()| report));
         made.inspect_err(|_| target.remove())
     }

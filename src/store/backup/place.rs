@@ -9,17 +9,22 @@ use crate::store::open::{exists, parent_of};
 use crate::tables::RunList;
 use crate::vfs::{FileKind, Vfs};
 
+/// The permission bits of a directory that only its owner may use.
+pub(super) const OWNER_ONLY: u32 = 0o700;
+
 /// A place where a snapshot can be made.
 pub(super) struct Place {
     pub(super) dir: PathBuf,
     pub(super) parent: PathBuf,
     /// Where it is built.
     pub(super) unfinished: Layout,
+    /// The permission bits that it gets: those of the directory that it replaces, else those of the store's.
+    pub(super) mode: u32,
 }
 
 impl Place {
-    /// Finds out whether a snapshot can be made there.
-    pub(super) fn find(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
+    /// Finds out whether a snapshot of a store can be made there.
+    pub(super) fn find(vfs: &dyn Vfs, dir: &Path, store: &Path) -> Result<Self> {
         let in_use = || Error::NotEmpty { path: dir.to_path_buf() };
         let parent = parent_of(dir).ok_or_else(in_use)?;
         let mut name = dir.file_name().ok_or_else(in_use)?.to_os_string();
@@ -43,7 +48,19 @@ impl Place {
             return refused(TargetProblem::InStore { store: store.to_path_buf() });
         }
         name.push(".incomplete");
-        Ok(Self { dir: dir.to_path_buf(), parent: parent.to_path_buf(), unfinished: Layout::new(&parent.join(name)) })
+        let like = match there {
+            Some(there) => there,
+            None => {
+                let root = vfs.canonicalize(store).map_err(Error::io("find", store))?;
+                vfs.stat(&root).map_err(Error::io("look at", &root))?
+            }
+        };
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            parent: parent.to_path_buf(),
+            unfinished: Layout::new(&parent.join(name)),
+            mode: like.mode | OWNER_ONLY,
+        })
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) struct Target<'a> {
     parent: PathBuf,
     /// Where it is built, until it is renamed.
     layout: Layout,
+    mode: u32,
     base: Option<PathBuf>,
     links: bool,
     made: BTreeMap<PathBuf, Made>,
@@ -47,8 +48,8 @@ struct Made {
 
 impl<'a> Target<'a> {
     /// Begins one, and removes what an earlier one has left that was not finished.
-    pub(super) fn begin(vfs: &'a dyn Vfs, dir: &Path, options: &SnapshotOptions) -> Result<Self> {
-        let place = Place::find(vfs, dir)?;
+    pub(super) fn begin(vfs: &'a dyn Vfs, (store, dir): (&Path, &Path), options: &SnapshotOptions) -> Result<Self> {
+        let place = Place::find(vfs, dir, store)?;
         if let Some(base) = &options.base {
             let format = Layout::new(base).format();
             vfs.open(&format, OpenMode::Read).map_err(|error| match error.kind() {
@@ -62,6 +63,7 @@ impl<'a> Target<'a> {
             dir: place.dir,
             parent: place.parent,
             layout: place.unfinished,
+            mode: place.mode,
             base: options.base.clone(),
             links: options.links,
             made: BTreeMap::new(),
@@ -190,7 +192,9 @@ impl<'a> Target<'a> {
 
     /// Makes all of it durable, and then lets it appear.
     pub(super) fn finish(&mut self) -> Result<()> {
-        self.dirs.insert(self.layout.root().to_path_buf());
+        let root = self.layout.root();
+        self.vfs.set_mode(root, self.mode).map_err(Error::io("set the permissions of", root))?;
+        self.dirs.insert(root.to_path_buf());
         // A directory comes behind the one that it is in.
         self.dirs.iter().rev().try_for_each(|dir| sync_dir(self.vfs, dir))?;
         let parent = open_dir(self.vfs, &self.parent)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::layout::{Layout, is_shard, parse_id};
 use crate::files::remove_if_there;
+use crate::store::backup::place::OWNER_ONLY;
 use crate::store::open::{make_dir, sync_dir, try_lock};
 use crate::tables::RunList;
 use crate::vfs::{FileKind, OpenMode, Vfs};
@@ -23,13 +24,14 @@ pub(super) fn begin(vfs: &dyn Vfs, layout: &Layout) -> Result<Box<dyn Send + Syn
     let root = layout.root();
     make_dir(vfs, root)?;
     let marker = layout.unfinished();
-    match entries(vfs, layout, root)? {
-        names if names.is_empty() => match vfs.open(&marker, OpenMode::CreateNew) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {} // by another call, just now
-            created => drop(created.map_err(Error::io("create", &marker))?),
-        },
-        names if names.iter().any(|name| marker.ends_with(name)) => {}
-        _ => return Err(not_empty(layout)),
+    let names = entries(vfs, layout, root)?;
+    if !names.is_empty() && !names.iter().any(|name| marker.ends_with(name)) {
+        return Err(not_empty(layout));
+    }
+    vfs.set_mode(root, OWNER_ONLY).map_err(Error::io("set the permissions of", root))?;
+    match vfs.open(&marker, OpenMode::CreateNew) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        created => drop(created.map_err(Error::io("create", &marker))?),
     }
     sync_dir(vfs, root)?;
     let lock = try_lock(vfs, layout)?;

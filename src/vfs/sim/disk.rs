@@ -362,7 +362,7 @@ impl Disk {
             None if self.dirs.contains_key(path) => FileKind::Directory, // the root
             None => return Err(ErrorKind::NotFound.into()),
         };
-        Ok(Stat { kind, device: 0 })
+        Ok(Stat { kind, device: 0, mode: 0o755 })
     }
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<u64> {

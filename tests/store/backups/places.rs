@@ -1,7 +1,7 @@
 //! Where snapshots may be made. Nothing that was there before is ever removed.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use strongroom::{Algorithm, Digest, Error, Options, SnapshotOptions, Store, TargetProblem};
@@ -141,4 +141,36 @@ fn a_snapshot_at_a_link_or_a_mount_point_is_refused_before_anything_is_copied() 
     for point in points {
         assert_eq!(refused(point), TargetProblem::MountPoint, "{}", point.display());
     }
+}
+
+#[test]
+fn a_snapshot_is_not_open_to_more_users_than_what_it_replaces_or_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let (store, _) = store_at(&at("store"));
+    fs::create_dir(at("private")).unwrap();
+    for (of_store, to, there, expected) in [
+        (0o700, "new", None, 0o700),
+        (0o750, "shared", None, 0o750),
+        (0o755, "private", Some(0o700), 0o700),
+        (0o500, "unwritable", None, 0o700),
+    ] {
+        set(&at("store"), of_store);
+        if let Some(there) = there {
+            set(&at(to), there);
+        }
+        store.snapshot_to(at(to), &SnapshotOptions::new()).unwrap();
+        assert_eq!(mode(&at(to)), expected, "{to}");
+    }
+    set(&at("store"), 0o755);
+    // While it is built, nobody else may look: what a crash leaves says so.
+    fs::create_dir(at("late.incomplete")).unwrap();
+    fs::create_dir(at("late.incomplete/runs")).unwrap();
+    fs::create_dir(at("late.incomplete/runs/LIST")).unwrap(); // can't be removed
+    fs::write(at("late.incomplete/UNFINISHED-SNAPSHOT"), "").unwrap();
+    set(&at("late.incomplete"), 0o777);
+    store.snapshot_to(at("late"), &SnapshotOptions::new()).unwrap_err();
+    assert_eq!(mode(&at("late.incomplete")), 0o700);
 }
