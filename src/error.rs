@@ -461,6 +461,14 @@ impl Error {
         matches!(self, Self::Io { source, .. } if is_shortage(source))
     }
 
+    /// Whether what is on disk is damaged, or could not be read.
+    pub(crate) fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_unreadable(source),
+            other => matches!(other, Self::Corrupt { .. }),
+        }
+    }
+
     /// What a [blob's reader](crate::BlobReader) met, where it was the source of content to be stored.
     pub(crate) fn of_reader(error: &Arc<io::Error>) -> Self {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Self>());
@@ -516,6 +524,11 @@ impl Error {
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let is_short = |errno| matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::ENOBUFS);
     error.kind() == io::ErrorKind::OutOfMemory || error.raw_os_error().is_some_and(is_short)
+}
+
+/// Whether a disk could not read what is there: as disks say it, and file systems that have checksums.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EBADMSG | libc::ENODATA))
 }
 
 /// Memory for so many bytes, or an error where there is not as much: what is as long as content may not end the process

@@ -98,7 +98,7 @@ impl Snapshot {
         let mut found = Vec::new();
         for upload in self.uploads()? {
             match upload {
-                Err(damage @ Error::Corrupt { .. }) => return Ok((found, Some(damage))),
+                Err(damage) if damage.is_of_disk() => return Ok((found, Some(damage))),
                 upload => found.push(upload?),
             }
         }

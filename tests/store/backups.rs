@@ -225,6 +225,55 @@ fn what_is_missing_is_reported_and_the_rest_is_copied() {
 }
 
 #[test]
+fn what_can_not_be_read_is_reported_and_the_rest_is_copied() {
+    let disk = SimVfs::new();
+    let store = options(&disk, &Clock::manual()).open("/store").unwrap();
+    let contents = [1, 2, 3].map(|n| Random(n).bytes(3 << 20));
+    let [whole, lost, other] = contents.clone().map(|content| store.put(content, Algorithm::Sha256).unwrap().digest);
+    let segments: Vec<PathBuf> =
+        disk.files().into_iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
+    let holding = |content: &[u8]| {
+        let file =
+            |path: &&PathBuf| disk.read_file(path).unwrap().windows(64).any(|at| at == &content[2 << 20..][..64]);
+        segments.iter().find(file).unwrap()
+    };
+    let bad = holding(&contents[1]);
+    disk.fail_reads(bad, 1_500_000..1_500_512);
+    let bytes = disk.read_file(bad).unwrap();
+    let from = [&store, &open_reading(&disk, "/store")];
+    for (n, from) in from.into_iter().enumerate() {
+        let path = PathBuf::from(format!("/copy-{n}"));
+        let report = from.snapshot_to(&path, &SnapshotOptions::new().links(false)).unwrap();
+        assert_eq!(report.unreadable, std::slice::from_ref(bad));
+        assert!(report.missing.is_empty());
+        let mut expected = bytes.clone();
+        expected[1_499_136..1_503_232].fill(0);
+        assert!(disk.read_file(path.join(bad.strip_prefix("/store").unwrap())).unwrap() == expected);
+        let copy = open(&disk, &path);
+        copy.get(&whole).unwrap().verify().unwrap();
+        copy.get(&other).unwrap().verify().unwrap();
+        assert!(matches!(copy.get(&lost).and_then(|blob| blob.verify()), Err(Error::Corrupt { .. })));
+    }
+    // Nothing is read of what is linked, and a file that can't be read is linked as any other.
+    let report = store.snapshot_to("/linked", &SnapshotOptions::new()).unwrap();
+    assert!(report.unreadable.is_empty());
+    // Where facts can't be read that would say which files are needed, all are taken.
+    store.checkpoint().unwrap();
+    let run = disk.files().into_iter().rev().find(|path| path.extension().is_some_and(|end| end == "run")).unwrap();
+    let pages = disk.read_file(&run).unwrap().len() as u64 / 4096;
+    let reader = open_reading(&disk, "/store");
+    disk.fail_reads(&run, 4096..(pages - 1) * 4096);
+    let report = reader.snapshot_to("/facts", &SnapshotOptions::new().links(false)).unwrap();
+    assert_eq!(report.unreadable, [run, bad.clone()]);
+    assert_eq!(names(&disk, Path::new("/facts/segments")).len(), segments.len());
+    // At the end of a file, the copy is as long as it.
+    let end = bytes.len() as u64;
+    disk.fail_reads(bad, end - 10..end);
+    store.snapshot_to("/end", &SnapshotOptions::new().links(false)).unwrap();
+    assert_eq!(disk.read_file(Path::new("/end").join(bad.strip_prefix("/store").unwrap())).unwrap().len(), bytes.len());
+}
+
+#[test]
 fn a_second_snapshot_to_one_directory_waits_for_nobody_and_a_wrong_base_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = small(Options::new(), &Clock::manual()).open(dir.path().join("store")).unwrap();

@@ -14,10 +14,12 @@
 //!
 //! # How it is made
 //! It is built in a directory beside, `NAME.incomplete`, and renamed once all of it is durable. What a crash has left
-//! there is removed by the next one, which knows it by a [marker](unfinished). Which files there are is read at one moment, while nobody commits; then they are
-//! linked, while everything goes on. A file that was removed meanwhile was given up by a later commit: so the moment is
-//! taken anew, and what is linked already stays, as far as it is still needed. Only what came in between is new, so
-//! this ends soon. A file that is missing at two moments is lost: it is reported, and the copy is made without it.
+//! there is removed by the next one, which knows it by a [marker](unfinished). Which files there are is read at one
+//! moment, while nobody commits; then they are linked, while everything goes on. A file that was removed meanwhile was
+//! given up by a later commit: so the moment is taken anew, and what is linked already stays, as far as it is still
+//! needed. Only what came in between is new, so this ends soon. A file that is missing at two moments is lost: it is
+//! reported, and the copy is made without it. Of a file that has to be copied and can't be read everywhere, the copy
+//! has zeros there: that is reported too.
 
 mod parts;
 mod place;
@@ -95,9 +97,12 @@ pub struct SnapshotReport {
     pub copied_files: u64,
     /// How many bytes those have.
     pub copied_bytes: u64,
-    /// Files that the store should have and has not: what was in them is damaged in the snapshot as it is in the store.
-    /// [`Store::scrub`] says what that is.
+    /// Files that the store should have and has not, or that can't be opened: what was in them is damaged in the
+    /// snapshot as it is in the store. [`Store::scrub`] says what that is.
     pub missing: Vec<PathBuf>,
+    /// Files of which the disk could not read all. In the copy there are zeros in each block of 4 KiB that could not be
+    /// read; what was there is damaged in the snapshot as it is in the store.
+    pub unreadable: Vec<PathBuf>,
 }
 
 impl Store {
@@ -133,12 +138,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotEmpty`] where something is in the directory already, or where `NAME.incomplete` has anything in it
-    /// that an unfinished snapshot has not; [`Error::SnapshotTarget`] where the directory is a mount point or
-    /// a link, or lies in a store; [`Error::Locked`] while another call makes a
-    /// snapshot there; [`Error::NotAStore`] where the base is none; [`Error::Full`], and [`Error::Io`] where the
-    /// directory's parent does not exist or can't be written to; [`Error::Poisoned`] after a failed sync of the store;
-    /// [`Error::Closed`]. In each case there is no snapshot, and the store is as it was. Damage is no error: it is
-    /// copied as it is.
+    /// that an unfinished snapshot has not; [`Error::SnapshotTarget`] where the directory is a mount point or a link,
+    /// or lies in a store; [`Error::Locked`] while another call makes a snapshot there; [`Error::NotAStore`] where the
+    /// base is none; [`Error::Full`], and [`Error::Io`] where the directory's parent does not exist or can't be written
+    /// to; [`Error::Poisoned`] after a failed sync of the store; [`Error::Closed`]. In each case there is no snapshot,
+    /// and the store is as it was. Damage is no error: it is copied as it is, what can't be read included; the report
+    /// says so.
     pub fn snapshot_to(&self, dir: impl AsRef<Path>, options: &SnapshotOptions) -> Result<SnapshotReport> {
         self.inner()?.snapshot_to(dir.as_ref(), options)
     }
@@ -166,9 +171,11 @@ impl Inner {
             }
             if missing.is_subset(&missing_before) {
                 target.write(&moment)?;
+                let unreadable = moment.parts.iter().filter(|part| target.is_unreadable(part));
                 return Ok(SnapshotReport {
                     lsn: moment.lsn(),
                     missing: missing.into_iter().collect(),
+                    unreadable: unreadable.map(|part| part.from.clone()).collect(),
                     ..target.report()
                 });
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::envelope::Keyring;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::facts::SegmentKind;
 use crate::id::{FileId, Lsn};
 use crate::segment::{CONTENT_OFFSET, Trailer, is_trailer};
@@ -112,7 +112,7 @@ impl Parts<'_> {
             let uploads: BTreeMap<FileId, u64> = uploads.collect();
             for fact in own.segment_facts()? {
                 let (id, segment) = match fact {
-                    Err(Error::Corrupt { .. }) => {
+                    Err(error) if error.is_of_disk() => {
                         is_all = false;
                         break;
                     }

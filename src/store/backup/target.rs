@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, TargetProblem};
+use crate::error::{Error, Result, TargetProblem, is_unreadable};
 use crate::files::{Layout, open_dir, remove_if_there};
 use crate::store::backup::parts::{Extent, Moment, Part};
 use crate::store::backup::place::Place;
@@ -16,6 +17,9 @@ use crate::wire::{index, len64};
 
 /// How much is copied at a time, in bytes.
 const PIECE: u64 = 1 << 20;
+
+/// How much is given up where something can't be read, in bytes.
+const UNREADABLE: u64 = 4096;
 
 /// How much of the beginning and of the end of two files is compared, to tell whether they are the same: headers of
 /// files have their store, id and session, and what is behind the last content has its checksum or its digests.
@@ -43,6 +47,8 @@ pub(super) struct Target<'a> {
 struct Made {
     extent: Extent,
     is_linked: bool,
+    /// Whether all that is copied of it could be read.
+    is_whole: bool,
     len: u64,
 }
 
@@ -102,7 +108,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Adds a file, unless it is there; `false` where the store does not have it.
+    /// Adds a file, unless it is there; `false` where the store does not have it, or it can't be opened.
     pub(super) fn add(&mut self, part: &Part) -> Result<bool> {
         if self.made.contains_key(&part.path) {
             return Ok(true);
@@ -112,7 +118,7 @@ impl<'a> Target<'a> {
             self.prepare(dir)?;
         }
         let file = match self.vfs.open(&part.from, OpenMode::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound || is_unreadable(&error) => return Ok(false),
             other => other.map_err(Error::io("open", &part.from))?,
         };
         let len = file.len().map_err(Error::io("read the length of", &part.from))?;
@@ -122,11 +128,14 @@ impl<'a> Target<'a> {
             Extent::Growing(end) => (len.min(end), false),
         };
         let is_linked = is_fixed && (self.link(&part.from, &to)? || self.link_of_base(part, &*file, len, &to)?);
-        if !is_linked {
-            self.copy((&*file, &part.from), len, &to)?;
-        }
-        self.made.insert(part.path.clone(), Made { extent: part.extent, is_linked, len });
+        let is_whole = is_linked || self.copy((&*file, &part.from), len, &to)?;
+        self.made.insert(part.path.clone(), Made { extent: part.extent, is_linked, is_whole, len });
         Ok(true)
+    }
+
+    /// Whether a file was added of which not all could be read.
+    pub(super) fn is_unreadable(&self, part: &Part) -> bool {
+        self.made.get(&part.path).is_some_and(|made| !made.is_whole)
     }
 
     /// Links a file of the store; `false` where it has to be copied. (It may be gone by now: it is open.)
@@ -158,18 +167,24 @@ impl<'a> Target<'a> {
         Ok(self.try_link(&from, to)?.is_none())
     }
 
-    fn copy(&self, (file, path): (&dyn File, &Path), len: u64, to: &Path) -> Result<()> {
+    /// Copies a file. Where it can't be read, the copy has zeros; `false` where that is so.
+    fn copy(&self, (file, path): (&dyn File, &Path), len: u64, to: &Path) -> Result<bool> {
         let new = self.vfs.open(to, OpenMode::CreateNew).map_err(Error::io("create", to))?;
-        let mut piece = Vec::new();
-        let mut at = 0;
-        while at < len {
-            piece.resize(index(PIECE.min(len - at)), 0);
-            file.read_exact_at(&mut piece, at).map_err(Error::io("read", path))?;
-            new.write_all_at(&piece, at).map_err(Error::io("write", to))?;
-            new.start_writeback(at, len64(&piece));
-            at += len64(&piece);
+        let mut is_whole = true;
+        for piece in pieces(0..len, PIECE) {
+            if copy_piece((file, path), &piece, (&*new, to))? {
+                new.start_writeback(piece.start, piece.end - piece.start);
+                continue;
+            }
+            for block in pieces(piece, UNREADABLE) {
+                is_whole &= copy_piece((file, path), &block, (&*new, to))?;
+            }
         }
-        new.sync().map_err(Error::io("sync", to))
+        if !is_whole {
+            new.set_len(len).map_err(Error::io("extend", to))?;
+        }
+        new.sync().map_err(Error::io("sync", to))?;
+        Ok(is_whole)
     }
 
     /// Writes what the copy has of its own.
@@ -187,7 +202,7 @@ impl<'a> Target<'a> {
     }
 
     fn note_written(&mut self, name: &str, len: u64) {
-        self.made.insert(name.into(), Made { extent: Extent::Whole, is_linked: false, len });
+        self.made.insert(name.into(), Made { extent: Extent::Whole, is_linked: false, is_whole: true, len });
     }
 
     /// Makes all of it durable, and then lets it appear.
@@ -230,6 +245,24 @@ impl<'a> Target<'a> {
         }
         report
     }
+}
+
+/// Copies a range of a file; `false` where it can't be read.
+fn copy_piece((file, path): (&dyn File, &Path), range: &Range<u64>, (new, to): (&dyn File, &Path)) -> Result<bool> {
+    let mut piece = vec![0; index(range.end - range.start)];
+    match file.read_exact_at(&mut piece, range.start) {
+        Err(error) if is_unreadable(&error) => return Ok(false),
+        read => read.map_err(Error::io("read", path))?,
+    }
+    new.write_all_at(&piece, range.start).map_err(Error::io("write", to))?;
+    Ok(true)
+}
+
+/// A range in pieces that are no longer than this.
+fn pieces(range: Range<u64>, len: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    let starts = std::iter::successors(Some(range.start), move |start| start.checked_add(len));
+    starts.take_while(move |start| *start < end).map(move |start| start..end.min(start.saturating_add(len)))
 }
 
 /// Whether two files are the same, as far as their lengths and ends tell.
