@@ -312,3 +312,20 @@ fn a_second_snapshot_to_one_directory_waits_for_nobody_and_a_wrong_base_is_refus
     let third = small(Options::new(), &Clock::manual()).open(dir.path().join("third")).unwrap();
     assert!(observe(&third) == observe(&store));
 }
+
+#[test]
+fn what_has_rotted_in_a_base_is_not_handed_down() {
+    let disk = SimVfs::new();
+    let store = options(&disk, &Clock::manual()).open("/store").unwrap();
+    let digest = store.put(Random(1).bytes(3 << 20), Algorithm::Sha256).unwrap().digest;
+    store.snapshot_to("/base", &SnapshotOptions::new().links(false)).unwrap();
+    let segment = |dir: &str| names(&disk, &Path::new(dir).join("segments")).pop().unwrap();
+    disk.flip_bit(segment("/base"), 8 * (2 << 20)).unwrap();
+    let with = SnapshotOptions::new().links(false).base("/base");
+    store.snapshot_to("/copy", &with).unwrap();
+    open(&disk, "/copy").get(&digest).unwrap().verify().unwrap();
+    // What can't be read in the base is copied from the store.
+    disk.fail_reads(segment("/base"), 4096..8192);
+    let report = store.snapshot_to("/again", &with).unwrap();
+    assert!(report.unreadable.is_empty() && report.copied_bytes > 3 << 20, "{report:?}");
+}

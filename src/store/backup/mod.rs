@@ -69,7 +69,8 @@ impl SnapshotOptions {
     }
 
     /// An earlier snapshot of the store, in the file system that the new one goes to: files that it has are linked from
-    /// it where they would have to be copied otherwise. So a snapshot on another disk costs what is new.
+    /// it where they would have to be copied otherwise. So a snapshot on another disk costs space, and writing, for
+    /// what is new. It costs reading all: each file is compared to the end, since the base's may be damaged by now.
     pub fn base(mut self, snapshot: impl Into<PathBuf>) -> Self {
         self.base = Some(snapshot.into());
         self

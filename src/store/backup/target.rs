@@ -15,15 +15,11 @@ use crate::tables::RunList;
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{index, len64};
 
-/// How much is copied at a time, in bytes.
+/// How much is copied, or compared, at a time, in bytes.
 const PIECE: u64 = 1 << 20;
 
 /// How much is given up where something can't be read, in bytes.
 const UNREADABLE: u64 = 4096;
-
-/// How much of the beginning and of the end of two files is compared, to tell whether they are the same: headers of
-/// files have their store, id and session, and what is behind the last content has its checksum or its digests.
-const COMPARED: u64 = 4096;
 
 /// A snapshot that is being built.
 pub(super) struct Target<'a> {
@@ -265,17 +261,16 @@ fn pieces(range: Range<u64>, len: u64) -> impl Iterator<Item = Range<u64>> {
     starts.take_while(move |start| *start < end).map(move |start| start..end.min(start.saturating_add(len)))
 }
 
-/// Whether two files are the same, as far as their lengths and ends tell.
+/// Whether two files are the same. All of them is read: a base may have rotted since it was made.
 fn is_same(one: &dyn File, other: &dyn File, len: u64) -> io::Result<bool> {
     if one.len()? != len || other.len()? != len {
         return Ok(false);
     }
-    let part = COMPARED.min(len);
-    for at in [0, len - part] {
-        let mut ends = [vec![0; index(part)], vec![0; index(part)]];
-        let [mine, its] = &mut ends;
-        one.read_exact_at(mine, at)?;
-        other.read_exact_at(its, at)?;
+    for piece in pieces(0..len, PIECE) {
+        let mut read = [vec![0; index(piece.end - piece.start)], vec![0; index(piece.end - piece.start)]];
+        let [mine, its] = &mut read;
+        one.read_exact_at(mine, piece.start)?;
+        other.read_exact_at(its, piece.start)?;
         if mine != its {
             return Ok(false);
         }
