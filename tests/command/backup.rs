@@ -11,7 +11,7 @@ use strongroom::keys::LocalKey;
 use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::{Algorithm, CollectOptions, Digest, Lsn, Options, Store};
 
-use crate::command::{command, ok, refused, rows};
+use crate::command::{command, ok, refused, rows, strongroom};
 use crate::common::{Random, tell};
 
 /// The number of backups, and in how many of them one is killed before.
@@ -135,14 +135,34 @@ fn a_backup_with_a_base_copies_what_is_new_and_one_of_a_damaged_store_says_what_
     put(2);
     let told = rows(&data, &["backup", second, "--no-links", "--base", first]);
     assert!(told[0]["linked_bytes"].as_u64() > Some(5 << 20) && told[0]["copied_bytes"].as_u64() < Some(6 << 20));
-    refused(&data, &["backup", second], 1, &["not empty"]);
+    refused(&data, &["backup", second], 1, &["no empty directory"]);
     refused(&data, &["backup", third, "--base", dir.path().to_str().unwrap()], 3, &["no strongroom store"]);
     assert!(ok(Path::new(second), &["verify"]).contains("all sound"));
     let segments = data.join("segments/0000000000");
     fs::remove_file(fs::read_dir(&segments).unwrap().next().unwrap().unwrap().path()).unwrap();
     refused(&data, &["backup", third], 4, &["1 findings"]);
-    // A restore reads all of it, unless it is told not to.
-    refused(&data, &["restore", third, dir.path().join("restored").to_str().unwrap()], 4, &["findings"]);
+    // A restore reads all of it, unless it is told not to. What the backup does not have is one finding, and the blob
+    // that lay there another; in JSON, all of it is one document.
+    let restored = dir.path().join("restored");
+    refused(&data, &["restore", third, restored.to_str().unwrap()], 4, &["findings"]);
+    fs::remove_dir_all(&restored).unwrap();
+    let output = strongroom(&data, &["--json", "restore", third, restored.to_str().unwrap()]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(told["lsn"].as_u64() > Some(0) && told["blobs"].as_u64() > Some(0), "{told}");
+    let [missing, findings] = ["missing", "findings"].map(|list| told[list].as_array().unwrap().len());
+    assert!(missing == 1 && findings > 0, "{told}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{} findings", missing + findings)));
+    let again = dir.path().join("damaged");
+    let output = strongroom(&data, &["--json", "backup", again.to_str().unwrap()]);
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["missing"].as_array().unwrap().len(),
+        1
+    );
+    // What is there is named for what it is.
+    for there in [again.to_str().unwrap(), file.to_str().unwrap()] {
+        refused(&data, &["backup", there], 1, &[there, "is there already and is no empty directory"]);
+    }
     ok(&data, &["restore", first, dir.path().join("again").to_str().unwrap(), "--no-verify"]);
     assert!(ok(&dir.path().join("again"), &["verify"]).contains("all sound"));
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use strongroom::{SnapshotOptions, SnapshotReport};
 
-use crate::check;
+use crate::check::{self, Answer};
 use crate::commands::Access;
 use crate::failure::Failure;
 use crate::output::{Output, shown, size};
@@ -50,28 +50,37 @@ pub fn backup(data: &Path, access: &Access, with: &Backup, output: &Output) -> R
         report.copied_files,
         size(report.copied_bytes)
     );
-    let missing = report.missing.iter().map(|path| format!("\nmissing: {}", shown(path)));
-    output.print(&document(&report), &missing.fold(text, |text, line| text + &line));
-    if report.missing.is_empty() { Ok(()) } else { Err(Failure::Damaged(report.missing.len())) }
+    answer(&report, text).give(output)
 }
 
 /// A copy of a backup that shares nothing with it.
 pub fn restore(access: &Access, with: &Restore, output: &Output) -> Result<(), Failure> {
     let backup = access.options()?.read_only(true).open(&with.backup)?;
     let report = backup.snapshot_to(&with.to, &SnapshotOptions::new().links(false))?;
-    if !with.no_verify {
-        return check::verify(&access.options()?.read_only(true).open(&with.to)?, output);
-    }
     let text = format!("commit {}: {} files ({})", report.lsn, report.copied_files, size(report.copied_bytes));
-    output.print(&document(&report), &text);
-    if report.missing.is_empty() { Ok(()) } else { Err(Failure::Damaged(report.missing.len())) }
+    let copied = answer(&report, text);
+    if with.no_verify {
+        return copied.give(output);
+    }
+    copied.and(check::verified(&access.options()?.read_only(true).open(&with.to)?, output)?).give(output)
+}
+
+/// What was copied, and the files of which not all was.
+fn answer(report: &SnapshotReport, mut text: String) -> Answer {
+    let damaged = [("missing", &report.missing), ("unreadable", &report.unreadable)];
+    for (what, path) in damaged.into_iter().flat_map(|(what, paths)| paths.iter().map(move |path| (what, path))) {
+        text = format!("{text}\n{what}: {}", shown(path));
+    }
+    let findings = report.missing.len() + report.unreadable.len();
+    Answer { document: document(report), text, findings }
 }
 
 fn document(report: &SnapshotReport) -> Value {
+    let names = |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
     json!({
         "lsn": report.lsn.get(),
         "linked_files": report.linked_files, "linked_bytes": report.linked_bytes,
         "copied_files": report.copied_files, "copied_bytes": report.copied_bytes,
-        "missing": report.missing.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        "missing": names(&report.missing), "unreadable": names(&report.unreadable),
     })
 }

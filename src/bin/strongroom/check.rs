@@ -14,7 +14,39 @@ use crate::output::{Output, escaped, size};
 /// So many names of what is affected are printed of each damaged blob.
 const SHOWN: usize = 10;
 
+/// What a command answers, and how much damage that tells of.
+pub struct Answer {
+    pub document: Value,
+    pub text: String,
+    pub findings: usize,
+}
+
+impl Answer {
+    /// Adds what another one says.
+    pub fn and(mut self, other: Self) -> Self {
+        if let (Value::Object(fields), Value::Object(more)) = (&mut self.document, other.document) {
+            fields.extend(more);
+        }
+        Self {
+            document: self.document,
+            text: format!("{}\n{}", self.text, other.text),
+            findings: self.findings + other.findings,
+        }
+    }
+
+    /// Prints it, and fails where it tells of damage.
+    pub fn give(&self, output: &Output) -> Result<(), Failure> {
+        output.print(&self.document, &self.text);
+        if self.findings == 0 { Ok(()) } else { Err(Failure::Damaged(self.findings)) }
+    }
+}
+
 pub fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
+    verified(store, output)?.give(output)
+}
+
+/// Reads all of a store.
+pub fn verified(store: &Store, output: &Output) -> Result<Answer, Failure> {
     let progress = output.bytes(store.usage()?.live_bytes);
     let report = store.verify(|so_far| progress.set_position(so_far.stored_bytes))?;
     progress.finish_and_clear();
@@ -27,8 +59,7 @@ pub fn verify(store: &Store, output: &Output) -> Result<(), Failure> {
     text.push_str(if findings.is_empty() { "all sound" } else { "damage found\n" });
     text.push_str(&findings.join("\n"));
     locked(&report.locked).iter().for_each(|line| text = format!("{text}\n{line}"));
-    output.print(&document, &text);
-    if findings.is_empty() { Ok(()) } else { Err(Failure::Damaged(findings.len())) }
+    Ok(Answer { document, text, findings: findings.len() })
 }
 
 pub fn scrub(store: &Store, rate: Option<u64>, restart: bool, output: &Output) -> Result<(), Failure> {

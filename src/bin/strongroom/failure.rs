@@ -25,7 +25,7 @@ pub enum Failure {
     Full(String),
     /// A document that is not what it should be.
     Document(String),
-    /// Verification found so many things.
+    /// So much damage was found. The answer, which was printed, says what.
     Damaged(usize),
     /// An import or an export had to leave out so much.
     Incomplete(u64),

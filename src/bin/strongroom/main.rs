@@ -43,7 +43,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let code = code_of(&failure);
-            if json {
+            // The answer that tells of damage is the one document.
+            if json && !matches!(failure, Failure::Damaged(_)) {
                 let _ = writeln!(std::io::stdout(), "{}", json!({ "error": failure.to_string(), "exit": code }));
             }
             output::tell(&failure.to_string());
