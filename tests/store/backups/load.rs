@@ -1,5 +1,6 @@
-//! Snapshots while clients push and collect: each holds exactly what was acknowledged at its commit. Their number is
-//! `STRONGROOM_SNAPSHOTS`, a dozen by default.
+//! Snapshots while clients push, set named files and collect: each holds exactly what was acknowledged at its commit:
+//! tags, manifests, named files, and the blobs that these reference. Their number is `STRONGROOM_SNAPSHOTS`, a dozen by
+//! default.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +14,10 @@ use std::time::Duration;
 
 #[cfg(feature = "encryption")]
 use strongroom::keys::LocalKey;
-use strongroom::registry::{PutManifest, Repository, RepositorySettings};
-use strongroom::{
-    Algorithm, Clock, CollectOptions, Digest, Error, Lsn, Options, SnapshotOptions, SnapshotReport, Store,
-};
+use strongroom::registry::{Repository, RepositorySettings};
+use strongroom::{Clock, CollectOptions, Digest, Error, Lsn, Options, SnapshotOptions, SnapshotReport, Store};
 
+use crate::common::acknowledged::{Change, Client, Held};
 use crate::common::registry::{name, tag};
 use crate::common::{Random, seed, tell};
 
@@ -30,13 +30,13 @@ struct Load {
     #[cfg_attr(not(feature = "encryption"), allow(dead_code, reason = "there are no keys without it"))]
     key: Option<PathBuf>,
     is_over: AtomicBool,
-    pushes: AtomicU64,
-    /// The manifests that each client has tagged, in order, and the LSNs of those commits.
-    done: Vec<Mutex<Vec<(Lsn, Digest)>>>,
+    changes: AtomicU64,
+    /// What each client was told is done, in order, and the LSNs of those commits.
+    done: Vec<Mutex<Vec<(Lsn, Change)>>>,
 }
 
-/// What the tag of each client names.
-type Seen = Vec<Option<Digest>>;
+/// What there is of each client.
+type Seen = Vec<Held>;
 
 impl Load {
     fn new(dir: &Path, encrypted: bool) -> Self {
@@ -48,7 +48,7 @@ impl Load {
             clock: Clock::system(),
             key,
             is_over: AtomicBool::new(false),
-            pushes: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             done: (0..CLIENTS).map(|_| Mutex::default()).collect(),
         }
     }
@@ -75,23 +75,13 @@ impl Load {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Pushes images of one layer under one tag, and deletes those before.
-    fn push(&self, client: usize, repository: &Repository, mut random: Random) {
-        let mut before = None;
-        for n in 0.. {
-            if self.is_over() {
-                return;
-            }
-            let len = [100, 3000, 3000, 20_000, 20_000, 300_000][random.below(6) as usize];
-            let layer = repository.put(random.bytes(len), Algorithm::Sha256).unwrap().digest;
-            let document = format!("{client} {n}");
-            let manifest = PutManifest::new("text/plain").references([layer], []).tag(tag("latest"));
-            let pushed = repository.put_manifest(document, manifest).unwrap();
-            self.done[client].lock().unwrap().push((pushed.lsn, pushed.digest));
-            if let Some(before) = before.replace(pushed.digest) {
-                repository.delete_manifest(&before).unwrap();
-            }
-            self.pushes.fetch_add(1, Ordering::Relaxed);
+    /// Makes changes until it is over.
+    fn change(&self, n: usize, mut client: Client) {
+        while !self.is_over() {
+            let planned = client.plan();
+            let lsn = client.carry_out(&planned);
+            self.done[n].lock().unwrap().push((lsn, planned.change));
+            self.changes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -111,10 +101,12 @@ impl Load {
             assert!(now >= last);
             last = now;
             for store in [&reader, &fresh] {
-                for found in Self::seen(store).iter().enumerate().filter_map(|(n, found)| Some((n, (*found)?))) {
+                for found in Self::tagged(store).iter().enumerate().filter_map(|(n, found)| Some((n, (*found)?))) {
                     let repository = store.repository(&name(&format!("client-{}", found.0))).unwrap();
                     match repository.get_manifest(&found.1.into()) {
-                        Ok(manifest) => assert!(manifest.content.starts_with(found.0.to_string().as_bytes())),
+                        Ok(manifest) => {
+                            assert!(manifest.content.starts_with(format!("client-{}/", found.0).as_bytes()))
+                        }
                         Err(Error::ManifestNotFound { .. }) => {} // it has moved forward by itself
                         Err(error) => panic!("{error}"),
                     }
@@ -125,13 +117,18 @@ impl Load {
         rounds
     }
 
-    fn seen(store: &Store) -> Seen {
+    /// What the tag of each client names.
+    fn tagged(store: &Store) -> Vec<Option<Digest>> {
         let tagged = |n| match store.repository(&name(&format!("client-{n}"))).unwrap().resolve(&tag("latest")) {
             Ok(info) => Some(info.digest),
             Err(Error::ManifestNotFound { .. }) => None,
             Err(error) => panic!("{error}"),
         };
         (0..CLIENTS).map(tagged).collect()
+    }
+
+    fn seen(store: &Store) -> Seen {
+        (0..CLIENTS).map(|n| Held::by(store, &name(&format!("client-{n}")))).collect()
     }
 
     /// Opens a snapshot, to write or to read, and reads all of it.
@@ -147,11 +144,11 @@ impl Load {
 
     /// What was acknowledged at a commit, once all clients have told what they have done.
     fn expected(&self, lsn: Lsn) -> Seen {
-        let last = |done: &Mutex<Vec<(Lsn, Digest)>>| {
+        let held = |done: &Mutex<Vec<(Lsn, Change)>>| {
             let done = done.lock().unwrap();
-            done.iter().rfind(|(own, _)| *own <= lsn).map(|(_, digest)| *digest)
+            Held::after(done.iter().take_while(|(own, _)| *own <= lsn).map(|(_, change)| change))
         };
-        self.done.iter().map(last).collect()
+        self.done.iter().map(held).collect()
     }
 }
 
@@ -166,8 +163,9 @@ fn under_load(encrypted: bool) {
     let to = |n: usize| dir.path().join(format!("snapshot-{n}"));
     let (reports, rounds) = std::thread::scope(|scope| {
         let load = &load;
-        for (n, repository) in repositories.iter().enumerate() {
-            scope.spawn(move || load.push(n, repository, Random(seed ^ (n as u64) << 32)));
+        for (n, repository) in repositories.into_iter().enumerate() {
+            let client = Client::new(&store, repository, Random(seed ^ (n as u64) << 32));
+            scope.spawn(move || load.change(n, client));
         }
         scope.spawn(|| load.collect(&store));
         let readers = [scope.spawn(|| load.read()), scope.spawn(|| load.read())];
@@ -200,11 +198,14 @@ fn under_load(encrypted: bool) {
         assert_eq!(load.check(&reports[&n].0, &to(n)), reports[&n].1);
     }
     let total = |of: fn(&SnapshotReport) -> u64| reports.values().map(|(report, _)| of(report)).sum::<u64>() >> 20;
+    let held = |of: fn(&Held) -> usize| reports.values().flat_map(|(_, seen)| seen).map(of).sum::<usize>();
     tell(&format!(
-        "{} snapshots (encrypted: {encrypted}) beside {} pushes and {rounds:?} rounds of readers: {} MiB linked, {} \
-         MiB copied",
+        "{} snapshots (encrypted: {encrypted}) beside {} changes and {rounds:?} rounds of readers, with {} manifests \
+         and {} named files in all: {} MiB linked, {} MiB copied",
         reports.len(),
-        load.pushes.load(Ordering::Relaxed),
+        load.changes.load(Ordering::Relaxed),
+        held(|held| held.manifests.len()),
+        held(|held| held.named.len()),
         total(|report| report.linked_bytes),
         total(|report| report.copied_bytes),
     ));
