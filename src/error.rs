@@ -91,7 +91,9 @@ pub enum Error {
         /// The digest that the content has.
         found: Digest,
     },
-    /// Another process, or another handle in this one, has the store open.
+    /// Another process, or another handle in this one, has the store open. The file `LOCK` is no sign of that, and never
+    /// stale: it stays when the store is closed, and the operating system gives the lock itself back when the process
+    /// ends, however it does. There is no need to delete it.
     #[error("{} is in use by another process: a store has one writer at a time", path.display())]
     Locked {
         /// The store's directory.

@@ -79,11 +79,43 @@ impl Vfs for RealVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         outlive_file_size_limit();
-        let file = open_no_link(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
+        let dir = lock_directory(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        let create = || open_no_link(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path);
+        let file = lock_what_is_there(path, create)?;
+        Ok(Box::new((dir, file)))
+    }
+}
+
+/// So often at most a lock is taken anew since what was locked is not what the path leads to any more.
+const LOCK_ATTEMPTS: usize = 16;
+
+/// Locks a directory itself: the file in it may be removed by somebody who takes it for stale, and then another process
+/// would lock a new one. None where the file system has no locks for directories, as NFS: there the file has to do.
+fn lock_directory(dir: &Path) -> io::Result<Option<fs::File>> {
+    match lock_what_is_there(dir, || fs::File::open(dir)) {
+        Ok(locked) => Ok(Some(locked)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOLCK)) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens and locks what a path leads to, and what it still leads to when the lock is held: between the two it may have
+/// been removed or replaced.
+fn lock_what_is_there(path: &Path, open: impl Fn() -> io::Result<fs::File>) -> io::Result<fs::File> {
+    for _ in 0..LOCK_ATTEMPTS {
+        let file = open()?;
         // `File::try_lock` does the same, from Rust 1.89 on.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(file))
+        let identity = |found: &fs::Metadata| (found.dev(), found.ino());
+        let locked = identity(&file.metadata()?);
+        match fs::metadata(path) {
+            Ok(there) if identity(&there) == locked => return Ok(file),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Err(io::ErrorKind::WouldBlock.into()) // whoever replaces it again and again is using the directory
 }
 
 /// Opens a file, unless a link stands in its place: with a link, anyone who may write to the directory of a store could

@@ -125,6 +125,8 @@ fn a_command_waits_for_the_lock_as_long_as_it_is_told_to() {
     assert_eq!(code(&data, &["gc"]), 6);
     assert_eq!(code(&data, &["gc", "--wait-lock", "20ms"]), 6);
     assert_eq!(code(&data, &["--wait-lock", "20ms", "fsck", "--salvage"]), 6);
+    std::fs::remove_file(data.join("LOCK")).unwrap();
+    assert_eq!(code(&data, &["gc"]), 6, "the directory is locked as well");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| ok(&data, &["gc", "--wait-lock", "5min"]));
         store.close().unwrap();

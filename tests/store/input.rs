@@ -80,6 +80,28 @@ fn a_second_opening_is_told_that_the_store_is_in_use() {
     Store::open(&path).unwrap();
 }
 
+/// Somebody takes `LOCK` for stale and removes it beside a running process.
+#[test]
+fn removing_the_lock_file_lets_no_second_writer_in() {
+    let (dir, store) = store();
+    let path = dir.path().join("store");
+    for replace in [
+        |lock: &Path| std::fs::remove_file(lock),
+        |lock: &Path| {
+            std::fs::write(lock.with_extension("new"), "")?;
+            std::fs::rename(lock.with_extension("new"), lock)
+        },
+    ] {
+        replace(&path.join("LOCK")).unwrap();
+        assert!(matches!(Store::open(&path), Err(Error::Locked { path: found }) if found == path));
+        store.probe().unwrap();
+        std::fs::write(path.join("LOCK"), "").unwrap();
+    }
+    let kept = store.put("content", Algorithm::Sha256).unwrap().digest;
+    store.close().unwrap();
+    assert_eq!(Store::open(&path).unwrap().get(&kept).unwrap().bytes().unwrap(), "content");
+}
+
 #[test]
 fn opening_waits_for_the_lock_as_long_as_it_is_told_to() {
     let (dir, store) = store();
