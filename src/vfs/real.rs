@@ -27,7 +27,7 @@ impl Vfs for RealVfs {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(RealFile(open_no_link(&mut options, path)?)))
+        Ok(Arc::new(RealFile(open_regular(&mut options, path)?)))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -74,13 +74,13 @@ impl Vfs for RealVfs {
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>> {
-        Ok(Box::new(RealDirectory(fs::File::open(dir)?)))
+        Ok(Box::new(RealDirectory(open_directory(dir)?)))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         outlive_file_size_limit();
         let dir = lock_directory(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        let create = || open_no_link(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path);
+        let create = || open_regular(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path);
         let file = lock_what_is_there(path, create)?;
         Ok(Box::new((dir, file)))
     }
@@ -92,7 +92,7 @@ const LOCK_ATTEMPTS: usize = 16;
 /// Locks a directory itself: the file in it may be removed by somebody who takes it for stale, and then another process
 /// would lock a new one. None where the file system has no locks for directories, as NFS: there the file has to do.
 fn lock_directory(dir: &Path) -> io::Result<Option<fs::File>> {
-    match lock_what_is_there(dir, || fs::File::open(dir)) {
+    match lock_what_is_there(dir, || open_directory(dir)) {
         Ok(locked) => Ok(Some(locked)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOLCK)) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
@@ -118,14 +118,23 @@ fn lock_what_is_there(path: &Path, open: impl Fn() -> io::Result<fs::File>) -> i
     Err(io::ErrorKind::WouldBlock.into()) // whoever replaces it again and again is using the directory
 }
 
-/// Opens a file, unless a link stands in its place: with a link, anyone who may write to the directory of a store could
-/// have its process read, change or create a file elsewhere.
-fn open_no_link(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
-    let opened = options.custom_flags(libc::O_NOFOLLOW).open(path);
-    opened.map_err(|error| match error.raw_os_error() {
+/// Opens a file, unless something else stands in its place. With a link, anyone who may write to the directory of a
+/// store could have its process read, change or create a file elsewhere; a pipe would keep it waiting for a writer.
+fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => io::Error::other("it is a link, and a file of a store is none: put the file there itself"),
         _ => error,
-    })
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file, as each file of a store is: put the file there"));
+    }
+    Ok(file)
+}
+
+/// Opens a directory; what else has its name is no directory, and not waited for.
+fn open_directory(dir: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(dir)
 }
 
 /// A write past the limit on file sizes (`ulimit -f`) ends a process with the signal SIGXFSZ, unless it ignores that:

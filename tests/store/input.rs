@@ -102,6 +102,26 @@ fn removing_the_lock_file_lets_no_second_writer_in() {
     assert_eq!(Store::open(&path).unwrap().get(&kept).unwrap().bytes().unwrap(), "content");
 }
 
+/// Opening a pipe waits for somebody who writes to it.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error_at_once() {
+    for name in ["FORMAT", "LOCK", "runs/LIST", "runs", "segments"] {
+        let (dir, store) = store();
+        let path = dir.path().join("store");
+        store.close().unwrap();
+        std::fs::rename(path.join(name), dir.path().join("aside")).unwrap();
+        assert!(Command::new("mkfifo").arg(path.join(name)).status().unwrap().success());
+        let is_told = |opened: Result<Store, Error>| match opened {
+            Err(Error::Io { .. } | Error::Corrupt { .. }) => {}
+            other => panic!("{name}: {other:?}"),
+        };
+        is_told(Store::open(&path));
+        if !matches!(name, "LOCK" | "segments") {
+            is_told(Options::new().read_only(true).open(&path));
+        }
+    }
+}
+
 #[test]
 fn opening_waits_for_the_lock_as_long_as_it_is_told_to() {
     let (dir, store) = store();
