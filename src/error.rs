@@ -105,6 +105,13 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory holds another store than the one that was opened there for reading only: it was replaced meanwhile.
+    /// Open it anew. (A copy of the same store is followed.)
+    #[error("{} holds another store than the one that was opened: open it anew", path.display())]
+    OtherStore {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory cannot become a store, since something is there already: another store, a file, anything else.
     #[error("{} is there already and is no empty directory: choose an empty or a new one", path.display())]
     NotEmpty {

@@ -47,7 +47,8 @@ pub enum ErrorKind {
     /// The store takes no writes: an earlier sync failed, or it was opened for reading only. Reads go on. A server
     /// answers 503; its operator looks at the disk and opens the store again.
     ReadOnly,
-    /// The store was closed. A server answers 503: it is about to end.
+    /// The store was closed, or another one is in the place of the one that was opened: open it anew. A server answers
+    /// 503: it is about to end, or has that to do.
     Closed,
     /// A key is missing, wrong, or can't be used now. Nothing is lost: with the right key it works. A server answers
     /// 503 and tells its operator.
@@ -125,7 +126,7 @@ impl Error {
             }
             Self::KeyRequired { .. } | Self::NotEncrypted { .. } | Self::Key { .. } => ErrorKind::Key,
             Self::Poisoned { .. } | Self::ReadOnly { .. } => ErrorKind::ReadOnly,
-            Self::Closed => ErrorKind::Closed,
+            Self::Closed | Self::OtherStore { .. } => ErrorKind::Closed,
             Self::Source { .. } => ErrorKind::Source,
             Self::Internal { .. } => ErrorKind::Internal,
         }

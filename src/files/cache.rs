@@ -115,6 +115,13 @@ impl Cache {
         drop(gone); // no lock is held any more
     }
 
+    /// Forgets all open files.
+    pub(super) fn clear(&self) {
+        self.removals.fetch_add(1, Ordering::SeqCst); // one that is being opened now may be another one by then
+        let gone = std::mem::take(&mut *write(&self.open));
+        drop(gone); // no lock is held any more
+    }
+
     /// A file was removed.
     pub(super) fn removed(&self, id: FileId) {
         self.removals.fetch_add(1, Ordering::SeqCst);

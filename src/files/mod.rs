@@ -399,6 +399,11 @@ impl Files {
         self.cache.forget(id);
     }
 
+    /// Forgets all files that are open: others may have their ids by now. Readers that have one go on.
+    pub(crate) fn forget_open(&self) {
+        self.cache.clear();
+    }
+
     /// Forgets what was derived from a domain's keys.
     pub(crate) fn forget_domain(&self, domain: DomainId) {
         self.cache.forget_domain(domain);

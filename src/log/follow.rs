@@ -14,8 +14,8 @@ use crate::files::Files;
 use crate::id::{FileId, Lsn};
 use crate::log::file::HEADER_LEN;
 use crate::log::group::name_changes;
-use crate::log::open_log;
 use crate::log::replay::{Extent, Record, Replay};
+use crate::log::{LogHeader, open_log};
 use crate::names::NameChange;
 use crate::tables::{LogEntry, RunList};
 use crate::transaction::Op;
@@ -26,8 +26,27 @@ use crate::vfs::File;
 pub(crate) struct Reached {
     /// The LSN of the next record.
     pub(crate) next: Lsn,
-    /// The file in which the last record stands, and where that ends; none before the first.
-    pub(crate) end: Option<(FileId, u64)>,
+    /// Where the last file that was read ends; none before the first.
+    pub(crate) end: Option<End>,
+}
+
+/// How far a log file was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The file's header. Its salt is random, so another file of the same id, in a store that was put in this one's
+    /// place, is not taken for it.
+    log: LogHeader,
+    /// Where the last record ends.
+    pub(crate) at: u64,
+    /// Where that begins, and its LSN; none where the file had none.
+    last: Option<(u64, Lsn)>,
+}
+
+impl End {
+    /// The file.
+    pub(crate) fn file(&self) -> FileId {
+        self.log.file
+    }
 }
 
 impl Reached {
@@ -59,9 +78,18 @@ impl ReadOn {
 }
 
 /// Reads what the log files of a list have behind what was read before. `None` where those do not say: what was read
-/// was taken back by a recovery, or the log does not go back as far any more.
+/// was taken back by a recovery, the log does not go back as far any more, or it is that of another history, since a
+/// copy of the store was put in its place.
 pub(crate) fn read_on(files: &Files, list: &RunList, from: Reached) -> Result<Option<ReadOn>> {
     let Some(logs) = logs_behind(list, from) else { return Ok(None) };
+    // The file that was read last is not listed any more. A session has one history: what it goes on with in its next
+    // file is what was read.
+    if let (Some(end), Some(first)) = (from.end, logs.first())
+        && first.id != end.file()
+        && open_log(files, first.id)?.2.session != end.log.session
+    {
+        return Ok(None);
+    }
     let mut read = ReadOn { records: Vec::new(), names: Vec::new(), reached: from };
     let mut durable = list.durable.max(list.folded);
     for entry in logs {
@@ -77,15 +105,14 @@ fn logs_behind(list: &RunList, from: Reached) -> Option<&[LogEntry]> {
     let at = match from.end {
         None if from.next != list.folded.next() => return None, // runs have been made of what was to be read
         None => list.logs.iter().position(|log| log.is_needed(list.folded)),
-        Some((file, _)) => {
-            let own = list.logs.iter().position(|log| log.id == file);
+        Some(end) => {
+            let own = list.logs.iter().position(|log| log.id == end.file());
             own.or_else(|| list.logs.iter().position(|log| log.first_lsn == from.next))
         }
     };
     match at {
         Some(at) => list.logs.get(at..),
-        // The runs have all of it, and nothing that was not read before.
-        None if from.next == list.folded.next() => Some(&[]),
+        None if from.end.is_none() => Some(&[]), // the runs have all of it
         None => None,
     }
 }
@@ -95,12 +122,15 @@ impl ReadOn {
     fn read_file(&mut self, files: &Files, list: &RunList, entry: &LogEntry, durable: &mut Lsn) -> Result<bool> {
         let (path, file, header) = open_log(files, entry.id)?;
         let (keyring, next) = (files.keys(), self.reached.next);
-        let own = self.reached.end.filter(|(file, _)| *file == entry.id).map(|(_, end)| end);
+        let own = self.reached.end.filter(|end| end.file() == entry.id);
+        if own.is_some_and(|own| own.log != header) {
+            return Ok(false); // another file of that id
+        }
         if header.first_lsn != entry.first_lsn || own.is_none() && header.first_lsn > next {
             return Err(Error::corrupt(&path, 0, Damage::Invalid("first LSN")));
         }
         let extent = match entry.sealed {
-            Some((len, last)) if own.is_some_and(|own| own > len) || next > last.next() => {
+            Some((len, last)) if own.is_some_and(|own| own.at > len) || next > last.next() => {
                 return Ok(false); // a recovery has written the rest to another file
             }
             Some((len, last)) => Extent::Sealed { len, last },
@@ -111,7 +141,14 @@ impl ReadOn {
         }
         let mut reader = Replay::new(&path, &*file, header, &keyring, extent, list.folded)?;
         if let Some(own) = own {
-            reader.skip_to(own, next);
+            // A copy of the file may end before what was read of it.
+            if let Some((offset, lsn)) = own.last.filter(|_| entry.sealed.is_none()) {
+                reader.skip_to(offset, lsn);
+                if reader.next()?.is_none_or(|last| last.end() != own.at) {
+                    return Ok(false);
+                }
+            }
+            reader.skip_to(own.at, next);
         }
         let mut records = Vec::new();
         while let Some(record) = reader.next()? {
@@ -133,7 +170,11 @@ impl ReadOn {
         if records.len() > known && !make_durable(&*file) {
             records.truncate(known);
         }
-        self.reached.end = Some((entry.id, records.last().map_or(own.unwrap_or(HEADER_LEN), Record::end)));
+        let before = own.unwrap_or(End { log: header, at: HEADER_LEN, last: None });
+        self.reached.end = Some(records.last().map_or(before, |last| {
+            let (at, last) = (last.end(), Some((last.offset, last.header.lsn)));
+            End { log: header, at, last }
+        }));
         for record in &records {
             let lsn = record.header.lsn;
             let invalid = || Error::corrupt(&path, record.offset, Damage::Invalid("operation"));

@@ -213,6 +213,11 @@ impl Registry {
         Ok(Events { events, next: until, locked: locked.into_iter().collect() })
     }
 
+    /// Forgets where readings ended: the log may be another one by now.
+    pub(crate) fn forget_event_positions(&self) {
+        lock(&self.event_positions).clear();
+    }
+
     fn remember_position(&self, after: Lsn, position: EventPosition) {
         let mut positions = lock(&self.event_positions);
         positions.insert(after, position);

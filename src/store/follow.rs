@@ -4,7 +4,8 @@
 //! replaces as a whole or appends to: `FORMAT`, the list, and the log. A reader reads them in this order, opens the
 //! runs that the list names, and holds what it has read until it is asked to [read on](Store::refresh). Then it reads
 //! what is new: log files from where it stopped, and runs that it does not have open. It begins anew where keys have
-//! changed, where a recovery has written anew what had been read, and where the log does not go back as far any more.
+//! changed, where a recovery has written anew what had been read, where the log does not go back as far any more, and
+//! where what it finds is not known to be a later moment of what it has read.
 //!
 //! # Why what it sees is the store
 //! - **Files are immutable** once they are named (a log file: what was read of it), and no id is used twice. So a file
@@ -14,6 +15,11 @@
 //!   is damaged, all is read again, until it fails twice at one place while neither `FORMAT` nor the list has changed.
 //! - **What is seen is durable**: see [`crate::log`]'s `follow`.
 //! - **A call that meets damage reads on** and tries again, once its facts have changed: content may have moved.
+//! - **One history is followed.** An older copy of the store may be put in its place, and written to: it has the same
+//!   store id, and uses LSNs and ids of files again for other things. It is a later moment of what was read if its list
+//!   is a later one and its log has the last record that was read, in the same file, which a random header tells, or
+//!   goes on behind that in the next file of the same session. Everything else is read anew, with nothing kept of what
+//!   was open; and where the directory has another store, that is an error.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -33,7 +39,7 @@ use crate::store::options::Options;
 use crate::store::{Inner, Store};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
-use crate::tables::{News, RunList, Snapshot};
+use crate::tables::{News, RunList, RunMeta, Snapshot};
 
 /// How far a reader has followed the store.
 #[derive(Debug)]
@@ -130,6 +136,16 @@ fn facts_of<'a>(read: &'a ReadOn, list: &RunList) -> impl Iterator<Item = (Lsn, 
     records.flat_map(|record| record.facts.iter().map(|fact| (record.header.lsn, fact.clone())))
 }
 
+/// Whether another list may be a later one of what was followed. Without a log file that was read there is no telling.
+fn may_follow(list: &RunList, followed: &Followed) -> bool {
+    let before = &followed.list;
+    let is_same = |meta: &RunMeta| before.runs.iter().all(|known| known.id != meta.id || known == meta);
+    followed.reached.end.is_some()
+        && list.generation > before.generation
+        && list.folded >= before.folded
+        && list.runs.iter().all(is_same)
+}
+
 /// The log files that the writer may still append to, or cut.
 fn growing(list: &RunList) -> BTreeMap<FileId, Option<u64>> {
     list.logs.iter().map(|log| (log.id, log.sealed.map(|(len, _)| len))).collect()
@@ -190,8 +206,8 @@ impl Inner {
         // As it was read: what this store has taken in of domains that were locked, another one does not know.
         let mut list = RunList::open_bytes(&followed.files.list, &self.files.layout().runs(), &keys)?;
         let (last, end) = (followed.reached.last(), followed.reached.end);
-        let end = end.filter(|(file, _)| list.logs.last().is_some_and(|log| log.id == *file));
-        let being_written = list.end(end.map(|(_, end)| (end, last)), last, FileId(0));
+        let end = end.filter(|end| list.logs.last().is_some_and(|log| log.id == end.file()));
+        let being_written = list.end(end.map(|end| (end.at, last)), last, FileId(0));
         Ok(Some((list, being_written, self.tables.snapshot(), followed.files.format.clone(), keys)))
     }
 
@@ -203,7 +219,7 @@ impl Inner {
         let is_new = read.list != followed.files.list;
         let runs = self.files.layout().runs();
         let list = if is_new { &RunList::open_bytes(&read.list, &runs, &self.files.keys())? } else { &followed.list };
-        if list.unread != followed.list.unread {
+        if list.unread != followed.list.unread || is_new && !may_follow(list, followed) {
             return Ok(false);
         }
         let Some(known) = read_on(&self.files, list, followed.reached)? else { return Ok(false) };
@@ -219,9 +235,16 @@ impl Inner {
 
     /// Reads all that no run has, as when the store is opened.
     fn begin_anew(&self, followed: &mut Followed, read: &Arc<Read>) -> Result<()> {
-        let moment = Moment::read(&self.options, self.files.layout(), read)?;
+        let layout = self.files.layout();
+        if format::parse(&read.format, &layout.format(), Access::Read)?.0 != self.files.store() {
+            return Err(Error::OtherStore { path: layout.root().to_path_buf() });
+        }
+        let moment = Moment::read(&self.options, layout, read)?;
         let (keys, list, mut known) = (moment.keys.get(), moment.list, moment.read);
         self.names.suspend();
+        self.files.forget_open();
+        self.tables.forget_pages();
+        self.registry.forget_event_positions();
         self.files.set_keys(Keyring::clone(&keys));
         self.files.set_growing(growing(&list));
         let news = News { list: Some(list.clone()), anew: Some((moment.table, &keys)), facts: Vec::new() };
@@ -252,6 +275,10 @@ impl Store {
     /// is visible then. The cost is proportional to what is new. Calls and iterators under way go on with the facts
     /// they began with. A store that is open for writing is always up to date.
     ///
+    /// Where a copy of the store was put in its place, such as an older one from a backup, that is what is read from
+    /// then on, from its beginning: the LSN that is returned may be lower than before. Until then content of the store
+    /// of before may be reported as missing or damaged.
+    ///
     /// ```
     /// # use strongroom::{Algorithm, Options};
     /// # let dir = tempfile::tempdir()?;
@@ -266,7 +293,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Corrupt`] where facts that were durable are damaged; [`Error::Key`] where keys have changed and the
-    /// provider can't unwrap them. The store then stays where it is.
+    /// provider can't unwrap them; [`Error::OtherStore`] where another store is in the directory by now. The store then
+    /// stays where it is.
     pub fn refresh(&self) -> Result<Lsn> {
         self.inner()?.refresh()?;
         Ok(self.last_lsn())

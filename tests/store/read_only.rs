@@ -293,6 +293,88 @@ fn a_reader_follows_through_kills_and_recoveries_of_the_writer() {
     tell(&format!("kills of a writer that were followed: {anew}"));
 }
 
+/// Puts the files of another disk's store in the place of those of this one's.
+fn replace(disk: &SimVfs, by: &SimVfs) {
+    disk.files().iter().for_each(|path| disk.remove(path).unwrap());
+    for path in by.files() {
+        let dirs: Vec<_> = path.ancestors().skip(1).collect();
+        dirs.into_iter().rev().for_each(|dir| drop(disk.create_dir(dir)));
+        let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+        file.write_all_at(&by.read_file(&path).unwrap(), 0).unwrap();
+    }
+}
+
+/// An older copy of a store has the same store id, and uses LSNs, ids of files and lengths again for other things.
+#[test]
+fn a_reader_follows_the_store_that_was_restored_under_it_and_mixes_no_histories() {
+    for (round, new) in (0..60).map(|round| (round, [SimVfs::new, encrypted_disk][round % 2])) {
+        let mut random = Random(0x2e57 + round as u64);
+        let (disk, clock) = (new(), Clock::manual());
+        let options = |disk: &SimVfs| options(disk, &clock).history([0, 1 << 40][round / 2 % 2]);
+        let commits = |store: &Store, which: u8, count: u64, random: &mut Random| {
+            for n in 0..count {
+                let content = [which; 5000].map(|byte| byte ^ u8::try_from(n).unwrap());
+                let len = [40, 5000][random.below(2) as usize];
+                store.named().put(&format!("{}", n % 3), &content[..len], PutNamed::new()).unwrap();
+                if random.below(4) == 0 {
+                    store.checkpoint().unwrap();
+                }
+            }
+        };
+        let store = options(&disk).open("/store").unwrap();
+        let early = open(&disk);
+        commits(&store, 1, random.below(5), &mut random);
+        if random.below(2) == 0 {
+            store.checkpoint().unwrap();
+        }
+        let backup = disk.restarted();
+        let (before, count) = (open(&disk), random.below(6));
+        commits(&store, 2, count, &mut random);
+        let after = open(&disk);
+        if random.below(2) == 0 {
+            store.close().unwrap();
+        }
+        let late = open(&disk);
+        replace(&disk, &backup);
+        let readers = [early, before, after, late];
+        let check = |context: &str| {
+            let expected = open(&disk);
+            for (n, reader) in readers.iter().enumerate() {
+                let context = format!("round {round} {context} reader {n}");
+                assert_eq!(reader.refresh().unwrap(), expected.last_lsn(), "{context}");
+                assert!(observe(reader) == observe(&expected), "{context}");
+                check_content(reader, &context);
+            }
+        };
+        if round % 3 == 0 {
+            check("before it is written to");
+        }
+        // A backup is used by another process: nothing of the lock is left.
+        let other = disk.restarted();
+        let store = options(&other).open("/store").unwrap();
+        let more = [count, random.below(9)][random.below(2) as usize];
+        commits(&store, 3, more, &mut random);
+        store.close().unwrap();
+        replace(&disk, &other);
+        check("after it was written to");
+    }
+}
+
+#[test]
+fn another_store_in_the_place_of_the_one_that_is_read_is_an_error_of_its_own() {
+    for new in [SimVfs::new, encrypted_disk] {
+        let (disk, other) = (SimVfs::new(), new());
+        let [store, _other] = [&disk, &other].map(|disk| options(disk, &Clock::manual()).open("/store").unwrap());
+        let digest = store.put("content", Algorithm::Sha256).unwrap().digest;
+        let reader = open(&disk);
+        replace(&disk, &other);
+        for _ in 0..2 {
+            assert!(matches!(reader.refresh(), Err(Error::OtherStore { path }) if path == Path::new("/store")));
+            assert!(reader.exists(&digest).unwrap(), "it stays where it was");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_written_by_a_store_that_only_reads() {
     let disk = SimVfs::new();
