@@ -24,7 +24,8 @@ use crate::zeroing::Zeroizing;
 pub enum ReadMode {
     /// By mapping them into memory: reads without a copy. Each block is read by position and verified when it is first
     /// touched, so that damage and read errors are errors. A disk that fails later, when the system has dropped a page
-    /// and reads it again, ends the process with `SIGBUS`, as for every program that maps files.
+    /// and reads it again, ends the process with `SIGBUS`, as for every program that maps files; so does a file that
+    /// somebody else has made shorter.
     #[default]
     Mapped,
     /// By position only. Every read copies, and is verified; nothing is mapped.
