@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::aio::arguments::calls;
 use crate::aio::target::{Target, content};
-use crate::aio::{AsyncRepository, AsyncStore};
+use crate::aio::{AsyncRepository, AsyncStore, joined};
 use crate::blobs::Stat;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -19,6 +19,7 @@ use crate::registry::{Events, Repository, RepositoryDeletion};
 #[cfg(doc)]
 use crate::store::Store;
 use crate::store::{Health, Usage};
+use crate::tables::Watching;
 
 /// Content, outside of repositories.
 impl AsyncStore {
@@ -97,7 +98,8 @@ impl AsyncStore {
         self.call(move |store| store.create_on_push(&name, settings)).await.map(|found| self.wrap(found))
     }
 
-    /// As [`events`](Self::events), and waits until there are some. No thread is held meanwhile, and no permit.
+    /// As [`events`](Self::events), and waits until there are some. No permit is held meanwhile, and no thread, unless
+    /// another process writes the store: then a thread of the runtime waits until it is time to look again.
     ///
     /// ```
     /// # use strongroom::{Options, aio::AsyncStore, registry::RepositorySettings};
@@ -117,13 +119,27 @@ impl AsyncStore {
     /// # Errors
     /// As [`events`](Self::events); [`Error::Closed`](crate::Error::Closed) where the store is closed meanwhile.
     pub async fn wait_for_events(&self, after: Lsn, limit: usize) -> Result<Events> {
-        let watching = self.blocking().watching()?;
+        let mut watching = self.blocking().watching()?;
         let mut page = self.events(after, limit).await?;
         while page.events.is_empty() && page.locked.is_empty() {
-            poll_fn(|cx| watching.poll_past(page.next, cx)).await;
+            watching = self.wait_past(watching, page.next).await?;
             page = self.events(page.next, limit).await?;
         }
         Ok(page)
+    }
+
+    /// Waits for a commit behind this one, or until it is time to look for those of another process. (The clock of the
+    /// runtime may be off.)
+    async fn wait_past(&self, watching: Watching, after: Lsn) -> Result<Watching> {
+        if !watching.is_following() {
+            poll_fn(|cx| watching.poll_past(after, cx)).await;
+            return Ok(watching);
+        }
+        let waiting = self.shared.threads.spawn(move || {
+            watching.wait_past(after, None);
+            Ok(watching)
+        })?;
+        joined(waiting.await)
     }
 
     calls! { Store:

@@ -103,7 +103,8 @@ impl Store {
     }
 
     /// As [`events`](Self::events), and waits at most this long until there are some; the page is empty where none have
-    /// come. Pulls are noted durably, and told, within ten seconds.
+    /// come. Pulls are noted durably, and told, within ten seconds. Beside another process that writes the store, its
+    /// commits are looked for ten times a second.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -136,7 +137,8 @@ impl Store {
     /// [`last_lsn`](Self::last_lsn) is now.
     ///
     /// Events are read from the log: they survive restarts, are complete, and none is returned before it is durable.
-    /// [`Options::history`](crate::Options::history) says how far back they go.
+    /// [`Options::history`](crate::Options::history) says how far back they go. A store that is open for [reading
+    /// only](crate::Options::read_only) is moved forward first, as by [`refresh`](Self::refresh).
     ///
     /// ```
     /// # use strongroom::registry::{EventKind, RepositorySettings};
@@ -153,8 +155,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Gap`] where the log no longer goes back to that position; [`Error::AheadOfStore`] where the position is
-    /// after the last commit, as after a restore from an older copy; [`Error::Corrupt`] where the log is damaged.
+    /// after the last commit, as after a restore from an older copy; [`Error::Corrupt`] where the log is damaged; those
+    /// of [`refresh`](Self::refresh).
     pub fn events(&self, after: Lsn, limit: usize) -> Result<Events> {
-        self.inner()?.registry.events(after, limit)
+        let inner = self.inner()?;
+        inner.refresh()?;
+        inner.registry.events(after, limit)
     }
 }

@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::id::Lsn;
 use crate::sync::lock;
 use crate::tables::Tables;
+
+/// How long is waited at most where another process writes the store, whose commits wake nobody: then it is time to
+/// read on.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Who waits for the next commit.
 #[derive(Debug, Default)]
@@ -80,14 +84,26 @@ impl Watching {
         if last > after || self.tables.files.check_open().is_err() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Waits for that, in the calling thread; `false` where it has not come by then.
+    /// Whether another process writes the store: its commits are seen only by who reads on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_following(&self) -> bool {
+        self.tables.is_following()
+    }
+
+    /// Waits for that, in the calling thread, or until it is time to read on where another process writes the store;
+    /// `false` where nothing of it has come by then.
     pub(crate) fn wait_past(&self, after: Lsn, until: Option<Instant>) -> bool {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let context = Context::from_waker(&waker);
+        let again = self.tables.is_following().then(|| Instant::now() + LOOK_AGAIN);
         while self.poll_past(after, &context).is_pending() {
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(left) if left.is_zero() => return false,
-                Some(left) => thread::park_timeout(left),
+            let now = Instant::now();
+            let has_come = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+            if has_come(until) || has_come(again) {
+                return !has_come(until);
+            }
+            match until.into_iter().chain(again).min() {
+                Some(next) => thread::park_timeout(next - now),
                 None => thread::park(),
             }
         }

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::vfs::{Directory, Fault, File, OpenMode, SimVfs, Vfs};
@@ -373,6 +374,26 @@ fn another_store_in_the_place_of_the_one_that_is_read_is_an_error_of_its_own() {
             assert!(reader.exists(&digest).unwrap(), "it stays where it was");
         }
     }
+}
+
+#[test]
+fn events_are_those_of_the_writer_by_now_and_whoever_waits_for_one_gets_it() {
+    let disk = SimVfs::new();
+    let writer = options(&disk, &Clock::manual()).open("/store").unwrap();
+    let (reader, other) = (open(&disk), open(&disk));
+    let (after, first) = (reader.last_lsn(), writer.put("first", Algorithm::Sha256).unwrap().lsn);
+    assert_eq!(reader.events(after, 9).unwrap().events.len(), 1);
+    assert_eq!(reader.last_lsn(), first);
+    assert!(other.events(first, 9).unwrap().events.is_empty(), "the position is not ahead of the store");
+    let waiting = reader.clone();
+    let follower = std::thread::spawn(move || waiting.wait_for_events(first, 9, Duration::from_secs(600)));
+    let second = writer.put("second", Algorithm::Sha256).unwrap().lsn;
+    assert_eq!(follower.join().unwrap().unwrap().next, second);
+    assert!(reader.wait_for_events(second, 9, Duration::from_millis(1)).unwrap().events.is_empty());
+    let waiting = reader.clone();
+    let follower = std::thread::spawn(move || waiting.wait_for_events(second, 9, Duration::from_secs(600)));
+    reader.close().unwrap();
+    assert!(matches!(follower.join().unwrap(), Err(Error::Closed)), "closing ends the wait");
 }
 
 #[test]

@@ -422,3 +422,19 @@ fn events_are_waited_for_without_a_thread() {
         assert!(matches!(follower.await.unwrap(), Err(Error::Closed)));
     });
 }
+
+/// The runtime has no clock.
+#[test]
+fn events_of_another_process_are_waited_for() {
+    one_thread().block_on(async {
+        let disk = SimVfs::new();
+        let writer = options(&disk).open("/store").unwrap();
+        let reader = AsyncStore::new(options(&disk).create(false).read_only(true).open("/store").unwrap());
+        let (waiting, after) = (reader.clone(), writer.last_lsn());
+        let follower = tokio::spawn(async move { waiting.wait_for_events(after, 10).await });
+        tokio::task::yield_now().await;
+        let stored = writer.put("content", Algorithm::Sha256).unwrap();
+        assert_eq!(follower.await.unwrap().unwrap().next, stored.lsn);
+        reader.close().await.unwrap();
+    });
+}
