@@ -178,5 +178,7 @@ impl AsyncNamedFiles {
         read upload_status(id: UploadId) -> UploadStatus;
         /// Cancels an upload.
         call cancel_upload(id: UploadId) -> ();
+        /// How many uploads are unfinished outside of repositories, counted up to a limit.
+        read count_uploads(limit: usize) -> usize;
     }
 }

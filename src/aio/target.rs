@@ -272,6 +272,8 @@ macro_rules! content {
                 after: Option<&$crate::id::UploadId>,
                 limit: usize
             ) -> $crate::page::Page<$crate::blobs::UploadStatus, $crate::id::UploadId>;
+            /// How many uploads are unfinished, counted up to a limit.
+            read count_uploads(limit: usize) -> usize;
         }
     };
 }

@@ -210,6 +210,14 @@ impl BlobStore {
         Ok(Page::new(own, None))
     }
 
+    /// How many uploads there are of a destination, counted up to a limit.
+    pub(crate) fn count_uploads_of(&self, of: &dyn Destination, limit: usize) -> Result<usize> {
+        let (owner, snapshot) = (of.repository()?, self.tables.snapshot_of(of.domain()));
+        let uploads = snapshot.uploads()?;
+        let own = uploads.filter(|upload| upload.as_ref().map_or(true, |(_, fact)| fact.repository == owner));
+        own.take(limit).try_fold(0, |count, upload| upload.map(|_| count + 1))
+    }
+
     /// How many uploads there are in all domains, counted up to a limit.
     pub(crate) fn count_uploads(&self, limit: usize) -> Result<usize> {
         let snapshot = self.tables.snapshot();

@@ -373,6 +373,15 @@ impl Repository {
         self.registry.blobs.uploads_of(self, after, limit)
     }
 
+    /// How many uploads of this repository are unfinished, counted up to `limit`. They are found among all uploads of the
+    /// key domain.
+    ///
+    /// # Errors
+    /// As [`uploads`](Self::uploads).
+    pub fn count_uploads(&self, limit: usize) -> Result<usize> {
+        self.registry.blobs.count_uploads_of(self, limit)
+    }
+
     fn find(&self, digest: &Digest) -> Result<(LinkFact, BlobFact)> {
         find::link(&self.facts()?, self.id, digest)?.ok_or(Error::BlobNotFound { digest: *digest })
     }

@@ -309,4 +309,13 @@ impl NamedFiles {
         let blobs = self.blobs()?;
         blobs.cancel_upload(id, &self.outside(blobs))
     }
+
+    /// How many uploads are unfinished in the files' key domain, outside of repositories, counted up to `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn count_uploads(&self, limit: usize) -> Result<usize> {
+        let blobs = self.blobs()?;
+        blobs.count_uploads_of(&self.outside(blobs), limit)
+    }
 }

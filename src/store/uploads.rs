@@ -107,4 +107,24 @@ impl Store {
         let inner = self.inner()?;
         inner.blobs.uploads_of(&inner.blobs.outside(self.durability), after, limit)
     }
+
+    /// How many uploads are unfinished, in the store and its [repositories](crate::registry), counted up to `limit`: for
+    /// a bound on how many there may be. Those of [locked](Self::locked_domains) key domains are left out.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// for _ in 0..3 {
+    ///     store.begin_upload(Algorithm::Sha256)?;
+    /// }
+    /// assert_eq!((store.count_uploads(100)?, store.count_uploads(2)?), (3, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where facts are damaged.
+    pub fn count_uploads(&self, limit: usize) -> Result<usize> {
+        self.inner()?.blobs.count_uploads(limit)
+    }
 }

@@ -41,6 +41,19 @@ fn an_upload_in_very_many_pieces_ends_like_any_other() {
 }
 
 #[test]
+fn uploads_are_counted_up_to_a_limit_where_they_belong() {
+    let store = open(&SimVfs::new());
+    let app = crate::common::registry::create(&store, "team/app");
+    let _ = [(); 3].map(|()| store.begin_upload(Algorithm::Sha256).unwrap());
+    let _ = [(); 2].map(|()| app.begin_upload(Algorithm::Sha256).unwrap());
+    let counts = |limit| {
+        let [all, own] = [store.count_uploads(limit), app.count_uploads(limit)].map(Result::unwrap);
+        [all, own, store.named().count_uploads(limit).unwrap()]
+    };
+    assert_eq!([counts(100), counts(2), counts(1), counts(0)], [[5, 2, 3], [2, 2, 2], [1, 1, 1], [0, 0, 0]]);
+}
+
+#[test]
 fn more_uploads_than_files_may_be_open_go_on_side_by_side() {
     let disk = SimVfs::new();
     let store = open(&disk);
