@@ -153,8 +153,9 @@ pub use log::Durability;
 pub use page::Page;
 pub use sealed::ReadMode;
 pub use store::{
-    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, NamedFiles, Options, Recovery,
-    Rewriting, Salvage, SalvageReport, Snapshot, SnapshotOptions, SnapshotReport, Store, StoreState, Usage,
+    ChangedInRepository, ChangedNames, DataKeyInfo, DomainInfo, Health, Maintenance, NamedFiles, NamedSnapshot,
+    Options, Recovery, Rewriting, Salvage, SalvageReport, Snapshot, SnapshotOptions, SnapshotReport, Store, StoreState,
+    Usage,
 };
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -233,28 +233,35 @@ impl BlobStore {
 
     /// Opens a blob of a domain.
     pub(crate) fn get(&self, domain: DomainId, digest: &Digest) -> Result<Blob> {
+        self.get_as_of(self.tables.snapshot_of(domain), digest)
+    }
+
+    /// Opens a blob that there was at a moment. If its file is gone since, it is where it has been moved to.
+    pub(crate) fn get_as_of(&self, moment: Snapshot, digest: &Digest) -> Result<Blob> {
         let look = |snapshot: &Snapshot| {
             let fact = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             Ok(((), *digest, fact))
         };
-        Ok(self.open_found(domain, look)?.1)
+        Ok(self.open_found(moment, look)?.1)
     }
 
-    /// Opens the blob of a domain that `look` finds, as of one moment, with what else it finds.
+    /// Opens the blob that `look` finds, as of a moment or, where its file is gone since, as of a later one, with what
+    /// else it finds.
     pub(super) fn open_found<T>(
         &self,
-        domain: DomainId,
+        mut moment: Snapshot,
         look: impl Fn(&Snapshot) -> Result<(T, Digest, BlobFact)>,
     ) -> Result<(T, Blob)> {
-        let mut before = None;
+        let (domain, mut before) = (moment.domain, None);
         loop {
-            let (found, digest, fact) = look(&self.tables.snapshot_of(domain))?;
+            let (found, digest, fact) = look(&moment)?;
             match self.open_at(&fact.place) {
                 Ok(file) => return Ok((found, Blob::new(digest, fact, file, &self.contents.keys(), domain)?)),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(error) if is_gone(&error) && before != Some(fact.place) => {
                     before = Some(fact.place);
                     self.tables.catch_up();
+                    moment = self.tables.snapshot_of(domain);
                 }
                 Err(error) => return Err(error),
             }

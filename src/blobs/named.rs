@@ -385,7 +385,12 @@ impl BlobStore {
 
     /// What is known of a named file.
     pub(crate) fn stat_named(&self, domain: DomainId, name: &str) -> Result<NamedFile> {
-        let fact = Self::find_named(&self.tables.snapshot_of(domain), name)?;
+        self.stat_named_as_of(&self.tables.snapshot_of(domain), name)
+    }
+
+    /// What was known of a named file at a moment.
+    pub(crate) fn stat_named_as_of(&self, moment: &Snapshot, name: &str) -> Result<NamedFile> {
+        let fact = Self::find_named(moment, name)?;
         fact.map(|fact| self.named_file(fact)).ok_or_else(|| not_found(name))
     }
 
@@ -398,7 +403,7 @@ impl BlobStore {
             let digest = named.digest;
             Ok((named, digest, fact))
         };
-        let (named, blob) = self.open_found(domain, look)?;
+        let (named, blob) = self.open_found(self.tables.snapshot_of(domain), look)?;
         Ok(NamedBlob { file: self.named_file(named), blob })
     }
 
@@ -410,13 +415,23 @@ impl BlobStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<NamedFile, String>> {
+        self.list_named_as_of(&self.tables.snapshot_of(domain), prefix, after, limit)
+    }
+
+    /// The same as of a moment.
+    pub(crate) fn list_named_as_of(
+        &self,
+        snapshot: &Snapshot,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<NamedFile, String>> {
         let limit = limit.max(1);
-        let snapshot = self.tables.snapshot_of(domain);
-        let names = snapshot.names(NamesOf::Named(domain, prefix), after, limit)?;
+        let names = snapshot.names(NamesOf::Named(snapshot.domain, prefix), after, limit)?;
         let (mut files, mut references) = (Vec::with_capacity(names.len()), 0);
         for (number, name) in names.iter().enumerate() {
             // The names may be of a later moment.
-            if let Some(fact) = Self::find_named(&snapshot, name)? {
+            if let Some(fact) = Self::find_named(snapshot, name)? {
                 references += fact.references.len();
                 files.push(self.named_file(fact));
             }

@@ -166,12 +166,14 @@ impl Repository {
     /// # Errors
     /// [`Error::RepositoryNotFound`] where the repository was deleted. For each: as [`get`](Self::get).
     pub fn get_many(&self, digests: &[Digest]) -> Result<Vec<Result<Blob>>> {
-        let stats = self.stat_many(digests)?;
-        let get = |(digest, stat): (&Digest, Option<BlobInfo>)| match stat {
-            Some(_) => self.registry.blobs.get(self.domain, digest),
+        let (blobs, moment) = (&self.registry.blobs, self.facts()?);
+        // A handle as of one moment keeps no content: that is where it is now.
+        let content = self.moment().map_or_else(|| moment.clone(), |_| self.registry.tables.snapshot_of(self.domain));
+        let get = |digest: &Digest| match find::link(&moment, self.id, digest)? {
+            Some(_) => blobs.get_as_of(content.clone(), digest),
             None => Err(Error::BlobNotFound { digest: *digest }),
         };
-        Ok(digests.iter().zip(stats).map(get).collect())
+        Ok(digests.iter().map(get).collect())
     }
 
     /// Returns what is known of several blobs as of one moment; `None` for those that the repository does not have.

@@ -99,6 +99,14 @@ impl RepositorySnapshot {
         self.repository.get(digest)
     }
 
+    /// As [`Repository::get_many`].
+    ///
+    /// # Errors
+    /// As [`Repository::get_many`]'s; for each: as [`get`](Self::get).
+    pub fn get_many(&self, digests: &[Digest]) -> Result<Vec<Result<Blob>>> {
+        self.repository.get_many(digests)
+    }
+
     /// As [`Repository::stat`].
     ///
     /// # Errors

@@ -95,13 +95,14 @@ impl Store {
         self.inner()?.blobs.get(DomainId::DEFAULT, digest)
     }
 
-    /// Opens blobs for reading.
+    /// Opens blobs for reading, all looked up as of one moment.
     ///
     /// # Errors
     /// [`Error::Closed`]. For each: as [`get`](Self::get).
     pub fn get_many(&self, digests: &[Digest]) -> Result<Vec<Result<Blob>>> {
-        let blobs = &self.inner()?.blobs;
-        Ok(digests.iter().map(|digest| blobs.get(DomainId::DEFAULT, digest)).collect())
+        let inner = self.inner()?;
+        let moment = inner.tables.snapshot();
+        Ok(digests.iter().map(|digest| inner.blobs.get_as_of(moment.clone(), digest)).collect())
     }
 
     /// Whether the store has a blob. This promises nothing about the next moment.

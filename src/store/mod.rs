@@ -41,7 +41,7 @@ pub use named::NamedFiles;
 pub use options::{Maintenance, Options, Recovery};
 pub use rewrite::Rewriting;
 pub use salvage::{ChangedInRepository, ChangedNames, Salvage, SalvageReport};
-pub use snapshot::Snapshot;
+pub use snapshot::{NamedSnapshot, Snapshot};
 pub use usage::Usage;
 
 use crate::blobs::BlobStore;

@@ -18,7 +18,7 @@ use crate::transaction::ExpectNamed;
 use crate::transaction::named::Released;
 
 /// How many files an iterator reads at a time.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 
 impl Store {
     /// The named files of the default key domain.

@@ -397,6 +397,29 @@ fn events_are_those_of_the_writer_by_now_and_whoever_waits_for_one_gets_it() {
 }
 
 #[test]
+fn blobs_are_opened_as_of_one_moment_also_where_the_first_has_moved() {
+    let disk = SimVfs::new();
+    let writer = options(&disk, &Clock::manual()).history(1 << 40).open("/store").unwrap();
+    let app = writer.create_repository(&name("team/app"), RepositorySettings::new()).unwrap();
+    let [long, short] = [Random(1).bytes(60_000), b"in the log".to_vec()].map(|content| {
+        app.put(&content, Algorithm::Sha256).unwrap();
+        writer.put(&content, Algorithm::Sha256).unwrap().digest
+    });
+    let [reader, of_repository] = [open(&disk), open(&disk)];
+    let read = of_repository.repository(&name("team/app")).unwrap();
+    for digest in [long, short] {
+        app.remove_blob(&digest).unwrap();
+        writer.remove(&digest).unwrap();
+    }
+    // The first file is gone: finding out moves the store forward, and the second blob is there no more.
+    for found in [reader.get_many(&[long, short]).unwrap(), read.get_many(&[long, short]).unwrap()] {
+        assert!(matches!(found[0], Err(Error::BlobNotFound { digest }) if digest == long), "{found:?}");
+        assert_eq!(found[1].as_ref().unwrap().bytes().unwrap(), "in the log");
+    }
+    assert!(matches!(reader.get(&short), Err(Error::BlobNotFound { .. })));
+}
+
+#[test]
 fn nothing_is_written_by_a_store_that_only_reads() {
     let disk = SimVfs::new();
     let clock = Clock::manual();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use strongroom::registry::{EventKind, PutManifest, Reference, RepositoryDeletion};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, Lsn, Store};
+use strongroom::{Algorithm, Clock, CollectOptions, Digest, Error, ExpectNamed, Lsn, PutNamed, Store};
 
 use crate::common::registry::{blob, create, image, name, push, tag};
 use crate::common::{Random, options};
@@ -21,10 +21,16 @@ fn a_snapshot_stays_as_it_is_whatever_happens() {
     let (config, layer) = (blob(&app, "config"), blob(&app, "layer"));
     let manifest = push(&app, image(&[config, layer], None), &["v1", "v2"]);
     let outside = store.put("outside", Algorithm::Sha256).unwrap().digest;
+    let named = |name: &str, content: &str| store.named().put(name, content, PutNamed::new()).unwrap().file;
+    let [index, status] = [named("a/index", "one version"), named("a/status", "starting")];
+    named("b/copy", "one version");
     let (snapshot, team) = (store.snapshot().unwrap(), app.snapshot().unwrap());
     assert_eq!((snapshot.lsn(), team.lsn()), (store.last_lsn(), store.last_lsn()));
 
     // All of it goes, other things come, facts are folded and merged.
+    named("a/index", "two versions");
+    named("a/other", "new");
+    store.named().discarding().remove("a/status", ExpectNamed::Any).unwrap();
     store.delete_repository(&name("team/app"), RepositoryDeletion::WithContents).unwrap();
     store.remove(&outside).unwrap();
     let new = create(&store, "team/app");
@@ -52,13 +58,25 @@ fn a_snapshot_stays_as_it_is_whatever_happens() {
         assert!(team.info().is_ok() && team.referrers(&manifest, None, None, 9).is_ok());
         // Content is not kept.
         assert!(matches!(team.get(&layer), Err(Error::BlobNotFound { digest }) if digest == layer));
+        assert!(matches!(team.get_many(&[layer]).unwrap()[0], Err(Error::BlobNotFound { .. })));
         let reference = Reference::from(manifest);
         assert!(matches!(team.get_manifest(&reference), Err(Error::ManifestNotFound { .. })));
     }
     assert!(snapshot.exists(&outside).unwrap() && snapshot.stat(&outside).is_ok());
     assert!(matches!(snapshot.get(&outside), Err(Error::BlobNotFound { .. })));
+    let missing = Digest::of(Algorithm::Sha256, b"other");
+    assert_eq!(snapshot.exists_many(&[outside, missing]).unwrap(), [true, false]);
+    let found = snapshot.get_many(&[outside, missing, index.digest]).unwrap();
+    assert!(matches!(found[..], [Err(Error::BlobNotFound { .. }), Err(Error::BlobNotFound { .. }), Ok(_)]));
+    let files = snapshot.named();
+    assert_eq!(files.iter("a/").map(|file| file.unwrap().name).collect::<Vec<_>>(), ["a/index", "a/status"]);
+    assert_eq!(files.list("a/", Some("a/index"), 9).unwrap().items, std::slice::from_ref(&status));
+    assert_eq!(files.stat("a/index").unwrap(), index);
+    assert_eq!(files.get("a/index").unwrap().blob.bytes().unwrap(), "one version");
+    assert!(matches!(files.get("a/status"), Err(Error::BlobNotFound { digest }) if digest == status.digest));
+    assert!(matches!(files.stat("a/other"), Err(Error::NamedNotFound { .. })));
     let digests: Vec<Digest> = snapshot.blobs().map(|blob| blob.unwrap().digest).collect();
-    assert_eq!(digests.len(), 4);
+    assert_eq!(digests.len(), 6);
     assert_eq!(snapshot.repositories(None, 9).unwrap().items, [name("team/app")]);
     store.close().unwrap();
     assert!(matches!(snapshot.exists(&outside), Err(Error::Closed)));
