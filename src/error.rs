@@ -91,10 +91,10 @@ pub enum Error {
         /// The digest that the content has.
         found: Digest,
     },
-    /// Another process, or another handle in this one, has the store open. The file `LOCK` is no sign of that, and never
-    /// stale: it stays when the store is closed, and the operating system gives the lock itself back when the process
-    /// ends, however it does. There is no need to delete it.
-    #[error("{} is in use by another process: a store has one writer at a time", path.display())]
+    /// Another process, or another handle in this one, has the store open. The file `LOCK` is no sign of that, and
+    /// never stale: it stays when the store is closed, and the operating system gives the lock itself back when the
+    /// process ends, however it does. There is no need to delete it.
+    #[error("{} is in use by another process, or by another handle in this one: a store has one writer", path.display())]
     Locked {
         /// The store's directory.
         path: PathBuf,
@@ -105,8 +105,8 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory holds another store than the one that was opened there for reading only: it was replaced meanwhile.
-    /// Open it anew. (A copy of the same store is followed.)
+    /// The directory holds another store than the one that was opened there for reading only: it was replaced
+    /// meanwhile. Open it anew. (A copy of the same store is followed.)
     #[error("{} holds another store than the one that was opened: open it anew", path.display())]
     OtherStore {
         /// The directory.

@@ -375,8 +375,8 @@ impl Repository {
         self.registry.blobs.uploads_of(self, after, limit)
     }
 
-    /// How many uploads of this repository are unfinished, counted up to `limit`. They are found among all uploads of the
-    /// key domain.
+    /// How many uploads of this repository are unfinished, counted up to `limit`. They are found among all uploads of
+    /// the key domain.
     ///
     /// # Errors
     /// As [`uploads`](Self::uploads).

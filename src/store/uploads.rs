@@ -108,8 +108,8 @@ impl Store {
         inner.blobs.uploads_of(&inner.blobs.outside(self.durability), after, limit)
     }
 
-    /// How many uploads are unfinished, in the store and its [repositories](crate::registry), counted up to `limit`: for
-    /// a bound on how many there may be. Those of [locked](Self::locked_domains) key domains are left out.
+    /// How many uploads are unfinished, in the store and its [repositories](crate::registry), counted up to `limit`:
+    /// for a bound on how many there may be. Those of [locked](Self::locked_domains) key domains are left out.
     ///
     /// ```
     /// # use strongroom::{Algorithm, Options};

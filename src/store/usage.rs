@@ -23,8 +23,8 @@ pub struct Usage {
 
 impl Store {
     /// What blobs and facts take on disk, without [locked](Self::locked_domains) key domains. Unfinished uploads, log
-    /// space that is allocated ahead, the reserve and the view of names are not counted. The cost is proportional to the
-    /// number of segments, not of blobs.
+    /// space that is allocated ahead, the reserve and the view of names are not counted. The cost is proportional to
+    /// the number of segments, not of blobs.
     ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) where the facts that would tell are damaged.

@@ -218,13 +218,17 @@ impl Push<'_> {
             }
         };
         let children = read.document.manifests.iter().map(|child| child.digest);
-        let waits: Vec<_> = children.clone().filter(|child| child != digest && pending.contains(child)).collect();
+        let waits: Vec<_> = children.filter(|child| child != digest && pending.contains(child)).collect();
         if !waits.is_empty() {
             return Ok(Pushed::Waits(waits));
         }
-        if self.is_complete(digest, children)? {
-            self.count(|report| &mut report.manifests, true)?;
-            return Ok(Pushed::Done);
+        match self.repository.manifest_info(&Reference::Digest(*digest)) {
+            Ok(info) if !info.damaged => {
+                self.count(|report| &mut report.manifests, true)?;
+                return Ok(Pushed::Done);
+            }
+            Ok(_) | Err(Error::ManifestNotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         // An index of images of many platforms may be there without some: it is pulled for the others.
         let put = PutManifest::new(read.media_type).expect(*digest).allow_missing_manifests();
@@ -259,23 +263,6 @@ impl Push<'_> {
             return Ok(Err(Some(Reason::Unreadable { problem: error.to_string() })));
         }
         Ok(Read::new(*digest, content, said).map_err(Some))
-    }
-
-    /// Whether the repository has a manifest, undamaged, which holds all of those that it lists and that are there.
-    fn is_complete(&self, digest: &Digest, children: impl Iterator<Item = Digest>) -> Result<bool, TransferError> {
-        let info = |digest| match self.repository.manifest_info(&Reference::Digest(digest)) {
-            Err(Error::ManifestNotFound { .. }) => Ok(None),
-            other => other.map(Some),
-        };
-        if info(*digest)?.is_none_or(|info| info.damaged) {
-            return Ok(false);
-        }
-        for child in children {
-            if info(child)?.is_some_and(|child| child.references == 0) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn push_tag(&self, tag: &Tag, digest: &Digest) -> Result<(), TransferError> {

@@ -119,9 +119,9 @@ pub trait Vfs: Debug + Send + Sync {
     /// descriptors fails before it has done anything, rather than not knowing what is durable.
     fn open_dir(&self, dir: &Path) -> io::Result<Box<dyn Directory>>;
 
-    /// Takes the exclusive lock of a file, which is created if needed, and of the directory that it is in, or fails with
-    /// `WouldBlock` where another process holds one of them. So removing the file lets nobody else in. The lock is given
-    /// back when the returned guard is dropped, or when the process dies.
+    /// Takes the exclusive lock of a file, which is created if needed, and of the directory that it is in, or fails
+    /// with `WouldBlock` where another process holds one of them. So removing the file lets nobody else in. The lock is
+    /// given back when the returned guard is dropped, or when the process dies.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
