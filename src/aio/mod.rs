@@ -24,6 +24,8 @@
 //!   slowly, or nothing, holds no thread. Only an operation of the program's own that [reads from a
 //!   sink](AsyncStore::write) lasts as long as its source. All kinds together should stay below the runtime's
 //!   `max_blocking_threads` (512 by default).
+//! - **What is not polled holds no permit**: a stream, a reader, a writer or the future of a call waits for its permit
+//!   in a task, which gives it back when the work is done, whether or not its program comes back for the result.
 //! - **Reads never wait for writes.** A commit may wait: for a disk that does not answer, or for facts to be folded.
 //!   Calls that only read, and streams, have permits of their own, and continue when all others wait.
 //! - **Dropping a future leaves nothing half done.** Before its turn has come nothing was begun; a call that began runs
@@ -82,6 +84,7 @@
 mod arguments;
 mod blob;
 mod blocking;
+mod call;
 mod named;
 mod reader;
 mod repository;
@@ -93,12 +96,10 @@ mod upload;
 
 use std::any::Any;
 use std::fmt;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
-use tokio::task::JoinError;
+use tokio::sync::{RwLock, Semaphore};
 
 pub use blob::AsyncBlob;
 pub use named::AsyncNamedFiles;
@@ -109,6 +110,7 @@ pub use stream::BlobStream;
 pub use upload::UploadWriter;
 
 use crate::aio::blocking::Threads;
+use crate::aio::call::{Call, joined};
 use crate::error::{Error, Result};
 use crate::log::Durability;
 use crate::store::Store;
@@ -301,9 +303,8 @@ impl AsyncStore {
         &self,
         work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.shared.calls).await?;
         let store = self.store.clone();
-        self.run(permit, move || work(&store)).await
+        self.run(&self.shared.calls, move || work(&store)).await
     }
 
     /// Runs a blocking operation that only reads, off the runtime, once fewer than [`Limits::reads`] run. It does not
@@ -319,31 +320,8 @@ impl AsyncStore {
         &self,
         work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.shared.reads).await?;
         let store = self.store.clone();
-        self.run(permit, move || work(&store)).await
-    }
-
-    /// Runs blocking work that has its permit.
-    async fn run<T: Send + 'static, E: From<Error> + Send + 'static>(
-        &self,
-        permit: OwnedSemaphorePermit,
-        work: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let held = self.held.clone();
-        let waiting = Arc::new(());
-        let awaited = Arc::downgrade(&waiting);
-        let task = self.shared.threads.spawn(move || {
-            // What nobody waits for any more, and has not begun, does not begin.
-            let result = if awaited.strong_count() > 0 { work() } else { Err(Error::Closed.into()) };
-            // A holder of all permits knows that nothing else is at work.
-            drop(held);
-            drop(permit);
-            result
-        })?;
-        let done = task.await;
-        drop(waiting);
-        joined(done)
+        self.run(&self.shared.reads, move || work(&store)).await
     }
 
     /// Waits for the operations that are running, and closes the store for all its handles: [`Store::close`]. From when
@@ -357,8 +335,13 @@ impl AsyncStore {
     /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: the
     /// store stays open then.
     pub async fn close(&self) -> Result<()> {
+        let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
+        let store = self.without_guard();
+        Call::new(runtime.spawn(async move { Some(store.close_when_idle().await) })).await
+    }
+
+    async fn close_when_idle(&self) -> Result<()> {
         let Shared { limits, calls, reads, writes, open_uploads, threads, .. } = &*self.shared;
-        Handle::try_current().map_err(|_| Error::Closed)?;
         let gone = |_| Error::Closed;
         // First of all: their steps need permits.
         let _uploads = open_uploads.write().await;
@@ -376,20 +359,5 @@ impl AsyncStore {
             store.close()
         };
         joined(threads.spawn(close)?.await)
-    }
-}
-
-/// A permit, or the news that the store was closed.
-async fn permit(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
-    Arc::clone(of).acquire_owned().await.map_err(|_| Error::Closed)
-}
-
-/// The result of work that was given to a thread. It is taken back, and there is none, only where that failed; only a
-/// runtime that shuts down cancels it, before it begins.
-fn joined<T, E: From<Error>>(done: Result<Option<Result<T, E>>, JoinError>) -> Result<T, E> {
-    match done.map_err(JoinError::try_into_panic) {
-        Ok(Some(result)) => result,
-        Err(Ok(panic)) => resume_unwind(panic),
-        Ok(None) | Err(Err(_)) => Err(Error::Closed.into()),
     }
 }

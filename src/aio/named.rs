@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::aio::arguments::calls;
-use crate::aio::{AsyncBlob, AsyncStore, permit};
+use crate::aio::{AsyncBlob, AsyncStore};
 use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -85,9 +85,8 @@ impl AsyncNamedFiles {
         &self,
         work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.store.shared.calls).await?;
         let files = self.files.clone();
-        self.store.run(permit, move || work(&files)).await
+        self.store.run(&self.store.shared.calls, move || work(&files)).await
     }
 
     /// Runs a blocking operation that only reads off the runtime, as [`AsyncStore::read`].
@@ -98,9 +97,8 @@ impl AsyncNamedFiles {
         &self,
         work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.store.shared.reads).await?;
         let files = self.files.clone();
-        self.store.run(permit, move || work(&files)).await
+        self.store.run(&self.store.shared.reads, move || work(&files)).await
     }
 
     /// Stores content under a name.

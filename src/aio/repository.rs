@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::aio::arguments::calls;
 use crate::aio::target::{Target, content};
-use crate::aio::{AsyncBlob, AsyncStore, permit};
+use crate::aio::{AsyncBlob, AsyncStore};
 use crate::blobs::Stored;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -80,9 +80,8 @@ impl AsyncRepository {
         &self,
         work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.store.shared.calls).await?;
         let repository = self.repository.clone();
-        self.store.run(permit, move || work(&repository)).await
+        self.store.run(&self.store.shared.calls, move || work(&repository)).await
     }
 
     /// Runs a blocking operation that only reads, off the runtime, once fewer than
@@ -94,9 +93,8 @@ impl AsyncRepository {
         &self,
         work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let permit = permit(&self.store.shared.reads).await?;
         let repository = self.repository.clone();
-        self.store.run(permit, move || work(&repository)).await
+        self.store.run(&self.store.shared.reads, move || work(&repository)).await
     }
 
     calls! { Repository:

@@ -27,8 +27,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::PollSender;
 
+use crate::aio::call::joined;
 use crate::aio::target::Target;
-use crate::aio::{AsyncStore, PIECE, UploadWriter, joined, permit};
+use crate::aio::{AsyncStore, PIECE, UploadWriter};
 use crate::blobs::{Expect, Stored, source_failed};
 use crate::error::{Error, Result};
 use crate::log::Durability;
@@ -139,9 +140,8 @@ impl AsyncStore {
                 None => return Err(cut_off()),
             };
             let reader = ContentReader { receiver, piece, ended };
-            let permit = permit(&store.shared.writes).await?;
             let blocking = store.blocking().clone();
-            store.run(permit, move || work(&blocking, reader)).await
+            store.run(&store.shared.writes, move || work(&blocking, reader)).await
         };
         ContentSink::new(sender, write)
     }
@@ -188,8 +188,7 @@ impl ContentSink<Stored> {
                 pieces.extend(more);
                 match ending {
                     Ending::Ended if len <= AT_ONCE => {
-                        let permit = permit(&store.shared.writes).await?;
-                        return store.run(permit, move || target.put(&joint(&pieces), expect)).await;
+                        return store.run(&store.shared.writes, move || target.put(&joint(&pieces), expect)).await;
                     }
                     Ending::GoesOn if len <= AT_ONCE => {}
                     Ending::GoesOn | Ending::Ended => {
@@ -214,8 +213,8 @@ async fn put_long(
     // Nobody else knows of the upload: only the commit that makes a blob of it has to be as durable as is wanted.
     let begins = target.with_durability(Durability::Relaxed);
     let uploads = begins.clone();
-    let permit_of = || permit(&store.shared.writes);
-    let id = store.run(permit_of().await?, move || uploads.begin_upload(expect.algorithm())).await?;
+    let writes = &store.shared.writes;
+    let id = store.run(writes, move || uploads.begin_upload(expect.algorithm())).await?;
     let cancels = target.clone();
     let stored = async {
         let mut writer = UploadWriter::new((begins, store), id, None);
@@ -230,14 +229,11 @@ async fn put_long(
             (pieces, ending) = receive(&mut receiver).await;
         }
         writer.finish_with(pieces).await?;
-        store.run(permit_of().await?, move || target.commit_upload(id, expect)).await
+        store.run(writes, move || target.commit_upload(id, expect)).await
     };
     let stored = stored.await;
-    if stored.is_err()
-        && let Ok(permit) = permit_of().await
-    {
-        // Where this fails, it expires.
-        let _ = store.run(permit, move || cancels.cancel_upload(id)).await;
+    if stored.is_err() {
+        let _ = store.run(writes, move || cancels.cancel_upload(id)).await; // where this fails, it expires
     }
     stored
 }

@@ -10,14 +10,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 
+use crate::aio::call::Call;
 use crate::aio::{AsyncStore, PIECE};
 use crate::blobs::Blob;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::store::Store;
-
-/// A read that is under way.
-type Reading = Pin<Box<dyn Future<Output = Result<Bytes>> + Send>>;
 
 /// A part of a blob as a [`Stream`] of pieces of at most 256 KiB, each of them verified and read off the runtime. Made
 /// by [`AsyncBlob::stream`](crate::aio::AsyncBlob::stream) and [`AsyncStore::open`].
@@ -37,8 +35,8 @@ pub struct BlobStream {
 enum Next {
     /// Nobody has asked for it.
     Unread,
-    Reading(Reading),
-    Ready(Bytes),
+    Reading(Call<Bytes, Error>),
+    Ready(Result<Bytes>),
 }
 
 impl AsyncStore {
@@ -81,7 +79,7 @@ impl AsyncStore {
             Ok::<_, Error>((blob, range, piece))
         };
         let (blob, rest, piece) = self.read(begin).await?;
-        Ok(BlobStream { store: self.without_guard(), blob: Arc::new(blob), rest, next: Next::Ready(piece) })
+        Ok(BlobStream { store: self.without_guard(), blob: Arc::new(blob), rest, next: Next::Ready(Ok(piece)) })
     }
 
     /// Streams a part of a blob that a blocking call has opened. Nothing is read before the stream is polled.
@@ -97,14 +95,15 @@ impl BlobStream {
     /// A stream, perhaps of one piece that is known.
     pub(super) fn new(store: &AsyncStore, blob: Arc<Blob>, range: Range<u64>, known: Option<Bytes>) -> Result<Self> {
         blob.check(&range)?;
-        Ok(Self { store: store.without_guard(), blob, rest: range, next: known.map_or(Next::Unread, Next::Ready) })
+        let next = known.map_or(Next::Unread, |piece| Next::Ready(Ok(piece)));
+        Ok(Self { store: store.without_guard(), blob, rest: range, next })
     }
 
     /// Reads the piece at the front of the rest.
     pub(super) async fn read_first(&mut self) -> Result<()> {
         if !self.is_terminated() {
             let piece = std::future::poll_fn(|cx| self.poll_piece(cx)).await?;
-            self.next = Next::Ready(piece);
+            self.next = Next::Ready(Ok(piece));
         }
         Ok(())
     }
@@ -140,24 +139,23 @@ impl BlobStream {
     }
 
     /// Begins to read the piece at the front of the rest.
-    fn begin(&self) -> Reading {
-        let (store, blob, range) = (self.store.clone(), Arc::clone(&self.blob), first_piece(&self.rest));
-        Box::pin(async move { store.read(move |_| read(&blob, range)).await })
+    fn begin(&self) -> Next {
+        let (blob, range) = (Arc::clone(&self.blob), first_piece(&self.rest));
+        match self.store.begin(&self.store.shared.reads, move || read(&blob, range)) {
+            Ok(reading) => Next::Reading(reading),
+            Err(error) => Next::Ready(Err(error)),
+        }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
         loop {
             match &mut self.next {
-                Next::Unread => self.next = Next::Reading(self.begin()),
-                Next::Reading(reading) => {
-                    let piece = ready!(reading.as_mut().poll(cx));
+                Next::Unread => self.next = self.begin(),
+                Next::Reading(reading) => self.next = Next::Ready(ready!(Pin::new(reading).poll(cx))),
+                Next::Ready(piece) => {
+                    let piece = std::mem::replace(piece, Ok(Bytes::new()));
                     self.next = Next::Unread;
                     return Poll::Ready(piece);
-                }
-                Next::Ready(piece) => {
-                    let piece = std::mem::take(piece);
-                    self.next = Next::Unread;
-                    return Poll::Ready(Ok(piece));
                 }
             }
         }
@@ -181,13 +179,7 @@ impl Stream for BlobStream {
         };
         this.rest.start += piece.len() as u64;
         if !this.is_terminated() {
-            // A future does nothing until it is polled: this hands the next read to a thread.
-            let mut ahead = this.begin();
-            this.next = match ahead.as_mut().poll(cx) {
-                Poll::Ready(Ok(piece)) => Next::Ready(piece),
-                Poll::Ready(Err(error)) => Next::Reading(Box::pin(std::future::ready(Err(error)))),
-                Poll::Pending => Next::Reading(ahead),
-            };
+            this.next = this.begin();
         }
         Poll::Ready(Some(Ok(piece)))
     }

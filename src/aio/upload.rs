@@ -9,17 +9,18 @@
 //! Between two calls only the [`UploadWriter`] can use the upload, and no thread waits for the client: slow clients,
 //! however many, do not keep others from writing.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedRwLockReadGuard;
 
+use crate::aio::AsyncStore;
 use crate::aio::target::Target;
-use crate::aio::{AsyncStore, permit};
 use crate::blobs::Appending;
 use crate::error::{Error, Result};
 use crate::id::UploadId;
+use crate::sync::lock;
 
 /// Appends to an upload, some pieces at a time. Made by `upload_writer` of [`AsyncStore`] and
 /// [`AsyncRepository`](crate::aio::AsyncRepository).
@@ -35,7 +36,7 @@ use crate::id::UploadId;
 #[derive(Debug)]
 pub struct UploadWriter {
     // In this order: the store is closed by the handle that is dropped last, off the runtime.
-    state: State,
+    state: Arc<Mutex<State>>,
     into: Target,
     store: AsyncStore,
     id: UploadId,
@@ -65,7 +66,7 @@ enum State {
     /// The upload is to stand here, or anywhere, and is nobody's.
     Unopened(Option<u64>),
     Open(Open),
-    /// A call is at work, or has failed.
+    /// A call is at work, or has failed. One that waits for its turn has not taken it yet.
     Closed,
 }
 
@@ -105,14 +106,12 @@ impl Drop for Open {
         let (Some(unsaved), Ok(runtime)) = (self.unsaved.take(), Handle::try_current()) else { return };
         let store = self.store.clone();
         runtime.spawn(async move {
+            let flush = move || {
+                drop(unsaved);
+                Ok::<_, Error>(())
+            };
             // Where there is no permit any more, or no runtime, it is made durable here.
-            if let Ok(permit) = permit(&store.shared.writes).await {
-                let flush = move || {
-                    drop(unsaved);
-                    Ok::<_, Error>(())
-                };
-                let _ = store.run(permit, flush).await;
-            }
+            let _ = store.run(&store.shared.writes, flush).await;
         });
     }
 }
@@ -159,7 +158,8 @@ impl Unsaved {
 
 impl UploadWriter {
     pub(super) fn new((into, store): (Target, &AsyncStore), id: UploadId, offset: Option<u64>) -> Self {
-        Self { state: State::Unopened(offset), into, store: store.without_guard(), id, room: None, sender: None }
+        let state = Arc::new(Mutex::new(State::Unopened(offset)));
+        Self { state, into, store: store.without_guard(), id, room: None, sender: None }
     }
 
     /// Where the upload is to go on where it ends, and this is gone before the writer's turn has come, nothing is
@@ -203,7 +203,9 @@ impl UploadWriter {
                 open = open.write(&pieces, &mut room)?;
             }
         };
-        (self.state, self.room) = self.step(write).await?;
+        let (state, room) = self.step(write).await?;
+        *lock(&self.state) = state;
+        self.room = room;
         Ok(())
     }
 
@@ -221,7 +223,7 @@ impl UploadWriter {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn discard(mut self) -> Result<()> {
-        if let State::Unopened(_) = self.state {
+        if matches!(*lock(&self.state), State::Unopened(_)) {
             return Ok(());
         }
         self.step(Open::discard).await
@@ -236,7 +238,7 @@ impl UploadWriter {
     /// Does something with the upload, off the runtime. Until its turn has come, dropping the future changes nothing.
     async fn step<T: Send + 'static>(&mut self, work: impl FnOnce(Open) -> Result<T> + Send + 'static) -> Result<T> {
         let (store, id) = (self.store.clone(), self.id);
-        let begins = match &self.state {
+        let begins = match &*lock(&self.state) {
             // A store that is being closed waits for the uploads that are open, which may wait for this one.
             State::Unopened(_) => {
                 let guard = Arc::clone(&store.shared.open_uploads).try_read_owned().map_err(|_| Error::Closed)?;
@@ -245,11 +247,9 @@ impl UploadWriter {
             State::Open(_) => None,
             State::Closed => return Err(Error::Closed),
         };
-        let permit = permit(&store.shared.writes).await?;
-        let state = std::mem::replace(&mut self.state, State::Closed);
-        let (owner, sender) = (store.clone(), self.sender.clone());
+        let (owner, sender, state) = (store.clone(), self.sender.clone(), Arc::clone(&self.state));
         let is_gone = move || sender.is_some_and(|sender| sender.strong_count() == 0);
-        let work = move || match (state, begins) {
+        let work = move || match (std::mem::replace(&mut *lock(&state), State::Closed), begins) {
             (State::Open(open), _) => work(open),
             (State::Unopened(offset), Some((guard, into))) => {
                 let appending = into.with(|to| Appending::begin(into.clone(), id, offset, to))?;
@@ -261,6 +261,6 @@ impl UploadWriter {
             }
             _ => Err(Error::Closed),
         };
-        store.run(permit, work).await
+        store.run(&store.shared.writes, work).await
     }
 }

@@ -516,3 +516,50 @@ fn what_failed_early_is_told_by_sending_and_by_finishing() {
         assert_eq!(sink.finish().await.unwrap(), 3);
     });
 }
+
+#[test]
+fn what_nobody_polls_holds_no_permit() {
+    // 200 clients that stalled stopped all reads: a semaphore gives a permit also to those that are not polled.
+    one_thread().block_on(async {
+        let limits = Limits::new().reads(1).writes(1);
+        let store = AsyncStore::with_limits(open(), limits);
+        let digest = store.put(Random(9).bytes(4 * PIECE), Algorithm::Sha256).await.unwrap().digest;
+        let blob = store.get(&digest).await.unwrap();
+        let all = 0..blob.len();
+        let upload = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let (mut streams, mut readers, mut writer) = (Vec::new(), Vec::new(), store.upload_writer(upload, 0));
+        for _ in 0..2 {
+            streams.push(blob.stream(all.clone()).unwrap());
+            readers.push(blob.reader(all.clone()).unwrap());
+        }
+        let mut half_read = blob.open_stream(all.clone()).await.unwrap();
+
+        let (go, gate) = mpsc::channel::<()>();
+        let (go_on, other_gate) = mpsc::channel::<()>();
+        let mut reading = Box::pin(store.read(move |_| Ok::<_, Error>(gate.recv().unwrap())));
+        let mut writing = store.write(move |_, _| Ok(other_gate.recv().unwrap()));
+        assert!((&mut reading).now_or_never().is_none());
+        writing.send("x".into()).await.unwrap();
+        tokio::task::yield_now().await;
+        // Each is polled once, while another has the permit, and never again.
+        assert!(streams.iter_mut().all(|stream| stream.next().now_or_never().is_none()));
+        assert!(readers.iter_mut().all(|reader| reader.read_u8().now_or_never().is_none()));
+        half_read.next().now_or_never().unwrap().unwrap().unwrap(); // and reads ahead
+        let mut stat = Box::pin(store.stat(&digest));
+        let mut write = Box::pin(writer.write(["y".into()]));
+        assert!((&mut stat).now_or_never().is_none() && (&mut write).now_or_never().is_none());
+        go.send(()).unwrap();
+        go_on.send(()).unwrap();
+        reading.await.unwrap();
+        writing.finish().await.unwrap();
+
+        assert!(store.exists(&digest).await.unwrap());
+        let other = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        assert_eq!(store.append_sink(other, 0).send_reader(&b"other"[..]).await.unwrap(), 5);
+        drop(write);
+        drop(writer); // its upload is open, for which closing waits
+        store.close().await.unwrap();
+        assert!(streams[0].next().await.unwrap().is_ok() && half_read.next().await.unwrap().is_ok(), "they were read");
+        stat.await.unwrap();
+    });
+}
