@@ -73,7 +73,8 @@ enum Ending {
 ///
 /// [`finish`](Self::finish) ends the content, and returns the operation's result; so does shutting the writer down,
 /// except for the result. Where a sink is dropped before, the content is cut off, and the operation fails. If the
-/// operation fails early, sending fails with its error, and so does [`finish`](Self::finish).
+/// operation fails early, sending fails with its error, and so does [`finish`](Self::finish). Once closing or shutting
+/// down was begun, sending fails with [`Error::Closed`], and writing with [`io::ErrorKind::BrokenPipe`].
 #[must_use = "dropping it cuts the content off"]
 pub struct ContentSink<T> {
     sender: PollSender<Piece>,
@@ -83,10 +84,20 @@ pub struct ContentSink<T> {
     gathered: BytesMut,
     limit: Option<u64>,
     taken: u64,
-    ended: bool,
+    stage: Stage,
     work: Work<T>,
     /// Who has it knows whether this is still there.
     _alive: Arc<()>,
+}
+
+/// How far the content has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Coming,
+    /// The end was asked for: nothing comes behind what was taken before.
+    Ending,
+    /// The operation has been told of the end.
+    Ended,
 }
 
 enum Work<T> {
@@ -242,13 +253,13 @@ async fn put_long(
 async fn receive(receiver: &mut Receiver<Piece>) -> (Vec<Bytes>, Ending) {
     let mut sent = Vec::with_capacity(WAITING);
     receiver.recv_many(&mut sent, WAITING).await;
-    let mut ending = if sent.is_empty() { Ending::CutOff } else { Ending::GoesOn };
+    let ending = if sent.is_empty() { Ending::CutOff } else { Ending::GoesOn };
     let mut pieces = Vec::with_capacity(sent.len());
     for piece in sent {
         match piece {
             Piece::Content(piece) => pieces.push(piece),
-            Piece::End => ending = Ending::Ended,
-            Piece::TooLong(limit) => ending = Ending::TooLong(limit),
+            Piece::End => return (pieces, Ending::Ended),
+            Piece::TooLong(limit) => return (pieces, Ending::TooLong(limit)),
         }
     }
     (pieces, ending)
@@ -270,7 +281,7 @@ impl<T: Send + 'static> ContentSink<T> {
         };
         let (rest, gathered) = (Bytes::new(), BytesMut::new());
         let sender = PollSender::new(sender);
-        Self { sender, rest, gathered, limit: None, taken: 0, ended: false, work, _alive: Arc::default() }
+        Self { sender, rest, gathered, limit: None, taken: 0, stage: Stage::Coming, work, _alive: Arc::default() }
     }
 }
 
@@ -372,6 +383,11 @@ impl<T> ContentSink<T> {
         }
     }
 
+    /// Fails once the end was asked for.
+    fn check_coming(&self) -> Result<()> {
+        if self.stage == Stage::Coming { Ok(()) } else { Err(Error::Closed) }
+    }
+
     /// Waits until there is room for a piece, which is then kept: so the piece goes out at once.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_rest(cx))?;
@@ -432,12 +448,15 @@ impl<T> ContentSink<T> {
 
     /// Ends the content, and waits for the operation to end.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.stage == Stage::Coming {
+            self.stage = Stage::Ending;
+        }
         ready!(self.poll_rest(cx))?;
-        if !self.ended {
+        if self.stage == Stage::Ending {
             if ready!(self.sender.poll_reserve(cx)).is_ok() {
                 let _ = self.sender.send_item(Piece::End); // where it is gone, so is the need to know
             }
-            self.ended = true;
+            self.stage = Stage::Ended;
         }
         self.poll_work(cx)
     }
@@ -449,10 +468,12 @@ impl<T> Sink<Bytes> for ContentSink<T> {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_coming()?;
         self.poll_room(cx)
     }
 
     fn start_send(mut self: Pin<&mut Self>, mut piece: Bytes) -> Result<()> {
+        self.check_coming()?;
         self.taken = self.taken.saturating_add(piece.len() as u64);
         if self.limit.is_some_and(|limit| self.taken > limit) {
             self.give_up();
@@ -480,6 +501,7 @@ impl<T> Sink<Bytes> for ContentSink<T> {
 /// Errors are those of the sink, each in an [`io::Error`].
 impl<T> AsyncWrite for ContentSink<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, content: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_coming().map_err(|ended| io::Error::new(io::ErrorKind::BrokenPipe, ended))?;
         self.poll_gather(cx, content).map_err(io::Error::other)
     }
 
@@ -523,7 +545,7 @@ impl<T> fmt::Debug for ContentSink<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_running = matches!(self.work, Work::Running(_));
         f.debug_struct("ContentSink")
-            .field("ended", &self.ended)
+            .field("stage", &self.stage)
             .field("is_running", &is_running)
             .finish_non_exhaustive()
     }
