@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::envelope::FileEnvelope;
 use crate::error::{Damage, Error, Result, room};
+use crate::thread::lend;
 use crate::vfs::File;
 use crate::wire::{crc32c, index};
 use crate::zeroing::Zeroizing;
@@ -301,7 +302,7 @@ impl SealedFile {
         if len > Grain::Block as usize {
             return self.checked(offset, len, crc).map(drop); // a table: long ones are not kept
         }
-        SCRATCH.with_borrow_mut(|scratch| {
+        lend(&SCRATCH, |scratch| {
             scratch.resize(len, 0);
             self.read_into(offset, scratch)?;
             self.compare(offset, scratch, crc)

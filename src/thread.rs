@@ -1,11 +1,21 @@
-//! The only module that starts threads.
+//! The only module that starts threads, and lends what they keep.
 //!
 //! That may fail at any time, because of a limit of the user, the control group or the machine, and each caller handles
 //! it: content is hashed on the caller's own thread; opening a store, or a call of an async program, fails with what
 //! was short; the view of names is opened later, and until then the facts are read.
 
+use std::cell::RefCell;
 use std::io;
-use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+use std::thread::{Builder, JoinHandle, LocalKey, Scope, ScopedJoinHandle};
+
+/// Lends what a thread keeps from call to call. In a thread's last moments, when destructors run, it may be gone: then
+/// the call gets a new one.
+pub(crate) fn lend<T: Default, R>(kept: &'static LocalKey<RefCell<T>>, work: impl FnOnce(&mut T) -> R) -> R {
+    let mut lent = kept.try_with(RefCell::take).unwrap_or_default();
+    let result = work(&mut lent);
+    let _ = kept.try_with(|kept| kept.replace(lent)); // gone: no later call needs it
+    result
+}
 
 /// Starts a thread.
 pub(crate) fn spawn<T: Send + 'static>(

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::digest::Digest;
 use crate::facts::Codec;
 use crate::segment::Frame;
+use crate::thread::lend;
 use crate::wire::len64;
 
 /// Whether small content is compressed.
@@ -42,7 +43,7 @@ pub(crate) fn frame_for(digest: Digest, content: &[u8], compression: Compression
 }
 
 fn pack(content: &[u8]) -> Option<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|compressor| {
+    lend(&COMPRESSOR, |compressor| {
         if compressor.is_none() {
             *compressor = zstd::bulk::Compressor::new(LEVEL).ok();
         }
@@ -54,7 +55,7 @@ fn pack(content: &[u8]) -> Option<Vec<u8>> {
 /// Decompresses what [`frame_for`] packed into exactly `len` bytes; `None` where that is not what comes out. No more
 /// than `len` bytes are ever allocated.
 pub(crate) fn unpack(packed: &[u8], len: usize) -> Option<Vec<u8>> {
-    DECOMPRESSOR.with_borrow_mut(|decompressor| {
+    lend(&DECOMPRESSOR, |decompressor| {
         if decompressor.is_none() {
             *decompressor = zstd::bulk::Decompressor::new().ok();
         }

@@ -17,6 +17,7 @@ use crate::facts::{BlobFact, Codec};
 use crate::id::DomainId;
 use crate::sealed::SealedFile;
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
+use crate::thread::lend;
 use crate::wire::index;
 use crate::zeroing::Zeroizing;
 
@@ -254,7 +255,7 @@ impl Blob {
     fn decrypt_small(&self, opening: &Opening) -> Result<Bytes> {
         let place = &self.fact.place;
         let table_at = to_usize(table_offset(place.stored_len, place.key))?;
-        SCRATCH.with_borrow_mut(|scratch| {
+        lend(&SCRATCH, |scratch| {
             scratch.resize(table_at + to_usize(entry_len(place.key))?, 0);
             self.file.copy_to(place.offset, scratch)?;
             let (content, table) = scratch.split_at(table_at);

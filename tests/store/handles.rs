@@ -9,10 +9,10 @@ use std::sync::{Arc, Barrier};
 
 use strongroom::registry::{PutManifest, Repository, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Store};
+use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Options, Store};
 
-use crate::common::options;
 use crate::common::registry::{blob, create, image, name, push, tag};
+use crate::common::{Random, options};
 
 fn open(disk: &SimVfs) -> Store {
     options(disk, &strongroom::Clock::manual()).open("/store").unwrap()
@@ -323,4 +323,44 @@ fn a_blob_is_read_by_lines_from_any_place() {
     let mut reader = blob.reader();
     reader.seek(SeekFrom::End(5)).unwrap();
     assert!(reader.fill_buf().unwrap().is_empty());
+}
+
+/// Blobs that a thread reads in its last moments.
+#[derive(Default)]
+struct LastReads(std::cell::RefCell<Option<(Store, Vec<(Digest, Vec<u8>)>)>>);
+
+impl Drop for LastReads {
+    fn drop(&mut self) {
+        let Some((store, blobs)) = self.0.take() else { return };
+        for (digest, content) in blobs {
+            assert!(store.get(&digest).unwrap().bytes().unwrap() == content);
+        }
+        store.put("compressed ".repeat(100), Algorithm::Sha256).unwrap();
+    }
+}
+
+thread_local! {
+    static LAST_READS: LastReads = LastReads::default();
+}
+
+#[test]
+fn blobs_are_read_and_stored_in_the_destructor_of_a_thread_local() {
+    // That ended the process: what the crate keeps for a thread was gone by then.
+    let dir = tempfile::tempdir().unwrap();
+    let store = Options::new().create(true).inline_max(8000).open(dir.path()).unwrap();
+    let contents = [Random(1).bytes(100_000), Random(2).bytes(5000), "line ".repeat(1000).into_bytes()];
+    let blobs: Vec<_> =
+        contents.into_iter().map(|content| (store.put(&content, Algorithm::Sha256).unwrap().digest, content)).collect();
+    store.close().unwrap();
+    let store = Options::new().open(dir.path()).unwrap();
+    std::thread::spawn(move || {
+        LAST_READS.with(|_| ()); // what is made first goes last
+        store.put("begins to compress ".repeat(100), Algorithm::Sha256).unwrap();
+        let warm = store.put(Random(3).bytes(100_000), Algorithm::Sha256).unwrap().digest;
+        store.get(&warm).unwrap().bytes().unwrap();
+        store.get(&blobs[2].0).unwrap().bytes().unwrap();
+        LAST_READS.with(|reads| reads.0.replace(Some((store, blobs))));
+    })
+    .join()
+    .unwrap();
 }
