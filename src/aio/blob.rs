@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::aio::stream::read;
 use crate::aio::target::Target;
 use crate::aio::{AsyncBlobReader, AsyncStore, BlobStream};
-use crate::blobs::Blob;
+use crate::blobs::{Blob, part_of};
 use crate::digest::Digest;
 use crate::error::Result;
 
@@ -144,6 +144,7 @@ impl AsyncBlob {
     /// A part of what was read when the blob was opened.
     fn held(&self, range: &Range<u64>) -> Option<Bytes> {
         let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
-        self.content.as_ref().filter(|content| start <= end && end <= content.len()).map(|held| held.slice(start..end))
+        let content = self.content.as_ref().filter(|content| start <= end && end <= content.len())?;
+        Some(part_of(content, start..end))
     }
 }

@@ -196,9 +196,7 @@ impl Blob {
         let count = blocks(place.stored_len, place.block_log2);
         if count == 1 {
             let whole = self.file.bytes(place.offset, to_usize(place.stored_len)?, place.crc)?;
-            let part = whole.slice(to_usize(start)?..to_usize(end)?);
-            let is_few_of_many = part.len() <= SealedFile::COPIED && whole.len() > SealedFile::COPIED;
-            return Ok(if is_few_of_many { Bytes::copy_from_slice(&part) } else { part });
+            return Ok(part_of(&whole, to_usize(start)?..to_usize(end)?));
         }
         let table_at = place.offset + table_offset(place.stored_len, 0);
         let table = self.table(table_at, to_usize(4 * count)?)?;
@@ -401,6 +399,13 @@ impl Opening {
 
 /// The longest content that is ever compressed, in bytes.
 const MAX_UNPACKED: usize = 4 << 20;
+
+/// A part of content that may be mapped: few bytes of it are copied, so that they do not keep the mapping.
+pub(crate) fn part_of(whole: &Bytes, range: Range<usize>) -> Bytes {
+    let part = whole.slice(range);
+    let is_few_of_many = part.len() <= SealedFile::COPIED && whole.len() > SealedFile::COPIED;
+    if is_few_of_many { Bytes::copy_from_slice(&part) } else { part }
+}
 
 fn to_usize(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| Error::TooLarge { what: "content in memory", limit: usize::MAX as u64, found: n })

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, SinkExt, TryStreamExt, stream};
 use strongroom::aio::{AsyncBlob, AsyncRepository, AsyncStore, Limits, StreamError};
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn, Maintenance};
+use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn, Maintenance, Options};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -306,6 +306,24 @@ fn a_short_blob_is_read_when_it_is_opened() {
         assert!(blob.slice(5..10).now_or_never().unwrap().unwrap() == content[5..10]);
         let stream = blob.open_stream(7..60_000).now_or_never().unwrap().unwrap();
         assert!(stream.try_collect::<Vec<_>>().now_or_never().unwrap().unwrap().concat() == content[7..]);
+    });
+}
+
+#[test]
+fn a_few_bytes_of_a_blob_are_a_copy_and_keep_no_file_mapped() {
+    one_thread().block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = AsyncStore::new(Options::new().create(true).open(dir.path()).unwrap());
+        let content = Random(6).bytes(40_000);
+        let digest = store.put(content.clone(), Algorithm::Sha256).await.unwrap().digest;
+        let blob = store.get(&digest).await.unwrap();
+        let whole = blob.bytes().await.unwrap();
+        let mapped = whole.as_ptr_range();
+        let mut reader = blob.stream(5..10).unwrap();
+        for part in [blob.slice(5..10).await.unwrap(), reader.try_next().await.unwrap().unwrap()] {
+            assert!(part == content[5..10] && !mapped.contains(&part.as_ptr()));
+        }
+        assert!(mapped.contains(&blob.slice(1..30_000).await.unwrap().as_ptr()), "more of it is not copied");
     });
 }
 
