@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::aio::stream::read;
-use crate::aio::target::Target;
 use crate::aio::{AsyncBlobReader, AsyncStore, BlobStream};
 use crate::blobs::{Blob, part_of};
 use crate::digest::Digest;
@@ -16,10 +15,25 @@ use crate::error::Result;
 /// A blob that is no longer, in bytes, is read when it is opened.
 const SHORT: u64 = 64 << 10;
 
+/// A blob that was opened off the runtime, and read if it is short.
+pub(super) struct Opened {
+    blob: Blob,
+    content: Option<Bytes>,
+}
+
+impl From<Blob> for Opened {
+    /// Where reading fails, reading it later will say so.
+    fn from(blob: Blob) -> Self {
+        let content = (blob.len() <= SHORT).then(|| blob.bytes().ok()).flatten();
+        Self { blob, content }
+    }
+}
+
 /// A handle on a blob whose content is read off the runtime. It stays readable, with the same bytes, while the blob is
 /// removed or its segment is compacted away.
 ///
-/// A blob of up to 64 KiB is read when it is opened: its content is then there without another switch of threads.
+/// A blob of up to 64 KiB is read when a call of this module opens it: its content is then there without another switch
+/// of threads.
 #[derive(Clone)]
 pub struct AsyncBlob {
     /// One handle: it keeps the table of checksums once that was read.
@@ -37,20 +51,14 @@ impl fmt::Debug for AsyncBlob {
 }
 
 impl AsyncBlob {
-    /// A blob that a blocking call has opened.
+    /// A blob that a blocking call has opened. Nothing of it is read before it is asked for.
     pub fn new(store: &AsyncStore, blob: Blob) -> Self {
         Self { blob: Arc::new(blob), content: None, store: store.without_guard() }
     }
 
-    /// Opens a blob, and reads it if it is short. (Where that fails, reading it will say so.)
-    pub(super) async fn get((from, store): (Target, &AsyncStore), digest: Digest) -> Result<Self> {
-        let get = move |_: &_| {
-            let blob = from.get(&digest)?;
-            let content = (blob.len() <= SHORT).then(|| blob.bytes().ok()).flatten();
-            Ok((blob, content))
-        };
-        let (blob, content) = store.read(get).await?;
-        Ok(Self { content, ..Self::new(store, blob) })
+    /// A blob that a read has opened.
+    pub(super) fn opened(store: &AsyncStore, Opened { blob, content }: Opened) -> Self {
+        Self { content, ..Self::new(store, blob) }
     }
 
     /// The blob's digest.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::aio::arguments::calls;
+use crate::aio::blob::Opened;
 use crate::aio::{AsyncBlob, AsyncStore};
 use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed, UploadStatus};
 use crate::digest::{Algorithm, Digest};
@@ -110,14 +111,18 @@ impl AsyncNamedFiles {
         self.call(move |files| files.put(&name, content, put)).await
     }
 
-    /// A file and its content, of one moment.
+    /// A file and its content, of one moment. Content of up to 64 KiB is read in the same step.
     ///
     /// # Errors
     /// As [`NamedFiles::get`] and [`read`](Self::read).
     pub async fn get(&self, name: &str) -> Result<(NamedFile, AsyncBlob)> {
         let name = name.to_owned();
-        let NamedBlob { file, blob } = self.read(move |files| files.get(&name)).await?;
-        Ok((file, AsyncBlob::new(&self.store, blob)))
+        let get = move |files: &NamedFiles| {
+            let NamedBlob { file, blob } = files.get(&name)?;
+            Ok((file, Opened::from(blob)))
+        };
+        let (file, opened) = self.read(get).await?;
+        Ok((file, AsyncBlob::opened(&self.store, opened)))
     }
 
     /// Gives a blob a name.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::aio::arguments::calls;
+use crate::aio::blob::Opened;
 use crate::aio::target::{Target, content};
 use crate::aio::{AsyncBlob, AsyncStore};
 use crate::blobs::Stored;
@@ -158,9 +159,12 @@ impl AsyncRepository {
     /// As [`Repository::open_manifest`] and [`read`](Self::read).
     pub async fn open_manifest(&self, reference: &Reference) -> Result<(String, AsyncBlob)> {
         let reference = reference.clone();
-        let OpenManifest { media_type, blob } =
-            self.read(move |repository| repository.open_manifest(&reference)).await?;
-        Ok((media_type, AsyncBlob::new(&self.store, blob)))
+        let open = move |repository: &Repository| {
+            let OpenManifest { media_type, blob } = repository.open_manifest(&reference)?;
+            Ok((media_type, Opened::from(blob)))
+        };
+        let (media_type, opened) = self.read(open).await?;
+        Ok((media_type, AsyncBlob::opened(&self.store, opened)))
     }
 
     calls! { Repository:

@@ -16,9 +16,7 @@ use crate::keys::DomainName;
 use crate::oci::{RepositoryName, RepositorySettings};
 use crate::page::Page;
 use crate::registry::{Events, Repository, RepositoryDeletion};
-#[cfg(doc)]
-use crate::store::Store;
-use crate::store::{Health, Usage};
+use crate::store::{Health, Store, Usage};
 use crate::tables::Watching;
 
 /// Content, outside of repositories.

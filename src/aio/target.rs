@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 
-use crate::blobs::{Blob, BlobStore, Destination, Expect, Stored};
-use crate::digest::{Algorithm, Digest};
+use crate::blobs::{BlobStore, Destination, Expect, Stored};
+use crate::digest::Algorithm;
 use crate::error::Result;
 use crate::id::UploadId;
 use crate::log::Durability;
@@ -57,13 +57,6 @@ impl Target {
         }
     }
 
-    pub(super) fn get(&self, digest: &Digest) -> Result<Blob> {
-        match self {
-            Self::Store(store) => store.get(digest),
-            Self::Repository(repository) => repository.get(digest),
-        }
-    }
-
     pub(super) fn put(&self, content: &[u8], expect: Expect) -> Result<Stored> {
         self.with(|into| self.deref().put(content, expect, into))
     }
@@ -89,7 +82,9 @@ macro_rules! content {
         /// # Errors
         #[doc = concat!("As [`", stringify!($blocking), "::get`] and [`read`](crate::aio::AsyncStore::read).")]
         pub async fn get(&self, digest: &$crate::digest::Digest) -> $crate::error::Result<$crate::aio::AsyncBlob> {
-            $crate::aio::AsyncBlob::get(self.parts(), *digest).await
+            let digest = *digest;
+            let opened = self.read(move |blocking| blocking.get(&digest).map($crate::aio::blob::Opened::from)).await?;
+            Ok($crate::aio::AsyncBlob::opened(self.parts().1, opened))
         }
 
         /// Stores content, and returns its digest and what became of it.
@@ -118,7 +113,7 @@ macro_rules! content {
             self.call(move |blocking| blocking.put_many(contents)).await
         }
 
-        /// Opens blobs for reading, in one step.
+        /// Opens blobs for reading, in one step. Those of up to 64 KiB are read in it.
         ///
         /// # Errors
         #[doc = concat!("As [`", stringify!($blocking), "::get_many`] and [`read`](crate::aio::AsyncStore::read).")]
@@ -127,9 +122,12 @@ macro_rules! content {
             digests: &[$crate::digest::Digest],
         ) -> $crate::error::Result<Vec<$crate::error::Result<$crate::aio::AsyncBlob>>> {
             let digests = digests.to_vec();
-            let blobs = self.read(move |blocking| blocking.get_many(&digests)).await?;
-            let store = self.parts().1;
-            Ok(blobs.into_iter().map(|blob| blob.map(|blob| $crate::aio::AsyncBlob::new(store, blob))).collect())
+            let get_many = move |blocking: &$blocking| {
+                let blobs = blocking.get_many(&digests)?.into_iter();
+                Ok(blobs.map(|blob| blob.map($crate::aio::blob::Opened::from)).collect::<Vec<_>>())
+            };
+            let (store, blobs) = (self.parts().1, self.read(get_many).await?.into_iter());
+            Ok(blobs.map(|blob| blob.map(|opened| $crate::aio::AsyncBlob::opened(store, opened))).collect())
         }
 
         /// Stores what a reader yields, to its end: [`put_sink`](Self::put_sink) for a reader.

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, SinkExt, TryStreamExt, stream};
 use strongroom::aio::{AsyncBlob, AsyncRepository, AsyncStore, Limits, StreamError};
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn, Maintenance, Options};
+use strongroom::{Algorithm, CollectOptions, Digest, Durability, Error, Lsn, Maintenance, Options, PutNamed};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -306,6 +306,16 @@ fn a_short_blob_is_read_when_it_is_opened() {
         assert!(blob.slice(5..10).now_or_never().unwrap().unwrap() == content[5..10]);
         let stream = blob.open_stream(7..60_000).now_or_never().unwrap().unwrap();
         assert!(stream.try_collect::<Vec<_>>().now_or_never().unwrap().unwrap().concat() == content[7..]);
+        // By each call that opens blobs.
+        let app = store.create_repository(&name("team/app"), RepositorySettings::new()).await.unwrap();
+        let pushed = app.put_manifest("a document", PutManifest::new("text/plain").references([], [])).await.unwrap();
+        store.named().put("file", content.clone(), PutNamed::new()).await.unwrap();
+        let by_batch = store.get_many(&[digest]).await.unwrap().pop().unwrap().unwrap();
+        let (_, of_manifest) = app.open_manifest(&pushed.digest.into()).await.unwrap();
+        let (_, of_name) = store.named().get("file").await.unwrap();
+        for blob in [by_batch, of_manifest, of_name] {
+            assert_eq!(blob.bytes().now_or_never().unwrap().unwrap().len() as u64, blob.len());
+        }
     });
 }
 
