@@ -18,16 +18,16 @@ use crate::aio::BlobStream;
 /// Reading fails with an [`io::Error`] that holds the store's [`Error`](crate::Error).
 #[derive(Debug)]
 pub struct AsyncBlobReader {
+    /// What was read and not yet taken. Before the stream, since it may be a part of the blob's file.
+    piece: Bytes,
     stream: BlobStream,
     /// The part of the blob.
     range: Range<u64>,
-    /// What was read and not yet taken.
-    piece: Bytes,
 }
 
 impl AsyncBlobReader {
     pub(super) fn new(stream: BlobStream) -> Self {
-        Self { range: stream.range(), stream, piece: Bytes::new() }
+        Self { piece: Bytes::new(), range: stream.range(), stream }
     }
 
     /// Where the next byte lies in the blob.

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 
+use crate::aio::blob::SharedBlob;
 use crate::aio::call::Call;
 use crate::aio::{AsyncStore, PIECE};
 use crate::blobs::Blob;
@@ -24,12 +25,12 @@ use crate::store::Store;
 /// that is not polled holds no permit. It can still be read if the blob is removed meanwhile. After an error the stream
 /// has ended.
 pub struct BlobStream {
-    store: AsyncStore,
-    blob: Arc<Blob>,
     /// What was not yielded yet.
     rest: Range<u64>,
-    /// The piece at its front.
+    /// The piece at its front. Before the blob, since it may be a part of its file.
     next: Next,
+    blob: Arc<SharedBlob>,
+    store: AsyncStore,
 }
 
 enum Next {
@@ -79,7 +80,8 @@ impl AsyncStore {
             Ok::<_, Error>((blob, range, piece))
         };
         let (blob, rest, piece) = self.read(begin).await?;
-        Ok(BlobStream { store: self.without_guard(), blob: Arc::new(blob), rest, next: Next::Ready(Ok(piece)) })
+        let (next, blob) = (Next::Ready(Ok(piece)), SharedBlob::new(self, blob));
+        Ok(BlobStream { rest, next, blob, store: self.without_guard() })
     }
 
     /// Streams a part of a blob that a blocking call has opened. Nothing is read before the stream is polled.
@@ -87,16 +89,21 @@ impl AsyncStore {
     /// # Errors
     /// [`OutOfRange`](crate::Error::OutOfRange) unless the range lies within the blob.
     pub fn stream(&self, blob: Blob, range: Range<u64>) -> Result<BlobStream> {
-        BlobStream::new(self, Arc::new(blob), range, None)
+        BlobStream::new(self, SharedBlob::new(self, blob), range, None)
     }
 }
 
 impl BlobStream {
     /// A stream, perhaps of one piece that is known.
-    pub(super) fn new(store: &AsyncStore, blob: Arc<Blob>, range: Range<u64>, known: Option<Bytes>) -> Result<Self> {
+    pub(super) fn new(
+        store: &AsyncStore,
+        blob: Arc<SharedBlob>,
+        range: Range<u64>,
+        known: Option<Bytes>,
+    ) -> Result<Self> {
         blob.check(&range)?;
         let next = known.map_or(Next::Unread, |piece| Next::Ready(Ok(piece)));
-        Ok(Self { store: store.without_guard(), blob, rest: range, next })
+        Ok(Self { rest: range, next, blob, store: store.without_guard() })
     }
 
     /// Reads the piece at the front of the rest.
@@ -199,7 +206,7 @@ impl FusedStream for BlobStream {
 
 impl fmt::Debug for BlobStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlobStream").field("blob", &self.blob).field("rest", &self.rest).finish_non_exhaustive()
+        f.debug_struct("BlobStream").field("blob", &**self.blob).field("rest", &self.rest).finish_non_exhaustive()
     }
 }
 

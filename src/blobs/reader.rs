@@ -64,6 +64,12 @@ impl Blob {
         Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
     }
 
+    /// The file that holds the content.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn file(&self) -> &Arc<SealedFile> {
+        &self.file
+    }
+
     /// The blob's digest.
     pub fn digest(&self) -> &Digest {
         &self.digest

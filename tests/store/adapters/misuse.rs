@@ -1,19 +1,22 @@
 //! Futures that are dropped at any await, handles that are dropped anywhere, and calls after the end.
 
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
 use strongroom::aio::{AsyncRepository, AsyncStore, Limits};
 use strongroom::registry::{ExpectTag, PutManifest, RepositorySettings};
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, Digest, Error, Result, Store, UploadId};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, Options, Result, Store, UploadId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 
 use super::{PIECE, one_thread, open, options, pieces};
 use crate::common::Random;
@@ -59,7 +62,7 @@ fn cut_everywhere<F: Future<Output = Result<()>>, G: Future<Output = ()>>(
             });
             let mut store = options(&disk).open("/store").unwrap();
             assert!(store.verify(|_| ()).unwrap().findings.is_empty());
-            let report = store.repair(|_| std::ops::ControlFlow::Continue(())).unwrap();
+            let report = store.repair(|_| ControlFlow::Continue(())).unwrap();
             assert!(report.mended == 0 && report.left.is_sound(), "cut after {polls}: {report:?}");
             if let Some(result) = ended {
                 result.unwrap();
@@ -352,6 +355,52 @@ fn dropping_the_last_handle_does_not_block_the_runtime() {
             );
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_file_of_a_removed_blob_is_closed_off_the_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_removed = |to: &std::path::Path| to.starts_with(dir.path()) && to.to_string_lossy().ends_with(" (deleted)");
+    let links = || std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| std::fs::read_link(entry.path()));
+    let open_files = || links().flatten().filter(|to| is_removed(to)).count();
+    // The only thread for blocking work is busy while the handle is dropped.
+    let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let options = Options::new().create(true).retention(Duration::ZERO).inline_max(1000);
+        let blocking = options.open(dir.path()).unwrap();
+        let store = AsyncStore::new(blocking.clone());
+        for kept in 0..3 {
+            let digest = store.put(Random(kept).bytes(3 * PIECE), Algorithm::Sha256).await.unwrap().digest;
+            let blob = store.get(&digest).await.unwrap();
+            let mut stream = blob.stream(0..blob.len()).unwrap();
+            stream.next().await.unwrap().unwrap();
+            let mut reader = blob.reader(0..blob.len()).unwrap();
+            reader.read_u8().await.unwrap();
+            blocking.remove(&digest).unwrap();
+            blocking.collect(&CollectOptions::new(), |_| ControlFlow::Continue(())).unwrap();
+            let mut handles: [Option<Box<dyn std::any::Any>>; 3] =
+                [Some(Box::new(blob)), Some(Box::new(stream)), Some(Box::new(reader))];
+            let last = handles[kept as usize].take();
+            drop(handles);
+            let (go, gate) = std::sync::mpsc::channel::<()>();
+            let (begins, has_begun) = oneshot::channel();
+            let mut busy = Box::pin(store.read(move |_| {
+                begins.send(()).unwrap();
+                Ok::<_, Error>(gate.recv().unwrap())
+            }));
+            assert!(poll_fn(|cx| Poll::Ready(busy.as_mut().poll(cx))).await.is_pending());
+            has_begun.await.unwrap();
+            assert_eq!(open_files(), 1);
+            drop(last);
+            assert_eq!(open_files(), 1, "it was closed here");
+            go.send(()).unwrap();
+            busy.await.unwrap();
+            while open_files() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
 }
 
 #[test]
