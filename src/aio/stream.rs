@@ -115,6 +115,14 @@ impl BlobStream {
         Ok(())
     }
 
+    /// Takes the piece at the front of the rest, if it is there.
+    pub(super) fn take_ready(&mut self) -> Bytes {
+        let Next::Ready(Ok(piece)) = &mut self.next else { return Bytes::new() };
+        let piece = std::mem::take(piece);
+        (self.rest.start, self.next) = (self.rest.start + piece.len() as u64, Next::Unread);
+        piece
+    }
+
     /// Goes on elsewhere in the blob.
     pub(super) fn restart(&mut self, rest: Range<u64>) {
         (self.rest, self.next) = (rest, Next::Unread);

@@ -273,6 +273,49 @@ fn a_blob_is_read_by_lines_and_from_any_place() {
 }
 
 #[test]
+fn a_seek_reads_nothing_anew_that_was_read() {
+    one_thread().block_on(async {
+        let disk = SimVfs::new();
+        let store = AsyncStore::with_limits(options(&disk).open("/store").unwrap(), Limits::new().reads(1));
+        let (short, long) = (Random(3).bytes(60_000), Random(4).bytes(4 * PIECE));
+        let mut digests = Vec::new();
+        for content in [&short, &long] {
+            digests.push(store.put(content.clone(), Algorithm::Sha256).await.unwrap().digest);
+        }
+        let (short_blob, blob) = (store.get(&digests[0]).await.unwrap(), store.get(&digests[1]).await.unwrap());
+        let mut reader = blob.reader(100..blob.len()).unwrap();
+        let mut read = vec![0; PIECE];
+        reader.read_exact(&mut read).await.unwrap();
+        assert_eq!(reader.read_u8().await.unwrap(), long[100 + PIECE]); // and one more piece is read ahead
+        store.stat(&digests[0]).await.unwrap(); // behind that
+        let segments = || disk.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg"));
+        segments().for_each(|segment| disk.fail_reads(segment, 0..u64::MAX));
+
+        let piece = PIECE as u64;
+        for to in [SeekFrom::Current(0), SeekFrom::Start(piece), SeekFrom::Start(2 * piece - 1), SeekFrom::Start(piece)]
+        {
+            let at = reader.seek(to).await.unwrap() as usize;
+            assert_eq!(reader.read_u8().await.unwrap(), long[100 + at]);
+        }
+        reader.seek(SeekFrom::Start(2 * piece)).await.unwrap();
+        assert_eq!(reader.read_u8().await.unwrap(), long[100 + 2 * PIECE], "what was read ahead is still there");
+        reader.seek(SeekFrom::Start(3 * piece)).await.unwrap();
+        assert!(reader.read_u8().await.is_err());
+
+        let mut reader = short_blob.reader(10..short_blob.len()).unwrap();
+        for to in [SeekFrom::Start(50_000), SeekFrom::Start(0), SeekFrom::End(-1), SeekFrom::Current(-7)] {
+            let at = reader.seek(to).await.unwrap() as usize;
+            assert_eq!(reader.read_u8().now_or_never().unwrap().unwrap(), short[10 + at]);
+        }
+        for (to, behind) in
+            [(SeekFrom::Start(u64::MAX), true), (SeekFrom::End(i64::MAX), true), (SeekFrom::End(-59_991), false)]
+        {
+            assert_eq!(reader.seek(to).await.ok(), behind.then_some(59_990), "{to:?}");
+        }
+    });
+}
+
+#[test]
 fn a_reader_whose_disk_fails_does_not_end() {
     one_thread().block_on(async {
         let disk = SimVfs::new();
