@@ -1,12 +1,14 @@
 //! Calls that are passed on to a blocking handle, with arguments that a thread can keep.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::digest::Algorithm;
 use crate::id::{Lsn, UploadId};
+use crate::keys::KeyProvider;
 use crate::oci::{ExpectTag, RepositorySettings};
 use crate::registry::RepositoryDeletion;
 use crate::transaction::ExpectNamed;
@@ -68,6 +70,7 @@ macro_rules! by_value {
 
 by_value!(
     Algorithm,
+    Arc<dyn KeyProvider>,
     Bytes,
     Duration,
     ExpectNamed,

@@ -2,7 +2,8 @@
 //! sinks and writers. Feature `tokio`.
 //!
 //! The store is blocking and owns no runtime. [`AsyncStore`] and [`AsyncRepository`] have the calls of
-//! [`Store`] and [`Repository`](crate::registry::Repository), and never block the runtime:
+//! [`Store`] and [`Repository`](crate::registry::Repository), but for [some](self#what-is-left-to-closures), and never
+//! block the runtime:
 //!
 //! ```text
 //!   async tasks                                        tokio's blocking threads
@@ -80,6 +81,20 @@
 //!
 //! All else may wait for the disk, for other commits or for maintenance. Dropping the last handle, or closing a store,
 //! blocks as well: the async handles do it on another thread.
+
+//!
+//! # What is left to closures
+//! These have no call here. [`AsyncStore::call`] and [`AsyncStore::read`] run them with what belongs to them, in one
+//! switch of threads:
+//! - [`Store::snapshot`], [`Repository::snapshot`](crate::registry::Repository::snapshot): reads that have to agree are
+//!   made together, in one `read`. A snapshot keeps the store open, and dropping it may close it: drop it there as well.
+//! - [`Store::blobs`], [`NamedFiles::iter`](crate::NamedFiles::iter): an iterator reads at each step. Take some of its
+//!   items in a `read`, and move it into the next; named files also have pages
+//!   ([`AsyncNamedFiles::list`]).
+//! - [`Blob::verify`](crate::Blob::verify), and [`transfer`](crate::transfer).
+//! - [`Store::repair`], which needs the only handle: call it before [`AsyncStore::new`].
+//!
+//! [`AsyncStore::wait_for_events`] waits without an end; it is dropped to end it.
 
 mod arguments;
 mod blob;

@@ -121,6 +121,9 @@ impl AsyncStore {
     /// A sink for an operation of the program's own that reads content. It begins with the first piece, once fewer than
     /// [`Limits::writes`](super::Limits::writes) run, and holds a thread until it ends.
     ///
+    /// Its error is the store's, since sending fails with it. An operation with errors of its own returns those as its
+    /// value: `Ok(result)`. What is sent after it has ended goes nowhere then, and `finish` gives its result.
+    ///
     /// ```
     /// # use futures_util::SinkExt;
     /// # use strongroom::{Algorithm, Options, aio::AsyncStore};

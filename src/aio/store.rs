@@ -2,21 +2,25 @@
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aio::arguments::calls;
 use crate::aio::target::{Target, content};
 use crate::aio::{AsyncRepository, AsyncStore, joined};
 use crate::blobs::Stat;
+use crate::check::{Scrub, ScrubOptions, Verification};
 use crate::digest::Digest;
+use crate::envelope::LockedDomain;
 use crate::error::Result;
 use crate::gc::{CollectOptions, Collection, Expired};
 use crate::id::Lsn;
-use crate::keys::DomainName;
+use crate::keys::{DomainName, KeyProvider};
 use crate::oci::{RepositoryName, RepositorySettings};
 use crate::page::Page;
 use crate::registry::{Events, Repository, RepositoryDeletion};
-use crate::store::{Health, Store, Usage};
+use crate::store::{Health, Rewriting, SnapshotOptions, SnapshotReport, Store, Usage};
 use crate::tables::Watching;
 
 /// Content, outside of repositories.
@@ -150,10 +154,10 @@ impl AsyncStore {
     }
 }
 
-/// Collection, keys and the store as a whole.
+/// Collection, checks, keys and the store as a whole. What goes through all content takes a thread, and a permit of
+/// [`calls`](crate::aio::Limits::calls), until it ends.
 impl AsyncStore {
-    /// Gives space back, with a report from time to time to `progress`, which can end it. Dropping the future does not:
-    /// the collection goes on, and a thread and a permit of [`calls`](crate::aio::Limits::calls) with it.
+    /// Gives space back, with a report from time to time to `progress`, which can end it. Dropping the future does not.
     ///
     /// # Errors
     /// As [`Store::collect`] and [`call`](Self::call).
@@ -164,6 +168,48 @@ impl AsyncStore {
     ) -> Result<Collection> {
         let options = options.clone();
         self.call(move |store| store.collect(&options, progress)).await
+    }
+
+    /// Verifies the store, with a report from time to time to `progress`. Dropping the future does not end it.
+    ///
+    /// # Errors
+    /// As [`Store::verify`] and [`call`](Self::call).
+    pub async fn verify(&self, progress: impl FnMut(&Verification) + Send + 'static) -> Result<Verification> {
+        self.call(move |store| store.verify(progress)).await
+    }
+
+    /// Verifies content at a limited rate and flags what is damaged, with a report from time to time to `progress`,
+    /// which can end it. Dropping the future does not.
+    ///
+    /// # Errors
+    /// As [`Store::scrub`] and [`call`](Self::call).
+    pub async fn scrub(
+        &self,
+        options: &ScrubOptions,
+        progress: impl FnMut(&Scrub) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Scrub> {
+        let options = options.clone();
+        self.call(move |store| store.scrub(&options, progress)).await
+    }
+
+    /// Encrypts content with the newest keys, with a report from time to time to `progress`, which can end it. Dropping
+    /// the future does not.
+    ///
+    /// # Errors
+    /// As [`Store::rewrite`] and [`call`](Self::call).
+    pub async fn rewrite(
+        &self,
+        progress: impl FnMut(&Rewriting) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Rewriting> {
+        self.call(move |store| store.rewrite(progress)).await
+    }
+
+    /// Asks for the keys of locked domains now, and returns those that stay locked: [`Store::unlock_domains`].
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn unlock_domains(&self) -> Result<Vec<LockedDomain>> {
+        self.call(|store| Ok(store.unlock_domains())).await
     }
 
     /// What the store knows of its own health, without trying the disk: [`Store::health`].
@@ -185,8 +231,20 @@ impl AsyncStore {
         read usage() -> Usage;
         /// Removes what has expired, and uploads that were idle for so long.
         call expire(upload_age: Duration) -> Expired;
+        /// Removes uploads that were idle for so long, and returns how many.
+        call expire_uploads(idle: Duration) -> usize;
+        /// Removes unreferenced blobs whose retention time is over, and returns how many.
+        call expire_blobs() -> usize;
         /// Folds all facts into runs.
         call checkpoint() -> ();
+        /// Merges all runs into one of each kind.
+        call merge_runs() -> ();
+        /// Makes a consistent copy of the store in another directory.
+        call snapshot_to(dir: &Path, options: &SnapshotOptions) -> SnapshotReport;
+        /// Turns encryption on.
+        call encrypt(provider: Arc<dyn KeyProvider>) -> ();
+        /// Wraps all data keys with another provider's key.
+        call rewrap_keys(provider: Arc<dyn KeyProvider>) -> ();
         /// Creates a key domain.
         call create_domain(name: &DomainName, key_id: Option<&str>) -> ();
         /// Gives a key domain, or the default one, a new data key.

@@ -58,7 +58,7 @@ impl AsyncStore {
     ///     .open(move |store| {
     ///         let blob = store.get(&digest)?;
     ///         let all = 0..blob.len();
-    ///         Ok((blob, all))
+    ///         Ok::<_, strongroom::Error>((blob, all))
     ///     })
     ///     .await?;
     /// assert_eq!(whole.remaining(), 7);
@@ -69,15 +69,15 @@ impl AsyncStore {
     /// # Errors
     /// Those of `get`; those of [`Blob::slice`], such as [`OutOfRange`](crate::Error::OutOfRange);
     /// [`Closed`](crate::Error::Closed).
-    pub async fn open(
+    pub async fn open<E: From<Error> + Send + 'static>(
         &self,
-        get: impl FnOnce(&Store) -> Result<(Blob, Range<u64>)> + Send + 'static,
-    ) -> Result<BlobStream> {
+        get: impl FnOnce(&Store) -> Result<(Blob, Range<u64>), E> + Send + 'static,
+    ) -> Result<BlobStream, E> {
         let begin = |store: &Store| {
             let (blob, range) = get(store)?;
             blob.check(&range)?; // the whole of it, not only its first piece
             let piece = read(&blob, first_piece(&range))?;
-            Ok::<_, Error>((blob, range, piece))
+            Ok::<_, E>((blob, range, piece))
         };
         let (blob, rest, piece) = self.read(begin).await?;
         let (next, blob) = (Next::Ready(Ok(piece)), SharedBlob::new(self, blob));

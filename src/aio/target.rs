@@ -130,6 +130,19 @@ macro_rules! content {
             Ok(blobs.map(|blob| blob.map(|opened| $crate::aio::AsyncBlob::opened(store, opened))).collect())
         }
 
+        /// Stores a file by its path: on a file system that can share extents, without writing its content again.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", stringify!($blocking), "::put_file`] and [`call`](crate::aio::AsyncStore::call).")]
+        pub async fn put_file(
+            &self,
+            path: impl AsRef<std::path::Path>,
+            expect: impl Into<$crate::blobs::Expect>,
+        ) -> $crate::error::Result<$crate::blobs::Stored> {
+            let (path, expect) = (path.as_ref().to_owned(), expect.into());
+            self.call(move |blocking| blocking.put_file(path, expect)).await
+        }
+
         /// Stores what a reader yields, to its end: [`put_sink`](Self::put_sink) for a reader.
         ///
         /// # Errors

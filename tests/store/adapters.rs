@@ -142,7 +142,8 @@ fn reads_and_streams_go_on_while_every_call_waits_for_the_disk() {
             gate.wait();
             assert!(store.call(|_| Ok::<_, Error>(())).now_or_never().is_none(), "there is no permit left");
             assert_eq!(store.read(file_names).await.unwrap(), ["pinned"], "{stuck}");
-            let stream = store.open(move |store| Ok((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
+            let stream =
+                store.open(move |store| Ok::<_, Error>((store.get(&digest)?, 0..3 * PIECE as u64))).await.unwrap();
             assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap().concat(), content, "{stuck}");
             assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()), "{stuck}");
             gate.open();
@@ -279,7 +280,8 @@ fn a_stream_yields_any_range_exactly() {
             for range in [0..len, 0..len.min(1), len / 2..len, len..len, len / 3..len / 2] {
                 let part = range.start as u64..range.end as u64;
                 let opened = part.clone();
-                let stream = store.open(move |store| Ok((store.get(&digest.digest)?, opened))).await.unwrap();
+                let stream =
+                    store.open(move |store| Ok::<_, Error>((store.get(&digest.digest)?, opened))).await.unwrap();
                 assert_eq!(stream.remaining(), part.end - part.start);
                 let blob = store.get(&digest.digest).await.unwrap();
                 let raw = store.stream(blob.blocking().clone(), part.clone()).unwrap();
@@ -295,7 +297,7 @@ fn a_stream_yields_any_range_exactly() {
                 }
             }
             let beyond = len as u64 + 1;
-            let opened = store.open(move |store| Ok((store.get(&digest.digest)?, 0..beyond))).await;
+            let opened = store.open(move |store| Ok::<_, Error>((store.get(&digest.digest)?, 0..beyond))).await;
             assert!(matches!(opened, Err(Error::OutOfRange { .. })));
         }
     });
@@ -308,7 +310,8 @@ fn a_stream_reads_one_piece_ahead_and_no_more() {
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
         let content = Random(3).bytes(8 * PIECE);
         let digest = store.put(content, Algorithm::Sha256).await.unwrap();
-        let mut stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..8 * PIECE as u64))).await.unwrap();
+        let mut stream =
+            store.open(move |store| Ok::<_, Error>((store.get(&digest.digest)?, 0..8 * PIECE as u64))).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap().len(), PIECE);
         // From the third piece on the disk fails now. Had the stream read on, it would have them.
         let segment = disk.files().into_iter().find(|path| path.extension().is_some_and(|kind| kind == "seg")).unwrap();
@@ -328,7 +331,7 @@ fn many_streams_at_once_on_one_thread_all_come_to_their_end() {
         let digest = store.put(put, Algorithm::Sha256).await.unwrap();
         let read = |_| async {
             let range = 0..content.len() as u64;
-            let stream = store.open(move |store| Ok((store.get(&digest.digest)?, range))).await.unwrap();
+            let stream = store.open(move |store| Ok::<_, Error>((store.get(&digest.digest)?, range))).await.unwrap();
             assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
         };
         stream::iter(0..100).map(read).buffer_unordered(100).collect::<Vec<_>>().await;
@@ -342,7 +345,8 @@ fn a_stream_outlives_the_removal_of_its_blob() {
         let content = Random(5).bytes(3 * PIECE);
         let put = content.clone();
         let digest = store.put(put, Algorithm::Sha256).await.unwrap();
-        let stream = store.open(move |store| Ok((store.get(&digest.digest)?, 0..3 * PIECE as u64))).await.unwrap();
+        let stream =
+            store.open(move |store| Ok::<_, Error>((store.get(&digest.digest)?, 0..3 * PIECE as u64))).await.unwrap();
         store.remove(&digest.digest).await.unwrap();
         assert!(stream.try_collect::<Vec<_>>().await.unwrap().concat() == content);
     });
