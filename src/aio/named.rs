@@ -1,12 +1,15 @@
 //! The calls of named files.
 
 use bytes::Bytes;
+use futures_core::Stream;
+use tokio::io::AsyncRead;
 
 use crate::aio::arguments::calls;
 use crate::aio::blob::Opened;
-use crate::aio::{AsyncBlob, AsyncStore};
-use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed, UploadStatus};
-use crate::digest::{Algorithm, Digest};
+use crate::aio::target::{PutFile, Target, uploads};
+use crate::aio::{AsyncBlob, AsyncStore, ContentSink, StreamError};
+use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::id::{Lsn, UploadId};
 use crate::keys::DomainName;
@@ -78,6 +81,10 @@ impl AsyncNamedFiles {
         Self { files: self.files.discarding(), store: self.store.clone() }
     }
 
+    fn parts(&self) -> (Target, &AsyncStore) {
+        (Target::from(&self.files), &self.store)
+    }
+
     /// Runs a blocking operation off the runtime, as [`AsyncStore::call`].
     ///
     /// # Errors
@@ -109,6 +116,38 @@ impl AsyncNamedFiles {
     pub async fn put(&self, name: &str, content: impl Into<Bytes>, put: PutNamed) -> Result<NamedWrite> {
         let (name, content) = (name.to_owned(), content.into());
         self.call(move |files| files.put(&name, content, put)).await
+    }
+
+    /// Sets a name to what a reader yields, to its end: [`put_sink`](Self::put_sink) for a reader.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and [`Error::Source`] where the reader fails: the name is as it was then.
+    pub async fn put_reader(&self, name: &str, reader: impl AsyncRead, put: PutNamed) -> Result<NamedWrite> {
+        self.put_sink(name, put).send_reader(reader).await
+    }
+
+    /// Sets a name to what a stream yields, to its end: [`put_sink`](Self::put_sink) for a stream.
+    ///
+    /// # Errors
+    /// [`StreamError::Source`] where the stream fails: the name is as it was then. [`StreamError::Store`] as
+    /// [`put`](Self::put).
+    pub async fn put_stream<E>(
+        &self,
+        name: &str,
+        content: impl Stream<Item = Result<Bytes, E>>,
+        put: PutNamed,
+    ) -> Result<NamedWrite, StreamError<E>> {
+        self.put_sink(name, put).send_stream(content).await
+    }
+
+    /// A sink, and writer, whose content gets a name when it is [finished](ContentSink::finish). It holds no thread
+    /// while nothing comes, and stores long content as [`AsyncStore::put_sink`] does.
+    ///
+    /// # Errors
+    /// Come from the sink: as [`put`](Self::put).
+    pub fn put_sink(&self, name: &str, put: PutNamed) -> ContentSink<NamedWrite> {
+        let put = PutFile { files: self.files.clone(), name: name.to_owned(), put };
+        ContentSink::put(self.parts(), put)
     }
 
     /// A file and its content, of one moment. Content of up to 64 KiB is read in the same step.
@@ -152,19 +191,7 @@ impl AsyncNamedFiles {
         self.call(move |files| files.remove_many(&names)).await
     }
 
-    /// Appends content to an upload at `offset`, or where it ends for none, and returns the new length.
-    ///
-    /// # Errors
-    /// As [`NamedFiles::append_upload`] and [`call`](Self::call).
-    pub async fn append_upload(
-        &self,
-        id: UploadId,
-        offset: impl Into<Option<u64>>,
-        content: impl Into<Bytes>,
-    ) -> Result<u64> {
-        let (offset, content) = (offset.into(), content.into());
-        self.call(move |files| files.append_upload(id, offset, content)).await
-    }
+    uploads!(NamedFiles);
 
     calls! { NamedFiles:
         /// What is known of a file.
@@ -175,13 +202,5 @@ impl AsyncNamedFiles {
         call remove(name: &str, expect: ExpectNamed) -> Lsn;
         /// Removes all files whose names begin so.
         call remove_prefix(prefix: &str) -> NamedRemoval;
-        /// Begins an upload in the key domain of the files.
-        call begin_upload(algorithm: Algorithm) -> UploadId;
-        /// The status of an upload.
-        read upload_status(id: UploadId) -> UploadStatus;
-        /// Cancels an upload.
-        call cancel_upload(id: UploadId) -> ();
-        /// How many uploads are unfinished outside of repositories, counted up to a limit.
-        read count_uploads(limit: usize) -> usize;
     }
 }

@@ -28,9 +28,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::PollSender;
 
 use crate::aio::call::joined;
-use crate::aio::target::Target;
+use crate::aio::target::{Put, Target};
 use crate::aio::{AsyncStore, PIECE, UploadWriter};
-use crate::blobs::{Expect, Stored, source_failed};
+use crate::blobs::source_failed;
 use crate::error::{Error, Result};
 use crate::log::Durability;
 use crate::store::Store;
@@ -188,13 +188,13 @@ impl ContentSink<u64> {
     }
 }
 
-impl ContentSink<Stored> {
-    /// A sink whose content becomes a blob.
-    pub(super) fn put((target, store): (Target, &AsyncStore), expect: Expect) -> Self {
+impl<T: Send + 'static> ContentSink<T> {
+    /// A sink whose content becomes a blob, or a named file.
+    pub(super) fn put((target, store): (Target, &AsyncStore), put: impl Put<Done = T>) -> Self {
         let (sender, mut receiver) = channel(WAITING);
         let store = store.without_guard();
-        let put = async move {
-            let (store, target) = (store, target); // in this order: what is declared later is dropped first
+        let work = async move {
+            let (store, target, put) = (store, target, put); // in this order: what is declared later is dropped first
             let (mut pieces, mut len) = (Vec::new(), 0);
             loop {
                 let (more, ending) = receive(&mut receiver).await;
@@ -202,33 +202,33 @@ impl ContentSink<Stored> {
                 pieces.extend(more);
                 match ending {
                     Ending::Ended if len <= AT_ONCE => {
-                        return store.run(&store.shared.writes, move || target.put(&joint(&pieces), expect)).await;
+                        return store.run(&store.shared.writes, move || put.put(&target, &joint(&pieces))).await;
                     }
                     Ending::GoesOn if len <= AT_ONCE => {}
                     Ending::GoesOn | Ending::Ended => {
                         let ended = matches!(ending, Ending::Ended);
-                        return put_long((target, &store), expect, (pieces, ended, receiver)).await;
+                        return put_long((target, &store), put, (pieces, ended, receiver)).await;
                     }
                     Ending::CutOff => return Err(cut_off()),
                     Ending::TooLong(limit) => return Err(Error::ContentTooLong { limit }),
                 }
             }
         };
-        Self::new(sender, put)
+        Self::new(sender, work)
     }
 }
 
 /// Stores long content by way of an upload, first what has come.
-async fn put_long(
+async fn put_long<P: Put>(
     (target, store): (Target, &AsyncStore),
-    expect: Expect,
+    put: P,
     (first, ended, mut receiver): (Vec<Bytes>, bool, Receiver<Piece>),
-) -> Result<Stored> {
-    // Nobody else knows of the upload: only the commit that makes a blob of it has to be as durable as is wanted.
+) -> Result<P::Done> {
+    // Nobody else knows of the upload: only the commit that ends it has to be as durable as is wanted.
     let begins = target.with_durability(Durability::Relaxed);
-    let uploads = begins.clone();
+    let (uploads, algorithm) = (begins.clone(), put.algorithm());
     let writes = &store.shared.writes;
-    let id = store.run(writes, move || uploads.begin_upload(expect.algorithm())).await?;
+    let id = store.run(writes, move || uploads.begin_upload(algorithm)).await?;
     let cancels = target.clone();
     let stored = async {
         let mut writer = UploadWriter::new((begins, store), id, None);
@@ -243,7 +243,7 @@ async fn put_long(
             (pieces, ending) = receive(&mut receiver).await;
         }
         writer.finish_with(pieces).await?;
-        store.run(writes, move || target.commit_upload(id, expect)).await
+        store.run(writes, move || put.commit(&target, id)).await
     };
     let stored = stored.await;
     if stored.is_err() {

@@ -2,19 +2,20 @@
 
 use std::ops::Deref;
 
-use crate::blobs::{BlobStore, Destination, Expect, Stored};
+use crate::blobs::{BlobStore, Destination, Expect, NamedWrite, PutNamed, Stored};
 use crate::digest::Algorithm;
 use crate::error::Result;
 use crate::id::UploadId;
 use crate::log::Durability;
 use crate::registry::Repository;
-use crate::store::Store;
+use crate::store::{NamedFiles, Store};
 
 /// A blocking handle.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     Store(Store),
     Repository(Repository),
+    Named(NamedFiles),
 }
 
 impl From<&Store> for Target {
@@ -29,6 +30,12 @@ impl From<&Repository> for Target {
     }
 }
 
+impl From<&NamedFiles> for Target {
+    fn from(files: &NamedFiles) -> Self {
+        Self::Named(files.clone())
+    }
+}
+
 /// It keeps the store open for what is done with its blobs.
 impl Deref for Target {
     type Target = BlobStore;
@@ -37,6 +44,7 @@ impl Deref for Target {
         match self {
             Self::Store(store) => store.blob_store(),
             Self::Repository(repository) => repository.blob_store(),
+            Self::Named(files) => files.blob_store(),
         }
     }
 }
@@ -47,6 +55,7 @@ impl Target {
         match self {
             Self::Store(store) => work(&store.outside()?),
             Self::Repository(repository) => work(repository),
+            Self::Named(files) => work(&files.destination()?),
         }
     }
 
@@ -54,23 +63,70 @@ impl Target {
         match self {
             Self::Store(store) => Self::Store(store.with_durability(durability)),
             Self::Repository(repository) => Self::Repository(repository.with_durability(durability)),
+            Self::Named(files) => Self::Named(files.with_durability(durability)),
         }
-    }
-
-    pub(super) fn put(&self, content: &[u8], expect: Expect) -> Result<Stored> {
-        self.with(|into| self.deref().put(content, expect, into))
     }
 
     pub(super) fn begin_upload(&self, algorithm: Algorithm) -> Result<UploadId> {
         self.with(|into| self.deref().begin_upload(algorithm, into))
     }
 
-    pub(super) fn commit_upload(&self, id: UploadId, expect: Expect) -> Result<Stored> {
-        self.with(|into| self.deref().commit_upload(id, expect, into))
-    }
-
     pub(super) fn cancel_upload(&self, id: UploadId) -> Result<()> {
         self.with(|into| self.deref().cancel_upload(id, into))
+    }
+}
+
+/// What is made of content, once all of it has come.
+pub(super) trait Put: Clone + Send + Sync + 'static {
+    type Done: Send + 'static;
+
+    fn algorithm(&self) -> Algorithm;
+
+    /// Stores content in memory.
+    fn put(&self, into: &Target, content: &[u8]) -> Result<Self::Done>;
+
+    /// Stores the content of an upload, which ends with that.
+    fn commit(&self, into: &Target, id: UploadId) -> Result<Self::Done>;
+}
+
+/// A blob.
+impl Put for Expect {
+    type Done = Stored;
+
+    fn algorithm(&self) -> Algorithm {
+        Self::algorithm(*self)
+    }
+
+    fn put(&self, into: &Target, content: &[u8]) -> Result<Stored> {
+        into.with(|to| into.deref().put(content, *self, to))
+    }
+
+    fn commit(&self, into: &Target, id: UploadId) -> Result<Stored> {
+        into.with(|to| into.deref().commit_upload(id, *self, to))
+    }
+}
+
+/// A named file.
+#[derive(Clone)]
+pub(super) struct PutFile {
+    pub(super) files: NamedFiles,
+    pub(super) name: String,
+    pub(super) put: PutNamed,
+}
+
+impl Put for PutFile {
+    type Done = NamedWrite;
+
+    fn algorithm(&self) -> Algorithm {
+        self.put.content().algorithm()
+    }
+
+    fn put(&self, _: &Target, content: &[u8]) -> Result<NamedWrite> {
+        self.files.put(&self.name, content, self.put.clone())
+    }
+
+    fn commit(&self, _: &Target, id: UploadId) -> Result<NamedWrite> {
+        self.files.put_upload_as(&self.name, id, &self.put)
     }
 }
 
@@ -185,6 +241,23 @@ macro_rules! content {
             $crate::aio::ContentSink::put(self.parts(), expect.into())
         }
 
+        $crate::aio::target::uploads!($blocking);
+
+        $crate::aio::arguments::calls! { $blocking:
+            /// Commits an upload as a blob, if its content has the digest.
+            call commit_upload(id: $crate::id::UploadId, digest: &$crate::digest::Digest) -> $crate::blobs::Stored;
+            /// The unfinished uploads, a page at a time.
+            read uploads(
+                after: Option<&$crate::id::UploadId>,
+                limit: usize
+            ) -> $crate::page::Page<$crate::blobs::UploadStatus, $crate::id::UploadId>;
+        }
+    };
+}
+
+/// The calls that write uploads, which stores, repositories and named files have.
+macro_rules! uploads {
+    ($blocking:ident) => {
         /// Appends content to an upload at `offset`, or where it ends for none, and returns the new length.
         ///
         /// # Errors
@@ -274,19 +347,12 @@ macro_rules! content {
             call begin_upload(algorithm: $crate::digest::Algorithm) -> $crate::id::UploadId;
             /// The status of an upload: how much of it is durable, and more.
             read upload_status(id: $crate::id::UploadId) -> $crate::blobs::UploadStatus;
-            /// Commits an upload as a blob, if its content has the digest.
-            call commit_upload(id: $crate::id::UploadId, digest: &$crate::digest::Digest) -> $crate::blobs::Stored;
             /// Cancels an upload: its content is removed.
             call cancel_upload(id: $crate::id::UploadId) -> ();
-            /// The unfinished uploads, a page at a time.
-            read uploads(
-                after: Option<&$crate::id::UploadId>,
-                limit: usize
-            ) -> $crate::page::Page<$crate::blobs::UploadStatus, $crate::id::UploadId>;
             /// How many uploads are unfinished, counted up to a limit.
             read count_uploads(limit: usize) -> usize;
         }
     };
 }
 
-pub(super) use content;
+pub(super) use {content, uploads};

@@ -148,6 +148,12 @@ impl PutNamed {
         self
     }
 
+    /// What the content is expected to be.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn content(&self) -> Expect {
+        self.content
+    }
+
     /// After how much of the store's open time the file expires. The next [collection](crate::Store::collect) after
     /// that, or [`Store::expire`](crate::Store::expire), removes it, and its content with it unless something else
     /// keeps that; until then it is there and [says](NamedFile::is_expired) that it has expired.

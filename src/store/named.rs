@@ -92,6 +92,24 @@ impl NamedFiles {
         Ok(&inner.blobs)
     }
 
+    /// The blobs of the store, for what belongs to these files.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn blob_store(&self) -> &BlobStore {
+        self.store.blob_store()
+    }
+
+    /// Where uploads go, unless their domain was shredded.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn destination(&self) -> Result<Outside<'_>> {
+        self.blobs().map(|blobs| self.outside(blobs))
+    }
+
+    /// Sets a name to the content of an upload, if it is what `put` expects.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn put_upload_as(&self, name: &str, id: UploadId, put: &PutNamed) -> Result<NamedWrite> {
+        self.blobs()?.put_named_upload(self.within, name, id, put.content(), put)
+    }
+
     /// Where uploads go.
     fn outside<'a>(&self, blobs: &'a BlobStore) -> Outside<'a> {
         blobs.outside_in(self.within.durability, self.within.domain)
