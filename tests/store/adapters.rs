@@ -1,6 +1,8 @@
 //! The adapters for tokio: nothing blocks the runtime, memory and threads are bounded, and what is dropped is not half
 //! done.
 
+mod calls;
+mod cuts;
 mod misuse;
 mod verbs;
 mod writers;
@@ -20,7 +22,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt, TryStreamExt, stream};
 use strongroom::aio::{AsyncStore, Limits, StreamError};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Error, Options, PutNamed, ReadMode, Store};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -565,43 +567,5 @@ fn what_nobody_polls_holds_no_permit() {
         store.close().await.unwrap();
         assert!(streams[0].next().await.unwrap().is_ok() && half_read.next().await.unwrap().is_ok(), "they were read");
         stat.await.unwrap();
-    });
-}
-
-#[test]
-fn nothing_is_taken_after_the_end_of_a_sink() {
-    // It was acknowledged, and lost; or stored, where the end was not handed over yet.
-    one_thread().block_on(async {
-        let store = AsyncStore::new(open());
-        let is_refused = |written: std::io::Result<()>| {
-            let error = written.unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-            assert!(matches!(error.get_ref().unwrap().downcast_ref(), Some(Error::Closed)));
-        };
-        for is_pending in [false, true] {
-            let mut sink = store.put_sink(Algorithm::Sha256);
-            sink.write_all(b"one").await.unwrap();
-            match is_pending {
-                true => assert!(sink.shutdown().now_or_never().is_none()),
-                false => sink.shutdown().await.unwrap(),
-            }
-            is_refused(sink.write_all(b" two").await);
-            assert!(matches!(sink.send(" two".into()).await, Err(Error::Closed)));
-            assert!(matches!(sink.start_send_unpin(" two".into()), Err(Error::Closed)));
-            AsyncWriteExt::flush(&mut sink).await.unwrap();
-            sink.shutdown().await.unwrap();
-            assert_eq!(sink.finish().await.unwrap().digest, Digest::of(Algorithm::Sha256, b"one"));
-
-            let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
-            let mut sink = store.append_sink(id, 0);
-            sink.send("one".into()).await.unwrap();
-            match is_pending {
-                true => assert!(Pin::new(&mut sink).close().now_or_never().is_none()),
-                false => Pin::new(&mut sink).close().await.unwrap(),
-            }
-            assert!(matches!(sink.send(" two".into()).await, Err(Error::Closed)));
-            is_refused(sink.write_all(b" two").await);
-            assert_eq!(sink.finish().await.unwrap(), 3);
-        }
     });
 }

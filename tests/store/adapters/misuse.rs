@@ -1,255 +1,26 @@
-//! Futures that are dropped at any await, handles that are dropped anywhere, and calls after the end.
+//! Handles that are dropped anywhere, and calls after the end.
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
-use strongroom::aio::{AsyncRepository, AsyncStore, Limits};
-use strongroom::registry::{ExpectTag, PutManifest, RepositorySettings};
+use futures_util::{FutureExt, SinkExt, StreamExt, stream};
+use strongroom::aio::AsyncStore;
+use strongroom::registry::RepositorySettings;
 use strongroom::vfs::SimVfs;
-use strongroom::{Algorithm, CollectOptions, Digest, Error, Options, Result, Store, UploadId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use strongroom::{Algorithm, CollectOptions, Digest, Error, Options, Result, Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use super::{PIECE, one_thread, open, options, pieces};
 use crate::common::Random;
-use crate::common::registry::{image, name, tag};
-use crate::common::tell;
+use crate::common::registry::name;
 use crate::common::watched::Gate;
-
-/// Polls a future so many times, each time that it is woken, and drops it: none if it had not come to its end.
-async fn cut<T>(future: impl Future<Output = T>, polls: u32) -> Option<T> {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// Cuts an operation after its first poll, its second, … until it comes to its end, each time on a new store, which is
-/// then as it should be.
-fn cut_everywhere<F: Future<Output = Result<()>>, G: Future<Output = ()>>(
-    operation: impl Fn(AsyncStore, AsyncRepository, UploadId) -> F,
-    check: impl Fn(AsyncStore, AsyncRepository, UploadId, bool) -> G,
-) {
-    for limits in [Limits::new(), Limits::new().calls(1).reads(1).writes(1)] {
-        let mut polls = 1;
-        loop {
-            let disk = SimVfs::new();
-            let ended = one_thread().block_on(async {
-                let store = AsyncStore::with_limits(options(&disk).open("/store").unwrap(), limits);
-                let app = store.create_repository(&name("team/app"), RepositorySettings::new()).await.unwrap();
-                let id = app.begin_upload(Algorithm::Sha256).await.unwrap();
-                app.append_upload(id, 0, "begun, ").await.unwrap();
-                let ended = cut(operation(store.clone(), app.clone(), id), polls).await;
-                check(store.clone(), app.clone(), id, ended.is_some()).await;
-                drop(app);
-                store.close().await.unwrap();
-                ended
-            });
-            let mut store = options(&disk).open("/store").unwrap();
-            assert!(store.verify(|_| ()).unwrap().findings.is_empty());
-            let report = store.repair(|_| ControlFlow::Continue(())).unwrap();
-            assert!(report.mended == 0 && report.left.is_sound(), "cut after {polls}: {report:?}");
-            if let Some(result) = ended {
-                result.unwrap();
-                break;
-            }
-            polls += 1;
-        }
-        // Where each thread has done its work before it is looked at, there is nothing to cut.
-        tell(&format!("cut after {} polls at most", polls - 1));
-    }
-}
-
-/// A source that pauses each time.
-struct Pausing<'a>(&'a [u8], bool);
-
-impl AsyncRead for Pausing<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        self.1 = !self.1;
-        if self.1 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let n = self.0.len().min(buf.remaining());
-        let (front, rest) = self.0.split_at(n);
-        buf.put_slice(front);
-        self.0 = rest;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// An upload can be continued from where it stands, which is somewhere in what was sent.
-async fn continues(app: &AsyncRepository, id: UploadId, sent: &[u8], ended: bool) {
-    let whole = [b"begun, ", sent].concat();
-    let go_on = async || {
-        let offset = app.append_upload(id, None, Bytes::new()).await?;
-        let rest = whole.get(offset as usize..).expect("no more than was sent").to_vec();
-        assert!(offset >= 7 && (!ended || rest.is_empty()), "{offset}");
-        app.append_upload(id, offset, rest).await?;
-        app.commit_upload(id, &Digest::of(Algorithm::Sha256, &whole)).await
-    };
-    loop {
-        match go_on().await {
-            // What was dropped may be at work for a moment yet, or being made durable.
-            Err(Error::UploadBusy { .. } | Error::WrongOffset { .. }) => tokio::task::yield_now().await,
-            committed => return assert_eq!(committed.unwrap().len, whole.len() as u64),
-        }
-    }
-}
-
-#[test]
-fn appending_is_cut_at_every_await() {
-    let content = &*Random(1).bytes(PIECE + 100_000).leak();
-    cut_everywhere(
-        |_, app, id| async move { app.append_upload_from(id, None, Pausing(content, false)).await.map(drop) },
-        |_, app, id, ended| async move { continues(&app, id, content, ended).await },
-    );
-    cut_everywhere(
-        |_, app, id| async move {
-            let mut writer = app.upload_writer(id, 7);
-            for piece in content.chunks(100_000) {
-                writer.write([Bytes::from_static(piece)]).await?;
-            }
-            writer.finish().await.map(drop)
-        },
-        |_, app, id, ended| async move { continues(&app, id, content, ended).await },
-    );
-    cut_everywhere(
-        |_, app, id| async move {
-            let mut sink = app.append_sink(id, 7);
-            for piece in content.chunks(100_000) {
-                sink.write_all(piece).await.map_err(|error| panic!("{error}"))?;
-                AsyncWriteExt::flush(&mut sink).await.map_err(|error| panic!("{error}"))?;
-            }
-            sink.finish().await.map(drop)
-        },
-        |_, app, id, ended| async move { continues(&app, id, content, ended).await },
-    );
-    cut_everywhere(
-        |_, app, id| async move {
-            app.append_upload(id, 7, content).await?;
-            app.commit_upload(id, &Digest::of(Algorithm::Sha256, &[b"begun, ", content].concat())).await.map(drop)
-        },
-        |_, app, id, _| async move {
-            let digest = Digest::of(Algorithm::Sha256, &[b"begun, ", content].concat());
-            loop {
-                match app.upload_status(id).await {
-                    Ok(status) if status.offset == 7 => return continues(&app, id, content, false).await,
-                    // The commit may be under way.
-                    Ok(_) => match app.commit_upload(id, &digest).await {
-                        Err(Error::UploadBusy { .. }) => tokio::task::yield_now().await,
-                        Err(Error::UploadNotFound { .. }) => {}
-                        other => {
-                            other.unwrap();
-                            return;
-                        }
-                    },
-                    Err(_) => {
-                        app.claim(&digest).await.unwrap();
-                        return;
-                    }
-                }
-            }
-        },
-    );
-}
-
-#[test]
-fn putting_is_cut_at_every_await() {
-    for len in [10usize, 100_000, 1_200_000] {
-        let content = &*Random(len as u64).bytes(len).leak();
-        let check = move |app: AsyncRepository, ended: bool| async move {
-            let digest = Digest::of(Algorithm::Sha256, content);
-            assert!(!ended || app.claim(&digest).await.is_ok());
-            // No upload is left but the one that was there, once the one that was cut off has been cancelled.
-            while app.uploads(None, 10).await.unwrap().items.len() > 1 {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!(app.put(content, digest).await.unwrap().digest, digest);
-            assert!(app.get(&digest).await.unwrap().bytes().await.unwrap() == content);
-        };
-        cut_everywhere(
-            |_, app, _| async move { app.put(content, Algorithm::Sha256).await.map(drop) },
-            |_, app, _, ended| check(app, ended),
-        );
-        cut_everywhere(
-            |_, app, _| async move { app.put_reader(Pausing(content, false), Algorithm::Sha256).await.map(drop) },
-            |_, app, _, ended| check(app, ended),
-        );
-    }
-}
-
-#[test]
-fn pushing_and_pulling_is_cut_at_every_await() {
-    let layer = &*Random(3).bytes(2 * PIECE + 10).leak();
-    cut_everywhere(
-        |store, app, _| async move {
-            let app = store.ensure_repository(app.name(), RepositorySettings::new()).await?;
-            let config = app.put("{}", Algorithm::Sha256).await?;
-            let layer = app.put(layer, Algorithm::Sha256).await?;
-            let (media_type, document) = image(&[config.digest, layer.digest], None);
-            let pushed = app.put_manifest(document, PutManifest::new(media_type).tag(tag("v1"))).await?;
-            app.tag(&tag("v2"), &pushed.digest, ExpectTag::Any).await?;
-            let pulled = app.pull_manifest(&tag("v2").into()).await?;
-            assert_eq!(pulled.digest, pushed.digest);
-            let blob = app.get(&layer.digest).await?;
-            let stream = blob.open_stream(0..blob.len()).await?;
-            assert_eq!(stream.try_fold(0, |len, piece| async move { Ok(len + piece.len()) }).await?, 2 * PIECE + 10);
-            let mut read = Vec::new();
-            blob.reader(5..blob.len())?.read_to_end(&mut read).await.map_err(|error| panic!("{error}"))?;
-            app.delete_manifest(&pushed.digest).await?;
-            app.remove_blob(&layer.digest).await.map(drop)
-        },
-        |_, app, _, _| async move {
-            // A tag names a manifest that is there, with all that it holds.
-            for tag in app.tags(None, 10).await.unwrap().items {
-                match app.get_manifest(&tag.into()).await {
-                    Err(Error::ManifestNotFound { .. }) => {} // what was cut off ran to its end meanwhile
-                    found => drop(found.unwrap()),
-                }
-            }
-        },
-    );
-}
-
-#[test]
-fn closing_is_cut_at_every_await() {
-    for polls in 1..100 {
-        let disk = SimVfs::new();
-        let ended = one_thread().block_on(async {
-            let store = AsyncStore::new(options(&disk).open("/store").unwrap());
-            store.put("content", Algorithm::Sha256).await.unwrap();
-            let ended = cut(store.close(), polls).await;
-            // Where it had begun it goes on; else the store is open, and can be closed.
-            match store.close().await {
-                Ok(()) | Err(Error::Closed) => {}
-                Err(error) => panic!("{error}"),
-            }
-            ended
-        });
-        let store = options(&disk).open("/store").unwrap();
-        assert!(store.exists(&Digest::of(Algorithm::Sha256, b"content")).unwrap());
-        if ended.is_some() {
-            return;
-        }
-    }
-    panic!("it does not end");
-}
 
 #[test]
 fn after_the_end_every_call_says_so() {
@@ -292,6 +63,44 @@ fn after_the_end_every_call_says_so() {
     }
 }
 
+#[test]
+fn nothing_is_taken_after_the_end_of_a_sink() {
+    // It was acknowledged, and lost; or stored, where the end was not handed over yet.
+    one_thread().block_on(async {
+        let store = AsyncStore::new(open());
+        let is_refused = |written: std::io::Result<()>| {
+            let error = written.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+            assert!(matches!(error.get_ref().unwrap().downcast_ref(), Some(Error::Closed)));
+        };
+        for is_pending in [false, true] {
+            let mut sink = store.put_sink(Algorithm::Sha256);
+            sink.write_all(b"one").await.unwrap();
+            match is_pending {
+                true => assert!(sink.shutdown().now_or_never().is_none()),
+                false => sink.shutdown().await.unwrap(),
+            }
+            is_refused(sink.write_all(b" two").await);
+            assert!(matches!(sink.send(" two".into()).await, Err(Error::Closed)));
+            assert!(matches!(sink.start_send_unpin(" two".into()), Err(Error::Closed)));
+            AsyncWriteExt::flush(&mut sink).await.unwrap();
+            sink.shutdown().await.unwrap();
+            assert_eq!(sink.finish().await.unwrap().digest, Digest::of(Algorithm::Sha256, b"one"));
+
+            let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+            let mut sink = store.append_sink(id, 0);
+            sink.send("one".into()).await.unwrap();
+            match is_pending {
+                true => assert!(Pin::new(&mut sink).close().now_or_never().is_none()),
+                false => Pin::new(&mut sink).close().await.unwrap(),
+            }
+            assert!(matches!(sink.send(" two".into()).await, Err(Error::Closed)));
+            is_refused(sink.write_all(b" two").await);
+            assert_eq!(sink.finish().await.unwrap(), 3);
+        }
+    });
+}
+
 /// A store that stands while it is closed, until the gate is opened.
 fn stuck_in_closing(disk: &SimVfs, gate: &Arc<Gate>) -> Store {
     let opened = options(disk).log_file_size(64 << 10).vfs(Arc::new(gate.before(".run", disk))).open("/store").unwrap();
@@ -312,7 +121,7 @@ fn runtimes() -> [Runtime; 2] {
 #[test]
 fn dropping_the_last_handle_does_not_block_the_runtime() {
     for runtime in runtimes() {
-        for kept in 0..5 {
+        for kept in 0..6 {
             let (disk, gate) = (SimVfs::new(), Arc::new(Gate::default()));
             let opened = stuck_in_closing(&disk, &gate);
             runtime.block_on(async {
@@ -327,7 +136,8 @@ fn dropping_the_last_handle_does_not_block_the_runtime() {
                 streaming.next().await.unwrap().unwrap();
                 let mut sink = app.put_sink(Algorithm::Sha256);
                 sink.send(vec![8; 2 << 20].into()).await.unwrap();
-                let mut handles: [Option<Box<dyn std::any::Any>>; 5] = [
+                let mut handles: [Option<Box<dyn std::any::Any>>; 6] = [
+                    Some(Box::new(store.named())),
                     Some(Box::new(store)),
                     Some(Box::new(app)),
                     Some(Box::new(writer)),
