@@ -363,6 +363,7 @@ impl<T> ContentSink<T> {
     /// Lets the operation fail for want of content, and waits until it has.
     async fn cut_off(mut self) {
         let _ = std::future::poll_fn(|cx| self.poll_rest(cx)).await; // what came before counts
+        self.sender.abort_send(); // room that was kept for a piece keeps the channel open
         self.sender.close();
         let _ = std::future::poll_fn(|cx| self.poll_work(cx)).await; // that it failed is known
     }
