@@ -542,8 +542,8 @@ fn what_nobody_polls_holds_no_permit() {
 
         let (go, gate) = mpsc::channel::<()>();
         let (go_on, other_gate) = mpsc::channel::<()>();
-        let mut reading = Box::pin(store.read(move |_| Ok::<_, Error>(gate.recv().unwrap())));
-        let mut writing = store.write(move |_, _| Ok(other_gate.recv().unwrap()));
+        let mut reading = Box::pin(store.read(move |_| gate.recv().map_err(|_| Error::Closed)));
+        let mut writing = store.write(move |_, _| other_gate.recv().map_err(|_| Error::Closed));
         assert!((&mut reading).now_or_never().is_none());
         writing.send("x".into()).await.unwrap();
         tokio::task::yield_now().await;

@@ -268,7 +268,7 @@ fn sending_is_cut_at_every_await() {
             sink.finish().await.map(drop)
         },
         |store, _, _, ended| async move {
-            while store.uploads(None, 10).await.unwrap().items.len() > 0 {
+            while !store.uploads(None, 10).await.unwrap().items.is_empty() {
                 tokio::task::yield_now().await;
             }
             for algorithm in [Algorithm::Sha256, Algorithm::Blake3] {
