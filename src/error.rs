@@ -94,7 +94,7 @@ pub enum Error {
     /// Another process, or another handle in this one, has the store open. The file `LOCK` is no sign of that, and
     /// never stale: it stays when the store is closed, and the operating system gives the lock itself back when the
     /// process ends, however it does. There is no need to delete it.
-    #[error("{} is in use by another process, or by another handle in this one: a store has one writer", path.display())]
+    #[error("{} is in use: by another process, or by another handle in this one", path.display())]
     Locked {
         /// The store's directory.
         path: PathBuf,

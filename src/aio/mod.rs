@@ -87,7 +87,8 @@
 //! These have no call here. [`AsyncStore::call`] and [`AsyncStore::read`] run them with what belongs to them, in one
 //! switch of threads:
 //! - [`Store::snapshot`], [`Repository::snapshot`](crate::registry::Repository::snapshot): reads that have to agree are
-//!   made together, in one `read`. A snapshot keeps the store open, and dropping it may close it: drop it there as well.
+//!   made together, in one `read`. A snapshot keeps the store open, and dropping it may close it: drop it there as
+//!   well.
 //! - [`Store::blobs`], [`NamedFiles::iter`](crate::NamedFiles::iter): an iterator reads at each step. Take some of its
 //!   items in a `read`, and move it into the next; named files also have pages
 //!   ([`AsyncNamedFiles::list`]).
@@ -111,7 +112,9 @@ mod upload;
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore};
@@ -347,23 +350,28 @@ impl AsyncStore {
     /// may take long.
     ///
     /// # Errors
-    /// As [`Store::close`]; [`Error::Closed`] the second time; [`Error::Io`] where no thread can be started for it: the
-    /// store stays open then.
+    /// As [`Store::close`], the second time none; [`Error::Io`] where no thread can be started for it: the store stays
+    /// open then.
     pub async fn close(&self) -> Result<()> {
         let runtime = Handle::try_current().map_err(|_| Error::Closed)?;
         let store = self.without_guard();
-        Call::new(runtime.spawn(async move { Some(store.close_when_idle().await) })).await
+        let mut closing = Box::pin(async move { Some(store.close_when_idle().await) });
+        // It begins at once, so that later calls come behind it, and goes on in a task, also where this is not polled.
+        match poll_fn(|cx| Poll::Ready(closing.as_mut().poll(cx))).await {
+            Poll::Ready(done) => joined(Ok(done)),
+            Poll::Pending => Call::new(runtime.spawn(closing)).await,
+        }
     }
 
     async fn close_when_idle(&self) -> Result<()> {
         let Shared { limits, calls, reads, writes, open_uploads, threads, .. } = &*self.shared;
-        let gone = |_| Error::Closed;
+        // There are none where somebody else closes it: that is waited for below.
         // First of all: their steps need permits.
         let _uploads = open_uploads.write().await;
-        let _writes = writes.acquire_many(limits.writes.into()).await.map_err(gone)?;
-        let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await.map_err(gone)?;
+        let _writes = writes.acquire_many(limits.writes.into()).await;
+        let permits = Arc::clone(calls).acquire_many_owned(limits.calls.into()).await;
         // Last of all: reads go on until all writes have ended.
-        let _reads = reads.acquire_many(limits.reads.into()).await.map_err(gone)?;
+        let _reads = reads.acquire_many(limits.reads.into()).await;
         threads.check()?; // else it stays open, and can be closed later
         calls.close();
         reads.close();

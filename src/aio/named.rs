@@ -8,7 +8,7 @@ use crate::aio::arguments::calls;
 use crate::aio::blob::Opened;
 use crate::aio::target::{PutFile, Target, uploads};
 use crate::aio::{AsyncBlob, AsyncStore, ContentSink, StreamError};
-use crate::blobs::{NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
+use crate::blobs::{Expect, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::id::{Lsn, UploadId};
@@ -177,9 +177,15 @@ impl AsyncNamedFiles {
     ///
     /// # Errors
     /// As [`NamedFiles::put_upload`] and [`call`](Self::call).
-    pub async fn put_upload(&self, name: &str, id: UploadId, digest: &Digest, put: PutNamed) -> Result<NamedWrite> {
-        let (name, digest) = (name.to_owned(), *digest);
-        self.call(move |files| files.put_upload(&name, id, digest, put)).await
+    pub async fn put_upload(
+        &self,
+        name: &str,
+        id: UploadId,
+        expect: impl Into<Expect>,
+        put: PutNamed,
+    ) -> Result<NamedWrite> {
+        let (name, expect) = (name.to_owned(), expect.into());
+        self.call(move |files| files.put_upload(&name, id, expect, put)).await
     }
 
     /// Removes files, all of them in one commit.

@@ -20,8 +20,8 @@ use crate::aio::BlobStream;
 /// Reading fails with an [`io::Error`] that holds the store's [`Error`](crate::Error).
 #[derive(Debug)]
 pub struct AsyncBlobReader {
-    /// What was read last: what comes before the rest of the stream. Declared before that, since it may be a part of the
-    /// blob's file.
+    /// What was read last: what comes before the rest of the stream. Declared before that, since it may be a part of
+    /// the blob's file.
     piece: Bytes,
     /// How much of it was taken.
     taken: usize,

@@ -241,11 +241,22 @@ macro_rules! content {
             $crate::aio::ContentSink::put(self.parts(), expect.into())
         }
 
+        /// Commits an upload as a blob, if its content is what is expected.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", stringify!($blocking), "::commit_upload`] and [`call`](Self::call).")]
+        pub async fn commit_upload(
+            &self,
+            id: $crate::id::UploadId,
+            expect: impl Into<$crate::blobs::Expect>,
+        ) -> $crate::error::Result<$crate::blobs::Stored> {
+            let expect = expect.into();
+            self.call(move |blocking| blocking.commit_upload(id, expect)).await
+        }
+
         $crate::aio::target::uploads!($blocking);
 
         $crate::aio::arguments::calls! { $blocking:
-            /// Commits an upload as a blob, if its content has the digest.
-            call commit_upload(id: $crate::id::UploadId, digest: &$crate::digest::Digest) -> $crate::blobs::Stored;
             /// The unfinished uploads, a page at a time.
             read uploads(
                 after: Option<&$crate::id::UploadId>,

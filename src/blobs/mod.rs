@@ -25,6 +25,7 @@ pub use list::Blobs;
 pub(crate) use list::digest_in;
 pub(crate) use named::NamedIn;
 pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
+#[cfg(feature = "tokio")]
 pub(crate) use reader::part_of;
 pub use reader::{Blob, BlobReader};
 pub use source::LimitedReader;
