@@ -195,7 +195,7 @@ pub enum Error {
         /// The digest asked for.
         digest: Digest,
     },
-    /// The blob is referenced and can't be removed: by pins, repositories or manifests; in a repository, by its
+    /// The blob is referenced and can't be removed: by named files, repositories or manifests; in a repository, by its
     /// manifests. Remove those first.
     #[error("{digest} is held by {count} references: remove them first")]
     BlobInUse {

@@ -149,7 +149,7 @@ impl AsyncStore {
         call delete_repository(name: &RepositoryName, how: RepositoryDeletion) -> Lsn;
         /// At most `limit` names of repositories, in order, beginning after `after`.
         read repositories(after: Option<&str>, limit: usize) -> Page<RepositoryName, String>;
-        /// The events of repositories after a position, in order, as whole commits.
+        /// The events of repositories, named files and content after a position, in order, as whole commits.
         read events(after: Lsn, limit: usize) -> Events;
     }
 }

@@ -259,7 +259,7 @@ impl NamedFiles {
     /// 4,096 references; more go in several commits.
     ///
     /// # Errors
-    /// Those of committing. Files that were removed before the error stay removed.
+    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`]. Files that were removed before the error stay removed.
     pub fn remove_many(&self, names: &[impl AsRef<str>]) -> Result<NamedRemoval> {
         self.blobs()?.remove_several_named(self.within, names)
     }

@@ -335,8 +335,10 @@ impl Options {
     /// [time](Self::wait_for_lock), [`UnsupportedFormat`](crate::Error::UnsupportedFormat) where another version wrote
     /// it, or a newer one added what this one does not know,
     /// [`KeyRequired`](crate::Error::KeyRequired), [`NotEncrypted`](crate::Error::NotEncrypted) and
-    /// [`Key`](crate::Error::Key) where the key is not the one that is needed, and [`Corrupt`](crate::Error::Corrupt)
-    /// where facts that were durable are damaged: see [`recovery`](Self::recovery) and [`salvage`](Self::salvage).
+    /// [`Key`](crate::Error::Key) where the key is not the one that is needed,
+    /// [`EncryptionLeftOut`](crate::Error::EncryptionLeftOut) where the crate was built without the feature
+    /// `encryption` and one is, and [`Corrupt`](crate::Error::Corrupt) where facts that were durable are damaged: see
+    /// [`recovery`](Self::recovery) and [`salvage`](Self::salvage).
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())
     }

@@ -75,12 +75,7 @@ fn draw(model: &Model, random: &mut Random) -> Call {
                 *content = Random(n).bytes([10, 700, 3000][n as usize % 3]);
                 *algorithm = Algorithm::Sha256;
             }
-            Action::PutManifest(push) => {
-                push.sparse = false;
-                if push.blobs.iter().any(|(_, may_be_absent)| *may_be_absent) {
-                    continue;
-                }
-            }
+            Action::PutManifest(push) if push.blobs.iter().any(|(_, may_be_absent)| *may_be_absent) => continue,
             _ => {}
         }
         return call;

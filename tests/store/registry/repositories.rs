@@ -82,6 +82,8 @@ fn handles_of_a_deleted_repository_fail_in_every_call_also_when_its_name_is_anot
     let config = blob(&old, "config");
     let manifest = push(&old, image(&[config], None), &["v1"]);
     let upload = old.begin_upload(Algorithm::Sha256).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "z".repeat(5000)).unwrap();
     for is_there_a_new_one in [false, true] {
         if is_there_a_new_one {
             let new = create(&store, "a/ours");
@@ -97,9 +99,19 @@ fn handles_of_a_deleted_repository_fail_in_every_call_also_when_its_name_is_anot
             old.put("config", Algorithm::Sha256).map(drop),
             old.put("z".repeat(5000), Algorithm::Sha256).map(drop),
             old.put_reader(&b"config"[..], config).map(drop),
+            old.put_many([("config", Algorithm::Sha256)]).map(drop),
+            old.put_many([("z".repeat(5000), Algorithm::Sha256)]).and_then(|mut each| each.remove(0)).map(drop),
+            old.put_file(file.path(), Algorithm::Sha256).map(drop),
             old.get(&config).map(drop),
+            old.get_many(&[config]).map(drop),
             old.stat(&config).map(drop),
+            old.stat_many(&[config]).map(drop),
             old.claim(&config).map(drop),
+            old.claim_many(&[config]).map(drop),
+            old.snapshot().map(drop),
+            old.usage().map(drop),
+            old.count_uploads(9).map(drop),
+            old.open_manifest(&at("v1")).map(drop),
             old.mount(&config, &name("a/ours"), |_| true).map(drop),
             old.remove_blob(&config).map(drop),
             old.blobs(None, 9).map(drop),
