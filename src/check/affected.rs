@@ -84,7 +84,9 @@ impl Scrubber<'_> {
                 Held::Manifest(_) => None,
             });
             for digest in held.chain([&manifest.digest]) {
-                if let Some(number) = self.is_damaged(&Key::blob(snapshot.domain, digest), digest, damaged) {
+                if let Some(number) = self.is_damaged(&Key::blob(snapshot.domain, digest), digest, damaged)
+                    && find::awaited(snapshot, repository.id, &Held::Blob(*digest))?.is_none()
+                {
                     hits.holders.entry(number).or_default().insert(manifest.digest);
                 }
             }

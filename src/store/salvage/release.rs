@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::facts::find;
 use crate::facts::{Family, Held, Key, LinkFact, Lookup, ManifestFact, Prefix, Reader, RepositoryFact, Value};
 use crate::id::{DomainId, FileId, RepositoryId};
 use crate::oci::Reference;
@@ -98,20 +99,23 @@ impl Planner {
     /// Deletes the manifests of a repository that are, or hold, one of the blobs, and the indexes over those.
     fn release_manifests(&mut self, repository: &RepositoryFact, gone: &BTreeSet<Key>) -> Result<()> {
         let domain = repository.domain;
-        let mut manifests = Vec::new();
-        for fact in self.inner.tables.snapshot_of(domain).all_of::<ManifestFact>(repository.id)? {
-            manifests.push(fact?.1);
-        }
+        let snapshot = self.inner.tables.snapshot_of(domain);
         let is_gone = |digest: &Digest| gone.contains(&Key::blob(domain, digest));
-        let mut going = BTreeSet::new();
+        let (mut manifests, mut going) = (Vec::new(), BTreeSet::new());
+        for fact in snapshot.all_of::<ManifestFact>(repository.id)? {
+            let (_, manifest) = fact?;
+            let mut goes = is_gone(&manifest.digest);
+            // What is awaited was never the repository's: another one has lost it.
+            for held in manifest.held.iter().filter(|held| matches!(held, Held::Blob(digest) if is_gone(digest))) {
+                goes |= find::awaited(&snapshot, repository.id, held)?.is_none();
+            }
+            going.extend(goes.then_some(manifest.digest));
+            manifests.push(manifest);
+        }
         loop {
             let before = going.len();
             for manifest in &manifests {
-                let holds = |held: &Held| match held {
-                    Held::Blob(digest) => is_gone(digest),
-                    Held::Manifest(digest) => going.contains(digest),
-                };
-                if is_gone(&manifest.digest) || manifest.held.iter().any(holds) {
+                if manifest.held.iter().filter_map(Held::manifest).any(|held| going.contains(&held)) {
                     going.insert(manifest.digest);
                 }
             }

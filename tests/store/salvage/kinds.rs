@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use strongroom::registry::RepositorySettings;
+use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::vfs::SimVfs;
 use strongroom::{
     Algorithm, Clock, CollectOptions, Compression, Damage, Digest, Error, ExpectNamed, Lsn, Options, PutNamed, Store,
@@ -310,4 +310,34 @@ fn content_that_was_moved_is_found_and_what_held_content_that_was_removed_goes()
 #[test]
 fn so_it_is_in_an_encrypted_store() {
     moved_and_removed(encrypted_disk);
+}
+
+#[test]
+fn a_manifest_that_awaits_a_blob_stays_where_another_repository_has_lost_it() {
+    let disk = SimVfs::new();
+    let store = calm(&disk).log_file_size(1 << 20).open("/store").unwrap();
+    let mut random = Random(8);
+    let create = |text: &str| store.create_repository(&name(text), RepositorySettings::new()).unwrap();
+    let (cache, other) = (create("team/cache"), create("team/other"));
+    let layer = other.put(random.bytes(50_000), Algorithm::Sha256).unwrap().digest;
+    push(&other, image(&[layer], None), &["v1"]);
+    let (media_type, document) = image(&[layer], None);
+    let put_waiting = PutManifest::new(media_type).tag(tag("v1")).allow_missing_blobs();
+    let waiting = cache.put_manifest(document, put_waiting).unwrap().digest;
+    let last = put(&store, &mut random, 1200);
+    drop((cache, other));
+    store.close().unwrap();
+    let segment = disk.files().into_iter().find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap();
+    harm_body(&disk, &last);
+    lose(&disk, &segment);
+
+    let report = salvaging(&disk).salvage("/store").unwrap().carry_out().unwrap();
+    assert!(!report.gone.repositories.contains_key(&name("team/cache")), "{report:#?}");
+    assert!(report.gone.repositories[&name("team/other")].blobs.contains(&layer), "{report:#?}");
+    let store = open(&disk).unwrap();
+    let (cache, other) =
+        (store.repository(&name("team/cache")).unwrap(), store.repository(&name("team/other")).unwrap());
+    assert_eq!(cache.resolve(&tag("v1")).unwrap().digest, waiting);
+    assert!(other.resolve(&tag("v1")).is_err() && other.manifests(None, 9).unwrap().items.is_empty());
+    assert!(store.verify(|_| ()).unwrap().findings.is_empty());
 }
