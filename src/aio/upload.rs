@@ -249,17 +249,21 @@ impl UploadWriter {
         };
         let (owner, sender, state) = (store.clone(), self.sender.clone(), Arc::clone(&self.state));
         let is_gone = move || sender.is_some_and(|sender| sender.strong_count() == 0);
-        let work = move || match (std::mem::replace(&mut *lock(&state), State::Closed), begins) {
-            (State::Open(open), _) => work(open),
-            (State::Unopened(offset), Some((guard, into))) => {
-                let appending = into.with(|to| Appending::begin(into.clone(), id, offset, to))?;
-                if offset.is_none() && is_gone() {
-                    return appending.finish().and(Err(Error::Closed));
+        let work = move || {
+            // A statement of its own: nobody on the runtime waits for a lock that is held during the work.
+            let state = std::mem::replace(&mut *lock(&state), State::Closed);
+            match (state, begins) {
+                (State::Open(open), _) => work(open),
+                (State::Unopened(offset), Some((guard, into))) => {
+                    let appending = into.with(|to| Appending::begin(into.clone(), id, offset, to))?;
+                    if offset.is_none() && is_gone() {
+                        return appending.finish().and(Err(Error::Closed));
+                    }
+                    let unsaved = Some(Unsaved { appending: Some(appending), _guard: guard });
+                    work(Open { unsaved, store: owner })
                 }
-                let unsaved = Some(Unsaved { appending: Some(appending), _guard: guard });
-                work(Open { unsaved, store: owner })
+                _ => Err(Error::Closed),
             }
-            _ => Err(Error::Closed),
         };
         store.run(&store.shared.writes, work).await
     }
