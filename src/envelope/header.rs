@@ -66,6 +66,11 @@ impl FileHeader {
         Some(Self { id, store, domain, key, salt: fields.array()? })
     }
 
+    /// A number that tells an encrypted file from others, also of the same id: eight bytes of its salt.
+    pub(crate) fn salt_prefix(&self) -> u64 {
+        self.salt.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// Whether it is the header of this file of this store.
     pub(crate) fn is_of(&self, id: FileId, store: StoreId, domain: DomainId, key: KeyNumber) -> bool {
         (self.id, self.store, self.domain, self.key) == (id, store, domain, key)

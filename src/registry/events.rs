@@ -8,6 +8,7 @@ use crate::error::{Damage, Error, Result};
 use crate::facts::Named;
 use crate::id::{FileId, Lsn};
 use crate::log::open_log;
+use crate::log::record::Salt;
 use crate::log::replay::{Extent, Replay};
 use crate::oci::{RepositoryName, Tag};
 use crate::registry::Registry;
@@ -142,6 +143,8 @@ pub struct Events {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventPosition {
     file: FileId,
+    /// That of the file: another history of the store may have another file of the id.
+    salt: Salt,
     /// Where the next record begins.
     offset: u64,
 }
@@ -188,7 +191,8 @@ impl Registry {
                 None => Extent::Open { durable: until },
             };
             let mut reader = Replay::new(&path, &*file, header, &keys, extent, Lsn::ZERO)?;
-            if let Some((lsn, known)) = known.filter(|(_, known)| known.file == log.id) {
+            let salt = header.salt;
+            if let Some((lsn, known)) = known.filter(|(_, known)| known.salt == salt) {
                 reader.skip_to(known.offset, lsn.next());
             }
             while let Some(record) = reader.next()? {
@@ -205,7 +209,7 @@ impl Registry {
                 let what = ops.into_iter().filter_map(event);
                 events.extend(what.map(|(subject, kind)| Event { lsn, time_ms, domain, subject, kind }));
                 if events.len() >= limit || lsn == until {
-                    self.remember_position(lsn, EventPosition { file: log.id, offset: record.end() });
+                    self.remember_position(lsn, EventPosition { file: log.id, salt, offset: record.end() });
                     return Ok(Events { events, next: lsn, locked: locked.into_iter().collect() });
                 }
             }

@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex};
 
-use crate::id::FileId;
 use crate::sync::{IdHasher, lock};
 use crate::tables::runs::format::PAGE;
 use crate::wire::index;
@@ -35,7 +34,7 @@ struct Shard {
 
 struct Kept {
     /// Whose page it is: another may have the same hash.
-    at: (FileId, u64),
+    at: (u64, u64),
     page: Page,
     used: bool,
 }
@@ -53,13 +52,13 @@ impl PageCache {
     }
 
     /// The shard of a page, and the hash under which it is kept there.
-    fn place(&self, run: FileId, number: u64) -> Option<(&Mutex<Shard>, u64)> {
-        let mixed = (run.0.rotate_left(36) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    fn place(&self, run: u64, number: u64) -> Option<(&Mutex<Shard>, u64)> {
+        let mixed = (run.rotate_left(36) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let shard = self.shards.get(index(mixed >> 60))?;
         Some((shard, mixed))
     }
 
-    pub(crate) fn get(&self, run: FileId, number: u64) -> Option<Page> {
+    pub(crate) fn get(&self, run: u64, number: u64) -> Option<Page> {
         let (shard, hash) = self.place(run, number)?;
         let mut shard = lock(shard);
         let kept = shard.pages.get_mut(&hash).filter(|kept| kept.at == (run, number))?;
@@ -74,7 +73,7 @@ impl PageCache {
         }
     }
 
-    pub(crate) fn insert(&self, run: FileId, number: u64, page: Page) {
+    pub(crate) fn insert(&self, run: u64, number: u64, page: Page) {
         let Some((shard, hash)) = self.place(run, number) else { return };
         let mut shard = lock(shard);
         if shard.pages.insert(hash, Kept { at: (run, number), page, used: false }).is_none() {
@@ -101,11 +100,11 @@ mod tests {
         let cache = PageCache::new(64 * PAGE);
         let page = |n: u64| Arc::new(Zeroizing::new(n.to_le_bytes().to_vec()));
         for n in 0..10_000 {
-            cache.insert(FileId(1), n, page(n));
-            assert_eq!(cache.get(FileId(1), 0), Some(page(0)), "after page {n}");
+            cache.insert(1, n, page(n));
+            assert_eq!(cache.get(1, 0), Some(page(0)), "after page {n}");
         }
         let kept: usize = cache.shards.iter().map(|shard| lock(shard).pages.len()).sum();
         assert!(kept <= 64);
-        assert_eq!(cache.get(FileId(2), 9_999), None);
+        assert_eq!(cache.get(2, 9_999), None);
     }
 }

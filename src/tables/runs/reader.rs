@@ -242,7 +242,9 @@ impl Run {
                 Fields(&entry).u32().ok_or_else(|| Error::corrupt(self.file.path(), offset, Damage::Truncated))
             });
         };
-        if let Some(page) = cache.get(self.id(), number) {
+        // By its salt, not its id: another history of the store may have another run of that id.
+        let run = self.header.salt_prefix();
+        if let Some(page) = cache.get(run, number) {
             return Ok(Block::Kept(page));
         }
         let forged = || Error::corrupt(self.file.path(), offset, Damage::Seal);
@@ -250,7 +252,7 @@ impl Run {
         let tag = self.table_entry(number)?.as_slice().try_into().map_err(|_| forged())?;
         sealing.cipher.open(Nonce::new(number, 0), &[], &mut page, tag).map_err(|_| forged())?;
         let page = Arc::new(page);
-        cache.insert(self.id(), number, Arc::clone(&page));
+        cache.insert(run, number, Arc::clone(&page));
         Ok(Block::Kept(page))
     }
 
