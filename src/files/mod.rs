@@ -356,12 +356,17 @@ impl Files {
 
     /// Whether space is wanting: for a write that failed, or for the reserve.
     pub(crate) fn lacks_space(&self) -> bool {
-        self.gate.lacked_space() || !self.has_reserve()
+        self.gate.lacks_space() || !self.has_reserve()
     }
 
-    /// Notes that a collection has given back what it could.
-    pub(crate) fn gave_space_back(&self) {
-        self.gate.gave_space_back();
+    /// How many writes have failed for want of space.
+    pub(crate) fn shortages(&self) -> u64 {
+        self.gate.shortages()
+    }
+
+    /// Notes that a collection has given back what it could since there were so many.
+    pub(crate) fn gave_space_back(&self, shortages: u64) {
+        self.gate.gave_space_back(shortages);
     }
 
     /// Makes sure that the reserve is there. Nothing that takes space does so without it.

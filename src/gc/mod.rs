@@ -151,6 +151,7 @@ impl Collections {
         progress: &mut dyn FnMut(&Collection) -> ControlFlow<()>,
     ) -> Result<Collection> {
         let _one = lock(&self.going_on);
+        let shortages = self.files.shortages();
         let mut collected = self.collect_alone(options, progress);
         // A domain that was shredded meanwhile is not listed any more.
         for _ in self.tables.domains().iter() {
@@ -161,7 +162,7 @@ impl Collections {
         }
         if !options.dry_run {
             if collected.as_ref().is_ok_and(|collected| collected.stopped.is_none()) {
-                self.files.gave_space_back();
+                self.files.gave_space_back(shortages);
             }
             *lock(&self.last) = Some(collected.clone());
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -28,7 +28,9 @@ pub(crate) struct Gate {
     /// as one operation of the file system takes.
     lock: RwLock<Option<Box<dyn Send + Sync>>>,
     is_shut: AtomicBool,
-    lacked_space: AtomicBool,
+    /// How many changes have failed for want of space, and up to which of them space was given back since.
+    shortages: AtomicU64,
+    given_back: AtomicU64,
 }
 
 impl fmt::Debug for Gate {
@@ -67,7 +69,8 @@ impl Gate {
         Arc::new(Self {
             lock: RwLock::new(Some(lock)),
             is_shut: AtomicBool::new(false),
-            lacked_space: AtomicBool::new(false),
+            shortages: AtomicU64::new(0),
+            given_back: AtomicU64::new(0),
         })
     }
 
@@ -83,14 +86,19 @@ impl Gate {
         self.is_shut.load(Ordering::Acquire)
     }
 
-    /// Whether a change has failed for want of space, and nobody has [given space back](Self::gave_space_back) since.
-    pub(crate) fn lacked_space(&self) -> bool {
-        self.lacked_space.load(Ordering::Relaxed)
+    /// How many changes have failed for want of space.
+    pub(crate) fn shortages(&self) -> u64 {
+        self.shortages.load(Ordering::Relaxed)
     }
 
-    /// Notes that as much space as can be was given back.
-    pub(crate) fn gave_space_back(&self) {
-        self.lacked_space.store(false, Ordering::Relaxed);
+    /// Whether there were some since space was [given back](Self::gave_space_back).
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.shortages() > self.given_back.load(Ordering::Relaxed)
+    }
+
+    /// Notes that as much space as can be was given back since there were so many.
+    pub(crate) fn gave_space_back(&self, shortages: u64) {
+        self.given_back.fetch_max(shortages, Ordering::Relaxed);
     }
 
     /// Changes something, unless the gate is shut.
@@ -101,7 +109,7 @@ impl Gate {
         }
         change().inspect_err(|error| {
             if is_full(error) {
-                self.lacked_space.store(true, Ordering::Relaxed);
+                self.shortages.fetch_add(1, Ordering::Relaxed);
             }
         })
     }
