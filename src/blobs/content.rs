@@ -194,12 +194,14 @@ impl BlobStore {
     pub(crate) fn put_many(&self, contents: &[(&[u8], Expect)], into: &dyn Destination) -> Result<Vec<Result<Stored>>> {
         let mut placed = Vec::with_capacity(contents.len());
         for (content, expect) in contents {
-            let long = (content.len() as u64 > self.options.inline_max)
-                .then(|| self.put_large(Content::Parts(content, None), *expect, into));
-            placed.push(match long {
-                Some(stored) => stored.map(|stored| (stored.digest, Some((stored.existed, stored.lsn)))),
-                None => expect.check(Digest::of(expect.algorithm(), content)).map(|digest| (digest, None)),
-            });
+            let digest = expect.check(Digest::of(expect.algorithm(), content));
+            placed.push(digest.and_then(|digest| {
+                if content.len() as u64 <= self.options.inline_max {
+                    return Ok((digest, None));
+                }
+                let stored = self.put_large(Content::Parts(content, None), digest.into(), into)?;
+                Ok((digest, Some((stored.existed, stored.lsn))))
+            }));
         }
         let asked: Vec<Digest> =
             placed.iter().flatten().filter(|(_, found)| found.is_none()).map(|(digest, _)| *digest).collect();
@@ -294,13 +296,10 @@ impl BlobStore {
         if let Expect::Digest(digest) = expect
             && let Some(mut lsn) = Claimed::lsn_of(into.claim(&digest))?
         {
-            // However slowly the content comes, the grace period is that of the answer. Where somebody removes the blob
-            // meanwhile, that was after this write.
+            // However slowly the content comes, the grace period is that of the answer. Where somebody removes the
+            // blob, or finds it damaged, meanwhile, that was after this write.
             let claim = || {
-                lsn = match into.claim(&digest) {
-                    Err(Error::BlobNotFound { .. }) => lsn,
-                    claimed => claimed?.lsn,
-                };
+                lsn = Claimed::lsn_of(into.claim(&digest))?.unwrap_or(lsn);
                 Ok(())
             };
             let len = check_all(content, expect, claim)?;

@@ -63,7 +63,8 @@ pub(crate) fn open_source(path: &Path) -> Result<(File, u64)> {
 }
 
 /// A reader of at most so many bytes of another: with more it fails with [`Error::ContentTooLong`], where
-/// [`Read::take`] would cut the content off. Nothing of content that is put or appended through it is then stored.
+/// [`Read::take`] would cut the content off. Nothing of content that is put through it is then stored. What is appended
+/// through it to an upload is taken back as well, except that each 256 MiB become durable while the rest comes.
 ///
 /// ```
 /// use strongroom::{Algorithm, Error, LimitedReader, Options};
@@ -81,25 +82,29 @@ pub(crate) fn open_source(path: &Path) -> Result<(File, u64)> {
 pub struct LimitedReader<R> {
     reader: R,
     limit: u64,
-    left: u64,
+    /// None once there was more.
+    left: Option<u64>,
 }
 
 impl<R: Read> LimitedReader<R> {
     /// Reads at most `limit` bytes of `reader`.
     pub fn new(reader: R, limit: u64) -> Self {
-        Self { reader, limit, left: limit }
+        Self { reader, limit, left: Some(limit) }
     }
 }
 
 impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        // One byte more than is left tells whether there is more.
-        let len = to.len().min(usize::try_from(self.left).unwrap_or(usize::MAX).saturating_add(1));
-        let read = self.reader.read(to.get_mut(..len).unwrap_or_default())?;
-        let Some(left) = self.left.checked_sub(read as u64) else {
-            return Err(Error::ContentTooLong { limit: self.limit }.into());
-        };
-        self.left = left;
-        Ok(read)
+        let mut read = 0;
+        if let Some(left) = self.left {
+            // One byte more than is left tells whether there is more.
+            let len = to.len().min(usize::try_from(left).unwrap_or(usize::MAX).saturating_add(1));
+            read = self.reader.read(to.get_mut(..len).unwrap_or_default())?;
+            self.left = left.checked_sub(read as u64);
+        }
+        match self.left {
+            Some(_) => Ok(read),
+            None => Err(Error::ContentTooLong { limit: self.limit }.into()),
+        }
     }
 }
