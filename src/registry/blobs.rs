@@ -139,7 +139,7 @@ impl Repository {
     /// Pushes the content of a file that is open. Where another repository has that content, the file is read and
     /// compared all the same, but not written: whoever knows a digest alone gets no blob by it.
     pub(crate) fn put_source(&self, file: SourceFile<'_>, digest: &Digest) -> Result<Stored> {
-        if self.facts()?.blob(digest)?.is_some_and(|blob| !blob.damaged) {
+        if self.is_stored(digest)? {
             let len = file.check(digest)?;
             match self.commit(Link { repository: self.named(), digest: *digest, from: None }) {
                 Err(Error::BlobNotFound { .. }) => {} // it was collected meanwhile
@@ -150,6 +150,12 @@ impl Repository {
             }
         }
         self.registry.blobs.put_file(file, digest.into(), self)
+    }
+
+    /// Whether the store has a blob in this key domain, undamaged, whichever repository it is in: nothing to be told to
+    /// who may not have it.
+    pub(crate) fn is_stored(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.facts()?.blob(digest)?.is_some_and(|blob| !blob.damaged))
     }
 
     /// Opens a blob for reading.

@@ -26,6 +26,7 @@ use std::sync::Mutex;
 use crate::digest::Digest;
 use crate::oci::{RepositoryName, RepositorySettings, Tag};
 use crate::store::Store;
+use crate::sync::lock;
 use crate::transfer::error::TransferError;
 use crate::transfer::layout::digest_of;
 use crate::transfer::path::{BadPath, TreePath};
@@ -173,7 +174,9 @@ impl Parts {
         for found in listed {
             let text = String::from_utf8_lossy(&found.name);
             let Ok(tag) = text.parse::<Tag>() else {
-                report.skipped.add(name.as_str(), text, Reason::InvalidName);
+                let path = TreePath::of(Some(&tags), &found.name);
+                let is_stray = path.is_ok_and(|path| is_file(&mut lock(&tree), &path).unwrap_or_default());
+                report.skipped.add(name.as_str(), text, if is_stray { Reason::Stray } else { Reason::InvalidName });
                 continue;
             };
             let link = below(&tags, &format!("{tag}/current/link"))?;
@@ -196,6 +199,10 @@ fn digests(
     let mut digests = Vec::new();
     for algorithm in list(tree, dir, name, report)? {
         let Ok(path) = TreePath::of(Some(dir), &algorithm.name) else { continue };
+        if is_file(tree, &path)? {
+            report.skipped.add(name.as_str(), path.as_path().display(), Reason::Stray);
+            continue;
+        }
         for found in list(tree, &path, name, report)? {
             match digest_of(&algorithm.name, &found.name) {
                 Some(digest) => digests.push(digest),
@@ -223,6 +230,11 @@ fn list(
         report.skipped.add(name.as_str(), dir.as_path().display(), Reason::NoDirectory);
     }
     Ok(Vec::new())
+}
+
+/// Whether a path names a file, which belongs nowhere where directories are.
+fn is_file(tree: &mut Tree, path: &TreePath) -> Result<bool, TransferError> {
+    Ok(tree.kind(path)?.is_some_and(|kind| kind.is_file()))
 }
 
 fn below(dir: &TreePath, path: &str) -> Result<TreePath, BadPath> {

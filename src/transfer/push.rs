@@ -121,7 +121,10 @@ impl Push<'_> {
         };
         let opened = open(&self.tree, &path)?;
         Ok(match opened {
-            Ok(opened) if !self.space.has(opened.len) => Err(Some(Reason::NoSpace { len: opened.len })),
+            // What is stored already takes no space.
+            Ok(opened) if !self.space.has(opened.len) && !self.repository.is_stored(digest)? => {
+                Err(Some(Reason::NoSpace { len: opened.len }))
+            }
             other => other,
         })
     }

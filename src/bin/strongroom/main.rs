@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let code = code_of(&failure);
-            // The answer that tells of damage is the one document.
-            if json && !matches!(failure, Failure::Damaged(_)) {
+            // The answer that tells of damage, or of what was left out, is the one document.
+            if json && !matches!(failure, Failure::Damaged(_) | Failure::Incomplete(_)) {
                 let _ = writeln!(std::io::stdout(), "{}", json!({ "error": failure.to_string(), "exit": code }));
             }
             output::tell(&failure.to_string());

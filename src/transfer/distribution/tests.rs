@@ -332,7 +332,7 @@ fn names_and_links_that_are_none_lead_nowhere() {
         ("_layers/sha256/ab", Reason::Stray),
         ("_layers/md5/00", Reason::Stray),
         ("_more", Reason::Stray),
-        ("_layers/file", Reason::NoDirectory),
+        ("_layers/file", Reason::Stray),
         ("repositories/file", Reason::Stray),
         ("app/linked", Reason::Stray),
         (&of(SECRET).to_string(), Reason::Missing),

@@ -50,7 +50,7 @@ fn a_storage_directory_of_another_registry_is_imported_and_its_repositories_expo
     }
     let output = strongroom(&lab.data, &["--json", "import", "--from", "distribution", &from]);
     let printed = String::from_utf8(output.stdout).unwrap();
-    let report: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    let report: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((&report["blobs"]["existing"], &report["manifests"]["new"]), (&2.into(), &0.into()));
     assert_eq!(
         (&report["skipped"][0]["what"], &report["skipped"][0]["repository"]),
