@@ -25,16 +25,16 @@ pub(super) fn begin(vfs: &dyn Vfs, layout: &Layout) -> Result<Box<dyn Send + Syn
     make_dir(vfs, root)?;
     let marker = layout.unfinished();
     let names = entries(vfs, layout, root)?;
-    if !names.is_empty() && !names.iter().any(|name| marker.ends_with(name)) {
+    if !names.is_empty() && !names.iter().any(|name| root.join(name) == marker) {
         return Err(not_empty(layout));
     }
-    vfs.set_mode(root, OWNER_ONLY).map_err(Error::io("set the permissions of", root))?;
     match vfs.open(&marker, OpenMode::CreateNew) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         created => drop(created.map_err(Error::io("create", &marker))?),
     }
     sync_dir(vfs, root)?;
     let lock = try_lock(vfs, layout)?;
+    vfs.set_mode(root, OWNER_ONLY).map_err(Error::io("set the permissions of", root))?;
     clear(vfs, layout)?;
     Ok(lock)
 }
