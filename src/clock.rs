@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Where a store takes the time from.
 ///
-/// What expires (uploads, named files) is counted in *open time*: the time during which the store was open, over all its
-/// openings. Neither a jump of the wall clock nor a restart shortens it.
+/// What expires (uploads, named files) is counted in *open time*: the time during which the store was open, over all
+/// its openings. Neither a jump of the wall clock nor a restart shortens it.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
 

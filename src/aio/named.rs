@@ -188,7 +188,7 @@ impl AsyncNamedFiles {
         self.call(move |files| files.put_upload(&name, id, expect, put)).await
     }
 
-    /// Removes files, all of them in one commit.
+    /// Removes files: each 1,000 of them in one commit, fewer where they hold very much.
     ///
     /// # Errors
     /// As [`NamedFiles::remove_many`] and [`call`](Self::call).

@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use crate::blobs::{Blob, Expect, frame_for};
 use crate::digest::{Algorithm, Digest};
+#[cfg(doc)]
+use crate::error::ManifestProblem;
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value};
@@ -91,6 +93,10 @@ impl PutManifest {
     /// that are there, and each of the others from when it is pushed. As for
     /// [blobs](Self::allow_missing_blobs), sizes are compared with what is there, and without this an index of which
     /// manifests are missing is refused, also when it is there already.
+    ///
+    /// Indexes of indexes can be pushed from the outermost in, or from the innermost out. One that others hold, or wait
+    /// for, is refused where it comes to hold a manifest that holds manifests itself ([`ManifestProblem::References`]):
+    /// two might come to hold each other.
     pub fn allow_missing_manifests(mut self) -> Self {
         self.awaits_manifests = true;
         self

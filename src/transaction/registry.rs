@@ -5,7 +5,7 @@
 //! whose blob was deleted a moment ago is refused, and its client pushes the blob again.
 //!
 //! # Invariants kept here
-//! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`await_it`]. It is checked in
+//! - **What a manifest holds exists, or is awaited**, where the push allowed that: [`add_awaited`]. It is checked in
 //!   [`PutManifest`], and what is held can't be deleted: neither a link whose count is not 0 ([`Unlink`], [`Expire`])
 //!   nor a manifest whose count is not 0 ([`deletion`]). A repository's contents are removed only after the repository
 //!   itself was deleted ([`Purge`]), and then nothing is added to them: every other change begins with [`repository`].
@@ -18,7 +18,7 @@
 //! - **A blob's count includes one for each link and one for each manifest under its digest**: [`link`], [`unlink`],
 //!   [`PutManifest`], [`deletion`].
 //! - **No manifest holds itself, directly or through others.** It comes to hold another only while nothing holds it, or
-//!   where the other holds no manifest: [`check_no_ring`]. The last step of a ring would be neither.
+//!   where the other holds no manifest: [`check_no_cycle`]. The last step of a ring would be neither.
 //! - **A tag names an existing manifest**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
 //! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
@@ -155,7 +155,7 @@ fn hold(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, size: Option<u64
 }
 
 /// Counts one more manifest that waits for something.
-fn await_it(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
+fn add_awaited(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()> {
     let count = one_more(find::awaited(facts, id, held)?.map_or(0, |awaited| awaited.count))?;
     let fact = AwaitedFact { count, digest: held.digest() };
     facts.set(held.awaited_key(facts.domain(), id), Some(fact.encode()));
@@ -163,7 +163,7 @@ fn await_it(facts: &mut Changes<'_>, id: RepositoryId, held: &Held) -> Result<()
 }
 
 /// Counts one less manifest that waits for something, which the manifest under `holder` did.
-fn await_no_more(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
+fn release_awaited(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
     let awaited = find::awaited(facts, id, held)?.ok_or_else(|| facts.holds_nothing(holder))?;
     let key = held.awaited_key(facts.domain(), id);
     let count = one_less(facts, &key, awaited.count)?;
@@ -186,14 +186,14 @@ fn check_size(digest: &Digest, expected: u64, said: Option<u64>) -> Result<()> {
 fn release(facts: &mut Changes<'_>, id: RepositoryId, held: &Held, holder: &Key) -> Result<()> {
     match held {
         Held::Blob(digest) => {
-            let Some(link) = link_of(facts, id, digest)? else { return await_no_more(facts, id, held, holder) };
+            let Some(link) = link_of(facts, id, digest)? else { return release_awaited(facts, id, held, holder) };
             let key = link_key(facts, id, digest);
             let (count, touched) = (one_less(facts, &key, link.count)?, facts.now().open);
             set_link(facts, key, Some(&link), Some(&LinkFact { count, touched, ..link }));
         }
         Held::Manifest(digest) => {
             let found = find::manifest(facts, id, digest)?;
-            let Some(mut manifest) = found else { return await_no_more(facts, id, held, holder) };
+            let Some(mut manifest) = found else { return release_awaited(facts, id, held, holder) };
             let key = manifest_key(facts, id, digest);
             manifest.count = one_less(facts, &key, manifest.count)?;
             facts.set(key, Some(manifest.encode()));
@@ -369,14 +369,14 @@ impl PutManifest {
             } else {
                 for held in choices() {
                     if !is_there && hold(facts, id, held, reference.size)? {
-                        check_no_ring(facts, id, held, holders)?;
+                        check_no_cycle(facts, id, held, holders)?;
                         new.push(*held);
                         is_there = true;
                     }
                 }
                 if !is_there && missing == Missing::Awaited {
                     for held in choices() {
-                        await_it(facts, id, held)?;
+                        add_awaited(facts, id, held)?;
                         new.push(*held);
                     }
                 }
@@ -410,7 +410,7 @@ enum Missing {
 
 /// Fails where a manifest that `holders` others hold would come to hold a manifest that holds some itself: this one may
 /// be among those. What is awaited counts as held.
-fn check_no_ring(facts: &Changes<'_>, id: RepositoryId, held: &Held, holders: u32) -> Result<()> {
+fn check_no_cycle(facts: &Changes<'_>, id: RepositoryId, held: &Held, holders: u32) -> Result<()> {
     let Held::Manifest(digest) = held else { return Ok(()) };
     let holds_some = |manifest: ManifestFact| manifest.held.iter().any(|held| held.manifest().is_some());
     if holders > 0 && find::manifest(facts, id, digest)?.is_some_and(holds_some) {
