@@ -201,3 +201,26 @@ fn what_comes_fast_is_written_in_one_step_and_as_it_came() {
         store.commit_upload(id, &digest).await.unwrap();
     });
 }
+
+#[test]
+fn a_writer_whose_call_was_dropped_does_not_block_the_runtime_while_that_goes_on() {
+    one_thread().block_on(async {
+        let store = AsyncStore::new(options(&SimVfs::new()).open("/store").unwrap());
+        let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
+        let mut writer = store.upload_writer(id, 0);
+        let (begun, has_begun) = oneshot::channel();
+        let (go, goes_on) = std::sync::mpsc::channel::<()>();
+        let mut begun = Some(begun);
+        let mut call = Box::pin(writer.write_from(move || {
+            begun.take().into_iter().for_each(|begun| begun.send(()).unwrap());
+            goes_on.recv().unwrap_err(); // until its sender is gone
+            Vec::new()
+        }));
+        assert!(poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await.is_pending());
+        has_begun.await.unwrap();
+        drop(call);
+        assert!(matches!(writer.finish().await, Err(Error::Closed)), "at once, also where nobody lets the call go on");
+        drop(go);
+        store.close().await.unwrap();
+    });
+}
