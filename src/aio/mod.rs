@@ -69,7 +69,7 @@
 //! ```
 //!
 //! # Which calls may be made on a thread of the runtime
-//! A call costs a switch of threads and back: some 10 to 20 µs. [`AsyncStore::blocking`] and
+//! A call costs a switch of threads and back: some 20 µs. [`AsyncStore::blocking`] and
 //! [`AsyncRepository::blocking`] are the blocking handles, for calls that are shorter than that. On the runtime are
 //! fine:
 //! - what reads memory only: `name`, `last_lsn`, `damage`, `is_encrypted`, `domains`, `locked_domains`,
