@@ -11,7 +11,7 @@ use crate::transaction::{Outcome, Request, Then};
 /// The most blobs whose grace period begins anew in one commit: other commits wait for it.
 const TOUCHED_AT_ONCE: usize = 256;
 
-/// Where content is stored: in a repository, or outside of repositories.
+/// Where content is stored: in a repository, or outside of repositories, as it is unless one says otherwise.
 pub(crate) trait Destination: Sync {
     /// The domain that the content belongs to from then on.
     fn domain(&self) -> DomainId;
@@ -28,16 +28,24 @@ pub(crate) trait Destination: Sync {
     }
 
     /// Makes the commit fail where the repository no longer exists.
-    fn exists(&self) -> Then;
+    fn exists(&self) -> Then {
+        None
+    }
 
     /// What the commit that stores a blob does besides.
-    fn then(&self, digest: &Digest) -> Then;
+    fn then(&self, _digest: &Digest) -> Then {
+        None
+    }
 
     /// Whether the content was there before a commit that stores it, as far as a caller may know.
-    fn existed(&self, outcome: &Outcome) -> bool;
+    fn existed(&self, outcome: &Outcome) -> bool {
+        outcome.existed
+    }
 
     /// The repository whose uploads are meant, which is still there; none: those of the store.
-    fn repository(&self) -> Result<Option<RepositoryId>>;
+    fn repository(&self) -> Result<Option<RepositoryId>> {
+        Ok(None)
+    }
 }
 
 /// Outside of repositories.
@@ -66,22 +74,6 @@ impl Destination for Outside<'_> {
         };
         let touch = |stale| store.log.commit_as(self.durability, self.domain, Request::Touch(stale));
         store.claim_each(digests, self.durability, snapshot.lsn, look, touch)
-    }
-
-    fn exists(&self) -> Then {
-        None
-    }
-
-    fn then(&self, _: &Digest) -> Then {
-        None
-    }
-
-    fn existed(&self, outcome: &Outcome) -> bool {
-        outcome.existed
-    }
-
-    fn repository(&self) -> Result<Option<RepositoryId>> {
-        Ok(None)
     }
 }
 

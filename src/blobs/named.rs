@@ -12,7 +12,7 @@ use crate::clock::milliseconds;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::{Expiry, Key, Lookup, NamedFact, NamesOf, Reader as _};
-use crate::id::{DomainId, Lsn, RepositoryId, UploadId};
+use crate::id::{DomainId, Lsn, UploadId};
 use crate::log::Durability;
 use crate::page::Page;
 use crate::tables::Snapshot;
@@ -205,20 +205,8 @@ impl<F: Fn(Digest) -> SetNamed + Sync> Destination for IntoNamed<'_, F> {
         self.outside.claim_many(digests)
     }
 
-    fn exists(&self) -> Then {
-        None
-    }
-
     fn then(&self, digest: &Digest) -> Then {
         Some(Box::new((self.set)(*digest)))
-    }
-
-    fn existed(&self, outcome: &Outcome) -> bool {
-        self.outside.existed(outcome)
-    }
-
-    fn repository(&self) -> Result<Option<RepositoryId>> {
-        Ok(None)
     }
 }
 

@@ -8,13 +8,13 @@ use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Family, Key, Lookup, Value};
-use crate::id::{DomainId, FileId, RepositoryId};
+use crate::id::{DomainId, FileId};
 use crate::keys::InPlain;
 use crate::log::Durability;
 use crate::registry::{PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings};
 use crate::segment::DESCRIPTOR_LEN;
 use crate::store::{Maintenance, Options, Store};
-use crate::transaction::{Apply, Changes, ExpectNamed, Op, Outcome, Request, Then};
+use crate::transaction::{Apply, Changes, ExpectNamed, Op, Request};
 use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 
 const ONE: DomainId = DomainId::DEFAULT;
@@ -39,22 +39,6 @@ impl Destination for Other<'_> {
             Ok(Claimed { blob, link: None, lsn: snapshot.lsn })
         };
         Ok(digests.iter().map(claim).collect())
-    }
-
-    fn exists(&self) -> Then {
-        None
-    }
-
-    fn then(&self, _: &Digest) -> Then {
-        None
-    }
-
-    fn existed(&self, outcome: &Outcome) -> bool {
-        outcome.existed
-    }
-
-    fn repository(&self) -> Result<Option<RepositoryId>> {
-        Ok(None)
     }
 }
 
