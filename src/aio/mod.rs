@@ -81,7 +81,6 @@
 //!
 //! All else may wait for the disk, for other commits or for maintenance. Dropping the last handle, or closing a store,
 //! blocks as well: the async handles do it on another thread.
-
 //!
 //! # What is left to closures
 //! These have no call here. [`AsyncStore::call`] and [`AsyncStore::read`] run them with what belongs to them, in one

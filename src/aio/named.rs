@@ -94,7 +94,7 @@ impl AsyncNamedFiles {
         work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let files = self.files.clone();
-        self.store.run(&self.store.shared.calls, move || work(&files)).await
+        self.store.call(move |_| work(&files)).await
     }
 
     /// Runs a blocking operation that only reads off the runtime, as [`AsyncStore::read`].
@@ -106,7 +106,7 @@ impl AsyncNamedFiles {
         work: impl FnOnce(&NamedFiles) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let files = self.files.clone();
-        self.store.run(&self.store.shared.reads, move || work(&files)).await
+        self.store.read(move |_| work(&files)).await
     }
 
     /// Stores content under a name.

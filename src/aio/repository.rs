@@ -82,7 +82,7 @@ impl AsyncRepository {
         work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let repository = self.repository.clone();
-        self.store.run(&self.store.shared.calls, move || work(&repository)).await
+        self.store.call(move |_| work(&repository)).await
     }
 
     /// Runs a blocking operation that only reads, off the runtime, once fewer than
@@ -95,7 +95,7 @@ impl AsyncRepository {
         work: impl FnOnce(&Repository) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let repository = self.repository.clone();
-        self.store.run(&self.store.shared.reads, move || work(&repository)).await
+        self.store.read(move |_| work(&repository)).await
     }
 
     calls! { Repository:

@@ -126,7 +126,7 @@ impl Put for PutFile {
     }
 
     fn commit(&self, _: &Target, id: UploadId) -> Result<NamedWrite> {
-        self.files.put_upload_as(&self.name, id, &self.put)
+        self.files.put_upload(&self.name, id, self.put.content(), self.put.clone())
     }
 }
 

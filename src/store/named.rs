@@ -104,12 +104,6 @@ impl NamedFiles {
         self.blobs().map(|blobs| self.outside(blobs))
     }
 
-    /// Sets a name to the content of an upload, if it is what `put` expects.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn put_upload_as(&self, name: &str, id: UploadId, put: &PutNamed) -> Result<NamedWrite> {
-        self.blobs()?.put_named_upload(self.within, name, id, put.content(), put)
-    }
-
     /// Where uploads go.
     fn outside<'a>(&self, blobs: &'a BlobStore) -> Outside<'a> {
         blobs.outside_in(self.within.durability, self.within.domain)
