@@ -47,7 +47,7 @@ use crate::sync::lock;
 use crate::tables::RunList;
 use crate::tables::memtable::Memtable;
 use crate::thread;
-use crate::vfs::{Directory, OpenMode, Vfs};
+use crate::vfs::{Directory, OpenMode, Vfs, parent_of};
 
 /// How long opening waits between attempts to take the lock: the system can wait for a lock, but not for so long and no
 /// longer.
@@ -155,11 +155,6 @@ fn create_root(vfs: &dyn Vfs, root: &Path, layout: &Layout) -> Result<()> {
     }
     // Before there is anything in it.
     sync_entries(&*open_dir(vfs, root)?, root)
-}
-
-/// The directory that has a path's entry, if one has.
-pub(super) fn parent_of(path: &Path) -> Option<&Path> {
-    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 fn is_missing(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {

@@ -216,3 +216,8 @@ impl dyn File + '_ {
         Ok(())
     }
 }
+
+/// The directory that has a path's entry, if one has.
+pub(crate) fn parent_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}

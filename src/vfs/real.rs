@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Directory, File, FileKind, OpenMode, Stat, Vfs};
+use super::{Directory, File, FileKind, OpenMode, Stat, Vfs, parent_of};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +79,7 @@ impl Vfs for RealVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         outlive_file_size_limit();
-        let dir = lock_directory(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        let dir = lock_directory(parent_of(path).unwrap_or(Path::new(".")))?;
         let create = || open_regular(fs::OpenOptions::new().read(true).write(true).create(true).truncate(false), path);
         let file = lock_what_is_there(path, create)?;
         Ok(Box::new((dir, file)))

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, TargetProblem};
 use crate::files::Layout;
-use crate::store::open::{exists, parent_of};
+use crate::store::open::exists;
 use crate::tables::RunList;
-use crate::vfs::{FileKind, Vfs};
+use crate::vfs::{FileKind, Vfs, parent_of};
 
 /// The permission bits of a directory that only its owner may use.
 pub(super) const OWNER_ONLY: u32 = 0o700;
