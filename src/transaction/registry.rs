@@ -123,15 +123,11 @@ fn unlink(facts: &mut Changes<'_>, key: Key, link: &LinkFact) -> Result<()> {
 
 /// The keys of facts that change where something is held or released.
 fn keys_of(domain: DomainId, id: RepositoryId, held: Held) -> Vec<Key> {
-    match held {
-        Held::Blob(digest) => {
-            let of_repository = |family| Key::of_digest(domain, family, id, &digest);
-            vec![of_repository(Family::Link), Key::blob(domain, &digest), held.awaited_key(domain, id)]
-        }
-        Held::Manifest(digest) => {
-            vec![Key::of_digest(domain, Family::Manifest, id, &digest), held.awaited_key(domain, id)]
-        }
+    let mut keys = vec![held.key(domain, id), held.awaited_key(domain, id)];
+    if let Held::Blob(digest) = held {
+        keys.push(Key::blob(domain, &digest));
     }
+    keys
 }
 
 /// Counts one more manifest that holds something, which has the size that the manifest says, if it says one; `false`
