@@ -8,3 +8,5 @@
 pub mod config;
 pub mod http;
 pub mod log;
+pub mod oci;
+pub mod server;

@@ -9,8 +9,9 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use strongroom::aio::{AsyncStore, Limits};
 use strongroom_registry::config::Arguments;
-use strongroom_registry::http::{self, Settings};
+use strongroom_registry::http::Settings;
 use strongroom_registry::log::Log;
+use strongroom_registry::server;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,7 +83,7 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
-        http::serve(store.clone(), settings, listener, stop).await;
+        server::serve(store.clone(), settings, listener, stop).await;
         store.close().await?;
         tracing::info!("the store is closed");
         Ok(())

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use super::failure::{Code, Failure};
 use super::peer::Peer;
-use super::route::Route;
 use super::{Registry, clock, empty};
+use crate::oci::Route;
 
 /// Where probes ask.
 pub const HEALTH: &str = "/healthz";

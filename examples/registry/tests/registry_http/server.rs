@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::common::registry::IMAGE;
 use strongroom_registry::http::limits::Limits;
-use strongroom_registry::http::{self, Admission, Creation, Indexes, Settings};
+use strongroom_registry::http::{Admission, Creation, Indexes, Settings};
 
 /// How a store on a disk is opened.
 pub fn options(disk: &SimVfs) -> Options {
@@ -92,7 +92,8 @@ impl Server {
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 let store = AsyncStore::new(store);
-                http::serve(store.clone(), settings, listener, async { drop(stopped.await) }).await;
+                strongroom_registry::server::serve(store.clone(), settings, listener, async { drop(stopped.await) })
+                    .await;
                 store.close().await.unwrap();
             });
         });

@@ -10,14 +10,15 @@ use axum::response::Response;
 use strongroom::registry::RepositoryName;
 use strongroom::{Algorithm, Digest, Error, Store, UploadId};
 
+use super::DOCKER_CONTENT_DIGEST;
 use super::blobs::is_known_damage;
-use super::body::{Gathered, Incoming, Kind};
-use super::failure::{Code, Failure};
-use super::limits::{GATHERED, UNCOUNTED};
-use super::memory::Held;
 use super::query::Query;
 use super::range::chunk;
-use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
+use crate::http::body::{Gathered, Incoming, Kind};
+use crate::http::failure::{Code, Failure};
+use crate::http::limits::{GATHERED, UNCOUNTED};
+use crate::http::memory::Held;
+use crate::http::{Caller, Registry, empty};
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 

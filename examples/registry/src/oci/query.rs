@@ -2,7 +2,7 @@
 
 use axum::http::{StatusCode, Uri};
 
-use super::failure::{Code, Failure};
+use crate::http::failure::{Code, Failure};
 
 /// More parameters are refused: each takes more memory than its text.
 const MAX_PARAMETERS: usize = 200;

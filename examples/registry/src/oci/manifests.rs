@@ -9,12 +9,13 @@ use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
 use strongroom::{Error, Store};
 
-use super::body::{Gathered, Kind};
-use super::failure::{Code, Failure};
-use super::limits::UNCOUNTED;
-use super::memory::{Held, keeping};
+use super::DOCKER_CONTENT_DIGEST;
 use super::query::Query;
-use super::{Caller, DOCKER_CONTENT_DIGEST, Indexes, Registry, empty};
+use crate::http::body::{Gathered, Kind};
+use crate::http::failure::{Code, Failure};
+use crate::http::limits::UNCOUNTED;
+use crate::http::memory::{Held, keeping};
+use crate::http::{Caller, Indexes, Registry, empty};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");

@@ -3,7 +3,7 @@
 use strongroom::registry::{Reference, RepositoryName};
 use strongroom::{Digest, UploadId};
 
-use super::failure::{Code, Failure};
+use crate::http::failure::{Code, Failure};
 
 /// An endpoint of the distribution API, with the names in its path parsed.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use serde_json::json;
 use strongroom::registry::{Referrer, RepositoryName};
 use strongroom::{Digest, Error};
 
-use super::failure::{Code, Failure};
-use super::limits::UNCOUNTED;
-use super::memory::{Held, keeping};
 use super::query::Query;
-use super::{Caller, Registry, json};
+use crate::http::failure::{Code, Failure};
+use crate::http::limits::UNCOUNTED;
+use crate::http::memory::{Held, keeping};
+use crate::http::{Caller, Registry, json};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -7,11 +7,12 @@ use axum::response::{IntoResponse as _, Response};
 use strongroom::registry::RepositoryName;
 use strongroom::{Damage, Digest, Error};
 
-use super::failure::Failure;
-use super::limits::UNCOUNTED;
-use super::memory::keeping;
+use super::DOCKER_CONTENT_DIGEST;
 use super::range::Wanted;
-use super::{Caller, DOCKER_CONTENT_DIGEST, Registry, empty};
+use crate::http::failure::Failure;
+use crate::http::limits::UNCOUNTED;
+use crate::http::memory::keeping;
+use crate::http::{Caller, Registry, empty};
 
 /// Streams a blob, or a part of it. Damage that is found after the first piece cuts the answer off.
 pub async fn get(
