@@ -322,6 +322,29 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The repository has no document of this name.
+    #[error("no document {name:?}: set it first")]
+    DocumentNotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// The document is not what the caller expected it to be. Nothing was changed: read it again, then decide.
+    #[error(
+        "document {name:?} {}, not what was expected: read it again",
+        found.map_or_else(|| "is not there".to_owned(), |found| format!("has revision {found}"))
+    )]
+    DocumentChanged {
+        /// The document's name.
+        name: String,
+        /// The revision that it has; none where there is no such document.
+        found: Option<Lsn>,
+    },
+    /// A text is not the name of a document.
+    #[error("invalid document name {name:?}: expected 1 to 128 bytes of printable ASCII")]
+    InvalidDocumentName {
+        /// The text, cut to 200 characters.
+        name: String,
+    },
     /// A text is not a repository's name.
     #[error(
         "invalid repository name {name:?}: expected 1 to 256 characters, lower-case letters and digits, with single \

@@ -13,8 +13,8 @@ use crate::clock::{Seconds, Times};
 use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
-    BlobFact, Codec, Expiry, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, NamedFact, Place,
-    ProgressFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+    BlobFact, Codec, DocumentFact, Expiry, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, NamedFact,
+    Place, ProgressFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::{ActiveLog, Body, LogHeader, Position};
@@ -109,6 +109,7 @@ fn repository_facts() -> Vec<Fact> {
         created: 1_700_000_000_000,
         immutable: true,
         provisional: Some(77_001),
+        documents: 1,
         name: "team/app".into(),
         exclusions: vec!["dev-*".into(), "latest".into()],
     };
@@ -126,6 +127,12 @@ fn repository_facts() -> Vec<Fact> {
         subject: Some(blob),
         held: vec![Held::Blob(blob), Held::Manifest(manifest)],
     };
+    let document = DocumentFact {
+        revision: Lsn(14),
+        updated: 1_700_000_000_007,
+        name: "policy".into(),
+        content: "a policy".into(),
+    };
     let tag = TagFact { updated: 1_700_000_000_002, digest: manifest, tag: "v1".into() };
     vec![
         (Key::repository(DOMAIN, "team/app"), Some(repository.encode())),
@@ -137,6 +144,7 @@ fn repository_facts() -> Vec<Fact> {
         (Key::referrer(DOMAIN, id, &blob, &manifest), Some(ReferrerFact { subject: blob, digest: manifest }.encode())),
         (Key::tag(DOMAIN, id, "v1"), Some(tag.encode())),
         (Key::tag_of(DOMAIN, id, &manifest, "v1"), Some(Value::new(b"v1"))),
+        (Key::document(DOMAIN, id, "policy"), Some(document.encode())),
     ]
 }
 
@@ -173,6 +181,7 @@ fn operations() -> Vec<u8> {
         Op::Untag { repository: repository(), tag: "v1".into(), digest: digest(Algorithm::Sha256) },
         Op::Pull { repository: repository(), digest: digest(Algorithm::Sha256), time: 1_700_000_000_003 },
         Op::Purge { repository: RepositoryId(11), tags: vec!["v1".into()] },
+        Op::Document { repository: repository(), name: "policy".into() },
     ] {
         op.encode(&mut bytes);
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::digest::Algorithm;
 use crate::id::{Lsn, UploadId};
 use crate::keys::KeyProvider;
-use crate::oci::{ExpectTag, RepositorySettings};
+use crate::oci::{ExpectDocument, ExpectTag, RepositorySettings};
 use crate::registry::RepositoryDeletion;
 use crate::transaction::ExpectNamed;
 
@@ -73,6 +73,7 @@ by_value!(
     Arc<dyn KeyProvider>,
     Bytes,
     Duration,
+    ExpectDocument,
     ExpectNamed,
     ExpectTag,
     Lsn,

@@ -11,10 +11,11 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::id::Lsn;
 use crate::log::Durability;
-use crate::oci::{ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
+use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
 use crate::page::Page;
 use crate::registry::{
-    BlobInfo, Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest, Referrer, Repository, RepositoryUsage, TagInfo,
+    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest, Referrer, Repository,
+    RepositoryUsage, TagInfo,
 };
 
 /// A handle to a repository for async programs: a [`Repository`] whose calls never block the runtime. It is cheap to
@@ -105,6 +106,21 @@ impl AsyncRepository {
         read usage() -> RepositoryUsage;
         /// Changes the repository's settings.
         call set_settings(settings: RepositorySettings) -> Lsn;
+        /// A document of the repository, if there is one of this name.
+        read document(name: &str) -> Option<Document>;
+        /// All documents of the repository, by their names.
+        read documents() -> Vec<Document>;
+        /// Removes a document.
+        call remove_document(name: &str, expect: ExpectDocument) -> Lsn;
+    }
+
+    /// Sets a document, and returns its revision.
+    ///
+    /// # Errors
+    /// As [`Repository::set_document`] and [`call`](Self::call).
+    pub async fn set_document(&self, name: &str, content: impl Into<Bytes>, expect: ExpectDocument) -> Result<Lsn> {
+        let (name, content) = (name.to_owned(), content.into());
+        self.call(move |repository| repository.set_document(&name, content, expect)).await
     }
 }
 

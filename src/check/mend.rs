@@ -8,8 +8,8 @@ use crate::check::wrong::{Live, Wrong};
 use crate::error::{Error, Result};
 use crate::facts::find;
 use crate::facts::{
-    AwaitedFact, BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, SegmentFact, SegmentKind,
-    Value,
+    AwaitedFact, BlobFact, Family, Idle, Key, LinkFact, Lookup, ManifestFact, ReferrerFact, RepositoryFact,
+    SegmentFact, SegmentKind, Value,
 };
 use crate::id::FileId;
 use crate::transaction::registry::set_link;
@@ -99,6 +99,13 @@ fn mend_count(facts: &mut Changes<'_>, key: Key, stored: u32, count: u32) -> Res
             let old = facts.decode(&key, AwaitedFact::decode)?;
             let Some(old) = old.filter(|awaited| awaited.count == stored) else { return Ok(false) };
             facts.set(key, (count > 0).then(|| AwaitedFact { count, ..old }.encode()));
+        }
+        Family::Repository => {
+            let old = facts.decode(&key, RepositoryFact::decode)?;
+            let Some(old) = old.filter(|one| u32::from(one.documents) == stored) else { return Ok(false) };
+            // There are never more; if there are, none can be added until some are removed.
+            let documents = u8::try_from(count).unwrap_or(u8::MAX);
+            facts.set(key, Some(RepositoryFact { documents, ..old }.encode()));
         }
         _ => {
             let old = facts.decode(&key, ManifestFact::decode)?;

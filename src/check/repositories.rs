@@ -7,14 +7,14 @@ use crate::check::recount::{Holds, Listener, check_listed};
 use crate::check::wrong::{Wrong, unknown};
 use crate::facts::find;
 use crate::facts::{
-    AwaitedFact, Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact, RepositoryFact,
-    TagFact,
+    AwaitedFact, DocumentFact, Family, Held, Idle, Key, LinkFact, ManifestFact, Prefix, Reader as _, ReferrerFact,
+    RepositoryFact, TagFact,
 };
 use crate::id::RepositoryId;
 use crate::tables::Snapshot;
 
 /// The families of what belongs to repositories.
-const OF_REPOSITORIES: [Family; 8] = [
+const OF_REPOSITORIES: [Family; 9] = [
     Family::Link,
     Family::Manifest,
     Family::Referrer,
@@ -23,6 +23,7 @@ const OF_REPOSITORIES: [Family; 8] = [
     Family::Pull,
     Family::AwaitedBlob,
     Family::AwaitedManifest,
+    Family::Document,
 ];
 
 /// Recounts the repositories of the snapshot's domain, and looks whether links that no manifest holds are in the list
@@ -41,6 +42,7 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
         if !find::is_owned(snapshot, snapshot.domain, &repository.name)? {
             listener.found(Wrong::missing(format!("key domain of the name {}", repository.name), 1))?;
         }
+        recount_documents(snapshot, &repository, listener)?;
         recount_repository(snapshot, &repository, listener)?;
     }
     for fact in snapshot.all::<LinkFact>()? {
@@ -60,6 +62,22 @@ pub(super) fn recount(snapshot: &Snapshot, listener: &mut dyn Listener) -> Step<
     }
     for (id, count) in strays {
         listener.found(Wrong::Beyond { what: unknown(id), stored: count, counted: 0 })?;
+    }
+    Ok(())
+}
+
+fn recount_documents(snapshot: &Snapshot, repository: &RepositoryFact, listener: &mut dyn Listener) -> Step<()> {
+    let mut counted = 0;
+    for fact in snapshot.all_of::<DocumentFact>(repository.id)? {
+        fact?;
+        counted += 1;
+        listener.step()?;
+    }
+    let stored = u32::from(repository.documents);
+    if counted != u64::from(stored) {
+        let key = Key::repository(snapshot.domain, &repository.name);
+        let name = format!("documents of {}", repository.name);
+        listener.found(Wrong::Count { key, name, stored, counted })?;
     }
     Ok(())
 }

@@ -160,6 +160,10 @@ fn counts_are_mended() {
         let key = lab.of_digest(Family::Manifest, &lab.image);
         vec![(key, Some(ManifestFact { count: 0, ..lab.get(&key, ManifestFact::decode) }.encode()))]
     });
+    broken("how many documents a repository has", 1, 1, |lab| {
+        let key = Key::repository(DOMAIN, "a/b");
+        vec![(key, Some(RepositoryFact { documents: 3, ..lab.get(&key, RepositoryFact::decode) }.encode()))]
+    });
     broken("many counts", 50, 202, |lab| {
         let blobs = lab.store.blobs().map(|stat| stat.unwrap()).filter(|stat| stat.references == 0);
         let one_more = |digest: Digest| {

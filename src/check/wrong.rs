@@ -2,13 +2,13 @@
 
 use crate::check::Finding;
 use crate::envelope::KeyNumber;
-use crate::facts::{Idle, Key, Place, ReferrerFact, SegmentFact, SegmentKind};
+use crate::facts::{Family, Idle, Key, Place, ReferrerFact, SegmentFact, SegmentKind};
 use crate::id::{FileId, RepositoryId};
 
 /// A fact that is not what follows from the others.
 #[derive(Clone, Debug)]
 pub(crate) enum Wrong {
-    /// The count of a blob, a link or a manifest.
+    /// The count of a blob, a link or a manifest; or how many documents a repository has.
     Count { key: Key, name: String, stored: u32, counted: u64 },
     /// What blobs a file holds. Nothing is on record where there is no fact of it.
     Segment { file: FileId, stored: Option<SegmentFact>, counted: Live, kind: SegmentKind },
@@ -55,7 +55,10 @@ impl Wrong {
     /// It, as users are told of it.
     pub(crate) fn finding(self) -> Finding {
         let (what, stored, counted) = match self {
-            Self::Count { name, stored, counted, .. } => (format!("references to {name}"), stored.into(), counted),
+            Self::Count { key, name, stored, counted } => {
+                let what = if key.family == Family::Repository { name } else { format!("references to {name}") };
+                (what, stored.into(), counted)
+            }
             Self::Segment { file, stored: None, counted, .. } => {
                 (format!("frames in the unknown segment {file}"), 0, counted.frames.into())
             }

@@ -97,6 +97,7 @@ impl Error {
             | Self::InvalidAlgorithm { .. }
             | Self::InvalidName { .. }
             | Self::InvalidRepositoryName { .. }
+            | Self::InvalidDocumentName { .. }
             | Self::InvalidTag { .. }
             | Self::InvalidTagFilter { .. }
             | Self::InvalidManifest { .. }
@@ -109,13 +110,17 @@ impl Error {
             | Self::DomainShredded { .. }
             | Self::BlobNotFound { .. }
             | Self::NamedNotFound { .. }
+            | Self::DocumentNotFound { .. }
             | Self::UploadNotFound { .. }
             | Self::RepositoryNotFound { .. }
             | Self::ManifestNotFound { .. } => ErrorKind::NotFound,
             Self::NotEmpty { .. } | Self::DomainExists { .. } | Self::RepositoryExists { .. } => {
                 ErrorKind::AlreadyExists
             }
-            Self::TagImmutable { .. } | Self::TagMoved { .. } | Self::NamedChanged { .. } => ErrorKind::Conflict,
+            Self::TagImmutable { .. }
+            | Self::TagMoved { .. }
+            | Self::NamedChanged { .. }
+            | Self::DocumentChanged { .. } => ErrorKind::Conflict,
             Self::BlobInUse { .. } | Self::ManifestInUse { .. } | Self::RepositoryNotEmpty { .. } => ErrorKind::InUse,
             Self::TooLarge { .. } | Self::ContentTooLong { .. } => ErrorKind::TooLarge,
             Self::WrongOffset { .. } | Self::OutOfRange { .. } | Self::Gap { .. } | Self::AheadOfStore { .. } => {

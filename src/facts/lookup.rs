@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
 use crate::facts::{
-    BlobFact, Family, Key, LinkFact, ManifestFact, NamedFact, NamesOf, Prefix, ReferrerFact, RepositoryFact,
-    SegmentFact, TagFact, Value,
+    BlobFact, DocumentFact, Family, Key, LinkFact, ManifestFact, NamedFact, NamesOf, Prefix, ReferrerFact,
+    RepositoryFact, SegmentFact, TagFact, Value,
 };
 use crate::id::{DomainId, FileId};
 
@@ -66,7 +66,8 @@ values_of!(
     Link: LinkFact,
     Manifest: ManifestFact,
     Referrer: ReferrerFact,
-    Tag: TagFact
+    Tag: TagFact,
+    Document: DocumentFact
 );
 
 /// What can be asked of facts, whether as of an LSN or with what a commit changes.

@@ -6,6 +6,7 @@
 //! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in
 //! [runs](crate::tables).
 
+mod document;
 pub(crate) mod find;
 mod geometry;
 mod idle;
@@ -16,6 +17,7 @@ mod names;
 mod repository;
 mod values;
 
+pub(crate) use document::DocumentFact;
 pub(crate) use geometry::{
     BLOCK_LOG2, DESCRIPTOR_LEN, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len, has_table, table_offset,
 };
@@ -81,11 +83,13 @@ pub(crate) enum Family {
     AwaitedBlob = 18,
     /// The same of a manifest.
     AwaitedManifest = 19,
+    /// A document of a repository, by repository and the hash of the document's name.
+    Document = 20,
 }
 
 impl Family {
     /// All families, in the order of their numbers, which is the order of a run's sections.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Blob,
         Self::Segment,
         Self::Named,
@@ -104,6 +108,7 @@ impl Family {
         Self::Owner,
         Self::AwaitedBlob,
         Self::AwaitedManifest,
+        Self::Document,
     ];
 
     /// The family of a number in a file.
@@ -131,7 +136,8 @@ impl Family {
             | Self::Repository
             | Self::TagOf
             | Self::AwaitedBlob
-            | Self::AwaitedManifest => None,
+            | Self::AwaitedManifest
+            | Self::Document => None,
         }
     }
 
@@ -147,7 +153,8 @@ impl Family {
             | Self::Deleted
             | Self::Idle
             | Self::AwaitedBlob
-            | Self::AwaitedManifest => true,
+            | Self::AwaitedManifest
+            | Self::Document => true,
             Self::Blob
             | Self::Segment
             | Self::Named
@@ -251,6 +258,12 @@ impl Key {
     /// The key of a tag.
     pub(crate) fn tag(domain: DomainId, repository: RepositoryId, tag: &str) -> Self {
         Self { domain, family: Family::Tag, bytes: scoped(repository, &[blake3::hash(tag.as_bytes()).as_bytes()]) }
+    }
+
+    /// The key of a document.
+    pub(crate) fn document(domain: DomainId, repository: RepositoryId, name: &str) -> Self {
+        let bytes = scoped(repository, &[blake3::hash(name.as_bytes()).as_bytes()]);
+        Self { domain, family: Family::Document, bytes }
     }
 
     /// The key of the fact that a tag points to a manifest.

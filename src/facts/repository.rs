@@ -28,7 +28,8 @@ impl Named {
 ///
 /// ```text
 /// id u48 | created u64 (ms since 1970) | domain u32 | quota u64 (0) | immutable u8 |
-/// provisional u8 (0 no, 1), touched u48 (ms of open time) | name text | exclusions u8, then each: text
+/// provisional u8 (0 no, 1), touched u48 (ms of open time) | documents u8 | name text |
+/// exclusions u8, then each: text
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RepositoryFact {
@@ -40,6 +41,8 @@ pub(crate) struct RepositoryFact {
     /// A push created it, and none was completed yet: the store's open time when an upload into it was last begun.
     /// None: it stays until somebody deletes it.
     pub(crate) provisional: Option<u64>,
+    /// How many documents it has.
+    pub(crate) documents: u8,
     pub(crate) name: String,
     pub(crate) exclusions: Vec<String>,
 }
@@ -59,6 +62,7 @@ impl RepositoryFact {
         out.put_u8(u8::from(self.immutable));
         out.put_u8(u8::from(self.provisional.is_some()));
         out.put_u48(self.provisional.unwrap_or(0));
+        out.put_u8(self.documents);
         out.put_text(&self.name);
         out.put_u8(u8::try_from(self.exclusions.len()).unwrap_or(u8::MAX));
         self.exclusions.iter().for_each(|filter| out.put_text(filter));
@@ -74,10 +78,11 @@ impl RepositoryFact {
         let immutable = fields.u8()? == 1;
         let (is_provisional, touched) = (fields.u8()? == 1, fields.u48()?);
         let provisional = is_provisional.then_some(touched);
+        let documents = fields.u8()?;
         let name = fields.text()?;
         let exclusions = (0..fields.u8()?).map(|_| fields.text()).collect::<Option<_>>()?;
         fields.end()?;
-        Some(Self { domain, id, created, immutable, provisional, name, exclusions })
+        Some(Self { domain, id, created, immutable, provisional, documents, name, exclusions })
     }
 }
 

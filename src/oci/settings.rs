@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::facts::RepositoryFact;
 use crate::id::{DomainId, RepositoryId};
 use crate::keys::DomainName;
+use crate::oci::attached::NewDocument;
 use crate::oci::{RepositoryName, Tag, TagFilter};
 
 /// The most exclusions a repository has, as in Amazon ECR.
@@ -50,6 +51,7 @@ pub struct RepositorySettings {
     mutability: TagMutability,
     exclusions: Vec<TagFilter>,
     domain: Option<DomainName>,
+    documents: Vec<NewDocument>,
 }
 
 impl RepositorySettings {
@@ -80,6 +82,33 @@ impl RepositorySettings {
     pub fn domain(mut self, domain: DomainName) -> Self {
         self.domain = Some(domain);
         self
+    }
+
+    /// A [document](crate::registry::Repository::set_document) that the repository has from the beginning: it is set in
+    /// the commit that creates the repository. As with the domain, changing the settings of a repository changes none,
+    /// and those that are read back have none. A second document of a name takes the place of the first.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = strongroom::Options::new().create(true).open(dir.path())?;
+    /// let settings = strongroom::registry::RepositorySettings::new().document("policy", "{}")?;
+    /// let repository = store.create_repository(&"team/app".parse()?, settings)?;
+    /// assert_eq!(repository.document("policy")?.unwrap().content, "{}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidDocumentName`]; [`Error::TooLarge`] for a document of more than 1 MiB. Creating the repository
+    /// fails with that where there are more than 64, or where they do not fit into one commit: 32 MiB.
+    pub fn document(mut self, name: &str, content: impl AsRef<[u8]>) -> Result<Self> {
+        let document = NewDocument::new(name, content.as_ref())?;
+        self.documents.retain(|known| known.name != name);
+        self.documents.push(document);
+        Ok(self)
+    }
+
+    pub(crate) fn documents(&self) -> &[NewDocument] {
+        &self.documents
     }
 
     /// The key domain; none: the default one.
@@ -120,7 +149,16 @@ impl RepositorySettings {
     pub(crate) fn to_fact(&self, domain: DomainId, id: RepositoryId, name: &str, created: u64) -> RepositoryFact {
         let exclusions = self.exclusions.iter().map(TagFilter::to_string).collect();
         let immutable = self.mutability == TagMutability::Immutable;
-        RepositoryFact { domain, id, created, immutable, provisional: None, name: name.to_owned(), exclusions }
+        RepositoryFact {
+            domain,
+            id,
+            created,
+            immutable,
+            provisional: None,
+            documents: 0,
+            name: name.to_owned(),
+            exclusions,
+        }
     }
 }
 
@@ -129,7 +167,7 @@ impl RepositoryInfo {
     pub(crate) fn from_fact(fact: &RepositoryFact) -> Result<Self> {
         let mutability = if fact.immutable { TagMutability::Immutable } else { TagMutability::Mutable };
         let exclusions = fact.exclusions.iter().map(|filter| filter.parse()).collect::<Result<_>>()?;
-        let settings = RepositorySettings { mutability, exclusions, domain: None };
+        let settings = RepositorySettings { mutability, exclusions, domain: None, documents: Vec::new() };
         Ok(Self { name: fact.name.parse()?, created_ms: fact.created, settings })
     }
 }

@@ -117,6 +117,11 @@ pub enum EventKind {
         /// The manifest that it named before.
         before: Option<Digest>,
     },
+    /// A [document](crate::registry::Repository::document) of the repository was set or removed.
+    DocumentChanged {
+        /// Its name.
+        name: String,
+    },
     /// A tag was removed.
     Untagged {
         /// The tag.
@@ -269,6 +274,7 @@ fn event(op: Op) -> Option<(Subject, EventKind)> {
         }
         Op::Untag { repository, tag, digest } => (repository, EventKind::Untagged { tag: tag.parse().ok()?, digest }),
         Op::Pull { repository, digest, time } => (repository, EventKind::ManifestPulled { digest, time_ms: time }),
+        Op::Document { repository, name } => (repository, EventKind::DocumentChanged { name }),
         _ => return None,
     };
     Some((Subject::Repository(name.parse().ok()?), kind))

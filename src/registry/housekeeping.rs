@@ -216,7 +216,7 @@ impl Registry {
         };
         // Tags first: each names a manifest that is there, until none does.
         let rest = [Family::Pull, Family::Referrer, Family::Manifest];
-        let held = [Family::AwaitedBlob, Family::AwaitedManifest, Family::Link];
+        let held = [Family::AwaitedBlob, Family::AwaitedManifest, Family::Link, Family::Document];
         for family in [Family::Tag, Family::TagOf].into_iter().chain(rest).chain(held) {
             if !self.purge_family(domain, family, id)? {
                 return Ok(false);

@@ -57,6 +57,7 @@
 //! in another repository.
 
 mod blobs;
+mod documents;
 mod events;
 mod housekeeping;
 mod manifests;
@@ -67,9 +68,11 @@ mod tags;
 mod usage;
 
 pub use crate::oci::{
-    ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter, TagMutability,
+    ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter,
+    TagMutability,
 };
 pub use blobs::BlobInfo;
+pub use documents::Document;
 pub use events::{Event, EventKind, Events, Subject};
 pub(crate) use manifests::MAX_MANIFEST;
 pub use manifests::{Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest};

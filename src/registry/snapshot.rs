@@ -10,7 +10,9 @@ use crate::error::Result;
 use crate::id::Lsn;
 use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
 use crate::page::Page;
-use crate::registry::{BlobInfo, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository, TagInfo};
+use crate::registry::{
+    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository, TagInfo,
+};
 use crate::tables::Snapshot;
 
 /// A repository as of one commit: every call reads the same moment, however much is pushed and deleted meanwhile. Made
@@ -89,6 +91,22 @@ impl RepositorySnapshot {
     /// As [`Repository::info`]'s.
     pub fn info(&self) -> Result<RepositoryInfo> {
         self.repository.info()
+    }
+
+    /// As [`Repository::document`].
+    ///
+    /// # Errors
+    /// As [`Repository::document`]'s.
+    pub fn document(&self, name: &str) -> Result<Option<Document>> {
+        self.repository.document(name)
+    }
+
+    /// As [`Repository::documents`].
+    ///
+    /// # Errors
+    /// As [`Repository::documents`]'s.
+    pub fn documents(&self) -> Result<Vec<Document>> {
+        self.repository.documents()
     }
 
     /// As [`Repository::get`].

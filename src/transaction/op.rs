@@ -50,6 +50,8 @@ pub(crate) enum Op {
     Pull { repository: Named, digest: Digest, time: u64 },
     /// Tags went with their repository, which was deleted before.
     Purge { repository: RepositoryId, tags: Vec<String> },
+    /// A document of a repository was set or removed.
+    Document { repository: Named, name: String },
 }
 
 /// Why something went. The numbers stand in files.
@@ -185,6 +187,11 @@ impl Op {
                 tags.iter().for_each(|tag| out.put_text(tag));
                 20
             }
+            Self::Document { repository, name } => {
+                repository.put(out);
+                out.put_text(name);
+                21
+            }
         };
         let len = u32::try_from(out.len() - start - 5).unwrap_or(u32::MAX);
         if let Some((code_at, len_at)) = out.get_mut(start..start + 5).and_then(<[u8]>::split_first_mut) {
@@ -271,6 +278,7 @@ impl Op {
                 }
                 Self::Purge { repository, tags }
             }
+            21 => Self::Document { repository: Named::take(&mut fields)?, name: fields.text()? },
             _ => return Some(None),
         };
         fields.end()?;
@@ -316,6 +324,7 @@ mod tests {
             Op::Untag { repository: repository(), tag: "v1".into(), digest },
             Op::Pull { repository: repository(), digest, time: 8 },
             Op::Purge { repository: RepositoryId(7), tags: vec!["v1".into(), "v2".into()] },
+            Op::Document { repository: repository(), name: "policy".into() },
         ];
         let mut bytes = Vec::new();
         ops.iter().for_each(|op| op.encode(&mut bytes));

@@ -25,11 +25,13 @@
 //!   was [released](release). No clock but the store's open time is used.
 
 mod deletion;
+mod documents;
 mod owners;
 mod repositories;
 mod upkeep;
 
 pub(crate) use deletion::{DeleteReferences, MAX_TAGS_DELETED, TAGS, Untag};
+pub(crate) use documents::{RemoveDocument, SetDocument};
 pub(crate) use owners::{FreeNames, TakeName};
 use repositories::keep;
 pub(crate) use repositories::{Create, Delete, Exists, ExpireRepository, Keep, Set};

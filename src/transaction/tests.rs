@@ -11,18 +11,19 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{
-    BlobFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, Place, Prefix, Reader, RepositoryFact, SegmentFact,
-    UploadFact, Value,
+    BlobFact, DocumentFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, Place, Prefix, Reader, RepositoryFact,
+    SegmentFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
+use crate::oci::attached::NewDocument;
 use crate::oci::document::Document;
-use crate::oci::{ExpectTag, Reference, RepositorySettings, Tag, TagMutability};
+use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositorySettings, Tag, TagMutability};
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::named::{Lifetime, Released, RemoveNamed, RemoveSeveral, SetNamed};
 use crate::transaction::registry::{
-    Create, Delete, DeleteReferences, Exists, Expire, ExpireRepository, Keep, Link, NotePulls, Purge, PutManifest, Set,
-    SetTag, Touch, Unlink, Untag,
+    Create, Delete, DeleteReferences, Exists, Expire, ExpireRepository, Keep, Link, NotePulls, Purge, PutManifest,
+    RemoveDocument, Set, SetDocument, SetTag, Touch, Unlink, Untag,
 };
 use crate::transaction::{Apply, Context, ExpectNamed, Outcome, Over, Placing, Request, rehearse, resolve};
 use crate::vfs::SimVfs;
@@ -189,10 +190,10 @@ fn names_in(facts: &dyn Reader) -> Vec<Vec<String>> {
 fn left(map: &Map) -> Option<Purge> {
     let deleted = map.facts.keys().find(|key| key.family == Family::Deleted)?;
     let repository = deleted.repository_id();
-    let families =
-        [Family::Tag, Family::TagOf, Family::Pull, Family::Referrer, Family::Manifest, Family::Link, Family::Deleted];
+    let (rest, last) = ([Family::Referrer, Family::Manifest, Family::Link], [Family::Document, Family::Deleted]);
+    let families = [Family::Tag, Family::TagOf, Family::Pull].into_iter().chain(rest).chain(last);
     let of = |family| map.scan(Prefix::of(DOMAIN, family, repository), None, 5).unwrap();
-    let keys = families.into_iter().map(of).find(|facts| !facts.is_empty())?;
+    let keys = families.map(of).find(|facts| !facts.is_empty())?;
     Some(Purge { repository, keys: keys.into_iter().map(|(key, _)| key).collect() })
 }
 
@@ -266,7 +267,10 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
             None => Request::CancelUpload { id: upload_id, untouched_since: None },
         },
         11 | 12 => {
-            let settings = RepositorySettings::new();
+            let mut settings = RepositorySettings::new();
+            if random.below(2) == 0 {
+                settings = settings.document("d0", "from the beginning").unwrap();
+            }
             let provisional = random.below(3) == 0;
             apply(Box::new(Create { name: repository.name, settings, provisional }))
         }
@@ -305,6 +309,20 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
             let references =
                 vec![Reference::Digest(digest(blob)), Reference::Tag(tag(other)), Reference::Digest(digest(other))];
             apply(Box::new(DeleteReferences { repository, references }))
+        }
+        22 if random.below(2) == 0 => {
+            let known = map.facts.iter().find(|(key, _)| key.family == Family::Document);
+            let known = known.and_then(|(_, value)| DocumentFact::revision_of(value.as_bytes()));
+            let expect =
+                [ExpectDocument::Any, ExpectDocument::Absent, known.map_or(ExpectDocument::Any, ExpectDocument::Is)];
+            let (name, expect) = (format!("d{}", random.below(2)), expect[random.below(3)]);
+            match random.below(3) {
+                0 => apply(Box::new(RemoveDocument { repository, name, expect })),
+                _ => {
+                    let document = NewDocument::new(&name, content(blob).as_bytes()).unwrap();
+                    apply(Box::new(SetDocument { repository, document, expect }))
+                }
+            }
         }
         22 => {
             let links = idle(map, IdleKind::Link).into_iter().map(|idle| (idle, None)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryDeletion, TagMutability};
+use strongroom::registry::{ExpectDocument, ExpectTag, PutManifest, Reference, RepositoryDeletion, TagMutability};
 use strongroom::{Algorithm, Digest, Error, ManifestProblem, Page, Result, Store};
 
 use super::registry::{IMAGE, INDEX, descriptor, name, tag};
@@ -36,6 +36,7 @@ pub enum Kind {
     Again,
     Tag,
     Untag,
+    Policy,
     DeleteManifest,
     DeleteBatch,
     Pull,
@@ -45,7 +46,7 @@ pub enum Kind {
 }
 
 /// Kinds as often as they are drawn.
-pub const KINDS: [Kind; 34] = {
+pub const KINDS: [Kind; 35] = {
     use Kind::*;
     [
         Create,
@@ -79,6 +80,7 @@ pub const KINDS: [Kind; 34] = {
         Tag,
         Tag,
         Untag,
+        Policy,
         DeleteManifest,
         DeleteBatch,
         Pull,
@@ -134,6 +136,11 @@ impl Kind {
                 Action::PutManifest(push)
             }
             Self::Untag => Action::Untag(some_tag(random, own)),
+            Self::Policy => {
+                let content = (random.below(3) > 0).then(|| content(random));
+                let expect = [ExpectDocument::Any, ExpectDocument::Absent][random.below(2) as usize];
+                Action::Document { name: format!("policy {}", random.below(3)), content, expect }
+            }
             Self::DeleteManifest => Action::DeleteManifest(digest(random, &own.manifests, model)?),
             Self::DeleteBatch => Action::DeleteBatch(references(model, own, random)),
             Self::Pull => Action::Pull(references(model, own, random).pop()?),
@@ -342,6 +349,11 @@ impl Call {
             }
             Action::Tag { tag: name, digest, expect } => drop(repository.tag(&tag(name), digest, *expect)?),
             Action::Untag(name) => drop(repository.untag(&tag(name))?),
+            Action::Document { name, content: Some(content), expect } => {
+                let revision = repository.set_document(name, content, *expect)?;
+                assert_eq!(repository.document(name)?.map(|document| document.revision), Some(revision));
+            }
+            Action::Document { name, content: None, expect } => drop(repository.remove_document(name, *expect)?),
             Action::DeleteManifest(digest) => drop(repository.delete_manifest(digest)?),
             Action::DeleteBatch(references) => {
                 let results = repository.delete_batch(references)?.into_iter();
@@ -398,6 +410,8 @@ fn refusal(error: Error) -> Result<Refusal> {
         Error::RepositoryNotFound { .. } => Refusal::NoRepository,
         Error::RepositoryExists { .. } => Refusal::Exists,
         Error::RepositoryNotEmpty { .. } => Refusal::NotEmpty,
+        Error::DocumentNotFound { name } => Refusal::DocumentNotFound(name),
+        Error::DocumentChanged { name, .. } => Refusal::DocumentChanged(name),
         other => return Err(other),
     })
 }
@@ -446,6 +460,10 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
     }
     for name in all(|after: Option<&String>| repository.tags(after.map(String::as_str), 2)).expect("undamaged facts") {
         seen.tags.insert(name.to_string(), repository.resolve(&name).expect("a listed tag").digest);
+    }
+    for document in repository.documents().expect("undamaged facts") {
+        assert_eq!(repository.document(&document.name).expect("listed"), Some(document.clone()));
+        seen.documents.insert(document.name, document.content.to_vec());
     }
     for digest in seen.manifests.keys() {
         let tags: Vec<_> = repository.tags_of(digest).expect("facts").iter().map(ToString::to_string).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{ExpectTag, Reference, RepositorySettings, TagMutability};
+use strongroom::registry::{ExpectDocument, ExpectTag, Reference, RepositorySettings, TagMutability};
 use strongroom::{Algorithm, Digest};
 
 use super::registry::tag;
@@ -69,6 +69,7 @@ pub struct Repository {
     pub links: BTreeMap<Digest, Link>,
     pub manifests: BTreeMap<Digest, Manifest>,
     pub tags: BTreeMap<String, Digest>,
+    pub documents: BTreeMap<String, Vec<u8>>,
 }
 
 /// A manifest that is pushed.
@@ -123,6 +124,12 @@ pub enum Action {
         expect: ExpectTag,
     },
     Untag(String),
+    /// Sets a document, or removes it.
+    Document {
+        name: String,
+        content: Option<Vec<u8>>,
+        expect: ExpectDocument,
+    },
     DeleteManifest(Digest),
     DeleteBatch(Vec<Reference>),
     Pull(Reference),
@@ -161,6 +168,8 @@ pub enum Refusal {
     NoRepository,
     Exists,
     NotEmpty,
+    DocumentNotFound(String),
+    DocumentChanged(String),
 }
 
 /// Does a call on the repository of a name, which is there or not. What is refused changes nothing.
@@ -232,6 +241,7 @@ fn decide(
             }
             repository.set_tag(tag, digest, expect)?;
         }
+        Action::Document { name, content, expect } => repository.set_document(name, content.as_ref(), *expect)?,
         Action::Untag(tag) => repository.delete(&Reference::Tag(super::registry::tag(tag)), now)?,
         Action::DeleteManifest(digest) => repository.delete(&Reference::Digest(*digest), now)?,
         Action::DeleteBatch(references) => return Ok(Outcome::Each(repository.delete_batch(references, now))),
@@ -373,6 +383,22 @@ impl Repository {
                 Ok(())
             }
         }
+    }
+
+    fn set_document(&mut self, name: &str, content: Option<&Vec<u8>>, expect: ExpectDocument) -> Result<(), Refusal> {
+        let is_there = self.documents.contains_key(name);
+        if is_there && expect == ExpectDocument::Absent {
+            return Err(Refusal::DocumentChanged(name.to_owned()));
+        }
+        match content {
+            Some(content) => {
+                self.documents.insert(name.to_owned(), content.clone());
+                self.provisional = None;
+            }
+            None if is_there => drop(self.documents.remove(name)),
+            None => return Err(Refusal::DocumentNotFound(name.to_owned())),
+        }
+        Ok(())
     }
 
     fn delete(&mut self, reference: &Reference, now: u64) -> Result<(), Refusal> {

@@ -108,6 +108,14 @@ pub fn tour() -> Vec<Step> {
     });
     t.refused(RemoveBlob, 0, is!(Refusal::BlobInUse(..)));
     t.done(RemoveBlob, 1);
+    for is_set in [true, true, false] {
+        t.call(Policy, 0, |action, outcome, _| {
+            matches!(action, Action::Document { content, .. } if content.is_some() == is_set)
+                && *outcome == Outcome::Done
+        });
+    }
+    t.refused(Policy, 0, is!(Refusal::DocumentChanged(..)));
+    t.refused(Policy, 0, is!(Refusal::DocumentNotFound(..)));
     t.done(Put, 1);
     t.done(Put, 1);
     t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use strongroom::registry::{PutManifest, RepositorySettings, TagMutability};
+use strongroom::registry::{ExpectDocument, PutManifest, RepositorySettings, TagMutability};
 use strongroom::{Algorithm, Compression, Digest, Error, Maintenance, Options, PutNamed, Store};
 
 use crate::common::file_names;
@@ -54,6 +54,7 @@ const PIECE: &[u8] = b"an upload that goes on";
 fn push(store: &Store) {
     let settings = RepositorySettings::new().mutability(TagMutability::Immutable);
     let settings = settings.exclusions(["dev-*".parse().unwrap()]).unwrap();
+    let settings = settings.document("policy", "{}").unwrap();
     let repository = store.create_repository(&name("team/app"), settings).unwrap();
     let config = repository.put("{}", Algorithm::Sha256).unwrap().digest;
     let layer = repository.put("a layer", Algorithm::Sha512).unwrap().digest;
@@ -62,6 +63,7 @@ fn push(store: &Store) {
     let digest = repository.put_manifest(document, put).unwrap().digest;
     repository.pull_manifest(&digest.into()).unwrap();
     store.checkpoint().unwrap();
+    repository.set_document("resource tags", "[]", ExpectDocument::Absent).unwrap();
     let (media_type, document) = index(&[digest], None);
     repository.put_manifest(document, PutManifest::new(media_type).tag(tag("all"))).unwrap();
     let (media_type, document) = image(&[config], Some(&digest));
@@ -81,6 +83,11 @@ fn pull(store: &Store) {
     assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().items.len(), 1);
     assert_eq!(repository.blobs(None, 9).unwrap().items.iter().map(|blob| blob.references).sum::<u32>(), 3);
     assert_eq!(repository.manifests(None, 9).unwrap().items.len(), 3);
+    let documents = repository.documents().unwrap();
+    assert_eq!(
+        documents.iter().map(|one| (&*one.name, &*one.content)).collect::<Vec<_>>(),
+        [("policy", &b"{}"[..]), ("resource tags", b"[]")]
+    );
 }
 
 fn write(dir: &Path, kind: Kind) {

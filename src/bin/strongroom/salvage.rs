@@ -67,6 +67,7 @@ fn changes(changes: &ChangedNames) -> Value {
         json!({
             "repository": name.to_string(), "itself": one.itself, "blobs": texts(&one.blobs),
             "manifests": texts(&one.manifests), "tags": texts(&one.tags),
+            "documents": one.documents,
         })
     });
     json!({
@@ -124,6 +125,7 @@ fn add(lines: &mut Vec<String>, title: &str, changes: &ChangedNames) {
         let all = if one.itself { ", with all that is in it" } else { "" };
         lines.push(format!("  repository {name}{all}"));
         lines.extend(one.tags.iter().map(|tag| format!("    tag {tag}")));
+        lines.extend(one.documents.iter().map(|name| format!("    document {name}")));
         lines.extend(one.manifests.iter().map(|digest| format!("    manifest {digest}")));
         lines.extend(one.blobs.iter().map(|digest| format!("    blob {digest}")));
     }

@@ -82,6 +82,8 @@ pub struct ChangedInRepository {
     pub manifests: BTreeSet<Digest>,
     /// Tags that were set or removed.
     pub tags: BTreeSet<Tag>,
+    /// Documents that were set or removed.
+    pub documents: BTreeSet<String>,
 }
 
 impl ChangedNames {
@@ -124,6 +126,9 @@ impl ChangedNames {
                 }
                 Op::Tag { repository, tag, .. } | Op::Untag { repository, tag, .. } => {
                     self.named(repository, names)?.tags.insert(tag.parse().ok()?);
+                }
+                Op::Document { repository, name } => {
+                    self.named(repository, names)?.documents.insert(name.clone());
                 }
                 Op::Purge { repository, tags } => {
                     // Its deletion is another commit, which names it.

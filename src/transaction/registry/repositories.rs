@@ -8,6 +8,7 @@
 //! A provisional repository is in the idle list, under the time at which it was touched, and no other
 //! is: [`set`] changes both.
 
+use super::documents;
 use super::owners::check_free;
 use super::{is_there, repository};
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::oci::RepositorySettings;
 use crate::transaction::{Apply, Changes, Op};
 
 /// Changes a repository, and with it the idle list.
-fn set(facts: &mut Changes<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {
+pub(super) fn set(facts: &mut Changes<'_>, name: &str, old: Option<&RepositoryFact>, new: Option<&RepositoryFact>) {
     let key = Key::repository(facts.domain(), name);
     let idle = |repository: Option<&RepositoryFact>| repository.and_then(|fact| Idle::of_repository(&key, fact));
     facts.relist(idle(old), idle(new));
@@ -64,8 +65,10 @@ impl Apply for Create {
         let (id, now) = (RepositoryId(facts.lsn().0), facts.now());
         let mut fact = self.settings.to_fact(facts.domain(), id, &self.name, now.wall);
         fact.provisional = self.provisional.then_some(now.open);
+        let mut ops = vec![Op::CreateRepository { repository: fact.named() }];
+        ops.extend(documents::put(facts, &mut fact, self.settings.documents())?);
         set(facts, &self.name, None, Some(&fact));
-        Ok(vec![Op::CreateRepository { repository: fact.named() }])
+        Ok(ops)
     }
 }
 
@@ -96,12 +99,19 @@ impl Apply for Set {
         if self.creates && old.provisional.is_none() {
             return Err(Error::RepositoryExists { name: old.name });
         }
-        let new = self.settings.to_fact(old.domain, old.id, &old.name, old.created);
-        if new == old {
-            return Ok(Vec::new());
+        let mut new = self.settings.to_fact(old.domain, old.id, &old.name, old.created);
+        new.documents = old.documents;
+        let mut ops = Vec::new();
+        if new != old {
+            ops.push(Op::SetRepository { repository: self.repository.clone() });
         }
-        set(facts, &old.name, Some(&old), Some(&new));
-        Ok(vec![Op::SetRepository { repository: self.repository.clone() }])
+        if self.creates {
+            ops.extend(documents::put(facts, &mut new, self.settings.documents())?);
+        }
+        if new != old {
+            set(facts, &old.name, Some(&old), Some(&new));
+        }
+        Ok(ops)
     }
 }
 

@@ -61,6 +61,10 @@ impl Apply for Purge {
     fn apply(&self, facts: &mut Changes<'_>) -> Result<Vec<Op>> {
         let mut tags = Vec::new();
         for key in &self.keys {
+            if key.family == Family::Document {
+                facts.set(*key, None); // long, and nothing follows from what it says
+                continue;
+            }
             let Some(value) = facts.get(key)? else { continue };
             let (value, invalid) = (value.as_bytes(), || facts.invalid(key));
             match key.family {
