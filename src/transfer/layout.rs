@@ -19,6 +19,7 @@ use crate::oci::{RepositoryName, RepositorySettings};
 use crate::store::Store;
 use crate::transfer::document::{parse, read};
 use crate::transfer::error::{TransferError, at};
+use crate::transfer::extras;
 use crate::transfer::files::{Importing, Job};
 use crate::transfer::path::TreePath;
 use crate::transfer::pins::{HELD_MAX, NewPin};
@@ -206,9 +207,9 @@ pub(crate) fn plan(store: &Store, pin: &NamedFile) -> Result<Plan, TransferError
 }
 
 /// Pushes an OCI image layout to a repository: what its index lists, with all that it references, and the tags that the
-/// annotations `org.opencontainers.image.ref.name` say. What is there already stays, so that an interrupted import goes
-/// on; what can't be imported is skipped and [reported](RegistryImport::skipped). Each blob is compared with its
-/// digest.
+/// annotations `org.opencontainers.image.ref.name` say; and the documents of the repository, where it was exported with
+/// some. What is there already stays, so that an interrupted import goes on; what can't be imported is skipped and
+/// [reported](RegistryImport::skipped). Each blob is compared with its digest.
 ///
 /// A repository that does not exist is created with these settings, once it is certain that `from` is a layout.
 ///
@@ -241,6 +242,7 @@ pub fn import_layout(
         report: Mutex::new(&mut report),
     };
     push.push_reachable(contents)?;
+    extras::import(&mut tree, &repository, &mut report)?;
     Ok(report)
 }
 

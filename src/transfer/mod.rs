@@ -38,6 +38,7 @@
 mod distribution;
 mod document;
 mod error;
+mod extras;
 mod files;
 mod folder;
 #[cfg(test)]

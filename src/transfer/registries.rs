@@ -20,6 +20,8 @@ pub struct RegistryImport {
     pub manifests: Counts,
     /// Tags.
     pub tags: Counts,
+    /// Documents of repositories.
+    pub documents: Counts,
     /// How many bytes of content were read.
     pub bytes: u64,
     /// Unfinished uploads, which are not imported: their clients begin anew. Those that can't be listed do not count.
@@ -42,6 +44,8 @@ pub struct RegistryExport {
     pub blobs: u64,
     /// How many named files.
     pub named: u64,
+    /// How many documents of repositories.
+    pub documents: u64,
     /// How many bytes of content were written: what is linked counts once.
     pub bytes: u64,
     /// What is damaged, and key domains that are locked: they were not written.

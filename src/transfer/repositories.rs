@@ -19,6 +19,7 @@ use crate::page::Page;
 use crate::registry::{ManifestInfo, Repository};
 use crate::store::Store;
 use crate::transfer::error::{TransferError, at};
+use crate::transfer::extras::{self, EXTRAS};
 use crate::transfer::layout::{BLOBS, INDEX, MARKER, TAG};
 use crate::transfer::path::TreePath;
 use crate::transfer::plan::copy;
@@ -38,8 +39,8 @@ const SLASH: &str = "+";
 ///
 /// The layout's index lists the tagged manifests, once for each tag, which is the annotation
 /// `org.opencontainers.image.ref.name`, and those that are neither tagged nor part of an index, referrers among them.
-/// All blobs of the repository are in it. What is deleted while it is written is left out; what is damaged is
-/// [reported](RegistryExport::skipped). Where it fails, nothing is left in the folder.
+/// All blobs of the repository are in it; beside it, in `strongroom.jsonl`, are the repository's documents.
+/// What is deleted while it is written is left out; what is damaged is [reported](RegistryExport::skipped). Where it fails, nothing is left in the folder.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -77,11 +78,13 @@ pub fn export_repository(
     let mut staging = Staging::create(Tree::create(to)?)?;
     let mut export =
         Export { tree: staging.tree(), shared: None, counting: &counting, report: RegistryExport::default() };
-    let blobs = export.repository(repository, None)?;
+    let Written { blobs, has_extras } = export.repository(repository, None)?;
     let report = export.report;
-    let [blobs_path, marker, index] = [BLOBS, MARKER, INDEX].map(TreePath::new);
-    let (blobs_path, marker, index) = (blobs_path?, marker?, index?);
-    let left_behind = staging.move_into_place(&[(&blobs_path, Some(blobs)), (&marker, None), (&index, None)])?;
+    let [blobs_path, marker, index, extras] = [BLOBS, MARKER, INDEX, EXTRAS].map(TreePath::new);
+    let (blobs_path, marker, index, extras) = (blobs_path?, marker?, index?, extras?);
+    let mut top = vec![(&blobs_path, Some(blobs)), (&marker, None), (&index, None)];
+    top.extend(has_extras.then_some((&extras, None)));
+    let left_behind = staging.move_into_place(&top)?;
     Ok(RegistryExport { left_behind, ..report })
 }
 
@@ -90,7 +93,8 @@ pub fn export_repository(
 /// ```text
 /// blobs/<algorithm>/<hex>       every blob of the default key domain, those of repositories and manifests included,
 ///                               and what named files of other key domains have and reference
-/// repositories/<name>/          each repository as an image layout: see `export_repository`; `+` stands for each `/`
+/// repositories/<name>/          each repository as an image layout, with its documents: see `export_repository`; `+`
+///                               stands for each `/`
 /// named.jsonl                   named files, a JSON document a line: key domain, name, digest, references, times
 /// ```
 ///
@@ -129,7 +133,7 @@ pub fn export_all(
         };
         let dir = TreePath::of(Some(&repositories), name.as_str().replace('/', SLASH).as_bytes())?;
         let own = export.tree.create_dir(&dir, None)?;
-        let below = export.repository(&repository, Some(&dir))?;
+        let Written { blobs: below, .. } = export.repository(&repository, Some(&dir))?;
         export.tree.set_dir_mode(&TreePath::of(Some(&dir), BLOBS.as_bytes())?, &below)?;
         export.tree.set_dir_mode(&dir, &own)?;
     }
@@ -160,6 +164,14 @@ impl Dirs {
     }
 }
 
+/// A layout that was written.
+struct Written {
+    /// The directory of its blobs, whose mode is still to be set.
+    blobs: Made,
+    /// Whether there is a file of what has no place in a layout.
+    has_extras: bool,
+}
+
 /// An export under way.
 struct Export<'a> {
     tree: &'a mut Tree,
@@ -170,11 +182,11 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// Writes a repository as a layout to a directory. Returns that of its blobs, whose mode is still to be set.
+    /// Writes a repository as a layout to a directory.
     ///
     /// Tags are read first, then manifests, then blobs: what a manifest references can't be removed before it, so the
     /// blobs of those that are there are found.
-    fn repository(&mut self, repository: &Repository, dir: Option<&TreePath>) -> Result<Made, TransferError> {
+    fn repository(&mut self, repository: &Repository, dir: Option<&TreePath>) -> Result<Written, TransferError> {
         let blobs = TreePath::of(dir, BLOBS.as_bytes())?;
         let made = self.tree.create_dir(&blobs, None)?;
         let mut dirs = Dirs::default();
@@ -202,7 +214,19 @@ impl Export<'_> {
         self.report.manifests += written.len() as u64;
         self.report.tags += self.index(dir, &manifests, &tags)?;
         self.write(dir, MARKER, r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        Ok(made)
+        let has_extras = self.extras(dir, repository)?;
+        Ok(Written { blobs: made, has_extras })
+    }
+
+    /// Writes what has no place in a layout, if there is any.
+    fn extras(&mut self, dir: Option<&TreePath>, repository: &Repository) -> Result<bool, TransferError> {
+        let documents = gone(repository.documents())?.unwrap_or_default();
+        self.report.documents += documents.len() as u64;
+        let lines: String = documents.iter().map(extras::document).collect();
+        if !lines.is_empty() {
+            self.write(dir, EXTRAS, &lines)?;
+        }
+        Ok(!lines.is_empty())
     }
 
     /// Writes a blob, or links it. `false` where it is not there any more, or damaged.

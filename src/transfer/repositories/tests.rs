@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::digest::Algorithm;
-use crate::oci::RepositorySettings;
 use crate::oci::document::{OCI_INDEX, OCI_MANIFEST};
+use crate::oci::{ExpectDocument, RepositorySettings};
 use crate::registry::PutManifest;
 use crate::store::Options;
 use crate::transfer::import_layout;
@@ -222,4 +222,39 @@ fn what_is_damaged_is_reported_and_all_else_exported() {
     assert_eq!(skipped, [("", damaged.to_string()), ("app/a", damaged.to_string())]);
     assert!(!to.join("blobs/sha256").join(damaged.hex()).exists());
     assert_eq!((report.manifests, report.blobs), (5, 5));
+}
+
+#[test]
+fn documents_come_back_with_their_repository_and_what_is_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (from, to) = (repository(&store, "app/a"), repository(&store, "app/b"));
+    fill(&from);
+    from.set_document("policy", "{\"a\":\n1}", ExpectDocument::Any).unwrap();
+    from.set_document("binary", [0xff, 0, b'\n'], ExpectDocument::Any).unwrap();
+    from.set_document("resource tags", "[]", ExpectDocument::Any).unwrap();
+    to.set_document("resource tags", "[1]", ExpectDocument::Any).unwrap();
+    let (one, all) = (dir.path().join("one"), dir.path().join("all"));
+    assert_eq!(export_repository(&from, &one, goes_on).unwrap().documents, 3);
+    assert_eq!(export_all(&store, &all, goes_on).unwrap().documents, 4);
+    let report = import(&to, &store, &one);
+    assert_eq!((report.documents.new, report.documents.existing, report.skipped.count()), (2, 1, 0));
+    let content = |name: &str| to.document(name).unwrap().unwrap().content;
+    assert_eq!(
+        [content("policy"), content("binary"), content("resource tags")],
+        [&b"{\"a\":\n1}"[..], &[0xff, 0, b'\n'], b"[1]"]
+    );
+    let report = import(&repository(&store, "app/c"), &store, &all.join("repositories/app+a"));
+    assert_eq!(report.documents.new, 3);
+    // Lines that say nothing cost themselves.
+    let good = r#"{"document":"new","text":"x"}"#;
+    let bad = ["[]", "{}", "", r#"{"document":"a\n","text":""}"#, r#"{"document":"a","hex":"abc"}"#];
+    let long = "x".repeat(7 << 20);
+    for (number, lines) in [(5, format!("{}\n{good}", bad.join("\n"))), (1, format!("{good}\n{long}\n{good}\n"))] {
+        fs::write(one.join("strongroom.jsonl"), lines).unwrap();
+        let to = repository(&store, &format!("app/bad-{number}"));
+        let report = import(&to, &store, &one);
+        assert_eq!((report.documents.new, report.skipped.count()), (1, number), "{:?}", report.skipped.listed());
+        assert_eq!(to.document("new").unwrap().unwrap().content, "x");
+    }
 }
