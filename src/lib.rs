@@ -116,6 +116,8 @@ pub mod registry;
 mod rooms;
 mod sealed;
 mod segment;
+#[cfg(feature = "encryption")]
+pub mod sigv4;
 mod store;
 #[cfg(test)]
 mod style;

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 const WORDS: [&str; 10] = ["error", "id", "digest", "page", "wire", "sync", "thread", "clock", "random", "zeroing"];
 
 /// From the bottom up.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 20] = [
     "vfs",
+    "sigv4",
     "keys",
     "envelope",
     "facts",

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::super::{KeyError, SecretKey};
 use super::Kms;
 use super::answer::{Answer, Refusal};
-use super::sigv4::{Request, Scope, authorization, timestamp};
+use crate::sigv4::{Request, Scope, Secret, sign, timestamp};
 
 /// The longest body that is read. An answer has a wrapped key of at most 8 KiB, as base64.
 const MAX_ANSWER: usize = 64 << 10;
@@ -33,8 +33,8 @@ const PAUSES: [Duration; 2] =
 /// What requests to AWS are signed with.
 #[derive(Clone)]
 pub struct AwsCredentials {
-    pub(super) access_key_id: String,
-    pub(super) secret_access_key: Zeroizing<String>,
+    access_key_id: String,
+    secret_access_key: Secret,
     session_token: Option<Zeroizing<String>>,
 }
 
@@ -50,7 +50,7 @@ impl AwsCredentials {
     pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<String>) -> Self {
         Self {
             access_key_id: access_key_id.into(),
-            secret_access_key: Zeroizing::new(secret_access_key.into()),
+            secret_access_key: Secret::new(secret_access_key),
             session_token: None,
         }
     }
@@ -216,7 +216,7 @@ impl AwsKms {
         let token = self.credentials.session_token.as_ref().map_or("", |token| token.as_str());
         let error_type = response.headers().get("x-amzn-errortype").and_then(|value| value.to_str().ok());
         let refusal = Refusal { status, error_type, body: &answer, key_id };
-        Err(refusal.error(&[plaintext, &self.credentials.secret_access_key, token]))
+        Err(refusal.error(&[plaintext, self.credentials.secret_access_key.expose(), token]))
     }
 
     /// The signed request.
@@ -233,9 +233,11 @@ impl AwsKms {
         .chain(token)
         .chain([("x-amz-target", target.as_str())])
         .collect();
-        let signed = Request { method: "POST", headers: &headers, body };
+        let signed: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let signed = Request::new("POST", "/").headers(&signed).body(body);
         let scope = Scope { region: &self.region, service: "kms", time: &time };
-        let authorization = authorization(&signed, &scope, &self.credentials);
+        let AwsCredentials { access_key_id, secret_access_key, .. } = &self.credentials;
+        let authorization = sign(&signed, &scope, access_key_id, secret_access_key);
 
         let mut request = http::Request::post(&self.endpoint.url);
         // Errors are not shown, since they could show the header.

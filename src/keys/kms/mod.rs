@@ -11,7 +11,6 @@ use crate::digest::encode_hex;
 
 mod answer;
 mod aws;
-mod sigv4;
 #[cfg(test)]
 mod tests;
 
