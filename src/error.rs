@@ -380,6 +380,13 @@ pub enum Error {
         /// How many manifests of the repository hold it.
         count: u32,
     },
+    /// The manifest is archived, and can't be pulled: restore it first, with
+    /// [`set_storage_class`](crate::registry::Repository::set_storage_class) or by a push of it.
+    #[error("{digest} is archived: restore it before it is pulled")]
+    ManifestArchived {
+        /// The manifest.
+        digest: Digest,
+    },
     /// A document is not a manifest of the media type it was said to have. Nothing was stored.
     #[error("invalid manifest: {problem}")]
     InvalidManifest {

@@ -14,7 +14,8 @@ use crate::digest::{Algorithm, Digest};
 use crate::envelope::{KeyNumber, Keyring};
 use crate::facts::{
     BlobFact, Codec, DocumentFact, Expiry, Fact, Family, Held, Idle, Key, LinkFact, ManifestFact, Named, NamedFact,
-    Place, ProgressFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, TagFact, UploadFact, Value,
+    Place, ProgressFact, PullFact, ReferrerFact, RepositoryFact, SegmentFact, SegmentKind, Storage, StorageClass,
+    TagFact, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadId};
 use crate::log::{ActiveLog, Body, LogHeader, Position};
@@ -122,6 +123,9 @@ fn repository_facts() -> Vec<Fact> {
         len: 700,
         pushed: 1_700_000_000_001,
         count: 1,
+        storage: Storage::default()
+            .moved(StorageClass::Standard, 1_700_000_000_009)
+            .moved(StorageClass::Archive, 1_700_000_000_010),
         media_type: "application/vnd.oci.image.manifest.v1+json".into(),
         artifact_type: Some("a/b".into()),
         subject: Some(blob),
@@ -182,6 +186,11 @@ fn operations() -> Vec<u8> {
         Op::Pull { repository: repository(), digest: digest(Algorithm::Sha256), time: 1_700_000_000_003 },
         Op::Purge { repository: RepositoryId(11), tags: vec!["v1".into()] },
         Op::Document { repository: repository(), name: "policy".into() },
+        Op::SetStorageClass {
+            repository: repository(),
+            digest: digest(Algorithm::Sha256),
+            class: StorageClass::Archive,
+        },
     ] {
         op.encode(&mut bytes);
     }

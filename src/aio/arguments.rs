@@ -10,7 +10,7 @@ use crate::digest::Algorithm;
 use crate::id::{Lsn, UploadId};
 use crate::keys::KeyProvider;
 use crate::oci::{ExpectDocument, ExpectTag, RepositorySettings};
-use crate::registry::RepositoryDeletion;
+use crate::registry::{RepositoryDeletion, StorageClass};
 use crate::transaction::ExpectNamed;
 
 /// An argument of a call: what is borrowed is copied or cloned, once, for the thread that carries the call out.
@@ -80,6 +80,7 @@ by_value!(
     Option<u64>,
     RepositoryDeletion,
     RepositorySettings,
+    StorageClass,
     UploadId,
     usize
 );

@@ -14,8 +14,8 @@ use crate::log::Durability;
 use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
 use crate::page::Page;
 use crate::registry::{
-    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest, Referrer, Repository,
-    RepositoryUsage, TagInfo,
+    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Pushed,
+    PutManifest, Referrer, Repository, RepositoryUsage, StorageClass, TagInfo,
 };
 
 /// A handle to a repository for async programs: a [`Repository`] whose calls never block the runtime. It is cheap to
@@ -190,6 +190,8 @@ impl AsyncRepository {
         read pull_manifest(reference: &Reference) -> Manifest;
         /// What is known of a manifest, by its tag or digest.
         read manifest_info(reference: &Reference) -> ManifestInfo;
+        /// Archives a manifest, or restores it.
+        call set_storage_class(digest: &Digest, class: StorageClass) -> Lsn;
         /// Deletes a manifest and all tags that name it.
         call delete_manifest(digest: &Digest) -> Lsn;
         /// Removes tags and deletes manifests, and says for each whether that was done.

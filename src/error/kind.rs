@@ -113,7 +113,8 @@ impl Error {
             | Self::DocumentNotFound { .. }
             | Self::UploadNotFound { .. }
             | Self::RepositoryNotFound { .. }
-            | Self::ManifestNotFound { .. } => ErrorKind::NotFound,
+            | Self::ManifestNotFound { .. }
+            | Self::ManifestArchived { .. } => ErrorKind::NotFound,
             Self::NotEmpty { .. } | Self::DomainExists { .. } | Self::RepositoryExists { .. } => {
                 ErrorKind::AlreadyExists
             }

@@ -6,6 +6,7 @@
 //! [`Memtable`](crate::tables::memtable::Memtable) until there are enough of them, and are then kept in
 //! [runs](crate::tables).
 
+mod class;
 mod document;
 pub(crate) mod find;
 mod geometry;
@@ -17,6 +18,8 @@ mod names;
 mod repository;
 mod values;
 
+pub(crate) use class::Storage;
+pub use class::StorageClass;
 pub(crate) use document::DocumentFact;
 pub(crate) use geometry::{
     BLOCK_LOG2, DESCRIPTOR_LEN, SEALED_ENTRY, block_log2_for, blocks, entry_len, frame_len, has_table, table_offset,

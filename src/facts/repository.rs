@@ -2,7 +2,7 @@
 
 use crate::clock::{Seconds, Times};
 use crate::digest::Digest;
-use crate::facts::{Family, ID_LEN, Key, Value, put_digest, take_digest};
+use crate::facts::{Family, ID_LEN, Key, Storage, Value, put_digest, take_digest};
 use crate::id::{DomainId, RepositoryId};
 use crate::wire::{Fields, PutFields, last};
 
@@ -211,8 +211,9 @@ impl Held {
 /// A manifest of a repository:
 ///
 /// ```text
-/// length u48 | pushed u64 (ms since 1970) | count u32 | digest | media type text | artifact type text (empty: none) |
-/// subject u8 (0 none, 1), digest | held u32, then for each: kind u8 (0 blob, 1 manifest), digest
+/// length u48 | pushed u64 (ms since 1970) | count u32 | storage class 17 | digest | media type text |
+/// artifact type text (empty: none) | subject u8 (0 none, 1), digest |
+/// held u32, then for each: kind u8 (0 blob, 1 manifest), digest
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestFact {
@@ -221,6 +222,7 @@ pub(crate) struct ManifestFact {
     pub(crate) pushed: u64,
     /// How many of the repository's manifests hold this one.
     pub(crate) count: u32,
+    pub(crate) storage: Storage,
     pub(crate) media_type: String,
     pub(crate) artifact_type: Option<String>,
     pub(crate) subject: Option<Digest>,
@@ -230,7 +232,7 @@ pub(crate) struct ManifestFact {
 
 impl ManifestFact {
     /// About how long an encoded fact is that holds nothing, in bytes.
-    pub(crate) const MIN_LEN: usize = 200;
+    pub(crate) const MIN_LEN: usize = 220;
 
     /// How long what it holds is in it, each, with a digest of 32 bytes.
     pub(crate) const HELD_LEN: usize = 34;
@@ -240,6 +242,7 @@ impl ManifestFact {
         out.put_u48(self.len);
         out.put_u64(self.pushed);
         out.put_u32(self.count);
+        self.storage.put(&mut out);
         put_digest(&mut out, &self.digest);
         out.put_text(&self.media_type);
         out.put_text(self.artifact_type.as_deref().unwrap_or_default());
@@ -261,6 +264,7 @@ impl ManifestFact {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
         let (len, pushed, count) = (fields.u48()?, fields.u64()?, fields.u32()?);
+        let storage = Storage::take(&mut fields)?;
         let digest = take_digest(&mut fields)?;
         let media_type = fields.text()?;
         let artifact_type = Some(fields.text()?).filter(|kind| !kind.is_empty());
@@ -277,7 +281,7 @@ impl ManifestFact {
             held.push(if kind == 0 { Held::Blob(digest) } else { Held::Manifest(digest) });
         }
         fields.end()?;
-        Some(Self { digest, len, pushed, count, media_type, artifact_type, subject, held })
+        Some(Self { digest, len, pushed, count, storage, media_type, artifact_type, subject, held })
     }
 }
 

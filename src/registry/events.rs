@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::error::{Damage, Error, Result};
-use crate::facts::Named;
+use crate::facts::{Named, StorageClass};
 use crate::id::{FileId, Lsn};
 use crate::log::open_log;
 use crate::log::record::Salt;
@@ -121,6 +121,13 @@ pub enum EventKind {
     DocumentChanged {
         /// Its name.
         name: String,
+    },
+    /// A manifest was archived or restored.
+    StorageClassChanged {
+        /// The manifest.
+        digest: Digest,
+        /// What its storage class is now.
+        class: StorageClass,
     },
     /// A tag was removed.
     Untagged {
@@ -274,6 +281,9 @@ fn event(op: Op) -> Option<(Subject, EventKind)> {
         }
         Op::Untag { repository, tag, digest } => (repository, EventKind::Untagged { tag: tag.parse().ok()?, digest }),
         Op::Pull { repository, digest, time } => (repository, EventKind::ManifestPulled { digest, time_ms: time }),
+        Op::SetStorageClass { repository, digest, class } => {
+            (repository, EventKind::StorageClassChanged { digest, class })
+        }
         Op::Document { repository, name } => (repository, EventKind::DocumentChanged { name }),
         _ => return None,
     };

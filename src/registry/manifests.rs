@@ -11,7 +11,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::ManifestProblem;
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, Value};
+use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, StorageClass, Value};
 use crate::id::Lsn;
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
@@ -216,6 +216,12 @@ pub struct ManifestInfo {
     pub pulled_ms: Option<u64>,
     /// How many manifests of the repository hold it.
     pub references: u32,
+    /// Whether it can be pulled, or has to be [restored](Repository::set_storage_class) before.
+    pub storage_class: StorageClass,
+    /// When it was archived last, if ever, by the wall clock, in milliseconds since 1970.
+    pub archived_ms: Option<u64>,
+    /// When it was restored last, if ever, likewise.
+    pub activated_ms: Option<u64>,
     /// Whether the document is known to be damaged: a push of the same document repairs it.
     pub damaged: bool,
 }
@@ -266,6 +272,11 @@ impl Repository {
     /// # Errors
     /// As [`get_manifest`](Self::get_manifest).
     pub fn open_manifest(&self, reference: &Reference) -> Result<OpenManifest> {
+        let (media_type, _, blob) = self.open(reference)?;
+        Ok(OpenManifest { media_type, blob })
+    }
+
+    fn open(&self, reference: &Reference) -> Result<(String, StorageClass, Blob)> {
         let mut before = None;
         loop {
             let snapshot = self.facts()?;
@@ -278,7 +289,7 @@ impl Repository {
                 // nothing has happened since, the facts contradict each other.
                 Err(Error::BlobNotFound { .. }) if before != Some(snapshot.lsn) => before = Some(snapshot.lsn),
                 Err(Error::BlobNotFound { .. }) => return Err(self.without_blob(&snapshot, &fact.digest)),
-                blob => return Ok(OpenManifest { media_type: fact.media_type, blob: blob? }),
+                blob => return Ok((fact.media_type, fact.storage.class, blob?)),
             }
         }
     }
@@ -287,11 +298,47 @@ impl Repository {
     /// seconds, so that a pull costs no sync.
     ///
     /// # Errors
-    /// As [`get_manifest`](Self::get_manifest).
+    /// As [`get_manifest`](Self::get_manifest), and [`Error::ManifestArchived`].
     pub fn pull_manifest(&self, reference: &Reference) -> Result<Manifest> {
-        let manifest = self.get_manifest(reference)?;
-        self.registry.note_pull(self, &manifest.digest);
+        let (media_type, class, blob) = self.open(reference)?;
+        let digest = *blob.digest();
+        if class == StorageClass::Archive {
+            return Err(Error::ManifestArchived { digest });
+        }
+        let manifest = Manifest { digest, media_type, content: blob.bytes()? };
+        self.registry.note_pull(self, &digest);
         Ok(manifest)
+    }
+
+    /// Archives a manifest, or restores it. One that is archived is kept with all that it references, can be read, and
+    /// is not pulled: [`pull_manifest`](Self::pull_manifest) fails with [`Error::ManifestArchived`]. Pushing it again
+    /// restores it too. Of a manifest that is of the class already nothing changes.
+    ///
+    /// Archiving an index archives the manifests that it alone holds, and theirs; restoring one restores all that it
+    /// holds, as does a push of an index that holds archived ones. So what can be pulled can be pulled as a whole.
+    ///
+    /// ```
+    /// use strongroom::registry::{PutManifest, RepositorySettings, StorageClass};
+    /// use strongroom::{Error, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let app = store.create_repository(&"team/app".parse()?, RepositorySettings::new())?;
+    /// let put = PutManifest::new("text/plain").references([], []);
+    /// let digest = app.put_manifest("a document", put)?.digest;
+    /// app.set_storage_class(&digest, StorageClass::Archive)?;
+    /// assert!(matches!(app.pull_manifest(&digest.into()), Err(Error::ManifestArchived { .. })));
+    /// app.set_storage_class(&digest, StorageClass::Standard)?;
+    /// assert_eq!(app.pull_manifest(&digest.into())?.content, "a document");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ManifestNotFound`]; [`Error::ManifestInUse`] where one is to be archived that an index holds;
+    /// [`Error::TooLarge`] where more than 10,000 manifests would go with it.
+    pub fn set_storage_class(&self, digest: &Digest, class: StorageClass) -> Result<Lsn> {
+        let set = changes::SetStorageClass { repository: self.named(), digest: *digest, class };
+        Ok(self.commit(set)?.lsn)
     }
 
     /// What is known of a manifest, by its tag or digest.
@@ -462,6 +509,9 @@ impl Repository {
             pushed_ms: fact.pushed,
             pulled_ms: noted.max(stored.map(|stored| stored.pulled)),
             references: fact.count,
+            storage_class: fact.storage.class,
+            archived_ms: fact.storage.archived(),
+            activated_ms: fact.storage.activated(),
             damaged,
         })
     }

@@ -67,6 +67,7 @@ mod snapshot;
 mod tags;
 mod usage;
 
+pub use crate::facts::StorageClass;
 pub use crate::oci::{
     ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag, TagFilter,
     TagMutability,

@@ -11,7 +11,8 @@ use crate::id::Lsn;
 use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
 use crate::page::Page;
 use crate::registry::{
-    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository, TagInfo,
+    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository,
+    TagInfo,
 };
 use crate::tables::Snapshot;
 

@@ -3,7 +3,7 @@
 //! A list of `code u8 | length u32 | fields`. A reader skips codes it does not know.
 
 use crate::digest::{Algorithm, Digest};
-use crate::facts::{Named, put_digest, take_digest};
+use crate::facts::{Named, StorageClass, put_digest, take_digest};
 use crate::id::{FileId, RepositoryId, UploadId};
 use crate::wire::{Fields, PutFields};
 
@@ -52,6 +52,8 @@ pub(crate) enum Op {
     Purge { repository: RepositoryId, tags: Vec<String> },
     /// A document of a repository was set or removed.
     Document { repository: Named, name: String },
+    /// A manifest was archived or restored.
+    SetStorageClass { repository: Named, digest: Digest, class: StorageClass },
 }
 
 /// Why something went. The numbers stand in files.
@@ -192,6 +194,12 @@ impl Op {
                 out.put_text(name);
                 21
             }
+            Self::SetStorageClass { repository, digest, class } => {
+                repository.put(out);
+                put_digest(out, digest);
+                out.put_u8(class.code());
+                22
+            }
         };
         let len = u32::try_from(out.len() - start - 5).unwrap_or(u32::MAX);
         if let Some((code_at, len_at)) = out.get_mut(start..start + 5).and_then(<[u8]>::split_first_mut) {
@@ -279,6 +287,11 @@ impl Op {
                 Self::Purge { repository, tags }
             }
             21 => Self::Document { repository: Named::take(&mut fields)?, name: fields.text()? },
+            22 => Self::SetStorageClass {
+                repository: Named::take(&mut fields)?,
+                digest: take_digest(&mut fields)?,
+                class: StorageClass::from_code(fields.u8()?)?,
+            },
             _ => return Some(None),
         };
         fields.end()?;
@@ -325,6 +338,7 @@ mod tests {
             Op::Pull { repository: repository(), digest, time: 8 },
             Op::Purge { repository: RepositoryId(7), tags: vec!["v1".into(), "v2".into()] },
             Op::Document { repository: repository(), name: "policy".into() },
+            Op::SetStorageClass { repository: repository(), digest, class: StorageClass::Archive },
         ];
         let mut bytes = Vec::new();
         ops.iter().for_each(|op| op.encode(&mut bytes));

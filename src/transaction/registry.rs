@@ -24,12 +24,14 @@
 //! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
 //!   was [released](release). No clock but the store's open time is used.
 
+mod class;
 mod deletion;
 mod documents;
 mod owners;
 mod repositories;
 mod upkeep;
 
+pub(crate) use class::SetStorageClass;
 pub(crate) use deletion::{DeleteReferences, MAX_TAGS_DELETED, TAGS, Untag};
 pub(crate) use documents::{RemoveDocument, SetDocument};
 pub(crate) use owners::{FreeNames, TakeName};
@@ -43,8 +45,8 @@ use crate::digest::Digest;
 use crate::error::{Error, ManifestProblem, Result};
 use crate::facts::find;
 use crate::facts::{
-    AwaitedFact, Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, ReferrerFact, RepositoryFact, TagFact,
-    Value,
+    AwaitedFact, Family, Held, Idle, Key, LinkFact, Lookup, ManifestFact, Named, ReferrerFact, RepositoryFact, Storage,
+    TagFact, Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::oci::document::{Document, Reference as Referenced};
@@ -444,11 +446,16 @@ impl Apply for PutManifest {
         let new = self.hold_new(facts, known.as_ref(), holders)?;
         keep(facts, &repository);
         let mut ops = Vec::new();
+        for held in new.iter().filter_map(Held::manifest) {
+            ops.extend(class::restore(facts, named, &held)?);
+        }
         match known {
-            Some(_) if new.is_empty() => {}
             Some(mut known) => {
-                known.held.extend(new);
-                facts.set(manifest_key(facts, id, &self.digest), Some(known.encode()));
+                if !new.is_empty() {
+                    known.held.extend(new);
+                    facts.set(manifest_key(facts, id, &self.digest), Some(known.encode()));
+                }
+                ops.extend(class::restore(facts, named, &self.digest)?);
             }
             None => {
                 facts.hold(&self.digest)?;
@@ -458,6 +465,7 @@ impl Apply for PutManifest {
                     len: self.len,
                     pushed: facts.now().wall,
                     count: holders,
+                    storage: Storage::default(),
                     media_type: self.media_type.clone(),
                     artifact_type: self.document.artifact_type.clone(),
                     subject,

@@ -12,7 +12,7 @@ use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
 use crate::facts::{
     BlobFact, DocumentFact, Family, Idle, IdleKind, Key, Known, Named, NamesOf, Place, Prefix, Reader, RepositoryFact,
-    SegmentFact, UploadFact, Value,
+    SegmentFact, StorageClass, UploadFact, Value,
 };
 use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::attached::NewDocument;
@@ -23,7 +23,7 @@ use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::named::{Lifetime, Released, RemoveNamed, RemoveSeveral, SetNamed};
 use crate::transaction::registry::{
     Create, Delete, DeleteReferences, Exists, Expire, ExpireRepository, Keep, Link, NotePulls, Purge, PutManifest,
-    RemoveDocument, Set, SetDocument, SetTag, Touch, Unlink, Untag,
+    RemoveDocument, Set, SetDocument, SetStorageClass, SetTag, Touch, Unlink, Untag,
 };
 use crate::transaction::{Apply, Context, ExpectNamed, Outcome, Over, Placing, Request, rehearse, resolve};
 use crate::vfs::SimVfs;
@@ -299,7 +299,11 @@ fn request(random: &mut Random, map: &Map, now: Times) -> Request {
         }
         20 => {
             let (tag, digest) = (tag(random.below(3)), digest(blob));
-            match random.below(3) {
+            match random.below(4) {
+                3 => {
+                    let class = [StorageClass::Standard, StorageClass::Archive, StorageClass::Archive][random.below(3)];
+                    apply(Box::new(SetStorageClass { repository, digest, class }))
+                }
                 0 => apply(Box::new(SetTag { repository, tag, digest, expect: ExpectTag::Any })),
                 1 => apply(Box::new(Untag { repository, digest, tags: vec![tag.to_string()] })),
                 _ => apply(Box::new(NotePulls(vec![(repository, digest, now.wall)]))),

@@ -4,6 +4,7 @@
 //! ```text
 //! strongroom.jsonl   {"document": name, "text": content}     a document of the repository; the content that
 //!                    {"document": name, "hex": content}      is no UTF-8 in hex
+//!                    {"archived": digest}                    a manifest that is archived, with what goes with it
 //! ```
 //!
 //! A line is bounded, and read for itself: one that says nothing of that kind is reported, and the others are imported.
@@ -13,9 +14,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::oci::ExpectDocument;
-use crate::registry::{Document, Repository};
+use crate::registry::{Document, Repository, StorageClass};
 use crate::transfer::document::parse;
 use crate::transfer::error::{TransferError, at};
 use crate::transfer::path::TreePath;
@@ -30,9 +32,10 @@ const LINE_MAX: u64 = (6 << 20) + 4096;
 
 #[derive(Deserialize)]
 struct Line {
-    document: String,
+    document: Option<String>,
     text: Option<String>,
     hex: Option<String>,
+    archived: Option<String>,
 }
 
 /// The line of a document.
@@ -43,6 +46,11 @@ pub(crate) fn document(document: &Document) -> String {
         Err(_) => json!({ "document": name, "hex": to_hex(content) }),
     };
     format!("{line}\n")
+}
+
+/// The line of a manifest that is archived.
+pub(crate) fn archived(digest: &Digest) -> String {
+    format!("{}\n", json!({ "archived": digest.to_string() }))
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -89,7 +97,16 @@ pub(crate) fn import(
 
 /// Imports what a line says; `None` where it says nothing.
 fn import_line(line: &[u8], repository: &Repository, report: &mut RegistryImport) -> Result<Option<()>, TransferError> {
-    let Some(Line { document, text, hex }) = parse::<Line>(line) else { return Ok(None) };
+    let Some(Line { document, text, hex, archived }) = parse::<Line>(line) else { return Ok(None) };
+    if let Some(digest) = archived {
+        let Ok(digest) = digest.parse() else { return Ok(None) };
+        return match repository.set_storage_class(&digest, StorageClass::Archive) {
+            // It was skipped, or an index that came from elsewhere holds it.
+            Ok(_) | Err(Error::ManifestNotFound { .. } | Error::ManifestInUse { .. }) => Ok(Some(())),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let Some(document) = document else { return Ok(None) };
     let content = text.map(String::into_bytes).or_else(|| from_hex(&hex?));
     let Some(content) = content else { return Ok(None) };
     match repository.set_document(&document, content, ExpectDocument::Absent) {

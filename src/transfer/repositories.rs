@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result as StoreResult};
 use crate::oci::{Reference, Tag};
 use crate::page::Page;
-use crate::registry::{ManifestInfo, Repository};
+use crate::registry::{ManifestInfo, Repository, StorageClass};
 use crate::store::Store;
 use crate::transfer::error::{TransferError, at};
 use crate::transfer::extras::{self, EXTRAS};
@@ -39,8 +39,9 @@ const SLASH: &str = "+";
 ///
 /// The layout's index lists the tagged manifests, once for each tag, which is the annotation
 /// `org.opencontainers.image.ref.name`, and those that are neither tagged nor part of an index, referrers among them.
-/// All blobs of the repository are in it; beside it, in `strongroom.jsonl`, are the repository's documents.
-/// What is deleted while it is written is left out; what is damaged is [reported](RegistryExport::skipped). Where it fails, nothing is left in the folder.
+/// All blobs of the repository are in it; beside it, in `strongroom.jsonl`, are the repository's documents, and which
+/// manifests are archived. What is deleted while it is written is left out; what is damaged is
+/// [reported](RegistryExport::skipped). Where it fails, nothing is left in the folder.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -214,15 +215,23 @@ impl Export<'_> {
         self.report.manifests += written.len() as u64;
         self.report.tags += self.index(dir, &manifests, &tags)?;
         self.write(dir, MARKER, r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let has_extras = self.extras(dir, repository)?;
+        let has_extras = self.extras(dir, repository, &manifests)?;
         Ok(Written { blobs: made, has_extras })
     }
 
     /// Writes what has no place in a layout, if there is any.
-    fn extras(&mut self, dir: Option<&TreePath>, repository: &Repository) -> Result<bool, TransferError> {
+    fn extras(
+        &mut self,
+        dir: Option<&TreePath>,
+        repository: &Repository,
+        manifests: &[ManifestInfo],
+    ) -> Result<bool, TransferError> {
         let documents = gone(repository.documents())?.unwrap_or_default();
         self.report.documents += documents.len() as u64;
-        let lines: String = documents.iter().map(extras::document).collect();
+        // What an index holds is archived with it.
+        let is_archived = |info: &&ManifestInfo| info.storage_class == StorageClass::Archive && info.references == 0;
+        let archived = manifests.iter().filter(is_archived).map(|info| extras::archived(&info.digest));
+        let lines: String = documents.iter().map(extras::document).chain(archived).collect();
         if !lines.is_empty() {
             self.write(dir, EXTRAS, &lines)?;
         }

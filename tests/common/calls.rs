@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{ExpectDocument, ExpectTag, PutManifest, Reference, RepositoryDeletion, TagMutability};
+use strongroom::registry::{
+    ExpectDocument, ExpectTag, PutManifest, Reference, RepositoryDeletion, StorageClass, TagMutability,
+};
 use strongroom::{Algorithm, Digest, Error, ManifestProblem, Page, Result, Store};
 
 use super::registry::{IMAGE, INDEX, descriptor, name, tag};
@@ -39,6 +41,8 @@ pub enum Kind {
     Policy,
     DeleteManifest,
     DeleteBatch,
+    Archive,
+    Restore,
     Pull,
     Look,
     /// A manifest with so many tags that its repository goes in several steps.
@@ -46,7 +50,7 @@ pub enum Kind {
 }
 
 /// Kinds as often as they are drawn.
-pub const KINDS: [Kind; 35] = {
+pub const KINDS: [Kind; 38] = {
     use Kind::*;
     [
         Create,
@@ -83,6 +87,9 @@ pub const KINDS: [Kind; 35] = {
         Policy,
         DeleteManifest,
         DeleteBatch,
+        Archive,
+        Archive,
+        Restore,
         Pull,
     ]
 };
@@ -143,6 +150,14 @@ impl Kind {
             }
             Self::DeleteManifest => Action::DeleteManifest(digest(random, &own.manifests, model)?),
             Self::DeleteBatch => Action::DeleteBatch(references(model, own, random)),
+            Self::Archive => {
+                Action::Archive { digest: digest(random, &own.manifests, model)?, class: StorageClass::Archive }
+            }
+            Self::Restore => {
+                let archived = own.manifests.iter().filter(|(_, one)| one.archived).map(|(digest, one)| (*digest, one));
+                let digest = digest(random, &archived.collect(), model)?;
+                Action::Archive { digest, class: StorageClass::Standard }
+            }
             Self::Pull => Action::Pull(references(model, own, random).pop()?),
             Self::Look => match random.below(4) {
                 0 => Action::Stat(digest(random, &own.links, model)?),
@@ -360,6 +375,7 @@ impl Call {
                 let each = results.map(|result| result.err().map(refusal).transpose());
                 return each.collect::<Result<_>>().map(Outcome::Each);
             }
+            Action::Archive { digest, class } => drop(repository.set_storage_class(digest, *class)?),
             Action::Pull(reference) => return Ok(Outcome::Found(repository.pull_manifest(reference)?.digest)),
             Action::Stat(digest) => {
                 let missing = Error::BlobNotFound { digest: *digest };
@@ -397,6 +413,7 @@ fn refusal(error: Error) -> Result<Refusal> {
         Error::BlobInUse { digest, count } => Refusal::BlobInUse(digest, count),
         Error::ManifestNotFound { reference } => Refusal::ManifestNotFound(reference),
         Error::ManifestInUse { digest, count } => Refusal::ManifestInUse(digest, count),
+        Error::ManifestArchived { digest } => Refusal::Archived(digest),
         Error::ReferencesMissing { blobs, manifests } => {
             let count = blobs.len() + manifests.len();
             let (blobs, manifests) = (BTreeSet::from_iter(blobs), BTreeSet::from_iter(manifests));
@@ -455,7 +472,9 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         assert_eq!((opened.media_type, opened.blob.len()), (manifest.media_type, info.len));
         let (media_type, artifact_type, subject) = (info.media_type, info.artifact_type, info.subject);
         let (count, held, pulled) = (info.references, BTreeSet::new(), None);
-        let manifest = Manifest { media_type, artifact_type, subject, count, held, pulled };
+        let archived = info.storage_class == StorageClass::Archive;
+        assert!(!archived || info.archived_ms.is_some());
+        let manifest = Manifest { media_type, artifact_type, subject, count, held, archived, pulled };
         seen.manifests.insert(info.digest, manifest);
     }
     for name in all(|after: Option<&String>| repository.tags(after.map(String::as_str), 2)).expect("undamaged facts") {

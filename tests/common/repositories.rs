@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{ExpectDocument, ExpectTag, Reference, RepositorySettings, TagMutability};
+use strongroom::registry::{ExpectDocument, ExpectTag, Reference, RepositorySettings, StorageClass, TagMutability};
 use strongroom::{Algorithm, Digest};
 
 use super::registry::tag;
@@ -57,6 +57,7 @@ pub struct Manifest {
     pub count: u32,
     /// What it holds: of this only the counts can be seen.
     pub held: BTreeSet<Held>,
+    pub archived: bool,
     /// When it was pulled last.
     pub pulled: Option<u64>,
 }
@@ -132,6 +133,11 @@ pub enum Action {
     },
     DeleteManifest(Digest),
     DeleteBatch(Vec<Reference>),
+    /// Archives a manifest, or restores it.
+    Archive {
+        digest: Digest,
+        class: StorageClass,
+    },
     Pull(Reference),
     /// How many manifests hold a blob.
     Stat(Digest),
@@ -160,6 +166,7 @@ pub enum Refusal {
     BlobInUse(Digest, u32),
     ManifestNotFound(String),
     ManifestInUse(Digest, u32),
+    Archived(Digest),
     Missing { blobs: BTreeSet<Digest>, manifests: BTreeSet<Digest> },
     TagImmutable(String, Digest),
     TagMoved(String, Option<Digest>),
@@ -244,9 +251,13 @@ fn decide(
         Action::Document { name, content, expect } => repository.set_document(name, content.as_ref(), *expect)?,
         Action::Untag(tag) => repository.delete(&Reference::Tag(super::registry::tag(tag)), now)?,
         Action::DeleteManifest(digest) => repository.delete(&Reference::Digest(*digest), now)?,
+        Action::Archive { digest, class } => repository.set_class(digest, *class)?,
         Action::DeleteBatch(references) => return Ok(Outcome::Each(repository.delete_batch(references, now))),
         Action::Pull(reference) => {
             let digest = repository.find(reference)?;
+            if repository.manifests[&digest].archived {
+                return Err(Refusal::Archived(digest));
+            }
             repository.manifests.get_mut(&digest).expect("found").pulled = Some(now);
             return Ok(Outcome::Found(digest));
         }
@@ -343,9 +354,45 @@ impl Repository {
             ..Manifest::default()
         });
         manifest.held.extend(held);
+        self.restore(&digest);
         let _ = now; // what is held needs nobody who relies on it
         self.provisional = None;
         push.tags.iter().try_for_each(|tag| self.set_tag(tag, &digest, &push.expect))
+    }
+
+    fn set_class(&mut self, digest: &Digest, class: StorageClass) -> Result<(), Refusal> {
+        let found = self.manifests.get(digest).ok_or_else(|| Refusal::ManifestNotFound(digest.to_string()))?;
+        match class {
+            StorageClass::Standard if found.archived => self.restore(digest),
+            StorageClass::Archive if !found.archived => match self.holders(Held::Manifest(*digest)) {
+                0 => self.archive(digest),
+                count => return Err(Refusal::ManifestInUse(*digest, count)),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a manifest holds is archived with it, where it alone holds it.
+    fn archive(&mut self, digest: &Digest) {
+        let Some(manifest) = self.manifests.get_mut(digest).filter(|one| !one.archived) else { return };
+        manifest.archived = true;
+        for held in manifest.held.clone() {
+            if let (Held::Manifest(below), 1) = (held, self.holders(held)) {
+                self.archive(&below);
+            }
+        }
+    }
+
+    /// What can be pulled holds nothing that can't be.
+    fn restore(&mut self, digest: &Digest) {
+        let Some(manifest) = self.manifests.get_mut(digest) else { return };
+        manifest.archived = false;
+        for held in manifest.held.clone() {
+            if let Held::Manifest(below) = held {
+                self.restore(&below);
+            }
+        }
     }
 
     /// A push begins.

@@ -6,7 +6,7 @@ use strongroom::Algorithm;
 use strongroom::registry::ExpectTag;
 
 use super::calls::Kind;
-use super::repositories::{Action, Outcome, Refusal, Settings};
+use super::repositories::{Action, Held, Outcome, Refusal, Settings};
 use super::{Model, Pair, Random, Step};
 use strongroom::vfs::SimVfs;
 
@@ -119,6 +119,28 @@ pub fn tour() -> Vec<Step> {
     t.done(Put, 1);
     t.done(Put, 1);
     t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
+    // An index with what it holds; again by a push of it, then of one that holds it.
+    let goes_along = |action: &Action, model: &Model, count: usize| {
+        let Action::Archive { digest, .. } = action else { return false };
+        let manifests = &model.repositories["team/app"].manifests;
+        let is_held = |held: &Held| matches!(held, Held::Manifest(one) if manifests.contains_key(one));
+        manifests.get(digest).is_some_and(|one| one.held.iter().filter(|held| is_held(held)).count() >= count)
+    };
+    t.call(Archive, 0, |action, outcome, model| *outcome == Outcome::Done && goes_along(action, model, 1));
+    t.refused(Pull, 0, is!(Refusal::Archived(..)));
+    t.refused(Archive, 0, is!(Refusal::ManifestInUse(..)));
+    t.call(Restore, 0, |action, outcome, model| *outcome == Outcome::Done && goes_along(action, model, 1));
+    t.call(Archive, 0, |action, outcome, model| *outcome == Outcome::Done && goes_along(action, model, 1));
+    t.call(Again, 0, |action, outcome, model| {
+        let Action::PutManifest(push) = action else { return false };
+        let known = model.repositories["team/app"].manifests.get(&push.digest());
+        *outcome == Outcome::Done && known.is_some_and(|known| known.archived)
+    });
+    t.call(Archive, 0, |_, outcome, _| *outcome == Outcome::Done);
+    t.push(Index, |push, model| {
+        let manifests = &model.repositories["team/app"].manifests;
+        push.manifests.iter().any(|one| manifests.get(one).is_some_and(|one| one.archived))
+    });
     t.step(Step::Wait(20_000));
     t.call(Claim, 1, |_, outcome, _| *outcome == Outcome::Count(0));
     t.step(Step::Checkpoint);

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use strongroom::registry::{ExpectDocument, PutManifest, RepositorySettings, TagMutability};
+use strongroom::registry::{ExpectDocument, PutManifest, RepositorySettings, StorageClass, TagMutability};
 use strongroom::{Algorithm, Compression, Digest, Error, Maintenance, Options, PutNamed, Store};
 
 use crate::common::file_names;
@@ -67,7 +67,8 @@ fn push(store: &Store) {
     let (media_type, document) = index(&[digest], None);
     repository.put_manifest(document, PutManifest::new(media_type).tag(tag("all"))).unwrap();
     let (media_type, document) = image(&[config], Some(&digest));
-    repository.put_manifest(document, PutManifest::new(media_type)).unwrap();
+    let referrer = repository.put_manifest(document, PutManifest::new(media_type)).unwrap().digest;
+    repository.set_storage_class(&referrer, StorageClass::Archive).unwrap();
 }
 
 /// What [`push`] pushed is there.
@@ -82,7 +83,9 @@ fn pull(store: &Store) {
     assert!(info.references == 1 && info.pulled_ms.is_some());
     assert_eq!(repository.referrers(&manifest.digest, None, None, 9).unwrap().items.len(), 1);
     assert_eq!(repository.blobs(None, 9).unwrap().items.iter().map(|blob| blob.references).sum::<u32>(), 3);
-    assert_eq!(repository.manifests(None, 9).unwrap().items.len(), 3);
+    let manifests = repository.manifests(None, 9).unwrap().items;
+    let archived = manifests.iter().filter(|info| info.storage_class == StorageClass::Archive);
+    assert_eq!((manifests.len(), archived.count()), (3, 1));
     let documents = repository.documents().unwrap();
     assert_eq!(
         documents.iter().map(|one| (&*one.name, &*one.content)).collect::<Vec<_>>(),

@@ -1,5 +1,6 @@
 //! Repositories, manifests, tags and referrers: what their users rely on, and the races that have hurt users of others.
 
+mod archive;
 mod attached;
 mod awaited;
 mod claims;

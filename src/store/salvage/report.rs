@@ -121,7 +121,9 @@ impl ChangedNames {
                     self.blobs.insert(*digest);
                     self.named(repository, names)?.manifests.insert(*digest);
                 }
-                Op::DeleteManifest { repository, digest } | Op::Pull { repository, digest, .. } => {
+                Op::DeleteManifest { repository, digest }
+                | Op::Pull { repository, digest, .. }
+                | Op::SetStorageClass { repository, digest, .. } => {
                     self.named(repository, names)?.manifests.insert(*digest);
                 }
                 Op::Tag { repository, tag, .. } | Op::Untag { repository, tag, .. } => {

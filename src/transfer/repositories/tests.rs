@@ -258,3 +258,18 @@ fn documents_come_back_with_their_repository_and_what_is_there_stays() {
         assert_eq!(to.document("new").unwrap().unwrap().content, "x");
     }
 }
+
+#[test]
+fn archived_images_are_archived_where_they_are_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (from, to) = (repository(&store, "app/a"), repository(&store, "app/b"));
+    let [amd, arm, index, signature, untagged] = fill(&from);
+    for digest in [index, untagged] {
+        from.set_storage_class(&digest, StorageClass::Archive).unwrap();
+    }
+    export_repository(&from, &dir.path().join("layout"), goes_on).unwrap();
+    assert_eq!(import(&to, &store, &dir.path().join("layout")).skipped.count(), 0);
+    let is_archived = |digest: Digest| to.manifest_info(&digest.into()).unwrap().storage_class == StorageClass::Archive;
+    assert_eq!([amd, arm, index, signature, untagged].map(is_archived), [true, true, true, false, true]);
+}
