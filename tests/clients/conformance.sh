@@ -21,6 +21,7 @@ run() {
   mkdir -p "$RESULTS/$name"
   start_registry "$WORK/$name"
   (cd "$WORK" && env OCI_REGISTRY="$REGISTRY" OCI_TLS=disabled OCI_REPO1=conformance/one OCI_REPO2=conformance/two \
+    OCI_USERNAME="${LOGIN%%:*}" OCI_PASSWORD="${LOGIN#*:}" \
     OCI_LOG=error OCI_RESULTS_DIR="$RESULTS/$name" "$@" conformance) \
     >"$RESULTS/$name/output" 2>"$RESULTS/$name/errors" || true
   stop_registry

@@ -7,6 +7,7 @@
 # IMAGES        an OCI layout with the tags v1 v2 v3 to test with; by default small images are made
 # CACHE         where images are kept (target/images)
 # TOOLS         where clients built with Go are kept (target/tools)
+# AUTH=1        the server has users, and clients log in as one of them, who may do everything
 # NO_REFERRERS=1  the server is older than version 1.1 and has no referrers API; for trying the scripts elsewhere
 # KEEP=1        keep $WORK
 set -euo pipefail
@@ -22,12 +23,15 @@ WORK=$(mktemp -d "${TMPDIR:-/tmp}/clients.XXXXXX")
 CLIENT_LOG=$WORK/client.log
 REGISTRY_LOG=$WORK/registry.log
 REGISTRY_OPTIONS=()
+AUTH_OPTIONS=()
 REGISTRY_PID=
 REGISTRY=
+LOGIN= # with AUTH=1, the access key that clients log in with, as id:secret
 
 step() { echo "-- $*"; }
 skip() { echo "SKIPPED: $*"; exit 0; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
+curl() { command curl ${LOGIN:+--user "$LOGIN"} "$@"; }
 quiet() { "$@" >>"$CLIENT_LOG" 2>&1; } # quiet COMMAND...: what it prints is shown only if the script fails
 
 cleanup() { :; } # a script may define its own
@@ -89,8 +93,26 @@ launch_registry() {
     (cd "$ROOT" && cargo build --quiet --release -p strongroom-registry)
   fi
   REGISTRY=127.0.0.1:$2
-  "$REGISTRY_BIN" --data "$1" --listen "$REGISTRY" "${REGISTRY_OPTIONS[@]}" >>"$REGISTRY_LOG" 2>&1 &
+  [ "${AUTH:-0}" = 0 ] || log_in
+  "$REGISTRY_BIN" --data "$1" --listen "$REGISTRY" "${REGISTRY_OPTIONS[@]}" "${AUTH_OPTIONS[@]}" >>"$REGISTRY_LOG" 2>&1 &
   REGISTRY_PID=$!
+}
+
+# add_user FILE NAME [OPTION]...: adds a user to a file of credentials; prints the user's access key as id:secret.
+add_user() {
+  "$REGISTRY_BIN" user add "$2" --credentials "$1" --json "${@:3}" | jq -r '"\(.accessKeyId):\(.secretAccessKey)"'
+}
+
+# log_in: has the server take users, and clients log in as one who may do everything.
+log_in() {
+  if [ -z "$LOGIN" ]; then
+    LOGIN=$(add_user "$WORK/credentials.json" client --policy AdministratorAccess)
+    AUTH_OPTIONS=(--credentials "$WORK/credentials.json")
+  fi
+  mkdir -p "$WORK/docker"
+  export DOCKER_CONFIG=$WORK/docker REGISTRY_AUTH_FILE=$WORK/docker/config.json
+  jq -n --arg at "$REGISTRY" --arg login "$(printf %s "$LOGIN" | base64 -w 0)" '{auths: {($at): {auth: $login}}}' \
+    >"$REGISTRY_AUTH_FILE"
 }
 
 # start_registry DIR [PORT]: starts the server and waits until it answers; sets REGISTRY and REGISTRY_PID.

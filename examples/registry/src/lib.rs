@@ -5,7 +5,10 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "a program has no outside: what is public is so for its tests")]
 
+pub mod access;
+pub mod auth;
 pub mod config;
+pub mod ecr;
 pub mod http;
 pub mod log;
 pub mod oci;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 use strongroom::aio::AsyncStore;
 use tokio::net::TcpListener;
 
 use crate::http::{self, Registry, Settings};
-use crate::oci;
+use crate::{ecr, oci};
 
 /// Serves until `stop`. Requests under way may end then, for as long as the limits say.
 pub async fn serve(store: AsyncStore, settings: Settings, listener: TcpListener, stop: impl Future<Output = ()>) {
@@ -38,6 +38,7 @@ fn router(registry: Arc<Registry>) -> Router {
     Router::new()
         .route(http::gate::METRICS, get(http::metrics::show))
         .route(http::gate::HEALTH, get(http::health::show))
+        .route("/", post(ecr::answer).fallback(oci::answer))
         .fallback(oci::answer)
         .layer(from_fn_with_state(Arc::clone(&registry), http::gate::gate))
         .layer(from_fn_with_state(Arc::clone(&registry), http::observe::observe))

@@ -11,6 +11,7 @@
 //! | deleting what manifests refer to | 405 `DENIED`: with 400, all that the specification has for a deletion refused |
 //! | an immutable tag would move | 409 `DENIED`, which docker shows with the message |
 //! | `If-Match`, `If-None-Match` do not hold | 412 `DENIED` |
+//! | who asks may not | 403 `DENIED`; of who has not said who they are: 401 `UNAUTHORIZED`, and how to say it |
 //! | a body that does not come | 408 `BLOB_UPLOAD_INVALID`, `MANIFEST_INVALID` |
 //! | an upload is in use by another request, a client has too much unfinished | 429 `TOOMANYREQUESTS` and `Retry-After`: clients try again |
 //! | there is no place, no memory, no turn | 503 `UNAVAILABLE` and `Retry-After` |
@@ -27,6 +28,8 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde_json::{Value, json};
 use strongroom::{Digest, Error, ErrorKind};
 
+use crate::access::Denied;
+
 /// The codes of the specification, and two for errors of the server, for which it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -41,6 +44,7 @@ pub enum Code {
     NameUnknown,
     SizeInvalid,
     Denied,
+    Unauthorized,
     Unsupported,
     TooManyRequests,
     Unavailable,
@@ -61,6 +65,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Denied => "DENIED",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unavailable => "UNAVAILABLE",
@@ -111,6 +116,10 @@ impl Failure {
     }
 
     /// There is no place, no memory or no turn for a request just now.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Code::Denied, message)
+    }
+
     pub fn busy() -> Self {
         let message = "the registry is busy: try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).retry_after(1)
@@ -122,6 +131,16 @@ impl Failure {
     }
 
     /// Whether it says that.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What it says first.
+    pub fn message(&self) -> String {
+        let message = self.errors.first().and_then(|error| error.get("message")).and_then(Value::as_str);
+        message.unwrap_or_default().to_owned()
+    }
+
     pub fn is(&self, code: Code) -> bool {
         self.errors.iter().any(|error| error["code"] == code.name())
     }
@@ -219,6 +238,15 @@ impl From<Error> for Failure {
                 Self::new(status, code, "the registry takes no writes: its log says why")
             }
             _ => failure,
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Refused(message) => Self::denied(message),
+            Denied::Failed(error) => error.into(),
         }
     }
 }

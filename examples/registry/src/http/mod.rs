@@ -29,19 +29,22 @@ use std::sync::atomic::AtomicU64;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use strongroom::aio::AsyncStore;
 use strongroom::registry::{Repository, RepositoryName, RepositorySettings};
 use strongroom::{Error, Result, Store};
 
-use body::{Incoming, Kind};
+use crate::access::{Access, Asker, On, ParsedPolicies};
+use crate::auth::{Auth, Identity};
+use body::{Gathered, Incoming, Kind};
 use connections::Places;
-use failure::Failure;
+use failure::{Code, Failure};
 pub use gate::Admission;
 use health::Health;
-use limits::Limits;
-use memory::Memory;
+use limits::{Limits, UNCOUNTED};
+use memory::{Held, Memory};
 use metrics::Metrics;
 use peer::{Client, Peer};
 use turns::Turns;
@@ -81,6 +84,8 @@ pub enum Creation {
 /// What all requests share.
 #[derive(Debug)]
 pub struct Registry {
+    pub auth: Auth,
+    pub policies: ParsedPolicies,
     pub store: AsyncStore,
     pub creation: Creation,
     pub indexes: Indexes,
@@ -113,12 +118,15 @@ const LONG_TURNS: usize = 1;
 pub struct Caller {
     pub peer: Arc<Peer>,
     pub client: Client,
+    pub asker: Arc<Asker>,
 }
 
 impl Registry {
     pub fn new(store: AsyncStore, settings: Settings) -> Self {
         let places = Arc::new(Places::default());
         Self {
+            auth: Auth::open(),
+            policies: ParsedPolicies::default(),
             store,
             creation: settings.creation,
             indexes: settings.indexes,
@@ -134,6 +142,11 @@ impl Registry {
             read_turns: Turns::new(TURNS, TURNS_OF_ONE, settings.limits.wait),
             long_turns: Turns::new(LONG_TURNS, LONG_TURNS, settings.limits.wait),
         }
+    }
+
+    /// The rights of who asks.
+    pub fn access<'a>(&'a self, store: &'a Store, caller: &'a Caller) -> Access<'a> {
+        Access::new(&self.auth, &self.policies, store, &caller.asker)
     }
 
     /// The store, for calls that may write, when a client's turn has come. They hold the turn, also when the client is
@@ -153,12 +166,12 @@ impl Registry {
         &self,
         store: &Store,
         name: &RepositoryName,
-        client: Client,
+        caller: &Caller,
         mut work: impl FnMut(&Repository) -> Result<T>,
     ) -> Result<T, Failure> {
         let mut again = 0..3;
         loop {
-            match work(&self.pushed_to(store, name, client)?) {
+            match work(&self.pushed_to(store, name, caller)?) {
                 // A collection has just deleted it, since no push to it was completed: this one creates it anew.
                 Err(Error::RepositoryNotFound { .. })
                     if self.creation == Creation::OnPush && again.next().is_some() => {}
@@ -167,10 +180,13 @@ impl Registry {
         }
     }
 
-    fn pushed_to(&self, store: &Store, name: &RepositoryName, client: Client) -> Result<Repository, Failure> {
+    fn pushed_to(&self, store: &Store, name: &RepositoryName, caller: &Caller) -> Result<Repository, Failure> {
         match (store.repository(name), self.creation) {
             (Err(Error::RepositoryNotFound { .. }), Creation::OnPush) => {
-                self.unfinished.create_repository(client, name, &self.limits)?;
+                let access = self.access(store, caller);
+                access
+                    .check("ecr:CreateRepository", On::Repository { account: access.account(), name: name.as_str() })?;
+                self.unfinished.create_repository(caller.client, name, &self.limits)?;
                 let created = store.create_on_push(name, RepositorySettings::new());
                 if created.is_err() {
                     self.unfinished.repository_settled(name);
@@ -181,9 +197,54 @@ impl Registry {
         }
     }
 
+    /// A body in memory, which is short, and the memory that it takes if it is not that short.
+    pub async fn whole(
+        &self,
+        body: Body,
+        kind: Kind,
+        max: usize,
+        caller: &Caller,
+    ) -> Result<(Vec<u8>, Option<Held>), Failure> {
+        let check_len = |len| {
+            let message = || format!("the body has more than {max} bytes, the most that is taken here");
+            let refused = || Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message());
+            if len <= max { Ok(()) } else { Err(refused()) }
+        };
+        let mut incoming = self.incoming(body, kind, caller);
+        let (mut content, gathered, mut held) = (Vec::new(), Gathered::default(), None);
+        let expected = incoming.expected().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        check_len(expected.unwrap_or_default())?;
+        loop {
+            if !incoming.some(&gathered, UNCOUNTED).await? {
+                return Ok((content, held));
+            }
+            let len = content.len() + gathered.len();
+            check_len(len)?;
+            if held.is_none() && len > UNCOUNTED {
+                held = Some(self.memory.keep(expected.unwrap_or(max), caller).await?);
+            }
+            content.reserve_exact(expected.unwrap_or_default().saturating_sub(content.len()));
+            gathered.take().iter().for_each(|piece| content.extend_from_slice(piece));
+        }
+    }
+
     /// A body that is to be received.
     pub fn incoming(&self, body: Body, kind: Kind, caller: &Caller) -> Incoming {
         Incoming::new(body, kind, &caller.peer, &self.limits)
+    }
+}
+
+impl Caller {
+    /// Who asks on a connection, as whom.
+    pub fn new(peer: Arc<Peer>, parts: &Parts, identity: Identity) -> Self {
+        let client = peer.client_of(&parts.headers);
+        let asker = Arc::new(Asker::new(identity, parts, &peer, client));
+        Self { peer, client, asker }
+    }
+
+    /// The same, as somebody else.
+    pub fn by(&self, asker: Asker) -> Self {
+        Self { asker: Arc::new(asker), ..self.clone() }
     }
 }
 

@@ -18,6 +18,11 @@ impl Client {
             v4 => v4,
         })
     }
+
+    /// The address, of IPv6 that of the network.
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 /// A connection.

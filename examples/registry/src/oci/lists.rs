@@ -1,6 +1,7 @@
 //! Lists, a page at a time: repositories, tags, referrers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::HeaderName;
@@ -10,9 +11,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 use strongroom::registry::{Referrer, RepositoryName};
-use strongroom::{Digest, Error};
+use strongroom::{Digest, Error, Store};
 
 use super::query::Query;
+use crate::access::{Denied, Reads};
 use crate::http::failure::{Code, Failure};
 use crate::http::limits::UNCOUNTED;
 use crate::http::memory::{Held, keeping};
@@ -26,6 +28,9 @@ const MAX_ENTRIES: usize = 1000;
 
 /// The most bytes of a page of names: what no memory has to be counted for.
 const MAX_NAMES_LEN: usize = UNCOUNTED - 1024;
+
+/// After so many repositories a page ends, whatever is in it: rights on each were looked at.
+const MAX_LOOKED_AT: usize = 5000;
 
 /// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
 const REFERRERS_MEMORY: usize = 16 << 20;
@@ -70,10 +75,34 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
     (LINK, format!("<{path}?{}>; rel=\"next\"", query.join("&")))
 }
 
-pub async fn catalog(registry: &Registry, caller: &Caller, query: &Query) -> Result<Response, Failure> {
+/// The repositories that who asks may see. A page may have fewer than it could, where most are not for them to see.
+pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let names = registry.reading(caller).await?.repositories(page.after.as_deref(), page.len + 1).await?.items;
-    let (names, link) = page.cut("/v2/_catalog", names.iter().map(ToString::to_string).collect());
+    let (own, by, len) = (Arc::clone(registry), caller.clone(), page.len);
+    let after = page.after.clone();
+    let list = move |store: &Store| {
+        let access = own.access(store, &by);
+        let (mut seen, mut after, mut looked_at) = (Vec::new(), after, 0);
+        loop {
+            let found = store.repositories(after.as_deref(), len + 1)?;
+            looked_at += found.items.len();
+            for name in &found.items {
+                match access.check_stored(&["DescribeRepositories"], name, Reads::Yes) {
+                    Ok(()) => seen.push(name.to_string()),
+                    Err(Denied::Refused(_)) => {}
+                    Err(error) => return Err(Failure::from(error)),
+                }
+            }
+            after = found.next;
+            if after.is_none() || seen.len() > len || looked_at > MAX_LOOKED_AT {
+                return Ok((seen, after));
+            }
+        }
+    };
+    let (names, more) = registry.reading(caller).await?.call(list).await?;
+    let (names, link) = page.cut("/v2/_catalog", names);
+    let behind = more.map(|last| next("/v2/_catalog", &[("n", &len.to_string()), ("last", &last)]));
+    let link = link.or(behind);
     Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
 

@@ -11,10 +11,10 @@ use strongroom::{Error, Store};
 
 use super::DOCKER_CONTENT_DIGEST;
 use super::query::Query;
-use crate::http::body::{Gathered, Kind};
+use crate::http::body::Kind;
 use crate::http::failure::{Code, Failure};
 use crate::http::limits::UNCOUNTED;
-use crate::http::memory::{Held, keeping};
+use crate::http::memory::keeping;
 use crate::http::{Caller, Indexes, Registry, empty};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -107,14 +107,14 @@ pub async fn put(
     for tag in &tags {
         put = put.tag(tag.clone());
     }
-    let (content, _held) = read(registry, caller, body).await?;
+    let (content, _held) = registry.whole(body, Kind::Manifest, MAX_LEN, caller).await?;
     let _work = match content.len() {
         ..=UNCOUNTED => None,
         len => Some(registry.memory.work(3 * len).await?), // it is parsed, compressed and framed
     };
-    let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
+    let (own, to, by) = (Arc::clone(registry), name.clone(), caller.clone());
     let push = move |store: &Store| {
-        let pushed = own.push(store, &to, client, |repository| repository.put_manifest(&content, put.clone()))?;
+        let pushed = own.push(store, &to, &by, |repository| repository.put_manifest(&content, put.clone()))?;
         own.unfinished.repository_settled(&to);
         Ok::<_, Failure>(pushed)
     };
@@ -142,34 +142,6 @@ pub async fn delete(
         Reference::Digest(digest) => repository.delete_manifest(&digest).await,
     }?;
     Ok(empty(StatusCode::ACCEPTED, []))
-}
-
-/// The body, in memory: a manifest is short. With it, the memory that a long one takes.
-async fn read(registry: &Registry, caller: &Caller, body: Body) -> Result<(Vec<u8>, Option<Held>), Failure> {
-    let mut incoming = registry.incoming(body, Kind::Manifest, caller);
-    let (mut content, gathered, mut held) = (Vec::new(), Gathered::default(), None);
-    let expected = incoming.expected().and_then(|len| usize::try_from(len).ok());
-    check_len(expected.unwrap_or_default())?;
-    loop {
-        if !incoming.some(&gathered, UNCOUNTED).await? {
-            return Ok((content, held));
-        }
-        let len = content.len() + gathered.len();
-        check_len(len)?;
-        if held.is_none() && len > UNCOUNTED {
-            held = Some(registry.memory.keep(expected.unwrap_or(MAX_LEN), caller).await?);
-        }
-        content.reserve_exact(expected.unwrap_or_default().saturating_sub(content.len()));
-        gathered.take().iter().for_each(|piece| content.extend_from_slice(piece));
-    }
-}
-
-fn check_len(len: usize) -> Result<(), Failure> {
-    if len <= MAX_LEN {
-        return Ok(());
-    }
-    let message = format!("a manifest has at most {MAX_LEN} bytes");
-    Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message))
 }
 
 /// The media type, without parameters.

@@ -6,17 +6,24 @@ mod lists;
 mod manifests;
 mod query;
 mod range;
+mod rights;
 mod route;
 mod uploads;
 
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::HeaderValue;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, Method};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 
+use strongroom::Store;
+
+use crate::access::Denied;
+use crate::auth::Identity;
 use crate::http::failure::Failure;
 use crate::http::peer::Peer;
 use crate::http::{Caller, Registry, json};
@@ -25,25 +32,58 @@ pub use route::Route;
 
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// The distribution API. Names have slashes, so what the path means is found from its end: [`Route`].
+/// Answers a request of the distribution API. Names have slashes, so what the path means is found from its end:
+/// [`Route`].
 pub async fn answer(
     State(registry): State<Arc<Registry>>,
     Extension(peer): Extension<Arc<Peer>>,
     request: Request,
 ) -> Response {
-    let caller = Caller { client: peer.client_of(request.headers()), peer };
-    let mut response = route(&registry, &caller, request).await.unwrap_or_else(Failure::into_response);
+    let (parts, body) = request.into_parts();
+    let mut response = match registry.auth.of_oci(&parts) {
+        Ok(identity) => {
+            let caller = Caller::new(peer, &parts, identity);
+            let answer = route(&registry, &caller, parts, body).await;
+            answer.unwrap_or_else(IntoResponse::into_response)
+        }
+        Err(challenge) => challenge.into_response(),
+    };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);
     response
 }
 
-async fn route(registry: &Arc<Registry>, caller: &Caller, request: Request) -> Result<Response, Failure> {
-    let (parts, body) = request.into_parts();
+/// Whether who asks may do what a request comes to. Nothing was looked up yet.
+async fn check_rights(registry: &Arc<Registry>, caller: &Caller, route: &Route, parts: &Parts) -> Result<(), Failure> {
+    if matches!(caller.asker.identity, Identity::Open) {
+        return Ok(());
+    }
+    let checked = match rights::need(route, &parts.method) {
+        Some(need) => {
+            let (own, by, name) = (Arc::clone(registry), caller.clone(), need.repository.clone());
+            let check = move |store: &Store| own.access(store, &by).check_stored(need.actions, &name, need.reads);
+            registry.reading(caller).await?.call(check).await
+        }
+        // Clients find out here whether and how to log in.
+        None if *route == Route::Version && matches!(caller.asker.identity, Identity::Anonymous) => {
+            Err(Denied::Refused("who asks has to say who they are".to_owned()))
+        }
+        None => Ok(()),
+    };
+    match checked {
+        Err(Denied::Refused(_)) if matches!(caller.asker.identity, Identity::Anonymous) => {
+            Err(registry.auth.challenge(parts))
+        }
+        other => Ok(other?),
+    }
+}
+
+async fn route(registry: &Arc<Registry>, caller: &Caller, parts: Parts, body: Body) -> Result<Response, Failure> {
     let (headers, query) = (&parts.headers, Query::of(&parts.uri)?);
     let route = Route::parse(parts.uri.path())?;
+    check_rights(registry, caller, &route, &parts).await?;
     let allowed = route.methods();
-    match (route, parts.method) {
+    match (route, parts.method.clone()) {
         (Route::Version, Method::GET | Method::HEAD) => Ok(json("{}".to_owned())),
         (Route::Catalog, Method::GET) => lists::catalog(registry, caller, &query).await,
         (Route::Tags(name), Method::GET) => lists::tags(registry, caller, name, &query).await,

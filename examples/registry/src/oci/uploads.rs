@@ -14,6 +14,8 @@ use super::DOCKER_CONTENT_DIGEST;
 use super::blobs::is_known_damage;
 use super::query::Query;
 use super::range::chunk;
+use crate::access::Reads;
+use crate::ecr::account;
 use crate::http::body::{Gathered, Incoming, Kind};
 use crate::http::failure::{Code, Failure};
 use crate::http::limits::{GATHERED, UNCOUNTED};
@@ -59,10 +61,11 @@ async fn begin_upload(
     name: &RepositoryName,
     algorithm: Algorithm,
 ) -> Result<UploadId, Failure> {
-    let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
+    let (own, to, by) = (Arc::clone(registry), name.clone(), caller.clone());
     let begin = move |store: &Store| {
+        let client = by.client;
         own.unfinished.check_upload(client, &own.limits)?;
-        let id = own.push(store, &to, client, |repository| repository.begin_upload(algorithm))?;
+        let id = own.push(store, &to, &by, |repository| repository.begin_upload(algorithm))?;
         own.unfinished.upload_begun(client, to, id);
         Ok(id)
     };
@@ -85,8 +88,8 @@ async fn take_whole(
         if !incoming.some(&first, GATHERED).await? {
             let _work = registry.memory.work(3 * first.len()).await?;
             let content = first.take().concat();
-            let (own, to, client) = (Arc::clone(registry), name.clone(), caller.client);
-            let put = move |store: &Store| own.push(store, &to, client, |repository| repository.put(&content, digest));
+            let (own, to, by) = (Arc::clone(registry), name.clone(), caller.clone());
+            let put = move |store: &Store| own.push(store, &to, &by, |repository| repository.put(&content, digest));
             return registry.writing(caller).await?.call(put).await.map(drop);
         }
         if held.is_none() && first.len() > UNCOUNTED {
@@ -115,9 +118,15 @@ async fn mount(
     digest: Digest,
     from: Option<RepositoryName>,
 ) -> Result<bool, Failure> {
-    let (own, client) = (Arc::clone(registry), caller.client);
+    let (own, by) = (Arc::clone(registry), caller.clone());
     let mount = move |store: &Store| {
-        own.push(store, &to, client, |repository| {
+        // Without that right on the other repository, a mount would tell what is in it.
+        let access = own.access(store, &by);
+        let may_pull = |from: &RepositoryName| {
+            let may_read = access.check_stored(&["GetDownloadUrlForLayer"], from, Reads::Yes).is_ok();
+            may_read && account::is_mounting_on(store).unwrap_or(false)
+        };
+        own.push(store, &to, &by, |repository| {
             match repository.claim(&digest) {
                 Err(Error::BlobNotFound { .. }) => {}
                 // It has to be pushed again, wherever else it was.
@@ -134,12 +143,6 @@ async fn mount(
         })
     };
     registry.writing(caller).await?.call(mount).await
-}
-
-/// Whether who pushes may pull from a repository: without that right a mount would tell what is in it. Here is no user,
-/// so everybody may; a registry with users asks for the one of the request.
-fn may_pull(_from: &RepositoryName) -> bool {
-    true
 }
 
 /// `GET`: where an upload stands.

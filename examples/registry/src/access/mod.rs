@@ -1,0 +1,256 @@
+//! What who asks may do: identity, repository and registry policies, on both APIs.
+//!
+//! Whoever may not learn of a repository gets one answer, whether there is one or not: rights are looked at before the
+//! repository is, and the message says nothing of policies. Which statement decided is for the log.
+//!
+//! Without credentials ([`Identity::Open`]) everybody may do everything.
+
+mod policies;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::request::Parts;
+use strongroom::policy::{self, Authorizer as _, Context, Decision, Policies, Policy, Principal, Transport};
+use strongroom::registry::RepositoryName;
+use strongroom::{Error, Store};
+
+use crate::auth::{Auth, Identity};
+use crate::ecr::documents::{self, CATALOG, POLICY};
+use crate::ecr::registry_documents as registry;
+use crate::http::peer::{Client, Peer};
+pub use policies::ParsedPolicies;
+
+/// Who asks, and what policies may ask of the request.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub identity: Identity,
+    context: Context,
+}
+
+impl Asker {
+    pub fn new(identity: Identity, parts: &Parts, peer: &Peer, client: Client) -> Self {
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        // TLS ends at a proxy.
+        let is_encrypted = peer.is_proxy && header("x-forwarded-proto") == Some("https");
+        let mut context = Context::new()
+            .with_source_ip(client.address())
+            .with_time(SystemTime::now())
+            .with_secure_transport(if is_encrypted { Transport::Encrypted } else { Transport::Plain });
+        if let Some(agent) = header("user-agent") {
+            context = context.with("aws:UserAgent", agent);
+        }
+        Self { identity, context }
+    }
+
+    /// With the resource tags that the request sets.
+    pub fn with_request_tags<'t>(mut self, tags: impl Iterator<Item = (&'t str, &'t str)>) -> Self {
+        let mut keys = Vec::new();
+        for (key, value) in tags {
+            self.context = self.context.with(&format!("aws:RequestTag/{key}"), value);
+            keys.push(key);
+        }
+        self.context = self.context.with_all("aws:TagKeys", keys);
+        self
+    }
+}
+
+/// What an action is done to.
+#[derive(Clone, Copy, Debug)]
+pub enum On<'a> {
+    /// The registry as a whole.
+    Registry,
+    /// A repository of an account, whether there is one or not. A public one is called without the alias.
+    Repository { account: &'a str, name: &'a str },
+}
+
+/// That somebody may not do something, or that it could not be found out.
+#[derive(Debug)]
+pub enum Denied {
+    /// Who asks may not: with what it says.
+    Refused(String),
+    /// The policies could not be read.
+    Failed(Error),
+}
+
+impl From<Error> for Denied {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The rights of who asks.
+pub struct Access<'a> {
+    auth: &'a Auth,
+    parsed: &'a ParsedPolicies,
+    store: &'a Store,
+    asker: &'a Asker,
+}
+
+impl<'a> Access<'a> {
+    pub fn new(auth: &'a Auth, parsed: &'a ParsedPolicies, store: &'a Store, asker: &'a Asker) -> Self {
+        Self { auth, parsed, store, asker }
+    }
+
+    /// Whether an action may be done, such as `ecr:PutImage`.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check(&self, action: &str, on: On<'_>) -> Result<(), Denied> {
+        if matches!(self.asker.identity, Identity::Open) {
+            return Ok(());
+        }
+        let (of_repository, context) = self.of_repository(action, on)?;
+        self.decide(action, on, of_repository, &context)
+    }
+
+    /// Whether an action could be done to a repository whose policy were this one.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn check_under(&self, action: &str, on: On<'_>, policy: Arc<Policy>) -> Result<(), Denied> {
+        if matches!(self.asker.identity, Identity::Open) {
+            return Ok(());
+        }
+        let (_, context) = self.of_repository(action, on)?;
+        self.decide(action, on, Some(policy), &context)
+    }
+
+    /// Whether one of these actions may be done to a repository of the store, by its name there. What `reads` is free
+    /// in a public one.
+    ///
+    /// # Errors
+    /// [`Denied`], where the first of the actions may not be done, nor any of the others.
+    pub fn check_stored(&self, actions: &[&str], name: &RepositoryName, reads: Reads) -> Result<(), Denied> {
+        if matches!(self.asker.identity, Identity::Open) {
+            return Ok(());
+        }
+        let public = name.as_str().strip_prefix(self.alias()).and_then(|rest| rest.strip_prefix('/'));
+        let public = match public {
+            Some(name_of_public) if self.is_public(name)? => Some(name_of_public),
+            _ => None,
+        };
+        if public.is_some() && reads == Reads::Yes {
+            return Ok(());
+        }
+        let (service, name) = public.map_or(("ecr", name.as_str()), |name| ("ecr-public", name));
+        let on = On::Repository { account: self.account(), name };
+        let mut checked = actions.iter().map(|action| self.check(&format!("{service}:{action}"), on));
+        let first = checked.next().unwrap_or(Ok(()));
+        first.or_else(|denied| checked.find(Result::is_ok).unwrap_or(Err(denied)))
+    }
+
+    fn is_public(&self, name: &RepositoryName) -> Result<bool, Denied> {
+        match self.store.repository(name) {
+            Ok(found) => Ok(found.document(CATALOG)?.is_some()),
+            Err(Error::RepositoryNotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The policy of a repository, and what policies may ask of it.
+    fn of_repository(&self, action: &str, on: On<'_>) -> Result<(Option<Arc<Policy>>, Context), Denied> {
+        let (mut policy, mut context) = (None, self.asker.context.clone());
+        context = context.with("aws:RequestedRegion", self.region());
+        let On::Repository { account, name } = on else { return Ok((None, context)) };
+        if account != self.account() {
+            return Ok((None, context));
+        }
+        let stored = if is_of_public(action) { format!("{}/{name}", self.alias()) } else { name.to_owned() };
+        let Ok(name) = stored.parse() else { return Ok((None, context)) };
+        match self.store.repository(&name) {
+            Ok(found) => {
+                if let Some(document) = found.document(POLICY)? {
+                    policy = Some(self.parsed.of_repository(&document));
+                }
+                for (key, value) in documents::tags(&found).unwrap_or_default().0 {
+                    context = context.with(&format!("aws:ResourceTag/{key}"), value.clone());
+                    context = context.with(&format!("ecr:ResourceTag/{key}"), value);
+                }
+            }
+            Err(Error::RepositoryNotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok((policy, context))
+    }
+
+    fn decide(
+        &self,
+        action: &str,
+        on: On<'_>,
+        of_repository: Option<Arc<Policy>>,
+        context: &Context,
+    ) -> Result<(), Denied> {
+        let anonymous = Principal::Anonymous;
+        let (principal, identity) = match &self.asker.identity {
+            Identity::Open => return Ok(()),
+            Identity::Anonymous => (&anonymous, &[][..]),
+            Identity::Principal(known) => (&known.principal, &known.policies[..]),
+        };
+        let of_registry = registry::read(self.store, registry::POLICY)?.map(|found| self.parsed.of_registry(&found));
+        let is_private = !is_of_public(action);
+        let resource: Vec<_> = of_repository.into_iter().chain(of_registry.filter(|_| is_private)).collect();
+        let (account, arn) = match on {
+            On::Registry => (self.account(), "*".to_owned()),
+            On::Repository { account, name } if is_private => {
+                (account, format!("arn:aws:ecr:{}:{account}:repository/{name}", self.region()))
+            }
+            On::Repository { account, name } => (account, format!("arn:aws:ecr-public::{account}:repository/{name}")),
+        };
+        let who = self.asker.identity.arn();
+        let refused =
+            || Denied::Refused(format!("User: {who} is not authorized to perform: {action} on resource: {arn}"));
+        let Ok(resource_account) = account.parse() else { return Err(refused()) };
+        let request = policy::Request { principal, action, resource: &arn, resource_account, context };
+        let decision = Policies { identity, resource: &resource }.decide(&request);
+        tracing::debug!(%who, action, resource = arn, %decision, "access");
+        match decision {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(_) => Err(refused()),
+        }
+    }
+
+    /// The account whose registry this is.
+    pub fn account(&self) -> &str {
+        self.auth.account()
+    }
+
+    pub fn region(&self) -> &str {
+        self.auth.region()
+    }
+
+    /// What the names of public repositories begin with.
+    pub fn alias(&self) -> &str {
+        self.auth.alias()
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.asker.identity
+    }
+
+    pub fn auth(&self) -> &Auth {
+        self.auth
+    }
+
+    /// The time, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+}
+
+/// Whether something only reads what is in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Yes,
+    No,
+}
+
+fn is_of_public(action: &str) -> bool {
+    action.starts_with("ecr-public:")
+}
+
+/// The time, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,80 @@
+//! Policies, parsed once for each change of their documents.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strongroom::policy::{Kind, Policy};
+use strongroom::registry::Document;
+use strongroom::{Digest, Lsn};
+
+use crate::ecr::registry_documents::Found;
+
+/// The most policies that are kept parsed. Each takes some times its text.
+const MAX_PARSED: usize = 2000;
+
+/// What policies allow nothing, and deny everything: in place of one that can't be read.
+const DENY_ALL: &str = r#"{"Statement":{"Effect":"Deny","Principal":"*","Action":"*","Resource":"*"}}"#;
+
+#[derive(Debug, Default)]
+pub struct ParsedPolicies {
+    of_repositories: Parsed<Lsn>,
+    of_registries: Parsed<Digest>,
+}
+
+impl ParsedPolicies {
+    /// The policy in a document of a repository.
+    pub fn of_repository(&self, document: &Document) -> Arc<Policy> {
+        self.of_repositories.get(document.revision, &document.content)
+    }
+
+    /// The policy in the registry's document.
+    pub fn of_registry(&self, found: &Found) -> Arc<Policy> {
+        self.of_registries.get(found.digest, &found.content)
+    }
+}
+
+/// Policies by what names the text that they were parsed from.
+#[derive(Debug)]
+struct Parsed<K>(Mutex<HashMap<K, Arc<Policy>>>);
+
+impl<K> Default for Parsed<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Hash + Eq> Parsed<K> {
+    fn get(&self, key: K, text: &[u8]) -> Arc<Policy> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key) {
+            return Arc::clone(known);
+        }
+        let policy = Arc::new(parse(text));
+        let mut known = lock();
+        if known.len() >= MAX_PARSED {
+            known.clear();
+        }
+        known.insert(key, Arc::clone(&policy));
+        policy
+    }
+}
+
+fn parse(text: &[u8]) -> Policy {
+    let parsed = Policy::parse(&String::from_utf8_lossy(text), Kind::Resource);
+    #[expect(clippy::expect_used, reason = "the text is a constant, and a test parses it")]
+    parsed.unwrap_or_else(|error| {
+        tracing::error!(%error, "a policy that is set can't be read: it denies everything");
+        Policy::parse(DENY_ALL, Kind::Resource).expect("a policy")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_can_not_be_read_denies_everything() {
+        assert_eq!(parse(b"{").kind(), Kind::Resource);
+    }
+}

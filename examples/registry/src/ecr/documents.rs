@@ -1,0 +1,133 @@
+//! What belongs to a repository beside its images, as documents of the repository: set with it, and gone with it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use strongroom::registry::{Repository, RepositorySettings};
+
+use super::call::Input;
+use super::error::ApiError;
+
+/// The names of the documents.
+pub const CONFIGURATION: &str = "ecr/configuration";
+pub const TAGS: &str = "ecr/tags";
+pub const POLICY: &str = "ecr/policy";
+pub const LIFECYCLE: &str = "ecr/lifecycle";
+/// When a lifecycle policy was carried out last.
+pub const EVALUATED: &str = "ecr/lifecycle-evaluated";
+/// What the catalogue says of a public repository: only those have one.
+pub const CATALOG: &str = "ecr/catalog";
+
+/// The most resource tags.
+const MAX_TAGS: usize = 50;
+const MAX_TAG_KEY: usize = 128;
+const MAX_TAG_VALUE: usize = 256;
+
+/// What is set when a repository is created, and only shown by this registry.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Configuration {
+    pub scan_on_push: bool,
+    pub encryption_type: Option<String>,
+    pub kms_key: Option<String>,
+}
+
+impl Configuration {
+    pub fn of(input: &Input) -> Result<Self, ApiError> {
+        let text = |inner| input.within("encryptionConfiguration", inner).and_then(Value::as_str).map(str::to_owned);
+        let (encryption_type, kms_key) = (text("encryptionType"), text("kmsKey"));
+        if kms_key.is_some() && !encryption_type.as_deref().is_some_and(|kind| kind.starts_with("KMS")) {
+            let constraint = "A KMS key must be given with encryptionType KMS or KMS_DSSE only";
+            return Err(ApiError::invalid_parameter("encryptionConfiguration", constraint));
+        }
+        let scan = input.within("imageScanningConfiguration", "scanOnPush").and_then(Value::as_bool);
+        Ok(Self { scan_on_push: scan.unwrap_or_default(), encryption_type, kms_key })
+    }
+
+    pub fn encryption(&self) -> Value {
+        let mut shown = json!({ "encryptionType": self.encryption_type.as_deref().unwrap_or("AES256") });
+        if let (Some(key), Value::Object(members)) = (&self.kms_key, &mut shown) {
+            members.insert("kmsKey".to_owned(), json!(key));
+        }
+        shown
+    }
+}
+
+/// The resource tags of a repository, in order.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ResourceTags(pub BTreeMap<String, String>);
+
+impl ResourceTags {
+    /// The tags of an input.
+    pub fn of(tags: &[Value]) -> Result<Self, ApiError> {
+        let mut all = Self::default();
+        for tag in tags {
+            let text = |member| tag.get(member).and_then(Value::as_str).unwrap_or_default();
+            let (key, value) = (text("Key"), text("Value"));
+            let invalid = |message: String| Err(ApiError::new("InvalidTagParameterException", message));
+            if key.is_empty() || key.chars().count() > MAX_TAG_KEY {
+                return invalid(format!("A tag key must have 1 to {MAX_TAG_KEY} characters"));
+            }
+            if value.chars().count() > MAX_TAG_VALUE {
+                return invalid(format!("A tag value must have at most {MAX_TAG_VALUE} characters"));
+            }
+            if key.to_ascii_lowercase().starts_with("aws:") {
+                return invalid("Tag keys that begin with aws: are reserved".to_owned());
+            }
+            if all.0.insert(key.to_owned(), value.to_owned()).is_some() {
+                return invalid(format!("Tag key {key} is given twice"));
+            }
+        }
+        all.check_number()?;
+        Ok(all)
+    }
+
+    pub fn check_number(&self) -> Result<(), ApiError> {
+        if self.0.len() > MAX_TAGS {
+            return Err(ApiError::new("TooManyTagsException", format!("A repository has at most {MAX_TAGS} tags")));
+        }
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn shown(&self) -> Value {
+        self.0.iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect()
+    }
+}
+
+/// The settings of a repository that is created with these documents.
+pub fn created(
+    settings: RepositorySettings,
+    configuration: &Configuration,
+    tags: &ResourceTags,
+) -> Result<RepositorySettings, ApiError> {
+    let settings = settings.document(CONFIGURATION, json!(configuration).to_string())?;
+    Ok(if tags.is_empty() { settings } else { settings.document(TAGS, json!(tags).to_string())? })
+}
+
+/// A document, parsed; what an empty one says, where there is none.
+fn read<T: Default + for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> Result<T, ApiError> {
+    let Some(document) = repository.document(name)? else { return Ok(T::default()) };
+    serde_json::from_slice(&document.content).map_err(|error| {
+        tracing::error!(repository = %repository.name(), document = name, %error, "a document can't be read");
+        ApiError::server("a document of the repository can't be read")
+    })
+}
+
+pub fn configuration(repository: &Repository) -> Result<Configuration, ApiError> {
+    read(repository, CONFIGURATION)
+}
+
+pub fn tags(repository: &Repository) -> Result<ResourceTags, ApiError> {
+    read(repository, TAGS)
+}
+
+/// Whether a repository is one of the public service.
+pub fn is_public(repository: &Repository) -> Result<bool, ApiError> {
+    Ok(repository.document(CATALOG)?.is_some())
+}

@@ -1,0 +1,209 @@
+//! Lifecycle policies: setting them, and previews of what they do.
+
+use serde_json::{Map, Value, json};
+use strongroom::registry::lifecycle::{Action, ActionKind, MIN_TEXT_LEN, Policy, StorageClass};
+use strongroom::registry::{ExpectDocument, ImageInfo, Reference, Repository, Tag};
+use strongroom::{Digest, Error};
+
+use super::call::{Answer, Call, time};
+use super::documents::LIFECYCLE;
+use super::error::ApiError;
+use super::page::{Pager, invalid_token};
+use super::{Built, Service, Target};
+use crate::lifecycle::{self, Preview, Set, State};
+
+const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
+    Built { service: Service::Private, name, target: Target::Repository, reads, run }
+}
+
+pub const OPERATIONS: &[Built] = &[
+    built("PutLifecyclePolicy", false, put),
+    built("GetLifecyclePolicy", true, get),
+    built("DeleteLifecyclePolicy", false, delete),
+    built("StartLifecyclePolicyPreview", false, start_preview),
+    built("GetLifecyclePolicyPreview", true, get_preview),
+];
+
+fn parse(text: &str) -> Result<Policy, ApiError> {
+    debug_assert!(text.chars().count() >= MIN_TEXT_LEN, "the table has seen to it");
+    Policy::parse(text).map_err(|error| {
+        let constraint = format!("Lifecycle policy validation failure: {error}");
+        ApiError::invalid_parameter("LifecyclePolicyText", &constraint)
+    })
+}
+
+fn put(call: &Call<'_>) -> Answer {
+    let (repository, text) = (call.repository()?, call.input.required("lifecyclePolicyText"));
+    parse(text)?;
+    let confirmed = call.registry.previews.shown(repository.name(), text);
+    let set = json!(Set { text: text.to_owned(), confirmed }).to_string();
+    repository.set_document(LIFECYCLE, set, ExpectDocument::Any).map_err(|error| call.error(error))?;
+    Ok(answer(call, &repository, text))
+}
+
+fn get(call: &Call<'_>) -> Answer {
+    let repository = call.repository()?;
+    with_evaluated(call, &repository, &text(call, &repository)?)
+}
+
+fn delete(call: &Call<'_>) -> Answer {
+    let repository = call.repository()?;
+    let answer = with_evaluated(call, &repository, &text(call, &repository)?)?;
+    match repository.remove_document(LIFECYCLE, ExpectDocument::Any) {
+        Err(Error::DocumentNotFound { .. }) => Err(not_found(call, &repository)),
+        other => other.map(|_| answer).map_err(|error| call.error(error)),
+    }
+}
+
+fn with_evaluated(call: &Call<'_>, repository: &Repository, text: &str) -> Answer {
+    let mut answer = answer(call, repository, text);
+    if let (Some(last), Value::Object(members)) = (lifecycle::evaluated(repository)?, &mut answer) {
+        members.insert("lastEvaluatedAt".to_owned(), time(last.at_ms));
+    }
+    Ok(answer)
+}
+
+fn text(call: &Call<'_>, repository: &Repository) -> Result<String, ApiError> {
+    let set = lifecycle::policy_of(repository)?;
+    set.map(|set| set.text).ok_or_else(|| not_found(call, repository))
+}
+
+fn not_found(call: &Call<'_>, repository: &Repository) -> ApiError {
+    let (name, account) = (repository.name(), call.account());
+    let message = format!(
+        "Lifecycle policy does not exist for the repository with name '{name}' in the registry with id '{account}'"
+    );
+    ApiError::new("LifecyclePolicyNotFoundException", message)
+}
+
+fn answer(call: &Call<'_>, repository: &Repository, text: &str) -> Value {
+    let mut answer = call.of_repository(repository);
+    answer.insert("lifecyclePolicyText".to_owned(), json!(text));
+    Value::Object(answer)
+}
+
+fn start_preview(call: &Call<'_>) -> Answer {
+    let repository = call.repository()?;
+    let text = match call.input.text("lifecyclePolicyText") {
+        Some(given) => given.to_owned(),
+        None => text(call, &repository)?,
+    };
+    let policy = parse(&text)?;
+    let mut answer = answer(call, &repository, &text);
+    let name = repository.name().clone();
+    if call.registry.previews.begin(repository, &text, policy).is_none() {
+        let account = call.account();
+        let message = format!(
+            "The lifecycle policy preview for the repository with name '{name}' in the registry with id '{account}' is \
+             in progress"
+        );
+        return Err(ApiError::new("LifecyclePolicyPreviewInProgressException", message));
+    }
+    if let Value::Object(members) = &mut answer {
+        members.insert("status".to_owned(), json!("IN_PROGRESS"));
+    }
+    Ok(answer)
+}
+
+fn get_preview(call: &Call<'_>) -> Answer {
+    let (repository, input) = (call.repository()?, &call.input);
+    let Some(preview) = call.registry.previews.get(repository.name()) else {
+        let (name, account) = (repository.name(), call.account());
+        let message = format!(
+            "There is no lifecycle policy preview for the repository with name '{name}' in the registry with id \
+             '{account}'"
+        );
+        return Err(ApiError::new("LifecyclePolicyPreviewNotFoundException", message));
+    };
+    let mut answer = call.of_repository(&repository);
+    answer.insert("lifecyclePolicyText".to_owned(), json!(preview.text));
+    let status = match &preview.state {
+        State::InProgress => "IN_PROGRESS",
+        State::Complete(_) => "COMPLETE",
+        State::Failed => "FAILED",
+    };
+    answer.insert("status".to_owned(), json!(status));
+    if let State::Complete(plan) = &preview.state {
+        let archiving = json!([{ "targetStorageClass": "ARCHIVE", "imageTotalCount": plan.summary.archiving }]);
+        let summary = json!({
+            "expiringImageTotalCount": plan.summary.expiring,
+            "transitioningImageTotalCounts": if plan.summary.archiving > 0 { archiving } else { json!([]) },
+        });
+        answer.insert("summary".to_owned(), summary);
+        if input.has("imageIds") {
+            let named = of_images(&repository, input.list("imageIds"), &plan.actions)?;
+            answer.insert("previewResults".to_owned(), json!(named));
+        } else {
+            page(call, &repository, &preview, &plan.actions, &mut answer)?;
+        }
+    }
+    Ok(Value::Object(answer))
+}
+
+/// The results about images that are named; none for the others.
+fn of_images(repository: &Repository, ids: &[Value], actions: &[Action<Digest>]) -> Result<Vec<Value>, ApiError> {
+    let mut results = Vec::new();
+    for id in ids {
+        let text = |member| id.get(member).and_then(Value::as_str);
+        let by_tag = text("imageTag").and_then(|tag| tag.parse::<Tag>().ok()).map(Reference::from);
+        let by_digest = text("imageDigest").and_then(|digest| digest.parse::<Digest>().ok()).map(Reference::from);
+        let Some(reference) = by_digest.or(by_tag) else { continue };
+        let Ok(info) = repository.image(&reference) else { continue };
+        let action = actions.iter().find(|action| action.key == info.digest);
+        results.extend(action.map(|action| result(action, &info)));
+    }
+    Ok(results)
+}
+
+/// A page of results. The token is the number of the action before the next page: the plan stays as it is.
+fn page(
+    call: &Call<'_>,
+    repository: &Repository,
+    preview: &Preview,
+    actions: &[Action<Digest>],
+    answer: &mut Map<String, Value>,
+) -> Result<(), ApiError> {
+    let pager = Pager::of(&call.input.0, format!("{}/{}", call.built.name, preview.id), 100)?;
+    let begin = pager.after.as_deref().map(|after| after.parse::<usize>().map_err(|_| invalid_token()));
+    let begin = begin.transpose()?.unwrap_or(0);
+    let wanted = call.input.within("filter", "tagStatus").and_then(Value::as_str);
+    let (mut results, mut next) = (Vec::new(), None);
+    for (number, action) in actions.iter().enumerate().skip(begin) {
+        if results.len() >= pager.limit {
+            next = Some(number);
+            break;
+        }
+        let info = match repository.image(&action.key.into()) {
+            Err(Error::ManifestNotFound { .. }) => continue, // deleted since
+            info => info.map_err(|error| call.error(error))?,
+        };
+        if matches!((wanted, info.tags.is_empty()), (Some("TAGGED"), true) | (Some("UNTAGGED"), false)) {
+            continue;
+        }
+        results.push(result(action, &info));
+    }
+    answer.insert("previewResults".to_owned(), json!(results));
+    if let Some(next) = next {
+        answer.insert("nextToken".to_owned(), pager.token(&next.to_string()));
+    }
+    Ok(())
+}
+
+fn result(action: &Action<Digest>, info: &ImageInfo) -> Value {
+    let done = match action.kind {
+        ActionKind::Expire => json!({ "type": "EXPIRE" }),
+        ActionKind::Archive => json!({ "type": "TRANSITION", "targetStorageClass": "ARCHIVE" }),
+    };
+    let class = if info.storage_class == StorageClass::Archive { "ARCHIVE" } else { "STANDARD" };
+    let mut result = json!({
+        "imageTags": info.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
+        "imageDigest": info.digest.to_string(),
+        "imagePushedAt": time(info.pushed_ms),
+        "action": done,
+        "storageClass": class,
+    });
+    if let (Some(priority), Value::Object(members)) = (action.rule_priority, &mut result) {
+        members.insert("appliedRulePriority".to_owned(), json!(priority));
+    }
+    result
+}

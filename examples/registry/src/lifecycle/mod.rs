@@ -1,0 +1,138 @@
+//! Lifecycle policies of repositories, carried out in the background, and their previews.
+//!
+//! What a policy means, and how it is carried out without harm to what is used meanwhile, is the crate's
+//! ([`strongroom::registry::lifecycle`]). Here is when that happens, and what is kept of it: documents of the
+//! repository.
+//!
+//! # A question before much goes
+//! A policy that would act on a great share of a repository's images at once is not carried out until somebody has
+//! seen what it does: a preview of the same policy, complete when the policy is set, confirms as many images as it
+//! showed. Until then the log says so once in a run.
+
+mod preview;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use strongroom::registry::lifecycle::{Guard, Policy, Refusal};
+use strongroom::registry::{ExpectDocument, Repository};
+use strongroom::{Error, Store};
+
+use crate::access::now_ms;
+use crate::ecr::documents::{EVALUATED, LIFECYCLE};
+use crate::http::Registry;
+pub use preview::{Preview, Previews, State};
+
+/// A lifecycle policy as it is set.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Set {
+    /// The policy, as it was given.
+    pub text: String,
+    /// How many images a preview showed that it acts on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<usize>,
+}
+
+/// When a policy was carried out last.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Evaluated {
+    /// By the wall clock, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// The policy of a repository, if one is set.
+pub fn policy_of(repository: &Repository) -> strongroom::Result<Option<Set>> {
+    let document = repository.document(LIFECYCLE)?;
+    let parsed = document.and_then(|document| serde_json::from_slice(&document.content).ok());
+    Ok(parsed)
+}
+
+/// When the policy of a repository was carried out last.
+pub fn evaluated(repository: &Repository) -> strongroom::Result<Option<Evaluated>> {
+    let document = repository.document(EVALUATED)?;
+    Ok(document.and_then(|document| serde_json::from_slice(&document.content).ok()))
+}
+
+/// Carries out the policies of all repositories, now and then.
+pub async fn run(registry: Arc<Registry>) {
+    let Some(every) = registry.lifecycle.every else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let own = Arc::clone(&registry);
+        let done = registry.store.call(move |store| run_all(&own, store)).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "lifecycle policies can't be carried out");
+        }
+    }
+}
+
+/// How policies are carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How often; never, where there is none.
+    pub every: Option<std::time::Duration>,
+    /// The greatest share of a repository's images, in percent, that is acted on without a question.
+    pub max_percent: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { every: None, max_percent: 50 }
+    }
+}
+
+/// Carries out the policies of all repositories. What is wrong with one does not keep others from theirs.
+fn run_all(registry: &Registry, store: &Store) -> strongroom::Result<()> {
+    let mut after = None;
+    loop {
+        let page = store.repositories(after.as_deref(), 1000)?;
+        for name in &page.items {
+            let done = store.repository(name).and_then(|repository| run_one(registry, &repository));
+            match done {
+                Ok(()) | Err(Error::RepositoryNotFound { .. }) => {}
+                Err(error @ Error::Closed) => return Err(error),
+                Err(error) => tracing::warn!(repository = %name, %error, "a lifecycle policy can't be carried out"),
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn run_one(registry: &Registry, repository: &Repository) -> strongroom::Result<()> {
+    let Some(set) = policy_of(repository)? else { return Ok(()) };
+    let Ok(policy) = Policy::parse(&set.text) else {
+        tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
+        return Ok(());
+    };
+    let now = now_ms();
+    let plan = repository.lifecycle_plan(&policy, now)?;
+    let mut guard = Guard::new().max_percent(registry.lifecycle.max_percent);
+    if let Some(last) = evaluated(repository)? {
+        guard = guard.last_evaluated(last.at_ms, registry.open_ms_since(last.at_ms));
+    }
+    if let Some(images) = set.confirmed {
+        guard = guard.confirm(images);
+    }
+    if let Err(refusal) = guard.check(&plan) {
+        tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
+        return match refusal {
+            Refusal::ClockBehind { .. } => Ok(()),
+            _ => note(repository, now),
+        };
+    }
+    let done = repository.apply_lifecycle(&plan)?;
+    if done.expired + done.archived + done.skipped > 0 {
+        let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
+        tracing::info!(repository = %repository.name(), expired, archived, skipped, "lifecycle policy carried out");
+    }
+    note(repository, now)
+}
+
+fn note(repository: &Repository, at_ms: u64) -> strongroom::Result<()> {
+    let evaluated = json!(Evaluated { at_ms }).to_string();
+    repository.set_document(EVALUATED, evaluated, ExpectDocument::Any).map(drop)
+}
