@@ -8,6 +8,7 @@ pub(crate) mod document;
 pub(crate) mod json;
 mod name;
 mod settings;
+pub(crate) mod wildcard;
 
 pub use attached::ExpectDocument;
 pub use name::{Reference, RepositoryName, Tag, TagFilter};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::oci::wildcard;
 
 /// A text type whose only constructor checks a rule.
 macro_rules! checked_text {
@@ -28,6 +29,12 @@ macro_rules! checked_text {
                     return Ok(Self(text.to_owned()));
                 }
                 Err($error(text.chars().take(300).collect()))
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
             }
         }
 
@@ -87,24 +94,7 @@ checked_text! {
 impl TagFilter {
     /// Whether a tag is one of those meant.
     pub fn matches(&self, tag: &Tag) -> bool {
-        let mut rest = tag.as_str();
-        let mut parts = self.0.split('*');
-        let Some(stripped) = parts.next().and_then(|first| rest.strip_prefix(first)) else { return false };
-        rest = stripped;
-        let mut parts = parts.peekable();
-        // Without a `*` the whole tag must be used up; with one, the last part must come last.
-        if parts.peek().is_none() {
-            return rest.is_empty();
-        }
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return rest.ends_with(part);
-            }
-            // The leftmost place leaves the most for the others.
-            let Some((_, behind)) = rest.split_once(part) else { return false };
-            rest = behind;
-        }
-        true
+        wildcard::matches(&self.0, tag.as_str())
     }
 }
 
