@@ -42,6 +42,11 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
+/// A lifecycle policy, and its evaluation on images that the bytes describe.
+pub fn lifecycle(bytes: &[u8]) {
+    crate::registry::lifecycle::fuzzing::run(bytes);
+}
+
 /// A log record: header, operations, facts, and the values of facts.
 pub fn record(bytes: &[u8]) {
     let _ = Header::parse(bytes, &[0; 32]);
@@ -211,7 +216,7 @@ mod tests {
         #[test]
         fn no_parser_panics(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let small = [super::digest, super::manifest, super::record, super::frame, super::segment, super::list];
-            for parse in small.into_iter().chain([super::envelope, super::run, super::log]) {
+            for parse in small.into_iter().chain([super::envelope, super::run, super::log, super::lifecycle]) {
                 parse(&bytes);
             }
             #[cfg(feature = "encryption")]

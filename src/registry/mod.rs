@@ -50,6 +50,9 @@
 //! - **A deleted repository** is gone at once, and its name is free. What was in it is removed in small commits in the
 //!   background, also after a crash.
 //!
+//! # Lifecycle policies
+//! [`lifecycle`] reads the policies of Amazon ECR and decides which images of a repository expire or are archived.
+//!
 //! # Isolation of repositories
 //! A user of one repository learns nothing of others: a blob that only others have is [not
 //! found](crate::Error::BlobNotFound), mounting from a repository that the user may not read fails as if the blob did
@@ -60,6 +63,7 @@ mod blobs;
 mod documents;
 mod events;
 mod housekeeping;
+pub mod lifecycle;
 mod manifests;
 mod referrers;
 mod repository;
