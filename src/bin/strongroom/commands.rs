@@ -18,6 +18,7 @@ use crate::encryption::{self, DomainCommand, KeyCommand};
 use crate::failure::{Failure, at};
 use crate::files::{self, FileCommand};
 use crate::keys::{KeyOptions, KeySource};
+use crate::lifecycle::{self, LifecycleCommand};
 use crate::output::{Output, shown, size};
 use crate::salvage::How;
 use crate::units::{duration, rate};
@@ -124,6 +125,9 @@ enum Command {
     File(FileCommand),
     /// Collect garbage: remove unreferenced blobs whose grace period is over, and compact files that are mostly dead.
     Gc(Collect),
+    /// See what a lifecycle policy does to a repository's images, or do it.
+    #[command(subcommand)]
+    Lifecycle(LifecycleCommand),
     /// Make a consistent copy of the store, also while another process has it open: by links where possible.
     Backup(Backup),
     /// Make a store of a backup, with copies of its files, and read all of it.
@@ -208,6 +212,7 @@ impl Command {
         let reads = matches!(self, Self::Get { .. } | Self::Cat { .. } | Self::Export { .. } | Self::Verify);
         lists
             || reads
+            || matches!(self, Self::Lifecycle(LifecycleCommand::Preview(_)))
             || matches!(self, Self::Stat { .. } | Self::File(FileCommand::Get { .. } | FileCommand::Ls { .. }))
     }
 }
@@ -379,6 +384,7 @@ fn command(store: &Store, data: &Path, command: Command, output: &Output) -> Res
             output.print(&document, &replaced.map_or_else(String::new, |digest| format!("replaced {digest}")));
         }
         Command::File(command) => files::run(store, command, output)?,
+        Command::Lifecycle(command) => lifecycle::run(store, command, output)?,
         Command::Verify => check::verify(store, output)?,
         Command::Scrub { rate, restart } => check::scrub(store, rate, restart, output)?,
         Command::Import { folder, from: Some(Foreign::Distribution), .. } => {
@@ -516,6 +522,8 @@ mod tests {
             (&["stat"], true),
             (&["file", "get", "it"], true),
             (&["file", "put", "it", "from"], false),
+            (&["lifecycle", "preview", "app"], true),
+            (&["lifecycle", "apply", "app"], false),
             (&["verify"], true),
             (&["key", "list"], true),
             (&["domain", "list"], true),

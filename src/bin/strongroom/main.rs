@@ -10,6 +10,7 @@ mod encryption;
 mod failure;
 mod files;
 mod keys;
+mod lifecycle;
 mod output;
 mod pins;
 mod salvage;

@@ -84,6 +84,9 @@
 //! have. It takes one pass over the images for each rule. Comparing a tag with a pattern costs the product of their
 //! lengths at most.
 
+/// The name of the document in which a repository has its policy: the text, as it was given.
+pub const DOCUMENT: &str = "lifecycle-policy";
+
 mod error;
 mod evaluate;
 mod follow;
@@ -96,6 +99,7 @@ mod members;
 mod parse;
 mod plan;
 mod policy;
+mod repository;
 
 #[cfg(test)]
 mod tests;
@@ -105,6 +109,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use guard::{Guard, Refusal};
 pub use image::{Fingerprint, Image, ImageStatus, Parent};
 pub use plan::{Action, Plan, Summary};
+pub use repository::Carried;
 pub use policy::{
     ActionKind, Limit, MAX_NUMBER, MAX_RULES, MAX_TEXT_LEN, MAX_WILDCARDS, MIN_ARCHIVED_DAYS, MIN_TEXT_LEN, Pattern,
     Policy, Rule, Selection, SignOfLife, StorageClass, TagSelection,

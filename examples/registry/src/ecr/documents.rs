@@ -13,7 +13,9 @@ use super::error::ApiError;
 pub const CONFIGURATION: &str = "ecr/configuration";
 pub const TAGS: &str = "ecr/tags";
 pub const POLICY: &str = "ecr/policy";
-pub const LIFECYCLE: &str = "ecr/lifecycle";
+pub use strongroom::registry::lifecycle::DOCUMENT as LIFECYCLE;
+/// How many images a preview of the policy showed that it acts on.
+pub const CONFIRMED: &str = "ecr/lifecycle-confirmed";
 /// When a lifecycle policy was carried out last.
 pub const EVALUATED: &str = "ecr/lifecycle-evaluated";
 /// What the catalogue says of a public repository: only those have one.

@@ -1,8 +1,8 @@
 //! Lifecycle policies: setting them, and previews of what they do.
 
 use serde_json::{Map, Value, json};
-use strongroom::registry::lifecycle::{Action, ActionKind, MIN_TEXT_LEN, Policy, StorageClass};
-use strongroom::registry::{ExpectDocument, ImageInfo, Reference, Repository, Tag};
+use strongroom::registry::lifecycle::{Action, ActionKind, MIN_TEXT_LEN, Policy};
+use strongroom::registry::{ExpectDocument, ImageInfo, Reference, Repository, StorageClass, Tag};
 use strongroom::{Digest, Error};
 
 use super::call::{Answer, Call, time};
@@ -10,7 +10,7 @@ use super::documents::LIFECYCLE;
 use super::error::ApiError;
 use super::page::{Pager, invalid_token};
 use super::{Built, Service, Target};
-use crate::lifecycle::{self, Preview, Set, State};
+use crate::lifecycle::{self, Preview, State};
 
 const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service: Service::Private, name, target: Target::Repository, reads, run }
@@ -36,8 +36,7 @@ fn put(call: &Call<'_>) -> Answer {
     let (repository, text) = (call.repository()?, call.input.required("lifecyclePolicyText"));
     parse(text)?;
     let confirmed = call.registry.previews.shown(repository.name(), text);
-    let set = json!(Set { text: text.to_owned(), confirmed }).to_string();
-    repository.set_document(LIFECYCLE, set, ExpectDocument::Any).map_err(|error| call.error(error))?;
+    lifecycle::set_policy(&repository, text, confirmed).map_err(|error| call.error(error))?;
     Ok(answer(call, &repository, text))
 }
 
@@ -64,8 +63,7 @@ fn with_evaluated(call: &Call<'_>, repository: &Repository, text: &str) -> Answe
 }
 
 fn text(call: &Call<'_>, repository: &Repository) -> Result<String, ApiError> {
-    let set = lifecycle::policy_of(repository)?;
-    set.map(|set| set.text).ok_or_else(|| not_found(call, repository))
+    lifecycle::policy_of(repository)?.ok_or_else(|| not_found(call, repository))
 }
 
 fn not_found(call: &Call<'_>, repository: &Repository) -> ApiError {

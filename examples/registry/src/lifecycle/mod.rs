@@ -20,18 +20,14 @@ use strongroom::registry::{ExpectDocument, Repository};
 use strongroom::{Error, Store};
 
 use crate::access::now_ms;
-use crate::ecr::documents::{EVALUATED, LIFECYCLE};
+use crate::ecr::documents::{CONFIRMED, EVALUATED, LIFECYCLE};
 use crate::http::Registry;
 pub use preview::{Preview, Previews, State};
 
-/// A lifecycle policy as it is set.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Set {
-    /// The policy, as it was given.
-    pub text: String,
-    /// How many images a preview showed that it acts on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirmed: Option<usize>,
+/// How many images a preview of the policy showed that it acts on.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Confirmed {
+    pub images: usize,
 }
 
 /// When a policy was carried out last.
@@ -42,16 +38,33 @@ pub struct Evaluated {
 }
 
 /// The policy of a repository, if one is set.
-pub fn policy_of(repository: &Repository) -> strongroom::Result<Option<Set>> {
+pub fn policy_of(repository: &Repository) -> strongroom::Result<Option<String>> {
     let document = repository.document(LIFECYCLE)?;
-    let parsed = document.and_then(|document| serde_json::from_slice(&document.content).ok());
-    Ok(parsed)
+    Ok(document.map(|document| String::from_utf8_lossy(&document.content).into_owned()))
 }
 
 /// When the policy of a repository was carried out last.
 pub fn evaluated(repository: &Repository) -> strongroom::Result<Option<Evaluated>> {
-    let document = repository.document(EVALUATED)?;
+    read(repository, EVALUATED)
+}
+
+fn read<T: for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> strongroom::Result<Option<T>> {
+    let document = repository.document(name)?;
     Ok(document.and_then(|document| serde_json::from_slice(&document.content).ok()))
+}
+
+/// Sets the policy of a repository, which a preview may have shown to act on so many images.
+pub fn set_policy(repository: &Repository, text: &str, confirmed: Option<usize>) -> strongroom::Result<()> {
+    // In this order: what was confirmed for another policy does not hold for this one.
+    match repository.remove_document(CONFIRMED, ExpectDocument::Any) {
+        Ok(_) | Err(Error::DocumentNotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    repository.set_document(LIFECYCLE, text, ExpectDocument::Any)?;
+    if let Some(images) = confirmed {
+        repository.set_document(CONFIRMED, json!(Confirmed { images }).to_string(), ExpectDocument::Any)?;
+    }
+    Ok(())
 }
 
 /// Carries out the policies of all repositories, now and then.
@@ -103,8 +116,8 @@ fn run_all(registry: &Registry, store: &Store) -> strongroom::Result<()> {
 }
 
 fn run_one(registry: &Registry, repository: &Repository) -> strongroom::Result<()> {
-    let Some(set) = policy_of(repository)? else { return Ok(()) };
-    let Ok(policy) = Policy::parse(&set.text) else {
+    let Some(text) = policy_of(repository)? else { return Ok(()) };
+    let Ok(policy) = Policy::parse(&text) else {
         tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
         return Ok(());
     };
@@ -114,7 +127,7 @@ fn run_one(registry: &Registry, repository: &Repository) -> strongroom::Result<(
     if let Some(last) = evaluated(repository)? {
         guard = guard.last_evaluated(last.at_ms, registry.open_ms_since(last.at_ms));
     }
-    if let Some(images) = set.confirmed {
+    if let Some(Confirmed { images }) = read(repository, CONFIRMED)? {
         guard = guard.confirm(images);
     }
     if let Err(refusal) = guard.check(&plan) {
