@@ -10,11 +10,13 @@ use crate::keys::KeyError;
 use crate::vfs::{Shut, is_full};
 
 mod damage;
+mod image;
 mod kind;
 mod manifest;
 mod target;
 
 pub use damage::Damage;
+pub use image::ImageChange;
 pub use kind::ErrorKind;
 pub use manifest::ManifestProblem;
 pub use target::TargetProblem;
@@ -386,6 +388,14 @@ pub enum Error {
     ManifestArchived {
         /// The manifest.
         digest: Digest,
+    },
+    /// The image is not as it was when it was decided what is to become of it. Nothing was changed: decide anew.
+    #[error("{digest} {change} since it was decided what is to become of it: decide anew")]
+    ImageChanged {
+        /// The image.
+        digest: Digest,
+        /// What has changed.
+        change: ImageChange,
     },
     /// A document is not a manifest of the media type it was said to have. Nothing was stored.
     #[error("invalid manifest: {problem}")]

@@ -14,7 +14,7 @@ use crate::log::Durability;
 use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
 use crate::page::Page;
 use crate::registry::{
-    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Pushed,
+    BlobInfo, ConditionalAction, Document, ImageFacts, ImageInfo, Manifest, ManifestInfo, OpenManifest, Pushed,
     PutManifest, Referrer, Repository, RepositoryUsage, StorageClass, TagInfo,
 };
 
@@ -198,6 +198,16 @@ impl AsyncRepository {
         call delete_batch(references: &[Reference]) -> Vec<Result<Lsn>>;
         /// At most `limit` of the repository's manifests, beginning after `after`.
         read manifests(after: Option<&Digest>, limit: usize) -> Page<ManifestInfo, Digest>;
+        /// A page of the repository's images.
+        read images(after: Option<&Digest>, limit: usize) -> Page<ImageInfo, Digest>;
+        /// The image with a tag or a digest.
+        read image(reference: &Reference) -> ImageInfo;
+        /// Images by their tags or digests, as of one moment; `None` for those that the repository does not have.
+        read image_many(references: &[Reference]) -> Vec<Option<ImageInfo>>;
+        /// A page of what decides about the lives of images.
+        read image_facts(after: Option<&Digest>, limit: usize) -> Page<ImageFacts, Digest>;
+        /// Deletes or archives images, each only if it is still as it was when that was decided.
+        call apply_if_unchanged(actions: &[ConditionalAction]) -> Vec<Result<Lsn>>;
         /// At most `limit` manifests that name a subject, beginning after `after`, of an artifact type if one is given.
         read referrers(
             subject: &Digest,

@@ -121,7 +121,8 @@ impl Error {
             Self::TagImmutable { .. }
             | Self::TagMoved { .. }
             | Self::NamedChanged { .. }
-            | Self::DocumentChanged { .. } => ErrorKind::Conflict,
+            | Self::DocumentChanged { .. }
+            | Self::ImageChanged { .. } => ErrorKind::Conflict,
             Self::BlobInUse { .. } | Self::ManifestInUse { .. } | Self::RepositoryNotEmpty { .. } => ErrorKind::InUse,
             Self::TooLarge { .. } | Self::ContentTooLong { .. } => ErrorKind::TooLarge,
             Self::WrongOffset { .. } | Self::OutOfRange { .. } | Self::Gap { .. } | Self::AheadOfStore { .. } => {

@@ -4,7 +4,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::facts::{
-    AwaitedFact, BlobFact, Family, Held, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact,
+    AwaitedFact, BlobFact, Family, Held, Key, LinkFact, Lookup, ManifestFact, Reader, RepositoryFact, TagFact, Value,
 };
 use crate::id::{DomainId, RepositoryId};
 use crate::wire::Fields;
@@ -62,6 +62,23 @@ pub(crate) fn manifest(facts: &impl Lookup, repository: RepositoryId, digest: &D
     let key = Key::of_digest(facts.domain(), Family::Manifest, repository, digest);
     let found = facts.decode(&key, ManifestFact::decode)?;
     Ok(found.filter(|manifest| manifest.digest == *digest))
+}
+
+/// The tags that name a manifest, among those that facts of the family `TagOf` lead to: another digest may begin with
+/// the same bytes.
+pub(crate) fn tags_among(
+    facts: &impl Lookup,
+    repository: RepositoryId,
+    digest: &Digest,
+    scanned: &[(Key, Value)],
+    invalid: impl Fn(&Key) -> Error,
+) -> Result<Vec<TagFact>> {
+    let mut tags = Vec::with_capacity(scanned.len());
+    for (key, text) in scanned {
+        let text = str::from_utf8(text.as_bytes()).map_err(|_| invalid(key))?;
+        tags.extend(tag(facts, repository, text)?.filter(|tag| tag.digest == *digest));
+    }
+    Ok(tags)
 }
 
 /// What a tag of a repository names.

@@ -12,7 +12,7 @@ use crate::registry::Registry;
 use crate::registry::Repository;
 use crate::sync::lock;
 use crate::transaction::Request;
-use crate::transaction::registry::{NotePulls, Purge};
+use crate::transaction::registry::{NotePulls, Pulls, Purge};
 
 /// The most pulls that are held in memory before they are made durable.
 const PULLS_HELD: usize = 4096;
@@ -65,6 +65,13 @@ impl Pending {
         lock(&self.pulls).get(&(repository.domain, repository.id, *digest)).map(|(_, time)| *time)
     }
 
+    /// The same of several manifests, in their order.
+    pub(crate) fn last_of(&self, repository: &Repository, digests: impl Iterator<Item = Digest>) -> Vec<Option<u64>> {
+        let pulls = lock(&self.pulls);
+        let last = |digest| pulls.get(&(repository.domain, repository.id, digest)).map(|(_, time)| *time);
+        digests.map(last).collect()
+    }
+
     /// A manifest was deleted: should it be pushed again, it was not pulled yet.
     pub(crate) fn forget(&self, repository: &Repository, digest: &Digest) {
         lock(&self.pulls).remove(&(repository.domain, repository.id, *digest));
@@ -73,6 +80,13 @@ impl Pending {
     /// Whether there is something to do.
     pub(crate) fn due(&self, open_time: u64) -> bool {
         self.purge.load(Ordering::Acquire) || self.due_at.load(Ordering::Relaxed) <= open_time
+    }
+}
+
+/// Nobody waits while holding the lock of the notes: also not at the ordering point.
+impl Pulls for Registry {
+    fn noted(&self, domain: DomainId, repository: RepositoryId, digest: &Digest) -> Option<u64> {
+        lock(&self.pending.pulls).get(&(domain, repository, *digest)).map(|(_, time)| *time)
     }
 }
 

@@ -475,7 +475,7 @@ impl Repository {
         Page::collect(manifests.map(|fact| self.info_of(fact?.1)), limit, |manifest| manifest.digest)
     }
 
-    fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {
+    pub(super) fn find_manifest(&self, snapshot: &Snapshot, reference: &Reference) -> Result<ManifestFact> {
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),
             Reference::Tag(tag) => find::tag(snapshot, self.id, tag.as_str())?.map(|tag| tag.digest),

@@ -47,6 +47,10 @@
 //!   push one tag, the later push wins.
 //! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed until it is deleted itself,
 //!   whether the subject exists or not. It neither keeps its subject nor is deleted with it.
+//! - **Images are archived and restored as a whole**: what can be [pulled](Repository::pull_manifest) holds nothing that
+//!   can't be. See [`set_storage_class`](Repository::set_storage_class).
+//! - **What was decided about an image is done only while the image is as it was then**: see
+//!   [`apply_if_unchanged`](Repository::apply_if_unchanged).
 //! - **A deleted repository** is gone at once, and its name is free. What was in it is removed in small commits in the
 //!   background, also after a crash.
 //!
@@ -63,6 +67,7 @@ mod blobs;
 mod documents;
 mod events;
 mod housekeeping;
+mod images;
 pub mod lifecycle;
 mod manifests;
 mod referrers;
@@ -79,6 +84,7 @@ pub use crate::oci::{
 pub use blobs::BlobInfo;
 pub use documents::Document;
 pub use events::{Event, EventKind, Events, Subject};
+pub use images::{ImageFacts, ImageInfo};
 pub(crate) use manifests::MAX_MANIFEST;
 pub use manifests::{Manifest, ManifestInfo, OpenManifest, Pushed, PutManifest};
 pub use referrers::Referrer;
@@ -86,6 +92,9 @@ pub use repository::{Repository, RepositoryDeletion};
 pub use snapshot::RepositorySnapshot;
 pub use tags::TagInfo;
 pub use usage::RepositoryUsage;
+
+pub use crate::error::ImageChange;
+pub use crate::transaction::registry::{ConditionalAction, ImageAction, ImageVersion};
 
 use std::sync::{Arc, Mutex};
 

@@ -11,7 +11,7 @@ use crate::id::Lsn;
 use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
 use crate::page::Page;
 use crate::registry::{
-    BlobInfo, Document, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository,
+    BlobInfo, Document, ImageFacts, ImageInfo, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository,
     TagInfo,
 };
 use crate::tables::Snapshot;
@@ -180,6 +180,38 @@ impl RepositorySnapshot {
     /// As [`Repository::manifests`]'s.
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Page<ManifestInfo, Digest>> {
         self.repository.manifests(after, limit)
+    }
+
+    /// As [`Repository::images`].
+    ///
+    /// # Errors
+    /// As [`Repository::images`]'s.
+    pub fn images(&self, after: Option<&Digest>, limit: usize) -> Result<Page<ImageInfo, Digest>> {
+        self.repository.images(after, limit)
+    }
+
+    /// As [`Repository::image`].
+    ///
+    /// # Errors
+    /// As [`Repository::image`]'s.
+    pub fn image(&self, reference: &Reference) -> Result<ImageInfo> {
+        self.repository.image(reference)
+    }
+
+    /// As [`Repository::image_many`].
+    ///
+    /// # Errors
+    /// As [`Repository::image_many`]'s.
+    pub fn image_many(&self, references: &[Reference]) -> Result<Vec<Option<ImageInfo>>> {
+        self.repository.image_many(references)
+    }
+
+    /// As [`Repository::image_facts`].
+    ///
+    /// # Errors
+    /// As [`Repository::image_facts`]'s.
+    pub fn image_facts(&self, after: Option<&Digest>, limit: usize) -> Result<Page<ImageFacts, Digest>> {
+        self.repository.image_facts(after, limit)
     }
 
     /// As [`Repository::referrers`].

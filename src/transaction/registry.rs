@@ -21,10 +21,13 @@
 //!   where the other holds no manifest: [`check_no_cycle`]. The last step of a ring would be neither.
 //! - **A tag names an existing manifest**, and for each tag there is the fact that leads from its manifest to it:
 //!   [`set_tag`] and [`remove_tag`].
+//! - **What a manifest of the standard class holds is of that class**, so that it can be pulled as a whole: [`class`].
+//! - **A repository's fact has the number of its documents**: [`documents`].
 //! - **A link that no manifest holds has the time when a client last relied on it**: it is new, or [touched](touch), or
 //!   was [released](release). No clock but the store's open time is used.
 
 mod class;
+mod conditional;
 mod deletion;
 mod documents;
 mod owners;
@@ -32,6 +35,8 @@ mod repositories;
 mod upkeep;
 
 pub(crate) use class::SetStorageClass;
+pub(crate) use conditional::{ActIfUnchanged, Pulls};
+pub use conditional::{ConditionalAction, ImageAction, ImageVersion};
 pub(crate) use deletion::{DeleteReferences, MAX_TAGS_DELETED, TAGS, Untag};
 pub(crate) use documents::{RemoveDocument, SetDocument};
 pub(crate) use owners::{FreeNames, TakeName};

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use strongroom::registry::{
-    ExpectDocument, ExpectTag, PutManifest, Reference, RepositoryDeletion, StorageClass, TagMutability,
+    ConditionalAction, ExpectDocument, ExpectTag, ImageAction, PutManifest, Reference, RepositoryDeletion,
+    StorageClass, TagMutability,
 };
 use strongroom::{Algorithm, Digest, Error, ManifestProblem, Page, Result, Store};
 
@@ -43,6 +44,7 @@ pub enum Kind {
     DeleteBatch,
     Archive,
     Restore,
+    Act,
     Pull,
     Look,
     /// A manifest with so many tags that its repository goes in several steps.
@@ -50,7 +52,7 @@ pub enum Kind {
 }
 
 /// Kinds as often as they are drawn.
-pub const KINDS: [Kind; 38] = {
+pub const KINDS: [Kind; 40] = {
     use Kind::*;
     [
         Create,
@@ -90,6 +92,8 @@ pub const KINDS: [Kind; 38] = {
         Archive,
         Archive,
         Restore,
+        Act,
+        Act,
         Pull,
     ]
 };
@@ -157,6 +161,17 @@ impl Kind {
                 let archived = own.manifests.iter().filter(|(_, one)| one.archived).map(|(digest, one)| (*digest, one));
                 let digest = digest(random, &archived.collect(), model)?;
                 Action::Archive { digest, class: StorageClass::Standard }
+            }
+            Self::Act => {
+                let digests: BTreeSet<Digest> =
+                    (0..1 + random.below(3)).filter_map(|_| nth(&own.manifests, random.next())).collect();
+                let actions = [ImageAction::Expire, ImageAction::Expire, ImageAction::Archive];
+                let action = |digest| (digest, actions[random.below(3) as usize]);
+                let mut actions: Vec<_> = digests.into_iter().map(action).collect();
+                if random.below(2) == 0 {
+                    actions.reverse();
+                }
+                Some(Action::Act(actions)).filter(|_| !own.manifests.is_empty())?
             }
             Self::Pull => Action::Pull(references(model, own, random).pop()?),
             Self::Look => match random.below(4) {
@@ -376,6 +391,17 @@ impl Call {
                 return each.collect::<Result<_>>().map(Outcome::Each);
             }
             Action::Archive { digest, class } => drop(repository.set_storage_class(digest, *class)?),
+            Action::Act(actions) => {
+                let images = all(|after| repository.image_facts(after, 2))?;
+                let decided = |(digest, action): &(Digest, ImageAction)| {
+                    let image = images.iter().find(|image| image.digest == *digest).expect("it is there");
+                    ConditionalAction { digest: *digest, expect: image.version, action: *action }
+                };
+                let decided: Vec<_> = actions.iter().map(decided).collect();
+                let results = repository.apply_if_unchanged(&decided)?.into_iter();
+                let each = results.map(|result| result.err().map(refusal).transpose());
+                return each.collect::<Result<_>>().map(Outcome::Each);
+            }
             Action::Pull(reference) => return Ok(Outcome::Found(repository.pull_manifest(reference)?.digest)),
             Action::Stat(digest) => {
                 let missing = Error::BlobNotFound { digest: *digest };
@@ -488,6 +514,19 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
         let tags: Vec<_> = repository.tags_of(digest).expect("facts").iter().map(ToString::to_string).collect();
         let expected = seen.tags.iter().filter(|(_, named)| *named == digest).map(|(tag, _)| tag.clone());
         assert_eq!(tags, expected.collect::<Vec<_>>(), "the tags of {digest}");
+    }
+    let images = all(|after| repository.images(after, 2)).expect("undamaged facts");
+    let references: Vec<Reference> = images.iter().map(|image| image.digest.into()).collect();
+    let again = repository.snapshot().and_then(|moment| moment.image_many(&references)).expect("undamaged facts");
+    assert!(again.into_iter().eq(images.iter().cloned().map(Some)));
+    assert!(images.iter().map(|image| &image.digest).eq(seen.manifests.keys()) || images.len() == seen.manifests.len());
+    for image in images {
+        let (one, info) = (&seen.manifests[&image.digest], repository.manifest_info(&image.digest.into()));
+        let info = info.expect("listed");
+        let tags = repository.tags_of(&image.digest).expect("undamaged facts");
+        assert_eq!((image.tags, image.has_more_tags, image.holders), (tags, false, one.count));
+        assert_eq!((image.pushed_ms, image.pulled_ms, image.subject), (info.pushed_ms, info.pulled_ms, info.subject));
+        assert_eq!((image.storage_class, image.archived_ms), (info.storage_class, info.archived_ms));
     }
     let subjects: BTreeSet<Digest> =
         seen.manifests.iter().flat_map(|(digest, one)| one.subject.into_iter().chain([*digest])).collect();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{ExpectDocument, ExpectTag, Reference, RepositorySettings, StorageClass, TagMutability};
+use strongroom::registry::{
+    ExpectDocument, ExpectTag, ImageAction, Reference, RepositorySettings, StorageClass, TagMutability,
+};
 use strongroom::{Algorithm, Digest};
 
 use super::registry::tag;
@@ -138,6 +140,8 @@ pub enum Action {
         digest: Digest,
         class: StorageClass,
     },
+    /// Deletes or archives manifests that have not changed since they were looked at.
+    Act(Vec<(Digest, ImageAction)>),
     Pull(Reference),
     /// How many manifests hold a blob.
     Stat(Digest),
@@ -252,6 +256,7 @@ fn decide(
         Action::Untag(tag) => repository.delete(&Reference::Tag(super::registry::tag(tag)), now)?,
         Action::DeleteManifest(digest) => repository.delete(&Reference::Digest(*digest), now)?,
         Action::Archive { digest, class } => repository.set_class(digest, *class)?,
+        Action::Act(actions) => return Ok(Outcome::Each(repository.act(actions, now))),
         Action::DeleteBatch(references) => return Ok(Outcome::Each(repository.delete_batch(references, now))),
         Action::Pull(reference) => {
             let digest = repository.find(reference)?;
@@ -358,6 +363,15 @@ impl Repository {
         let _ = now; // what is held needs nobody who relies on it
         self.provisional = None;
         push.tags.iter().try_for_each(|tag| self.set_tag(tag, &digest, &push.expect))
+    }
+
+    fn act(&mut self, actions: &[(Digest, ImageAction)], now: u64) -> Vec<Option<Refusal>> {
+        let mut act = |(digest, action): &(Digest, ImageAction)| match self.holders(Held::Manifest(*digest)) {
+            count @ 1.. => Err(Refusal::ManifestInUse(*digest, count)),
+            0 if *action == ImageAction::Archive => self.set_class(digest, StorageClass::Archive),
+            0 => self.delete(&Reference::Digest(*digest), now),
+        };
+        actions.iter().map(|action| act(action).err()).collect()
     }
 
     fn set_class(&mut self, digest: &Digest, class: StorageClass) -> Result<(), Refusal> {

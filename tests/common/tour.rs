@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use strongroom::Algorithm;
-use strongroom::registry::ExpectTag;
+use strongroom::registry::{ExpectTag, ImageAction};
 
 use super::calls::Kind;
 use super::repositories::{Action, Held, Outcome, Refusal, Settings};
@@ -149,6 +149,12 @@ pub fn tour() -> Vec<Step> {
     t.done(DeleteManifest, 0);
     t.call(DeleteBatch, 0, |_, outcome, _| {
         matches!(outcome, Outcome::Each(each) if each.len() > 2 && each.iter().filter(|one| one.is_none()).count() == 2)
+    });
+    t.call(Act, 0, |action, outcome, _| {
+        let Action::Act(actions) = action else { return false };
+        let is = |wanted| actions.iter().any(|(_, action)| *action == wanted);
+        let both = is(ImageAction::Expire) && is(ImageAction::Archive);
+        both && matches!(outcome, Outcome::Each(each) if each.iter().filter(|one| one.is_none()).count() >= 2)
     });
     t.call(Pull, 0, |_, outcome, _| matches!(outcome, Outcome::Found(_)));
     t.step(Step::Wait(100_000));

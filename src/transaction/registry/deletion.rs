@@ -19,7 +19,7 @@ pub(crate) const TAGS: &str = "the number of tags that go with a manifest";
 
 /// Deletes a manifest and its tags, and releases what it holds, which it returns. Its referrers stay. Refuses before it
 /// changes anything.
-fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
+pub(super) fn delete_manifest(facts: &mut Changes<'_>, named: &Named, digest: &Digest) -> Result<(Vec<Op>, Vec<Held>)> {
     let id = named.id;
     let manifest = find::manifest(facts, id, digest)?.ok_or_else(|| manifest_not_found(digest))?;
     if manifest.count > 0 {
