@@ -67,8 +67,7 @@ pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<
             guard.check(&plan).map_err(refused)?;
             let done = repository.apply_lifecycle(&plan)?;
             let document = json!({ "expired": done.expired, "archived": done.archived, "skipped": done.skipped });
-            let text =
-                format!("expired   {}\narchived  {}\nleft      {}", done.expired, done.archived, done.skipped);
+            let text = format!("expired   {}\narchived  {}\nleft      {}", done.expired, done.archived, done.skipped);
             output.print(&document, &text);
             Ok(())
         }
@@ -82,7 +81,8 @@ impl Which {
             Some(path) => fs::read_to_string(path).map_err(at(path))?,
             None => {
                 let set = repository.document(DOCUMENT)?;
-                let none = || Failure::Document("the repository has no lifecycle policy: give one with --policy".into());
+                let none =
+                    || Failure::Document("the repository has no lifecycle policy: give one with --policy".into());
                 String::from_utf8_lossy(&set.ok_or_else(none)?.content).into_owned()
             }
         };

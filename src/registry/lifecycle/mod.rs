@@ -109,8 +109,8 @@ pub use evaluate::{Evaluation, evaluate};
 pub use guard::{Guard, Refusal};
 pub use image::{Fingerprint, Image, ImageStatus, Parent};
 pub use plan::{Action, Plan, Summary};
-pub use repository::Carried;
 pub use policy::{
     ActionKind, Limit, MAX_NUMBER, MAX_RULES, MAX_TEXT_LEN, MAX_WILDCARDS, MIN_ARCHIVED_DAYS, MIN_TEXT_LEN, Pattern,
     Policy, Rule, Selection, SignOfLife, StorageClass, TagSelection,
 };
+pub use repository::Carried;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::oci::wildcard;
+pub use crate::registry::StorageClass;
 
 use super::error::PolicyError;
 use super::parse::{self, Dialect};
@@ -167,16 +168,6 @@ pub enum ActionKind {
     Archive,
     /// `expire`: it is deleted.
     Expire,
-}
-
-/// The storage class of an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StorageClass {
-    /// Images that can be pulled.
-    #[default]
-    Standard,
-    /// Images that were archived and can't be pulled.
-    Archive,
 }
 
 /// A text in which `*` stands for any text, also none: a tag pattern, or the type of an artifact.
