@@ -26,6 +26,7 @@
 //! - [`Store::verify`] reads all content and recounts reference counts. [`Store::scrub`] does so at a bounded rate, and
 //!   flags damaged blobs, which a push of the same content repairs. [`Store::repair`] rebuilds reference counts and
 //!   indexes. [`Options::salvage`] makes a store with a damaged log open again.
+//! - [`policy`]: access policies in the language of Amazon's IAM, and decisions that name the statement they come from.
 //! - [`transfer`] imports and exports folders and OCI image layouts.
 //! - [`Error`] is one enum to match on, and [`Error::kind`] says what to do about it. Nothing that is passed in or lies
 //!   on disk causes a panic.
@@ -110,6 +111,7 @@ mod names;
 pub mod nonces;
 mod oci;
 mod page;
+pub mod policy;
 mod random;
 pub mod registry;
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 const WORDS: [&str; 10] = ["error", "id", "digest", "page", "wire", "sync", "thread", "clock", "random", "zeroing"];
 
 /// From the bottom up.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
+    "policy",
     "vfs",
     "sigv4",
     "keys",
