@@ -72,6 +72,8 @@ pub struct ImageInfo {
     pub activated_ms: Option<u64>,
     /// Whether the document is known to be damaged: a push of the same document repairs it.
     pub is_damaged: bool,
+    /// As [`ImageFacts::version`].
+    pub version: ImageVersion,
 }
 
 /// What decides about the life of an image: an [`ImageInfo`] without what takes longer to be read, and with the
@@ -149,6 +151,7 @@ impl Found {
     }
 
     fn info(self, size: u64, is_damaged: bool) -> Result<ImageInfo> {
+        let version = ImageVersion::new(&self.manifest, &self.tags, self.pulled);
         let tags = self.tags()?;
         let Self { manifest, has_more_tags, pulled, .. } = self;
         Ok(ImageInfo {
@@ -168,6 +171,7 @@ impl Found {
             archived_ms: manifest.storage.archived(),
             activated_ms: manifest.storage.activated(),
             is_damaged,
+            version,
         })
     }
 }
