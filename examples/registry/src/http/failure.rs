@@ -196,7 +196,7 @@ impl From<Error> for Failure {
             Error::RepositoryNotFound { .. } => Code::NameUnknown,
             Error::BlobNotFound { .. } => Code::BlobUnknown,
             Error::UploadNotFound { .. } => Code::BlobUploadUnknown,
-            Error::ManifestNotFound { .. } => Code::ManifestUnknown,
+            Error::ManifestNotFound { .. } | Error::ManifestArchived { .. } => Code::ManifestUnknown,
             Error::InvalidRepositoryName { .. } => Code::NameInvalid,
             Error::InvalidTag { .. } | Error::InvalidManifest { .. } => Code::ManifestInvalid,
             Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => Code::DigestInvalid,

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
-use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, Tag};
+use strongroom::registry::{ExpectTag, PutManifest, Reference, RepositoryName, StorageClass, Tag};
 use strongroom::{Error, Store};
 
 use super::DOCKER_CONTENT_DIGEST;
@@ -54,8 +54,8 @@ pub async fn get(
     Ok((headers, keeping(Body::from(manifest.content), held)).into_response())
 }
 
-/// Does not count as a pull. One whose document is known to be damaged is not said to be there, so that who has it
-/// pushes it again.
+/// Does not count as a pull. One whose document is known to be damaged, or that is archived, is not said to be there: it
+/// can't be pulled, and whoever has it pushes it again, which repairs or restores it.
 pub async fn head(
     registry: &Registry,
     caller: &Caller,
@@ -63,7 +63,7 @@ pub async fn head(
     reference: Reference,
 ) -> Result<Response, Failure> {
     let manifest = registry.reading(caller).await?.repository(&name).await?.manifest_info(&reference).await?;
-    if manifest.damaged {
+    if manifest.damaged || manifest.storage_class == StorageClass::Archive {
         return Err(Error::ManifestNotFound { reference: reference.to_string() }.into());
     }
     let headers = [
