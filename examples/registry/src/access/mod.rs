@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::request::Parts;
 use strongroom::policy::{self, Authorizer as _, Context, Decision, Policies, Policy, Principal, Transport};
 use strongroom::registry::RepositoryName;
-use strongroom::{Error, Store};
+use strongroom::{Digest, Error, Store};
 
 use crate::auth::{Auth, Identity};
 use crate::ecr::documents::{self, CATALOG, POLICY};
@@ -208,6 +208,17 @@ impl<'a> Access<'a> {
             Decision::Allowed(_) => Ok(()),
             Decision::Denied(_) => Err(refused()),
         }
+    }
+
+    /// Whether what is read counts as a pull of it.
+    pub fn counts_pulls(&self) -> bool {
+        true
+    }
+
+    /// The query by which whoever has an address may read a blob of a repository there for a while; empty where
+    /// everybody may.
+    pub fn download_token(&self, _name: &RepositoryName, _digest: &Digest) -> String {
+        String::new()
     }
 
     /// The account whose registry this is.

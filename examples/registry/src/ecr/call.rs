@@ -1,5 +1,6 @@
 //! A call of an operation: who calls, with what input, and what every operation needs to answer.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -12,6 +13,9 @@ use super::documents;
 use super::error::ApiError;
 use super::{Built, Service, Target};
 use crate::access::{Access, Denied, On};
+use crate::http::failure::Failure;
+use crate::http::limits::UNCOUNTED;
+use crate::http::memory::Held;
 use crate::http::{Caller, Registry};
 
 /// The result of an operation: the members of its output.
@@ -27,6 +31,8 @@ pub struct Call<'a> {
     /// Where the caller reaches the registry: scheme and authority.
     pub origin: &'a Origin,
     pub input: Input,
+    /// The memory that the answer takes, if it is much: kept until it was sent.
+    pub kept: Cell<Option<Held>>,
 }
 
 /// Where clients reach the registry.
@@ -117,7 +123,11 @@ impl Call<'_> {
 
     /// Whether the caller may do what the operation is called.
     fn check(&self, on: On<'_>) -> Result<(), ApiError> {
-        self.check_action(self.built.name, on)
+        let name = match self.built.name {
+            "ListImageReferrers" => "BatchGetImage", // as the model says
+            name => name,
+        };
+        self.check_action(name, on)
     }
 
     /// Whether the caller may do something else that the call comes to.
@@ -155,6 +165,18 @@ impl Call<'_> {
         let arn = self.input.required("resourceArn");
         let name = arn.strip_prefix(self.arn("").as_str()).filter(|name| repository_name(name).is_ok());
         name.ok_or_else(|| ApiError::invalid_parameter("resourceArn", "Invalid ARN"))
+    }
+
+    /// Keeps memory for an answer of so many bytes until it was sent: for its members, and for its text.
+    ///
+    /// # Errors
+    /// 503, to try again, where there is none at once. Answers that are short need none.
+    pub fn keep(&self, bytes: u64) -> Result<(), ApiError> {
+        if let bytes @ UNCOUNTED.. = usize::try_from(bytes).unwrap_or(usize::MAX) {
+            let held = self.registry.memory.keep_now(bytes.saturating_mul(4), self.caller);
+            self.kept.set(Some(held.ok_or_else(Failure::busy)?));
+        }
+        Ok(())
     }
 
     /// The account whose registry this is.

@@ -10,6 +10,14 @@ pub mod account;
 pub mod call;
 pub mod documents;
 pub mod error;
+pub mod image_deletion;
+pub mod image_details;
+pub mod image_ids;
+pub mod image_lists;
+pub mod image_referrers;
+pub mod image_status;
+pub mod images;
+pub mod layers;
 pub mod login;
 pub mod model;
 pub mod page;
@@ -19,6 +27,7 @@ pub mod registry_documents;
 pub mod repositories;
 pub mod tags;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -33,6 +42,7 @@ use strongroom::Store;
 use crate::access::Asker;
 use crate::auth::Identity;
 use crate::http::body::Kind;
+use crate::http::memory::{Held, keeping};
 use crate::http::peer::Peer;
 use crate::http::{Caller, Registry};
 use call::{Answer, Call, Input, Origin};
@@ -85,8 +95,15 @@ pub struct Built {
 
 /// All that is built.
 pub fn operations() -> impl Iterator<Item = &'static Built> {
-    const ALL: [&[Built]; 6] = [
+    const ALL: [&[Built]; 13] = [
         account::OPERATIONS,
+        image_deletion::OPERATIONS,
+        image_details::OPERATIONS,
+        image_lists::OPERATIONS,
+        image_referrers::OPERATIONS,
+        image_status::OPERATIONS,
+        images::OPERATIONS,
+        layers::OPERATIONS,
         login::OPERATIONS,
         policies::OPERATIONS,
         public::OPERATIONS,
@@ -105,12 +122,18 @@ pub async fn answer(
     let (parts, body) = request.into_parts();
     let caller = Caller::new(peer, &parts, Identity::Anonymous);
     match called(&registry, &caller, parts, body).await {
-        Ok(output) => ([(CONTENT_TYPE, JSON)], output.to_string()).into_response(),
+        Ok((output, held)) => ([(CONTENT_TYPE, JSON)], keeping(Body::from(output.to_string()), held)).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-async fn called(registry: &Arc<Registry>, caller: &Caller, parts: Parts, body: Body) -> Result<Value, ApiError> {
+/// The output of an operation, with the memory that it takes if it is long.
+async fn called(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    parts: Parts,
+    body: Body,
+) -> Result<(Value, Option<Held>), ApiError> {
     let (service, name) = target(&parts)?;
     let operation = service.model().operation(name).ok_or_else(unknown_operation)?;
     let max = match operation.name {
@@ -137,9 +160,10 @@ async fn called(registry: &Arc<Registry>, caller: &Caller, parts: Parts, body: B
     let run = move |store: &Store| {
         let _held = held;
         let access = own.access(store, &by);
-        let call = Call { registry: &own, store, caller: &by, access, built, origin: &origin, input };
+        let kept = Cell::default();
+        let call = Call { registry: &own, store, caller: &by, access, built, origin: &origin, input, kept };
         call.check_rights()?;
-        (built.run)(&call)
+        Ok::<_, ApiError>(((built.run)(&call)?, call.kept.take()))
     };
     let store = if built.reads { registry.reading(caller).await? } else { registry.writing(caller).await? };
     store.call(run).await

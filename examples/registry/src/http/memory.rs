@@ -155,10 +155,21 @@ impl Memory {
     /// # Errors
     /// As [`keep`](Self::keep).
     pub async fn work(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let most = self.limits.memory / 2 / UNIT;
-        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, most.max(1))).unwrap_or(u32::MAX);
-        let work = timeout(self.limits.wait, Arc::clone(&self.work).acquire_many_owned(units)).await;
+        let work = timeout(self.limits.wait, Arc::clone(&self.work).acquire_many_owned(self.units(bytes))).await;
         work.ok().and_then(Result::ok).ok_or_else(Failure::busy)
+    }
+
+    /// Memory to work with for a moment, for callers that hold what others wait for, so that they can't wait.
+    ///
+    /// # Errors
+    /// 503, to try again, where there is none at once.
+    pub fn work_now(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.work).try_acquire_many_owned(self.units(bytes)).map_err(|_| Failure::busy())
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        let most = self.limits.memory / 2 / UNIT;
+        u32::try_from(bytes.div_ceil(UNIT).clamp(1, most.max(1))).unwrap_or(u32::MAX)
     }
 }
 

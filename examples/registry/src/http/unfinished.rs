@@ -33,6 +33,19 @@ struct Upload {
     repository: RepositoryName,
     begun: Instant,
     has_content: bool,
+    parts: Parts,
+}
+
+/// What is known of the parts of an upload that comes in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Parts {
+    /// None was short.
+    #[default]
+    Long,
+    /// The last one was short, as the last one may be.
+    LastIsShort,
+    /// One was short, and others came after it.
+    ShortWithin,
 }
 
 /// How many uploads a client has begun, and how many of them have no content yet.
@@ -81,7 +94,7 @@ impl Unfinished {
     }
 
     pub fn upload_begun(&self, client: Client, repository: RepositoryName, id: UploadId) {
-        let upload = Upload { client, repository, begun: Instant::now(), has_content: false };
+        let upload = Upload { client, repository, begun: Instant::now(), has_content: false, parts: Parts::Long };
         self.lock().insert(id, upload);
     }
 
@@ -90,6 +103,24 @@ impl Unfinished {
         if let Some(upload) = begun.remove(id) {
             begun.insert(id, Upload { has_content: true, ..upload });
         }
+    }
+
+    /// Notes that a part of an upload came, and whether it is shorter than all but the last have to be.
+    pub fn part_received(&self, id: UploadId, is_short: bool) {
+        self.upload_continued(id);
+        if let Some(upload) = self.lock().uploads.get_mut(&id) {
+            upload.parts = match upload.parts {
+                Parts::Long if is_short => Parts::LastIsShort,
+                Parts::Long => Parts::Long,
+                Parts::LastIsShort | Parts::ShortWithin => Parts::ShortWithin,
+            };
+        }
+    }
+
+    /// Whether a part of an upload that others followed was short. Of uploads that were begun before the registry was
+    /// started that is not known.
+    pub fn has_short_part_within(&self, id: UploadId) -> bool {
+        self.lock().uploads.get(&id).is_some_and(|upload| upload.parts == Parts::ShortWithin)
     }
 
     pub fn upload_ended(&self, id: UploadId) {

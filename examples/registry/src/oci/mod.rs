@@ -1,7 +1,7 @@
 //! The distribution API, as the OCI distribution specification 1.1 has it: what a path names, and one function an
 //! endpoint, which calls the store and answers with what it says.
 
-mod blobs;
+pub mod blobs;
 mod lists;
 mod manifests;
 mod query;
