@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::http::limits::Limits;
 use crate::http::{Admission, Creation, Indexes, Settings};
+use crate::lifecycle;
 
 /// An OCI registry in one process and one directory, on the embedded store `strongroom`.
 ///
@@ -71,6 +72,15 @@ pub struct Arguments {
     /// The most bytes that compaction writes in a second.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes::<u64>)]
     collect_rate: u64,
+
+    /// How often lifecycle policies are carried out; 0: never.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    lifecycle_every: Duration,
+
+    /// The share of a repository's images, in percent, on which a lifecycle policy acts without a preview having shown
+    /// it; 100: whatever it says.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    lifecycle_max_percent: u8,
 
     /// How many connections are served at once. Beyond that, one that is idle or does not progress is closed for a new
     /// one, or else the new one is answered 503; probes (/healthz, /metrics) are served all the same.
@@ -181,6 +191,10 @@ impl Arguments {
             admission: Admission { hosts: self.host.clone(), origins: self.allow_origin.clone() },
             proxies: self.proxy.iter().map(IpAddr::to_canonical).collect(),
             limits,
+            lifecycle: lifecycle::Settings {
+                every: Some(self.lifecycle_every).filter(|every| !every.is_zero()),
+                max_percent: self.lifecycle_max_percent,
+            },
             lost_lines: Arc::default(),
         }
     }

@@ -10,6 +10,7 @@ pub mod auth;
 pub mod config;
 pub mod ecr;
 pub mod http;
+pub mod lifecycle;
 pub mod log;
 pub mod oci;
 pub mod server;

@@ -9,16 +9,18 @@ use strongroom::aio::AsyncStore;
 use tokio::net::TcpListener;
 
 use crate::http::{self, Registry, Settings};
-use crate::{ecr, oci};
+use crate::{ecr, lifecycle, oci};
 
 /// Serves until `stop`. Requests under way may end then, for as long as the limits say.
 pub async fn serve(store: AsyncStore, settings: Settings, listener: TcpListener, stop: impl Future<Output = ()>) {
     let (limits, proxies) = (settings.limits, settings.proxies.clone());
     let registry = Arc::new(Registry::new(store, settings));
     let sweeper = tokio::spawn(sweep(Arc::clone(&registry)));
+    let lifecycle = tokio::spawn(lifecycle::run(Arc::clone(&registry)));
     let places = Arc::clone(&registry.places);
     http::connections::serve(listener, router(registry), places, &proxies, limits, stop).await;
     sweeper.abort();
+    lifecycle.abort();
 }
 
 /// Gives up now and then what clients have begun and do not finish.

@@ -35,7 +35,7 @@ fn parse(text: &str) -> Result<Policy, ApiError> {
 fn put(call: &Call<'_>) -> Answer {
     let (repository, text) = (call.repository()?, call.input.required("lifecyclePolicyText"));
     parse(text)?;
-    let confirmed = call.registry.previews.shown(repository.name(), text);
+    let confirmed = call.registry.lifecycle.previews.shown(repository.name(), text);
     lifecycle::set_policy(&repository, text, confirmed).map_err(|error| call.error(error))?;
     Ok(answer(call, &repository, text))
 }
@@ -89,7 +89,7 @@ fn start_preview(call: &Call<'_>) -> Answer {
     let policy = parse(&text)?;
     let mut answer = answer(call, &repository, &text);
     let name = repository.name().clone();
-    if call.registry.previews.begin(repository, &text, policy).is_none() {
+    if call.registry.lifecycle.previews.begin(repository, &text, policy).is_none() {
         let account = call.account();
         let message = format!(
             "The lifecycle policy preview for the repository with name '{name}' in the registry with id '{account}' is \
@@ -105,7 +105,7 @@ fn start_preview(call: &Call<'_>) -> Answer {
 
 fn get_preview(call: &Call<'_>) -> Answer {
     let (repository, input) = (call.repository()?, &call.input);
-    let Some(preview) = call.registry.previews.get(repository.name()) else {
+    let Some(preview) = call.registry.lifecycle.previews.get(repository.name()) else {
         let (name, account) = (repository.name(), call.account());
         let message = format!(
             "There is no lifecycle policy preview for the repository with name '{name}' in the registry with id \

@@ -18,6 +18,7 @@ pub mod image_referrers;
 pub mod image_status;
 pub mod images;
 pub mod layers;
+pub mod lifecycle;
 pub mod login;
 pub mod model;
 pub mod page;
@@ -95,7 +96,7 @@ pub struct Built {
 
 /// All that is built.
 pub fn operations() -> impl Iterator<Item = &'static Built> {
-    const ALL: [&[Built]; 13] = [
+    const ALL: [&[Built]; 14] = [
         account::OPERATIONS,
         image_deletion::OPERATIONS,
         image_details::OPERATIONS,
@@ -104,6 +105,7 @@ pub fn operations() -> impl Iterator<Item = &'static Built> {
         image_status::OPERATIONS,
         images::OPERATIONS,
         layers::OPERATIONS,
+        lifecycle::OPERATIONS,
         login::OPERATIONS,
         policies::OPERATIONS,
         public::OPERATIONS,

@@ -38,6 +38,7 @@ use strongroom::{Error, Result, Store};
 
 use crate::access::{Access, Asker, On, ParsedPolicies};
 use crate::auth::{Auth, Identity};
+use crate::lifecycle::{self, Lifecycle};
 use body::{Gathered, Incoming, Kind};
 use connections::Places;
 use failure::{Code, Failure};
@@ -59,6 +60,7 @@ pub struct Settings {
     /// The addresses of proxies, which are many clients, and say which.
     pub proxies: Vec<IpAddr>,
     pub limits: Limits,
+    pub lifecycle: lifecycle::Settings,
     /// Counts lines of the log that were lost, since nobody took them.
     pub lost_lines: Arc<AtomicU64>,
 }
@@ -86,6 +88,7 @@ pub enum Creation {
 pub struct Registry {
     pub auth: Auth,
     pub policies: ParsedPolicies,
+    pub lifecycle: Lifecycle,
     pub store: AsyncStore,
     pub creation: Creation,
     pub indexes: Indexes,
@@ -127,6 +130,7 @@ impl Registry {
         Self {
             auth: Auth::open(),
             policies: ParsedPolicies::default(),
+            lifecycle: Lifecycle::new(settings.lifecycle),
             store,
             creation: settings.creation,
             indexes: settings.indexes,

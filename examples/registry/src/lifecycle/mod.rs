@@ -11,7 +11,8 @@
 
 mod preview;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -69,11 +70,11 @@ pub fn set_policy(repository: &Repository, text: &str, confirmed: Option<usize>)
 
 /// Carries out the policies of all repositories, now and then.
 pub async fn run(registry: Arc<Registry>) {
-    let Some(every) = registry.lifecycle.every else { return };
+    let Some(every) = registry.lifecycle.settings.every else { return };
     loop {
         tokio::time::sleep(every).await;
         let own = Arc::clone(&registry);
-        let done = registry.store.call(move |store| run_all(&own, store)).await;
+        let done = registry.store.call(move |store| own.lifecycle.run_all(store)).await;
         if let Err(error) = done {
             tracing::warn!(%error, "lifecycle policies can't be carried out");
         }
@@ -84,7 +85,7 @@ pub async fn run(registry: Arc<Registry>) {
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// How often; never, where there is none.
-    pub every: Option<std::time::Duration>,
+    pub every: Option<Duration>,
     /// The greatest share of a repository's images, in percent, that is acted on without a question.
     pub max_percent: u8,
 }
@@ -95,13 +96,66 @@ impl Default for Settings {
     }
 }
 
-/// Carries out the policies of all repositories. What is wrong with one does not keep others from theirs.
-fn run_all(registry: &Registry, store: &Store) -> strongroom::Result<()> {
+/// What a registry keeps of lifecycle policies while it runs.
+#[derive(Debug)]
+pub struct Lifecycle {
+    settings: Settings,
+    pub previews: Arc<Previews>,
+    /// When policies were carried out last; at first, when the registry began.
+    last_run: Mutex<Instant>,
+}
+
+impl Lifecycle {
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, previews: Arc::default(), last_run: Mutex::new(Instant::now()) }
+    }
+
+    /// Carries out the policies of all repositories. What is wrong with one does not keep others from theirs.
+    fn run_all(&self, store: &Store) -> strongroom::Result<()> {
+        let now = Instant::now();
+        let before = std::mem::replace(&mut *self.last_run.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let open_ms = u64::try_from((now - before).as_millis()).unwrap_or(u64::MAX);
+        for_all(store, |repository| self.run_one(repository, open_ms))
+    }
+
+    fn run_one(&self, repository: &Repository, open_ms: u64) -> strongroom::Result<()> {
+        let Some(text) = policy_of(repository)? else { return Ok(()) };
+        let Ok(policy) = Policy::parse(&text) else {
+            tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
+            return Ok(());
+        };
+        let now = now_ms();
+        let plan = repository.lifecycle_plan(&policy, now)?;
+        let mut guard = Guard::new().max_percent(self.settings.max_percent);
+        if let Some(last) = evaluated(repository)? {
+            guard = guard.last_evaluated(last.at_ms, open_ms);
+        }
+        if let Some(Confirmed { images }) = read(repository, CONFIRMED)? {
+            guard = guard.confirm(images);
+        }
+        if let Err(refusal) = guard.check(&plan) {
+            tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
+            return match refusal {
+                Refusal::ClockBehind { .. } => Ok(()),
+                _ => note(repository, now),
+            };
+        }
+        let done = repository.apply_lifecycle(&plan)?;
+        if done.expired + done.archived + done.skipped > 0 {
+            let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
+            tracing::info!(repository = %repository.name(), expired, archived, skipped, "lifecycle policy carried out");
+        }
+        note(repository, now)
+    }
+}
+
+/// Does something with all repositories. What is wrong with one does not keep others from theirs.
+fn for_all(store: &Store, work: impl Fn(&Repository) -> strongroom::Result<()>) -> strongroom::Result<()> {
     let mut after = None;
     loop {
         let page = store.repositories(after.as_deref(), 1000)?;
         for name in &page.items {
-            let done = store.repository(name).and_then(|repository| run_one(registry, &repository));
+            let done = store.repository(name).and_then(|repository| work(&repository));
             match done {
                 Ok(()) | Err(Error::RepositoryNotFound { .. }) => {}
                 Err(error @ Error::Closed) => return Err(error),
@@ -113,36 +167,6 @@ fn run_all(registry: &Registry, store: &Store) -> strongroom::Result<()> {
             return Ok(());
         }
     }
-}
-
-fn run_one(registry: &Registry, repository: &Repository) -> strongroom::Result<()> {
-    let Some(text) = policy_of(repository)? else { return Ok(()) };
-    let Ok(policy) = Policy::parse(&text) else {
-        tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
-        return Ok(());
-    };
-    let now = now_ms();
-    let plan = repository.lifecycle_plan(&policy, now)?;
-    let mut guard = Guard::new().max_percent(registry.lifecycle.max_percent);
-    if let Some(last) = evaluated(repository)? {
-        guard = guard.last_evaluated(last.at_ms, registry.open_ms_since(last.at_ms));
-    }
-    if let Some(Confirmed { images }) = read(repository, CONFIRMED)? {
-        guard = guard.confirm(images);
-    }
-    if let Err(refusal) = guard.check(&plan) {
-        tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
-        return match refusal {
-            Refusal::ClockBehind { .. } => Ok(()),
-            _ => note(repository, now),
-        };
-    }
-    let done = repository.apply_lifecycle(&plan)?;
-    if done.expired + done.archived + done.skipped > 0 {
-        let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
-        tracing::info!(repository = %repository.name(), expired, archived, skipped, "lifecycle policy carried out");
-    }
-    note(repository, now)
 }
 
 fn note(repository: &Repository, at_ms: u64) -> strongroom::Result<()> {

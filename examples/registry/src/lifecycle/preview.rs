@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use strongroom::Digest;
 use strongroom::registry::lifecycle::{Plan, Policy};
 use strongroom::registry::{Repository, RepositoryName};
-use strongroom::Digest;
 
 use crate::access::now_ms;
 
