@@ -57,15 +57,19 @@ fn read<T: for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> stro
 /// Sets the policy of a repository, which a preview may have shown to act on so many images.
 pub fn set_policy(repository: &Repository, text: &str, confirmed: Option<usize>) -> strongroom::Result<()> {
     // In this order: what was confirmed for another policy does not hold for this one.
-    match repository.remove_document(CONFIRMED, ExpectDocument::Any) {
-        Ok(_) | Err(Error::DocumentNotFound { .. }) => {}
-        Err(error) => return Err(error),
-    }
+    forget_confirmation(repository)?;
     repository.set_document(LIFECYCLE, text, ExpectDocument::Any)?;
     if let Some(images) = confirmed {
         repository.set_document(CONFIRMED, json!(Confirmed { images }).to_string(), ExpectDocument::Any)?;
     }
     Ok(())
+}
+
+fn forget_confirmation(repository: &Repository) -> strongroom::Result<()> {
+    match repository.remove_document(CONFIRMED, ExpectDocument::Any) {
+        Ok(_) | Err(Error::DocumentNotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Carries out the policies of all repositories, now and then.
@@ -135,12 +139,11 @@ impl Lifecycle {
         }
         if let Err(refusal) = guard.check(&plan) {
             tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
-            return match refusal {
-                Refusal::ClockBehind { .. } => Ok(()),
-                _ => note(repository, now),
-            };
+            // The others depend on when it was carried out last: noting that would answer the question.
+            return if matches!(refusal, Refusal::TooMany { .. }) { note(repository, now) } else { Ok(()) };
         }
         let done = repository.apply_lifecycle(&plan)?;
+        forget_confirmation(repository)?; // it was for this time
         if done.expired + done.archived + done.skipped > 0 {
             let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
             tracing::info!(repository = %repository.name(), expired, archived, skipped, "lifecycle policy carried out");

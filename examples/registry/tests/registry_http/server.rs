@@ -30,6 +30,7 @@ pub fn settings() -> Settings {
         indexes: Indexes::Whole,
         admission: Admission::default(),
         proxies: Vec::new(),
+        lifecycle: Default::default(),
         limits: Limits { grace: Duration::from_secs(20), ..Limits::default() },
         lost_lines: Arc::default(),
     }
