@@ -1,0 +1,382 @@
+//! The commands that change the credentials file.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::credentials::Document;
+use super::credentials::edit::Named;
+use super::credentials::file::{CredentialsError, Lock};
+use super::directory::Directory;
+
+/// What can be done to a credentials file. A registry that runs reads it again by itself.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// The credentials file itself.
+    #[command(subcommand)]
+    Credentials(FileCommand),
+    /// Users and their access keys.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Groups: policies that several users have.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Roles, and their sessions.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Policies under names.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who is meant.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Who {
+    /// Letters, digits and _+=,.@-
+    name: String,
+    /// Of which account; the registry's if it is left out.
+    #[arg(long, value_name = "NUMBER")]
+    account: Option<String>,
+}
+
+impl Who {
+    fn named(&self) -> Named<'_> {
+        Named { name: &self.name, account: self.account.as_deref() }
+    }
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum FileCommand {
+    /// Create the file, with nobody in it.
+    Create {
+        /// The account whose registry this is: 12 digits.
+        #[arg(long, value_name = "NUMBER", default_value = NO_ACCOUNT)]
+        account: String,
+        /// The region that clients sign for.
+        #[arg(long, default_value = REGION)]
+        region: String,
+        /// The name under which public repositories are reached.
+        #[arg(long, value_name = "NAME", default_value = "public")]
+        public_alias: String,
+    },
+    /// Check the file.
+    Check,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum UserCommand {
+    /// Add a user, and print its access key. The file is created if there is none.
+    Add {
+        #[command(flatten)]
+        who: Who,
+        /// A policy of the file, or one that AWS manages. None: the user may do nothing but what repositories allow.
+        #[arg(long, value_name = "NAME")]
+        policy: Vec<String>,
+        /// A group that the user belongs to.
+        #[arg(long, value_name = "NAME")]
+        group: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List users and the ids of their keys.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a user with its keys. What was given to it ends at once.
+    Remove {
+        #[command(flatten)]
+        who: Who,
+    },
+    /// The access keys of a user.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum KeyCommand {
+    /// Add a key to a user, and print it.
+    Add {
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a key. Tokens that were asked for with it end at once.
+    Remove {
+        #[command(flatten)]
+        who: Who,
+        /// The key's id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum GroupCommand {
+    /// Add a group.
+    Add {
+        #[command(flatten)]
+        who: Who,
+        /// A policy of the file, or one that AWS manages.
+        #[arg(long, value_name = "NAME")]
+        policy: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum RoleCommand {
+    /// Add a session to a role, which is made if there is none, and print its key.
+    Add {
+        #[command(flatten)]
+        who: Who,
+        /// The name of the session.
+        #[arg(long, value_name = "NAME", default_value = "session")]
+        session: String,
+        /// A policy of the file, or one that AWS manages.
+        #[arg(long, value_name = "NAME")]
+        policy: Vec<String>,
+        /// For how long the session lasts. Without it, it does not end, and has no token.
+        #[arg(long, value_parser = humantime::parse_duration)]
+        duration: Option<Duration>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PolicyCommand {
+    /// Put the policy in a file under a name, in place of the one that was there.
+    Put {
+        name: String,
+        /// The file; - for the standard input.
+        file: PathBuf,
+    },
+}
+
+const NO_ACCOUNT: &str = "000000000000";
+const REGION: &str = "us-east-1";
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error("there is no {}: create it with `registry credentials create`", .0.display())]
+    NoFile(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Input { path: PathBuf, source: io::Error },
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Command {
+    /// Runs it on a credentials file.
+    pub fn run(&self, credentials: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
+        let file = Changing { path: credentials, lock: Lock::take(credentials)? };
+        match self {
+            Self::Credentials(FileCommand::Create { account, region, public_alias }) => {
+                let document = Document { public_alias: public_alias.clone(), ..Document::new(account, region) };
+                Directory::resolve(&document)?;
+                file.lock.create(&document)?;
+                Ok(())
+            }
+            Self::Credentials(FileCommand::Check) => {
+                let keys = Directory::resolve(&file.read()?)?.keys();
+                Ok(writeln!(out, "{keys} keys can be used")?)
+            }
+            Self::User(command) => command.run(&file, out),
+            Self::Group(GroupCommand::Add { who, policy }) => {
+                file.change(|document| document.add_group(who.named(), policy))
+            }
+            Self::Role(RoleCommand::Add { who, session, policy, duration, output }) => {
+                let made = file.change(|document| document.add_session(who.named(), session, policy, *duration))?;
+                let token = made.token.as_ref().map(|token| token.expose());
+                let fields = [
+                    ("accessKeyId", Some(made.id.as_str())),
+                    ("secretAccessKey", Some(made.secret.expose())),
+                    ("sessionToken", token),
+                    ("expiration", made.expires.as_deref()),
+                ];
+                output.once(out, &fields)
+            }
+            Self::Policy(PolicyCommand::Put { name, file: input }) => {
+                let text = if input.as_os_str() == "-" {
+                    io::read_to_string(io::stdin())
+                } else {
+                    std::fs::read_to_string(input)
+                };
+                let text = text.map_err(|source| CommandError::Input { path: input.clone(), source })?;
+                file.change(|document| document.put_policy(name, &text))
+            }
+        }
+    }
+}
+
+impl UserCommand {
+    fn run(&self, file: &Changing<'_>, out: &mut dyn Write) -> Result<(), CommandError> {
+        match self {
+            Self::Add { who, policy, group, output } => {
+                let account = who.account.as_deref().unwrap_or(NO_ACCOUNT);
+                let add = |document: &mut Document| document.add_user(who.named(), group, policy);
+                let key = file.change_or_create(account, add)?;
+                output.key(out, &key.id, key.secret.expose())
+            }
+            Self::Key(KeyCommand::Add { who, output }) => {
+                let key = file.change(|document| document.add_key(who.named()))?;
+                output.key(out, &key.id, key.secret.expose())
+            }
+            Self::Key(KeyCommand::Remove { who, id }) => file.change(|document| document.remove_key(who.named(), id)),
+            Self::Remove { who } => file.change(|document| document.remove_user(who.named())),
+            Self::List { output } => output.users(out, &file.read()?),
+        }
+    }
+}
+
+/// A file that nobody else changes meanwhile.
+struct Changing<'a> {
+    path: &'a Path,
+    lock: Lock,
+}
+
+impl Changing<'_> {
+    fn read(&self) -> Result<Document, CommandError> {
+        self.lock.read()?.ok_or_else(|| CommandError::NoFile(self.path.to_owned()))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Document) -> Result<T, CredentialsError>) -> Result<T, CommandError> {
+        let mut document = self.read()?;
+        let changed = change(&mut document)?;
+        Directory::resolve(&document)?;
+        self.lock.replace(&document)?;
+        Ok(changed)
+    }
+
+    /// With a new file where there is none, of a registry of this account.
+    fn change_or_create<T>(
+        &self,
+        account: &str,
+        change: impl FnOnce(&mut Document) -> Result<T, CredentialsError>,
+    ) -> Result<T, CommandError> {
+        if self.lock.read()?.is_some() {
+            return self.change(change);
+        }
+        let mut document = Document::new(account, REGION);
+        let changed = change(&mut document)?;
+        Directory::resolve(&document)?;
+        self.lock.create(&document)?;
+        Ok(changed)
+    }
+}
+
+impl Output {
+    fn key(self, out: &mut dyn Write, id: &str, secret: &str) -> Result<(), CommandError> {
+        self.once(out, &[("accessKeyId", Some(id)), ("secretAccessKey", Some(secret))])
+    }
+
+    /// Prints what is not shown again.
+    fn once(self, out: &mut dyn Write, fields: &[(&str, Option<&str>)]) -> Result<(), CommandError> {
+        let fields = fields.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+        if self.json {
+            let object: Value = fields.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+            return Ok(writeln!(out, "{object:#}")?);
+        }
+        for (name, value) in fields {
+            writeln!(out, "{name:<16} {value}")?;
+        }
+        Ok(writeln!(out, "The secret is not shown again.")?)
+    }
+
+    fn users(self, out: &mut dyn Write, document: &Document) -> Result<(), CommandError> {
+        for user in &document.users {
+            let account = document.account_of(&user.account);
+            let arn = format!("arn:aws:iam::{account}:user/{}", user.name);
+            let keys: Vec<_> = user.access_keys.iter().map(|key| (&key.id, key.status)).collect();
+            if self.json {
+                let keys: Vec<_> = keys.iter().map(|(id, status)| json!({ "id": id, "status": status })).collect();
+                let line = json!({ "name": user.name, "arn": arn, "groups": user.groups, "accessKeys": keys });
+                writeln!(out, "{line}")?;
+            } else {
+                let keys: Vec<_> = keys.iter().map(|(id, status)| format!("{id} ({status:?})")).collect();
+                writeln!(out, "{arn}  {}", keys.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn run(path: &Path, line: &str) -> Result<String, String> {
+        let line = Line::try_parse_from(std::iter::once("registry").chain(line.split(' '))).unwrap();
+        let mut out = Vec::new();
+        line.command.run(path, &mut out).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn users_are_added_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        assert!(run(&path, "user list").unwrap_err().ends_with("create it with `registry credentials create`"));
+        let line = "user add ci --account 123456789012 --policy AmazonEC2ContainerRegistryPowerUser --json";
+        let key: Value = serde_json::from_str(&run(&path, line).unwrap()).unwrap();
+        let id = key["accessKeyId"].as_str().unwrap();
+        assert_eq!(key["secretAccessKey"].as_str().unwrap().len(), 40);
+        let listed = format!("arn:aws:iam::123456789012:user/ci  {id} (Active)\n");
+        assert_eq!(run(&path, "user list").unwrap(), listed);
+
+        run(&path, "group add pushers --policy AmazonEC2ContainerRegistryPowerUser").unwrap();
+        let text = run(&path, "user add other --group pushers").unwrap();
+        assert!(
+            text.starts_with("accessKeyId      AKIA") && text.ends_with("The secret is not shown again.\n"),
+            "{text}"
+        );
+        run(&path, "user key add ci").unwrap();
+        run(&path, &format!("user key remove ci {id}")).unwrap();
+        run(&path, "user remove other").unwrap();
+        assert_eq!(run(&path, "credentials check").unwrap(), "1 keys can be used\n");
+        let session = run(&path, "role add deploy --session cd --policy AdministratorAccess --duration 1h").unwrap();
+        assert!(session.contains("sessionToken") && session.contains("expiration"), "{session}");
+        assert!(!run(&path, "user list --json").unwrap().contains("secret"));
+    }
+
+    #[test]
+    fn a_change_that_leads_to_nothing_valid_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        run(&path, "credentials create --account 123456789012 --region eu-west-1").unwrap();
+        assert!(run(&path, "credentials create").unwrap_err().contains("remove it, or add users to it"));
+        let before = std::fs::read(&path).unwrap();
+        let policy = dir.path().join("policy.json");
+        std::fs::write(&policy, r#"{"Statement":[{"Effect":"allow"}]}"#).unwrap();
+        let problem = run(&path, &format!("policy put mine {}", policy.display())).unwrap_err();
+        assert!(problem.starts_with("policies.mine: at /Statement/0"), "{problem}");
+        assert!(run(&path, "user add ci --policy None").unwrap_err().contains("there is no policy \"None\""));
+        assert!(run(&path, "user add ci --group none").unwrap_err().contains("there is no group \"none\""));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&policy, r#"{"Statement":{"Effect":"Allow","Action":"ecr:*","Resource":"*"}}"#).unwrap();
+        run(&path, &format!("policy put mine {}", policy.display())).unwrap();
+        run(&path, "user add ci --policy mine").unwrap();
+    }
+}
