@@ -7,18 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::uri::Authority;
 use strongroom::keys::{KeyError, KeyProvider, LocalKey, Passphrase};
-use strongroom::{CollectOptions, Options};
+use strongroom::{CollectOptions, Options, Store};
 use zeroize::Zeroizing;
 
+use crate::auth::Auth;
+use crate::auth::command::Command;
+use crate::auth::token::TokenKey;
 use crate::http::limits::Limits;
 use crate::http::{Admission, Creation, Indexes, Settings};
 use crate::lifecycle;
 
 /// An OCI registry in one process and one directory, on the embedded store `strongroom`.
 ///
-/// It has neither TLS nor authentication: let it listen on the loopback address, as it does by default, or put a proxy
-/// in front of it that has both. Clients may push, pull and delete everything. RUST_LOG sets what is logged: `info` by
+/// Without --credentials, clients may push, pull and delete everything: let it listen on the loopback address, as it
+/// does by default. With them, users log in with access keys, as with AWS, and policies say what each may do; the
+/// commands below change the file. It has no TLS: put a proxy in front of it that has. RUST_LOG sets what is logged: `info` by
 /// default, with one line a request. GET /metrics gives numbers for Prometheus, GET /healthz tells whether it can
 /// write.
 ///
@@ -27,6 +32,18 @@ use crate::lifecycle;
 #[derive(Debug, clap::Parser)]
 #[command(name = "registry")]
 pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The file with users, their keys and policies. `registry user add` makes one. It is read again when it changes.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+
+    /// The URL at which clients reach the registry, such as `https://registry.example.com`. With one they are asked for
+    /// bearer tokens, which they get there: by those docker pulls public repositories without logging in.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    url: Option<String>,
+
     /// The store's directory. Created if there is none.
     #[arg(long, value_name = "DIR", default_value = "registry-data")]
     pub data: PathBuf,
@@ -136,6 +153,17 @@ fn bytes<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
     N::try_from(bytes).map_err(|_| "it is more than can be counted: try 64MiB".to_owned())
 }
 
+/// Where a registry is reached: a scheme and a host.
+fn url(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let authority = authority.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let parsed = authority.and_then(|authority| authority.parse::<Authority>().ok());
+    match parsed {
+        Some(authority) if !authority.as_str().contains('@') => Ok(text.to_owned()),
+        _ => Err("try https://registry.example.com".to_owned()),
+    }
+}
+
 /// How many bytes of facts are held in memory before they are written out.
 const MEMTABLE: usize = 16 << 20;
 
@@ -165,9 +193,19 @@ impl Arguments {
         options.collect_every(self.collect_every, gently)
     }
 
+    /// Who may log in, with tokens that the store has the key of.
+    pub fn auth(&self, store: &Store) -> Result<Auth, Box<dyn std::error::Error>> {
+        let tokens = TokenKey::of_store(store)?;
+        let auth = match &self.credentials {
+            Some(path) => Auth::of_file(path, tokens)?,
+            None => Auth::open(tokens),
+        };
+        Ok(auth.at(self.url.clone()))
+    }
+
     /// How the registry behaves, where so many files may be open. Each connection takes one, and one of the store's,
     /// which needs others too.
-    pub fn settings(&self, files: usize) -> Settings {
+    pub fn settings(&self, files: usize, auth: Auth) -> Settings {
         let most = (files.saturating_sub(32) / 4).max(2);
         let refusals = Limits::default().refusals.min(most.div_ceil(8));
         let connections = usize::from(self.connections.max(1)).min(most - refusals);
@@ -186,6 +224,7 @@ impl Arguments {
             ..Limits::default()
         };
         Settings {
+            auth: Arc::new(auth),
             creation: if self.no_create { Creation::Never } else { Creation::OnPush },
             indexes: if self.sparse { Indexes::Sparse } else { Indexes::Whole },
             admission: Admission { hosts: self.host.clone(), origins: self.allow_origin.clone() },
@@ -223,12 +262,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_command_is_taken_with_its_file_before_or_behind_it() {
+        for line in ["registry --credentials f user add ci", "registry user add ci --credentials f"] {
+            let given = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(given.command.is_some() && given.credentials.is_some());
+        }
+        assert!(Arguments::try_parse_from(["registry"]).unwrap().command.is_none());
+    }
+
+    #[test]
     fn durations_and_sizes_are_given_as_people_write_them() {
         let parse = |arguments: &[&str]| Arguments::try_parse_from([&["registry"], arguments].concat());
         let given =
             parse(&["--retention", "1h 30m", "--grace", "1500ms", "--memory", "1.5G", "--slowest", "2K"]).unwrap();
         assert_eq!((given.retention, given.grace), (Duration::from_secs(5400), Duration::from_millis(1500)));
         assert_eq!((given.memory, given.slowest, given.idle), (3 << 29, 2 << 10, Duration::from_secs(60)));
+        assert_eq!(parse(&["--url", "https://r.example.com:5000"]).unwrap().url.unwrap(), "https://r.example.com:5000");
+        for bad in [["--url", "r.example.com"], ["--url", "https://a/b"], ["--url", "https://a@b"]] {
+            assert!(parse(&bad).unwrap_err().to_string().contains("try "));
+        }
         for bad in [["--retention", "10"], ["--idle", "soon"], ["--memory", "lots"], ["--slowest", "8G"]] {
             let problem = parse(&bad).unwrap_err().to_string();
             assert!(problem.contains("try "), "{problem}");

@@ -3,11 +3,13 @@
 //!
 //! How it begins and ends; what it serves is in [`strongroom_registry`].
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use strongroom::aio::{AsyncStore, Limits};
+use strongroom_registry::auth::command::Command;
 use strongroom_registry::config::Arguments;
 use strongroom_registry::http::Settings;
 use strongroom_registry::log::Log;
@@ -27,6 +29,9 @@ const STORE_FILES: usize = 512;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(command) = &arguments.command {
+        return change_credentials(command, arguments.credentials.as_deref());
+    }
     give_memory_back();
     let Ok(log) = Log::begin() else { return ExitCode::FAILURE };
     let files = raise_file_limit();
@@ -39,6 +44,20 @@ fn main() -> ExitCode {
     };
     log.end();
     code
+}
+
+fn change_credentials(command: &Command, credentials: Option<&Path>) -> ExitCode {
+    let Some(credentials) = credentials else {
+        eprintln!("registry: say which file it is about: --credentials FILE");
+        return ExitCode::FAILURE;
+    };
+    match command.run(credentials, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("registry: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Each connection, and each upload under way, takes a file descriptor: as many as the system lets the process have,
@@ -66,7 +85,6 @@ fn give_memory_back() {
 }
 
 fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let settings = Settings { lost_lines: log.lost(), ..arguments.settings(files) };
     let mut options = arguments.options().max_open_files(STORE_FILES.min(files / 4));
     if let Some(key) = arguments.key()? {
         options = options.key_provider(key);
@@ -76,6 +94,11 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
     for domain in store.locked_domains() {
         tracing::warn!(domain = domain.number, error = %domain.error, "a key domain is locked");
     }
+    let auth = arguments.auth(&store)?;
+    if auth.is_open() && !arguments.listen.ip().is_loopback() {
+        tracing::warn!("anybody who reaches the registry may push, pull and delete: --credentials restricts that");
+    }
+    let settings = Settings { lost_lines: log.lost(), ..arguments.settings(files, auth) };
     let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).reads(CALLS).writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -17,10 +17,13 @@ pub async fn serve(store: AsyncStore, settings: Settings, listener: TcpListener,
     let registry = Arc::new(Registry::new(store, settings));
     let sweeper = tokio::spawn(sweep(Arc::clone(&registry)));
     let lifecycle = tokio::spawn(lifecycle::run(Arc::clone(&registry)));
+    let auth = Arc::clone(&registry.auth);
+    let watcher = tokio::spawn(async move { auth.watch().await });
     let places = Arc::clone(&registry.places);
     http::connections::serve(listener, router(registry), places, &proxies, limits, stop).await;
-    sweeper.abort();
-    lifecycle.abort();
+    for task in [sweeper, lifecycle, watcher] {
+        task.abort();
+    }
 }
 
 /// Gives up now and then what clients have begun and do not finish.

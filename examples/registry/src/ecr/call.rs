@@ -1,6 +1,7 @@
 //! A call of an operation: who calls, with what input, and what every operation needs to answer.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -80,6 +81,12 @@ impl Input {
 
     pub fn has(&self, member: &str) -> bool {
         self.0.contains_key(member)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
     }
 }
 

@@ -3,18 +3,44 @@
 use serde_json::json;
 
 use super::call::{Answer, Call};
+use super::error::ApiError;
 use super::{Built, Service, Target};
+use crate::auth::token::Token;
 
-pub const OPERATIONS: &[Built] = &[Built {
-    service: Service::Private,
-    name: "GetAuthorizationToken",
-    target: Target::Registry,
-    reads: true,
-    run: authorize,
-}];
+pub const OPERATIONS: &[Built] = &[
+    Built {
+        service: Service::Private,
+        name: "GetAuthorizationToken",
+        target: Target::Registry,
+        reads: true,
+        run: authorize,
+    },
+    Built {
+        service: Service::Public,
+        name: "GetAuthorizationToken",
+        target: Target::Registry,
+        reads: true,
+        run: authorize_for_public,
+    },
+];
 
+/// One token for the registry. It is in a list: once there could be several registries, and clients take the first.
 fn authorize(call: &Call<'_>) -> Answer {
-    Ok(
-        json!({ "authorizationData": [{ "proxyEndpoint": format!("{}://{}", call.origin.scheme, call.origin.authority) }] }),
-    )
+    let token = token(call)?;
+    let url = call.access.auth().url().map_or_else(|| call.origin.to_string(), str::to_owned);
+    let (text, expires) = (token.authorization(), token.expires);
+    Ok(json!({ "authorizationData": [{ "authorizationToken": text, "expiresAt": expires, "proxyEndpoint": url }] }))
+}
+
+/// The same without a list, and without the registry, which clients know.
+fn authorize_for_public(call: &Call<'_>) -> Answer {
+    let token = token(call)?;
+    Ok(json!({ "authorizationData": { "authorizationToken": token.authorization(), "expiresAt": token.expires } }))
+}
+
+fn token(call: &Call<'_>) -> Result<Token, ApiError> {
+    call.access.auth().token_for(call.access.identity()).map_err(|error| {
+        tracing::error!(%error, "no token can be made");
+        ApiError::server("the registry has failed: its log says how")
+    })
 }

@@ -41,7 +41,7 @@ use serde_json::Value;
 use strongroom::Store;
 
 use crate::access::Asker;
-use crate::auth::Identity;
+use crate::auth::{Identity, sts};
 use crate::http::body::Kind;
 use crate::http::memory::{Held, keeping};
 use crate::http::peer::Peer;
@@ -123,6 +123,12 @@ pub async fn answer(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let caller = Caller::new(peer, &parts, Identity::Anonymous);
+    if sts::is_query(&parts) {
+        return match registry.whole(body, Kind::Manifest, MAX_BODY, &caller).await {
+            Ok((content, _held)) => sts::answer(&registry.auth, &parts, &content),
+            Err(failure) => failure.into_response(),
+        };
+    }
     match called(&registry, &caller, parts, body).await {
         Ok((output, held)) => ([(CONTENT_TYPE, JSON)], keeping(Body::from(output.to_string()), held)).into_response(),
         Err(error) => error.into_response(),

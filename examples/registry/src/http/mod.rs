@@ -54,6 +54,7 @@ use unfinished::Unfinished;
 /// How a registry behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub auth: Arc<Auth>,
     pub creation: Creation,
     pub indexes: Indexes,
     pub admission: Admission,
@@ -86,7 +87,7 @@ pub enum Creation {
 /// What all requests share.
 #[derive(Debug)]
 pub struct Registry {
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     pub policies: ParsedPolicies,
     pub lifecycle: Lifecycle,
     pub store: AsyncStore,
@@ -128,7 +129,7 @@ impl Registry {
     pub fn new(store: AsyncStore, settings: Settings) -> Self {
         let places = Arc::new(Places::default());
         Self {
-            auth: Auth::open(),
+            auth: settings.auth,
             policies: ParsedPolicies::default(),
             lifecycle: Lifecycle::new(settings.lifecycle),
             store,

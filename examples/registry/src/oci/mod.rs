@@ -24,6 +24,7 @@ use strongroom::Store;
 
 use crate::access::Denied;
 use crate::auth::Identity;
+use crate::auth::challenge::{Challenge, TOKEN_PATH};
 use crate::http::failure::Failure;
 use crate::http::peer::Peer;
 use crate::http::{Caller, Registry, json};
@@ -40,6 +41,10 @@ pub async fn answer(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    if parts.uri.path() == TOKEN_PATH && parts.method == Method::GET {
+        let token = registry.auth.bearer(&parts);
+        return token.map_or_else(Challenge::into_response, |token| json(token.to_string()));
+    }
     let mut response = match registry.auth.of_oci(&parts) {
         Ok(identity) => {
             let caller = Caller::new(peer, &parts, identity);
@@ -53,10 +58,15 @@ pub async fn answer(
     response
 }
 
-/// Whether who asks may do what a request comes to. Nothing was looked up yet.
-async fn check_rights(registry: &Arc<Registry>, caller: &Caller, route: &Route, parts: &Parts) -> Result<(), Failure> {
+/// Whether who asks may do what a request comes to, or is to log in first. Nothing was looked up yet.
+async fn check_rights(
+    registry: &Arc<Registry>,
+    caller: &Caller,
+    route: &Route,
+    parts: &Parts,
+) -> Result<Option<Challenge>, Failure> {
     if matches!(caller.asker.identity, Identity::Open) {
-        return Ok(());
+        return Ok(None);
     }
     let checked = match rights::need(route, &parts.method) {
         Some(need) => {
@@ -72,16 +82,18 @@ async fn check_rights(registry: &Arc<Registry>, caller: &Caller, route: &Route, 
     };
     match checked {
         Err(Denied::Refused(_)) if matches!(caller.asker.identity, Identity::Anonymous) => {
-            Err(registry.auth.challenge(parts))
+            Ok(Some(registry.auth.challenge(parts)))
         }
-        other => Ok(other?),
+        other => Ok(other.map(|()| None)?),
     }
 }
 
 async fn route(registry: &Arc<Registry>, caller: &Caller, parts: Parts, body: Body) -> Result<Response, Failure> {
     let (headers, query) = (&parts.headers, Query::of(&parts.uri)?);
     let route = Route::parse(parts.uri.path())?;
-    check_rights(registry, caller, &route, &parts).await?;
+    if let Some(challenge) = check_rights(registry, caller, &route, &parts).await? {
+        return Ok(challenge.into_response());
+    }
     let allowed = route.methods();
     match (route, parts.method.clone()) {
         (Route::Version, Method::GET | Method::HEAD) => Ok(json("{}".to_owned())),

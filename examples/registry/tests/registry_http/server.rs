@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::common::registry::IMAGE;
+use strongroom_registry::auth::Auth;
+use strongroom_registry::auth::token::TokenKey;
 use strongroom_registry::http::limits::Limits;
 use strongroom_registry::http::{Admission, Creation, Indexes, Settings};
 
@@ -26,6 +28,7 @@ pub fn options(disk: &SimVfs) -> Options {
 /// How a registry behaves by default, and has little patience when it is stopped.
 pub fn settings() -> Settings {
     Settings {
+        auth: Arc::new(Auth::open(TokenKey::random().unwrap())),
         creation: Creation::OnPush,
         indexes: Indexes::Whole,
         admission: Admission::default(),
