@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::request::Parts;
-use strongroom::policy::{self, Authorizer as _, Context, Decision, Policies, Policy, Principal, Transport};
-use strongroom::registry::RepositoryName;
+use strongroom::policy::{self, AccountId, Authorizer as _, Context, Decision, Policies, Policy, Principal, Transport};
+use strongroom::registry::{Manifest, Reference, Repository, RepositoryName, StorageClass};
 use strongroom::{Digest, Error, Store};
 
 use crate::auth::{Auth, Identity};
+use crate::ecr::account;
 use crate::ecr::documents::{self, CATALOG, POLICY};
+use crate::ecr::error::ApiError;
 use crate::ecr::registry_documents as registry;
 use crate::http::peer::{Client, Peer};
 pub use policies::ParsedPolicies;
@@ -55,11 +57,16 @@ impl Asker {
     }
 }
 
+/// The parameter of a query that has a download token.
+pub const DOWNLOAD: &str = "token";
+
 /// What an action is done to.
 #[derive(Clone, Copy, Debug)]
 pub enum On<'a> {
     /// The registry as a whole.
     Registry,
+    /// Who asks, about nothing but themselves: what their own account allows, wherever they ask.
+    Caller,
     /// A repository of an account, whether there is one or not. A public one is called without the alias.
     Repository { account: &'a str, name: &'a str },
 }
@@ -71,6 +78,8 @@ pub enum Denied {
     Refused(String),
     /// The policies could not be read.
     Failed(Error),
+    /// What a policy may ask for could not be read.
+    Unreadable(ApiError),
 }
 
 impl From<Error> for Denied {
@@ -101,10 +110,10 @@ impl<'a> Access<'a> {
             return Ok(());
         }
         let (of_repository, context) = self.of_repository(action, on)?;
-        self.decide(action, on, of_repository, &context)
+        self.decide(action, on, (of_repository, self.of_registry(action)?), &context)
     }
 
-    /// Whether an action could be done to a repository whose policy were this one.
+    /// Whether an action could be done if this were the policy of what it is done to: a repository or the registry.
     ///
     /// # Errors
     /// [`Denied`].
@@ -113,7 +122,10 @@ impl<'a> Access<'a> {
             return Ok(());
         }
         let (_, context) = self.of_repository(action, on)?;
-        self.decide(action, on, Some(policy), &context)
+        match on {
+            On::Repository { .. } => self.decide(action, on, (Some(policy), self.of_registry(action)?), &context),
+            On::Registry | On::Caller => self.decide(action, on, (None, Some(policy)), &context),
+        }
     }
 
     /// Whether one of these actions may be done to a repository of the store, by its name there. What `reads` is free
@@ -163,7 +175,8 @@ impl<'a> Access<'a> {
                 if let Some(document) = found.document(POLICY)? {
                     policy = Some(self.parsed.of_repository(&document));
                 }
-                for (key, value) in documents::tags(&found).unwrap_or_default().0 {
+                // A denial may depend on them.
+                for (key, value) in documents::tags(&found).map_err(Denied::Unreadable)?.0 {
                     context = context.with(&format!("aws:ResourceTag/{key}"), value.clone());
                     context = context.with(&format!("ecr:ResourceTag/{key}"), value);
                 }
@@ -174,11 +187,19 @@ impl<'a> Access<'a> {
         Ok((policy, context))
     }
 
+    /// The registry's policy, which says nothing of public repositories.
+    fn of_registry(&self, action: &str) -> Result<Option<Arc<Policy>>, Denied> {
+        if is_of_public(action) {
+            return Ok(None);
+        }
+        Ok(registry::read(self.store, registry::POLICY)?.map(|found| self.parsed.of_registry(&found)))
+    }
+
     fn decide(
         &self,
         action: &str,
         on: On<'_>,
-        of_repository: Option<Arc<Policy>>,
+        (of_repository, of_registry): (Option<Arc<Policy>>, Option<Arc<Policy>>),
         context: &Context,
     ) -> Result<(), Denied> {
         let anonymous = Principal::Anonymous;
@@ -187,15 +208,20 @@ impl<'a> Access<'a> {
             Identity::Anonymous => (&anonymous, &[][..]),
             Identity::Principal(known) => (&known.principal, &known.policies[..]),
         };
-        let of_registry = registry::read(self.store, registry::POLICY)?.map(|found| self.parsed.of_registry(&found));
-        let is_private = !is_of_public(action);
-        let resource: Vec<_> = of_repository.into_iter().chain(of_registry.filter(|_| is_private)).collect();
+        let mut resource: Vec<_> = of_repository.into_iter().chain(of_registry).collect();
+        let own = self.asker.identity.account();
         let (account, arn) = match on {
             On::Registry => (self.account(), "*".to_owned()),
-            On::Repository { account, name } if is_private => {
+            On::Caller => {
+                resource.clear();
+                (own.as_ref().map_or(self.account(), AccountId::as_str), "*".to_owned())
+            }
+            On::Repository { account, name } if is_of_public(action) => {
+                (account, format!("arn:aws:ecr-public::{account}:repository/{name}"))
+            }
+            On::Repository { account, name } => {
                 (account, format!("arn:aws:ecr:{}:{account}:repository/{name}", self.region()))
             }
-            On::Repository { account, name } => (account, format!("arn:aws:ecr-public::{account}:repository/{name}")),
         };
         let who = self.asker.identity.arn();
         let refused =
@@ -210,15 +236,27 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Whether what is read counts as a pull of it.
+    /// Whether what is read counts as a pull of it: unless who asks is registered as an exclusion.
     pub fn counts_pulls(&self) -> bool {
-        true
+        match &self.asker.identity {
+            Identity::Principal(known) => account::counts_pulls_of(self.store, known.policy_arn()).unwrap_or(true),
+            Identity::Open | Identity::Anonymous => true,
+        }
     }
 
     /// The query by which whoever has an address may read a blob of a repository there for a while; empty where
     /// everybody may.
-    pub fn download_token(&self, _name: &RepositoryName, _digest: &Digest) -> String {
-        String::new()
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub fn download_token(&self, name: &RepositoryName, digest: &Digest) -> std::io::Result<String> {
+        match &self.asker.identity {
+            Identity::Principal(known) => {
+                let token = self.auth.download_token(known, name.as_str(), &digest.to_string())?;
+                Ok(format!("{DOWNLOAD}={token}"))
+            }
+            Identity::Open | Identity::Anonymous => Ok(String::new()),
+        }
     }
 
     /// The account whose registry this is.
@@ -246,6 +284,21 @@ impl<'a> Access<'a> {
     /// The time, in milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
         now_ms()
+    }
+}
+
+/// A manifest as a client pulls it; the pull is recorded if it `counts`.
+///
+/// # Errors
+/// As [`Repository::pull_manifest`]'s.
+pub fn pull_manifest(repository: &Repository, reference: &Reference, counts: bool) -> strongroom::Result<Manifest> {
+    if counts {
+        return repository.pull_manifest(reference);
+    }
+    let info = repository.manifest_info(reference)?;
+    match info.storage_class {
+        StorageClass::Standard => repository.get_manifest(&info.digest.into()),
+        StorageClass::Archive => Err(Error::ManifestArchived { digest: info.digest }),
     }
 }
 

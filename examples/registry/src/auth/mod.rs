@@ -43,6 +43,14 @@ use token::{Claims, LIFETIME, Token, TokenKey, TokenProblem, seconds};
 /// How often the file is looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// For how long an address of a blob is good that a client was given.
+const DOWNLOAD_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// What stands in a download token in the place of an ARN, which begins otherwise.
+fn download(repository: &str, digest: &str) -> String {
+    format!("download {digest} {repository}")
+}
+
 /// Finds out who asks.
 #[derive(Debug)]
 pub struct Auth {
@@ -178,6 +186,31 @@ impl Auth {
     /// Where the system has no random numbers.
     pub fn token_for(&self, identity: &Identity) -> std::io::Result<Token> {
         self.token(identity, SystemTime::now(), None)
+    }
+
+    /// A token by which whoever has it may read one blob of one repository, for as long as the key that it was asked
+    /// for with is there. What it is for stands where other tokens have a principal: so neither does for the other.
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub fn download_token(&self, known: &Known, repository: &str, digest: &str) -> std::io::Result<String> {
+        let issued = seconds(SystemTime::now());
+        let claims = Claims {
+            arn: download(repository, digest),
+            access_key_id: known.access_key_id.clone(),
+            region: self.region().to_owned(),
+            issued,
+            expires: issued + DOWNLOAD_LIFETIME.as_secs(),
+        };
+        Ok(self.tokens.seal(&claims)?.text)
+    }
+
+    /// Whether a token is one by which this blob of this repository may be read.
+    pub fn may_download(&self, token: &str, repository: &str, digest: &str) -> bool {
+        let now = SystemTime::now();
+        let Some(watched) = &self.watched else { return true };
+        let Ok(claims) = self.tokens.open(token, self.region(), now) else { return false };
+        claims.arn == download(repository, digest) && watched.directory().by_key(&claims.access_key_id, now).is_some()
     }
 
     fn token(&self, identity: &Identity, now: SystemTime, expires: Option<u64>) -> std::io::Result<Token> {

@@ -41,6 +41,14 @@ impl Known {
         self.who.arn()
     }
 
+    /// The ARN by which policies and exclusions know it: of a session its role's.
+    pub fn policy_arn(&self) -> &str {
+        match self.who.kind() {
+            policy::IdentityKind::RoleSession { role_arn } => role_arn,
+            _ => self.arn(),
+        }
+    }
+
     /// The account that it belongs to.
     pub fn account(&self) -> policy::AccountId {
         self.who.account()
@@ -53,6 +61,14 @@ impl Known {
 }
 
 impl Identity {
+    /// The account that it belongs to, if it belongs to one.
+    pub fn account(&self) -> Option<policy::AccountId> {
+        match self {
+            Self::Principal(known) => Some(known.account()),
+            Self::Open | Self::Anonymous => None,
+        }
+    }
+
     /// The ARN, or what stands for one in messages.
     pub fn arn(&self) -> &str {
         match self {

@@ -108,6 +108,7 @@ impl Call<'_> {
         let on = |name| On::Repository { account, name };
         match self.built.target {
             Target::Registry => self.check(On::Registry)?,
+            Target::Caller => self.check(On::Caller)?,
             Target::Repository => self.check(on(input.required("repositoryName")))?,
             Target::Repositories if !input.has("repositoryNames") => self.check(On::Registry)?,
             Target::Repositories => input.texts("repositoryNames").try_for_each(|name| self.check(on(name)))?,
@@ -146,9 +147,8 @@ impl Call<'_> {
         format!("{}:{name}", self.built.service.model().signing)
     }
 
-    /// Whether the caller could do something to a repository whose policy were this one.
-    pub fn may_under(&self, name: &str, repository: &Repository, policy: Arc<Policy>) -> Result<bool, ApiError> {
-        let on = self.own(self.shown_name(repository.name()));
+    /// Whether the caller could do something if this were the policy of what it is done to.
+    pub fn may_under(&self, name: &str, on: On<'_>, policy: Arc<Policy>) -> Result<bool, ApiError> {
         match self.access.check_under(&self.action(name), on, policy) {
             Ok(()) => Ok(true),
             Err(Denied::Refused(_)) => Ok(false),

@@ -93,6 +93,7 @@ impl From<Denied> for ApiError {
         match denied {
             Denied::Refused(message) => Self::new("AccessDeniedException", message),
             Denied::Failed(error) => error.into(),
+            Denied::Unreadable(error) => error,
         }
     }
 }

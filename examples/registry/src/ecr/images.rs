@@ -8,6 +8,7 @@ use super::call::{Answer, Call};
 use super::error::ApiError;
 use super::image_ids::{ImageId, Unfound, each, given_digest, given_tag, output, shown};
 use super::{Built, Service, Target};
+use crate::access::pull_manifest;
 use crate::http::Indexes;
 use crate::http::limits::UNCOUNTED;
 
@@ -180,12 +181,7 @@ fn get(call: &Call<'_>) -> Answer {
 
 fn pulled(call: &Call<'_>, repository: &Repository, digest: &Digest) -> Result<Manifest, Unfound> {
     let reference = Reference::Digest(*digest);
-    let pulled = if call.access.counts_pulls() {
-        repository.pull_manifest(&reference)
-    } else {
-        repository.get_manifest(&reference)
-    };
-    match pulled {
+    match pull_manifest(repository, &reference, call.access.counts_pulls()) {
         Err(error @ Error::Corrupt { .. }) => {
             tracing::error!(repository = %repository.name(), %digest, %error, "a manifest can't be read");
             Err(Unfound::Failure("ImageInaccessible", "The image is damaged in the registry: push it again".to_owned()))

@@ -231,7 +231,10 @@ fn download_url(call: &Call<'_>) -> Answer {
         return Err(ApiError::new("LayerInaccessibleException", message));
     }
     let name = repository.name();
-    let token = call.access.download_token(name, &digest);
+    let token = call.access.download_token(name, &digest).map_err(|error| {
+        tracing::error!(%error, "no token can be made");
+        ApiError::server("the registry has failed: its log says how")
+    })?;
     let query = if token.is_empty() { token } else { format!("?{token}") };
     let url = format!("{}://{}/v2/{name}/blobs/{digest}{query}", call.origin.scheme, call.origin.authority);
     Ok(json!({ "downloadUrl": url, "layerDigest": digest.to_string() }))

@@ -11,14 +11,14 @@ pub const OPERATIONS: &[Built] = &[
     Built {
         service: Service::Private,
         name: "GetAuthorizationToken",
-        target: Target::Registry,
+        target: Target::Caller,
         reads: true,
         run: authorize,
     },
     Built {
         service: Service::Public,
         name: "GetAuthorizationToken",
-        target: Target::Registry,
+        target: Target::Caller,
         reads: true,
         run: authorize_for_public,
     },

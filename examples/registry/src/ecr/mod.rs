@@ -76,6 +76,8 @@ impl Service {
 pub enum Target {
     /// The registry as a whole: `*`.
     Registry,
+    /// Who asks: what their own account allows.
+    Caller,
     /// The repository that `repositoryName` names.
     Repository,
     /// The repositories that `repositoryNames` names; the registry, where there are none.

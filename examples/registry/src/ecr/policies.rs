@@ -12,6 +12,7 @@ use super::documents::POLICY;
 use super::error::ApiError;
 use super::registry_documents as registry;
 use super::{Built, Service, Target};
+use crate::access::On;
 
 const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service, name, target: Target::Repository, reads, run }
@@ -38,7 +39,8 @@ fn set(call: &Call<'_>) -> Answer {
     let text = call.input.required("policyText");
     let policy = parse(text, "repository")?;
     // Who sets it could otherwise not mend it.
-    if !call.input.flag("force") && !call.may_under("SetRepositoryPolicy", &repository, policy)? {
+    let on = call.own(call.shown_name(repository.name()));
+    if !call.input.flag("force") && !call.may_under("SetRepositoryPolicy", on, policy)? {
         let constraint = "The policy would keep you from setting another one. Set it with force to do so all the same";
         return Err(ApiError::invalid_parameter("PolicyText", constraint));
     }
@@ -90,7 +92,10 @@ fn parse(text: &str, of: &str) -> Result<Arc<Policy>, ApiError> {
 
 fn put_of_registry(call: &Call<'_>) -> Answer {
     let text = call.input.required("policyText");
-    parse(text, "registry")?;
+    if !call.may_under("PutRegistryPolicy", On::Registry, parse(text, "registry")?)? {
+        let constraint = "The policy would keep you from setting another one";
+        return Err(ApiError::invalid_parameter("PolicyText", constraint));
+    }
     registry::write(call.store, registry::POLICY, text.as_bytes())?;
     Ok(answer_of_registry(call, text))
 }

@@ -247,6 +247,9 @@ impl From<Denied> for Failure {
         match denied {
             Denied::Refused(message) => Self::denied(message),
             Denied::Failed(error) => error.into(),
+            Denied::Unreadable(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "the registry has failed: its log says how")
+            }
         }
     }
 }

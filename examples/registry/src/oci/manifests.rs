@@ -11,6 +11,7 @@ use strongroom::{Error, Store};
 
 use super::DOCKER_CONTENT_DIGEST;
 use super::query::Query;
+use crate::access::pull_manifest;
 use crate::http::body::Kind;
 use crate::http::failure::{Code, Failure};
 use crate::http::limits::UNCOUNTED;
@@ -27,7 +28,7 @@ const MAX_LEN: usize = 4 << 20;
 const MAX_TAGS: usize = 100;
 
 pub async fn get(
-    registry: &Registry,
+    registry: &Arc<Registry>,
     caller: &Caller,
     name: RepositoryName,
     reference: Reference,
@@ -42,7 +43,13 @@ pub async fn get(
             drop(repository); // with the turn: memory may have to be waited for
             held = Some(registry.memory.keep(len, caller).await?);
         } else {
-            break repository.pull_manifest(&reference).await?;
+            drop(repository);
+            let (own, by, name, reference) = (Arc::clone(registry), caller.clone(), name.clone(), reference.clone());
+            let pull = move |store: &Store| {
+                let counts = own.access(store, &by).counts_pulls();
+                pull_manifest(&store.repository(&name)?, &reference, counts)
+            };
+            break registry.reading(caller).await?.call(pull).await?;
         }
     };
     let digest = manifest.digest;

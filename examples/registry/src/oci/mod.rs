@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 
 use strongroom::Store;
 
-use crate::access::Denied;
+use crate::access::{DOWNLOAD, Denied};
 use crate::auth::Identity;
 use crate::auth::challenge::{Challenge, TOKEN_PATH};
 use crate::http::failure::Failure;
@@ -64,8 +64,9 @@ async fn check_rights(
     caller: &Caller,
     route: &Route,
     parts: &Parts,
+    query: &Query,
 ) -> Result<Option<Challenge>, Failure> {
-    if matches!(caller.asker.identity, Identity::Open) {
+    if matches!(caller.asker.identity, Identity::Open) || is_given(registry, route, parts, query) {
         return Ok(None);
     }
     let checked = match rights::need(route, &parts.method) {
@@ -88,10 +89,21 @@ async fn check_rights(
     }
 }
 
+/// Whether the address of a blob has a token by which it may be read: see `GetDownloadUrlForLayer`.
+fn is_given(registry: &Registry, route: &Route, parts: &Parts, query: &Query) -> bool {
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    match (route, query.get(DOWNLOAD)) {
+        (Route::Blob(name, digest), Some(token)) if is_read => {
+            registry.auth.may_download(token, name.as_str(), &digest.to_string())
+        }
+        _ => false,
+    }
+}
+
 async fn route(registry: &Arc<Registry>, caller: &Caller, parts: Parts, body: Body) -> Result<Response, Failure> {
     let (headers, query) = (&parts.headers, Query::of(&parts.uri)?);
     let route = Route::parse(parts.uri.path())?;
-    if let Some(challenge) = check_rights(registry, caller, &route, &parts).await? {
+    if let Some(challenge) = check_rights(registry, caller, &route, &parts, &query).await? {
         return Ok(challenge.into_response());
     }
     let allowed = route.methods();
