@@ -196,9 +196,16 @@ class Driver:
     def complete(self, shape):
         return {m: self.valid(shape.members[m], m) for m in shape.required_members}
 
+    def best(self, shape):
+        """An input of what is there: all that is required, and all that is known."""
+        wanted = [m for m in shape.members if m in shape.required_members or shape.name == "ImageIdentifier"]
+        known = {m: self.world[m][0] for m in wanted if m in self.world}
+        inner = {m: self.best(shape.members[m]) for m in wanted if shape.members[m].type_name == "structure"}
+        return {m: self.valid(shape.members[m], m) for m in wanted} | known | inner
+
     def drive(self, name, rounds):
         shape = self.model.operation_model(name).input_shape
-        _, code, _ = self.call(name, self.valid(shape))
+        _, code, _ = self.call(name, self.best(shape))
         if code == "UnsupportedCommandException":
             return
         for params, member in self.broken(shape, self.complete(shape)):
@@ -219,6 +226,7 @@ class Driver:
             last = len(content) - 1
             self.call("UploadLayerPart", upload | {"partFirstByte": 0, "partLastByte": last, "layerPartBlob": content})
             digests.append("sha256:" + hashlib.sha256(content).hexdigest())
+            self.world["layerDigest"] = digests
             self.call("CompleteLayerUpload", upload | {"layerDigests": digests[-1:]})
         config = {"mediaType": CONFIG, "digest": digests[0], "size": 2}
         layer = {"mediaType": LAYER, "digest": digests[1], "size": len(content)}
@@ -232,14 +240,15 @@ class Driver:
 
 def drive(endpoint, service, seed):
     driver, names = Driver(endpoint, service, seed), ["drive/one", "drive/two"]
-    for name in names:
+    for name in reversed(names):
         answer, *_ = driver.call("CreateRepository", {"repositoryName": name})
         created = answer["repository"]
     digests = [driver.push(names[0], tag) for tag in ("v1", "v2")]
     policy = {"Statement": [{"Effect": "Allow", "Principal": "*", "Action": f"{service}:*"}]}
     selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1000}
     rule = {"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}
-    driver.world = {
+    driver.world |= {
+        "principalArn": ["arn:aws:iam::123456789012:role/drive"],
         "repositoryName": [*names, "drive/none"],
         "registryId": [created["registryId"]],
         "resourceArn": [created["repositoryArn"]],
@@ -252,8 +261,13 @@ def drive(endpoint, service, seed):
         "name": ["BLOB_MOUNTING"],
         "value": ["ENABLED"],
     }
-    # What deletes what others look at comes last.
-    order = sorted(driver.model.operation_names, key=lambda name: ("Delete" in name, name))
+    # What is looked at is made before, and deleted after.
+    def turn(name):
+        phases = [("Put", "Set", "Start", "Register"), (), ("Update", "Untag", "Delete"), ("BatchDelete",)]
+        phase = next((number for number, begin in enumerate(phases) if begin and name.startswith(begin)), 1)
+        return (4 if name == "DeleteRepository" else phase, name)
+
+    order = sorted(driver.model.operation_names, key=turn)
     for name in order:
         driver.drive(name, rounds=12)
     for name in names:
