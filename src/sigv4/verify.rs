@@ -1,5 +1,6 @@
 //! Verifying what was received.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use ring::hmac;
@@ -147,18 +148,21 @@ fn is_expected(authorization: &Authorization<'_>, time: &str, expected: &Expecte
             '{day}', from '{time}'."
         )
     } else if !expected.scopes.iter().any(|scope| scope.0 == service) {
-        let services = expected.scopes.iter().map(|scope| format!("'{}'", scope.0));
-        let mut services: Vec<_> = services.collect();
-        services.dedup();
-        format!("Credential should be scoped to correct service: {}.", services.join(", "))
+        let services = listed(expected.scopes.iter().map(|scope| scope.0));
+        format!("Credential should be scoped to correct service: {services}.")
     } else if !expected.scopes.contains(&(service, region)) {
-        let regions = expected.scopes.iter().filter(|scope| scope.0 == service).map(|scope| format!("'{}'", scope.1));
-        let regions = regions.collect::<Vec<_>>().join(", ");
+        let regions = listed(expected.scopes.iter().filter(|scope| scope.0 == service).map(|scope| scope.1));
         format!("Credential should be scoped to a valid region. This one is {regions}, not '{}'.", shown(region))
     } else {
         return Ok(());
     };
     Err(SigV4Error::Scope { reason })
+}
+
+/// Names in quotes, each once.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: BTreeSet<_> = names.collect();
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
 fn is_current(signed_at: SystemTime, now: SystemTime, skew: Duration) -> Result<(), SigV4Error> {

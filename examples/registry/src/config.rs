@@ -23,9 +23,10 @@ use crate::lifecycle;
 ///
 /// Without --credentials, clients may push, pull and delete everything: let it listen on the loopback address, as it
 /// does by default. With them, users log in with access keys, as with AWS, and policies say what each may do; the
-/// commands below change the file. It has no TLS: put a proxy in front of it that has. RUST_LOG sets what is logged: `info` by
-/// default, with one line a request. GET /metrics gives numbers for Prometheus, GET /healthz tells whether it can
-/// write.
+/// commands below change the file. It has no TLS: put a proxy in front of it that has.
+///
+/// RUST_LOG sets what is logged: `info` by default, with one line a request. GET /metrics gives numbers for Prometheus,
+/// GET /healthz tells whether it can write.
 ///
 /// SIGTERM and SIGINT end it: what is under way is finished, then the store is closed. Being killed loses nothing that
 /// was acknowledged.
