@@ -7,7 +7,8 @@
 # IMAGES        an OCI layout with the tags v1 v2 v3 to test with; by default small images are made
 # CACHE         where images are kept (target/images)
 # TOOLS         where clients built with Go are kept (target/tools)
-# AUTH=1        the server has users, and clients log in as one of them, who may do everything
+# AUTH=1        the server has users, and clients log in as one of them, who may do everything; AUTH=bearer: and are asked
+#               for bearer tokens, not for passwords
 # NO_REFERRERS=1  the server is older than version 1.1 and has no referrers API; for trying the scripts elsewhere
 # KEEP=1        keep $WORK
 set -euo pipefail
@@ -107,8 +108,9 @@ add_user() {
 log_in() {
   if [ -z "$LOGIN" ]; then
     LOGIN=$(add_user "$WORK/credentials.json" client --policy AdministratorAccess)
-    AUTH_OPTIONS=(--credentials "$WORK/credentials.json")
   fi
+  AUTH_OPTIONS=(--credentials "$WORK/credentials.json")
+  [ "$AUTH" != bearer ] || AUTH_OPTIONS+=(--url "http://$REGISTRY")
   mkdir -p "$WORK/docker"
   export DOCKER_CONFIG=$WORK/docker REGISTRY_AUTH_FILE=$WORK/docker/config.json
   jq -n --arg at "$REGISTRY" --arg login "$(printf %s "$LOGIN" | base64 -w 0)" '{auths: {($at): {auth: $login}}}' \

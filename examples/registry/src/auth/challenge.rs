@@ -7,6 +7,7 @@
 //! | | `Basic`, as Amazon ECR | `Bearer`, as Amazon ECR Public |
 //! |---|---|---|
 //! | docker, podman, skopeo, crane, oras, regctl with credentials | yes | yes |
+//! | podman, skopeo, crane, oras, regctl without credentials, of public repositories | yes | yes |
 //! | docker and containerd without credentials, of public repositories | no: "no basic auth credentials" | yes, with a token for nobody |
 //! | clients send their password to | where they sent the request | the URL in the challenge |
 //!
