@@ -1,7 +1,7 @@
 //! Artifacts that follow their subjects: signatures, attestations, lists of components.
 //!
 //! A subject may itself follow another image, so a decision runs down chains, each record once. Keys are the caller's:
-//! a circle of them, which digests can't make, is left alone.
+//! in a circle of them, which digests can't make, none takes over anything from another one.
 
 use super::evaluate::{Decision, Record};
 use super::image::{ImageStatus, Parent};
@@ -60,6 +60,7 @@ impl Followers {
             // Up to an image that follows none, or about which it is known,
             let mut next = Some(start);
             let mut above = None;
+            let mut circle = usize::MAX;
             while let Some(at) = next {
                 let Some(state) = progress.get_mut(at) else { break };
                 match *state {
@@ -67,7 +68,10 @@ impl Followers {
                         above = known;
                         break;
                     }
-                    Progress::Waiting => break,
+                    Progress::Waiting => {
+                        circle = chain.iter().position(|waiting| *waiting == at).unwrap_or(usize::MAX);
+                        break;
+                    }
                     Progress::Unknown => *state = Progress::Waiting,
                 }
                 chain.push(at);
@@ -80,7 +84,8 @@ impl Followers {
             // and down again.
             while let Some(at) = chain.pop() {
                 let Some(&(follower, subject)) = self.0.get(at) else { continue };
-                let inherited = inherit(records, follower, subject, above);
+                let is_in_circle = chain.len() >= circle;
+                let inherited = if is_in_circle { None } else { inherit(records, follower, subject, above) };
                 above = stronger(own(follower), inherited);
                 if let Some(state) = progress.get_mut(at) {
                     *state = Progress::Known(above);

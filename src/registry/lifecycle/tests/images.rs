@@ -171,9 +171,19 @@ fn extended_rules_for_artifacts_see_those_that_have_a_subject() {
 }
 
 #[test]
-fn circles_of_subjects_are_left() {
+fn in_circles_of_subjects_none_follows_another() {
     let about = |key, subject| (Image { subject: Some(subject), ..pushed(key, 900) }, [""; 0]);
     let policy = Policy::parse(&policy(&[(PUSHED, EXPIRE)])).unwrap();
     let images = [about("A", "B"), about("B", "A"), about("C", "C"), about("D", "A")];
     assert_eq!(keys(&evaluate(&policy, NOW, images)), [""; 0]);
+
+    // Whichever comes first: A is expired by a rule for artifacts, and what is not in the circle follows it.
+    let text = super::policy(&[(&format!(r#""artifactTypeList": ["a"], {PUSHED}"#), EXPIRE)]);
+    let policy = Policy::parse_extended(&text).unwrap();
+    let mut images = images;
+    images[0].0.artifact_type = Some("a");
+    for _ in 0..images.len() {
+        images.rotate_left(1);
+        assert_eq!(keys(&evaluate(&policy, NOW, images)), ["A", "D"]);
+    }
 }
