@@ -108,9 +108,10 @@ fn inherit<K>(records: &[Record<K>], follower: usize, subject: usize, decision: 
     }
     let decision = match decision {
         Some(decision) => decision,
-        // It was archived before, by somebody or by an evaluation that was cut short.
-        None if at.status == ImageStatus::Archived => {
-            Decision { kind: ActionKind::Archive, rule_priority: None, root: subject, depth: 0, subject: None }
+        None if at.status == ImageStatus::Archived && below.status != ImageStatus::Archived => {
+            // It was archived before, by somebody or by a plan that was cut short: nothing is to be waited for.
+            let kind = ActionKind::Archive;
+            return Some(Decision { kind, rule_priority: None, root: subject, depth: 1, subject: None });
         }
         None => return None,
     };

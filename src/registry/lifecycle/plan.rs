@@ -29,10 +29,11 @@ pub struct Action<K> {
     pub key: K,
     /// What is done.
     pub kind: ActionKind,
-    /// The priority of the rule that decided, be it about the image or about its subject. `None` where the image
-    /// follows a subject that was archived before, by no rule that is known.
+    /// The priority of the rule that decided, be it about the image or about its subject. `None` where the image is
+    /// archived because its subject is already, by no rule of this plan.
     pub rule_priority: Option<u32>,
-    /// The image that this one follows, if no rule decided about it: its subject, expired or archived just before it.
+    /// The image that this one follows, if no rule decided about it: its subject, about which an action is earlier in
+    /// this plan.
     pub subject: Option<K>,
     /// What the decision rests on.
     pub fingerprint: Fingerprint,
