@@ -47,8 +47,8 @@
 //!   push one tag, the later push wins.
 //! - **Referrers**: a manifest with a `subject` is listed under it from when it is pushed until it is deleted itself,
 //!   whether the subject exists or not. It neither keeps its subject nor is deleted with it.
-//! - **Images are archived and restored as a whole**: what can be [pulled](Repository::pull_manifest) holds nothing that
-//!   can't be. See [`set_storage_class`](Repository::set_storage_class).
+//! - **Images are archived and restored as a whole**: what can be [pulled](Repository::pull_manifest) holds nothing
+//!   that can't be. See [`set_storage_class`](Repository::set_storage_class).
 //! - **What was decided about an image is done only while the image is as it was then**: see
 //!   [`apply_if_unchanged`](Repository::apply_if_unchanged).
 //! - **A deleted repository** is gone at once, and its name is free. What was in it is removed in small commits in the

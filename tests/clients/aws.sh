@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Has the AWS CLI and its library in a virtual environment, $AWS, and first in the PATH; or skips the script that sources
-# this. Versions are pinned: what they say of the API is what ours is compared with.
+# Has the AWS CLI and its library in a virtual environment, $AWS, and first in the PATH; or skips the script that
+# sources this. Versions are pinned: what they say of the API is what ours is compared with.
 AWS=${AWS:-$TARGET/aws}
 AWS_PACKAGES=(awscli==1.46.3 boto3==1.44.8 botocore==1.44.8)
 if [ "$(cat "$AWS/installed" 2>/dev/null)" != "${AWS_PACKAGES[*]}" ]; then

@@ -105,13 +105,13 @@ cat >"$WORK/lifecycle.json" <<'END'
 END
 policy=file://$WORK/lifecycle.json
 # An index keeps its images, whatever a policy says.
-must_be 0 "$(aws ecr batch-delete-image --repository-name team/app --image-ids imageTag=multi --query 'length(failures)')" \
-  "failures"
+must_be 0 "$(aws ecr batch-delete-image --repository-name team/app --image-ids imageTag=multi \
+  --query 'length(failures)')" "failures"
 aws ecr put-lifecycle-policy --repository-name team/app --lifecycle-policy-text "$policy" >"$WORK/null"
 aws ecr start-lifecycle-policy-preview --repository-name team/app >"$WORK/null"
 aws ecr wait lifecycle-policy-preview-complete --repository-name team/app
 aws ecr get-lifecycle-policy-preview --repository-name team/app >"$WORK/preview"
-must_list "v1 artifact" "$(jq -r '.previewResults[].imageTags[]' "$WORK/preview")" "what expires, with what belongs to it"
+must_list "v1 artifact" "$(jq -r '.previewResults[].imageTags[]' "$WORK/preview")" "what expires, with its artifact"
 must_be 2 "$(jq .summary.expiringImageTotalCount "$WORK/preview")" "the preview's summary"
 must_fail RepositoryNotFoundException aws ecr get-lifecycle-policy --repository-name team/none
 

@@ -7,8 +7,8 @@
 # IMAGES        an OCI layout with the tags v1 v2 v3 to test with; by default small images are made
 # CACHE         where images are kept (target/images)
 # TOOLS         where clients built with Go are kept (target/tools)
-# AUTH=1        the server has users, and clients log in as one of them, who may do everything; AUTH=bearer: and are asked
-#               for bearer tokens, not for passwords
+# AUTH=1        the server has users, and clients log in as one of them, who may do everything;
+#               AUTH=bearer: and are asked for bearer tokens, not for passwords
 # NO_REFERRERS=1  the server is older than version 1.1 and has no referrers API; for trying the scripts elsewhere
 # KEEP=1        keep $WORK
 set -euo pipefail
@@ -95,7 +95,8 @@ launch_registry() {
   fi
   REGISTRY=127.0.0.1:$2
   [ "${AUTH:-0}" = 0 ] || log_in
-  "$REGISTRY_BIN" --data "$1" --listen "$REGISTRY" "${REGISTRY_OPTIONS[@]}" "${AUTH_OPTIONS[@]}" >>"$REGISTRY_LOG" 2>&1 &
+  "$REGISTRY_BIN" --data "$1" --listen "$REGISTRY" "${REGISTRY_OPTIONS[@]}" "${AUTH_OPTIONS[@]}" \
+    >>"$REGISTRY_LOG" 2>&1 &
   REGISTRY_PID=$!
 }
 

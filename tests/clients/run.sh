@@ -3,12 +3,12 @@
 # one after the other, or only those named, and prints one line for each: ok, SKIPPED with the reason, or FAILED with
 # the end of its log. Fails if one failed. LOGS names the folder of the logs (target/clients). soak.sh is run by itself.
 #
-#   tests/clients/run.sh [skopeo|crane|oras|regctl|podman|helm|distribution|conformance]...
+#   tests/clients/run.sh [skopeo|crane|oras|regctl|podman|helm|distribution|conformance|ecr|ecr-api]...
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 LOGS=${LOGS:-${CARGO_TARGET_DIR:-$HERE/../../target}/clients}
 mkdir -p "$LOGS"
-[ $# -gt 0 ] || set -- skopeo crane oras regctl podman helm distribution conformance
+[ $# -gt 0 ] || set -- skopeo crane oras regctl podman helm distribution conformance ecr ecr-api
 
 passed=0 failed=0 skipped=0
 for name; do

@@ -98,7 +98,8 @@ impl Owned {
     }
 
     fn verify_for(&self, credentials: &One<'_>, now: SystemTime) -> Result<Verified, SigV4Error> {
-        let expected = Expected::new(&[("ecr", "us-east-1"), ("ecr", "us-east-1"), ("sts", "us-east-1"), ("sts", "eu-west-3")]);
+        let expected =
+            Expected::new(&[("ecr", "us-east-1"), ("ecr", "us-east-1"), ("sts", "us-east-1"), ("sts", "eu-west-3")]);
         self.with(|request| verify(request, credentials, now, &expected))
     }
 }

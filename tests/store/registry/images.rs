@@ -113,7 +113,7 @@ fn pages_have_every_image_once_and_end_where_enough_was_read() {
     let wide = store.create_repository(&name("team/wide"), RepositorySettings::new()).unwrap();
     for image in 0..12 {
         let blobs: Vec<_> =
-            (0..9000).map(|n| Digest::of(Algorithm::Blake3, &[image, n as u8, (n >> 8) as u8])).collect();
+            (0..9000_u16).map(|n| Digest::of(Algorithm::Blake3, format!("{image} {n}").as_bytes())).collect();
         let put = PutManifest::new("a/b").references(blobs, []).allow_missing_blobs();
         wide.put_manifest(format!("wide {image}"), put).unwrap();
     }

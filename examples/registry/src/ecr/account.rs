@@ -23,8 +23,8 @@ pub const OPERATIONS: &[Built] = &[
     built("ListPullTimeUpdateExclusions", true, list),
 ];
 
-/// The settings, with the values that each may have; the first is what it is until it is set. (Amazon ECR does not mount
-/// until that is set. Here a mount takes rights on the other repository, and costs nothing.)
+/// The settings, with the values that each may have; the first is what it is until it is set. (Amazon ECR does not
+/// mount until that is set. Here a mount takes rights on the other repository, and costs nothing.)
 const ALLOWED: [(&str, &[&str]); 3] = [
     ("BASIC_SCAN_TYPE_VERSION", &["AWS_NATIVE"]),
     ("REGISTRY_POLICY_SCOPE", &["V2"]),

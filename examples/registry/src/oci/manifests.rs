@@ -61,8 +61,8 @@ pub async fn get(
     Ok((headers, keeping(Body::from(manifest.content), held)).into_response())
 }
 
-/// Does not count as a pull. One whose document is known to be damaged, or that is archived, is not said to be there: it
-/// can't be pulled, and whoever has it pushes it again, which repairs or restores it.
+/// Does not count as a pull. One whose document is known to be damaged, or that is archived, is not said to be there:
+/// it can't be pulled, and whoever has it pushes it again, which repairs or restores it.
 pub async fn head(
     registry: &Registry,
     caller: &Caller,

@@ -72,7 +72,8 @@ def render(service):
             seen.add(name)
             due += children(model["shapes"][name])
     lines += [rendered(name, model["shapes"][name]) for name in sorted(seen)]
-    head = HEAD.format(name=metadata["serviceFullName"], target=metadata["targetPrefix"], signing=metadata["signingName"])
+    name, target, signing = metadata["serviceFullName"], metadata["targetPrefix"], metadata["signingName"]
+    head = HEAD.format(name=name, target=target, signing=signing)
     wrap = textwrap.TextWrapper(120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return head + "\n" + "".join(f"{line if ' /' in line else wrap.fill(line)}\n" for line in lines)
 
