@@ -44,6 +44,7 @@ fn router(registry: Arc<Registry>) -> Router {
         .route(http::gate::METRICS, get(http::metrics::show))
         .route(http::gate::HEALTH, get(http::health::show))
         .route("/", post(ecr::answer).fallback(oci::answer))
+        .route(ecr::public::LOGOS_PATH, get(ecr::public::logo))
         .fallback(oci::answer)
         .layer(from_fn_with_state(Arc::clone(&registry), http::gate::gate))
         .layer(from_fn_with_state(Arc::clone(&registry), http::observe::observe))

@@ -4,11 +4,19 @@
 //! pull. What makes it public is that it has a catalogue entry, which only `ecr-public:CreateRepository` gives it: a
 //! private repository with such a name stays private.
 
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use strongroom::registry::{ExpectDocument, Repository, RepositorySettings};
+use strongroom::registry::{ExpectDocument, Repository, RepositoryName, RepositorySettings};
+use strongroom::{Error, Store};
 
 use super::call::{Answer, Call, time};
 use super::documents::{CATALOG, ResourceTags, TAGS};
@@ -17,6 +25,10 @@ use super::page::Pager;
 use super::registry_documents as registry;
 use super::repositories::{create_repository, delete_repository, describe_all};
 use super::{Built, Service, Target};
+use crate::auth::Identity;
+use crate::http::failure::{Code, Failure};
+use crate::http::peer::Peer;
+use crate::http::{Caller, Registry};
 
 const fn built(name: &'static str, target: Target, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service: Service::Public, name, target, reads, run }
@@ -87,12 +99,41 @@ impl Catalog {
 }
 
 /// Where logos are: what follows is the name of the repository.
-pub const LOGOS: &str = "/logos/";
+const LOGOS: &str = "/logos/";
+pub const LOGOS_PATH: &str = "/logos/{*name}";
 
-/// The logo of a public repository.
-pub fn logo(repository: &Repository) -> Result<Option<Vec<u8>>, ApiError> {
-    let logo = Catalog::read(repository)?.logo_image_blob;
-    Ok(logo.and_then(|logo| STANDARD.decode(logo).ok()))
+/// Serves the logo of a public repository. It is somebody's upload: a browser is to take it for a picture or for
+/// nothing.
+pub async fn logo(
+    State(registry): State<Arc<Registry>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (parts, _) = request.into_parts();
+    let caller = Caller::new(peer, &parts, Identity::Anonymous);
+    let name: RepositoryName = name.parse()?;
+    let read = move |store: &Store| {
+        // A private repository is told apart from none by nobody.
+        match store.repository(&name).and_then(|repository| repository.document(CATALOG)) {
+            Ok(document) => Ok(document.and_then(|document| logo_in(&document.content))),
+            Err(Error::RepositoryNotFound { .. }) => Ok(None),
+            Err(error) => Err(Failure::from(error)),
+        }
+    };
+    let logo = registry.reading(&caller).await?.call(read).await?;
+    let logo = logo.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, Code::NameUnknown, "no such logo"))?;
+    let kind = match logo.get(..4) {
+        Some(b"\x89PNG") => "image/png",
+        Some([0xff, 0xd8, 0xff, _]) => "image/jpeg",
+        _ => "application/octet-stream",
+    };
+    Ok(([(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")], logo).into_response())
+}
+
+fn logo_in(catalog: &[u8]) -> Option<Vec<u8>> {
+    let catalog: Catalog = serde_json::from_slice(catalog).ok()?;
+    STANDARD.decode(catalog.logo_image_blob?).ok()
 }
 
 fn create(call: &Call<'_>) -> Answer {
