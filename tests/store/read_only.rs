@@ -138,7 +138,8 @@ fn what_a_reader_has_seen_beside_a_process_that_was_killed_survives_a_power_cut(
             assert!(is_one_of(&seen, &before, &after, leeway), "{context}: {seen:#?}");
             let cut = left.power_cut(seed ^ at);
             let writer = options(&cut, &Clock::manual()).open("/store").unwrap();
-            assert_eq!(writer.last_lsn(), reader.last_lsn(), "{context}");
+            // Its recovery may give up a log file in which nothing lives, which is a commit.
+            assert!(writer.last_lsn() >= reader.last_lsn(), "{context}");
             assert!(observe(&writer) == seen, "{context}: what a reader had seen is gone");
             covered += 1;
         }
