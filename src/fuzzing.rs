@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::clock::Times;
 use crate::envelope::{Keyring, Purpose, Sealing, Table};
 use crate::facts::{
-    BlobFact, Family, Idle, Key, LinkFact, ManifestFact, NamedFact, PullFact, ReferrerFact, RepositoryFact,
-    SegmentFact, TagFact, UploadFact,
+    BlobFact, DocumentFact, Family, Idle, Key, LinkFact, ManifestFact, NamedFact, PullFact, ReferrerFact,
+    RepositoryFact, SegmentFact, TagFact, UploadFact,
 };
 use crate::id::{DomainId, FileId, StoreId};
 use crate::keys::InPlain;
@@ -62,6 +62,7 @@ pub fn record(bytes: &[u8]) {
     let _ = TagFact::decode(bytes);
     let _ = ReferrerFact::decode(bytes);
     let _ = PullFact::decode(bytes);
+    let _ = DocumentFact::decode(bytes);
     if let Some((key, value)) = bytes.split_first_chunk() {
         let at = Key { domain: DomainId::DEFAULT, family: Family::Idle, bytes: *key };
         let _ = Idle::decode(&at, value);

@@ -206,6 +206,8 @@ impl AsyncRepository {
         read image_many(references: &[Reference]) -> Vec<Option<ImageInfo>>;
         /// A page of what decides about the lives of images.
         read image_facts(after: Option<&Digest>, limit: usize) -> Page<ImageFacts, Digest>;
+        /// What decides about the lives of some images, as of one moment.
+        read image_facts_many(digests: &[Digest]) -> Vec<Option<ImageFacts>>;
         /// Deletes or archives images, each only if it is still as it was when that was decided.
         call apply_if_unchanged(actions: &[ConditionalAction]) -> Vec<Result<Lsn>>;
         /// At most `limit` manifests that name a subject, beginning after `after`, of an artifact type if one is given.

@@ -72,6 +72,11 @@ impl Pending {
         digests.map(last).collect()
     }
 
+    /// Whether pulls may have been left out, since nothing can be written.
+    pub(crate) fn is_overfull(&self) -> bool {
+        lock(&self.pulls).len() >= 2 * PULLS_HELD
+    }
+
     /// A manifest was deleted: should it be pushed again, it was not pulled yet.
     pub(crate) fn forget(&self, repository: &Repository, digest: &Digest) {
         lock(&self.pulls).remove(&(repository.domain, repository.id, *digest));

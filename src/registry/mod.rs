@@ -64,6 +64,7 @@
 //! in another repository.
 
 mod blobs;
+mod conditional;
 mod documents;
 mod events;
 mod housekeeping;

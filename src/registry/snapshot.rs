@@ -214,6 +214,14 @@ impl RepositorySnapshot {
         self.repository.image_facts(after, limit)
     }
 
+    /// As [`Repository::image_facts_many`].
+    ///
+    /// # Errors
+    /// As [`Repository::image_facts_many`]'s.
+    pub fn image_facts_many(&self, digests: &[Digest]) -> Result<Vec<Option<ImageFacts>>> {
+        self.repository.image_facts_many(digests)
+    }
+
     /// As [`Repository::referrers`].
     ///
     /// # Errors

@@ -392,7 +392,13 @@ impl Call {
             }
             Action::Archive { digest, class } => drop(repository.set_storage_class(digest, *class)?),
             Action::Act(actions) => {
-                let images = all(|after| repository.image_facts(after, 2))?;
+                let images = match way(&actions[0].0) {
+                    Way::Many => {
+                        let digests: Vec<_> = actions.iter().map(|(digest, _)| *digest).collect();
+                        repository.image_facts_many(&digests)?.into_iter().flatten().collect()
+                    }
+                    Way::One => all(|after| repository.image_facts(after, 2))?,
+                };
                 let decided = |(digest, action): &(Digest, ImageAction)| {
                     let image = images.iter().find(|image| image.digest == *digest).expect("it is there");
                     ConditionalAction { digest: *digest, expect: image.version, action: *action }

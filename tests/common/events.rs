@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strongroom::registry::{Event, EventKind, Subject};
+use strongroom::registry::{Event, EventKind, StorageClass, Subject};
 use strongroom::{Digest, Error, Lsn, Store};
 
 use super::Model;
@@ -14,6 +14,7 @@ pub struct Told {
     blobs: BTreeSet<Digest>,
     manifests: BTreeMap<Digest, (String, Option<Digest>)>,
     tags: BTreeMap<String, Digest>,
+    archived: BTreeSet<Digest>,
 }
 
 /// Repositories as those know them who follow events.
@@ -37,6 +38,7 @@ impl Follower {
                 .map(|(d, one)| (*d, (one.media_type.clone(), one.subject)))
                 .collect(),
             tags: repository.tags.clone(),
+            archived: repository.manifests.iter().filter(|(_, one)| one.archived).map(|(digest, _)| *digest).collect(),
         };
         let repositories = model.repositories.iter().map(|(name, repository)| (name.clone(), told(repository)));
         let files = model.files.iter().map(|(name, file)| (name.clone(), file.digests[0])).collect();
@@ -96,12 +98,17 @@ impl Follower {
                     }
                     EventKind::ManifestDeleted(digest) => {
                         self.pulled.remove(&(name, *digest));
+                        told.archived.remove(digest);
                         told.manifests.remove(digest).is_some() && !told.tags.values().any(|named| named == digest)
                     }
                     EventKind::Tagged { tag, digest, before } => {
                         let old = told.tags.insert(tag.to_string(), *digest);
                         old == *before && old != Some(*digest) && told.manifests.contains_key(digest)
                     }
+                    EventKind::StorageClassChanged { digest, class: StorageClass::Archive } => {
+                        told.archived.insert(*digest) && told.manifests.contains_key(digest)
+                    }
+                    EventKind::StorageClassChanged { digest, .. } => told.archived.remove(digest),
                     EventKind::Untagged { tag, digest } => told.tags.remove(tag.as_str()) == Some(*digest),
                     EventKind::ManifestPulled { digest, time_ms } => {
                         let old = self.pulled.insert((name, *digest), *time_ms);
