@@ -103,6 +103,7 @@ mod gc;
 #[cfg(test)]
 mod golden;
 mod id;
+mod json;
 pub mod keys;
 mod log;
 mod names;

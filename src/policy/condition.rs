@@ -126,7 +126,9 @@ fn parse_each<T>(
     let mut parsed = Vec::with_capacity(values.len());
     for (at, value) in values {
         parsed.push(match value {
-            Json::Text(text) | Json::Integer(text) => parse(&text, &at)?,
+            Json::Text(text) => parse(&text, &at)?,
+            Json::Whole(number) => parse(&number.to_string(), &at)?,
+            Json::Negative(number) => parse(&number.to_string(), &at)?,
             Json::Bool(value) => parse(if value { "true" } else { "false" }, &at)?,
             other => return Err(other.expected("a string", &at)),
         });

@@ -1,7 +1,7 @@
 //! The members of an object of a policy, read once and with their place in each error.
 
 use super::error::{PolicyError, PolicyProblem};
-use super::json::Json;
+use crate::json::Json;
 
 /// Where in a policy something is read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,5 +132,20 @@ impl<'a> Members<'a> {
     pub(super) fn texts(&self, name: &'static str) -> Result<Option<Vec<&'a str>>, PolicyError> {
         let Some(list) = self.list(name)? else { return Ok(None) };
         list.iter().map(|value| self.as_text(name, value)).collect::<Result<_, _>>().map(Some)
+    }
+}
+
+impl Json {
+    /// The name of its type, as JSON schemas have it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "boolean",
+            Self::Whole(_) | Self::Negative(_) => "integer",
+            Self::Float(_) => "number",
+            Self::Text(_) => "string",
+            Self::List(_) => "array",
+            Self::Object(_) => "object",
+        }
     }
 }

@@ -94,7 +94,6 @@ mod follow;
 pub(crate) mod fuzzing;
 mod guard;
 mod image;
-mod json;
 mod members;
 mod parse;
 mod plan;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{PolicyError, PolicyProblem};
-use super::json::Json;
 use super::members::{Members, Place, quoted};
 use super::policy::{
     ActionKind, Limit, MAX_NUMBER, MAX_RULES, MAX_TEXT_LEN, MAX_WILDCARDS, MIN_ARCHIVED_DAYS, Pattern, Policy, Rule,
     Selection, SignOfLife, StorageClass, TagSelection,
 };
+use crate::json::Json;
 
 /// What a policy may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
