@@ -110,7 +110,7 @@ impl<'a> Access<'a> {
             return Ok(());
         }
         let (of_repository, context) = self.of_repository(action, on)?;
-        self.decide(action, on, (of_repository, self.of_registry(action)?), &context)
+        self.decide(action, on, (of_repository, self.of_registry(action, on)?), &context)
     }
 
     /// Whether an action could be done if this were the policy of what it is done to: a repository or the registry.
@@ -123,7 +123,7 @@ impl<'a> Access<'a> {
         }
         let (_, context) = self.of_repository(action, on)?;
         match on {
-            On::Repository { .. } => self.decide(action, on, (Some(policy), self.of_registry(action)?), &context),
+            On::Repository { .. } => self.decide(action, on, (Some(policy), self.of_registry(action, on)?), &context),
             On::Registry | On::Caller => self.decide(action, on, (None, Some(policy)), &context),
         }
     }
@@ -187,9 +187,14 @@ impl<'a> Access<'a> {
         Ok((policy, context))
     }
 
-    /// The registry's policy, which says nothing of public repositories.
-    fn of_registry(&self, action: &str) -> Result<Option<Arc<Policy>>, Denied> {
-        if is_of_public(action) {
+    /// The registry's policy, which says nothing of public repositories, nor of other accounts' registries.
+    fn of_registry(&self, action: &str, on: On<'_>) -> Result<Option<Arc<Policy>>, Denied> {
+        let is_own = match on {
+            On::Registry => true,
+            On::Caller => false,
+            On::Repository { account, .. } => account == self.account(),
+        };
+        if is_of_public(action) || !is_own {
             return Ok(None);
         }
         Ok(registry::read(self.store, registry::POLICY)?.map(|found| self.parsed.of_registry(&found)))
@@ -208,14 +213,11 @@ impl<'a> Access<'a> {
             Identity::Anonymous => (&anonymous, &[][..]),
             Identity::Principal(known) => (&known.principal, &known.policies[..]),
         };
-        let mut resource: Vec<_> = of_repository.into_iter().chain(of_registry).collect();
+        let resource: Vec<_> = of_repository.into_iter().chain(of_registry).collect();
         let own = self.asker.identity.account();
         let (account, arn) = match on {
             On::Registry => (self.account(), "*".to_owned()),
-            On::Caller => {
-                resource.clear();
-                (own.as_ref().map_or(self.account(), AccountId::as_str), "*".to_owned())
-            }
+            On::Caller => (own.as_ref().map_or(self.account(), AccountId::as_str), "*".to_owned()),
             On::Repository { account, name } if is_of_public(action) => {
                 (account, format!("arn:aws:ecr-public::{account}:repository/{name}"))
             }
