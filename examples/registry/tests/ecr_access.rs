@@ -23,3 +23,5 @@ mod differential;
 mod model;
 #[path = "registry_http/server.rs"]
 mod server;
+#[path = "ecr_access/silence.rs"]
+mod silence;
