@@ -1,6 +1,6 @@
 //! What belongs to a repository beside its images, as documents of the repository: set with it, and gone with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -82,15 +82,24 @@ impl ResourceTags {
                 return invalid(format!("Tag key {key} is given twice"));
             }
         }
-        all.check_number()?;
+        all.check()?;
         Ok(all)
     }
 
-    pub fn check_number(&self) -> Result<(), ApiError> {
+    /// Whether a repository may have these tags. No two keys may differ in case alone: policies do not tell such tags
+    /// apart, so who may only set one value could set another beside it.
+    pub fn check(&self) -> Result<(), ApiError> {
         if self.0.len() > MAX_TAGS {
             return Err(ApiError::new("TooManyTagsException", format!("A repository has at most {MAX_TAGS} tags")));
         }
-        Ok(())
+        let mut seen = BTreeSet::new();
+        match self.0.keys().find(|key| !seen.insert(key.to_ascii_lowercase())) {
+            None => Ok(()),
+            Some(key) => {
+                let message = format!("Tag key {key} differs from another one in case alone: remove that one first");
+                Err(ApiError::new("InvalidTagParameterException", message))
+            }
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -46,7 +46,7 @@ fn change(call: &Call<'_>, change: impl Fn(&mut ResourceTags)) -> Answer {
         let before = repository.document(TAGS)?;
         let mut tags = documents::tags(&repository)?;
         change(&mut tags);
-        tags.check_number()?;
+        tags.check()?;
         let expect = before.map_or(ExpectDocument::Absent, |before| ExpectDocument::Is(before.revision));
         match repository.set_document(TAGS, json!(tags).to_string(), expect) {
             Err(Error::DocumentChanged { .. }) => {}
