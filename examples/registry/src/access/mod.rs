@@ -45,9 +45,13 @@ impl Asker {
         Self { identity, context }
     }
 
-    /// With the resource tags that the request sets.
-    pub fn with_request_tags<'t>(mut self, tags: impl Iterator<Item = (&'t str, &'t str)>) -> Self {
-        let mut keys = Vec::new();
+    /// With the resource tags that the request sets, and the keys of those that it removes.
+    pub fn with_request_tags<'t>(
+        mut self,
+        tags: impl Iterator<Item = (&'t str, &'t str)>,
+        removed: impl Iterator<Item = &'t str>,
+    ) -> Self {
+        let mut keys: Vec<_> = removed.collect();
         for (key, value) in tags {
             self.context = self.context.with(&format!("aws:RequestTag/{key}"), value);
             keys.push(key);
