@@ -51,6 +51,9 @@ fn download(repository: &str, digest: &str) -> String {
     format!("download {digest} {repository}")
 }
 
+/// What the place of a list begins with, there.
+const PLACE: &str = "place ";
+
 /// Finds out who asks.
 #[derive(Debug)]
 pub struct Auth {
@@ -211,6 +214,29 @@ impl Auth {
         let Some(watched) = &self.watched else { return true };
         let Ok(claims) = self.tokens.open(token, self.region(), now) else { return false };
         claims.arn == download(repository, digest) && watched.directory().by_key(&claims.access_key_id, now).is_some()
+    }
+
+    /// The place in the list of repositories behind a name, without the name: it may be one that who asks may not see.
+    /// What stands where other tokens have a principal keeps it from being one of those.
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub fn place(&self, name: &str) -> std::io::Result<String> {
+        let issued = seconds(SystemTime::now());
+        let claims = Claims {
+            arn: format!("{PLACE}{name}"),
+            access_key_id: String::new(),
+            region: self.region().to_owned(),
+            issued,
+            expires: issued + LIFETIME.as_secs(),
+        };
+        Ok(self.tokens.seal(&claims)?.text)
+    }
+
+    /// The name behind which a place is.
+    pub fn name_before(&self, place: &str) -> Option<String> {
+        let claims = self.tokens.open(place, self.region(), SystemTime::now()).ok()?;
+        claims.arn.strip_prefix(PLACE).map(str::to_owned)
     }
 
     fn token(&self, identity: &Identity, now: SystemTime, expires: Option<u64>) -> std::io::Result<Token> {

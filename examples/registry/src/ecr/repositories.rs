@@ -92,13 +92,14 @@ pub fn describe_all(call: &Call<'_>, described: impl Fn(&Call<'_>, &Repository) 
         return Ok(json!({ "repositories": named.collect::<Result<Vec<_>, _>>()? }));
     }
     let pager = Pager::of(&input.0, call.built.name, 100)?;
-    let (mut found, mut after) = (Vec::new(), pager.after.clone());
+    let (mut found, mut last, mut after) = (Vec::new(), None, pager.after.clone());
     while found.len() < pager.limit {
         let page = call.store.repositories(after.as_deref(), pager.limit - found.len())?;
         for name in &page.items {
             // One that was deleted since, and those of the other service, are no part of the list.
             if let Some(repository) = call.listed(name)? {
                 found.push(described(call, &repository)?);
+                last = Some(name.to_string());
             }
         }
         after = page.next;
@@ -107,8 +108,9 @@ pub fn describe_all(call: &Call<'_>, described: impl Fn(&Call<'_>, &Repository) 
         }
     }
     let mut answer = json!({ "repositories": found });
-    if let (Some(after), Value::Object(members)) = (after, &mut answer) {
-        members.insert("nextToken".to_owned(), pager.token(&after));
+    // Not what was looked at last, which may be of the other service.
+    if let (Some(last), Value::Object(members)) = (last, &mut answer) {
+        members.insert("nextToken".to_owned(), pager.token(&last));
     }
     Ok(answer)
 }

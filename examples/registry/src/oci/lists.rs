@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::HeaderName;
@@ -29,8 +30,13 @@ const MAX_ENTRIES: usize = 1000;
 /// The most bytes of a page of names: what no memory has to be counted for.
 const MAX_NAMES_LEN: usize = UNCOUNTED - 1024;
 
-/// After so many repositories a page ends, whatever is in it: rights on each were looked at.
+/// After so many repositories, and after so long, a page ends, whatever is in it: rights on each were looked at, and each
+/// has a policy that may be slow.
 const MAX_LOOKED_AT: usize = 5000;
+const MAX_LOOKING: Duration = Duration::from_secs(1);
+
+/// What the place behind a repository begins with, where its name is not told: no name begins so.
+const PLACE: char = '~';
 
 /// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
 const REFERRERS_MEMORY: usize = 16 << 20;
@@ -79,10 +85,16 @@ fn next(path: &str, query: &[(&str, &str)]) -> (HeaderName, String) {
 pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -> Result<Response, Failure> {
     let page = Page::of(query)?;
     let (own, by, len) = (Arc::clone(registry), caller.clone(), page.len);
-    let after = page.after.clone();
+    let after = match page.after.as_deref() {
+        Some(last) if last.starts_with(PLACE) => {
+            let name = registry.auth.name_before(last.trim_start_matches(PLACE));
+            Some(name.ok_or_else(|| Failure::bad_query("last is no place of this list: begin anew".to_owned()))?)
+        }
+        last => last.map(str::to_owned),
+    };
     let list = move |store: &Store| {
         let access = own.access(store, &by);
-        let (mut seen, mut after, mut looked_at) = (Vec::new(), after, 0);
+        let (mut seen, mut after, mut looked_at, begun) = (Vec::new(), after, 0, Instant::now());
         loop {
             let found = store.repositories(after.as_deref(), len + 1)?;
             looked_at += found.items.len();
@@ -91,6 +103,9 @@ pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -
                     Ok(()) => seen.push(name.to_string()),
                     Err(Denied::Refused(_)) => {}
                     Err(error) => return Err(Failure::from(error)),
+                }
+                if begun.elapsed() > MAX_LOOKING {
+                    return Ok((seen, Some(name.to_string())));
                 }
             }
             after = found.next;
@@ -101,8 +116,17 @@ pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -
     };
     let (names, more) = registry.reading(caller).await?.call(list).await?;
     let (names, link) = page.cut("/v2/_catalog", names);
-    let behind = more.map(|last| next("/v2/_catalog", &[("n", &len.to_string()), ("last", &last)]));
-    let link = link.or(behind);
+    // What was looked at last need not be for who asks to see.
+    let link = match (link, more) {
+        (None, Some(last)) => {
+            let place = registry.auth.place(&last).map_err(|error| {
+                tracing::error!(%error, "no place of a list can be told");
+                Failure::busy()
+            })?;
+            Some(next("/v2/_catalog", &[("n", &len.to_string()), ("last", &format!("{PLACE}{place}"))]))
+        }
+        (link, _) => link,
+    };
     Ok((AppendHeaders(link), json(json!({ "repositories": names }).to_string())).into_response())
 }
 
