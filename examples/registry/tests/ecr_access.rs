@@ -17,6 +17,8 @@ mod client;
 #[allow(unexpected_cfgs, reason = "the features that it asks for are the crate's")]
 #[path = "../../../tests/common/mod.rs"]
 mod common;
+#[path = "ecr_access/credentials.rs"]
+mod credentials;
 #[path = "ecr_access/deputies.rs"]
 mod deputies;
 #[path = "ecr_access/differential.rs"]
