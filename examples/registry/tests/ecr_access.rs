@@ -12,6 +12,8 @@
     reason = "a test"
 )]
 
+#[path = "ecr_access/bounds.rs"]
+mod bounds;
 #[path = "ecr_access/client.rs"]
 mod client;
 #[allow(unexpected_cfgs, reason = "the features that it asks for are the crate's")]
