@@ -10,7 +10,9 @@ use strongroom::{Digest, Lsn};
 
 use crate::ecr::registry_documents::Found;
 
-/// The most policies that are kept parsed. Each takes some times its text.
+/// The text of the policies that are kept parsed, in bytes, and the most of them. Parsed, a policy takes up to 20 times
+/// its text; of one that is set again and again, each is kept until there is no room.
+const MAX_TEXT: usize = 1 << 20;
 const MAX_PARSED: usize = 2000;
 
 /// What policies allow nothing, and deny everything: in place of one that can't be read.
@@ -36,26 +38,35 @@ impl ParsedPolicies {
 
 /// Policies by what names the text that they were parsed from.
 #[derive(Debug)]
-struct Parsed<K>(Mutex<HashMap<K, Arc<Policy>>>);
+struct Parsed<K>(Mutex<Kept<K>>);
+
+#[derive(Debug)]
+struct Kept<K> {
+    policies: HashMap<K, Arc<Policy>>,
+    /// How long their texts are.
+    text: usize,
+}
 
 impl<K> Default for Parsed<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Kept { policies: HashMap::new(), text: 0 }))
     }
 }
 
 impl<K: Hash + Eq> Parsed<K> {
     fn get(&self, key: K, text: &[u8]) -> Arc<Policy> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&key) {
+        if let Some(known) = lock().policies.get(&key) {
             return Arc::clone(known);
         }
         let policy = Arc::new(parse(text));
-        let mut known = lock();
-        if known.len() >= MAX_PARSED {
-            known.clear();
+        let mut kept = lock();
+        if kept.policies.len() >= MAX_PARSED || kept.text + text.len() > MAX_TEXT {
+            (kept.policies, kept.text) = (HashMap::new(), 0);
         }
-        known.insert(key, Arc::clone(&policy));
+        if kept.policies.insert(key, Arc::clone(&policy)).is_none() {
+            kept.text += text.len();
+        }
         policy
     }
 }
@@ -76,5 +87,19 @@ mod tests {
     #[test]
     fn a_policy_that_can_not_be_read_denies_everything() {
         assert_eq!(parse(b"{").kind(), Kind::Resource);
+    }
+
+    #[test]
+    fn policies_are_kept_as_far_as_there_is_room_for_their_text() {
+        let parsed = Parsed::default();
+        let text = format!("{{\"Statement\":[]{}}}", " ".repeat(10_000));
+        let (room, kept) = (MAX_TEXT / text.len(), || parsed.0.lock().unwrap().policies.len());
+        let first = parsed.get(0, text.as_bytes());
+        for key in 0..room {
+            parsed.get(key, text.as_bytes());
+        }
+        assert!(kept() == room && Arc::ptr_eq(&first, &parsed.get(0, text.as_bytes())));
+        parsed.get(room, text.as_bytes());
+        assert!(kept() == 1 && !Arc::ptr_eq(&first, &parsed.get(0, text.as_bytes())));
     }
 }
