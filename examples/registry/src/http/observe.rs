@@ -13,9 +13,11 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
+use percent_encoding::percent_decode_str;
 
 use super::Registry;
 use super::peer::{Asking, Peer};
+use crate::access::DOWNLOAD;
 
 /// So much of a path is logged: a line of the log may be no longer than that of others because a client wants it.
 const PATH_LOGGED: usize = 300;
@@ -45,9 +47,17 @@ pub async fn observe(
     response.map(|body| Body::new(Counted { body, bytes: sent, _record: Some(record) }))
 }
 
-/// A path as the log has it: nothing in it ends a line, or means something to a terminal.
+/// A path and its query as the log has them: nothing in them ends a line, or means something to a terminal, and a token
+/// by which a blob may be read is left out.
 fn logged(uri: &Uri) -> String {
-    uri.to_string().chars().take(PATH_LOGGED).flat_map(char::escape_default).collect()
+    let escaped = |text: &str| text.chars().take(PATH_LOGGED).flat_map(char::escape_default).collect();
+    let Some(query) = uri.query() else { return escaped(&uri.to_string()) };
+    let shown = |pair: &str| match percent_decode_str(pair.split('=').next().unwrap_or_default()).decode_utf8_lossy() {
+        name if name == DOWNLOAD => format!("{DOWNLOAD}=..."),
+        _ => pair.to_owned(),
+    };
+    let query: Vec<_> = query.split('&').map(shown).collect();
+    escaped(&format!("{}?{}", uri.path(), query.join("&")))
 }
 
 /// A request. It is told of when this is dropped: with the body of the answer, or where the client went away before.
@@ -102,5 +112,24 @@ impl HttpBody for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_no_token_and_no_line_of_a_clients_own() {
+        for (uri, expected) in [
+            ("/v2/a/blobs/sha256:00?token=secret", "/v2/a/blobs/sha256:00?token=..."),
+            ("/v2/a?n=1&token=secret&last=b&token=more", "/v2/a?n=1&token=...&last=b&token=..."),
+            ("/v2/a?%74oken=secret", "/v2/a?token=..."),
+            ("/v2/a?last=token%3D1&tokens=2", "/v2/a?last=token%3D1&tokens=2"),
+            ("/v2/token?service=a", "/v2/token?service=a"),
+        ] {
+            assert_eq!(logged(&uri.parse().unwrap()), expected);
+        }
+        assert_eq!(logged(&format!("/{}", "a".repeat(1000)).parse().unwrap()).len(), PATH_LOGGED);
     }
 }
