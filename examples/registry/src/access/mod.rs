@@ -33,8 +33,9 @@ pub struct Asker {
 impl Asker {
     pub fn new(identity: Identity, parts: &Parts, peer: &Peer, client: Client) -> Self {
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        // TLS ends at a proxy.
-        let is_encrypted = peer.is_proxy && header("x-forwarded-proto") == Some("https");
+        // TLS ends at a proxy, whose word is the last: what is before it may be the client's.
+        let protocol = parts.headers.get_all("x-forwarded-proto").iter().next_back();
+        let is_encrypted = peer.is_proxy && protocol.is_some_and(|protocol| protocol.as_bytes() == b"https");
         let mut context = Context::new()
             .with_source_ip(client.address())
             .with_time(SystemTime::now())
