@@ -321,3 +321,28 @@ fn an_account_policy_names_neither_another_accounts_users_nor_anonymous_ones() {
     // Each account lets its own log in.
     assert_eq!(partner.call("ecr", "GetAuthorizationToken", &json!({})).status, 200);
 }
+
+#[test]
+fn a_push_creates_no_repository_for_who_may_not_create_one() {
+    let push_rights = ["ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"];
+    let read = allow(&["ecr:GetDownloadUrlForLayer"], &[&arn("app")]);
+    let guarded = registry(vec![user("pusher", OWN, &json!([allow(&push_rights, &["*"]), read]))]);
+    let mut admin = guarded.client(&key_of("admin"));
+    push(&mut admin, "app", "v1", b"a config");
+    let mut pusher = guarded.client(&key_of("pusher"));
+    let digest = Digest::of(Algorithm::Sha256, b"a config");
+    let document = image(digest, 8).to_string();
+    for name in ["new", "public/new"] {
+        for (method, rest, body) in [
+            ("POST", "blobs/uploads/".to_owned(), &b""[..]),
+            ("POST", format!("blobs/uploads/?digest={digest}"), b"a config"),
+            ("POST", format!("blobs/uploads/?mount={digest}&from=app"), b""),
+            ("PUT", "manifests/v1".to_owned(), document.as_bytes()),
+        ] {
+            let answer = pusher.oci(method, &format!("/v2/{name}/{rest}"), &[("content-type", IMAGE)], body);
+            assert_eq!(answer.status, 403, "{method} {name} {rest}: {answer:?}");
+        }
+    }
+    assert_eq!(admin.get("/v2/_catalog").json()["repositories"], json!(["app"]));
+    assert_eq!(pusher.oci("POST", "/v2/app/blobs/uploads/", &[], &[]).status, 202);
+}
