@@ -20,7 +20,7 @@ use crate::ecr::account;
 use crate::ecr::documents::{self, CATALOG, POLICY};
 use crate::ecr::error::ApiError;
 use crate::ecr::registry_documents as registry;
-use crate::http::peer::{Client, Peer};
+use crate::http::peer::Peer;
 pub use policies::ParsedPolicies;
 
 /// Who asks, and what policies may ask of the request.
@@ -31,13 +31,13 @@ pub struct Asker {
 }
 
 impl Asker {
-    pub fn new(identity: Identity, parts: &Parts, peer: &Peer, client: Client) -> Self {
+    pub fn new(identity: Identity, parts: &Parts, peer: &Peer) -> Self {
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         // TLS ends at a proxy, whose word is the last: what is before it may be the client's.
         let protocol = parts.headers.get_all("x-forwarded-proto").iter().next_back();
         let is_encrypted = peer.is_proxy && protocol.is_some_and(|protocol| protocol.as_bytes() == b"https");
         let mut context = Context::new()
-            .with_source_ip(client.address())
+            .with_source_ip(peer.address_of(&parts.headers))
             .with_time(SystemTime::now())
             .with_secure_transport(if is_encrypted { Transport::Encrypted } else { Transport::Plain });
         if let Some(agent) = header("user-agent") {

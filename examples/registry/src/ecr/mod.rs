@@ -165,7 +165,7 @@ async fn called(
     };
     let origin = Origin::of(&parts);
     let input = Input(input);
-    let asker = Asker::new(identity, &parts, &caller.peer, caller.client);
+    let asker = Asker::new(identity, &parts, &caller.peer);
     let asker = asker.with_request_tags(request_tags(&input), input.texts("tagKeys"));
     let (own, by) = (Arc::clone(registry), caller.by(asker));
     let run = move |store: &Store| {

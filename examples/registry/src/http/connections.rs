@@ -121,8 +121,8 @@ impl Places {
 
     /// A place for a connection, or one among those that are told that there is none; nothing where there are too many
     /// of those.
-    fn take(self: &Arc<Self>, client: Client, is_proxy: bool, limits: &Limits) -> Option<Place> {
-        let mut taken = self.lock();
+    fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool, limits: &Limits) -> Option<Place> {
+        let (mut taken, client) = (self.lock(), Client::of(address));
         let has_place = |peer: &Peer| !peer.is_surplus;
         let own = |peer: &Peer| peer.client == client && has_place(peer);
         let counts = taken.counts();
@@ -145,7 +145,7 @@ impl Places {
             }
         }
         taken.last += 1;
-        let (id, peer) = (taken.last, Arc::new(Peer::new(client, is_proxy, is_surplus)));
+        let (id, peer) = (taken.last, Arc::new(Peer::new(address, is_proxy, is_surplus)));
         taken.connections.insert(id, Connection { peer: Arc::clone(&peer), task: None });
         Some(Place { places: Arc::clone(self), id, peer })
     }
@@ -197,7 +197,7 @@ pub async fn serve(
         };
         while connections.try_join_next().is_some() {} // lets go of those that have ended
         let is_proxy = proxies.contains(&address);
-        let Some(place) = places.take(Client::of(address), is_proxy, &limits) else { continue };
+        let Some(place) = places.take(address, is_proxy, &limits) else { continue };
         let (id, peer) = (place.id, Arc::clone(&place.peer));
         let patience = Patience::new(limits.idle, limits.rate);
         let stream = Watched::new(stream, Arc::clone(&peer), patience);

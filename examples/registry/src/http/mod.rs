@@ -243,7 +243,7 @@ impl Caller {
     /// Who asks on a connection, as whom.
     pub fn new(peer: Arc<Peer>, parts: &Parts, identity: Identity) -> Self {
         let client = peer.client_of(&parts.headers);
-        let asker = Arc::new(Asker::new(identity, parts, &peer, client));
+        let asker = Arc::new(Asker::new(identity, parts, &peer));
         Self { peer, client, asker }
     }
 

@@ -18,17 +18,13 @@ impl Client {
             v4 => v4,
         })
     }
-
-    /// The address, of IPv6 that of the network.
-    pub fn address(self) -> IpAddr {
-        self.0
-    }
 }
 
 /// A connection.
 #[derive(Debug)]
 pub struct Peer {
     pub client: Client,
+    address: IpAddr,
     /// It is a proxy's: many clients are behind it.
     pub is_proxy: bool,
     /// There was no place for it: it is told so, unless it is a probe.
@@ -51,9 +47,10 @@ fn now() -> u64 {
 
 impl Peer {
     /// A connection that was just made.
-    pub fn new(client: Client, is_proxy: bool, is_surplus: bool) -> Self {
+    pub fn new(address: IpAddr, is_proxy: bool, is_surplus: bool) -> Self {
+        let (client, address) = (Client::of(address), address.to_canonical());
         let (busy, waiting, keeps) = (AtomicBool::new(false), AtomicU64::new(now()), AtomicUsize::new(0));
-        Self { client, is_proxy, is_surplus, busy, waiting, keeps }
+        Self { client, address, is_proxy, is_surplus, busy, waiting, keeps }
     }
 
     /// A request's head is there: it is the registry's turn.
@@ -94,9 +91,14 @@ impl Peer {
 
     /// The client of a request: where a proxy passes it on, the one that the proxy says.
     pub fn client_of(&self, headers: &HeaderMap) -> Client {
+        Client::of(self.address_of(headers))
+    }
+
+    /// Its address, to the last bit: policies may be about one, where limits are about a network.
+    pub fn address_of(&self, headers: &HeaderMap) -> IpAddr {
         let forwarded = headers.get_all("x-forwarded-for").iter().next_back().filter(|_| self.is_proxy);
         let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-        last.map_or(self.client, Client::of)
+        last.map_or(self.address, |address: IpAddr| address.to_canonical())
     }
 }
 
@@ -131,13 +133,19 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-forwarded-for", "198.51.100.1".parse().unwrap());
         headers.append("x-forwarded-for", "198.51.100.2, 203.0.113.7".parse().unwrap());
-        let of = |is_proxy| Peer::new(client("192.0.2.1"), is_proxy, false).client_of(&headers);
+        let of = |is_proxy| Peer::new("192.0.2.1".parse().unwrap(), is_proxy, false).client_of(&headers);
         assert_eq!((of(false), of(true)), (client("192.0.2.1"), client("203.0.113.7")));
+        // A network is one client, and each of its addresses one of its own to policies.
+        let peer = |is_proxy| Peer::new("2001:db8::1".parse().unwrap(), is_proxy, false);
+        headers.append("x-forwarded-for", "2001:db8::2".parse().unwrap());
+        assert_eq!(peer(false).client_of(&headers), peer(true).client_of(&headers));
+        let addresses = [false, true].map(|is_proxy| peer(is_proxy).address_of(&headers).to_string());
+        assert_eq!(addresses, ["2001:db8::1", "2001:db8::2"]);
     }
 
     #[test]
     fn the_registry_waits_for_who_has_not_asked_yet_and_who_does_not_go_on() {
-        let peer = Arc::new(Peer::new(Client::of("192.0.2.1".parse().unwrap()), false, false));
+        let peer = Arc::new(Peer::new("192.0.2.1".parse().unwrap(), false, false));
         let is_waiting = || peer.waiting.load(Relaxed) != NEVER;
         peer.goes_on();
         assert!(is_waiting() && !peer.is_busy(), "a part of a head is no request");
