@@ -2,7 +2,7 @@
 
 use std::fs::{OpenOptions, rename};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,16 @@ impl Guarded {
         Self::with(users, Creation::OnPush, |_| {})
     }
 
+    /// With a proxy before it, which is the client of the test.
+    pub fn behind_proxy(users: &Value) -> Self {
+        Self::configured(users, |_| {}, |settings| settings.proxies = vec![Ipv4Addr::LOCALHOST.into()])
+    }
+
     pub fn with(users: &Value, creation: Creation, prepare: impl FnOnce(&Store)) -> Self {
+        Self::configured(users, prepare, |settings| settings.creation = creation)
+    }
+
+    fn configured(users: &Value, prepare: impl FnOnce(&Store), configure: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.json");
         write(&path, &document(users).to_string(), 0o600);
@@ -50,7 +59,9 @@ impl Guarded {
         let disk = SimVfs::new();
         let store = options(&disk).open("/store").unwrap();
         prepare(&store);
-        let server = Server::serve_with(disk, store, Settings { auth: Arc::clone(&auth), creation, ..settings() });
+        let mut settings = Settings { auth: Arc::clone(&auth), ..settings() };
+        configure(&mut settings);
+        let server = Server::serve_with(disk, store, settings);
         Self { server, auth, dir }
     }
 

@@ -346,3 +346,41 @@ fn a_push_creates_no_repository_for_who_may_not_create_one() {
     assert_eq!(admin.get("/v2/_catalog").json()["repositories"], json!(["app"]));
     assert_eq!(pusher.oci("POST", "/v2/app/blobs/uploads/", &[], &[]).status, 202);
 }
+
+#[test]
+fn policies_know_a_client_by_its_address_and_its_transport_as_the_proxy_says_them() {
+    let one = json!({ "Statement": [
+        { "Effect": "Allow", "Action": "ecr:*", "Resource": "*",
+          "Condition": { "IpAddress": { "aws:SourceIp": ["2001:db8::/64", "198.51.100.7"] } } },
+        { "Effect": "Deny", "Action": "ecr:*", "Resource": "*",
+          "Condition": { "IpAddress": { "aws:SourceIp": "2001:db8::bad" } } },
+        { "Effect": "Deny", "Action": "ecr:*", "Resource": "*",
+          "Condition": { "Bool": { "aws:SecureTransport": "false" } } },
+    ] });
+    let guarded = Guarded::behind_proxy(&json!({ "users": [user("limited", OWN, &json!([one]))] }));
+    let mut limited = guarded.client(&key_of("limited"));
+    let (https, http) = (("x-forwarded-proto", "https"), ("x-forwarded-proto", "http"));
+    let from = |address| ("x-forwarded-for", address);
+    for (headers, status) in [
+        (&[https, from("2001:db8::1")][..], 404),
+        (&[https, from("2001:db8::bad")], 403),
+        (&[https, from("2001:db8:0:0:1::1")], 404),
+        (&[https, from("2001:db8:0:1::1")], 403),
+        (&[https, from("198.51.100.7")], 404),
+        (&[https, from("::ffff:198.51.100.7")], 404),
+        (&[https, from("198.51.100.8")], 403),
+        (&[https, from("198.51.100.7, 198.51.100.8")], 403),
+        (&[https, from("198.51.100.7"), from("198.51.100.8")], 403),
+        (&[https, from("198.51.100.7 junk")], 403),
+        (&[https], 403),
+        (&[from("198.51.100.7")], 403),
+        (&[http, from("198.51.100.7")], 403),
+        (&[https, http, from("198.51.100.7")], 403),
+    ] {
+        assert_eq!(limited.oci("GET", "/v2/none/tags/list", headers, &[]).status, status, "{headers:?}");
+    }
+    // Who comes directly says nothing of that.
+    let guarded = Guarded::start(&json!({ "users": [user("limited", OWN, &json!([one]))] }));
+    let headers = [https, from("198.51.100.7")];
+    assert_eq!(guarded.client(&key_of("limited")).oci("GET", "/v2/none/tags/list", &headers, &[]).status, 403);
+}
