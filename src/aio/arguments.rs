@@ -82,6 +82,7 @@ by_value!(
     RepositorySettings,
     StorageClass,
     UploadId,
+    u64,
     usize
 );
 

@@ -13,6 +13,7 @@ use crate::id::Lsn;
 use crate::log::Durability;
 use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositoryInfo, RepositoryName, RepositorySettings, Tag};
 use crate::page::Page;
+use crate::registry::lifecycle::{Carried, Plan, Policy};
 use crate::registry::{
     BlobInfo, ConditionalAction, Document, ImageFacts, ImageInfo, Manifest, ManifestInfo, OpenManifest, Pushed,
     PutManifest, Referrer, Repository, RepositoryUsage, StorageClass, TagInfo,
@@ -210,6 +211,10 @@ impl AsyncRepository {
         read image_facts_many(digests: &[Digest]) -> Vec<Option<ImageFacts>>;
         /// Deletes or archives images, each only if it is still as it was when that was decided.
         call apply_if_unchanged(actions: &[ConditionalAction]) -> Vec<Result<Lsn>>;
+        /// What a lifecycle policy does to the repository's images.
+        read lifecycle_plan(policy: &Policy, now_ms: u64) -> Plan<Digest>;
+        /// Carries out a plan, as far as the policy still says it and the images are as they were.
+        call apply_lifecycle(policy: &Policy, plan: &Plan<Digest>) -> Carried;
         /// At most `limit` manifests that name a subject, beginning after `after`, of an artifact type if one is given.
         read referrers(
             subject: &Digest,

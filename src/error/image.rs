@@ -17,4 +17,7 @@ pub enum ImageChange {
     /// It was archived or restored.
     #[error("was archived or restored")]
     StorageClass,
+    /// It was to follow its subject, and that stays as it is.
+    #[error("is about an image that stays")]
+    Subject,
 }

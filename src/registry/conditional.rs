@@ -7,10 +7,13 @@ use crate::facts::{Family, Prefix, Reader, find};
 use crate::id::Lsn;
 use crate::registry::Repository;
 use crate::registry::images::MAX_TAGS;
-use crate::transaction::registry::{ActIfUnchanged, ConditionalAction, ImageAction};
+use crate::transaction::registry::{ActIfUnchanged, ConditionalAction, Following, ImageAction};
 
 /// So many images are changed in one commit, if what goes with them is not much.
 const ACTED_ON_AT_ONCE: usize = 64;
+
+/// So many, where those behind the first of them follow their subjects.
+const ACTED_ON_TOGETHER: usize = 512;
 
 /// So many references and tags go in one commit, if not those of one image are more.
 const STEP_COST: usize = 10_000;
@@ -56,6 +59,12 @@ impl Repository {
     /// each: [`Error::ImageChanged`]; [`Error::ManifestInUse`]; [`Error::ManifestNotFound`]; [`Error::TooLarge`] where
     /// it has more than 1,000 tags, or where more than 10,000 manifests would be archived with it.
     pub fn apply_if_unchanged(&self, actions: &[ConditionalAction]) -> Result<Vec<Result<Lsn>>> {
+        self.act_if_unchanged(&actions.iter().copied().map(Following::from).collect::<Vec<_>>())
+    }
+
+    /// [`apply_if_unchanged`](Self::apply_if_unchanged), of actions of which some follow others. Those that follow one
+    /// another go in one commit with it, if they are not too many for one.
+    pub(super) fn act_if_unchanged(&self, actions: &[Following]) -> Result<Vec<Result<Lsn>>> {
         // What is a fact is seen by those who decide next, too. On a full disk, of which this may free some, notes
         // count as well, while none was left out.
         match self.registry.write_pulls() {
@@ -70,7 +79,7 @@ impl Repository {
             let (repository, pulls) = (self.named(), self.registry.clone());
             let outcome = self.commit(ActIfUnchanged { repository, actions: step.to_vec(), pulls })?;
             let mut refused: HashMap<usize, Error> = outcome.refused.into_iter().collect();
-            for (part, wanted) in step.iter().enumerate() {
+            for (part, Following { action: wanted, .. }) in step.iter().enumerate() {
                 let result = refused.remove(&part).map_or(Ok(outcome.lsn), Err);
                 if result.is_ok() && wanted.action == ImageAction::Expire {
                     self.registry.pending.forget(self, &wanted.digest);
@@ -82,10 +91,16 @@ impl Repository {
     }
 
     /// How many of these go in one commit.
-    fn step_len(&self, actions: &[ConditionalAction]) -> Result<usize> {
+    fn step_len(&self, actions: &[Following]) -> Result<usize> {
         let snapshot = self.facts()?;
-        let mut cost = 0;
-        for (number, wanted) in actions.iter().enumerate() {
+        let (mut cost, mut whole) = (0, 0);
+        for (number, Following { action: wanted, subject }) in actions.iter().enumerate() {
+            if subject.is_none() {
+                whole = number;
+                if number >= ACTED_ON_AT_ONCE {
+                    return Ok(number);
+                }
+            }
             let manifest = find::manifest(&snapshot, self.id, &wanted.digest)?;
             let held = manifest.map_or(0, |manifest| manifest.held.len());
             cost += match wanted.action {
@@ -95,8 +110,8 @@ impl Repository {
                 }
                 ImageAction::Archive => 1 + CHILD_COST * held,
             };
-            if number >= ACTED_ON_AT_ONCE || (number > 0 && cost > STEP_COST) {
-                return Ok(number);
+            if number >= ACTED_ON_TOGETHER || (number > 0 && cost > STEP_COST) {
+                return Ok(if whole > 0 { whole } else { number });
             }
         }
         Ok(actions.len())

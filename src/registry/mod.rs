@@ -56,6 +56,7 @@
 //!
 //! # Lifecycle policies
 //! [`lifecycle`] reads the policies of Amazon ECR and decides which images of a repository expire or are archived.
+//! [`Repository::lifecycle_plan`] is what a policy would do, and [`Repository::apply_lifecycle`] does it.
 //!
 //! # Isolation of repositories
 //! A user of one repository learns nothing of others: a blob that only others have is [not

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::id::Lsn;
 use crate::oci::{Reference, RepositoryInfo, RepositoryName, Tag};
 use crate::page::Page;
+use crate::registry::lifecycle::{Plan, Policy};
 use crate::registry::{
     BlobInfo, Document, ImageFacts, ImageInfo, Manifest, ManifestInfo, OpenManifest, Referrer, Registry, Repository,
     TagInfo,
@@ -220,6 +221,15 @@ impl RepositorySnapshot {
     /// As [`Repository::image_facts_many`]'s.
     pub fn image_facts_many(&self, digests: &[Digest]) -> Result<Vec<Option<ImageFacts>>> {
         self.repository.image_facts_many(digests)
+    }
+
+    /// As [`Repository::lifecycle_plan`], about the images of this moment. Carry it out on the
+    /// [repository](Repository::apply_lifecycle) itself.
+    ///
+    /// # Errors
+    /// As [`Repository::lifecycle_plan`]'s.
+    pub fn lifecycle_plan(&self, policy: &Policy, now_ms: u64) -> Result<Plan<Digest>> {
+        self.repository.lifecycle_plan(policy, now_ms)
     }
 
     /// As [`Repository::referrers`].

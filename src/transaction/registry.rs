@@ -35,7 +35,7 @@ mod repositories;
 mod upkeep;
 
 pub(crate) use class::SetStorageClass;
-pub(crate) use conditional::{ActIfUnchanged, Pulls};
+pub(crate) use conditional::{ActIfUnchanged, Following, Pulls};
 pub use conditional::{ConditionalAction, ImageAction, ImageVersion};
 pub(crate) use deletion::{DeleteReferences, MAX_TAGS_DELETED, TAGS, Untag};
 pub(crate) use documents::{RemoveDocument, SetDocument};

@@ -9,6 +9,7 @@ mod documents;
 mod events;
 mod images;
 mod indexes;
+mod lifecycle;
 mod referrers;
 mod repositories;
 mod tags;

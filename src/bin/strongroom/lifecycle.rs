@@ -48,11 +48,11 @@ pub struct Which {
 pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<(), Failure> {
     match command {
         LifecycleCommand::Preview(which) => {
-            let (repository, plan) = which.plan(store)?;
+            let (repository, _, plan) = which.plan(store)?;
             list(&repository, &plan, output)
         }
         LifecycleCommand::Apply { which, confirm, trust_clock } => {
-            let (repository, plan) = which.plan(store)?;
+            let (repository, policy, plan) = which.plan(store)?;
             let mut guard = Guard::new();
             if let Some(images) = confirm {
                 guard = guard.confirm(images);
@@ -65,7 +65,7 @@ pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<
                 Failure::Document(format!("{refusal}: {hint}"))
             };
             guard.check(&plan).map_err(refused)?;
-            let done = repository.apply_lifecycle(&plan)?;
+            let done = repository.apply_lifecycle(&policy, &plan)?;
             let document = json!({ "expired": done.expired, "archived": done.archived, "skipped": done.skipped });
             let text = format!("expired   {}\narchived  {}\nleft      {}", done.expired, done.archived, done.skipped);
             output.print(&document, &text);
@@ -75,7 +75,7 @@ pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<
 }
 
 impl Which {
-    fn plan(&self, store: &Store) -> Result<(Repository, Plan<Digest>), Failure> {
+    fn plan(&self, store: &Store) -> Result<(Repository, Policy, Plan<Digest>), Failure> {
         let repository = store.repository(&self.repository)?;
         let text = match &self.policy {
             Some(path) => fs::read_to_string(path).map_err(at(path))?,
@@ -90,7 +90,7 @@ impl Which {
         let policy = parsed.map_err(|error| Failure::Document(escaped(&error.to_string())))?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
         let plan = repository.lifecycle_plan(&policy, u64::try_from(now).unwrap_or(u64::MAX))?;
-        Ok((repository, plan))
+        Ok((repository, policy, plan))
     }
 }
 

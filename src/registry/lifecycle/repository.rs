@@ -1,18 +1,16 @@
 //! Lifecycle policies over the images of a repository: what a policy would do, and doing it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::{Action, ActionKind, Evaluation, Fingerprint, Image, ImageStatus, Parent, Plan, Policy};
+use super::{Action, ActionKind, Evaluation, Image, ImageStatus, Parent, Plan, Policy};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::page::Page;
 use crate::registry::{ConditionalAction, ImageAction, ImageFacts, Repository, StorageClass};
+use crate::transaction::registry::Following;
 
 /// So many images are read at once.
 const PAGE: usize = 1000;
-
-/// So many images are handed over at once to be acted on.
-const BATCH: usize = 256;
 
 /// What carrying out a [`Plan`] came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +20,8 @@ pub struct Carried {
     pub expired: usize,
     /// Those that were archived.
     pub archived: usize,
-    /// Those that were left: used, changed or deleted since the plan was made, or held by an index since.
+    /// Those that were left: used, changed or deleted since the plan was made, held by an index since, or kept by the
+    /// policy now.
     pub skipped: usize,
 }
 
@@ -54,7 +53,7 @@ impl Repository {
     ///
     /// // Somebody pulls the image that is to go: it stays.
     /// app.pull_manifest(&plan.actions[0].key.into())?;
-    /// let done = app.apply_lifecycle(&plan)?;
+    /// let done = app.apply_lifecycle(&policy, &plan)?;
     /// assert_eq!((done.expired, done.skipped), (0, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -70,81 +69,65 @@ impl Repository {
         Ok(evaluation.finish())
     }
 
-    /// Carries out a plan of [`lifecycle_plan`](Self::lifecycle_plan), after a [`Guard`](super::Guard) was asked.
+    /// Carries out a plan that [`lifecycle_plan`](Self::lifecycle_plan) made with the same policy, after a
+    /// [`Guard`](super::Guard) was asked.
     ///
-    /// Each image is acted on only if it is as it was when that was decided, which is looked at in the same commit: one
-    /// that was pulled, tagged, pushed again, restored or put into an index meanwhile is left, and so are its
-    /// signatures. What is done stays done where a later commit fails, or the process is killed; doing it again is
-    /// harmless.
+    /// The policy is evaluated again, for the same time, and only what both plans say is done: where newer images were
+    /// deleted since, older ones are among the newest so many now, and stay. Each image is then acted on only if it is
+    /// as it was when that was decided, which is looked at in the same commit: one that was pulled, tagged, pushed
+    /// again, restored or put into an index meanwhile is left, and so are its signatures. Those go in one commit with
+    /// their image, if they are not hundreds. What is done stays done where a later commit fails, or the process is
+    /// killed; doing it again is harmless.
+    ///
+    /// What is not looked at in the commit is the rest of the repository: where newer images are deleted in the moments
+    /// between the second evaluation and a commit, that keeps no older one.
     ///
     /// # Errors
-    /// [`Error::RepositoryNotFound`] where the repository was deleted; [`Error::Corrupt`] where facts are damaged; what
-    /// keeps a commit from being durable, such as [`Error::Full`].
-    pub fn apply_lifecycle(&self, plan: &Plan<Digest>) -> Result<Carried> {
-        let (mut carried, mut done) = (Carried::default(), HashSet::new());
-        let mut versions = self.unchanged(&plan.actions)?;
-        // Those that follow others come behind them.
-        let (own, following): (Vec<_>, Vec<_>) = plan.actions.iter().partition(|action| action.subject.is_none());
-        self.carry_out(&own, &mut versions, &mut done, &mut carried)?;
-        let mut left = following;
-        loop {
-            let is_due = |action: &&Action<Digest>| action.subject.is_some_and(|subject| done.contains(&subject));
-            let (due, others): (Vec<_>, Vec<_>) = left.into_iter().partition(is_due);
-            if due.is_empty() {
-                carried.skipped += others.len();
-                return Ok(carried);
+    /// [`Error::RepositoryNotFound`] where the repository was deleted; [`Error::Corrupt`] where facts are damaged,
+    /// since who can't see all images can't say which are the newest; what keeps a commit from being durable, such as
+    /// [`Error::Full`].
+    pub fn apply_lifecycle(&self, policy: &Policy, plan: &Plan<Digest>) -> Result<Carried> {
+        let agreed = self.still_planned(policy, plan)?;
+        let mut carried = Carried { skipped: plan.actions.len() - agreed.len(), ..Carried::default() };
+        for (result, wanted) in self.act_if_unchanged(&agreed)?.into_iter().zip(&agreed) {
+            match (result, wanted.action.action) {
+                (Ok(_), ImageAction::Expire) => carried.expired += 1,
+                (Ok(_), ImageAction::Archive) => carried.archived += 1,
+                (Err(refused), _) if is_left(&refused) => carried.skipped += 1,
+                (Err(error), _) => return Err(error),
             }
-            self.carry_out(&due, &mut versions, &mut done, &mut carried)?;
-            left = others;
         }
+        Ok(carried)
     }
 
-    /// The images of a plan that are as they were when it was made, with their versions.
-    fn unchanged(&self, actions: &[Action<Digest>]) -> Result<HashMap<Digest, ConditionalAction>> {
-        let decided: HashMap<Digest, &Action<Digest>> = actions.iter().map(|action| (action.key, action)).collect();
-        let mut unchanged = HashMap::with_capacity(decided.len());
-        if decided.is_empty() {
-            return Ok(unchanged);
+    /// What of a plan the policy says of the images as they are now, if those are as they were, in the order of plans.
+    fn still_planned(&self, policy: &Policy, plan: &Plan<Digest>) -> Result<Vec<Following>> {
+        let planned: HashMap<Digest, &Action<Digest>> =
+            plan.actions.iter().map(|action| (action.key, action)).collect();
+        if planned.is_empty() {
+            return Ok(Vec::new());
         }
+        let mut versions = HashMap::with_capacity(planned.len());
+        let mut evaluation = Evaluation::new(policy, plan.now_ms);
         for facts in self.all_image_facts() {
             let facts = facts?;
-            let Some(action) = decided.get(&facts.digest) else { continue };
-            if Fingerprint::of(&image(&facts), &facts.tags) == action.fingerprint {
-                let kind = match action.kind {
-                    ActionKind::Expire => ImageAction::Expire,
-                    ActionKind::Archive => ImageAction::Archive,
-                };
-                let conditional = ConditionalAction { digest: facts.digest, expect: facts.version, action: kind };
-                unchanged.insert(facts.digest, conditional);
+            if planned.contains_key(&facts.digest) {
+                versions.insert(facts.digest, facts.version);
             }
+            evaluation.add(image(&facts), &facts.tags);
         }
-        Ok(unchanged)
-    }
-
-    fn carry_out(
-        &self,
-        actions: &[&Action<Digest>],
-        versions: &mut HashMap<Digest, ConditionalAction>,
-        done: &mut HashSet<Digest>,
-        carried: &mut Carried,
-    ) -> Result<()> {
-        let found: Vec<_> = actions.iter().filter_map(|action| versions.remove(&action.key)).collect();
-        carried.skipped += actions.len() - found.len();
-        for batch in found.chunks(BATCH) {
-            for (result, wanted) in self.apply_if_unchanged(batch)?.into_iter().zip(batch) {
-                match (result, wanted.action) {
-                    (Ok(_), ImageAction::Expire) => carried.expired += 1,
-                    (Ok(_), ImageAction::Archive) => carried.archived += 1,
-                    (Err(refused), _) if is_skipped(&refused) => {
-                        carried.skipped += 1;
-                        continue;
-                    }
-                    (Err(error), _) => return Err(error),
-                }
-                done.insert(wanted.digest);
+        let agreed = evaluation.finish().actions.into_iter().filter_map(|now| {
+            let (before, expect) = (planned.get(&now.key)?, *versions.get(&now.key)?);
+            if (before.kind, before.fingerprint) != (now.kind, now.fingerprint) {
+                return None;
             }
-        }
-        Ok(())
+            let action = match now.kind {
+                ActionKind::Expire => ImageAction::Expire,
+                ActionKind::Archive => ImageAction::Archive,
+            };
+            Some(Following { action: ConditionalAction { digest: now.key, expect, action }, subject: now.subject })
+        });
+        Ok(agreed.collect())
     }
 
     fn all_image_facts(&self) -> impl Iterator<Item = Result<ImageFacts>> {
@@ -153,7 +136,7 @@ impl Repository {
 }
 
 /// Whether an image is left since it is not as it was.
-fn is_skipped(error: &Error) -> bool {
+fn is_left(error: &Error) -> bool {
     matches!(
         error,
         Error::ImageChanged { .. }

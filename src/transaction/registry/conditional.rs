@@ -22,7 +22,7 @@ use super::{class, manifest_not_found, repository};
 use crate::digest::Digest;
 use crate::error::{Error, ImageChange, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, Lookup, ManifestFact, Named, Prefix, PullFact, Storage, TagFact};
+use crate::facts::{Family, Key, Lookup, ManifestFact, Named, Prefix, PullFact, Storage, StorageClass, TagFact};
 use crate::id::{DomainId, RepositoryId};
 use crate::transaction::{Apply, Changes, Op};
 
@@ -83,6 +83,21 @@ pub struct ConditionalAction {
     pub action: ImageAction,
 }
 
+/// A conditional action, and what it follows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Following {
+    pub(crate) action: ConditionalAction,
+    /// The subject that the same must have become of at the turn of this one, in the same commit or before: it is
+    /// deleted where this one is to be deleted, and archived where this one is to be archived.
+    pub(crate) subject: Option<Digest>,
+}
+
+impl From<ConditionalAction> for Following {
+    fn from(action: ConditionalAction) -> Self {
+        Self { action, subject: None }
+    }
+}
+
 /// When manifests were pulled last, as far as no fact says it yet.
 pub(crate) trait Pulls: Debug + Send + Sync {
     fn noted(&self, domain: DomainId, repository: RepositoryId, digest: &Digest) -> Option<u64>;
@@ -92,7 +107,7 @@ pub(crate) trait Pulls: Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct ActIfUnchanged {
     pub(crate) repository: Named,
-    pub(crate) actions: Vec<ConditionalAction>,
+    pub(crate) actions: Vec<Following>,
     pub(crate) pulls: Arc<dyn Pulls>,
 }
 
@@ -113,9 +128,23 @@ impl ActIfUnchanged {
         change.map_or(Ok(()), |change| Err(Error::ImageChanged { digest, change }))
     }
 
+    /// Fails where the subject that an image follows is left as it is.
+    fn check_subject(&self, facts: &Changes<'_>, wanted: &Following) -> Result<()> {
+        let Some(subject) = &wanted.subject else { return Ok(()) };
+        let found = find::manifest(facts, self.repository.id, subject)?;
+        let is_done = match wanted.action.action {
+            ImageAction::Expire => found.is_none(),
+            ImageAction::Archive => found.is_some_and(|found| found.storage.class == StorageClass::Archive),
+        };
+        let (digest, change) = (wanted.action.digest, ImageChange::Subject);
+        if is_done { Ok(()) } else { Err(Error::ImageChanged { digest, change }) }
+    }
+
     /// Refuses before anything has changed.
-    fn act(&self, facts: &mut Changes<'_>, wanted: &ConditionalAction) -> Result<Vec<Op>> {
-        self.check(facts, wanted)?;
+    fn act(&self, facts: &mut Changes<'_>, wanted: &Following) -> Result<Vec<Op>> {
+        self.check(facts, &wanted.action)?;
+        self.check_subject(facts, wanted)?;
+        let wanted = &wanted.action;
         match wanted.action {
             ImageAction::Expire => delete_manifest(facts, &self.repository, &wanted.digest).map(|(ops, _)| ops),
             ImageAction::Archive => class::archive(facts, &self.repository, &wanted.digest),
@@ -148,13 +177,13 @@ impl Apply for ActIfUnchanged {
 
     fn reads(&self, domain: DomainId) -> Vec<Key> {
         let id = self.repository.id;
-        let keys = |wanted: &ConditionalAction| {
-            [Family::Manifest, Family::Pull].map(|family| Key::of_digest(domain, family, id, &wanted.digest))
+        let keys = |wanted: &Following| {
+            [Family::Manifest, Family::Pull].map(|family| Key::of_digest(domain, family, id, &wanted.action.digest))
         };
         self.actions.iter().flat_map(keys).collect()
     }
 
     fn frees_space(&self) -> bool {
-        self.actions.iter().any(|wanted| wanted.action == ImageAction::Expire)
+        self.actions.iter().any(|wanted| wanted.action.action == ImageAction::Expire)
     }
 }

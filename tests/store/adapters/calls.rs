@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use strongroom::aio::{AsyncNamedFiles, AsyncStore, StreamError};
+use strongroom::registry::lifecycle::Policy;
 use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Digest, Error, ExpectNamed, PutNamed, ScrubOptions, SnapshotOptions};
@@ -15,6 +16,10 @@ use strongroom::{Algorithm, Digest, Error, ExpectNamed, PutNamed, ScrubOptions, 
 use super::{PIECE, one_thread, open, options, pieces};
 use crate::common::Random;
 use crate::common::registry::name;
+
+const POLICY: &str = r#"{"rules": [{"rulePriority": 1,
+    "selection": {"tagStatus": "any", "countType": "sinceImagePulled", "countUnit": "days", "countNumber": 1},
+    "action": {"type": "transition", "targetStorageClass": "archive"}}]}"#;
 
 const NONE: &[u8] = b"is not there";
 
@@ -58,6 +63,10 @@ fn batches_and_files_of_a_store() {
         let pushed = app.put_manifest("a document", PutManifest::new("text/plain").references([], [])).await.unwrap();
         let (media_type, document) = app.open_manifest(&pushed.digest.into()).await.unwrap();
         assert_eq!((&*media_type, document.bytes().await.unwrap()), ("text/plain", "a document".into()));
+        let policy = Policy::parse(POLICY).unwrap();
+        let plan = app.lifecycle_plan(&policy, 1 << 50).await.unwrap();
+        assert_eq!(plan, app.blocking().lifecycle_plan(&policy, 1 << 50).unwrap());
+        assert_eq!(app.apply_lifecycle(&policy, &plan).await.unwrap().archived, 1);
         app.set_settings(RepositorySettings::new()).await.unwrap();
         assert_eq!(app.info().await.unwrap(), app.blocking().info().unwrap());
     });

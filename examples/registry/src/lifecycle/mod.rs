@@ -142,7 +142,7 @@ impl Lifecycle {
             // The others depend on when it was carried out last: noting that would answer the question.
             return if matches!(refusal, Refusal::TooMany { .. }) { note(repository, now) } else { Ok(()) };
         }
-        let done = repository.apply_lifecycle(&plan)?;
+        let done = repository.apply_lifecycle(&policy, &plan)?;
         forget_confirmation(repository)?; // it was for this time
         if done.expired + done.archived + done.skipped > 0 {
             let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
