@@ -19,4 +19,5 @@ mod beside;
 mod cli;
 mod command;
 mod kill;
+mod lifecycle;
 mod transfer;

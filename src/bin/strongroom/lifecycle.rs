@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use humantime::format_rfc3339_seconds;
 use serde_json::json;
-use strongroom::registry::lifecycle::{Action, ActionKind, DOCUMENT, Guard, Plan, Policy};
+use strongroom::registry::lifecycle::{Action, ActionKind, DOCUMENT, Guard, Plan, Policy, PolicyError, Refusal};
 use strongroom::registry::{Repository, RepositoryName, Tag};
 use strongroom::{Digest, Error, Store};
 
 use crate::failure::{Failure, at};
-use crate::output::{Output, escaped};
+use crate::output::{Output, escaped, shown};
+
+/// The last second of the year 9999, in milliseconds since 1970: later times are not shown.
+const LAST_MS: u64 = 253_402_300_799_000;
 
 /// What to do with a lifecycle policy.
 #[derive(Debug, Subcommand)]
@@ -60,11 +64,7 @@ pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<
             if trust_clock {
                 guard = guard.trust_clock();
             }
-            let refused = |refusal| {
-                let hint = "see `strongroom lifecycle preview`, then --confirm COUNT, or --trust-clock";
-                Failure::Document(format!("{refusal}: {hint}"))
-            };
-            guard.check(&plan).map_err(refused)?;
+            guard.check(&plan).map_err(|refusal| refused(&refusal, plan.summary.acting()))?;
             let done = repository.apply_lifecycle(&policy, &plan)?;
             let document = json!({ "expired": done.expired, "archived": done.archived, "skipped": done.skipped });
             let text = format!("expired   {}\narchived  {}\nleft      {}", done.expired, done.archived, done.skipped);
@@ -72,6 +72,19 @@ pub fn run(store: &Store, command: LifecycleCommand, output: &Output) -> Result<
             Ok(())
         }
     }
+}
+
+fn refused(refusal: &Refusal, acting: usize) -> Failure {
+    Failure::Document(match refusal {
+        Refusal::ClockBehind { now_ms, noted_ms } => {
+            let time = |ms: &u64| format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(*ms.min(&LAST_MS)));
+            let (now, noted) = (time(now_ms), time(noted_ms));
+            format!(
+                "the clock says {now}, an image was pushed at {noted}: set it, or if it is right give --trust-clock"
+            )
+        }
+        other => format!("{other} with --confirm {acting}, after `strongroom lifecycle preview`"),
+    })
 }
 
 impl Which {
@@ -87,7 +100,11 @@ impl Which {
             }
         };
         let parsed = if self.extended { Policy::parse_extended(&text) } else { Policy::parse(&text) };
-        let policy = parsed.map_err(|error| Failure::Document(escaped(&error.to_string())))?;
+        let invalid = |error: PolicyError| {
+            let from = self.policy.as_deref().map_or_else(|| "the repository's lifecycle policy".to_owned(), shown);
+            Failure::Document(format!("{from}: {}", escaped(&error.to_string())))
+        };
+        let policy = parsed.map_err(invalid)?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
         let plan = repository.lifecycle_plan(&policy, u64::try_from(now).unwrap_or(u64::MAX))?;
         Ok((repository, policy, plan))
