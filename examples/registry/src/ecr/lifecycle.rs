@@ -2,15 +2,14 @@
 
 use serde_json::{Map, Value, json};
 use strongroom::registry::lifecycle::{Action, ActionKind, MIN_TEXT_LEN, Policy};
-use strongroom::registry::{ExpectDocument, ImageInfo, Reference, Repository, StorageClass, Tag};
+use strongroom::registry::{ImageInfo, Reference, Repository, StorageClass, Tag};
 use strongroom::{Digest, Error};
 
 use super::call::{Answer, Call, time};
-use super::documents::LIFECYCLE;
 use super::error::ApiError;
 use super::page::{Pager, invalid_token};
 use super::{Built, Service, Target};
-use crate::lifecycle::{self, Preview, State};
+use crate::lifecycle::{self, Begun, Preview, State};
 
 const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service: Service::Private, name, target: Target::Repository, reads, run }
@@ -35,7 +34,7 @@ fn parse(text: &str) -> Result<Policy, ApiError> {
 fn put(call: &Call<'_>) -> Answer {
     let (repository, text) = (call.repository()?, call.input.required("lifecyclePolicyText"));
     parse(text)?;
-    let confirmed = call.registry.lifecycle.previews.shown(repository.name(), text);
+    let confirmed = call.registry.lifecycle.previews.shown(repository.name(), text)?;
     lifecycle::set_policy(&repository, text, confirmed).map_err(|error| call.error(error))?;
     Ok(answer(call, &repository, text))
 }
@@ -48,9 +47,9 @@ fn get(call: &Call<'_>) -> Answer {
 fn delete(call: &Call<'_>) -> Answer {
     let repository = call.repository()?;
     let answer = with_evaluated(call, &repository, &text(call, &repository)?)?;
-    match repository.remove_document(LIFECYCLE, ExpectDocument::Any) {
+    match lifecycle::remove_policy(&repository) {
         Err(Error::DocumentNotFound { .. }) => Err(not_found(call, &repository)),
-        other => other.map(|_| answer).map_err(|error| call.error(error)),
+        other => other.map(|()| answer).map_err(|error| call.error(error)),
     }
 }
 
@@ -89,13 +88,20 @@ fn start_preview(call: &Call<'_>) -> Answer {
     let policy = parse(&text)?;
     let mut answer = answer(call, &repository, &text);
     let name = repository.name().clone();
-    if call.registry.lifecycle.previews.begin(repository, &text, policy).is_none() {
-        let account = call.account();
-        let message = format!(
-            "The lifecycle policy preview for the repository with name '{name}' in the registry with id '{account}' is \
-             in progress"
-        );
-        return Err(ApiError::new("LifecyclePolicyPreviewInProgressException", message));
+    match call.registry.lifecycle.previews.begin(repository, &text, policy)? {
+        Begun::Begun => {}
+        Begun::InProgress => {
+            let account = call.account();
+            let message = format!(
+                "The lifecycle policy preview for the repository with name '{name}' in the registry with id \
+                 '{account}' is in progress"
+            );
+            return Err(ApiError::new("LifecyclePolicyPreviewInProgressException", message));
+        }
+        // Clients try again for a while.
+        Begun::TooMany => {
+            return Err(ApiError::server("too many lifecycle policy previews are in progress: try again"));
+        }
     }
     if let Value::Object(members) = &mut answer {
         members.insert("status".to_owned(), json!("IN_PROGRESS"));
@@ -105,7 +111,7 @@ fn start_preview(call: &Call<'_>) -> Answer {
 
 fn get_preview(call: &Call<'_>) -> Answer {
     let (repository, input) = (call.repository()?, &call.input);
-    let Some(preview) = call.registry.lifecycle.previews.get(repository.name()) else {
+    let Some(preview) = call.registry.lifecycle.previews.get(repository.name())? else {
         let (name, account) = (repository.name(), call.account());
         let message = format!(
             "There is no lifecycle policy preview for the repository with name '{name}' in the registry with id \
@@ -146,12 +152,18 @@ fn of_images(repository: &Repository, ids: &[Value], actions: &[Action<Digest>])
         let by_tag = text("imageTag").and_then(|tag| tag.parse::<Tag>().ok()).map(Reference::from);
         let by_digest = text("imageDigest").and_then(|digest| digest.parse::<Digest>().ok()).map(Reference::from);
         let Some(reference) = by_digest.or(by_tag) else { continue };
-        let Ok(info) = repository.image(&reference) else { continue };
+        let info = match repository.image(&reference) {
+            Err(Error::ManifestNotFound { .. }) => continue,
+            info => info?,
+        };
         let action = actions.iter().find(|action| action.key == info.digest);
         results.extend(action.map(|action| result(action, &info)));
     }
     Ok(results)
 }
+
+/// So many actions are looked at for a page, which ends there although it may have few results, or none.
+const MAX_LOOKED_AT: usize = 1000;
 
 /// A page of results. The token is the number of the action before the next page: the plan stays as it is.
 fn page(
@@ -167,7 +179,7 @@ fn page(
     let wanted = call.input.within("filter", "tagStatus").and_then(Value::as_str);
     let (mut results, mut next) = (Vec::new(), None);
     for (number, action) in actions.iter().enumerate().skip(begin) {
-        if results.len() >= pager.limit {
+        if results.len() >= pager.limit || number - begin >= MAX_LOOKED_AT {
             next = Some(number);
             break;
         }

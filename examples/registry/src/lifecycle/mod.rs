@@ -7,7 +7,8 @@
 //! # A question before much goes
 //! A policy that would act on a great share of a repository's images at once is not carried out until somebody has
 //! seen what it does: a preview of the same policy, complete when the policy is set, confirms as many images as it
-//! showed. Until then the log says so once in a run.
+//! showed, and a tenth and ten more, since images are pushed until it is carried out. Until then the log says so once
+//! in a run. A confirmation is for one revision of the policy, and for one time.
 
 mod preview;
 
@@ -23,12 +24,21 @@ use strongroom::{Error, Store};
 use crate::access::now_ms;
 use crate::ecr::documents::{CONFIRMED, EVALUATED, LIFECYCLE};
 use crate::http::Registry;
-pub use preview::{Preview, Previews, State};
+pub use preview::{Begun, Preview, Previews, State};
 
 /// How many images a preview of the policy showed that it acts on.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub struct Confirmed {
-    pub images: usize,
+struct Confirmed {
+    images: usize,
+    /// The revision of the document with the policy.
+    policy: u64,
+}
+
+impl Confirmed {
+    /// What was shown, and what may have come since.
+    fn allowed(self) -> usize {
+        self.images.saturating_add(self.images / 10).saturating_add(10)
+    }
 }
 
 /// When a policy was carried out last.
@@ -46,28 +56,27 @@ pub fn policy_of(repository: &Repository) -> strongroom::Result<Option<String>> 
 
 /// When the policy of a repository was carried out last.
 pub fn evaluated(repository: &Repository) -> strongroom::Result<Option<Evaluated>> {
-    read(repository, EVALUATED)
-}
-
-fn read<T: for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> strongroom::Result<Option<T>> {
-    let document = repository.document(name)?;
+    let document = repository.document(EVALUATED)?;
     Ok(document.and_then(|document| serde_json::from_slice(&document.content).ok()))
 }
 
 /// Sets the policy of a repository, which a preview may have shown to act on so many images.
 pub fn set_policy(repository: &Repository, text: &str, confirmed: Option<usize>) -> strongroom::Result<()> {
-    // In this order: what was confirmed for another policy does not hold for this one.
-    forget_confirmation(repository)?;
-    repository.set_document(LIFECYCLE, text, ExpectDocument::Any)?;
-    if let Some(images) = confirmed {
-        repository.set_document(CONFIRMED, json!(Confirmed { images }).to_string(), ExpectDocument::Any)?;
-    }
-    Ok(())
+    let policy = repository.set_document(LIFECYCLE, text, ExpectDocument::Any)?.get();
+    let Some(images) = confirmed else { return forget_confirmation(repository, ExpectDocument::Any) };
+    let confirmed = json!(Confirmed { images, policy }).to_string();
+    repository.set_document(CONFIRMED, confirmed, ExpectDocument::Any).map(drop)
 }
 
-fn forget_confirmation(repository: &Repository) -> strongroom::Result<()> {
-    match repository.remove_document(CONFIRMED, ExpectDocument::Any) {
-        Ok(_) | Err(Error::DocumentNotFound { .. }) => Ok(()),
+/// Removes the policy of a repository.
+pub fn remove_policy(repository: &Repository) -> strongroom::Result<()> {
+    repository.remove_document(LIFECYCLE, ExpectDocument::Any)?;
+    forget_confirmation(repository, ExpectDocument::Any)
+}
+
+fn forget_confirmation(repository: &Repository, expect: ExpectDocument) -> strongroom::Result<()> {
+    match repository.remove_document(CONFIRMED, expect) {
+        Ok(_) | Err(Error::DocumentNotFound { .. } | Error::DocumentChanged { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -123,8 +132,8 @@ impl Lifecycle {
     }
 
     fn run_one(&self, repository: &Repository, open_ms: u64) -> strongroom::Result<()> {
-        let Some(text) = policy_of(repository)? else { return Ok(()) };
-        let Ok(policy) = Policy::parse(&text) else {
+        let Some(set) = repository.document(LIFECYCLE)? else { return Ok(()) };
+        let Ok(policy) = Policy::parse(&String::from_utf8_lossy(&set.content)) else {
             tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
             return Ok(());
         };
@@ -134,16 +143,24 @@ impl Lifecycle {
         if let Some(last) = evaluated(repository)? {
             guard = guard.last_evaluated(last.at_ms, open_ms);
         }
-        if let Some(Confirmed { images }) = read(repository, CONFIRMED)? {
-            guard = guard.confirm(images);
+        let confirmation = repository.document(CONFIRMED)?;
+        let confirmed =
+            confirmation.as_ref().and_then(|found| serde_json::from_slice::<Confirmed>(&found.content).ok());
+        if let Some(confirmed) = confirmed.filter(|confirmed| confirmed.policy == set.revision.get()) {
+            guard = guard.confirm(confirmed.allowed());
         }
         if let Err(refusal) = guard.check(&plan) {
             tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
             // The others depend on when it was carried out last: noting that would answer the question.
             return if matches!(refusal, Refusal::TooMany { .. }) { note(repository, now) } else { Ok(()) };
         }
+        if repository.document(LIFECYCLE)?.map(|now| now.revision) != Some(set.revision) {
+            return Ok(()); // it was replaced while the images were read: the next run sees to the new one
+        }
         let done = repository.apply_lifecycle(&policy, &plan)?;
-        forget_confirmation(repository)?; // it was for this time
+        if let Some(confirmation) = confirmation {
+            forget_confirmation(repository, ExpectDocument::Is(confirmation.revision))?; // it was for this time
+        }
         if done.expired + done.archived + done.skipped > 0 {
             let (expired, archived, skipped) = (done.expired, done.archived, done.skipped);
             tracing::info!(repository = %repository.name(), expired, archived, skipped, "lifecycle policy carried out");
