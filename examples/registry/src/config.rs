@@ -17,7 +17,7 @@ use crate::auth::command::Command;
 use crate::auth::token::TokenKey;
 use crate::http::limits::Limits;
 use crate::http::{Admission, Creation, Indexes, Settings};
-use crate::lifecycle;
+use crate::lifecycle::{self, Language};
 
 /// An OCI registry in one process and one directory, on the embedded store `strongroom`.
 ///
@@ -99,6 +99,11 @@ pub struct Arguments {
     /// it; 100: whatever it says.
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     lifecycle_max_percent: u8,
+
+    /// Take lifecycle policies that say what Amazon ECR's can't: expiry by the last pull, tags as a sign of life, rules
+    /// for artifact types.
+    #[arg(long)]
+    lifecycle_extensions: bool,
 
     /// How many connections are served at once. Beyond that, one that is idle or does not progress is closed for a new
     /// one, or else the new one is answered 503; probes (/healthz, /metrics) are served all the same.
@@ -234,6 +239,7 @@ impl Arguments {
             lifecycle: lifecycle::Settings {
                 every: Some(self.lifecycle_every).filter(|every| !every.is_zero()),
                 max_percent: self.lifecycle_max_percent,
+                language: if self.lifecycle_extensions { Language::Extended } else { Language::Strict },
             },
             lost_lines: Arc::default(),
         }

@@ -52,7 +52,7 @@ fn running(max_percent: u8) -> Server {
     let disk = SimVfs::new();
     let store = options(&disk).open("/store").unwrap();
     drop(store.create_repository(&REPOSITORY.parse().unwrap(), RepositorySettings::new()).unwrap());
-    let lifecycle = lifecycle::Settings { every: Some(Duration::from_millis(5)), max_percent };
+    let lifecycle = lifecycle::Settings { every: Some(Duration::from_millis(5)), max_percent, ..Default::default() };
     Server::serve_with(disk, store, Settings { lifecycle, ..settings() })
 }
 

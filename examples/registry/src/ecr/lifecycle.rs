@@ -23,9 +23,9 @@ pub const OPERATIONS: &[Built] = &[
     built("GetLifecyclePolicyPreview", true, get_preview),
 ];
 
-fn parse(text: &str) -> Result<Policy, ApiError> {
+fn parse(call: &Call<'_>, text: &str) -> Result<Policy, ApiError> {
     debug_assert!(text.chars().count() >= MIN_TEXT_LEN, "the table has seen to it");
-    Policy::parse(text).map_err(|error| {
+    call.registry.lifecycle.language().parse(text).map_err(|error| {
         let constraint = format!("Lifecycle policy validation failure: {error}");
         ApiError::invalid_parameter("LifecyclePolicyText", &constraint)
     })
@@ -33,7 +33,7 @@ fn parse(text: &str) -> Result<Policy, ApiError> {
 
 fn put(call: &Call<'_>) -> Answer {
     let (repository, text) = (call.repository()?, call.input.required("lifecyclePolicyText"));
-    parse(text)?;
+    parse(call, text)?;
     let confirmed = call.registry.lifecycle.previews.shown(repository.name(), text)?;
     lifecycle::set_policy(&repository, text, confirmed).map_err(|error| call.error(error))?;
     Ok(answer(call, &repository, text))
@@ -85,7 +85,7 @@ fn start_preview(call: &Call<'_>) -> Answer {
         Some(given) => given.to_owned(),
         None => text(call, &repository)?,
     };
-    let policy = parse(&text)?;
+    let policy = parse(call, &text)?;
     let mut answer = answer(call, &repository, &text);
     let name = repository.name().clone();
     match call.registry.lifecycle.previews.begin(repository, &text, policy)? {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use strongroom::registry::lifecycle::{Guard, Policy, Refusal};
+use strongroom::registry::lifecycle::{Guard, Policy, PolicyError, Refusal};
 use strongroom::registry::{ExpectDocument, Repository};
 use strongroom::{Error, Store};
 
@@ -101,11 +101,36 @@ pub struct Settings {
     pub every: Option<Duration>,
     /// The greatest share of a repository's images, in percent, that is acted on without a question.
     pub max_percent: u8,
+    /// Whether policies may say what Amazon ECR's can't.
+    pub language: Language,
+}
+
+/// What lifecycle policies may say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// What Amazon ECR's do.
+    #[default]
+    Strict,
+    /// That, and the crate's extensions.
+    Extended,
+}
+
+impl Language {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`]'s.
+    pub fn parse(self, text: &str) -> Result<Policy, PolicyError> {
+        match self {
+            Self::Strict => Policy::parse(text),
+            Self::Extended => Policy::parse_extended(text),
+        }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: None, max_percent: 50 }
+        Self { every: None, max_percent: 50, language: Language::Strict }
     }
 }
 
@@ -119,6 +144,11 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
+    /// What policies may say.
+    pub fn language(&self) -> Language {
+        self.settings.language
+    }
+
     pub fn new(settings: Settings) -> Self {
         Self { settings, previews: Arc::default(), last_run: Mutex::new(Instant::now()) }
     }
@@ -133,7 +163,7 @@ impl Lifecycle {
 
     fn run_one(&self, repository: &Repository, open_ms: u64) -> strongroom::Result<()> {
         let Some(set) = repository.document(LIFECYCLE)? else { return Ok(()) };
-        let Ok(policy) = Policy::parse(&String::from_utf8_lossy(&set.content)) else {
+        let Ok(policy) = self.settings.language.parse(&String::from_utf8_lossy(&set.content)) else {
             tracing::error!(repository = %repository.name(), "a lifecycle policy that is set can't be read");
             return Ok(());
         };
