@@ -384,3 +384,38 @@ fn policies_know_a_client_by_its_address_and_its_transport_as_the_proxy_says_the
     let headers = [https, from("198.51.100.7")];
     assert_eq!(guarded.client(&key_of("limited")).oci("GET", "/v2/none/tags/list", &headers, &[]).status, 403);
 }
+
+#[test]
+fn a_repository_inherits_nothing_from_one_that_had_its_name() {
+    let guarded = registry(vec![user("heir", OWN, &json!([]))]);
+    let mut admin = guarded.client(&key_of("admin"));
+    push(&mut admin, "app", "v1", b"secret");
+    let heir = format!("arn:aws:iam::{OWN}:user/heir");
+    let policy = json!({ "Statement": { "Effect": "Allow", "Principal": { "AWS": heir }, "Action": "ecr:*" } });
+    let app = json!({ "repositoryName": "app" });
+    let with = |member: &str, text: String| json!({ "repositoryName": "app", member: text });
+    admin.ok("SetRepositoryPolicy", &with("policyText", policy.to_string()));
+    admin.ok("TagResource", &json!({ "resourceArn": arn("app"), "tags": [{ "Key": "team", "Value": "a" }] }));
+    let rules = json!({ "rules": [{
+        "rulePriority": 1, "selection": { "tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1 },
+        "action": { "type": "expire" },
+    }] });
+    admin.ok("StartLifecyclePolicyPreview", &with("lifecyclePolicyText", rules.to_string()));
+    let begun = Instant::now();
+    while admin.ok("GetLifecyclePolicyPreview", &app)["status"] == "IN_PROGRESS" {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    let mut heir = guarded.client(&key_of("heir"));
+    assert_eq!(heir.get("/v2/app/manifests/v1").status, 200);
+    let config = Digest::of(Algorithm::Sha256, b"secret");
+    let upload = admin.oci("POST", "/v2/app/blobs/uploads/", &[], &[]).header("location").unwrap().to_owned();
+    admin.ok("DeleteRepository", &json!({ "repositoryName": "app", "force": true }));
+    admin.ok("CreateRepository", &app);
+    assert_eq!(heir.get("/v2/app/manifests/v1").status, 403);
+    assert_eq!(admin.fails("GetRepositoryPolicy", &app), "RepositoryPolicyNotFoundException");
+    assert_eq!(admin.fails("GetLifecyclePolicyPreview", &app), "LifecyclePolicyPreviewNotFoundException");
+    assert_eq!(admin.ok("ListTagsForResource", &json!({ "resourceArn": arn("app") }))["tags"], json!([]));
+    for path in ["/v2/app/manifests/v1", &format!("/v2/app/blobs/{config}"), &upload] {
+        assert_eq!(admin.get(path).status, 404, "{path}");
+    }
+}
