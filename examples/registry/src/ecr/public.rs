@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -27,6 +28,8 @@ use super::repositories::{create_repository, delete_repository, describe_all};
 use super::{Built, Service, Target};
 use crate::auth::Identity;
 use crate::http::failure::{Code, Failure};
+use crate::http::limits::UNCOUNTED;
+use crate::http::memory::keeping;
 use crate::http::peer::Peer;
 use crate::http::{Caller, Registry};
 
@@ -113,7 +116,12 @@ pub async fn logo(
     let (parts, _) = request.into_parts();
     let caller = Caller::new(peer, &parts, Identity::Anonymous);
     let name: RepositoryName = name.parse()?;
+    let alias = registry.auth.alias().to_owned();
     let read = move |store: &Store| {
+        // What else is looked for could tell by how it fails that it is there.
+        if name.as_str().strip_prefix(&alias).is_none_or(|rest| !rest.starts_with('/')) {
+            return Ok(None);
+        }
         // A private repository is told apart from none by nobody.
         match store.repository(&name).and_then(|repository| repository.document(CATALOG)) {
             Ok(document) => Ok(document.and_then(|document| logo_in(&document.content))),
@@ -128,7 +136,13 @@ pub async fn logo(
         Some([0xff, 0xd8, 0xff, _]) => "image/jpeg",
         _ => "application/octet-stream",
     };
-    Ok(([(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")], logo).into_response())
+    // Clients may take their time to read it.
+    let held = match logo.len() {
+        ..=UNCOUNTED => None,
+        len => Some(registry.memory.keep_now(len, &caller).ok_or_else(Failure::busy)?),
+    };
+    let headers = [(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")];
+    Ok((headers, keeping(Body::from(logo), held)).into_response())
 }
 
 fn logo_in(catalog: &[u8]) -> Option<Vec<u8>> {
