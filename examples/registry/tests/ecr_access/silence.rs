@@ -342,3 +342,28 @@ fn another_registry_is_none_of_this_ones() {
         }
     }
 }
+
+#[test]
+fn logos_are_those_of_public_repositories_and_tell_of_no_others() {
+    let (guarded, _) = registry();
+    let mut owner = guarded.client(&key_of("owner"));
+    let logo = STANDARD.encode(b"\x89PNG and more");
+    for (service, name) in [("ecr-public", "free"), ("ecr-public", "bare"), ("ecr", "public/secret")] {
+        let mut input = json!({ "repositoryName": name });
+        if name == "free" {
+            input["catalogData"] = json!({ "logoImageBlob": logo });
+        }
+        assert_eq!(owner.call(service, "CreateRepository", &input).status, 200);
+    }
+    for who in ["nobody", "owner"] {
+        let mut client = guarded.client(&key_of(who));
+        let found = client.get("/logos/public/free");
+        assert_eq!((found.status, found.header("content-type")), (200, Some("image/png")));
+        let names = ["public/bare", "public/secret", "public/none", "team/app", "lost/app"];
+        let answers = names.map(|name| {
+            let answer = client.get(&format!("/logos/{name}"));
+            (answer.status, String::from_utf8(answer.body).unwrap())
+        });
+        assert!(answers.iter().all(|answer| answer.0 == 404 && *answer == answers[0]), "{answers:?}");
+    }
+}
