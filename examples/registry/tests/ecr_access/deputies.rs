@@ -419,3 +419,28 @@ fn a_repository_inherits_nothing_from_one_that_had_its_name() {
         assert_eq!(admin.get(path).status, 404, "{path}");
     }
 }
+
+#[test]
+fn who_pushes_a_blob_does_not_learn_that_another_repository_has_it() {
+    let guarded = registry(vec![user("pusher", OWN, &json!([allow(&["ecr:*"], &[&arn("mine")])]))]);
+    let mut admin = guarded.client(&key_of("admin"));
+    push(&mut admin, "theirs", "v1", b"a guess");
+    admin.ok("CreateRepository", &json!({ "repositoryName": "mine" }));
+    let mut pusher = guarded.client(&key_of("pusher"));
+    let mut complete = |content: &[u8]| {
+        let mine = json!({ "repositoryName": "mine" });
+        let id = pusher.ok("InitiateLayerUpload", &mine)["uploadId"].clone();
+        let (last, blob) = (content.len() - 1, STANDARD.encode(content));
+        let mut part = json!({ "uploadId": id, "partFirstByte": 0, "partLastByte": last, "layerPartBlob": blob });
+        part["repositoryName"] = json!("mine");
+        pusher.ok("UploadLayerPart", &part);
+        let digest = Digest::of(Algorithm::Sha256, content).to_string();
+        let complete = json!({ "repositoryName": "mine", "uploadId": id, "layerDigests": [digest] });
+        let answer = pusher.call("ecr", "CompleteLayerUpload", &complete);
+        if answer.status == 200 { String::new() } else { kind(&answer) }
+    };
+    for content in [&b"a guess"[..], b"a miss"] {
+        assert_eq!(complete(content), "");
+        assert_eq!(complete(content), "LayerAlreadyExistsException");
+    }
+}
