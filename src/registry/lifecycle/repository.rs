@@ -107,17 +107,17 @@ impl Repository {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
-        let mut versions = HashMap::with_capacity(planned.len());
+        let mut known = HashMap::with_capacity(planned.len());
         let mut evaluation = Evaluation::new(policy, plan.now_ms);
         for facts in self.all_image_facts() {
             let facts = facts?;
             if planned.contains_key(&facts.digest) {
-                versions.insert(facts.digest, facts.version);
+                known.insert(facts.digest, (facts.version, facts.subject));
             }
             evaluation.add(image(&facts), &facts.tags);
         }
         let agreed = evaluation.finish().actions.into_iter().filter_map(|now| {
-            let (before, expect) = (planned.get(&now.key)?, *versions.get(&now.key)?);
+            let (before, (expect, subject)) = (planned.get(&now.key)?, *known.get(&now.key)?);
             if (before.kind, before.fingerprint) != (now.kind, now.fingerprint) {
                 return None;
             }
@@ -125,7 +125,9 @@ impl Repository {
                 ActionKind::Expire => ImageAction::Expire,
                 ActionKind::Archive => ImageAction::Archive,
             };
-            Some(Following { action: ConditionalAction { digest: now.key, expect, action }, subject: now.subject })
+            // What no rule decided about is archived because its subject is, which may be restored before its turn.
+            let subject = if now.rule_priority.is_none() { subject } else { now.subject };
+            Some(Following { action: ConditionalAction { digest: now.key, expect, action }, subject })
         });
         Ok(agreed.collect())
     }

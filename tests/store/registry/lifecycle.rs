@@ -134,18 +134,19 @@ fn signatures_of_an_image_that_somebody_archived_are_archived_after_it() {
     let app = create(&store, "team/app");
     let old = image_of(&lab, &app, "old", &["v1"]);
     let signed = signature(&lab, &app, old, "signed");
+    let countersigned = signature(&lab, &app, signed, "countersigned");
     app.set_storage_class(&old, StorageClass::Archive).unwrap();
     let policy = keep(9, EXPIRE);
     let plan = app.lifecycle_plan(&policy, later(&app)).unwrap();
-    assert_eq!(planned(&plan), [(signed, ActionKind::Archive)]);
-    assert_eq!((plan.actions[0].subject, plan.actions[0].rule_priority), (Some(old), None));
+    assert_eq!(planned(&plan), [signed, countersigned].map(|digest| (digest, ActionKind::Archive)));
+    assert_eq!(plan.actions[0].rule_priority, None);
     // It is restored meanwhile: so its signature stays.
     app.set_storage_class(&old, StorageClass::Standard).unwrap();
-    assert_eq!(app.apply_lifecycle(&policy, &plan).unwrap().skipped, 1);
-    assert_eq!(class(&app, signed), HERE);
+    assert_eq!(app.apply_lifecycle(&policy, &plan).unwrap().skipped, 2);
+    assert_eq!([signed, countersigned].map(|digest| class(&app, digest)), [HERE; 2]);
     app.set_storage_class(&old, StorageClass::Archive).unwrap();
-    assert_eq!(app.apply_lifecycle(&policy, &plan).unwrap().archived, 1);
-    assert_eq!(class(&app, signed), ARCHIVED);
+    assert_eq!(app.apply_lifecycle(&policy, &plan).unwrap().archived, 2);
+    assert_eq!([signed, countersigned].map(|digest| class(&app, digest)), [ARCHIVED; 2]);
 }
 
 #[test]
