@@ -1,6 +1,7 @@
 //! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it: `cargo
-//! bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete and an opening take, and memory
-//! and space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is not measured.
+//! bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete, a lifecycle policy and an opening
+//! take, and memory and space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is
+//! not measured.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 
@@ -12,7 +13,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use measure::{anonymous_mib, size};
-use strongroom::registry::{PutManifest, Reference, RepositoryDeletion, RepositoryName, RepositorySettings, Tag};
+use strongroom::registry::lifecycle::Policy;
+use strongroom::registry::{
+    PutManifest, Reference, Repository, RepositoryDeletion, RepositoryName, RepositorySettings, Tag,
+};
 use strongroom::{Algorithm, Digest, Durability, Options, Store};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -66,6 +70,27 @@ fn raw_sync(dir: &Path) -> String {
         file.write_all_at(&[2; 4096], n % 256 * 4096).unwrap();
         file.sync_data().unwrap();
     })
+}
+
+/// A lifecycle policy over all images: the plan, and its execution on a hundred of them.
+fn lifecycle(repository: &Repository) {
+    let policy = |keep: usize| {
+        let limit = format!(r#""tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": {keep}"#);
+        let rule = format!(r#"{{"rulePriority": 1, "selection": {{{limit}}}, "action": {{"type": "expire"}}}}"#);
+        Policy::parse(&format!(r#"{{"rules": [{rule}]}}"#)).unwrap()
+    };
+    let plan = |keep| repository.lifecycle_plan(&policy(keep), u64::MAX).unwrap();
+    println!("lifecycle plan      {}", median(5, |_| drop(plan(1))));
+    let before = anonymous_mib();
+    let all = plan(1);
+    println!("memory: {before} MiB, {} with a plan that acts on {}", anonymous_mib(), all.summary.acting());
+    let ranked = 1 + all.actions.iter().filter(|action| action.subject.is_none()).count();
+    drop(all);
+    let policy = policy(ranked - 100);
+    let plan = repository.lifecycle_plan(&policy, u64::MAX).unwrap();
+    let start = Instant::now();
+    let done = repository.apply_lifecycle(&policy, &plan).unwrap();
+    println!("lifecycle apply     {:8.1} ms for {done:?}", start.elapsed().as_secs_f64() * 1e3);
 }
 
 fn measure(manifests: u64) {
@@ -137,6 +162,20 @@ fn measure(manifests: u64) {
         })
     );
     println!(
+        "page of 100 images  {}",
+        median(200, |n| {
+            let after = Digest::of(Algorithm::Sha256, &n.to_le_bytes());
+            assert!(repository.images(Some(&after), 100).unwrap().items.len() <= 100);
+        })
+    );
+    println!(
+        "page of 100 facts   {}",
+        median(200, |n| {
+            let after = Digest::of(Algorithm::Sha256, &n.to_le_bytes());
+            assert!(repository.image_facts(Some(&after), 100).unwrap().items.len() <= 100);
+        })
+    );
+    println!(
         "page of 100 referr. {}",
         median(200, |_| {
             assert_eq!(repository.referrers(&subject, None, None, 100).unwrap().items.len(), 100);
@@ -163,6 +202,7 @@ fn measure(manifests: u64) {
             repository.delete_manifest(doomed).unwrap();
         })
     );
+    lifecycle(&repository);
     println!("memory: {} MiB", anonymous_mib());
     let gone = repository.manifest_info(&Reference::Digest(*doomed.first().unwrap())).is_err();
     assert!(gone);
