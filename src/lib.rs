@@ -26,7 +26,10 @@
 //! - [`Store::verify`] reads all content and recounts reference counts. [`Store::scrub`] does so at a bounded rate, and
 //!   flags damaged blobs, which a push of the same content repairs. [`Store::repair`] rebuilds reference counts and
 //!   indexes. [`Options::salvage`] makes a store with a damaged log open again.
+//! - [`registry::lifecycle`]: lifecycle policies of Amazon ECR, which expire and archive images, and leave those that
+//!   are used meanwhile.
 //! - [`policy`]: access policies in the language of Amazon's IAM, and decisions that name the statement they come from.
+//!   `sigv4` (with the feature `encryption`) verifies requests that AWS clients sign.
 //! - [`transfer`] imports and exports folders and OCI image layouts.
 //! - [`Error`] is one enum to match on, and [`Error::kind`] says what to do about it. Nothing that is passed in or lies
 //!   on disk causes a panic.
