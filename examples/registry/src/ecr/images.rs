@@ -113,7 +113,7 @@ fn push_error(call: &Call<'_>, error: Error) -> ApiError {
         Error::TagImmutable { tag, .. } => {
             let message = format!(
                 "The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the \
-                 repository is immutable."
+                 tag is immutable."
             );
             ApiError::new("ImageTagAlreadyExistsException", message)
         }

@@ -9,7 +9,7 @@
 //! | a manifest is too large | 413 `SIZE_INVALID` |
 //! | a chunk out of order, a range outside of the blob | 416 `BLOB_UPLOAD_INVALID`, `SIZE_INVALID` |
 //! | deleting what manifests refer to | 405 `DENIED`: with 400, all that the specification has for a deletion refused |
-//! | an immutable tag would move | 409 `DENIED`, which docker shows with the message |
+//! | an immutable tag would move | 400 `TAG_INVALID`, as from Amazon ECR: clients can tell it from a lack of rights |
 //! | `If-Match`, `If-None-Match` do not hold | 412 `DENIED` |
 //! | who asks may not | 403 `DENIED`; of who has not said who they are: 401 `UNAUTHORIZED`, and how to say it |
 //! | a body that does not come | 408 `BLOB_UPLOAD_INVALID`, `MANIFEST_INVALID` |
@@ -30,7 +30,7 @@ use strongroom::{Digest, Error, ErrorKind};
 
 use crate::access::Denied;
 
-/// The codes of the specification, and two for errors of the server, for which it has none.
+/// The codes of the specification, two for errors of the server, for which it has none, and one of its predecessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     BlobUnknown,
@@ -43,6 +43,7 @@ pub enum Code {
     NameInvalid,
     NameUnknown,
     SizeInvalid,
+    TagInvalid,
     Denied,
     Unauthorized,
     Unsupported,
@@ -64,6 +65,7 @@ impl Code {
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TagInvalid => "TAG_INVALID",
             Self::Denied => "DENIED",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Unsupported => "UNSUPPORTED",
@@ -115,11 +117,12 @@ impl Failure {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message).header(ALLOW, methods.to_owned())
     }
 
-    /// There is no place, no memory or no turn for a request just now.
+    /// Who asks may not do what it asks for.
     pub fn denied(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, Code::Denied, message)
     }
 
+    /// There is no place, no memory or no turn for a request just now.
     pub fn busy() -> Self {
         let message = "the registry is busy: try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message).retry_after(1)
@@ -130,7 +133,6 @@ impl Failure {
         self.header(RETRY_AFTER, seconds.to_string())
     }
 
-    /// Whether it says that.
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -184,6 +186,7 @@ impl From<Error> for Failure {
             ErrorKind::OutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorKind::InUse => StatusCode::METHOD_NOT_ALLOWED,
             ErrorKind::Conflict if matches!(error, Error::TagMoved { .. }) => StatusCode::PRECONDITION_FAILED,
+            ErrorKind::Conflict if matches!(error, Error::TagImmutable { .. }) => StatusCode::BAD_REQUEST,
             ErrorKind::Conflict | ErrorKind::AlreadyExists => StatusCode::CONFLICT,
             ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
             ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,
@@ -199,6 +202,7 @@ impl From<Error> for Failure {
             Error::ManifestNotFound { .. } | Error::ManifestArchived { .. } => Code::ManifestUnknown,
             Error::InvalidRepositoryName { .. } => Code::NameInvalid,
             Error::InvalidTag { .. } | Error::InvalidManifest { .. } => Code::ManifestInvalid,
+            Error::TagImmutable { .. } => Code::TagInvalid,
             Error::InvalidDigest { .. } | Error::DigestMismatch { .. } => Code::DigestInvalid,
             Error::ReferencesMissing { .. } => Code::ManifestBlobUnknown,
             Error::Source { .. } | Error::WrongOffset { .. } => Code::BlobUploadInvalid,
@@ -223,6 +227,11 @@ impl From<Error> for Failure {
             Error::ReferencesMissing { blobs, manifests } => Self::references_missing(&blobs, &manifests),
             Error::OutOfRange { len, .. } => failure.header(CONTENT_RANGE, format!("bytes */{len}")),
             Error::BlobInUse { .. } | Error::ManifestInUse { .. } => failure.header(ALLOW, "GET, HEAD".to_owned()),
+            // Clients that are told to ignore this (kaniko is one) look for the end of Amazon ECR's sentence.
+            Error::TagImmutable { tag, digest } => {
+                let why = "and cannot be overwritten because the tag is immutable";
+                Self::new(status, code, format!("the image tag '{tag}' already exists, names {digest}, {why}"))
+            }
             Error::UploadBusy { .. } => failure.retry_after(1),
             _ if error.is_shortage() => {
                 Self::new(status, code, "the registry is short of files, threads or memory").retry_after(1)

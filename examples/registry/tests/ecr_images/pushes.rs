@@ -59,8 +59,8 @@ fn an_immutable_tag_stays() {
     let (one, other) = (manifest(&server, "{}"), manifest(&server, "[]"));
     server.ok("PutImage", put(&one, "v1"));
     let message = format!(
-        "The image tag 'v1' already exists in the '{REPOSITORY}' repository and cannot be overwritten because the \
-         repository is immutable."
+        "The image tag 'v1' already exists in the '{REPOSITORY}' repository and cannot be overwritten because the tag \
+         is immutable."
     );
     assert_eq!(server.fails("PutImage", put(&other, "v1")), ("ImageTagAlreadyExistsException".to_owned(), message));
     assert_eq!(server.error_of("PutImage", put(&one, "v1")), "ImageAlreadyExistsException");
