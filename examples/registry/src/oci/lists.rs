@@ -116,9 +116,9 @@ pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -
     };
     let (names, more) = registry.reading(caller).await?.call(list).await?;
     let (names, link) = page.cut("/v2/_catalog", names);
-    // What was looked at last need not be for who asks to see.
+    // What was looked at last need not be for who asks to see. Pages of no names would lead on and on.
     let link = match (link, more) {
-        (None, Some(last)) => {
+        (None, Some(last)) if len > 0 => {
             let place = registry.auth.place(&last).map_err(|error| {
                 tracing::error!(%error, "no place of a list can be told");
                 Failure::busy()
