@@ -9,8 +9,9 @@ use strongroom::registry::{PutManifest, RepositorySettings};
 use strongroom::{Algorithm, Digest, Store};
 use strongroom_registry::http::{Creation, Indexes};
 
-use crate::client::{Client, Guarded, Headers, OWN, allow, arn, key_of, kind, target, user};
+use crate::client::{Client, Guarded, Headers, OWN, allow, arn, basic, key_of, kind, secret_of, target, user};
 use crate::common::registry::IMAGE;
+use crate::common::{Random, seed};
 use crate::server::{Answer, Server, image};
 use crate::silence::push;
 
@@ -279,4 +280,143 @@ fn who_has_no_rights_has_nothing_of_a_body_kept_while_it_is_sent() {
     let value: Value = begun.json();
     assert_eq!(value["errors"][0]["code"], "DENIED");
     assert_eq!(metric(&mut limited, "registry_memory_kept_bytes "), 0);
+}
+
+/// A text of a few pieces that mean something, and of some that do not.
+fn pieces(random: &mut Random, of: &[&[u8]], count: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..random.below(count) + 1 {
+        match random.below(8) {
+            0 => bytes.extend([b'!', 0x80, b'~', 0xff, b'%', b'\t', b'*', b'a'][random.below(8) as usize..].first()),
+            _ => bytes.extend(of[random.below(of.len() as u64) as usize]),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn random_requests_and_policies_are_answered_without_a_failure_of_the_server() {
+    let mut random = Random(seed(20_260_515));
+    let guarded = registry();
+    let mut admin = guarded.client(&key_of("admin"));
+    let login = basic(&key_of("admin"), &secret_of(&key_of("admin")));
+    let digest = Digest::of(Algorithm::Sha256, b"a").to_string();
+    let path: &[&[u8]] = &[
+        b"/",
+        b"mine",
+        b"/v2/mine/",
+        b"manifests/",
+        b"blobs/",
+        b"uploads/",
+        b"v1",
+        digest.as_bytes(),
+        b"tags/list",
+        b"..",
+        b"referrers/",
+        b"?n=",
+        b"&last=",
+        b"1",
+        b"?mount=",
+        b"&from=",
+        b"&token=",
+        b"?digest=",
+        b"_catalog",
+        b"sha256:",
+        b"%3A",
+        b"%2f",
+        b"~",
+        b"=",
+        b"/v2/token",
+        b"/logos/public/a",
+        b"99999999999999999999",
+    ];
+    let values: &[&[u8]] = &[
+        b"bytes=",
+        b"0",
+        b"-",
+        b",",
+        b"18446744073709551615",
+        b"*",
+        b"\"",
+        digest.as_bytes(),
+        b"application/",
+        b"json",
+        b"/",
+        b";",
+        b"http://registry",
+        b"gzip",
+        b"Bearer ",
+        b"Basic ",
+        b"QVdTOmE",
+        b" ",
+        b"AWS4-HMAC-SHA256 Credential=",
+    ];
+    let names = ["range", "content-range", "content-type", "accept", "if-match", "if-none-match", "x-amz-target"];
+    let more = ["x-amz-date", "user-agent", "x-forwarded-for", "origin", "expect", "authorization", "x-amz-tagging"];
+    let names = [names, more].concat();
+    let mut statuses = BTreeSet::new();
+    for number in 0..10_000 {
+        let method = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "X"][random.below(7) as usize];
+        let whole =
+            ["manifests/v1", "manifests/DIGEST", "blobs/DIGEST", "blobs/uploads/", "tags/list", "referrers/DIGEST"];
+        let mut path = pieces(&mut random, path, 6);
+        if random.below(2) == 0 {
+            let begin = whole[random.below(6) as usize].replace("DIGEST", &digest);
+            path = if random.below(2) == 0 { begin.into() } else { [begin.as_bytes(), b"?", &path].concat() };
+        }
+        path.retain(|byte| byte.is_ascii_graphic());
+        let mut head = [method.as_bytes(), b" /v2/mine/", &path, b" HTTP/1.1\r\nhost: registry\r\n"].concat();
+        if random.below(3) == 0 {
+            head = [method.as_bytes(), b" /", &path, b" HTTP/1.1\r\nhost: registry\r\n"].concat();
+        }
+        if random.below(8) > 0 {
+            head.extend(format!("authorization: {login}\r\n").as_bytes());
+        }
+        for _ in 0..random.below(4) {
+            let name = names[random.below(names.len() as u64) as usize];
+            head.extend([name.as_bytes(), b": ", &pieces(&mut random, values, 4), b"\r\n"].concat());
+        }
+        let len = random.below(40) as usize;
+        let body = random.bytes(len);
+        head.extend(format!("content-length: {len}\r\n\r\n").as_bytes());
+        let sent = [&head[..], &body].concat();
+        let answer = admin.raw(method, &sent);
+        let shown = String::from_utf8_lossy(&head).into_owned();
+        assert!((200..500).contains(&answer.status), "{number}: {shown}: {answer:?}");
+        statuses.insert(answer.status);
+    }
+    assert!(statuses.len() > 5 && statuses.contains(&200) && statuses.contains(&202), "{statuses:?}");
+    let document: &[&[u8]] = &[
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\"Statement\":",
+        b"\"Effect\":\"Allow\"",
+        b"\"Effect\":\"Deny\"",
+        b"\"Action\":",
+        b"\"ecr:*\"",
+        b"\"*\"",
+        b"\"Principal\":",
+        b"\"AWS\":",
+        b"\"Condition\":",
+        b"\"StringLike\":",
+        b"\"aws:UserAgent\":",
+        b"\"${aws:username}\"",
+        b"\"Resource\":",
+        b"1e5",
+        b"-0",
+        b"null",
+        b"\"\\ud800\"",
+        b"\"${\"",
+        b"\"arn:aws:ecr:::*\"",
+    ];
+    for _ in 0..1000 {
+        let policy = String::from_utf8_lossy(&pieces(&mut random, document, 30)).into_owned();
+        let input = json!({ "repositoryName": "mine", "policyText": format!("{{\"Statement\":{{{policy}}}}}") });
+        let answer = admin.call("ecr", "SetRepositoryPolicy", &input);
+        assert!(matches!(answer.status, 200 | 400), "{input}: {answer:?}");
+    }
 }
