@@ -1,10 +1,12 @@
 //! Signatures, passwords and tokens that are forged, stale, somebody else's or another thing's.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use strongroom::sigv4::{Credentials, Expected, Request, Secret, verify};
 use strongroom::{Algorithm, Digest};
 use strongroom_registry::auth::token::{Claims, TokenKey, seconds};
 use strongroom_registry::auth::{Auth, Identity};
@@ -238,6 +240,31 @@ fn an_unknown_key_and_a_wrong_secret_are_told_apart_by_nothing_but_what_aws_tell
         answers.push(format!("{answer:?}"));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer.contains("401")), "{answers:#?}");
+}
+
+/// Knows one key, and counts how often it is asked.
+struct Counting(AtomicUsize);
+
+impl Credentials for Counting {
+    fn secret(&self, access_key_id: &str, _: Option<&str>) -> Option<Secret> {
+        self.0.fetch_add(1, Relaxed);
+        (access_key_id == "KEYCI").then(|| Secret::new("secret-of-KEYCI"))
+    }
+}
+
+#[test]
+fn a_signature_is_worked_on_once_whether_the_key_is_known_or_not() {
+    for (key, secret, expected) in
+        [("KEYCI", "secret-of-KEYCI", true), ("KEYCI", "secret-of-KEYNO", false), ("KEYNO", "secret-of-KEYNO", false)]
+    {
+        let signing = Signing { secret: Some(secret), ..Signing::new(key, "ecr") };
+        let signed = signed(&signing, &headers(), BODY);
+        let signed: Vec<_> = signed.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let request = Request::new("POST", "/").headers(&signed).body(BODY);
+        let counting = Counting(AtomicUsize::new(0));
+        let verified = verify(&request, &counting, signing.at, &Expected::new(&[("ecr", REGION)]));
+        assert_eq!((verified.is_ok(), counting.0.into_inner()), (expected, 1), "{key}");
+    }
 }
 
 /// The status of a request of the distribution API with a password for `AWS`, and as a bearer.
