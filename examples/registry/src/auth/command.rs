@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::credentials::Document;
 use super::credentials::edit::Named;
 use super::credentials::file::{CredentialsError, Lock};
 use super::directory::Directory;
+use super::listing::{self, Listed};
 
 /// What can be done to a credentials file. A registry that runs reads it again by itself.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -88,7 +89,7 @@ pub enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// List users and the ids of their keys.
+    /// List users, with the ids of their keys, their groups and policies.
     List {
         #[command(flatten)]
         output: Output,
@@ -132,6 +133,16 @@ pub enum GroupCommand {
         #[arg(long, value_name = "NAME")]
         policy: Vec<String>,
     },
+    /// List groups and their policies.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a group that no user is in.
+    Remove {
+        #[command(flatten)]
+        who: Who,
+    },
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -152,6 +163,19 @@ pub enum RoleCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// List roles, with the ids of their sessions' keys and their policies.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove a role with its sessions. What was given to them ends at once.
+    Remove {
+        #[command(flatten)]
+        who: Who,
+        /// The sessions of this name only.
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -162,6 +186,10 @@ pub enum PolicyCommand {
         /// The file; - for the standard input.
         file: PathBuf,
     },
+    /// List the names of the policies in the file.
+    List,
+    /// Remove a policy that nobody has.
+    Remove { name: String },
 }
 
 const NO_ACCOUNT: &str = "000000000000";
@@ -199,6 +227,8 @@ impl Command {
             Self::Group(GroupCommand::Add { who, policy }) => {
                 file.change(|document| document.add_group(who.named(), policy))
             }
+            Self::Group(GroupCommand::List { output }) => output.list(out, listing::groups(&file.read()?)),
+            Self::Group(GroupCommand::Remove { who }) => file.change(|document| document.remove_group(who.named())),
             Self::Role(RoleCommand::Add { who, session, policy, duration, output }) => {
                 let made = file.change(|document| document.add_session(who.named(), session, policy, *duration))?;
                 let token = made.token.as_ref().map(|token| token.expose());
@@ -210,6 +240,14 @@ impl Command {
                 ];
                 output.once(out, &fields)
             }
+            Self::Role(RoleCommand::List { output }) => output.list(out, listing::roles(&file.read()?)),
+            Self::Role(RoleCommand::Remove { who, session }) => {
+                file.change(|document| document.remove_role(who.named(), session.as_deref()))
+            }
+            Self::Policy(PolicyCommand::List) => {
+                file.read()?.policies.keys().try_for_each(|name| Ok(writeln!(out, "{name}")?))
+            }
+            Self::Policy(PolicyCommand::Remove { name }) => file.change(|document| document.remove_policy(name)),
             Self::Policy(PolicyCommand::Put { name, file: input }) => {
                 let text = if input.as_os_str() == "-" {
                     io::read_to_string(io::stdin())
@@ -238,7 +276,7 @@ impl UserCommand {
             }
             Self::Key(KeyCommand::Remove { who, id }) => file.change(|document| document.remove_key(who.named(), id)),
             Self::Remove { who } => file.change(|document| document.remove_user(who.named())),
-            Self::List { output } => output.users(out, &file.read()?),
+            Self::List { output } => output.list(out, listing::users(&file.read()?)),
         }
     }
 }
@@ -297,18 +335,13 @@ impl Output {
         Ok(writeln!(out, "The secret is not shown again.")?)
     }
 
-    fn users(self, out: &mut dyn Write, document: &Document) -> Result<(), CommandError> {
-        for user in &document.users {
-            let account = document.account_of(&user.account);
-            let arn = format!("arn:aws:iam::{account}:user/{}", user.name);
-            let keys: Vec<_> = user.access_keys.iter().map(|key| (&key.id, key.status)).collect();
+    /// Prints a line for each.
+    fn list(self, out: &mut dyn Write, listed: Vec<Listed>) -> Result<(), CommandError> {
+        for one in listed {
             if self.json {
-                let keys: Vec<_> = keys.iter().map(|(id, status)| json!({ "id": id, "status": status })).collect();
-                let line = json!({ "name": user.name, "arn": arn, "groups": user.groups, "accessKeys": keys });
-                writeln!(out, "{line}")?;
+                writeln!(out, "{}", one.json)?;
             } else {
-                let keys: Vec<_> = keys.iter().map(|(id, status)| format!("{id} ({status:?})")).collect();
-                writeln!(out, "{arn}  {}", keys.join(", "))?;
+                writeln!(out, "{}", one.text)?;
             }
         }
         Ok(())
@@ -318,6 +351,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use serde_json::json;
 
     use super::*;
 
@@ -343,8 +377,11 @@ mod tests {
         let key: Value = serde_json::from_str(&run(&path, line).unwrap()).unwrap();
         let id = key["accessKeyId"].as_str().unwrap();
         assert_eq!(key["secretAccessKey"].as_str().unwrap().len(), 40);
-        let listed = format!("arn:aws:iam::123456789012:user/ci  {id} (Active)\n");
+        let policy = "AmazonEC2ContainerRegistryPowerUser";
+        let listed = format!("arn:aws:iam::123456789012:user/ci  {id} (Active)  policies: {policy}\n");
         assert_eq!(run(&path, "user list").unwrap(), listed);
+        let listed: Value = serde_json::from_str(&run(&path, "user list --json").unwrap()).unwrap();
+        assert_eq!(listed["policies"], json!([policy]));
 
         run(&path, "group add pushers --policy AmazonEC2ContainerRegistryPowerUser").unwrap();
         let text = run(&path, "user add other --group pushers").unwrap();
@@ -359,6 +396,38 @@ mod tests {
         let session = run(&path, "role add deploy --session cd --policy AdministratorAccess --duration 1h").unwrap();
         assert!(session.contains("sessionToken") && session.contains("expiration"), "{session}");
         assert!(!run(&path, "user list --json").unwrap().contains("secret"));
+    }
+
+    #[test]
+    fn groups_roles_and_policies_are_listed_and_removed_unless_somebody_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, policy) = (dir.path().join("credentials.json"), dir.path().join("policy.json"));
+        std::fs::write(&policy, r#"{"Statement":{"Effect":"Allow","Action":"ecr:*","Resource":"*"}}"#).unwrap();
+        run(&path, "credentials create --account 123456789012").unwrap();
+        run(&path, &format!("policy put mine {}", policy.display())).unwrap();
+        run(&path, "group add pushers --policy mine").unwrap();
+        run(&path, "user add ci --group pushers").unwrap();
+        let made = |line: &str| serde_json::from_str::<Value>(&run(&path, line).unwrap()).unwrap();
+        let (one, other) = (made("role add cd --session one --duration 1h --json"), made("role add cd --json"));
+
+        assert_eq!(run(&path, "policy list").unwrap(), "mine\n");
+        assert_eq!(run(&path, "group list").unwrap(), "arn:aws:iam::123456789012:group/pushers  policies: mine\n");
+        let text = |of: &Value, member: &str| of[member].as_str().unwrap().to_owned();
+        let (key, end, second) = (text(&one, "accessKeyId"), text(&one, "expiration"), text(&other, "accessKeyId"));
+        let listed = format!("arn:aws:iam::123456789012:role/cd  one: {key} (until {end}), session: {second}\n");
+        assert_eq!(run(&path, "role list").unwrap(), listed);
+        assert!(!run(&path, "role list --json").unwrap().contains(&text(&one, "sessionToken")));
+
+        assert!(run(&path, "group remove pushers").unwrap_err().contains("there is no group \"pushers\""));
+        assert!(run(&path, "policy remove mine").unwrap_err().contains("there is no policy \"mine\""));
+        assert_eq!(run(&path, "role remove cd --session x").unwrap_err(), "cd: the role has no session x");
+        run(&path, "role remove cd --session one").unwrap();
+        assert_eq!(run(&path, "credentials check").unwrap(), "2 keys can be used\n");
+        for line in ["role remove cd", "user remove ci", "group remove pushers", "policy remove mine"] {
+            run(&path, line).unwrap();
+        }
+        assert_eq!(run(&path, "credentials check").unwrap(), "0 keys can be used\n");
+        assert!(run(&path, "policy remove mine").is_err() && run(&path, "role remove cd").is_err());
     }
 
     #[test]

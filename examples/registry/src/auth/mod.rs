@@ -16,6 +16,7 @@ pub mod challenge;
 pub mod command;
 pub mod credentials;
 pub mod directory;
+pub mod listing;
 pub mod principal;
 mod random;
 mod resolve;

@@ -67,6 +67,32 @@ impl Document {
         Ok(())
     }
 
+    /// Removes a group. One that users are in is missed when the credentials are checked.
+    pub fn remove_group(&mut self, group: Named<'_>) -> Edited<()> {
+        let at = self.position("group", group, self.groups.iter().map(|group| (&group.name, &group.account)))?;
+        self.groups.remove(at);
+        Ok(())
+    }
+
+    /// Removes a role with its sessions, or the sessions of this name alone.
+    pub fn remove_role(&mut self, role: Named<'_>, session: Option<&str>) -> Edited<()> {
+        let at = self.position("role", role, self.roles.iter().map(|role| (&role.name, &role.account)))?;
+        let Some(session) = session else {
+            self.roles.remove(at);
+            return Ok(());
+        };
+        let sessions = self.roles.get_mut(at).map(|role| &mut role.sessions);
+        let removed = sessions.map_or(0, |sessions| {
+            let before = sessions.len();
+            sessions.retain(|own| own.name != session);
+            before - sessions.len()
+        });
+        if removed == 0 {
+            return Err(CredentialsError::invalid(role.name, format!("the role has no session {session}")));
+        }
+        Ok(())
+    }
+
     /// A session of a role, which is made if there is none: with a token and an end where it has a duration.
     pub fn add_session(
         &mut self,
@@ -108,6 +134,12 @@ impl Document {
             serde_json::from_str(text).map_err(|error| CredentialsError::invalid(name, format!("no JSON: {error}")))?;
         self.policies.insert(name.to_owned(), text);
         Ok(())
+    }
+
+    /// Removes a policy. One that somebody has is missed when the credentials are checked.
+    pub fn remove_policy(&mut self, name: &str) -> Edited<()> {
+        let removed = self.policies.remove(name);
+        removed.map(drop).ok_or_else(|| CredentialsError::invalid(name, "there is no such policy in the file"))
     }
 
     /// The account to write down: none where it is the registry's.

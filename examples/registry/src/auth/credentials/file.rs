@@ -28,6 +28,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub enum CredentialsError {
     #[error("cannot {attempt} {}: {source}", path.display())]
     Io { attempt: &'static str, path: PathBuf, source: io::Error },
+    #[error("there is no {}: `registry user add NAME --credentials FILE` creates it", path.display())]
+    Missing { path: PathBuf },
     #[error("{} can be read or written by others than its owner (mode {mode:o}): chmod 600 it", path.display())]
     Open { path: PathBuf, mode: u32 },
     #[error("{} is no file", path.display())]
@@ -84,7 +86,10 @@ impl Stamp {
 
 /// What a file says, and what it looked like before it was read: if it is written to meanwhile, it looks otherwise.
 pub fn read(path: &Path) -> Result<(Document, Stamp), CredentialsError> {
-    let file = File::open(path).map_err(CredentialsError::io("read", path))?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => CredentialsError::Missing { path: path.to_owned() },
+        _ => CredentialsError::io("read", path)(error),
+    })?;
     let metadata = file.metadata().map_err(CredentialsError::io("read", path))?;
     if !metadata.is_file() {
         return Err(CredentialsError::NoFile { path: path.to_owned() });
@@ -135,7 +140,7 @@ impl Lock {
     /// What the file says; `None` where there is none yet.
     pub fn read(&self) -> Result<Option<Document>, CredentialsError> {
         match read(&self.path) {
-            Err(CredentialsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(CredentialsError::Missing { .. }) => Ok(None),
             read => read.map(|(document, _)| Some(document)),
         }
     }
@@ -216,7 +221,7 @@ mod tests {
     fn a_file_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.json");
-        assert!(matches!(read(&path), Err(CredentialsError::Io { .. })));
+        assert!(matches!(read(&path), Err(CredentialsError::Missing { .. })));
         write_for_tests(&path, r#"{"account":"123456789012","region":"us-east-1"}"#);
         assert_eq!(read(&path).unwrap().0.account, "123456789012");
         for mode in [0o640, 0o604, 0o620, 0o610] {
