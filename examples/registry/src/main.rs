@@ -102,7 +102,9 @@ fn run(arguments: &Arguments, log: &Log, files: usize) -> Result<(), Box<dyn std
     let store = AsyncStore::with_limits(store, Limits::new().calls(CALLS).reads(CALLS).writes(WRITES));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(arguments.listen).await?;
+        let listen = arguments.listen;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let (data, address) = (arguments.data.display(), listener.local_addr()?);
         tracing::info!(%data, %address, encrypted, "listening");
         let stop = stop_signal()?;
