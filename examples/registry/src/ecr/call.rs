@@ -274,7 +274,7 @@ impl Call<'_> {
     }
 
     pub fn repository_not_found(&self, name: &str) -> ApiError {
-        let account = self.account();
+        let account = self.input.text("registryId").unwrap_or(self.account());
         let message = format!("The repository with name '{name}' does not exist in the registry with id '{account}'");
         ApiError::new("RepositoryNotFoundException", message)
     }
