@@ -33,6 +33,8 @@ mod pulls;
 mod pushes;
 #[path = "ecr_images/referrers.rs"]
 mod referrers;
+#[path = "ecr_images/repositories.rs"]
+mod repositories;
 #[path = "registry_http/server.rs"]
 mod server;
 #[path = "ecr_images/status.rs"]

@@ -26,7 +26,7 @@ const MAX_TAGS: usize = 50;
 const MAX_TAG_KEY: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
 
-/// What is set when a repository is created, and only shown by this registry.
+/// What is set of a repository, and only shown by this registry.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Configuration {
@@ -43,8 +43,17 @@ impl Configuration {
             let constraint = "A KMS key must be given with encryptionType KMS or KMS_DSSE only";
             return Err(ApiError::invalid_parameter("encryptionConfiguration", constraint));
         }
+        Ok(Self { encryption_type, kms_key, ..Self::default() }.with_scanning_of(input))
+    }
+
+    /// With what an input says of scanning.
+    pub fn with_scanning_of(self, input: &Input) -> Self {
         let scan = input.within("imageScanningConfiguration", "scanOnPush").and_then(Value::as_bool);
-        Ok(Self { scan_on_push: scan.unwrap_or_default(), encryption_type, kms_key })
+        Self { scan_on_push: scan.unwrap_or_default(), ..self }
+    }
+
+    pub fn scanning(&self) -> Value {
+        json!({ "scanOnPush": self.scan_on_push })
     }
 
     pub fn encryption(&self) -> Value {

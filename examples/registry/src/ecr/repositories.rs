@@ -1,13 +1,13 @@
-//! Repositories: creating, describing and deleting them, and the mutability of their tags.
+//! Repositories: creating, describing and deleting them, the mutability of their tags, and whether pushes are scanned.
 
 use serde_json::{Value, json};
 use strongroom::Error;
 use strongroom::registry::{
-    Repository, RepositoryDeletion, RepositoryName, RepositorySettings, TagFilter, TagMutability,
+    ExpectDocument, Repository, RepositoryDeletion, RepositoryName, RepositorySettings, TagFilter, TagMutability,
 };
 
 use super::call::{Answer, Call, time};
-use super::documents::{self, Configuration, ResourceTags};
+use super::documents::{self, CONFIGURATION, Configuration, ResourceTags};
 use super::error::ApiError;
 use super::page::Pager;
 use super::{Built, Service, Target};
@@ -20,6 +20,7 @@ pub const OPERATIONS: &[Built] = &[
     built("CreateRepository", Target::Repository, false, create),
     built("DeleteRepository", Target::Repository, false, delete),
     built("DescribeRepositories", Target::Repositories, true, describe),
+    built("PutImageScanningConfiguration", Target::Repository, false, put_scanning),
     built("PutImageTagMutability", Target::Repository, false, put_mutability),
 ];
 
@@ -124,7 +125,7 @@ fn described(call: &Call<'_>, repository: &Repository) -> Result<Value, ApiError
         ("repositoryArn".to_owned(), json!(call.arn(info.name.as_str()))),
         ("repositoryUri".to_owned(), json!(call.uri(repository))),
         ("createdAt".to_owned(), time(info.created_ms)),
-        ("imageScanningConfiguration".to_owned(), json!({ "scanOnPush": configuration.scan_on_push })),
+        ("imageScanningConfiguration".to_owned(), configuration.scanning()),
         ("encryptionConfiguration".to_owned(), configuration.encryption()),
     ]);
     members.extend(shown_mutability(&info.settings));
@@ -138,6 +139,25 @@ fn put_mutability(call: &Call<'_>) -> Answer {
     let mut answer = call.of_repository(&repository);
     answer.extend(shown_mutability(&settings));
     Ok(Value::Object(answer))
+}
+
+/// Sets what [`create`] sets, too, and is only shown: programs that manage repositories change it after their creation.
+fn put_scanning(call: &Call<'_>) -> Answer {
+    let repository = call.repository()?;
+    loop {
+        let before = repository.document(CONFIGURATION)?;
+        let configuration = documents::configuration(&repository)?.with_scanning_of(&call.input);
+        let expect = before.map_or(ExpectDocument::Absent, |before| ExpectDocument::Is(before.revision));
+        match repository.set_document(CONFIGURATION, json!(configuration).to_string(), expect) {
+            Err(Error::DocumentChanged { .. }) => {}
+            Err(error) => return Err(call.error(error)),
+            Ok(_) => {
+                let mut answer = call.of_repository(&repository);
+                answer.insert("imageScanningConfiguration".to_owned(), configuration.scanning());
+                return Ok(Value::Object(answer));
+            }
+        }
+    }
 }
 
 /// The mutability of tags that an input asks for.

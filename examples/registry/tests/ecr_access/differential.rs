@@ -315,6 +315,7 @@ const API: &[(&str, &str, On)] = &[
     ("ecr", "ListTagsForResource", On::Resource),
     ("ecr", "PutAccountSetting", On::Registry),
     ("ecr", "PutImage", On::Repository),
+    ("ecr", "PutImageScanningConfiguration", On::Repository),
     ("ecr", "PutImageTagMutability", On::Repository),
     ("ecr", "PutLifecyclePolicy", On::Repository),
     ("ecr", "PutRegistryPolicy", On::Registry),
@@ -352,6 +353,7 @@ fn input(operation: &str) -> Value {
         "PutAccountSetting" => json!({ "name": "none", "value": "none" }),
         "ListImageReferrers" => json!({ "subjectId": { "imageDigest": digest } }),
         "PutImage" => json!({ "imageManifest": "{", "imageTag": "v2" }),
+        "PutImageScanningConfiguration" => json!({ "imageScanningConfiguration": {} }), // taken, and changes nothing
         "PutImageTagMutability" => json!({ "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION" }),
         "PutLifecyclePolicy" => json!({ "lifecyclePolicyText": "{".repeat(100) }),
         "PutRegistryPolicy" | "SetRepositoryPolicy" => json!({ "policyText": "{" }),

@@ -230,6 +230,7 @@ fn input(operation: &str) -> Value {
         "PutAccountSetting" => json!({ "name": "BLOB_MOUNTING", "value": "ENABLED" }),
         "ListImageReferrers" => json!({ "subjectId": { "imageDigest": "MANIFEST" } }),
         "PutImage" => json!({ "imageManifest": image(Digest::of(Algorithm::Sha256, b"a config"), 8).to_string() }),
+        "PutImageScanningConfiguration" => json!({ "imageScanningConfiguration": { "scanOnPush": true } }),
         "PutImageTagMutability" => json!({ "imageTagMutability": "IMMUTABLE" }),
         "PutLifecyclePolicy" => json!({ "lifecyclePolicyText": "{}".repeat(100) }),
         "PutRegistryPolicy" | "SetRepositoryPolicy" => json!({ "policyText": "{}" }),
