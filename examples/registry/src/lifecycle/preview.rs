@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use strongroom::registry::lifecycle::{Plan, Policy};
 use strongroom::registry::{Repository, RepositoryName};
 use strongroom::{Digest, Error};
@@ -103,7 +104,7 @@ impl Previews {
     /// How many images a complete preview of a policy acts on.
     pub fn shown(&self, name: &RepositoryName, text: &str) -> strongroom::Result<Option<usize>> {
         Ok(match self.get(name)? {
-            Some(Preview { text: previewed, state: State::Complete(plan), .. }) if previewed == text => {
+            Some(Preview { text: previewed, state: State::Complete(plan), .. }) if is_same(&previewed, text) => {
                 Some(plan.summary.acting())
             }
             _ => None,
@@ -168,6 +169,12 @@ fn forget_oldest(kept: &mut HashMap<RepositoryName, Preview>, but: Option<u64>) 
     oldest.is_some_and(|name| kept.remove(&name).is_some())
 }
 
+/// Whether two texts are the same policy: programs write one policy with other white space, or in another order.
+fn is_same(one: &str, other: &str) -> bool {
+    let value = |text| serde_json::from_str::<Value>(text).ok();
+    one == other || value(one).is_some_and(|one| value(other) == Some(one))
+}
+
 #[cfg(test)]
 mod tests {
     use strongroom::registry::{PutManifest, RepositoryDeletion, RepositorySettings};
@@ -221,7 +228,12 @@ mod tests {
         assert_eq!(wait_for(&previews, last), 1);
         assert!(previews.get(all[0].name()).unwrap().is_none(), "the oldest went for it");
         assert_eq!(previews.shown(last.name(), POLICY).unwrap(), Some(1));
-        assert_eq!(previews.shown(last.name(), "another policy").unwrap(), None);
+        let same = format!("{:#}", serde_json::from_str::<Value>(POLICY).unwrap());
+        assert!(same != POLICY);
+        assert_eq!(previews.shown(last.name(), &same).unwrap(), Some(1));
+        for other in ["another policy", &POLICY.replace("1", "2")] {
+            assert_eq!(previews.shown(last.name(), other).unwrap(), None);
+        }
     }
 
     #[test]
