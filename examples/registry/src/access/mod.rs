@@ -142,6 +142,10 @@ impl<'a> Access<'a> {
         if matches!(self.asker.identity, Identity::Open) {
             return Ok(());
         }
+        // A policy that names everybody means readers: who changes something has a name.
+        if matches!(self.asker.identity, Identity::Anonymous) && reads == Reads::No {
+            return Err(Denied::Refused("who changes something has to say who they are".to_owned()));
+        }
         let public = name.as_str().strip_prefix(self.alias()).and_then(|rest| rest.strip_prefix('/'));
         let public = match public {
             Some(name_of_public) if self.is_public(name)? => Some(name_of_public),

@@ -175,7 +175,8 @@ impl Run {
         let is_read = matches!(method, "GET" | "HEAD") && !rest.contains("uploads");
         let service = if named.name == FREE { "ecr-public" } else { "ecr" };
         let expected = (named.name == FREE && is_read)
-            || actions.iter().any(|action| self.may(who, &format!("{service}:{action}"), named, OWN, agent));
+            || (is_read || who.kind != Kind::Anonymous)
+                && actions.iter().any(|action| self.may(who, &format!("{service}:{action}"), named, OWN, agent));
         let answer = answer(self, &path);
         let refused = if who.kind == Kind::Anonymous { 401 } else { 403 };
         self.compare(expected, answer.status != refused, &answer, &format!("{method} {path} {who:?} {agent:?}"));
