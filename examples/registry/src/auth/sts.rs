@@ -18,6 +18,9 @@ const VERSION: &str = "2011-06-15";
 
 /// Whether a request to `/` is one of the query protocol.
 pub fn is_query(parts: &Parts) -> bool {
+    if parts.headers.contains_key("x-amz-target") {
+        return false; // curl says that everything is a form
+    }
     let media_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
