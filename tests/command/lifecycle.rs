@@ -49,8 +49,14 @@ fn policy_file(dir: &tempfile::TempDir, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// A command that applies a policy to a store that this test had open: another test may just begin a process, which has
+/// what this one had open until it runs its program.
+fn applying<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["--wait-lock", "30s", "lifecycle", "apply", "team/app"], arguments].concat()
+}
+
 fn apply(data: &Path, arguments: &[&str]) -> Value {
-    rows(data, &[&["lifecycle", "apply", "team/app"], arguments].concat()).remove(0)
+    rows(data, &applying(arguments)).remove(0)
 }
 
 #[test]
@@ -79,7 +85,7 @@ fn a_policy_is_previewed_beside_an_open_store_and_applied_when_that_is_closed() 
     let done = apply(&data, &["--policy", &policy]);
     assert_eq!(done, serde_json::json!({ "expired": 2, "archived": 0, "skipped": 0 }));
     let policy = policy_file(&dir, &keep(1, ARCHIVE));
-    let text = ok(&data, &["lifecycle", "apply", "team/app", "--policy", &policy]);
+    let text = ok(&data, &applying(&["--policy", &policy]));
     assert_eq!(text, "expired   0\narchived  1\nleft      0\n");
     let app = Store::open(&data).unwrap().repository(&"team/app".parse().unwrap()).unwrap();
     let left: Vec<_> = [2, 3].map(|n| app.manifest_info(&images[n].into()).unwrap().storage_class).into();
@@ -108,16 +114,11 @@ fn a_policy_that_acts_on_much_is_applied_when_that_is_confirmed() {
     drop(app);
     store.close().unwrap();
     let policy = policy_file(&dir, &keep(8, EXPIRE));
-    let apply = |more: &[&str]| {
-        let arguments = [&["lifecycle", "apply", "team/app", "--policy", &policy], more].concat();
-        (code(&data, &arguments), arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
-    };
     for more in [&[][..], &["--confirm", "11"], &["--trust-clock"]] {
-        let (_, arguments) = apply(more);
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let arguments = applying(&[&["--policy", &policy], more].concat());
         refused(&data, &arguments, 1, &["12 of 20 images", "lifecycle preview", "--confirm 12"]);
     }
-    assert_eq!(apply(&["--confirm", "12"]).0, 0);
+    assert_eq!(apply(&data, &["--policy", &policy, "--confirm", "12"])["expired"], 12);
     assert_eq!(rows(&data, &["lifecycle", "preview", "team/app", "--policy", &policy])[0]["images"], 8);
 }
 
@@ -136,8 +137,7 @@ fn a_clock_that_is_behind_the_images_needs_somebody_who_trusts_it() {
     drop(app);
     store.close().unwrap();
     let policy = policy_file(&dir, &keep(1, EXPIRE));
-    let arguments = ["lifecycle", "apply", "team/app", "--policy", &policy];
-    refused(&data, &arguments, 1, &["the clock says 2", "--trust-clock"]);
+    refused(&data, &applying(&["--policy", &policy]), 1, &["the clock says 2", "--trust-clock"]);
     assert_eq!(apply(&data, &["--policy", &policy, "--trust-clock"])["expired"], 1);
 }
 

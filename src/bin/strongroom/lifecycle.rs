@@ -102,7 +102,7 @@ impl Which {
         let parsed = if self.extended { Policy::parse_extended(&text) } else { Policy::parse(&text) };
         let invalid = |error: PolicyError| {
             let from = self.policy.as_deref().map_or_else(|| "the repository's lifecycle policy".to_owned(), shown);
-            Failure::Document(format!("{from}: {}", escaped(&error.to_string())))
+            Failure::Document(format!("{from}: {}", escaped(&format!("{error:#}"))))
         };
         let policy = parsed.map_err(invalid)?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
