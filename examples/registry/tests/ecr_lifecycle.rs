@@ -29,9 +29,9 @@ mod server;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use strongroom::Digest;
 use strongroom::registry::RepositorySettings;
 use strongroom::vfs::SimVfs;
+use strongroom::{Digest, Store};
 use strongroom_registry::http::Settings;
 use strongroom_registry::lifecycle;
 
@@ -52,7 +52,12 @@ fn running(max_percent: u8) -> Server {
     let disk = SimVfs::new();
     let store = options(&disk).open("/store").unwrap();
     drop(store.create_repository(&REPOSITORY.parse().unwrap(), RepositorySettings::new()).unwrap());
-    let lifecycle = lifecycle::Settings { every: Some(Duration::from_millis(5)), max_percent, ..Default::default() };
+    running_on(disk, store, max_percent)
+}
+
+fn running_on(disk: SimVfs, store: Store, max_percent: u8) -> Server {
+    let every = Some(Duration::from_millis(5));
+    let lifecycle = lifecycle::Settings { every, max_percent, ..Default::default() };
     Server::serve_with(disk, store, Settings { lifecycle, ..settings() })
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use strongroom::registry::lifecycle::{Guard, Policy, PolicyError, Refusal};
+use strongroom::registry::lifecycle::{Guard, Policy, PolicyError};
 use strongroom::registry::{ExpectDocument, Repository};
 use strongroom::{Error, Store};
 
@@ -181,8 +181,9 @@ impl Lifecycle {
         }
         if let Err(refusal) = guard.check(&plan) {
             tracing::warn!(repository = %repository.name(), %refusal, "a lifecycle policy is not carried out");
-            // The others depend on when it was carried out last: noting that would answer the question.
-            return if matches!(refusal, Refusal::TooMany { .. }) { note(repository, now) } else { Ok(()) };
+            // What the clock is asked about depends on when it was carried out last: noting that would be an answer.
+            let is_clock_right = guard.max_percent(100).check(&plan).is_ok();
+            return if is_clock_right { note(repository, now) } else { Ok(()) };
         }
         if repository.document(LIFECYCLE)?.map(|now| now.revision) != Some(set.revision) {
             return Ok(()); // it was replaced while the images were read: the next run sees to the new one

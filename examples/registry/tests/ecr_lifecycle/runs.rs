@@ -1,5 +1,8 @@
 //! What a registry does by policies while it runs.
 
+use strongroom::registry::ExpectDocument;
+use strongroom_registry::ecr::documents::EVALUATED;
+
 use super::*;
 
 #[test]
@@ -83,4 +86,38 @@ fn all_repositories_have_their_turn_and_what_is_wrong_with_one_keeps_no_other() 
         let input = json!({ "repositoryName": format!("team/service-{n}") });
         eventually(|| (server.all("DescribeImages", "imageDetails", &input).concat().len() == 1).then_some(()));
     }
+}
+
+#[test]
+fn after_a_gap_of_the_clock_a_smaller_share_is_asked_about_whatever_was_refused_before() {
+    let (disk, clock) = (SimVfs::new(), "team/clock");
+    let store = options(&disk).open("/store").unwrap();
+    for name in [REPOSITORY, clock] {
+        let repository = store.create_repository(&name.parse().unwrap(), RepositorySettings::new()).unwrap();
+        // Ten days ago, in which the registry was not open.
+        let at_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 - 10 * 86_400_000;
+        let evaluated = json!({ "at_ms": at_ms }).to_string();
+        repository.set_document(EVALUATED, evaluated, ExpectDocument::Any).unwrap();
+    }
+    let server = running_on(disk, store, 50);
+    server.ok("PutLifecyclePolicy", json!({ "repositoryName": clock, "lifecyclePolicyText": keep(1, EXPIRE) }));
+    let runs = |count: usize| {
+        let last = || server.ok("GetLifecyclePolicy", json!({ "repositoryName": clock }))["lastEvaluatedAt"].as_f64();
+        for _ in 0..count {
+            let before = last();
+            eventually(|| (last() > before).then_some(()));
+        }
+    };
+    push(&server, &tags(0..30));
+    server.set_policy(&keep(1, EXPIRE));
+    let old = server.evaluated();
+    runs(2);
+    assert_eq!((server.left().len(), server.evaluated()), (30, old), "29 of 30");
+    server.set_policy(&keep(18, EXPIRE));
+    runs(2);
+    assert_eq!((server.left().len(), server.evaluated()), (30, old), "12 of 30, after a gap");
+    server.preview(None);
+    server.set_policy(&keep(18, EXPIRE));
+    eventually(|| (server.left() == tags(12..30)).then_some(()));
+    eventually(|| server.evaluated().filter(|now| Some(*now) > old));
 }
