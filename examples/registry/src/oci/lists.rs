@@ -30,8 +30,8 @@ const MAX_ENTRIES: usize = 1000;
 /// The most bytes of a page of names: what no memory has to be counted for.
 const MAX_NAMES_LEN: usize = UNCOUNTED - 1024;
 
-/// After so many repositories, and after so long, a page ends, whatever is in it: rights on each were looked at, and each
-/// has a policy that may be slow.
+/// After so many repositories, and after so long, a page ends, whatever is in it: rights on each were looked at, and
+/// each has a policy that may be slow.
 const MAX_LOOKED_AT: usize = 5000;
 const MAX_LOOKING: Duration = Duration::from_secs(1);
 
