@@ -47,6 +47,11 @@ impl ApiError {
         Self::new("ServerException", message)
     }
 
+    /// Whether the caller may not do what it asked for.
+    pub fn is_denied(&self) -> bool {
+        self.kind == "AccessDeniedException"
+    }
+
     pub fn kind(&self) -> &str {
         &self.kind
     }

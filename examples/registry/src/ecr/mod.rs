@@ -30,6 +30,7 @@ pub mod tags;
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -127,7 +128,13 @@ pub async fn answer(
     let caller = Caller::new(peer, &parts, Identity::Anonymous);
     if sts::is_query(&parts) {
         return match registry.whole(body, Kind::Manifest, MAX_BODY, &caller).await {
-            Ok((content, _held)) => sts::answer(&registry.auth, &parts, &content),
+            Ok((content, _held)) => {
+                let (asked, answer) = (Instant::now(), sts::answer(&registry.auth, &parts, &content));
+                if answer.status().is_client_error() {
+                    registry.refusal(asked).await;
+                }
+                answer
+            }
             Err(failure) => failure.into_response(),
         };
     }
@@ -152,7 +159,14 @@ async fn called(
         _ => MAX_BODY,
     };
     let (content, held) = registry.whole(body, Kind::Manifest, max, caller).await?;
-    let identity = registry.auth.of_api(&parts, &content, service.model().signing)?;
+    let asked = Instant::now();
+    let identity = match registry.auth.of_api(&parts, &content, service.model().signing) {
+        Ok(identity) => identity,
+        Err(error) => {
+            registry.refusal(asked).await;
+            return Err(error.into());
+        }
+    };
     let mut input = match serde_json::from_slice(&content) {
         Ok(Value::Object(input)) => input,
         _ => return Err(ApiError::new("SerializationException", "the body is no JSON object")),
@@ -177,7 +191,12 @@ async fn called(
         Ok::<_, ApiError>(((built.run)(&call)?, call.kept.take()))
     };
     let store = if built.reads { registry.reading(caller).await? } else { registry.writing(caller).await? };
-    store.call(run).await
+    let result = store.call(run).await;
+    drop(store); // and with it the turn
+    if result.as_ref().is_err_and(ApiError::is_denied) {
+        registry.refusal(asked).await;
+    }
+    result
 }
 
 fn unknown_operation() -> ApiError {

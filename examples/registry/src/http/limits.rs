@@ -38,6 +38,9 @@ pub struct Limits {
     pub memory: usize,
     /// For how long a request waits for its turn, or for memory, before it is told to come again.
     pub wait: Duration,
+    /// Who may not, or is not who they say, is told so at a multiple of this time since they asked: how long it took
+    /// tells nothing of what is there, of policies and of keys, and guessing takes time. Zero: at once.
+    pub refusal: Duration,
     /// How many uploads of one client may be unfinished, and how many of those may have no content yet.
     pub uploads: usize,
     pub begun_uploads: usize,
@@ -64,11 +67,36 @@ impl Default for Limits {
             manifest: Duration::from_secs(60),
             memory: 96 << 20,
             wait: Duration::from_secs(10),
+            refusal: Duration::from_millis(50),
             uploads: 1000,
             begun_uploads: 100,
             begun: Duration::from_secs(10 * 60),
             new_repositories: 100,
             grace: Duration::from_secs(30),
         }
+    }
+}
+
+impl Limits {
+    /// How long after it was asked a refusal is told that is known after `elapsed`.
+    pub fn refused_after(&self, elapsed: Duration) -> Duration {
+        let steps = elapsed.as_nanos().checked_div(self.refusal.as_nanos()).map_or(0, |whole| whole + 1);
+        self.refusal.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_at_steps_of_time() {
+        let limits = Limits { refusal: Duration::from_millis(50), ..Limits::default() };
+        for (elapsed, told) in [(0, 50), (1, 50), (49, 50), (50, 100), (120, 150)] {
+            let told = Duration::from_millis(told);
+            assert_eq!(limits.refused_after(Duration::from_millis(elapsed)), told, "{elapsed}");
+        }
+        let limits = Limits { refusal: Duration::ZERO, ..limits };
+        assert_eq!(limits.refused_after(Duration::from_secs(1)), Duration::ZERO);
     }
 }

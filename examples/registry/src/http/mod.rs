@@ -26,6 +26,7 @@ mod unfinished;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -147,6 +148,11 @@ impl Registry {
             read_turns: Turns::new(TURNS, TURNS_OF_ONE, settings.limits.wait),
             long_turns: Turns::new(LONG_TURNS, LONG_TURNS, settings.limits.wait),
         }
+    }
+
+    /// Waits until a refusal may be told that was asked for at this time: see [`Limits::refusal`].
+    pub async fn refusal(&self, asked: Instant) {
+        tokio::time::sleep_until((asked + self.limits.refused_after(asked.elapsed())).into()).await;
     }
 
     /// The rights of who asks.

@@ -11,6 +11,7 @@ mod route;
 mod uploads;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -40,10 +41,15 @@ pub async fn answer(
     Extension(peer): Extension<Arc<Peer>>,
     request: Request,
 ) -> Response {
-    let (parts, body) = request.into_parts();
+    let (asked, (parts, body)) = (Instant::now(), request.into_parts());
     if parts.uri.path() == TOKEN_PATH && parts.method == Method::GET {
-        let token = registry.auth.bearer(&parts);
-        return token.map_or_else(Challenge::into_response, |token| json(token.to_string()));
+        return match registry.auth.bearer(&parts) {
+            Ok(token) => json(token.to_string()),
+            Err(challenge) => {
+                registry.refusal(asked).await;
+                challenge.into_response()
+            }
+        };
     }
     let mut response = match registry.auth.of_oci(&parts) {
         Ok(identity) => {
@@ -51,7 +57,10 @@ pub async fn answer(
             let answer = route(&registry, &caller, parts, body).await;
             answer.unwrap_or_else(IntoResponse::into_response)
         }
-        Err(challenge) => challenge.into_response(),
+        Err(challenge) => {
+            registry.refusal(asked).await;
+            challenge.into_response()
+        }
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert("docker-distribution-api-version", version);
@@ -69,11 +78,16 @@ async fn check_rights(
     if matches!(caller.asker.identity, Identity::Open) || is_given(registry, route, parts, query) {
         return Ok(None);
     }
+    let asked = Instant::now();
     let checked = match rights::need(route, &parts.method) {
         Some(need) => {
             let (own, by, name) = (Arc::clone(registry), caller.clone(), need.repository.clone());
             let check = move |store: &Store| own.access(store, &by).check_stored(need.actions, &name, need.reads);
-            registry.reading(caller).await?.call(check).await
+            let checked = registry.reading(caller).await?.call(check).await;
+            if checked.is_err() {
+                registry.refusal(asked).await;
+            }
+            checked
         }
         // Clients find out here whether and how to log in.
         None if *route == Route::Version && matches!(caller.asker.identity, Identity::Anonymous) => {

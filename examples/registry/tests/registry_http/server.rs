@@ -34,7 +34,8 @@ pub fn settings() -> Settings {
         admission: Admission::default(),
         proxies: Vec::new(),
         lifecycle: Default::default(),
-        limits: Limits { grace: Duration::from_secs(20), ..Limits::default() },
+        // Tests ask many times what they may not.
+        limits: Limits { grace: Duration::from_secs(20), refusal: Duration::ZERO, ..Limits::default() },
         lost_lines: Arc::default(),
     }
 }
