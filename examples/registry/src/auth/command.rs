@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::credentials::Document;
-use super::credentials::edit::Named;
+use super::credentials::edit::{Changed, Named};
 use super::credentials::file::{CredentialsError, Lock};
+use super::credentials::{Document, Status};
 use super::directory::Directory;
 use super::listing::{self, Listed};
 
@@ -89,6 +89,23 @@ pub enum UserCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Give policies and groups to a user, or take them away.
+    Change {
+        #[command(flatten)]
+        who: Who,
+        /// A policy to give.
+        #[arg(long, value_name = "NAME")]
+        policy: Vec<String>,
+        /// A policy to take away.
+        #[arg(long, value_name = "NAME")]
+        remove_policy: Vec<String>,
+        /// A group that the user is to belong to.
+        #[arg(long, value_name = "NAME")]
+        group: Vec<String>,
+        /// A group that the user is to leave.
+        #[arg(long, value_name = "NAME")]
+        remove_group: Vec<String>,
+    },
     /// List users, with the ids of their keys, their groups and policies.
     List {
         #[command(flatten)]
@@ -112,6 +129,22 @@ pub enum KeyCommand {
         who: Who,
         #[command(flatten)]
         output: Output,
+    },
+    /// Make a key inactive: it and tokens that were asked for with it are refused until it is active again.
+    Disable {
+        #[command(flatten)]
+        who: Who,
+        /// The key's id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Make a key active again.
+    Enable {
+        #[command(flatten)]
+        who: Who,
+        /// The key's id.
+        #[arg(value_name = "ID")]
+        id: String,
     },
     /// Remove a key. Tokens that were asked for with it end at once.
     Remove {
@@ -275,6 +308,16 @@ impl UserCommand {
                 output.key(out, &key.id, key.secret.expose())
             }
             Self::Key(KeyCommand::Remove { who, id }) => file.change(|document| document.remove_key(who.named(), id)),
+            Self::Key(KeyCommand::Disable { who, id }) => {
+                file.change(|document| document.set_key(who.named(), id, Status::Inactive))
+            }
+            Self::Key(KeyCommand::Enable { who, id }) => {
+                file.change(|document| document.set_key(who.named(), id, Status::Active))
+            }
+            Self::Change { who, policy, remove_policy, group, remove_group } => file.change(|document| {
+                let policies = Changed { added: policy, removed: remove_policy };
+                document.change_user(who.named(), policies, Changed { added: group, removed: remove_group })
+            }),
             Self::Remove { who } => file.change(|document| document.remove_user(who.named())),
             Self::List { output } => output.list(out, listing::users(&file.read()?)),
         }
@@ -396,6 +439,29 @@ mod tests {
         let session = run(&path, "role add deploy --session cd --policy AdministratorAccess --duration 1h").unwrap();
         assert!(session.contains("sessionToken") && session.contains("expiration"), "{session}");
         assert!(!run(&path, "user list --json").unwrap().contains("secret"));
+    }
+
+    #[test]
+    fn a_user_is_given_policies_and_groups_and_a_key_is_made_inactive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        let (read, admin) = ("AmazonEC2ContainerRegistryReadOnly", "AdministratorAccess");
+        let key: Value =
+            serde_json::from_str(&run(&path, &format!("user add ci --policy {read} --json")).unwrap()).unwrap();
+        let id = key["accessKeyId"].as_str().unwrap();
+        run(&path, "group add pushers").unwrap();
+        run(&path, &format!("user change ci --policy {admin} --policy {read} --group pushers")).unwrap();
+        let listed = || serde_json::from_str::<Value>(&run(&path, "user list --json").unwrap()).unwrap();
+        assert_eq!((&listed()["policies"], &listed()["groups"]), (&json!([read, admin]), &json!(["pushers"])));
+        run(&path, &format!("user change ci --remove-policy {read} --remove-group pushers")).unwrap();
+        assert_eq!(listed()["policies"], json!([admin]));
+        assert!(run(&path, &format!("user change ci --remove-policy {read}")).unwrap_err().contains("does not have"));
+        assert!(run(&path, "user change ci --policy None").unwrap_err().contains("there is no policy"));
+        assert_eq!(run(&path, "credentials check").unwrap(), "1 keys can be used\n");
+        run(&path, &format!("user key disable ci {id}")).unwrap();
+        assert_eq!(run(&path, "credentials check").unwrap(), "0 keys can be used\n");
+        run(&path, &format!("user key enable ci {id}")).unwrap();
+        assert_eq!(run(&path, "credentials check").unwrap(), "1 keys can be used\n");
     }
 
     #[test]

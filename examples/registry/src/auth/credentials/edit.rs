@@ -17,6 +17,36 @@ pub struct Named<'a> {
     pub account: Option<&'a str>,
 }
 
+/// Names that are added to a list, and those that are taken from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'a> {
+    pub added: &'a [String],
+    pub removed: &'a [String],
+}
+
+impl Changed<'_> {
+    /// Changes a list; what is added and there already is there once.
+    fn apply<T>(
+        self,
+        of: &str,
+        list: &mut Vec<T>,
+        name_of: fn(&T) -> Option<&str>,
+        new: fn(String) -> T,
+    ) -> Edited<()> {
+        for name in self.removed {
+            let at = list.iter().position(|one| name_of(one) == Some(name));
+            let at = at.ok_or_else(|| CredentialsError::invalid(of, format!("the user does not have {name}")))?;
+            list.remove(at);
+        }
+        for name in self.added {
+            if !list.iter().any(|one| name_of(one) == Some(name)) {
+                list.push(new(name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
 type Edited<T> = Result<T, CredentialsError>;
 
 impl Document {
@@ -38,6 +68,24 @@ impl Document {
     pub fn remove_user(&mut self, user: Named<'_>) -> Edited<()> {
         let at = self.position("user", user, self.users.iter().map(|user| (&user.name, &user.account)))?;
         self.users.remove(at);
+        Ok(())
+    }
+
+    /// Gives policies and groups to a user, and takes them away.
+    pub fn change_user(&mut self, user: Named<'_>, policies: Changed<'_>, groups: Changed<'_>) -> Edited<()> {
+        let at = self.position("user", user, self.users.iter().map(|user| (&user.name, &user.account)))?;
+        let Some(found) = self.users.get_mut(at) else { return Ok(()) };
+        policies.apply(user.name, &mut found.policies, PolicyRef::name, PolicyRef::Named)?;
+        groups.apply(user.name, &mut found.groups, |group| Some(group), |group| group)
+    }
+
+    /// Makes a key of a user good or not, by its id.
+    pub fn set_key(&mut self, user: Named<'_>, id: &str, status: Status) -> Edited<()> {
+        let at = self.position("user", user, self.users.iter().map(|user| (&user.name, &user.account)))?;
+        let mut keys = self.users.get_mut(at).into_iter().flat_map(|user| &mut user.access_keys);
+        let key = keys.find(|key| key.id == id);
+        let key = key.ok_or_else(|| CredentialsError::invalid(user.name, format!("the user has no key {id}")))?;
+        key.status = status;
         Ok(())
     }
 
@@ -114,7 +162,9 @@ impl Document {
             Ok(at) => {
                 if let Some(role) = self.roles.get_mut(at) {
                     role.sessions.push(made.clone());
-                    role.policies.extend(named(policies));
+                    let known = |name: &String| role.policies.iter().any(|own| own.name() == Some(name));
+                    let new: Vec<_> = policies.iter().filter(|name| !known(name)).cloned().collect();
+                    role.policies.extend(named(&new));
                 }
             }
             Err(_) => self.roles.push(Role {

@@ -167,6 +167,16 @@ pub enum PolicyRef {
     Inline(Box<RawValue>),
 }
 
+impl PolicyRef {
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Inline(_) => None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for PolicyRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Box::<RawValue>::deserialize(deserializer)?;
