@@ -446,15 +446,23 @@ impl Repository {
 
     /// Removes tags of a manifest that is about to be deleted, until they are few enough to go with it, and says how
     /// many those are. One that is held stays as it is: it may not be deleted.
+    ///
+    /// Each step begins behind the one before: a scan from the beginning passes all that is removed.
     fn untag_most(&self, digest: &Digest) -> Result<usize> {
+        let mut after = None;
         loop {
             let snapshot = self.facts()?;
             let Some(manifest) = find::manifest(&snapshot, self.id, digest)? else { return Ok(0) };
             let tags = Prefix::under(self.domain, Family::TagOf, self.id, digest);
-            let tags = Reader::scan(&snapshot, tags, None, MAX_TAGS_DELETED + 1)?;
+            let tags = Reader::scan(&snapshot, tags, after, MAX_TAGS_DELETED + 1)?;
+            if tags.len() <= MAX_TAGS_DELETED && after.is_some() && manifest.count == 0 {
+                after = None; // some may have been set before it meanwhile
+                continue;
+            }
             if tags.len() <= MAX_TAGS_DELETED || manifest.count > 0 {
                 return Ok(tags.len());
             }
+            after = tags.last().map(|(key, _)| *key);
             let text = |(key, tag): &(Key, Value)| {
                 snapshot.decoded(key, str::from_utf8(tag.as_bytes()).ok().map(str::to_owned))
             };
