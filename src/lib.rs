@@ -92,6 +92,7 @@
 #[cfg(feature = "tokio")]
 pub mod aio;
 mod blobs;
+mod calendar;
 mod check;
 mod clock;
 mod digest;

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::calendar::{date_of, days_to};
+
 /// A text that is no such value.
 #[derive(Debug)]
 pub(super) struct Malformed;
@@ -62,15 +64,7 @@ impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.epoch_seconds();
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        // The Gregorian calendar repeats every 400 years of 146,097 days; its years begin in March here.
-        let since = days + 719_468;
-        let (era, day) = (since.div_euclid(146_097), since.rem_euclid(146_097));
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let month = if month < 10 { month + 3 } else { month - 9 };
-        let year = year + era * 400 + i128::from(month <= 2);
+        let (year, month, day) = date_of(days);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
@@ -101,7 +95,7 @@ impl FromStr for Date {
             return Err(Malformed);
         }
         let nanos = time.map_or(Ok(0), nanos_of)?;
-        Ok(Self(days_before(year, month, day) * 86_400 * SECOND + nanos))
+        Ok(Self(days_to(year, month, day) * 86_400 * SECOND + nanos))
     }
 }
 
@@ -119,14 +113,6 @@ fn days_of(year: i128, month: i128) -> i128 {
         4 | 6 | 9 | 11 => 30,
         _ => 31,
     }
-}
-
-/// The days from 1970 to a date.
-fn days_before(year: i128, month: i128, day: i128) -> i128 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 /// The nanoseconds from midnight in UTC to `hh:mm[:ss[.fraction]]` with its zone.

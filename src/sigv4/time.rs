@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::calendar::{date_of, days_to};
+
 /// A time as `20150830T123600Z`, in UTC. What is before 1970 is taken for 1970.
 ///
 /// ```
@@ -13,16 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub fn timestamp(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date of the Gregorian calendar, years beginning in March:
-    // https://howardhinnant.github.io/date_algorithms.html
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * day + 2) / 153;
-    let day = day - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
+    let (year, month, day) = date_of(days.into());
     format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
 
@@ -38,11 +31,7 @@ pub(super) fn parse(text: &str) -> Option<SystemTime> {
     if !is_possible || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    // The same calendar, the other way round.
-    let (year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year / 400, year % 400);
-    let of_year = (153 * from_march + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let days = u64::try_from(days_to(year.into(), month.into(), day.into())).ok()?;
     let time = UNIX_EPOCH + Duration::from_secs(days * 86_400 + hour * 3_600 + minute * 60 + second);
     (timestamp(time) == text).then_some(time)
 }
