@@ -14,7 +14,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, decode_hex, encode_hex};
 use crate::error::Error;
 use crate::oci::ExpectDocument;
 use crate::registry::{Document, Repository, StorageClass};
@@ -43,7 +43,7 @@ pub(crate) fn document(document: &Document) -> String {
     let (name, content) = (&document.name, &document.content);
     let line = match str::from_utf8(content) {
         Ok(text) => json!({ "document": name, "text": text }),
-        Err(_) => json!({ "document": name, "hex": to_hex(content) }),
+        Err(_) => json!({ "document": name, "hex": encode_hex(content) }),
     };
     format!("{line}\n")
 }
@@ -53,17 +53,10 @@ pub(crate) fn archived(digest: &Digest) -> String {
     format!("{}\n", json!({ "archived": digest.to_string() }))
 }
 
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let byte = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(byte).collect()
+    let mut bytes = vec![0; text.len() / 2];
+    decode_hex(&text.to_ascii_lowercase(), &mut bytes)?;
+    Some(bytes)
 }
 
 /// Imports what the file says, if there is one. What the repository has already stays.
