@@ -17,7 +17,7 @@ use strongroom::{Digest, Error, Store};
 
 use crate::auth::{Auth, Identity};
 use crate::ecr::account;
-use crate::ecr::documents::{self, CATALOG, POLICY};
+use crate::ecr::documents::{self, POLICY};
 use crate::ecr::error::ApiError;
 use crate::ecr::registry_documents as registry;
 use crate::http::peer::Peer;
@@ -166,7 +166,7 @@ impl<'a> Access<'a> {
 
     fn is_public(&self, name: &RepositoryName) -> Result<bool, Denied> {
         match self.store.repository(name) {
-            Ok(found) => Ok(found.document(CATALOG)?.is_some()),
+            Ok(found) => Ok(documents::is_public(&found)?),
             Err(Error::RepositoryNotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -230,12 +230,8 @@ impl<'a> Access<'a> {
         let (account, arn) = match on {
             On::Registry => (self.account(), "*".to_owned()),
             On::Caller => (own.as_ref().map_or(self.account(), AccountId::as_str), "*".to_owned()),
-            On::Repository { account, name } if is_of_public(action) => {
-                (account, format!("arn:aws:ecr-public::{account}:repository/{name}"))
-            }
-            On::Repository { account, name } => {
-                (account, format!("arn:aws:ecr:{}:{account}:repository/{name}", self.region()))
-            }
+            On::Repository { account, name } if is_of_public(action) => (account, public_arn(account, name)),
+            On::Repository { account, name } => (account, private_arn(self.region(), account, name)),
         };
         let who = self.asker.identity.arn();
         let refused =
@@ -294,11 +290,6 @@ impl<'a> Access<'a> {
     pub fn auth(&self) -> &Auth {
         self.auth
     }
-
-    /// The time, in milliseconds since 1970.
-    pub fn now_ms(&self) -> u64 {
-        now_ms()
-    }
 }
 
 /// A manifest as a client pulls it; the pull is recorded if it `counts`.
@@ -321,6 +312,16 @@ pub fn pull_manifest(repository: &Repository, reference: &Reference, counts: boo
 pub enum Reads {
     Yes,
     No,
+}
+
+/// The ARN of a repository, which policies know it by.
+pub fn private_arn(region: &str, account: &str, name: &str) -> String {
+    format!("arn:aws:ecr:{region}:{account}:repository/{name}")
+}
+
+/// That of a public one, by its name without the alias.
+pub fn public_arn(account: &str, name: &str) -> String {
+    format!("arn:aws:ecr-public::{account}:repository/{name}")
 }
 
 fn is_of_public(action: &str) -> bool {

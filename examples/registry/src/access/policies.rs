@@ -15,7 +15,7 @@ use crate::ecr::registry_documents::Found;
 const MAX_TEXT: usize = 1 << 20;
 const MAX_PARSED: usize = 2000;
 
-/// What policies allow nothing, and deny everything: in place of one that can't be read.
+/// A policy that denies everything: in place of one that can't be read.
 const DENY_ALL: &str = r#"{"Statement":{"Effect":"Deny","Principal":"*","Action":"*","Resource":"*"}}"#;
 
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::page::Pager;
 use super::registry_documents::{EXCLUSIONS, SETTINGS, change, read_json};
 use super::{Built, Service, Target};
+use crate::access::now_ms;
 
 const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service: Service::Private, name, target: Target::Registry, reads, run }
@@ -84,7 +85,7 @@ fn put(call: &Call<'_>) -> Answer {
 
 fn register(call: &Call<'_>) -> Answer {
     let principal = call.input.required("principalArn");
-    let now = call.access.now_ms();
+    let now = now_ms();
     change(call.store, EXCLUSIONS, |exclusions: &mut Exclusions| {
         if exclusions.contains_key(principal) {
             let message = format!("An exclusion for the principal {principal} already exists");

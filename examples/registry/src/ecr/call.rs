@@ -13,7 +13,7 @@ use strongroom::{Digest, Error, Store};
 use super::documents;
 use super::error::ApiError;
 use super::{Built, Service, Target};
-use crate::access::{Access, Denied, On};
+use crate::access::{Access, Denied, On, private_arn, public_arn};
 use crate::http::failure::Failure;
 use crate::http::limits::UNCOUNTED;
 use crate::http::memory::Held;
@@ -156,11 +156,11 @@ impl Call<'_> {
         }
     }
 
-    /// The name of a repository.
+    /// The ARN of a repository.
     pub fn arn(&self, name: &str) -> String {
         match self.built.service {
-            Service::Private => format!("arn:aws:ecr:{}:{}:repository/{name}", self.region(), self.account()),
-            Service::Public => format!("arn:aws:ecr-public::{}:repository/{name}", self.account()),
+            Service::Private => private_arn(self.region(), self.account(), name),
+            Service::Public => public_arn(self.account(), name),
         }
     }
 
@@ -259,10 +259,12 @@ impl Call<'_> {
 
     /// The members that most outputs begin with.
     pub fn of_repository(&self, repository: &Repository) -> Map<String, Value> {
-        Map::from_iter([
-            ("registryId".to_owned(), json!(self.account())),
-            ("repositoryName".to_owned(), json!(self.shown_name(repository.name()))),
-        ])
+        self.of_named(self.shown_name(repository.name()))
+    }
+
+    /// The same of the repository that has a name in the service.
+    pub fn of_named(&self, name: &str) -> Map<String, Value> {
+        Map::from_iter([("registryId".to_owned(), json!(self.account())), ("repositoryName".to_owned(), json!(name))])
     }
 
     /// An error of the store, as the operation has it.

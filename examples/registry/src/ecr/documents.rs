@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strongroom::registry::{Repository, RepositorySettings};
+use strongroom::Error;
+use strongroom::registry::{Document, ExpectDocument, Repository, RepositorySettings};
 
-use super::call::Input;
+use super::call::{Call, Input};
 use super::error::ApiError;
 
 /// The names of the documents.
@@ -126,17 +127,49 @@ pub fn created(
     configuration: &Configuration,
     tags: &ResourceTags,
 ) -> Result<RepositorySettings, ApiError> {
-    let settings = settings.document(CONFIGURATION, json!(configuration).to_string())?;
+    with_tags(settings.document(CONFIGURATION, json!(configuration).to_string())?, tags)
+}
+
+/// The same with these tags, if there are any.
+pub fn with_tags(settings: RepositorySettings, tags: &ResourceTags) -> Result<RepositorySettings, ApiError> {
     Ok(if tags.is_empty() { settings } else { settings.document(TAGS, json!(tags).to_string())? })
 }
 
-/// A document, parsed; what an empty one says, where there is none.
-fn read<T: Default + for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> Result<T, ApiError> {
-    let Some(document) = repository.document(name)? else { return Ok(T::default()) };
+/// What a document says; what an empty one says, where there is none.
+fn parse<T>(repository: &Repository, name: &str, document: Option<&Document>) -> Result<T, ApiError>
+where
+    T: Default + for<'a> Deserialize<'a>,
+{
+    let Some(document) = document else { return Ok(T::default()) };
     serde_json::from_slice(&document.content).map_err(|error| {
         tracing::error!(repository = %repository.name(), document = name, %error, "a document can't be read");
         ApiError::server("a document of the repository can't be read")
     })
+}
+
+fn read<T: Default + for<'a> Deserialize<'a>>(repository: &Repository, name: &str) -> Result<T, ApiError> {
+    parse(repository, name, repository.document(name)?.as_ref())
+}
+
+/// Changes a document as it is: again, where somebody else has changed it meanwhile. Returns what it says then.
+pub fn change<T>(
+    call: &Call<'_>,
+    repository: &Repository,
+    name: &str,
+    change: impl Fn(T) -> Result<T, ApiError>,
+) -> Result<T, ApiError>
+where
+    T: Default + Serialize + for<'a> Deserialize<'a>,
+{
+    loop {
+        let before = repository.document(name)?;
+        let changed = change(parse(repository, name, before.as_ref())?)?;
+        let expect = before.map_or(ExpectDocument::Absent, |before| ExpectDocument::Is(before.revision));
+        match repository.set_document(name, json!(changed).to_string(), expect) {
+            Err(Error::DocumentChanged { .. }) => {}
+            other => return other.map(|_| changed).map_err(|error| call.error(error)),
+        }
+    }
 }
 
 pub fn configuration(repository: &Repository) -> Result<Configuration, ApiError> {
@@ -148,6 +181,6 @@ pub fn tags(repository: &Repository) -> Result<ResourceTags, ApiError> {
 }
 
 /// Whether a repository is one of the public service.
-pub fn is_public(repository: &Repository) -> Result<bool, ApiError> {
+pub fn is_public(repository: &Repository) -> strongroom::Result<bool> {
     Ok(repository.document(CATALOG)?.is_some())
 }

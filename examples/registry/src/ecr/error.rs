@@ -43,6 +43,12 @@ impl ApiError {
         Self::new("InvalidParameterException", message)
     }
 
+    /// A token could not be made.
+    pub fn no_token(error: &std::io::Error) -> Self {
+        tracing::error!(%error, "no token can be made");
+        Self::server("the registry has failed: its log says how")
+    }
+
     pub fn server(message: &str) -> Self {
         Self::new("ServerException", message)
     }

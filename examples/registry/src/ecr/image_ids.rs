@@ -2,7 +2,7 @@
 //!
 //! The operations on many images answer for each what kept it from being done, as an `ImageFailure`; the others fail.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use strongroom::registry::{Reference, Repository, Tag};
 use strongroom::{Digest, Error};
 
@@ -190,10 +190,7 @@ pub fn given_digest(member: &str, text: &str) -> Result<Digest, ApiError> {
 
 /// An output of a repository, with the members that those begin with.
 pub fn output<const N: usize>(call: &Call<'_>, members: [(&str, Value); N]) -> Value {
-    let mut output = Map::from_iter([
-        ("registryId".to_owned(), json!(call.account())),
-        ("repositoryName".to_owned(), json!(call.input.required("repositoryName"))),
-    ]);
+    let mut output = call.of_named(call.input.required("repositoryName"));
     output.extend(members.map(|(member, value)| (member.to_owned(), value)));
     Value::Object(output)
 }

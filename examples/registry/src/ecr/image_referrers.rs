@@ -9,12 +9,10 @@ use super::image_ids::given_digest;
 use super::image_status::{StatusFilter, shown_status};
 use super::page::{Pager, invalid_token};
 use super::{Built, Service, Target};
+use crate::http::limits::REFERRERS_MEMORY;
 
 /// How many referrers are listed where no number is asked for.
 const DEFAULT: usize = 20;
-
-/// What a page takes in memory: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
-const MEMORY: usize = 16 << 20;
 
 pub const OPERATIONS: &[Built] = &[Built {
     service: Service::Private,
@@ -34,7 +32,7 @@ fn list(call: &Call<'_>) -> Answer {
     let scope = format!("ListImageReferrers/{}/{subject}", repository.name());
     let pager = Pager::of(&input.0, scope, DEFAULT)?;
     let after = pager.after.as_ref().map(|after| after.parse::<Digest>().map_err(|_| invalid_token())).transpose()?;
-    let _work = call.registry.memory.work_now(MEMORY)?;
+    let _work = call.registry.memory.work_now(REFERRERS_MEMORY)?;
     // The store looks for one type; more are looked for here.
     let one_type = if let [one] = types.as_slice() { Some(*one) } else { None };
     let page = repository.referrers(&subject, one_type, after.as_ref(), pager.limit);

@@ -25,7 +25,7 @@ use super::call::{Answer, Call, digest};
 use super::error::ApiError;
 use super::image_ids::output;
 use super::{Built, Service, Target};
-use crate::http::limits::{GATHERED, UNCOUNTED};
+use crate::http::limits::{GATHERED, UNCOUNTED, memory_to_commit};
 use crate::oci::blobs::is_known_damage;
 
 /// The least length of a part that is not the last.
@@ -33,9 +33,6 @@ const MIN_PART: u64 = 5 << 20;
 
 /// The length of parts that clients are told to send.
 const PART: u64 = 10 << 20;
-
-/// Content up to this length is held in memory when an upload of it is ended: the default of the store.
-const INLINE: u64 = 4 << 20;
 
 const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
     Built { service, name, target: Target::Repository, reads, run }
@@ -163,13 +160,7 @@ fn complete(call: &Call<'_>) -> Answer {
         give_up(call, &repository, id)?;
         return Err(ApiError::new("LayerPartTooSmallException", "Layer parts must be at least 5 MiB in size."));
     }
-    // Short content is read, compressed and framed in memory.
-    let _work = match stands {
-        len if (UNCOUNTED as u64..=INLINE).contains(&len) => {
-            Some(registry.memory.work_now(usize::try_from(3 * len).unwrap_or(usize::MAX))?)
-        }
-        _ => None,
-    };
+    let _work = memory_to_commit(stands).map(|bytes| registry.memory.work_now(bytes)).transpose()?;
     match repository.commit_upload(id, digest) {
         Ok(stored) => {
             registry.unfinished.upload_ended(id);
@@ -231,12 +222,9 @@ fn download_url(call: &Call<'_>) -> Answer {
         return Err(ApiError::new("LayerInaccessibleException", message));
     }
     let name = repository.name();
-    let token = call.access.download_token(name, &digest).map_err(|error| {
-        tracing::error!(%error, "no token can be made");
-        ApiError::server("the registry has failed: its log says how")
-    })?;
+    let token = call.access.download_token(name, &digest).map_err(|error| ApiError::no_token(&error))?;
     let query = if token.is_empty() { token } else { format!("?{token}") };
-    let url = format!("{}://{}/v2/{name}/blobs/{digest}{query}", call.origin.scheme, call.origin.authority);
+    let url = format!("{}/v2/{name}/blobs/{digest}{query}", call.origin);
     Ok(json!({ "downloadUrl": url, "layerDigest": digest.to_string() }))
 }
 

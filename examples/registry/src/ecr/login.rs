@@ -39,8 +39,5 @@ fn authorize_for_public(call: &Call<'_>) -> Answer {
 }
 
 fn token(call: &Call<'_>) -> Result<Token, ApiError> {
-    call.access.auth().token_for(call.access.identity()).map_err(|error| {
-        tracing::error!(%error, "no token can be made");
-        ApiError::server("the registry has failed: its log says how")
-    })
+    call.access.auth().token_for(call.access.identity()).map_err(|error| ApiError::no_token(&error))
 }

@@ -20,7 +20,7 @@ use strongroom::registry::{ExpectDocument, Repository, RepositoryName, Repositor
 use strongroom::{Error, Store};
 
 use super::call::{Answer, Call, time};
-use super::documents::{CATALOG, ResourceTags, TAGS};
+use super::documents::{CATALOG, ResourceTags, with_tags};
 use super::error::ApiError;
 use super::page::Pager;
 use super::registry_documents as registry;
@@ -93,8 +93,7 @@ impl Catalog {
         if let Value::Object(members) = &mut shown
             && members.remove("logoImageBlob").is_some()
         {
-            let origin = call.origin;
-            let url = format!("{}://{}{LOGOS}{}", origin.scheme, origin.authority, repository.name());
+            let url = format!("{}{LOGOS}{}", call.origin, repository.name());
             members.insert("logoUrl".to_owned(), json!(url));
         }
         shown
@@ -152,11 +151,10 @@ fn logo_in(catalog: &[u8]) -> Option<Vec<u8>> {
 
 fn create(call: &Call<'_>) -> Answer {
     let (name, catalog, tags) = (call.name()?, Catalog::of(call)?, ResourceTags::of(call.input.list("tags"))?);
-    let mut settings = RepositorySettings::new().document(CATALOG, catalog.document())?;
     if !tags.is_empty() {
         call.check_action("TagResource", call.own(call.input.required("repositoryName")))?;
-        settings = settings.document(TAGS, json!(tags).to_string())?;
     }
+    let settings = with_tags(RepositorySettings::new().document(CATALOG, catalog.document())?, &tags)?;
     let created = create_repository(call, &name, settings)?;
     Ok(json!({ "repository": described(call, &created)?, "catalogData": catalog.shown(call, &created) }))
 }

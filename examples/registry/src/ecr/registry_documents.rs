@@ -29,7 +29,11 @@ pub fn read(store: &Store, name: &str) -> strongroom::Result<Option<Found>> {
 
 /// A document of JSON; what an empty one says, where there is none.
 pub fn read_json<T: Default + for<'a> Deserialize<'a>>(store: &Store, name: &str) -> Result<T, ApiError> {
-    let Some(found) = read(store, name)? else { return Ok(T::default()) };
+    parse(name, read(store, name)?.as_ref())
+}
+
+fn parse<T: Default + for<'a> Deserialize<'a>>(name: &str, found: Option<&Found>) -> Result<T, ApiError> {
+    let Some(found) = found else { return Ok(T::default()) };
     serde_json::from_slice(&found.content).map_err(|error| {
         tracing::error!(document = name, %error, "a document can't be read");
         ApiError::server("a document of the registry can't be read")
@@ -61,10 +65,10 @@ where
     T: Default + Serialize + for<'a> Deserialize<'a>,
 {
     loop {
-        let before = read(store, name)?.map(|found| found.digest);
-        let mut document: T = read_json(store, name)?;
+        let before = read(store, name)?;
+        let mut document: T = parse(name, before.as_ref())?;
         let result = change(&mut document)?;
-        let put = PutNamed::new().expect(before.into());
+        let put = PutNamed::new().expect(before.map(|before| before.digest).into());
         match store.named().put(name, json!(document).to_string(), put) {
             Err(Error::NamedChanged { .. }) => {}
             other => return other.map(|_| result).map_err(ApiError::from),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use strongroom::Error;
 use strongroom::registry::{
-    ExpectDocument, Repository, RepositoryDeletion, RepositoryName, RepositorySettings, TagFilter, TagMutability,
+    Repository, RepositoryDeletion, RepositoryName, RepositorySettings, TagFilter, TagMutability,
 };
 
 use super::call::{Answer, Call, time};
@@ -144,20 +144,12 @@ fn put_mutability(call: &Call<'_>) -> Answer {
 /// Sets what [`create`] sets, too, and is only shown: programs that manage repositories change it after their creation.
 fn put_scanning(call: &Call<'_>) -> Answer {
     let repository = call.repository()?;
-    loop {
-        let before = repository.document(CONFIGURATION)?;
-        let configuration = documents::configuration(&repository)?.with_scanning_of(&call.input);
-        let expect = before.map_or(ExpectDocument::Absent, |before| ExpectDocument::Is(before.revision));
-        match repository.set_document(CONFIGURATION, json!(configuration).to_string(), expect) {
-            Err(Error::DocumentChanged { .. }) => {}
-            Err(error) => return Err(call.error(error)),
-            Ok(_) => {
-                let mut answer = call.of_repository(&repository);
-                answer.insert("imageScanningConfiguration".to_owned(), configuration.scanning());
-                return Ok(Value::Object(answer));
-            }
-        }
-    }
+    let configuration = documents::change(call, &repository, CONFIGURATION, |configuration: Configuration| {
+        Ok(configuration.with_scanning_of(&call.input))
+    })?;
+    let mut answer = call.of_repository(&repository);
+    answer.insert("imageScanningConfiguration".to_owned(), configuration.scanning());
+    Ok(Value::Object(answer))
 }
 
 /// The mutability of tags that an input asks for.

@@ -1,8 +1,7 @@
 //! Resource tags of repositories.
 
 use serde_json::json;
-use strongroom::Error;
-use strongroom::registry::{ExpectDocument, Repository};
+use strongroom::registry::Repository;
 
 use super::call::{Answer, Call};
 use super::documents::{self, ResourceTags, TAGS};
@@ -39,18 +38,11 @@ fn repository(call: &Call<'_>) -> Result<Repository, ApiError> {
     call.repository_named(call.resource_name()?)
 }
 
-/// Changes the tags as they are: again, where somebody else has changed them meanwhile.
 fn change(call: &Call<'_>, change: impl Fn(&mut ResourceTags)) -> Answer {
-    let repository = repository(call)?;
-    loop {
-        let before = repository.document(TAGS)?;
-        let mut tags = documents::tags(&repository)?;
+    documents::change(call, &repository(call)?, TAGS, |mut tags| {
         change(&mut tags);
         tags.check()?;
-        let expect = before.map_or(ExpectDocument::Absent, |before| ExpectDocument::Is(before.revision));
-        match repository.set_document(TAGS, json!(tags).to_string(), expect) {
-            Err(Error::DocumentChanged { .. }) => {}
-            other => return other.map(|_| json!({})).map_err(|error| call.error(error)),
-        }
-    }
+        Ok(tags)
+    })?;
+    Ok(json!({}))
 }

@@ -143,6 +143,7 @@ impl Failure {
         message.unwrap_or_default().to_owned()
     }
 
+    /// Whether it says that.
     pub fn is(&self, code: Code) -> bool {
         self.errors.iter().any(|error| error["code"] == code.name())
     }

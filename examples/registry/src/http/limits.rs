@@ -11,6 +11,19 @@ pub const BUFFER: usize = 128 << 10;
 /// How much of a body is gathered before it is written.
 pub const GATHERED: usize = 512 << 10;
 
+/// Content up to this length is held in memory when an upload of it is ended: the default of the store.
+const INLINE: u64 = 4 << 20;
+
+/// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
+pub const REFERRERS_MEMORY: usize = 16 << 20;
+
+/// How many bytes of memory it takes to end an upload of this length, if that is counted: short content is read,
+/// compressed and framed there.
+pub fn memory_to_commit(len: u64) -> Option<usize> {
+    let is_counted = (UNCOUNTED as u64..=INLINE).contains(&len);
+    is_counted.then(|| usize::try_from(3 * len).unwrap_or(usize::MAX))
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many connections are served at once.

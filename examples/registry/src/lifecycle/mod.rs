@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use strongroom::registry::lifecycle::{Guard, Policy, PolicyError};
 use strongroom::registry::{ExpectDocument, Repository};
-use strongroom::{Error, Store};
+use strongroom::{Error, Page, Store};
 
 use crate::access::now_ms;
 use crate::ecr::documents::{CONFIRMED, EVALUATED, LIFECYCLE};
@@ -202,22 +202,15 @@ impl Lifecycle {
 
 /// Does something with all repositories. What is wrong with one does not keep others from theirs.
 fn for_all(store: &Store, work: impl Fn(&Repository) -> strongroom::Result<()>) -> strongroom::Result<()> {
-    let mut after = None;
-    loop {
-        let page = store.repositories(after.as_deref(), 1000)?;
-        for name in &page.items {
-            let done = store.repository(name).and_then(|repository| work(&repository));
-            match done {
-                Ok(()) | Err(Error::RepositoryNotFound { .. }) => {}
-                Err(error @ Error::Closed) => return Err(error),
-                Err(error) => tracing::warn!(repository = %name, %error, "a lifecycle policy can't be carried out"),
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(());
+    for name in Page::all(|after: Option<&String>| store.repositories(after.map(String::as_str), 1000)) {
+        let name = name?;
+        match store.repository(&name).and_then(|repository| work(&repository)) {
+            Ok(()) | Err(Error::RepositoryNotFound { .. }) => {}
+            Err(error @ Error::Closed) => return Err(error),
+            Err(error) => tracing::warn!(repository = %name, %error, "a lifecycle policy can't be carried out"),
         }
     }
+    Ok(())
 }
 
 fn note(repository: &Repository, at_ms: u64) -> strongroom::Result<()> {

@@ -17,7 +17,7 @@ use strongroom::{Digest, Error, Store};
 use super::query::Query;
 use crate::access::{Denied, Reads};
 use crate::http::failure::{Code, Failure};
-use crate::http::limits::UNCOUNTED;
+use crate::http::limits::{REFERRERS_MEMORY, UNCOUNTED};
 use crate::http::memory::{Held, keeping};
 use crate::http::{Caller, Registry, json};
 
@@ -37,9 +37,6 @@ const MAX_LOOKING: Duration = Duration::from_secs(1);
 
 /// What the place behind a repository begins with, where its name is not told: no name begins so.
 const PLACE: char = '~';
-
-/// What a page of referrers takes: a document at a time, of up to 4 MiB, and annotations as they are and as JSON.
-const REFERRERS_MEMORY: usize = 16 << 20;
 
 /// What stays as it is in a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');

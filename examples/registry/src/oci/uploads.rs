@@ -18,7 +18,7 @@ use crate::access::Reads;
 use crate::ecr::account;
 use crate::http::body::{Gathered, Incoming, Kind};
 use crate::http::failure::{Code, Failure};
-use crate::http::limits::{GATHERED, UNCOUNTED};
+use crate::http::limits::{GATHERED, UNCOUNTED, memory_to_commit};
 use crate::http::memory::Held;
 use crate::http::{Caller, Registry, empty};
 
@@ -29,9 +29,6 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// After so many bytes it lets others write.
 const MAX_STEP: usize = 8 << 20;
-
-/// Content up to this length is held in memory when an upload of it is ended: the default of the store.
-const INLINE: u64 = 4 << 20;
 
 /// `POST`: mounts a blob (`?mount=&from=`), takes it whole (`?digest=`), or begins an upload.
 pub async fn begin(
@@ -303,12 +300,10 @@ async fn commit(
 ) -> Result<(), Failure> {
     let mut repository = registry.writing(caller).await?.repository(name).await?;
     let mut _work = None;
-    // Short content is read, compressed and framed in memory.
     if let Ok(upload) = repository.upload_status(id).await
-        && (UNCOUNTED as u64..=INLINE).contains(&upload.offset)
+        && let Some(bytes) = memory_to_commit(upload.offset)
     {
         drop(repository); // with the turn: memory may have to be waited for
-        let bytes = usize::try_from(3 * upload.offset).unwrap_or(usize::MAX);
         _work = Some(registry.memory.work(bytes).await?);
         repository = registry.writing(caller).await?.repository(name).await?;
     }
