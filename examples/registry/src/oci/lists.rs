@@ -111,7 +111,7 @@ pub async fn catalog(registry: &Arc<Registry>, caller: &Caller, query: &Query) -
             }
         }
     };
-    let (names, more) = registry.reading(caller).await?.call(list).await?;
+    let (names, more) = registry.reading(caller).await?.read(list).await?;
     let (names, link) = page.cut("/v2/_catalog", names);
     // What was looked at last need not be for who asks to see. Pages of no names would lead on and on.
     let link = match (link, more) {

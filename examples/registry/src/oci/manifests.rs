@@ -35,21 +35,21 @@ pub async fn get(
 ) -> Result<Response, Failure> {
     let mut held = None;
     let manifest = loop {
-        let repository = registry.reading(caller).await?.repository(&name).await?;
-        if held.is_none()
-            && let len @ UNCOUNTED.. =
-                usize::try_from(repository.manifest_info(&reference).await?.len).unwrap_or(MAX_LEN)
-        {
-            drop(repository); // with the turn: memory may have to be waited for
-            held = Some(registry.memory.keep(len, caller).await?);
-        } else {
-            drop(repository);
-            let (own, by, name, reference) = (Arc::clone(registry), caller.clone(), name.clone(), reference.clone());
-            let pull = move |store: &Store| {
-                let counts = own.access(store, &by).counts_pulls();
-                pull_manifest(&store.repository(&name)?, &reference, counts)
-            };
-            break registry.reading(caller).await?.call(pull).await?;
+        let (own, by, is_held) = (Arc::clone(registry), caller.clone(), held.is_some());
+        let (name, reference) = (name.clone(), reference.clone());
+        let pull = move |store: &Store| {
+            let repository = store.repository(&name)?;
+            if !is_held
+                && let len @ UNCOUNTED.. = usize::try_from(repository.manifest_info(&reference)?.len).unwrap_or(MAX_LEN)
+            {
+                return Ok(Err(len)); // memory may have to be waited for, without a turn
+            }
+            let counts = own.access(store, &by).counts_pulls();
+            Ok::<_, Failure>(Ok(pull_manifest(&repository, &reference, counts)?))
+        };
+        match registry.reading(caller).await?.read(pull).await? {
+            Ok(manifest) => break manifest,
+            Err(len) => held = Some(registry.memory.keep(len, caller).await?),
         }
     };
     let digest = manifest.digest;

@@ -83,7 +83,7 @@ async fn check_rights(
         Some(need) => {
             let (own, by, name) = (Arc::clone(registry), caller.clone(), need.repository.clone());
             let check = move |store: &Store| own.access(store, &by).check_stored(need.actions, &name, need.reads);
-            let checked = registry.reading(caller).await?.call(check).await;
+            let checked = registry.reading(caller).await?.read(check).await;
             if checked.is_err() {
                 registry.refusal(asked).await;
             }
