@@ -121,6 +121,16 @@ pub enum UserCommand {
     Key(KeyCommand),
 }
 
+/// Which key of a user.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Key {
+    #[command(flatten)]
+    who: Who,
+    /// The key's id.
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum KeyCommand {
     /// Add a key to a user, and print it.
@@ -131,29 +141,11 @@ pub enum KeyCommand {
         output: Output,
     },
     /// Make a key inactive: it and tokens that were asked for with it are refused until it is active again.
-    Disable {
-        #[command(flatten)]
-        who: Who,
-        /// The key's id.
-        #[arg(value_name = "ID")]
-        id: String,
-    },
+    Disable(Key),
     /// Make a key active again.
-    Enable {
-        #[command(flatten)]
-        who: Who,
-        /// The key's id.
-        #[arg(value_name = "ID")]
-        id: String,
-    },
+    Enable(Key),
     /// Remove a key. Tokens that were asked for with it end at once.
-    Remove {
-        #[command(flatten)]
-        who: Who,
-        /// The key's id.
-        #[arg(value_name = "ID")]
-        id: String,
-    },
+    Remove(Key),
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -307,11 +299,13 @@ impl UserCommand {
                 let key = file.change(|document| document.add_key(who.named()))?;
                 output.key(out, &key.id, key.secret.expose())
             }
-            Self::Key(KeyCommand::Remove { who, id }) => file.change(|document| document.remove_key(who.named(), id)),
-            Self::Key(KeyCommand::Disable { who, id }) => {
+            Self::Key(KeyCommand::Remove(Key { who, id })) => {
+                file.change(|document| document.remove_key(who.named(), id))
+            }
+            Self::Key(KeyCommand::Disable(Key { who, id })) => {
                 file.change(|document| document.set_key(who.named(), id, Status::Inactive))
             }
-            Self::Key(KeyCommand::Enable { who, id }) => {
+            Self::Key(KeyCommand::Enable(Key { who, id })) => {
                 file.change(|document| document.set_key(who.named(), id, Status::Active))
             }
             Self::Change { who, policy, remove_policy, group, remove_group } => file.change(|document| {
