@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use strongroom::Store;
 
 use super::call::{Answer, Call, time};
@@ -12,16 +12,12 @@ use super::registry_documents::{EXCLUSIONS, SETTINGS, change, read_json};
 use super::{Built, Service, Target};
 use crate::access::now_ms;
 
-const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service: Service::Private, name, target: Target::Registry, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built("GetAccountSetting", true, get),
-    built("PutAccountSetting", false, put),
-    built("RegisterPullTimeUpdateExclusion", false, register),
-    built("DeregisterPullTimeUpdateExclusion", false, deregister),
-    built("ListPullTimeUpdateExclusions", true, list),
+    Service::Private.reads("GetAccountSetting", Target::Registry, get),
+    Service::Private.writes("PutAccountSetting", Target::Registry, put),
+    Service::Private.writes("RegisterPullTimeUpdateExclusion", Target::Registry, register),
+    Service::Private.writes("DeregisterPullTimeUpdateExclusion", Target::Registry, deregister),
+    Service::Private.reads("ListPullTimeUpdateExclusions", Target::Registry, list),
 ];
 
 /// The settings, with the values that each may have; the first is what it is until it is set. (Amazon ECR does not
@@ -120,9 +116,6 @@ fn list(call: &Call<'_>) -> Answer {
     let mut page: Vec<&String> = behind.take(pager.limit.saturating_add(1)).collect();
     let is_more = page.len() > pager.limit;
     page.truncate(pager.limit);
-    let mut answer = json!({ "pullTimeUpdateExclusions": page });
-    if let (true, Some(last), Value::Object(members)) = (is_more, page.last(), &mut answer) {
-        members.insert("nextToken".to_owned(), pager.token(last));
-    }
-    Ok(answer)
+    let end = page.last().filter(|_| is_more).map(|last| last.as_str());
+    Ok(pager.answer("pullTimeUpdateExclusions", json!(page), end))
 }

@@ -25,11 +25,10 @@ use super::{Built, Service, Target};
 /// How often what is refused is tried again: for what an index still held, and for images that others changed.
 const ROUNDS: usize = 8;
 
-const fn built(service: Service) -> Built {
-    Built { service, name: "BatchDeleteImage", target: Target::Repository, reads: false, run: delete }
-}
-
-pub const OPERATIONS: &[Built] = &[built(Service::Private), built(Service::Public)];
+pub const OPERATIONS: &[Built] = &[
+    Service::Private.writes("BatchDeleteImage", Target::Repository, delete),
+    Service::Public.writes("BatchDeleteImage", Target::Repository, delete),
+];
 
 /// What a request names of an image.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::image_ids::{ImageId, image_not_found, output, unnamed};
 use super::image_lists::{DEFAULT, Filter, MAX_SEEN};
 use super::image_status::shown_status;
-use super::page::{Pager, invalid_token};
+use super::page::Pager;
 use super::{Built, Service, Target};
 
 /// A page ends also where its text has about so many bytes: one image may have 1,000 tags.
@@ -20,14 +20,10 @@ const MAX_LEN: u64 = 2 << 20;
 /// The tags of so many images are described in one page: each is looked at with all its tags.
 const MAX_IMAGES: usize = 100;
 
-const fn built(service: Service, name: &'static str, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service, name, target: Target::Repository, reads: true, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built(Service::Private, "DescribeImages", describe),
-    built(Service::Public, "DescribeImages", describe),
-    built(Service::Public, "DescribeImageTags", describe_tags),
+    Service::Private.reads("DescribeImages", Target::Repository, describe),
+    Service::Public.reads("DescribeImages", Target::Repository, describe),
+    Service::Public.reads("DescribeImageTags", Target::Repository, describe_tags),
 ];
 
 fn describe(call: &Call<'_>) -> Answer {
@@ -61,8 +57,7 @@ fn describe_named(call: &Call<'_>, repository: &Repository) -> Answer {
 fn describe_page(call: &Call<'_>, repository: &Repository) -> Answer {
     let input = &call.input;
     let pager = Pager::of(&input.0, format!("DescribeImages/{}", repository.name()), DEFAULT)?;
-    let mut after =
-        pager.after.as_ref().map(|after| after.parse::<Digest>().map_err(|_| invalid_token())).transpose()?;
+    let mut after = pager.parsed::<Digest>()?;
     let (filter, mut seen, mut page, mut has_more) = (Filter::of(input), 0, Details::default(), true);
     while has_more && page.shown.len() < pager.limit && page.len < MAX_LEN && seen < MAX_SEEN {
         let left = pager.limit - page.shown.len();
@@ -81,11 +76,8 @@ fn describe_page(call: &Call<'_>, repository: &Repository) -> Answer {
         }
     }
     call.keep(page.len)?;
-    let mut answer = Map::from_iter([("imageDetails".to_owned(), json!(page.shown))]);
-    if let Some(after) = after.filter(|_| has_more) {
-        answer.insert("nextToken".to_owned(), pager.token(&after.to_string()));
-    }
-    Ok(Value::Object(answer))
+    let end = after.filter(|_| has_more).map(|after| after.to_string());
+    Ok(pager.answer("imageDetails", page.shown, end.as_deref()))
 }
 
 /// Images as they are described.
@@ -173,9 +165,5 @@ fn describe_tags(call: &Call<'_>) -> Answer {
     });
     let shown: Vec<Value> = shown.collect();
     call.keep(1024 * shown.len() as u64)?;
-    let mut answer = Map::from_iter([("imageTagDetails".to_owned(), json!(shown))]);
-    if let Some(next) = next {
-        answer.insert("nextToken".to_owned(), pager.token(&next));
-    }
-    Ok(Value::Object(answer))
+    Ok(pager.answer("imageTagDetails", shown, next.as_deref()))
 }

@@ -4,7 +4,7 @@
 //! the tag of an image, with which the one before ended: images and tags that are there all along are listed once,
 //! whatever comes and goes meanwhile. Of an image with more than 1,000 tags, ECR's limit, 1,000 are listed.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use strongroom::registry::{Reference, StorageClass, Tag};
 use strongroom::{Digest, Error};
 
@@ -24,8 +24,7 @@ pub const MAX_SEEN: usize = 5000;
 /// The length of an entry of a list, about.
 const ENTRY_LEN: u64 = 256;
 
-pub const OPERATIONS: &[Built] =
-    &[Built { service: Service::Private, name: "ListImages", target: Target::Repository, reads: true, run: list }];
+pub const OPERATIONS: &[Built] = &[Service::Private.reads("ListImages", Target::Repository, list)];
 
 /// Which images are listed.
 #[derive(Clone, Copy, Debug)]
@@ -150,9 +149,6 @@ fn list(call: &Call<'_>) -> Answer {
         has_more |= entries.is_full() || seen >= MAX_SEEN;
     }
     call.keep(ENTRY_LEN.saturating_mul(entries.ids.len() as u64))?;
-    let mut answer = Map::from_iter([("imageIds".to_owned(), json!(entries.ids))]);
-    if let Some(position) = entries.position.filter(|_| has_more) {
-        answer.insert("nextToken".to_owned(), pager.token(&position.text()));
-    }
-    Ok(Value::Object(answer))
+    let end = entries.position.filter(|_| has_more).map(|position| position.text());
+    Ok(pager.answer("imageIds", entries.ids, end.as_deref()))
 }

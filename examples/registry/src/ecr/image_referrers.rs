@@ -7,20 +7,14 @@ use strongroom::{Digest, Error};
 use super::call::{Answer, Call};
 use super::image_ids::given_digest;
 use super::image_status::{StatusFilter, shown_status};
-use super::page::{Pager, invalid_token};
+use super::page::Pager;
 use super::{Built, Service, Target};
 use crate::http::limits::REFERRERS_MEMORY;
 
 /// How many referrers are listed where no number is asked for.
 const DEFAULT: usize = 20;
 
-pub const OPERATIONS: &[Built] = &[Built {
-    service: Service::Private,
-    name: "ListImageReferrers",
-    target: Target::Repository,
-    reads: true,
-    run: list,
-}];
+pub const OPERATIONS: &[Built] = &[Service::Private.reads("ListImageReferrers", Target::Repository, list)];
 
 /// A page may have fewer than were asked for, even none, although more follow: it ends where enough was read for it.
 fn list(call: &Call<'_>) -> Answer {
@@ -31,7 +25,7 @@ fn list(call: &Call<'_>) -> Answer {
     let types: Vec<&str> = types.into_iter().flatten().filter_map(Value::as_str).collect();
     let scope = format!("ListImageReferrers/{}/{subject}", repository.name());
     let pager = Pager::of(&input.0, scope, DEFAULT)?;
-    let after = pager.after.as_ref().map(|after| after.parse::<Digest>().map_err(|_| invalid_token())).transpose()?;
+    let after = pager.parsed::<Digest>()?;
     let _work = call.registry.memory.work_now(REFERRERS_MEMORY)?;
     // The store looks for one type; more are looked for here.
     let one_type = if let [one] = types.as_slice() { Some(*one) } else { None };
@@ -51,11 +45,8 @@ fn list(call: &Call<'_>) -> Answer {
             referrers.push(described(referrer, class));
         }
     }
-    let mut answer = Map::from_iter([("referrers".to_owned(), json!(referrers))]);
-    if let Some(next) = page.next {
-        answer.insert("nextToken".to_owned(), pager.token(&next.to_string()));
-    }
-    Ok(Value::Object(answer))
+    let end = page.next.map(|next| next.to_string());
+    Ok(pager.answer("referrers", referrers, end.as_deref()))
 }
 
 /// A referrer as `ImageReferrer` of the model.

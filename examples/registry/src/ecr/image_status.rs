@@ -11,13 +11,7 @@ use super::error::ApiError;
 use super::image_ids::{image_not_found, output, shown, the_image};
 use super::{Built, Service, Target};
 
-pub const OPERATIONS: &[Built] = &[Built {
-    service: Service::Private,
-    name: "UpdateImageStorageClass",
-    target: Target::Repository,
-    reads: false,
-    run: update,
-}];
+pub const OPERATIONS: &[Built] = &[Service::Private.writes("UpdateImageStorageClass", Target::Repository, update)];
 
 /// An index goes with the images that it alone holds.
 fn update(call: &Call<'_>) -> Answer {

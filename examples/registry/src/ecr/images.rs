@@ -15,14 +15,10 @@ use crate::http::limits::UNCOUNTED;
 /// The most bytes of manifests in one answer: an image alone may have so many.
 const MAX_ANSWER: u64 = 8 << 20;
 
-const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service, name, target: Target::Repository, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built(Service::Private, "PutImage", false, put),
-    built(Service::Public, "PutImage", false, put),
-    built(Service::Private, "BatchGetImage", true, get),
+    Service::Private.writes("PutImage", Target::Repository, put),
+    Service::Public.writes("PutImage", Target::Repository, put),
+    Service::Private.reads("BatchGetImage", Target::Repository, get),
 ];
 
 /// Pushes a manifest of what the repository has. Unlike pushes by the distribution API, it creates no repository, and

@@ -34,20 +34,16 @@ const MIN_PART: u64 = 5 << 20;
 /// The length of parts that clients are told to send.
 const PART: u64 = 10 << 20;
 
-const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service, name, target: Target::Repository, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built(Service::Private, "BatchCheckLayerAvailability", false, check),
-    built(Service::Public, "BatchCheckLayerAvailability", false, check),
-    built(Service::Private, "InitiateLayerUpload", false, initiate),
-    built(Service::Public, "InitiateLayerUpload", false, initiate),
-    built(Service::Private, "UploadLayerPart", false, upload_part),
-    built(Service::Public, "UploadLayerPart", false, upload_part),
-    built(Service::Private, "CompleteLayerUpload", false, complete),
-    built(Service::Public, "CompleteLayerUpload", false, complete),
-    built(Service::Private, "GetDownloadUrlForLayer", true, download_url),
+    Service::Private.writes("BatchCheckLayerAvailability", Target::Repository, check),
+    Service::Public.writes("BatchCheckLayerAvailability", Target::Repository, check),
+    Service::Private.writes("InitiateLayerUpload", Target::Repository, initiate),
+    Service::Public.writes("InitiateLayerUpload", Target::Repository, initiate),
+    Service::Private.writes("UploadLayerPart", Target::Repository, upload_part),
+    Service::Public.writes("UploadLayerPart", Target::Repository, upload_part),
+    Service::Private.writes("CompleteLayerUpload", Target::Repository, complete),
+    Service::Public.writes("CompleteLayerUpload", Target::Repository, complete),
+    Service::Private.reads("GetDownloadUrlForLayer", Target::Repository, download_url),
 ];
 
 /// A layer that is known to be damaged is not said to be there, so that a client who has it pushes it again.

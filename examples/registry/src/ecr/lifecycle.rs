@@ -7,20 +7,17 @@ use strongroom::{Digest, Error};
 
 use super::call::{Answer, Call, time};
 use super::error::ApiError;
-use super::page::{Pager, invalid_token};
+use super::image_lists::Filter;
+use super::page::Pager;
 use super::{Built, Service, Target};
 use crate::lifecycle::{self, Begun, Preview, State};
 
-const fn built(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service: Service::Private, name, target: Target::Repository, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built("PutLifecyclePolicy", false, put),
-    built("GetLifecyclePolicy", true, get),
-    built("DeleteLifecyclePolicy", false, delete),
-    built("StartLifecyclePolicyPreview", false, start_preview),
-    built("GetLifecyclePolicyPreview", true, get_preview),
+    Service::Private.writes("PutLifecyclePolicy", Target::Repository, put),
+    Service::Private.reads("GetLifecyclePolicy", Target::Repository, get),
+    Service::Private.writes("DeleteLifecyclePolicy", Target::Repository, delete),
+    Service::Private.writes("StartLifecyclePolicyPreview", Target::Repository, start_preview),
+    Service::Private.reads("GetLifecyclePolicyPreview", Target::Repository, get_preview),
 ];
 
 fn parse(call: &Call<'_>, text: &str) -> Result<Policy, ApiError> {
@@ -174,9 +171,8 @@ fn page(
     answer: &mut Map<String, Value>,
 ) -> Result<(), ApiError> {
     let pager = Pager::of(&call.input.0, format!("{}/{}", call.built.name, preview.id), 100)?;
-    let begin = pager.after.as_deref().map(|after| after.parse::<usize>().map_err(|_| invalid_token()));
-    let begin = begin.transpose()?.unwrap_or(0);
-    let wanted = call.input.within("filter", "tagStatus").and_then(Value::as_str);
+    let begin = pager.parsed::<usize>()?.unwrap_or(0);
+    let filter = Filter::of_named(&call.input);
     let (mut results, mut next) = (Vec::new(), None);
     for (number, action) in actions.iter().enumerate().skip(begin) {
         if results.len() >= pager.limit || number - begin >= MAX_LOOKED_AT {
@@ -187,10 +183,9 @@ fn page(
             Err(Error::ManifestNotFound { .. }) => continue, // deleted since
             info => info.map_err(|error| call.error(error))?,
         };
-        if matches!((wanted, info.tags.is_empty()), (Some("TAGGED"), true) | (Some("UNTAGGED"), false)) {
-            continue;
+        if filter.takes(info.storage_class, &info.tags) {
+            results.push(result(action, &info));
         }
-        results.push(result(action, &info));
     }
     answer.insert("previewResults".to_owned(), json!(results));
     if let Some(next) = next {

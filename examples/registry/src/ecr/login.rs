@@ -8,20 +8,8 @@ use super::{Built, Service, Target};
 use crate::auth::token::Token;
 
 pub const OPERATIONS: &[Built] = &[
-    Built {
-        service: Service::Private,
-        name: "GetAuthorizationToken",
-        target: Target::Caller,
-        reads: true,
-        run: authorize,
-    },
-    Built {
-        service: Service::Public,
-        name: "GetAuthorizationToken",
-        target: Target::Caller,
-        reads: true,
-        run: authorize_for_public,
-    },
+    Service::Private.reads("GetAuthorizationToken", Target::Caller, authorize),
+    Service::Public.reads("GetAuthorizationToken", Target::Caller, authorize_for_public),
 ];
 
 /// One token for the registry. It is in a list: once there could be several registries, and clients take the first.

@@ -41,7 +41,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 use strongroom::Store;
 
-use crate::access::Asker;
+use crate::access::{Asker, Reads};
 use crate::auth::{Identity, sts};
 use crate::http::body::Kind;
 use crate::http::memory::{Held, keeping};
@@ -92,9 +92,21 @@ pub struct Built {
     pub service: Service,
     pub name: &'static str,
     pub target: Target,
-    /// Whether it only reads.
-    pub reads: bool,
+    /// Whether it only reads: then it need not wait for those that change something.
+    pub reads: Reads,
     pub run: fn(&Call<'_>) -> Answer,
+}
+
+impl Service {
+    /// An operation of the service that only reads.
+    const fn reads(self, name: &'static str, target: Target, run: fn(&Call<'_>) -> Answer) -> Built {
+        Built { service: self, name, target, reads: Reads::Yes, run }
+    }
+
+    /// One that may change something.
+    const fn writes(self, name: &'static str, target: Target, run: fn(&Call<'_>) -> Answer) -> Built {
+        Built { service: self, name, target, reads: Reads::No, run }
+    }
 }
 
 /// All that is built.
@@ -190,9 +202,11 @@ async fn called(
         call.check_rights()?;
         Ok::<_, ApiError>(((built.run)(&call)?, call.kept.take()))
     };
-    let store = if built.reads { registry.reading(caller).await? } else { registry.writing(caller).await? };
-    let result = store.call(run).await;
-    drop(store); // and with it the turn
+    // With the store goes the turn.
+    let result = match built.reads {
+        Reads::Yes => registry.reading(caller).await?.read(run).await,
+        Reads::No => registry.writing(caller).await?.call(run).await,
+    };
     if result.as_ref().is_err_and(ApiError::is_denied) {
         registry.refusal(asked).await;
     }

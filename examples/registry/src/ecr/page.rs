@@ -4,6 +4,8 @@
 //! what is there all along, whatever comes and goes meanwhile. It is good for the operation that gave it, and holds
 //! nothing that its owner was not shown.
 
+use std::str::FromStr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -34,9 +36,25 @@ impl Pager {
         Ok(Self { scope, after, limit })
     }
 
+    /// The page as the answer of an operation: its items, and where another one follows, the token behind the position
+    /// with which this one ended.
+    pub fn answer(&self, member: &str, items: impl Into<Value>, end: Option<&str>) -> Value {
+        let mut answer = Map::from_iter([(member.to_owned(), items.into())]);
+        answer.extend(end.map(|end| ("nextToken".to_owned(), self.token(end))));
+        Value::Object(answer)
+    }
+
     /// The token behind a position.
     pub fn token(&self, position: &str) -> Value {
         Value::String(URL_SAFE_NO_PAD.encode(format!("1\0{}\0{position}", self.scope)))
+    }
+
+    /// The position behind which the page begins, parsed.
+    ///
+    /// # Errors
+    /// For one that is none.
+    pub fn parsed<T: FromStr>(&self) -> Result<Option<T>, ApiError> {
+        self.after.as_deref().map(|after| after.parse().map_err(|_| invalid_token())).transpose()
     }
 }
 

@@ -14,24 +14,16 @@ use super::registry_documents as registry;
 use super::{Built, Service, Target};
 use crate::access::On;
 
-const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service, name, target: Target::Repository, reads, run }
-}
-
-const fn of_registry(name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service: Service::Private, name, target: Target::Registry, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built(Service::Private, "SetRepositoryPolicy", false, set),
-    built(Service::Private, "GetRepositoryPolicy", true, get),
-    built(Service::Private, "DeleteRepositoryPolicy", false, delete),
-    built(Service::Public, "SetRepositoryPolicy", false, set),
-    built(Service::Public, "GetRepositoryPolicy", true, get),
-    built(Service::Public, "DeleteRepositoryPolicy", false, delete),
-    of_registry("PutRegistryPolicy", false, put_of_registry),
-    of_registry("GetRegistryPolicy", true, get_of_registry),
-    of_registry("DeleteRegistryPolicy", false, delete_of_registry),
+    Service::Private.writes("SetRepositoryPolicy", Target::Repository, set),
+    Service::Private.reads("GetRepositoryPolicy", Target::Repository, get),
+    Service::Private.writes("DeleteRepositoryPolicy", Target::Repository, delete),
+    Service::Public.writes("SetRepositoryPolicy", Target::Repository, set),
+    Service::Public.reads("GetRepositoryPolicy", Target::Repository, get),
+    Service::Public.writes("DeleteRepositoryPolicy", Target::Repository, delete),
+    Service::Private.writes("PutRegistryPolicy", Target::Registry, put_of_registry),
+    Service::Private.reads("GetRegistryPolicy", Target::Registry, get_of_registry),
+    Service::Private.writes("DeleteRegistryPolicy", Target::Registry, delete_of_registry),
 ];
 
 fn set(call: &Call<'_>) -> Answer {

@@ -33,19 +33,15 @@ use crate::http::memory::keeping;
 use crate::http::peer::Peer;
 use crate::http::{Caller, Registry};
 
-const fn built(name: &'static str, target: Target, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service: Service::Public, name, target, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built("CreateRepository", Target::Repository, false, create),
-    built("DeleteRepository", Target::Repository, false, delete),
-    built("DescribeRepositories", Target::Repositories, true, describe),
-    built("DescribeRegistries", Target::Registry, true, describe_registries),
-    built("GetRegistryCatalogData", Target::Registry, true, get_registry_catalog),
-    built("PutRegistryCatalogData", Target::Registry, false, put_registry_catalog),
-    built("GetRepositoryCatalogData", Target::Repository, true, get_catalog),
-    built("PutRepositoryCatalogData", Target::Repository, false, put_catalog),
+    Service::Public.writes("CreateRepository", Target::Repository, create),
+    Service::Public.writes("DeleteRepository", Target::Repository, delete),
+    Service::Public.reads("DescribeRepositories", Target::Repositories, describe),
+    Service::Public.reads("DescribeRegistries", Target::Registry, describe_registries),
+    Service::Public.reads("GetRegistryCatalogData", Target::Registry, get_registry_catalog),
+    Service::Public.writes("PutRegistryCatalogData", Target::Registry, put_registry_catalog),
+    Service::Public.reads("GetRepositoryCatalogData", Target::Repository, get_catalog),
+    Service::Public.writes("PutRepositoryCatalogData", Target::Repository, put_catalog),
 ];
 
 /// What the catalogue says of a repository, as the model has it but for the logo, which is its base64.
@@ -128,7 +124,7 @@ pub async fn logo(
             Err(error) => Err(Failure::from(error)),
         }
     };
-    let logo = registry.reading(&caller).await?.call(read).await?;
+    let logo = registry.reading(&caller).await?.read(read).await?;
     let logo = logo.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, Code::NameUnknown, "no such logo"))?;
     let kind = match logo.get(..4) {
         Some(b"\x89PNG") => "image/png",

@@ -12,16 +12,12 @@ use super::error::ApiError;
 use super::page::Pager;
 use super::{Built, Service, Target};
 
-const fn built(name: &'static str, target: Target, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service: Service::Private, name, target, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built("CreateRepository", Target::Repository, false, create),
-    built("DeleteRepository", Target::Repository, false, delete),
-    built("DescribeRepositories", Target::Repositories, true, describe),
-    built("PutImageScanningConfiguration", Target::Repository, false, put_scanning),
-    built("PutImageTagMutability", Target::Repository, false, put_mutability),
+    Service::Private.writes("CreateRepository", Target::Repository, create),
+    Service::Private.writes("DeleteRepository", Target::Repository, delete),
+    Service::Private.reads("DescribeRepositories", Target::Repositories, describe),
+    Service::Private.writes("PutImageScanningConfiguration", Target::Repository, put_scanning),
+    Service::Private.writes("PutImageTagMutability", Target::Repository, put_mutability),
 ];
 
 fn create(call: &Call<'_>) -> Answer {
@@ -105,15 +101,11 @@ pub fn describe_all(call: &Call<'_>, described: impl Fn(&Call<'_>, &Repository) 
         }
         after = page.next;
         if after.is_none() {
-            return Ok(json!({ "repositories": found }));
+            return Ok(pager.answer("repositories", found, None));
         }
     }
-    let mut answer = json!({ "repositories": found });
-    // Not what was looked at last, which may be of the other service.
-    if let (Some(last), Value::Object(members)) = (last, &mut answer) {
-        members.insert("nextToken".to_owned(), pager.token(&last));
-    }
-    Ok(answer)
+    // Not behind what was looked at last, which may be of the other service.
+    Ok(pager.answer("repositories", found, last.as_deref()))
 }
 
 /// A repository as `Repository` of the model.

@@ -8,17 +8,13 @@ use super::documents::{self, ResourceTags, TAGS};
 use super::error::ApiError;
 use super::{Built, Service, Target};
 
-const fn built(service: Service, name: &'static str, reads: bool, run: fn(&Call<'_>) -> Answer) -> Built {
-    Built { service, name, target: Target::Resource, reads, run }
-}
-
 pub const OPERATIONS: &[Built] = &[
-    built(Service::Private, "TagResource", false, tag),
-    built(Service::Private, "UntagResource", false, untag),
-    built(Service::Private, "ListTagsForResource", true, list),
-    built(Service::Public, "TagResource", false, tag),
-    built(Service::Public, "UntagResource", false, untag),
-    built(Service::Public, "ListTagsForResource", true, list),
+    Service::Private.writes("TagResource", Target::Resource, tag),
+    Service::Private.writes("UntagResource", Target::Resource, untag),
+    Service::Private.reads("ListTagsForResource", Target::Resource, list),
+    Service::Public.writes("TagResource", Target::Resource, tag),
+    Service::Public.writes("UntagResource", Target::Resource, untag),
+    Service::Public.reads("ListTagsForResource", Target::Resource, list),
 ];
 
 fn tag(call: &Call<'_>) -> Answer {
