@@ -19,7 +19,10 @@ pub use strongroom::registry::lifecycle::DOCUMENT as LIFECYCLE;
 pub const CONFIRMED: &str = "ecr/lifecycle-confirmed";
 /// When a lifecycle policy was carried out last.
 pub const EVALUATED: &str = "ecr/lifecycle-evaluated";
-/// What the catalogue says of a public repository: only those have one.
+/// Makes a repository a public one by being there. It says nothing, as every call and every pull look whether there is
+/// one.
+pub const PUBLIC: &str = "ecr/public";
+/// What the catalogue says of a public repository, with its logo: only those have one.
 pub const CATALOG: &str = "ecr/catalog";
 
 /// The most resource tags.
@@ -182,5 +185,5 @@ pub fn tags(repository: &Repository) -> Result<ResourceTags, ApiError> {
 
 /// Whether a repository is one of the public service.
 pub fn is_public(repository: &Repository) -> strongroom::Result<bool> {
-    Ok(repository.document(CATALOG)?.is_some())
+    Ok(repository.document(PUBLIC)?.is_some())
 }

@@ -1,8 +1,8 @@
 //! Amazon ECR Public: repositories that everybody may pull from, with what a catalogue says of them.
 //!
 //! The store has a public repository `app` under the registry's alias, such as `public/app`, which is also what clients
-//! pull. What makes it public is that it has a catalogue entry, which only `ecr-public:CreateRepository` gives it: a
-//! private repository with such a name stays private.
+//! pull. What makes it public is a document, which only `ecr-public:CreateRepository` gives it: a private repository
+//! with such a name stays private.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use strongroom::registry::{ExpectDocument, Repository, RepositoryName, Repositor
 use strongroom::{Error, Store};
 
 use super::call::{Answer, Call, time};
-use super::documents::{CATALOG, ResourceTags, with_tags};
+use super::documents::{CATALOG, PUBLIC, ResourceTags, with_tags};
 use super::error::ApiError;
 use super::page::Pager;
 use super::registry_documents as registry;
@@ -150,7 +150,8 @@ fn create(call: &Call<'_>) -> Answer {
     if !tags.is_empty() {
         call.check_action("TagResource", call.own(call.input.required("repositoryName")))?;
     }
-    let settings = with_tags(RepositorySettings::new().document(CATALOG, catalog.document())?, &tags)?;
+    let public = RepositorySettings::new().document(PUBLIC, "")?.document(CATALOG, catalog.document())?;
+    let settings = with_tags(public, &tags)?;
     let created = create_repository(call, &name, settings)?;
     Ok(json!({ "repository": described(call, &created)?, "catalogData": catalog.shown(call, &created) }))
 }

@@ -93,7 +93,7 @@ fn pages_of_lists_name_nothing_that_one_may_not_see() {
         create("z/seen", RepositorySettings::new());
         for (name, is_public) in [("a", true), ("b", false), ("c", true), ("d", false)] {
             let settings = RepositorySettings::new();
-            let settings = if is_public { settings.document("ecr/catalog", "{}").unwrap() } else { settings };
+            let settings = if is_public { settings.document("ecr/public", "").unwrap() } else { settings };
             create(&format!("public/{name}"), settings);
         }
     });

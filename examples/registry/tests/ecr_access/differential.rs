@@ -377,7 +377,7 @@ fn prepare(store: &Store) {
             settings = settings.document("ecr/tags", json!({ "team": team }).to_string()).unwrap();
         }
         if named.name == FREE {
-            settings = settings.document("ecr/catalog", "{}").unwrap();
+            settings = settings.document("ecr/public", "").unwrap();
         }
         let repository = store.create_repository(&named.name.parse().unwrap(), settings).unwrap();
         let config = Digest::of(Algorithm::Sha256, b"{}");
