@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::clock::Times;
 use crate::envelope::KeyNumber;
 use crate::error::{Error, Result};
-use crate::facts::{Fact, Key, Reader, Value};
+use crate::facts::{Key, Reader, Value};
 use crate::files::Space;
 use crate::id::{DomainId, FileId, Lsn};
 use crate::keys::KeyError;
@@ -29,9 +29,10 @@ const GROUP_FACTS: usize = 16 << 10;
 struct Group<'r> {
     snapshot: Snapshot,
     times: Times,
-    /// What its commits so far have changed.
+    /// What its commits so far have changed: all of it becomes visible at once, so only how it ends counts.
     changed: BTreeMap<Key, Option<Value>>,
-    facts: Vec<(Lsn, Fact)>,
+    /// How many facts its records have.
+    facts: usize,
     names: Vec<(Lsn, NameChange)>,
     records: Vec<Encoded<'r>>,
     /// The records' length in bytes.
@@ -47,7 +48,7 @@ impl Group<'_> {
             snapshot,
             times,
             changed: BTreeMap::new(),
-            facts: Vec::new(),
+            facts: 0,
             names: Vec::new(),
             records: Vec::new(),
             len: 0,
@@ -104,7 +105,7 @@ impl Committer {
         {
             let mut group = Group::new(self.tables.snapshot(), self.clock.now());
             let done = match self.fill(&mut tip, &mut group, rest) {
-                Ok(()) => self.write(&mut tip, &group),
+                Ok(()) => self.write(&mut tip, &mut group),
                 Err(error) => Err(error),
             };
             match done {
@@ -128,8 +129,9 @@ impl Committer {
     /// Resolves requests into records until the log file or the requests end, or the group is full.
     fn fill<'r>(&self, tip: &mut Tip, group: &mut Group<'r>, requests: &'r [Queued]) -> Result<()> {
         let keys = self.files.keys();
+        let mut needed: Option<NeededLogs> = None;
         for Queued { domain, request, durability, known } in requests {
-            if group.facts.len() >= GROUP_FACTS {
+            if group.facts >= GROUP_FACTS {
                 return Ok(());
             }
             let key = match keys.in_use(*domain) {
@@ -151,13 +153,14 @@ impl Committer {
                 self.rotate(tip, record_len(frame_len, 0), space_of(request))?;
             }
             let log = tip.active.as_ref().ok_or(BROKEN)?;
-            let begins = log.position + group.len;
+            let (begins, file) = (log.position + group.len, log.header.file);
+            let needed = *needed.get_or_insert_with(|| self.tables.needed_logs(file));
             let placing = InLog {
                 lsn: Lsn(tip.last.0 + group.records.len() as u64).next(),
-                file: log.header.file,
+                file,
                 offset: begins + record::HEADER_LEN as u64,
                 key,
-                needed: self.tables.needed_logs(log.header.file),
+                needed,
             };
             let recalled = known.as_ref().and_then(|known| group.snapshot.recalling(known));
             let older: &dyn Reader = recalled.as_ref().map_or(&group.snapshot, |recalled| recalled);
@@ -204,8 +207,8 @@ impl Committer {
             let (lsn, content_at) = (placing.lsn, placing.offset + DESCRIPTOR_LEN);
             let at = Position { lsn, durable: self.tables.durable(), times: group.times, offset: begins };
             let record = log.encode(&keys, &body, at, frame, content_at)?;
-            group.changed.extend(body.facts.iter().cloned());
-            group.facts.extend(body.facts.into_iter().map(|fact| (lsn, fact)));
+            group.facts += body.facts.len();
+            group.changed.extend(body.facts);
             group.len += record.len();
             group.is_synced |= *durability == Durability::Synced;
             group.records.push(record);
@@ -216,7 +219,7 @@ impl Committer {
     }
 
     /// Writes and syncs a group's records, then makes its facts visible.
-    fn write(&self, tip: &mut Tip, group: &Group<'_>) -> Result<()> {
+    fn write(&self, tip: &mut Tip, group: &mut Group<'_>) -> Result<()> {
         if group.records.is_empty() {
             // What a request found may be what another caller has left unsynced.
             return if group.is_synced { self.sync_tip(tip) } else { Ok(()) };
@@ -244,7 +247,8 @@ impl Committer {
         if group.is_synced {
             self.tables.set_durable(tip.last);
         }
-        self.tables.insert(group.facts.iter().map(|(lsn, fact)| (*lsn, fact)));
+        let changed = std::mem::take(&mut group.changed);
+        self.tables.insert(changed.into_iter().map(|fact| (tip.last, fact)));
         let visible = || self.tables.set_visible(tip.last);
         if group.names.is_empty() {
             visible()

@@ -208,8 +208,9 @@ impl Committer {
             (tip.last, tip.unsealed) = (last.record.header.lsn, Some((end, last.record.header.lsn)));
         }
         self.tables.set_durable(tip.last);
-        let facts =
-            tail.iter().flat_map(|Tail { record, .. }| record.facts.iter().map(|fact| (record.header.lsn, fact)));
+        let facts = tail
+            .iter()
+            .flat_map(|Tail { record, .. }| record.facts.iter().map(|fact| (record.header.lsn, fact.clone())));
         self.tables.insert(facts);
         self.tables.set_visible(tip.last);
         Ok(())
@@ -263,7 +264,7 @@ impl Committer {
         log.sync()?;
         self.tables.set_durable(tip.last);
         self.list_log(file, &log, tip.unsealed.take(), Space::Reserve)?;
-        self.tables.insert(facts.iter().map(|(lsn, fact)| (*lsn, fact)));
+        self.tables.insert(facts);
         self.tables.set_visible(tip.last);
         tip.active = Some(log);
         Ok(())

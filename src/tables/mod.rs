@@ -224,9 +224,9 @@ impl Tables {
     }
 
     /// Takes in the facts of commits. Readers see them when they are [made visible](Self::set_visible).
-    pub(crate) fn insert<'a>(&self, facts: impl IntoIterator<Item = (Lsn, &'a Fact)>) {
+    pub(crate) fn insert(&self, facts: impl IntoIterator<Item = (Lsn, Fact)>) {
         let view = self.view();
-        facts.into_iter().for_each(|(lsn, fact)| view.active.insert(lsn, fact.clone()));
+        facts.into_iter().for_each(|(lsn, fact)| view.active.insert(lsn, fact));
     }
 
     /// The runs of the view, and their domains.

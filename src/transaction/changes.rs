@@ -198,15 +198,23 @@ impl<'a> Changes<'a> {
     }
 
     /// Stores a blob whose content rides in the commit's record, unless it is there, and says whether it was.
-    pub(super) fn put_frame(&mut self, descriptor: &Descriptor) -> Result<bool> {
+    pub(super) fn put_frame(&mut self, descriptor: &Descriptor, then: &Then) -> Result<bool> {
         let (log, offset, key) = self.context.placing.frame();
-        self.put(&descriptor.in_log(key), log, offset)
+        self.put(&descriptor.in_log(key), log, offset, then)
     }
 
     /// Stores a blob unless it is there, and says whether it was. One that is damaged takes the new content.
-    pub(super) fn put(&mut self, descriptor: &Descriptor, file: FileId, frame_offset: u64) -> Result<bool> {
+    pub(super) fn put(
+        &mut self,
+        descriptor: &Descriptor,
+        file: FileId,
+        frame_offset: u64,
+        then: &Then,
+    ) -> Result<bool> {
         let old = self.blob(&descriptor.digest)?;
-        let mut new = BlobFact { stored: self.now().seconds(), ..descriptor.fact(file, frame_offset) };
+        // As `follow` would leave it.
+        let touched = if then.is_none() { self.now().open.max(1) } else { 0 };
+        let mut new = BlobFact { touched, stored: self.now().seconds(), ..descriptor.fact(file, frame_offset) };
         match &old {
             Some(old) if old.damaged => (new.count, new.touched) = (old.count, old.touched),
             Some(_) => return Ok(true),

@@ -250,12 +250,12 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
     let mut uses_frame = false;
     let ops = match request {
         Request::PutFrame { frame, then } => {
-            existed = facts.put_frame(&frame.descriptor)?;
+            existed = facts.put_frame(&frame.descriptor, then)?;
             uses_frame = !existed;
             facts.follow(put_op(existed, &frame.descriptor), &frame.descriptor.digest, then)?
         }
         Request::PutSegment { descriptor, file, then } => {
-            existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET)?;
+            existed = facts.put(descriptor, *file, SEGMENT_FRAME_OFFSET, then)?;
             facts.follow(put_op(existed, descriptor), &descriptor.digest, then)?
         }
         Request::Touch(digests) => {
@@ -291,8 +291,8 @@ pub(crate) fn resolve(request: &Request, context: &Context<'_>) -> Result<Resolv
         Request::CommitUpload { id, from, descriptor, frame, then } => {
             facts.expect_upload(*id, from)?;
             existed = match (frame, from.file) {
-                (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET)?,
-                _ => facts.put_frame(descriptor)?,
+                (None, Some(file)) => facts.put(descriptor, file, SEGMENT_FRAME_OFFSET, then)?,
+                _ => facts.put_frame(descriptor, then)?,
             };
             uses_frame = frame.is_some() && !existed;
             facts.end_upload(*id, from, existed || frame.is_some())?;

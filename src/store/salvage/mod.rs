@@ -316,7 +316,7 @@ impl Planner {
             retention: self.inner.options.log().retention,
         };
         let resolved = resolve(request, &context)?;
-        tables.insert(resolved.facts.iter().map(|fact| (placing.lsn, fact)));
+        tables.insert(resolved.facts.into_iter().map(|fact| (placing.lsn, fact)));
         tables.set_visible(placing.lsn);
         self.report.gone.note(&resolved.ops, &mut self.names);
         Ok(resolved.ops)
