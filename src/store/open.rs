@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use crate::clock::StoreClock;
 use crate::envelope::{Keyring, Keys};
 use crate::error::{Damage, Error, ReadOnlyCause, Result};
+use crate::facts::Family;
 use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::gc;
 use crate::id::{FileId, SessionId, StoreId};
@@ -305,9 +306,10 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: 
     } else {
         held_back
     };
-    for record in records {
-        record.facts.into_iter().for_each(|fact| table.insert(record.header.lsn, fact));
-    }
+    table.fill(records.into_iter().flat_map(|record| {
+        let lsn = record.header.lsn;
+        record.facts.into_iter().map(move |fact| (lsn, fact))
+    }));
     let trust = Trust {
         store,
         session: last_session.unwrap_or(list.session),
@@ -329,7 +331,7 @@ pub(super) fn recover(options: Options, layout: Layout, keyring: Keyring, held: 
         return Ok(inner);
     }
     let unlisted = unlisted_files(files, &tables.list())?;
-    files.skip_named(tables.unfolded().iter().chain(tail.iter().flat_map(|tail| &tail.record.facts)));
+    files.skip_named(tables.unfolded(Family::Segment).iter().chain(tail.iter().flat_map(|tail| &tail.record.facts)));
     log.take_tail(tail)?;
     log.seal_last_session()?;
     tables.note_unread(&found);

@@ -243,7 +243,7 @@ impl Tables {
 
     /// The files that facts give up which no run has, except those that are withheld.
     pub(crate) fn given_up(&self) -> Result<Vec<FileId>> {
-        self.not_withheld(given_up(&self.unfolded(), &self.snapshot())?)
+        self.not_withheld(given_up(&self.unfolded(Family::Segment), &self.snapshot())?)
     }
 }
 

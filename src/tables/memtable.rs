@@ -27,6 +27,11 @@ const ORDERED_BYTES: usize = 50;
 /// So many keys are taken at a time where they are gone through in order.
 const BATCH: usize = 64;
 
+/// What a version of a fact costs, except that its key may be kept in order.
+fn cost(value: &Option<Value>) -> usize {
+    FACT_BYTES + value.as_ref().map_or(0, |value| value.as_bytes().len().saturating_sub(46))
+}
+
 /// A table of facts.
 #[derive(Debug)]
 pub(crate) struct Memtable {
@@ -112,10 +117,9 @@ impl Memtable {
 
     /// Takes in a fact. Its LSN is not below that of any other version of it.
     pub(crate) fn insert(&self, lsn: Lsn, (key, value): Fact) {
-        let long = value.as_ref().map_or(0, |value| value.as_bytes().len().saturating_sub(46));
-        let mut ordered = 0;
+        let mut bytes = cost(&value);
         if key.family.is_ordered() && write(&self.ordered).insert(key) {
-            ordered = ORDERED_BYTES;
+            bytes += ORDERED_BYTES;
         }
         {
             let mut shard = write(self.shard(&key));
@@ -129,10 +133,35 @@ impl Memtable {
                 None => drop(shard.insert(key, Versions { lsn, value, older: Vec::new() })),
             }
         }
+        self.note_lsn(lsn);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.len.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes in facts that nobody has seen yet, in the order of their LSNs: of each only the last version.
+    pub(crate) fn fill(&self, facts: impl IntoIterator<Item = (Lsn, Fact)>) {
+        let mut ordered = Vec::new();
+        let (mut len, mut bytes) = (0, 0);
+        for (lsn, (key, value)) in facts {
+            bytes += cost(&value);
+            len += 1;
+            self.note_lsn(lsn);
+            let mut shard = write(self.shard(&key));
+            let versions = Versions { lsn, value, older: Vec::new() };
+            if shard.insert(key, versions).is_none() && key.family.is_ordered() {
+                bytes += ORDERED_BYTES;
+                ordered.push(key);
+            }
+        }
+        // Sorted once: that takes a quarter of what it takes to insert them one by one.
+        write(&self.ordered).append(&mut ordered.into_iter().collect());
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.len.fetch_add(len, Ordering::Release);
+    }
+
+    fn note_lsn(&self, lsn: Lsn) {
         self.lsn_min.fetch_min(lsn.0, Ordering::Relaxed);
         self.lsn_max.fetch_max(lsn.0, Ordering::Relaxed);
-        self.bytes.fetch_add(FACT_BYTES + ordered + long, Ordering::Relaxed);
-        self.len.fetch_add(1, Ordering::Release);
     }
 
     /// What held under a key at an LSN: `None` where this table does not say, `Some(None)` where it was gone, else what
@@ -167,6 +196,11 @@ impl Memtable {
     /// All facts as of an LSN, in the order of their keys.
     pub(crate) fn sorted(&self, at: Lsn) -> Vec<Fact> {
         self.collect(at, |_| true)
+    }
+
+    /// All facts of a family as of an LSN, in the order of their keys.
+    pub(crate) fn of_family(&self, family: Family, at: Lsn) -> Vec<Fact> {
+        self.collect(at, |key| key.family == family)
     }
 
     /// The facts of a domain's family as of an LSN, in the order of their keys, from one on. For families that are not
@@ -241,6 +275,22 @@ mod tests {
         assert_eq!((at(4, 1), at(9, 2)), (None, None));
         assert_eq!((at(6, 1), at(7, 1)), (Some(Some(b"c".to_vec())), Some(Some(b"d".to_vec()))));
         assert_eq!(newer.lsn_range(), (Lsn(5), Lsn(7)));
+    }
+
+    #[test]
+    fn a_table_that_is_filled_has_the_last_version_of_each_fact_and_keys_in_order() {
+        let table = Memtable::new();
+        let key = |byte| Key { domain: DomainId::DEFAULT, family: Family::Tag, bytes: [byte; 32] };
+        let facts = [(3, 9, Some(b"a")), (4, 2, Some(b"b")), (5, 9, None), (7, 5, Some(b"c"))];
+        table.fill(facts.map(|(lsn, byte, value)| (Lsn(lsn), (key(byte), value.map(|value| Value::new(value))))));
+        let all: Vec<Fact> = table.range(DomainId::DEFAULT, Family::Tag, [0; 32], Lsn(7)).collect();
+        let expected = [(2, Some(b"b")), (5, Some(b"c")), (9, None)];
+        assert_eq!(all, expected.map(|(byte, value)| (key(byte), value.map(|value| Value::new(value)))));
+        assert_eq!(
+            (all.clone(), Vec::new()),
+            (table.of_family(Family::Tag, Lsn(7)), table.of_family(Family::Blob, Lsn(7)))
+        );
+        assert_eq!(table.lsn_range(), (Lsn(3), Lsn(7)));
     }
 
     #[test]

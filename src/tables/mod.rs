@@ -53,7 +53,7 @@ pub(crate) use watch::Watching;
 use crate::clock::StoreClock;
 use crate::envelope::Keyring;
 use crate::error::{Error, Result};
-use crate::facts::Fact;
+use crate::facts::{Fact, Family};
 use crate::files::{Files, Space, limits};
 use crate::id::{DomainId, FileId, Lsn, SessionId};
 use crate::names::Names;
@@ -236,9 +236,9 @@ impl Tables {
         self.view().runs.iter().map(|run| (run.id(), run.domain())).collect()
     }
 
-    /// The facts that no run has, in the order of their keys.
-    pub(crate) fn unfolded(&self) -> Vec<Fact> {
-        self.view().active.sorted(self.visible())
+    /// The facts of a family that no run has, in the order of their keys.
+    pub(crate) fn unfolded(&self, family: Family) -> Vec<Fact> {
+        self.view().active.of_family(family, self.visible())
     }
 
     /// About how many facts no run has, and how many bytes of memory they take.

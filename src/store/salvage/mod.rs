@@ -57,7 +57,7 @@ use crate::clock::StoreClock;
 use crate::envelope::KeyNumber;
 use crate::envelope::Keys;
 use crate::error::{Error, Result};
-use crate::facts::{Lookup, Reader, SegmentFact, SegmentKind};
+use crate::facts::{Family, Lookup, Reader, SegmentFact, SegmentKind};
 use crate::files::{Files, Layout, open_dir, remove_if_there};
 use crate::id::{DomainId, FileId, Lsn, RepositoryId};
 use crate::log::recovery::{Replayed, replay};
@@ -299,7 +299,7 @@ impl Planner {
         let (files, tables) = (&self.inner.files, &self.inner.tables);
         unlisted_files(files, &tables.list())?;
         files.skip_past(self.cut.last_file);
-        files.skip_named(&tables.unfolded());
+        files.skip_named(&tables.unfolded(Family::Segment));
         tables.set_visible(self.cut.end);
         Ok(())
     }
