@@ -20,6 +20,26 @@ pub(crate) fn write<T>(rwlock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     rwlock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A value under a lock that its holder can't have again before those who wait for it: a thread that wakes up is slower
+/// than one that goes on, and would lose against it again and again.
+#[derive(Debug)]
+pub(crate) struct InTurn<T> {
+    /// Held while the value is waited for.
+    turn: Mutex<()>,
+    value: Mutex<T>,
+}
+
+impl<T> InTurn<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { turn: Mutex::default(), value: Mutex::new(value) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        let _turn = lock(&self.turn);
+        lock(&self.value)
+    }
+}
+
 /// A value that every look-up reads and that is replaced now and then: its readers do not take turns at the lock's line
 /// of the cache, as those of an `RwLock` do; who replaces it takes several locks.
 #[derive(Debug)]
@@ -69,3 +89,25 @@ macro_rules! print_by_name {
 }
 
 pub(crate) use print_by_name;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_lock_has_it_before_its_holder_has_it_again() {
+        let value = InTurn::new(0);
+        std::thread::scope(|scope| {
+            for round in 1..100 {
+                let held = value.lock();
+                let waiting = scope.spawn(|| *value.lock() += 1);
+                while value.turn.try_lock().is_ok() {
+                    std::thread::yield_now();
+                }
+                drop(held);
+                assert_eq!(*value.lock(), round);
+                waiting.join().unwrap();
+            }
+        });
+    }
+}

@@ -14,7 +14,7 @@
 //! - A log file takes records only after the list on disk names it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use crate::clock::{Retention, StoreClock};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ use crate::log::queue::{BROKEN, Lead, Queue, Queued, Turn};
 use crate::log::{ActiveLog, LogHeader};
 use crate::names::Names;
 use crate::random::random;
-use crate::sync::lock;
+use crate::sync::InTurn;
 use crate::tables::{Log, RunList, Tables, Upkeep};
 use crate::transaction::{Context, Outcome, Request, rehearse};
 
@@ -112,7 +112,7 @@ pub(crate) struct Committer {
     /// This opening of the store.
     session: SessionId,
     queue: Queue,
-    pub(super) tip: Mutex<Tip>,
+    pub(super) tip: InTurn<Tip>,
     /// Whether the log may hold records of a group that failed, since it could not be sealed before them.
     pub(super) unsettled: AtomicBool,
 }
@@ -129,7 +129,7 @@ impl Committer {
         session: SessionId,
         (last, unsealed): (Lsn, Option<(u64, Lsn)>),
     ) -> Self {
-        let tip = Mutex::new(Tip { active: None, last, unsealed });
+        let tip = InTurn::new(Tip { active: None, last, unsealed });
         let (queue, unsettled) = (Queue::default(), AtomicBool::new(false));
         Self { files, tables, names, upkeep, clock, options, session, queue, tip, unsettled }
     }
@@ -294,7 +294,7 @@ impl Committer {
 
     /// Begins a new log file, unless nothing was written to the one that there is.
     pub(crate) fn begin_log(&self) -> Result<()> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let is_used = tip.active.as_ref().is_some_and(|log| log.position > HEADER_LEN);
         if is_used { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
     }
@@ -302,7 +302,7 @@ impl Committer {
     /// Begins a new log file in any case, and returns it, with what `look` sees while nobody commits.
     pub(crate) fn begin_new_log<T>(&self, look: impl FnOnce() -> T) -> Result<(FileId, T)> {
         self.admit()?;
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         self.rotate(&mut tip, 0, Space::Free)?;
         let log = tip.active.as_ref().map(|log| log.header.file).ok_or(BROKEN)?;
         Ok((log, look()))
@@ -312,7 +312,7 @@ impl Committer {
     /// what `look` sees while nobody commits.
     pub(crate) fn ended_list<T>(&self, look: impl FnOnce() -> Result<T>) -> Result<(RunList, Option<FileId>, T)> {
         self.files.check_writable()?;
-        let tip = lock(&self.tip);
+        let tip = self.tip.lock();
         self.sync_tip(&tip)?;
         let mut list = self.tables.list();
         let being_written = list.end(tip.end(), tip.last, self.files.horizon().0);
@@ -321,7 +321,7 @@ impl Committer {
 
     /// Begins a new log file if the one that there is has more records than so many bytes.
     pub(crate) fn end_log_of(&self, bytes: u64) -> Result<()> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let is_long = tip.active.as_ref().is_some_and(|log| log.position > HEADER_LEN + bytes);
         if is_long { self.rotate(&mut tip, 0, Space::Free) } else { Ok(()) }
     }
@@ -329,7 +329,7 @@ impl Committer {
     /// Does something while nobody commits, and lets the next commit begin a new log file.
     pub(crate) fn between_logs(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         self.files.check_writable()?;
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         self.sync_tip(&tip)?;
         work()?;
         tip.unsealed = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed);
@@ -338,7 +338,7 @@ impl Committer {
 
     /// Does something while nobody commits.
     pub(crate) fn between_commits<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _tip = lock(&self.tip);
+        let _tip = self.tip.lock();
         work()
     }
 
@@ -348,14 +348,14 @@ impl Committer {
         if !self.unsettled.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         if self.unsettled.load(Ordering::Acquire) { self.rotate(&mut tip, 0, Space::Reserve) } else { Ok(()) }
     }
 
     /// Leaves a seal at a clean close: the list says how far the log reaches, so that from now on whatever is missing
     /// of it is damage.
     pub(crate) fn seal(&self) -> Result<()> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let end = tip.active.take().map(|log| (log.position, tip.last)).or(tip.unsealed.take());
         let (mut sealed, mut folded) = (None, Vec::new());
         self.tables.update_list(Space::Reserve, |list| {
@@ -375,7 +375,7 @@ impl Committer {
     /// Seals, at opening, the file that the session before was writing, so that it is not taken for one that is still
     /// written: it is cut to what it has, and then read as any sealed file.
     pub(crate) fn seal_last_session(&self) -> Result<()> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let Some(end) = tip.unsealed else { return Ok(()) };
         let mut sealed = None;
         self.tables.update_list(Space::Reserve, |list| sealed = list.seal_last(Some(end)))?;
@@ -416,7 +416,7 @@ impl Committer {
     /// Makes all commits so far durable: for [`Durability::Relaxed`].
     pub(crate) fn sync(&self) -> Result<()> {
         self.files.check_writable()?;
-        self.sync_tip(&lock(&self.tip))
+        self.sync_tip(&self.tip.lock())
     }
 
     pub(super) fn sync_tip(&self, tip: &Tip) -> Result<()> {
@@ -471,7 +471,7 @@ impl Committer {
         }
         // A group that is under way may still take these to be needed, and leave one that it empties to be dropped
         // here.
-        drop(lock(&self.tip));
+        drop(self.tip.lock());
         let (mut removed, mut settled) = (Vec::new(), Vec::new());
         for id in &logs {
             let Some(segments) = self.tables.snapshot().segments_if_readable(*id)? else { continue };
@@ -495,19 +495,19 @@ impl Committer {
     #[cfg(test)]
     #[cfg(feature = "encryption")]
     pub(crate) fn active_log(&self) -> Option<FileId> {
-        lock(&self.tip).active.as_ref().map(|log| log.header.file)
+        self.tip.lock().active.as_ref().map(|log| log.header.file)
     }
 
     #[cfg(test)]
     #[cfg(feature = "encryption")]
     pub(crate) fn rotate_now(&self) {
-        self.rotate(&mut lock(&self.tip), 0, Space::Free).unwrap();
+        self.rotate(&mut self.tip.lock(), 0, Space::Free).unwrap();
     }
 }
 
 impl Log for Committer {
     fn between_groups(&self, work: &mut dyn FnMut()) {
-        let _tip: MutexGuard<'_, Tip> = lock(&self.tip);
+        let _tip: MutexGuard<'_, Tip> = self.tip.lock();
         work();
     }
 

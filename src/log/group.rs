@@ -18,7 +18,6 @@ use crate::log::record::{self, record_len, tag_len};
 use crate::log::{Body, Encoded, Position};
 use crate::names::{Change, NameChange, NameKind, tag_name};
 use crate::segment::DESCRIPTOR_LEN;
-use crate::sync::lock;
 use crate::tables::{NeededLogs, Snapshot, Tables};
 use crate::transaction::{Context, MAX_BODY, Op, Outcome, Over, Placing, Request, resolve};
 
@@ -98,7 +97,7 @@ fn space_of(request: &Request) -> Space {
 impl Committer {
     /// Commits requests in order, as one group or, where a log file ends between them, as several.
     pub(super) fn commit_group(&self, requests: &[Queued]) -> Vec<Result<Outcome>> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let mut results: Vec<Result<Outcome>> = Vec::with_capacity(requests.len());
         while let Some(rest) = requests.get(results.len()..)
             && !rest.is_empty()

@@ -27,7 +27,6 @@ use crate::log::replay::{Extent, Record, Replay};
 use crate::log::{Body, Position, open_log};
 use crate::names::NameChange;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
-use crate::sync::lock;
 use crate::tables::memtable::Memtable;
 use crate::tables::{LogEntry, RunList, Unread};
 use crate::transaction::{Changes, Context, Op, Over};
@@ -191,7 +190,7 @@ impl Committer {
     /// Makes the tail durable where it is, and takes in those of its facts that can be read. The file is
     /// [sealed](Self::seal_last_session) behind it.
     fn keep_tail(&self, tail: &[Tail]) -> Result<()> {
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         for records in tail.chunk_by(|one, next| one.file == next.file) {
             let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
             let path = self.files.layout().log(first.file);
@@ -221,7 +220,7 @@ impl Committer {
         if tail.is_empty() {
             return Ok(());
         }
-        let mut tip = lock(&self.tip);
+        let mut tip = self.tip.lock();
         let keys = self.files.keys();
         let lens = tail.iter().map(|tail| Ok(tail.len(&keys)? + REBASE_ROOM));
         let len = lens.sum::<Result<u64>>()?;
