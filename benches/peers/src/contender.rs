@@ -10,13 +10,15 @@ pub type Key = Vec<u8>;
 /// A store of blobs.
 pub trait Contender: Send + Sync {
     /// Stores content, as durably as it can, and returns when that is done.
-    fn put(&self, content: &[u8]) -> Key;
+    fn put(&self, content: &[u8]);
+
+    /// Stores many, as durably as it can, and returns when that is done: with one transaction where it has any.
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        contents.iter().for_each(|content| self.put(content));
+    }
 
     /// Stores many, however is fastest.
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key>;
-
-    /// Makes what was loaded ready to be read.
-    fn settle(&self) {}
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>);
 
     /// Reads content and returns its length, having looked at each page of it.
     fn get(&self, key: &Key) -> usize;
@@ -24,9 +26,9 @@ pub trait Contender: Send + Sync {
     /// Whether there is such content.
     fn exists(&self, key: &Key) -> bool;
 
-    /// A key of the right kind that stands for nothing.
-    fn absent(&self, n: u64) -> Key {
-        sha256(&n.to_le_bytes())
+    /// The name that it gives this content.
+    fn key(&self, content: &[u8]) -> Key {
+        sha256(content)
     }
 }
 

@@ -6,104 +6,138 @@ mod measure;
 mod peers;
 mod rows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 
-use crate::measure::{Random, proc_self, written_to_disks};
-use crate::rows::Setting;
+use crate::contender::Contender;
+use crate::measure::{Random, content, proc_self, written_to_disks};
+use crate::rows::{Goal, Setting};
+
+/// All rows, in the order in which they are measured.
+const ROWS: &str = "log-bytes,put-small,put-small-16,put-small-64,put-batch,get-small,lookups,get-large,\
+                    get-encrypted,open,put-large,ingest";
+
+/// The peers of the quick form: those that are durable.
+const QUICK: &str = "strongroom,redb,lmdb,fjall,iroh-blobs,files";
 
 #[derive(Parser)]
 struct Arguments {
-    /// The rows, separated by commas: put-large, put-small, put-small-16, get-small, exists, get-large, open, ingest.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "put-large,put-small,put-small-16,get-small,exists,get-large,open,ingest"
-    )]
+    /// The rows, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = ROWS)]
     rows: Vec<String>,
-    /// How often each contender takes its turn.
+    /// Who takes part, separated by commas; all by default, and in the quick form all that are durable.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// How often each takes its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Where the stores are put: a directory on the disk to measure. A temporary one in the current directory by
     /// default.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// How many blobs there are for `exists`.
-    #[arg(long, default_value_t = 1_000_000)]
-    blobs: u64,
+    /// How many blobs there are for `lookups`, separated by commas; peers take part up to a million of them.
+    #[arg(long, value_delimiter = ',', default_value = "100000,1000000,10000000")]
+    blobs: Vec<u64>,
     /// The size of the blob of `get-large` and `ingest`, in MiB.
     #[arg(long, default_value_t = 1024)]
     big_mib: usize,
-    /// Small sizes and one round: to see that it runs.
+    /// All rows in five minutes: turns of a quarter of the time, a million blobs at most, peers among 100,000.
     #[arg(long)]
     quick: bool,
+    /// Do not count system calls, syncs and bytes written.
+    #[arg(long)]
+    no_costs: bool,
+    /// Count instructions too, with valgrind.
+    #[arg(long)]
+    instructions: bool,
     #[arg(long, hide = true)]
     child: Option<String>,
     #[arg(long, hide = true, default_value = "")]
     child_work: String,
     #[arg(long, hide = true, default_value_t = 0)]
     child_operations: u64,
+    #[arg(long, hide = true, default_value_t = 1)]
+    child_writers: usize,
 }
 
 fn main() {
     let mut arguments = Arguments::parse();
-    let temporary = tempfile::tempdir_in(".").unwrap();
-    let dir = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
-    if let Some(name) = &arguments.child {
-        return child(name, &arguments, &dir);
+    if let (Some(name), Some(dir)) = (&arguments.child, &arguments.dir) {
+        return child(name, &arguments, dir);
     }
+    let temporary = tempfile::tempdir_in(arguments.dir.as_deref().unwrap_or(Path::new("."))).unwrap();
     if arguments.quick {
-        (arguments.rounds, arguments.blobs, arguments.big_mib) = (1, 5_000, 32);
+        arguments.blobs.retain(|blobs| *blobs <= 1_000_000);
     }
-    let setting = Setting { dir, rounds: arguments.rounds, quick: arguments.quick };
+    if arguments.peers.is_empty() {
+        let all = || peers::ALL.iter().map(|(name, _)| name.to_string()).collect();
+        arguments.peers = if arguments.quick { QUICK.split(',').map(String::from).collect() } else { all() };
+    }
+    let setting = Setting {
+        dir: temporary.path().to_path_buf(),
+        rounds: arguments.rounds,
+        turn: Duration::from_millis(if arguments.quick { 250 } else { 1000 }),
+        names: arguments.peers,
+        costs: !arguments.no_costs,
+        instructions: arguments.instructions,
+    };
+    let peers_up_to = if arguments.quick { 100_000 } else { 1_000_000 };
+    let mut goals = Vec::new();
     for row in &arguments.rows {
+        let start = std::time::Instant::now();
         match row.as_str() {
-            "put-large" => rows::put_large(&setting).print(),
-            "put-small" => rows::put_small(&setting, 1).print(),
-            "put-small-16" => rows::put_small(&setting, 16).print(),
-            "get-small" => rows::get_small(&setting).print(),
-            "exists" => rows::exists(&setting, arguments.blobs).iter().for_each(rows::Row::print),
-            "get-large" => rows::get_large(&setting, arguments.big_mib),
-            "open" => rows::open_store(&setting, arguments.blobs.min(100_000)),
-            "ingest" => rows::ingest(&setting, arguments.big_mib as u64),
+            "put-large" => goals.extend(rows::put_large(&setting)),
+            "put-small" => goals.extend(rows::put_small(&setting, 1)),
+            "put-small-16" => goals.extend(rows::put_small(&setting, 16)),
+            "put-small-64" => goals.extend(rows::put_small(&setting, 64)),
+            "put-batch" => goals.extend(rows::put_batch(&setting)),
+            "get-small" => goals.extend(rows::get_small(&setting, 100_000)),
+            "lookups" => {
+                for &blobs in &arguments.blobs {
+                    goals.extend(rows::lookups(&setting, blobs, blobs <= peers_up_to));
+                }
+            }
+            "get-large" => goals.extend(rows::get_large(&setting, arguments.big_mib)),
+            "get-encrypted" => goals.extend(rows::get_encrypted(&setting)),
+            "open" => goals.extend(rows::open_store(&setting, 100_000)),
+            "log-bytes" => goals.extend(rows::log_bytes(&setting)),
+            "ingest" => goals.extend(rows::ingest(&setting, arguments.big_mib as u64)),
             other => eprintln!("no row {other}"),
         }
+        eprintln!("{row}: {:.0} s", start.elapsed().as_secs_f64());
     }
+    Goal::print_all(&goals);
 }
 
 /// Does one contender's work in a process of its own, and prints what was written to disk and the peak of memory.
-fn child(name: &str, arguments: &Arguments, dir: &std::path::Path) {
+fn child(name: &str, arguments: &Arguments, dir: &Path) {
+    let Arguments { child_operations: count, child_writers: writers, .. } = *arguments;
+    if arguments.child_work == "fill-and-wait" {
+        rows::fill_and_wait(dir, count);
+    }
     let (_, open) = peers::ALL.into_iter().find(|(known, _)| *known == name).unwrap();
     let contender = open(dir);
     let written = written_to_disks();
-    let count = arguments.child_operations;
     match arguments.child_work.as_str() {
-        "put-forever" => {
-            let mut random = Random(u64::from(std::process::id()));
-            std::thread::scope(|scope| {
-                for _ in 0..16 {
-                    let mut random = Random(random.next());
-                    let contender = &contender;
-                    scope.spawn(move || {
-                        loop {
-                            contender.put(&random.bytes(1024));
-                        }
-                    });
-                }
-            });
-        }
-        "put-large" => (0..count).for_each(|n| drop(contender.put(&Random(n).bytes(64 << 20)))),
-        "put-small" => (0..count).for_each(|n| drop(contender.put(&Random(n).bytes(4096)))),
-        _ => std::thread::scope(|scope| {
-            for writer in 0..16 {
-                let contender = &contender;
-                scope.spawn(move || {
-                    (0..count / 16).for_each(|n| drop(contender.put(&Random(writer << 32 | n).bytes(4096))))
-                });
-            }
-        }),
+        "put-large" => (0..count).for_each(|n| contender.put(&content(n, rows::LARGE))),
+        "put" => _ = rows::put_from(&*contender, writers, 0, Duration::MAX, count / writers as u64),
+        "put-batch" => _ = rows::put_together(&*contender, 0, Duration::MAX, count / rows::TOGETHER as u64),
+        "get" => get(&*contender, count),
+        other => panic!("no work {other}"),
     }
     drop(contender);
     println!("{} {}", written_to_disks().saturating_sub(written), proc_self("status", "VmHWM:"));
+}
+
+/// Gets so many out of a thousand, all of which were read before.
+fn get(contender: &dyn Contender, count: u64) {
+    let contents: Vec<Vec<u8>> = (0..1000).map(|number| content(number, rows::SMALL)).collect();
+    contender.load(&mut contents.iter().cloned());
+    let keys: Vec<_> = contents.iter().map(|content| contender.key(content)).collect();
+    let get = |key| assert_eq!(contender.get(key), rows::SMALL);
+    keys.iter().for_each(get);
+    let mut random = Random(count);
+    (0..count).map(|_| &keys[random.next() as usize % keys.len()]).for_each(get);
 }

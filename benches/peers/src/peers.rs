@@ -1,5 +1,6 @@
-//! The contenders.
+//! The contenders, each with the options that its own documentation recommends for durable writes and random reads.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,59 +9,63 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::contender::{Contender, Key, Open, sha256, touch};
 
 /// All of them, by name.
-pub const ALL: [(&str, Open); 7] = [
+pub const ALL: [(&str, Open); 9] = [
     ("strongroom", |dir| Box::new(Strongroom::open(dir))),
     ("redb", |dir| Box::new(Redb::open(dir))),
-    ("lmdb", |dir| Box::new(Lmdb::open(dir))),
-    ("sled", |dir| {
-        Box::new(Sled(sled::Config::new().path(dir).cache_capacity(1 << 30).flush_every_ms(None).open().unwrap()))
-    }),
+    ("lmdb", |dir| Box::new(Lmdb::open(dir, heed::EnvFlags::empty()))),
+    // "May be slightly faster for DBs that fit entirely in RAM", and as durable: commits msync what they wrote.
+    ("lmdb-writemap", |dir| Box::new(Lmdb::open(dir, heed::EnvFlags::WRITE_MAP))),
+    ("fjall", |dir| Box::new(Fjall::open(dir))),
+    ("sled", |dir| Box::new(Sled::open(dir))),
     ("cacache", |dir| Box::new(Cacache(dir.to_path_buf()))),
     ("iroh-blobs", |dir| Box::new(Iroh::open(dir))),
     ("files", |dir| Box::new(Files::open(dir))),
 ];
 
+/// What acknowledges content that a power cut may take.
+pub const NOT_DURABLE: [&str; 2] = ["sled", "cacache"];
+
+/// What makes so many calls for a blob that it gets fewer of them where they are only read.
+pub const SLOW: [&str; 3] = ["cacache", "iroh-blobs", "files"];
+
 /// How many are stored in one transaction when loading.
 const BATCH: usize = 10_000;
 
+/// Default options: synced writes, mapped reads.
 pub struct Strongroom {
-    store: strongroom::Store,
+    pub store: strongroom::Store,
 }
 
 impl Strongroom {
     pub fn open(dir: &Path) -> Self {
         let options = strongroom::Options::new().create(true);
-        Self { store: options.open(dir.join("store")).unwrap() }
+        Self { store: options.open(Self::path(dir)).unwrap() }
+    }
+
+    /// Where the store is that was opened in a directory.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join("store")
     }
 }
 
-fn digest(key: &Key) -> strongroom::Digest {
+pub fn digest(key: &Key) -> strongroom::Digest {
     strongroom::Digest::from_bytes(strongroom::Algorithm::Sha256, key).unwrap()
 }
 
 impl Contender for Strongroom {
-    fn put(&self, content: &[u8]) -> Key {
-        self.store.put(content, strongroom::Algorithm::Sha256).unwrap().digest.as_bytes().to_vec()
+    fn put(&self, content: &[u8]) {
+        self.store.put(content, strongroom::Algorithm::Sha256).unwrap();
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        let contents: Vec<_> = contents.collect();
-        let next = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            let work = || {
-                let mut keys = Vec::new();
-                while let Some(content) = contents.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    keys.push(self.put(content));
-                }
-                keys
-            };
-            let workers: Vec<_> = (0..128).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-        })
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        let contents = contents.iter().map(|content| (content, strongroom::Algorithm::Sha256));
+        self.store.put_many(contents).unwrap().into_iter().for_each(|stored| _ = stored.unwrap());
     }
 
-    fn settle(&self) {
-        self.store.merge_runs().unwrap();
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        let relaxed = Self { store: self.store.with_durability(strongroom::Durability::Relaxed) };
+        in_batches(contents, |batch| relaxed.put_many(batch));
+        self.store.sync().unwrap();
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -74,6 +79,8 @@ impl Contender for Strongroom {
 
 const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("blobs");
 
+/// The defaults: `Durability::Immediate` (persistent when `commit` returns) in one phase, 1 GiB of cache, which holds
+/// all that is read here; `quick_repair` would make commits slower.
 pub struct Redb(redb::Database);
 
 impl Redb {
@@ -81,29 +88,27 @@ impl Redb {
         Self(redb::Database::create(dir.join("db")).unwrap())
     }
 
-    fn write(&self, contents: &[Vec<u8>]) -> Vec<Key> {
-        let transaction = self.0.begin_write().unwrap();
-        let mut keys = Vec::new();
-        {
-            let mut table = transaction.open_table(TABLE).unwrap();
-            for content in contents {
-                let key = sha256(content);
-                table.insert(&key[..], &content[..]).unwrap();
-                keys.push(key);
-            }
-        }
+    fn write<'a>(&self, contents: impl Iterator<Item = &'a [u8]>) {
+        let mut transaction = self.0.begin_write().unwrap();
+        transaction.set_durability(redb::Durability::Immediate).unwrap();
+        let mut table = transaction.open_table(TABLE).unwrap();
+        contents.for_each(|content| _ = table.insert(&sha256(content)[..], content).unwrap());
+        drop(table);
         transaction.commit().unwrap();
-        keys
     }
 }
 
 impl Contender for Redb {
-    fn put(&self, content: &[u8]) -> Key {
-        self.write(&[content.to_vec()]).remove(0)
+    fn put(&self, content: &[u8]) {
+        self.write([content].into_iter());
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        in_batches(contents, |batch| self.write(batch))
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        self.write(contents.iter().map(|content| &content[..]));
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        in_batches(contents, |batch| self.put_many(batch));
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -118,43 +123,46 @@ impl Contender for Redb {
     }
 }
 
-type LmdbTable = heed::Database<heed::types::Bytes, heed::types::Bytes>;
+type LmdbTable = heed::Database<'static, heed::types::Bytes, heed::types::Bytes>;
 
+/// Durable by default (`NO_SYNC`, `NO_META_SYNC` and `MAP_ASYNC` are not). With readers in thread-local storage, which
+/// spares a lock for each; with readahead, since `NO_READ_AHEAD` is for what does not fit in memory.
 pub struct Lmdb {
     env: heed::Env,
     table: LmdbTable,
 }
 
 impl Lmdb {
-    fn open(dir: &Path) -> Self {
-        // SAFETY: nothing else touches the fresh directory.
-        let env = unsafe { heed::EnvOpenOptions::new().map_size(64 << 30).max_readers(512).open(dir).unwrap() };
-        let mut transaction = env.write_txn().unwrap();
-        let table: LmdbTable = env.create_database(&mut transaction, None).unwrap();
-        transaction.commit().unwrap();
+    fn open(dir: &Path, flags: heed::EnvFlags) -> Self {
+        let mut options = heed::EnvOpenOptions::new();
+        options.map_size(16 << 30).max_readers(512);
+        // SAFETY: the flags leave locks and syncs as they are, and nothing else touches the fresh directory.
+        let env = unsafe { options.flags(flags).open(dir).unwrap() };
+        let created = env.create_databases_and_commit(env.write_txn().unwrap(), |opener, transaction| {
+            opener.create_database(transaction, None).map(heed::CommitOrAbort::<_, ()>::Commit)
+        });
+        let table: LmdbTable = created.unwrap().commit().unwrap();
         Self { env, table }
     }
 
-    fn write(&self, contents: &[Vec<u8>]) -> Vec<Key> {
+    fn write<'a>(&self, contents: impl Iterator<Item = &'a [u8]>) {
         let mut transaction = self.env.write_txn().unwrap();
-        let mut keys = Vec::new();
-        for content in contents {
-            let key = sha256(content);
-            self.table.put(&mut transaction, &key, content).unwrap();
-            keys.push(key);
-        }
+        contents.for_each(|content| self.table.put(&mut transaction, &sha256(content), content).unwrap());
         transaction.commit().unwrap();
-        keys
     }
 }
 
 impl Contender for Lmdb {
-    fn put(&self, content: &[u8]) -> Key {
-        self.write(&[content.to_vec()]).remove(0)
+    fn put(&self, content: &[u8]) {
+        self.write([content].into_iter());
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        in_batches(contents, |batch| self.write(batch))
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        self.write(contents.iter().map(|content| &content[..]));
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        in_batches(contents, |batch| self.put_many(batch));
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -168,25 +176,76 @@ impl Contender for Lmdb {
     }
 }
 
-pub struct Sled(sled::Db);
+/// Values of 1 KiB and more apart from keys, as recommended for large ones; a block cache that holds all of it, as
+/// recommended where that is possible; `SyncData` after each write, since fdatasync is enough on ext4 and XFS.
+pub struct Fjall {
+    database: fjall::Database,
+    blobs: fjall::Keyspace,
+}
 
-impl Contender for Sled {
-    fn put(&self, content: &[u8]) -> Key {
-        let key = sha256(content);
-        self.0.insert(&key, content).unwrap();
-        self.0.flush().unwrap();
-        key
+impl Fjall {
+    fn open(dir: &Path) -> Self {
+        let database = fjall::Database::builder(dir.join("db")).cache_size(1 << 30).open().unwrap();
+        let options = || fjall::KeyspaceCreateOptions::default().with_kv_separation(Some(Default::default()));
+        Self { blobs: database.keyspace("blobs", options).unwrap(), database }
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        in_batches(contents, |batch| {
-            let mut changes = sled::Batch::default();
-            let keys: Vec<Key> = batch.iter().map(|content| sha256(content)).collect();
-            keys.iter().zip(batch).for_each(|(key, content)| changes.insert(&key[..], &content[..]));
-            self.0.apply_batch(changes).unwrap();
-            self.0.flush().unwrap();
-            keys
-        })
+    fn write<'a>(&self, contents: impl Iterator<Item = &'a [u8]>) {
+        let mut batch = self.database.batch().durability(Some(fjall::PersistMode::SyncData));
+        contents.for_each(|content| batch.insert(&self.blobs, sha256(content), content));
+        batch.commit().unwrap();
+    }
+}
+
+impl Contender for Fjall {
+    fn put(&self, content: &[u8]) {
+        self.blobs.insert(sha256(content), content).unwrap();
+        self.database.persist(fjall::PersistMode::SyncData).unwrap();
+    }
+
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        self.write(contents.iter().map(|content| &content[..]));
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        in_batches(contents, |batch| self.put_many(batch));
+    }
+
+    fn get(&self, key: &Key) -> usize {
+        touch(&self.blobs.get(key).unwrap().unwrap())
+    }
+
+    fn exists(&self, key: &Key) -> bool {
+        self.blobs.contains_key(key).unwrap()
+    }
+}
+
+/// `HighThroughput`, a cache that holds all of it, and a flush for each write in the place of one every 500 ms. That
+/// flush is `sync_file_range` on Linux: what the disk has in its own cache, a power cut may take.
+pub struct Sled(sled::Db);
+
+impl Sled {
+    fn open(dir: &Path) -> Self {
+        let config = sled::Config::new().path(dir).cache_capacity(1 << 30).mode(sled::Mode::HighThroughput);
+        Self(config.flush_every_ms(None).open().unwrap())
+    }
+}
+
+impl Contender for Sled {
+    fn put(&self, content: &[u8]) {
+        self.0.insert(sha256(content), content).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        let mut changes = sled::Batch::default();
+        contents.iter().for_each(|content| changes.insert(sha256(content), &content[..]));
+        self.0.apply_batch(changes).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        in_batches(contents, |batch| self.put_many(batch));
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -198,15 +257,16 @@ impl Contender for Sled {
     }
 }
 
+/// By the digest of the content, without an index entry, and by the blocking calls: it has no option for durability.
 pub struct Cacache(PathBuf);
 
 impl Contender for Cacache {
-    fn put(&self, content: &[u8]) -> Key {
-        cacache::write_hash_sync(&self.0, content).unwrap().to_string().into_bytes()
+    fn put(&self, content: &[u8]) {
+        cacache::write_hash_sync(&self.0, content).unwrap();
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        contents.map(|content| self.put(&content)).collect()
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        contents.for_each(|content| self.put(&content));
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -217,8 +277,8 @@ impl Contender for Cacache {
         cacache::exists_sync(&self.0, &integrity(key))
     }
 
-    fn absent(&self, n: u64) -> Key {
-        cacache::Integrity::from(n.to_le_bytes()).to_string().into_bytes()
+    fn key(&self, content: &[u8]) -> Key {
+        cacache::Integrity::from(content).to_string().into_bytes()
     }
 }
 
@@ -226,6 +286,8 @@ fn integrity(key: &Key) -> cacache::Integrity {
     String::from_utf8(key.clone()).unwrap().parse().unwrap()
 }
 
+/// The default options: content of up to 16 KiB in its database, writes batched for up to 500 ms, which `sync_db` ends
+/// at once and waits for: after each put, or after as many as are put together.
 pub struct Iroh {
     runtime: tokio::runtime::Runtime,
     store: iroh_blobs::store::fs::FsStore,
@@ -236,6 +298,15 @@ impl Iroh {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let store = runtime.block_on(iroh_blobs::store::fs::FsStore::load(dir)).unwrap();
         Self { runtime, store }
+    }
+
+    fn write(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        self.runtime.block_on(async {
+            for content in contents {
+                self.store.blobs().add_bytes(content).await.unwrap();
+            }
+            self.store.sync_db().await.unwrap();
+        });
     }
 
     fn hash(key: &Key) -> iroh_blobs::Hash {
@@ -250,23 +321,16 @@ impl Drop for Iroh {
 }
 
 impl Contender for Iroh {
-    fn put(&self, content: &[u8]) -> Key {
-        self.runtime.block_on(async {
-            let tag = self.store.blobs().add_slice(content).await.unwrap();
-            self.store.sync_db().await.unwrap();
-            tag.hash.as_bytes().to_vec()
-        })
+    fn put(&self, content: &[u8]) {
+        self.write(&mut [content.to_vec()].into_iter());
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        self.runtime.block_on(async {
-            let mut keys = Vec::new();
-            for content in contents {
-                keys.push(self.store.blobs().add_bytes(content).await.unwrap().hash.as_bytes().to_vec());
-            }
-            self.store.sync_db().await.unwrap();
-            keys
-        })
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        self.write(&mut contents.iter().cloned());
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        self.write(contents);
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -276,9 +340,14 @@ impl Contender for Iroh {
     fn exists(&self, key: &Key) -> bool {
         self.runtime.block_on(async { self.store.blobs().has(Self::hash(key)).await.unwrap() })
     }
+
+    fn key(&self, content: &[u8]) -> Key {
+        iroh_blobs::Hash::new(content).as_bytes().to_vec()
+    }
 }
 
-/// A file per blob: written beside, synced, renamed, directory synced.
+/// A file per blob: written beside, synced, renamed, directory synced. Many are all synced and renamed before each
+/// directory is synced once.
 pub struct Files {
     dir: PathBuf,
     next: AtomicU64,
@@ -297,30 +366,35 @@ impl Files {
         self.dir.join(&hex[..2]).join(&hex[2..])
     }
 
-    fn write(&self, content: &[u8], durable: bool) -> Key {
-        let key = sha256(content);
-        let path = self.path(&key);
+    /// Writes a file, and returns the directory that it is in.
+    fn write(&self, content: &[u8], sync: impl Fn(&fs::File)) -> PathBuf {
+        let path = self.path(&sha256(content));
         let temporary = self.dir.join(format!("tmp-{}", self.next.fetch_add(1, Ordering::Relaxed)));
         let mut file = fs::File::create_new(&temporary).unwrap();
         file.write_all(content).unwrap();
-        if durable {
-            file.sync_all().unwrap();
-        }
+        sync(&file);
         fs::rename(&temporary, &path).unwrap();
-        if durable {
-            fs::File::open(path.parent().unwrap()).unwrap().sync_all().unwrap();
-        }
-        key
+        path.parent().unwrap().to_path_buf()
+    }
+
+    fn write_synced<'a>(&self, contents: impl Iterator<Item = &'a [u8]>) {
+        let sync = |file: &fs::File| file.sync_all().unwrap();
+        let directories: BTreeSet<_> = contents.map(|content| self.write(content, sync)).collect();
+        directories.iter().for_each(|dir| sync(&fs::File::open(dir).unwrap()));
     }
 }
 
 impl Contender for Files {
-    fn put(&self, content: &[u8]) -> Key {
-        self.write(content, true)
+    fn put(&self, content: &[u8]) {
+        self.write_synced([content].into_iter());
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) -> Vec<Key> {
-        contents.map(|content| self.write(&content, false)).collect()
+    fn put_many(&self, contents: &[Vec<u8>]) {
+        self.write_synced(contents.iter().map(|content| &content[..]));
+    }
+
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        contents.for_each(|content| _ = self.write(&content, |_| ()));
     }
 
     fn get(&self, key: &Key) -> usize {
@@ -332,13 +406,12 @@ impl Contender for Files {
     }
 }
 
-fn in_batches(contents: &mut dyn Iterator<Item = Vec<u8>>, mut write: impl FnMut(&[Vec<u8>]) -> Vec<Key>) -> Vec<Key> {
-    let mut keys = Vec::new();
+fn in_batches(contents: &mut dyn Iterator<Item = Vec<u8>>, mut write: impl FnMut(&[Vec<u8>])) {
     loop {
         let batch: Vec<_> = contents.take(BATCH).collect();
         if batch.is_empty() {
-            return keys;
+            return;
         }
-        keys.extend(write(&batch));
+        write(&batch);
     }
 }
