@@ -21,10 +21,10 @@ pub trait Contender: Send + Sync {
     fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>);
 
     /// Reads content and returns its length, having looked at each page of it.
-    fn get(&self, key: &Key) -> usize;
+    fn get(&self, key: &[u8]) -> usize;
 
     /// Whether there is such content.
-    fn exists(&self, key: &Key) -> bool;
+    fn exists(&self, key: &[u8]) -> bool;
 
     /// The name that it gives this content.
     fn key(&self, content: &[u8]) -> Key {

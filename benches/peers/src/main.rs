@@ -43,7 +43,8 @@ struct Arguments {
     /// The size of the blob of `get-large` and `ingest`, in MiB.
     #[arg(long, default_value_t = 1024)]
     big_mib: usize,
-    /// All rows in five minutes: turns of a quarter of the time, a million blobs at most, peers among 100,000.
+    /// All rows in five minutes: turns of a quarter of the time, 512 MiB and a million blobs at most, peers among
+    /// 100,000.
     #[arg(long)]
     quick: bool,
     /// Do not count system calls, syncs and bytes written.
@@ -70,6 +71,7 @@ fn main() {
     let temporary = tempfile::tempdir_in(arguments.dir.as_deref().unwrap_or(Path::new("."))).unwrap();
     if arguments.quick {
         arguments.blobs.retain(|blobs| *blobs <= 1_000_000);
+        arguments.big_mib = arguments.big_mib.min(512);
     }
     if arguments.peers.is_empty() {
         let all = || peers::ALL.iter().map(|(name, _)| name.to_string()).collect();
@@ -136,7 +138,7 @@ fn get(contender: &dyn Contender, count: u64) {
     let contents: Vec<Vec<u8>> = (0..1000).map(|number| content(number, rows::SMALL)).collect();
     contender.load(&mut contents.iter().cloned());
     let keys: Vec<_> = contents.iter().map(|content| contender.key(content)).collect();
-    let get = |key| assert_eq!(contender.get(key), rows::SMALL);
+    let get = |key: &Vec<u8>| assert_eq!(contender.get(key), rows::SMALL);
     keys.iter().for_each(get);
     let mut random = Random(count);
     (0..count).map(|_| &keys[random.next() as usize % keys.len()]).for_each(get);

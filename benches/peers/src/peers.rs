@@ -48,7 +48,7 @@ impl Strongroom {
     }
 }
 
-pub fn digest(key: &Key) -> strongroom::Digest {
+fn digest(key: &[u8]) -> strongroom::Digest {
     strongroom::Digest::from_bytes(strongroom::Algorithm::Sha256, key).unwrap()
 }
 
@@ -68,11 +68,11 @@ impl Contender for Strongroom {
         self.store.sync().unwrap();
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&self.store.get(&digest(key)).unwrap().bytes().unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.store.exists(&digest(key)).unwrap()
     }
 }
@@ -111,15 +111,15 @@ impl Contender for Redb {
         in_batches(contents, |batch| self.put_many(batch));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         use redb::ReadableDatabase as _;
         let table = self.0.begin_read().unwrap().open_table(TABLE).unwrap();
-        touch(table.get(&key[..]).unwrap().unwrap().value())
+        touch(table.get(key).unwrap().unwrap().value())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         use redb::ReadableDatabase as _;
-        self.0.begin_read().unwrap().open_table(TABLE).unwrap().get(&key[..]).unwrap().is_some()
+        self.0.begin_read().unwrap().open_table(TABLE).unwrap().get(key).unwrap().is_some()
     }
 }
 
@@ -165,12 +165,12 @@ impl Contender for Lmdb {
         in_batches(contents, |batch| self.put_many(batch));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         let transaction = self.env.read_txn().unwrap();
         touch(self.table.get(&transaction, key).unwrap().unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         let transaction = self.env.read_txn().unwrap();
         self.table.get(&transaction, key).unwrap().is_some()
     }
@@ -211,11 +211,11 @@ impl Contender for Fjall {
         in_batches(contents, |batch| self.put_many(batch));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&self.blobs.get(key).unwrap().unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.blobs.contains_key(key).unwrap()
     }
 }
@@ -248,11 +248,11 @@ impl Contender for Sled {
         in_batches(contents, |batch| self.put_many(batch));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&self.0.get(key).unwrap().unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.0.contains_key(key).unwrap()
     }
 }
@@ -269,11 +269,11 @@ impl Contender for Cacache {
         contents.for_each(|content| self.put(&content));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&cacache::read_hash_sync(&self.0, &integrity(key)).unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         cacache::exists_sync(&self.0, &integrity(key))
     }
 
@@ -282,8 +282,8 @@ impl Contender for Cacache {
     }
 }
 
-fn integrity(key: &Key) -> cacache::Integrity {
-    String::from_utf8(key.clone()).unwrap().parse().unwrap()
+fn integrity(key: &[u8]) -> cacache::Integrity {
+    std::str::from_utf8(key).unwrap().parse().unwrap()
 }
 
 /// The default options: content of up to 16 KiB in its database, writes batched for up to 500 ms, which `sync_db` ends
@@ -309,8 +309,8 @@ impl Iroh {
         });
     }
 
-    fn hash(key: &Key) -> iroh_blobs::Hash {
-        iroh_blobs::Hash::from_bytes(key[..].try_into().unwrap())
+    fn hash(key: &[u8]) -> iroh_blobs::Hash {
+        iroh_blobs::Hash::from_bytes(key.try_into().unwrap())
     }
 }
 
@@ -333,11 +333,11 @@ impl Contender for Iroh {
         self.write(contents);
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&self.runtime.block_on(async { self.store.blobs().get_bytes(Self::hash(key)).await.unwrap() }))
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.runtime.block_on(async { self.store.blobs().has(Self::hash(key)).await.unwrap() })
     }
 
@@ -361,7 +361,7 @@ impl Files {
         Self { dir: dir.to_path_buf(), next: AtomicU64::new(0) }
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    fn path(&self, key: &[u8]) -> PathBuf {
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         self.dir.join(&hex[..2]).join(&hex[2..])
     }
@@ -397,11 +397,11 @@ impl Contender for Files {
         contents.for_each(|content| _ = self.write(&content, |_| ()));
     }
 
-    fn get(&self, key: &Key) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         touch(&fs::read(self.path(key)).unwrap())
     }
 
-    fn exists(&self, key: &Key) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.path(key).exists()
     }
 }

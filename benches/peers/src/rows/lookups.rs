@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use strongroom::{Digest, Store};
+use strongroom::{Algorithm, Digest, Store};
 
 use super::puts::{LEN, TOGETHER};
 use super::{Goal, Line, Opened, Row, Setting, Turn, short, turn};
 use crate::contender::{Contender as _, Key, touch};
 use crate::measure::{Random, Work, content, own_mib, rate, seconds, spread};
-use crate::peers::{SLOW, Strongroom, digest};
+use crate::peers::{SLOW, Strongroom};
 
 /// How many blobs those have that are slow to fill.
 const FEW: u64 = 20_000;
@@ -24,9 +25,12 @@ const SHORT: usize = 32;
 /// The first number of contents that are nowhere.
 const ABSENT: u64 = 1 << 40;
 
+/// How many are looked up in a turn.
+const PROBES: u64 = 200_000;
+
 /// What a look-up costs at the least: keys in a hash table in memory that takes their first bytes for the hash, and
 /// places in a mapped file.
-pub struct RawTable {
+struct RawTable {
     places: HashMap<[u8; 32], u64, BuildHasherDefault<FirstBytes>>,
     len: usize,
     contents: memmap2::Mmap,
@@ -48,14 +52,13 @@ impl Hasher for FirstBytes {
 }
 
 impl RawTable {
-    /// The first so many contents.
-    pub fn of(dir: &Path, count: u64, len: usize) -> Self {
-        let mut places = HashMap::with_capacity_and_hasher(count as usize, BuildHasherDefault::default());
+    /// The contents of a length with these digests, in this order.
+    fn of(dir: &Path, digests: &[Digest], len: usize) -> Self {
+        let mut places = HashMap::with_capacity_and_hasher(digests.len(), BuildHasherDefault::default());
         let mut file = std::io::BufWriter::new(tempfile::tempfile_in(dir).unwrap());
-        for place in 0..count {
-            let content = content(place, len);
-            places.insert(crate::contender::sha256(&content)[..].try_into().unwrap(), place);
-            file.write_all(&content).unwrap();
+        for (digest, place) in digests.iter().zip(0..) {
+            places.insert(digest.as_bytes().try_into().unwrap(), place);
+            file.write_all(&content(place, len)).unwrap();
         }
         let file: fs::File = file.into_inner().unwrap();
         // SAFETY: nobody changes the file, which has no name.
@@ -68,37 +71,35 @@ impl RawTable {
         self.places.get::<[u8; 32]>(key.try_into().unwrap()).map(|place| *place as usize)
     }
 
-    pub fn exists(&self, key: &[u8]) -> bool {
+    fn exists(&self, key: &[u8]) -> bool {
         self.place(key).is_some()
     }
 
-    pub fn get(&self, key: &[u8]) -> usize {
+    fn get(&self, key: &[u8]) -> usize {
         let at = self.place(key).unwrap() * self.len;
         touch(&self.contents[at..at + self.len])
     }
 }
 
-/// What is looked up in a round: so many random ones of a number of blobs that are there, or as many that are not.
-#[derive(Clone, Copy)]
-struct Probes {
-    count: u64,
-    blobs: u64,
-    len: usize,
-    are_there: bool,
+/// The digests of contents with successive numbers.
+fn digests(numbers: Range<u64>, len: usize) -> Vec<Digest> {
+    numbers.map(|number| Digest::of(Algorithm::Sha256, &content(number, len))).collect()
 }
 
-impl Probes {
-    fn keys(self, round: usize, key: impl Fn(&[u8]) -> Key) -> Vec<Key> {
-        let mut random = Random(round as u64);
-        let number = |_| match self.are_there {
-            true => random.next() % self.blobs,
-            false => ABSENT + random.next() % ABSENT,
-        };
-        (0..self.count).map(number).map(|number| key(&content(number, self.len))).collect()
-    }
+/// What is looked up: random ones of these.
+#[derive(Clone, Copy)]
+struct Probes<'a> {
+    of: &'a [Digest],
+    len: usize,
+    are_there: bool,
+    at_most: Duration,
+}
 
-    fn digests(self, round: usize) -> Vec<Digest> {
-        self.keys(round, crate::contender::sha256).iter().map(digest).collect()
+impl Probes<'_> {
+    /// Those of a round, side by side in memory.
+    fn order(self, round: usize) -> Vec<Digest> {
+        let mut random = Random(round as u64);
+        (0..PROBES).map(|_| self.of[random.next() as usize % self.of.len()]).collect()
     }
 }
 
@@ -110,46 +111,65 @@ enum Question {
     ExistsMany,
 }
 
-/// The limit and strongroom take digests that are made before, side by side in memory.
-fn ask_raw<'a>(raw: &'a RawTable, name: &str, question: Question, probes: Probes, at_most: Duration) -> Turn<'a> {
+/// What is asked of a store, and whether it is there.
+const QUESTIONS: [(&str, Question, bool); 5] = [
+    ("exists, hit", Question::Exists, true),
+    ("exists, miss", Question::Exists, false),
+    ("exists_many of 64, hit", Question::ExistsMany, true),
+    ("exists_many of 64, miss", Question::ExistsMany, false),
+    ("get 32 B", Question::Get, true),
+];
+
+fn ask_raw<'a>(raw: &'a RawTable, name: String, question: Question, probes: Probes<'a>) -> Turn<'a> {
     turn(name, move |round| {
-        let order = probes.digests(round);
+        let order = probes.order(round);
         match question {
-            Question::Get => rate(&order, at_most, |digest| assert_eq!(raw.get(digest.as_bytes()), raw.len)),
-            _ => rate(&order, at_most, |digest| assert_eq!(raw.exists(digest.as_bytes()), probes.are_there)),
+            Question::Get => rate(&order, probes.at_most, |digest| assert_eq!(raw.get(digest.as_bytes()), raw.len)),
+            _ => rate(&order, probes.at_most, |digest| assert_eq!(raw.exists(digest.as_bytes()), probes.are_there)),
         }
     })
 }
 
-fn ask_store<'a>(store: &'a Store, name: &str, question: Question, probes: Probes, at_most: Duration) -> Turn<'a> {
+fn get(store: &Store, digest: &Digest) -> usize {
+    touch(&store.get(digest).unwrap().bytes().unwrap())
+}
+
+fn ask_store<'a>(store: &'a Store, name: String, question: Question, probes: Probes<'a>) -> Turn<'a> {
+    let Probes { len, are_there, at_most, .. } = probes;
     turn(name, move |round| {
-        let order = probes.digests(round);
-        let get = |digest: &Digest| touch(&store.get(digest).unwrap().bytes().unwrap());
+        let order = probes.order(round);
         match question {
-            Question::Get => rate(&order, at_most, |digest| assert_eq!(get(digest), probes.len)),
-            Question::Exists => {
-                rate(&order, at_most, |digest| assert_eq!(store.exists(digest).unwrap(), probes.are_there))
-            }
+            Question::Get => rate(&order, at_most, |digest| assert_eq!(get(store, digest), len)),
+            Question::Exists => rate(&order, at_most, |digest| assert_eq!(store.exists(digest).unwrap(), are_there)),
             Question::ExistsMany => {
                 let together: Vec<&[Digest]> = order.chunks_exact(TOGETHER).collect();
-                let all_as = |found: Vec<bool>| found.into_iter().all(|found| found == probes.are_there);
-                rate(&together, at_most, |some| assert!(all_as(store.exists_many(some).unwrap()))) * TOGETHER as f64
+                let all = |found: Vec<bool>| found.into_iter().all(|found| found == are_there);
+                rate(&together, at_most, |some| assert!(all(store.exists_many(some).unwrap()))) * TOGETHER as f64
             }
         }
     })
 }
 
-fn ask_peer<'a>(peer: &'a Opened, question: Question, probes: Probes, at_most: Duration) -> Turn<'a> {
-    let few = SLOW.contains(&peer.name) && probes.blobs > FEW;
-    let name = if few { format!("{} ({FEW} blobs)", peer.name) } else { peer.name.to_string() };
-    let probes = if few { Probes { blobs: FEW, count: probes.count / 10, ..probes } } else { probes };
+/// Peers that are slow to fill have fewer.
+fn ask_peer<'a>(peer: &'a Opened, question: Question, probes: Probes<'a>) -> Turn<'a> {
+    let Probes { len, are_there, at_most, .. } = probes;
     let contender = &peer.contender;
-    turn(name, move |round| {
-        let order = probes.keys(round, |content| contender.key(content));
-        match question {
-            Question::Get => rate(&order, at_most, |key| assert_eq!(contender.get(key), probes.len)),
-            _ => rate(&order, at_most, |key| assert_eq!(contender.exists(key), probes.are_there)),
-        }
+    let ask = move |key: &[u8]| match question {
+        Question::Get => assert_eq!(contender.get(key), len),
+        _ => assert_eq!(contender.exists(key), are_there),
+    };
+    if !SLOW.contains(&peer.name) {
+        return turn(peer.name, move |round| {
+            rate(&probes.order(round), at_most, |digest: &Digest| ask(digest.as_bytes()))
+        });
+    }
+    let blobs = FEW.min(probes.of.len() as u64);
+    turn(format!("{} ({blobs} blobs)", peer.name), move |round| {
+        let mut random = Random(round as u64);
+        let first = if are_there { 0 } else { ABSENT };
+        let numbers = (0..PROBES / 10).map(|_| first + random.next() % blobs);
+        let order: Vec<Key> = numbers.map(|number| contender.key(&content(number, len))).collect();
+        rate(&order, at_most, |key: &Key| ask(key))
     })
 }
 
@@ -163,7 +183,8 @@ fn fill(peers: &[Opened], count: u64, len: usize) {
 
 /// How many runs a store has.
 fn runs(path: &Path) -> usize {
-    fs::read_dir(path.join("runs")).unwrap().count()
+    let files = fs::read_dir(path.join("runs")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|file| file.extension().is_some_and(|extension| extension == "run")).count()
 }
 
 /// Waits until maintenance has written nothing for a while.
@@ -182,34 +203,33 @@ fn wait_for_maintenance(path: &Path, store: &Store) {
 /// Get 4 KiB, just loaded and merged.
 pub fn get_small(setting: &Setting, blobs: u64) -> Vec<Goal> {
     let dir = setting.temporary();
+    let digests = digests(0..blobs, LEN);
+    let raw = RawTable::of(&setting.dir, &digests, LEN);
     let ours = Strongroom::open(dir.path());
     ours.load(&mut (0..blobs).map(|number| content(number, LEN)));
     let peers = setting.open_all(&["strongroom"]);
     fill(&peers, blobs, LEN);
-    let raw = RawTable::of(&setting.dir, blobs, LEN);
-    let probes = Probes { count: 100_000, blobs, len: LEN, are_there: true };
-    // What was read once is mapped and verified.
-    let warm_up = || (0..blobs).for_each(|n| _ = ours.get(&crate::contender::sha256(&content(n, LEN))));
+    let probes = Probes { of: &digests, len: LEN, are_there: true, at_most: 4 * setting.turn };
     let ours_and_limit = |state: &str| {
+        // What was read once is mapped and verified.
+        digests.iter().for_each(|digest| _ = get(&ours.store, digest));
         let limit = format!("limit: a hash table in memory, a page of a mapped file ({state})");
-        let at_most = 4 * setting.turn;
         vec![
-            ask_raw(&raw, &limit, Question::Get, probes, at_most),
-            ask_store(&ours.store, &format!("strongroom, {state}"), Question::Get, probes, at_most),
+            ask_raw(&raw, limit, Question::Get, probes),
+            ask_store(&ours.store, format!("strongroom, {state}"), Question::Get, probes),
         ]
     };
     wait_for_maintenance(&Strongroom::path(dir.path()), &ours.store);
-    warm_up();
     let mut turns = ours_and_limit(LOADED);
-    turns.extend(peers.iter().map(|peer| ask_peer(peer, Question::Get, probes, setting.turn)));
+    let for_peers = Probes { at_most: setting.turn, ..probes };
+    turns.extend(peers.iter().map(|peer| ask_peer(peer, Question::Get, for_peers)));
     let mut lines = setting.in_turns(turns);
     ours.store.merge_runs().unwrap();
-    warm_up();
     lines.extend(setting.in_turns(ours_and_limit(MERGED)));
     let title = format!("get 4 KiB, {blobs} blobs, random, warm, 1 thread");
-    let work = Work { name: "get", writers: 1, operations: 2_000 };
     let row = Row { title, unit: "M/s", scale: 1e6, lines: sorted(lines), work: None };
     row.print(setting);
+    let work = Work { name: "get", writers: 1, operations: 2_000 };
     super::print_instructions(setting, "a get of 4 KiB", work);
     let ours = |state: &str| format!("strongroom, {state}");
     vec![
@@ -237,48 +257,41 @@ fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
 pub fn lookups(setting: &Setting, blobs: u64, with_peers: bool) -> Vec<Goal> {
     let dir = setting.temporary();
     let path = Strongroom::path(dir.path());
+    let (present, absent) = (digests(0..blobs, SHORT), digests(ABSENT..ABSENT + PROBES, SHORT));
+    let raw = RawTable::of(&setting.dir, &present, SHORT);
     let before = own_mib();
     let ours = Strongroom::open(dir.path());
     let took = seconds(|| ours.load(&mut (0..blobs).map(|number| content(number, SHORT))));
-    wait_for_maintenance(&path, &ours.store);
-    let loaded = State::of(&path, &ours.store, before, blobs);
-    let peers = if with_peers { setting.open_all(&["strongroom"]) } else { Vec::new() };
-    fill(&peers, blobs, SHORT);
-    let raw = RawTable::of(&setting.dir, blobs, SHORT);
-    let questions = [
-        ("exists, hit", Question::Exists, true),
-        ("exists, miss", Question::Exists, false),
-        ("exists_many of 64, hit", Question::ExistsMany, true),
-        ("exists_many of 64, miss", Question::ExistsMany, false),
-        ("get 32 B", Question::Get, true),
-    ];
     let ask = |state: &str, peers: &[Opened]| {
-        questions.map(|(_, question, are_there)| {
-            let probes = Probes { count: 200_000, blobs, len: SHORT, are_there };
-            let at_most = 4 * setting.turn;
-            let limit = format!("limit: a hash table in memory ({state})");
+        QUESTIONS.map(|(_, question, are_there)| {
+            let of = if are_there { &present[..] } else { &absent };
+            let probes = Probes { of, len: SHORT, are_there, at_most: 4 * setting.turn };
             let mut turns = vec![
-                ask_raw(&raw, &limit, question, probes, at_most),
-                ask_store(&ours.store, &format!("strongroom, {state}"), question, probes, at_most),
+                ask_raw(&raw, format!("limit: a hash table in memory ({state})"), question, probes),
+                ask_store(&ours.store, format!("strongroom, {state}"), question, probes),
             ];
+            let probes = Probes { at_most: setting.turn, ..probes };
             let peers = peers.iter().filter(|_| question != Question::ExistsMany);
-            turns.extend(peers.map(|peer| ask_peer(peer, question, probes, setting.turn)));
+            turns.extend(peers.map(|peer| ask_peer(peer, question, probes)));
             setting.in_turns(turns)
         })
     };
+    wait_for_maintenance(&path, &ours.store);
+    let loaded = State::of(&path, &ours.store, before, blobs);
     let lines_loaded = ask(LOADED, &[]);
     ours.store.merge_runs().unwrap();
     let merged = State::of(&path, &ours.store, before, blobs);
+    let peers = if with_peers { setting.open_all(&["strongroom"]) } else { Vec::new() };
+    fill(&peers, blobs, SHORT);
     let lines_merged = ask(MERGED, &peers);
     let mut goals = Vec::new();
-    for (((what, ..), mut lines), more) in questions.into_iter().zip(lines_loaded).zip(lines_merged) {
+    for (((what, ..), mut lines), more) in QUESTIONS.into_iter().zip(lines_loaded).zip(lines_merged) {
         lines.extend(more);
         let title = format!("{what}, {blobs} blobs of 32 bytes, random, 1 thread");
         let row = Row { title, unit: "M/s", scale: 1e6, lines: sorted(lines), work: None };
         row.print(setting);
         goals.extend(goals_of(what, blobs, &row));
     }
-    drop(raw);
     ours.store.close().unwrap();
     let open = super::open::times(setting, || path.clone());
     println!("\n## a store of {blobs} blobs of 32 bytes\n\n| | {LOADED} | {MERGED} |\n|---|---|---|");

@@ -29,7 +29,8 @@ const LEN: usize = 1024;
 
 /// What a child does that is killed: fills a store and says so, with all facts in the log and in memory.
 pub fn fill_and_wait(dir: &Path, count: u64) {
-    let store = Strongroom::open(dir);
+    let options = strongroom::Options::new().create(true).memtable_size(1 << 30);
+    let store = Strongroom { store: options.open(Strongroom::path(dir)).unwrap() };
     store.load(&mut (0..count).map(|number| content(number, LEN)));
     println!("{}", store.store.health().unfolded_facts);
     loop {
