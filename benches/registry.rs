@@ -1,7 +1,8 @@
 //! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it: `cargo
 //! bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete, a lifecycle policy and an opening
 //! take, and memory and space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is
-//! not measured.
+//! not measured. With `REGISTRY_LINKS` set, and perhaps `REGISTRY_MANIFESTS` (a tenth of that), what look-ups take in 1,000
+//! repositories with so many in all, and with a hundredth of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 
@@ -212,7 +213,71 @@ fn measure(manifests: u64) {
     drop(store);
 }
 
+/// Look-ups in a registry of so many links and manifests, spread over all repositories.
+fn measure_scale(links: u64, manifests: u64) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = Options::new().create(true).durability(Durability::Relaxed).open(dir.path().join("store")).unwrap();
+    let start = Instant::now();
+    let layer = |repository: u64, n: u64| [repository, n].map(u64::to_le_bytes).concat();
+    for number in 0..REPOSITORIES {
+        let repository = store.create_repository(&name(number), RepositorySettings::new()).unwrap();
+        let own = links / REPOSITORIES;
+        let mut layers = Vec::new();
+        for first in (0..own).step_by(1000) {
+            let contents = (first..own.min(first + 1000)).map(|n| (layer(number, n), Algorithm::Sha256));
+            layers.extend(repository.put_many(contents).unwrap().into_iter().map(|stored| stored.unwrap().digest));
+        }
+        for n in 0..manifests / REPOSITORIES {
+            let own = layers.get(usize::try_from(n).unwrap() % layers.len()).unwrap();
+            let document = manifest(own, &[*own], None, n);
+            repository.put_manifest(&document, PutManifest::new(IMAGE).tag(tag(n))).unwrap();
+        }
+    }
+    println!(
+        "\n{REPOSITORIES} repositories with {links} links and {manifests} manifests, loaded in {:.0} s",
+        start.elapsed().as_secs_f64()
+    );
+    let repositories: Vec<Repository> = (0..REPOSITORIES).map(|n| store.repository(&name(n)).unwrap()).collect();
+    let spread = |n: u64| {
+        let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+        (repositories.get(usize::try_from(n % REPOSITORIES).unwrap()).unwrap(), n % REPOSITORIES, n / REPOSITORIES)
+    };
+    let digests: Vec<Digest> = (0..20_000)
+        .map(|n| {
+            let (_, repository, n) = spread(n);
+            Digest::of(Algorithm::Sha256, &layer(repository, n % (links / REPOSITORIES)))
+        })
+        .collect();
+    let tags: Vec<Reference> = (0..20_000).map(|n| tag(spread(n).2 % (manifests / REPOSITORIES)).into()).collect();
+    for state in ["just loaded", "all merged"] {
+        if state == "all merged" {
+            store.merge_runs().unwrap();
+        }
+        println!("{state}:");
+        let at = |n: u64| usize::try_from(n % 20_000).unwrap();
+        println!(
+            "HEAD of a blob      {}",
+            median(20_000, |n| {
+                spread(n).0.claim(digests.get(at(n)).unwrap()).unwrap();
+            })
+        );
+        println!(
+            "pull by tag         {}",
+            median(20_000, |n| {
+                spread(n).0.pull_manifest(tags.get(at(n)).unwrap()).unwrap();
+            })
+        );
+    }
+}
+
 fn main() {
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    if let Some(links) = number("REGISTRY_LINKS") {
+        let manifests = number("REGISTRY_MANIFESTS").unwrap_or(links / 10);
+        return [links / 100, links]
+            .into_iter()
+            .for_each(|links_now| measure_scale(links_now, manifests * links_now / links));
+    }
     let most = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
     for manifests in [1000, most] {
         measure(manifests);
