@@ -117,6 +117,7 @@ pub mod nonces;
 mod oci;
 mod page;
 pub mod policy;
+mod prefetch;
 mod random;
 pub mod registry;
 #[cfg(test)]

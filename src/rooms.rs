@@ -8,8 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Numbers, digests, errors, encoding, time, locks: known to all, and no room of their own.
-const WORDS: [&str; 12] =
-    ["error", "id", "digest", "page", "wire", "json", "sync", "thread", "clock", "calendar", "random", "zeroing"];
+const WORDS: [&str; 13] = [
+    "error", "id", "digest", "page", "wire", "json", "sync", "thread", "clock", "calendar", "prefetch", "random",
+    "zeroing",
+];
 
 /// From the bottom up.
 const ROOMS: [&str; 21] = [

@@ -3,7 +3,9 @@
 //! The first touch of a block reads it by position, so that a disk error is an error, and compares its checksum. Then a
 //! bit is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a
 //! block has the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in
-//! the same one, so the bit is exact for them; shorter ones have none and are read by position each time.
+//! the same one, so the bit is exact for them. Shorter ones have none. Of small content there is a bit for each page
+//! instead, that it was read by position before: from then on it is taken from the mapping, and compared each time. What
+//! else is shorter than a grain is read by position each time.
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -15,6 +17,7 @@ use bytes::Bytes;
 
 use crate::envelope::FileEnvelope;
 use crate::error::{Damage, Error, Result, room};
+use crate::prefetch::prefetch;
 use crate::thread::lend;
 use crate::vfs::File;
 use crate::wire::{crc32c, index};
@@ -82,6 +85,9 @@ pub(crate) enum Grain {
     Block = 65_536,
 }
 
+/// The length of the pages of which it is remembered that they were read, in bytes.
+const PAGE: u64 = 4096;
+
 thread_local! {
     /// Where blocks are read to that are only compared.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -93,9 +99,13 @@ pub(crate) struct SealedFile {
     path: PathBuf,
     file: Arc<dyn File>,
     len: u64,
-    grain: u64,
+    /// As a power of two: to shift takes less time than to divide.
+    grain_log2: u32,
+    is_small: bool,
     map: Option<Bytes>,
     verified: OnceLock<Vec<AtomicU64>>,
+    /// The pages that were read by position, where content is small.
+    pages: OnceLock<Vec<AtomicU64>>,
     /// What derives the keys of what is encrypted in it.
     envelope: Option<FileEnvelope>,
     /// Shared with all that was handed out of the mapping.
@@ -148,8 +158,9 @@ impl SealedFile {
                 }
             }
         });
-        let (grain, map, verified) = (grain as u64, map.flatten(), OnceLock::new());
-        Self { path, file, len, grain, map, verified, envelope: None, held }
+        let (grain_log2, is_small, map) = ((grain as u64).trailing_zeros(), grain == Grain::Small, map.flatten());
+        let (verified, pages) = (OnceLock::new(), OnceLock::new());
+        Self { path, file, len, grain_log2, is_small, map, verified, pages, envelope: None, held }
     }
 
     /// Sets what derives the keys of what is encrypted in it.
@@ -189,16 +200,51 @@ impl SealedFile {
         let Some(mapped) = self.mapped(offset, len)? else {
             return self.checked(offset, len, crc()?).map(Block::Copied);
         };
-        match self.bit(offset, len) {
-            Some((word, bit)) => {
-                if word.load(Ordering::Relaxed) & bit == 0 {
-                    self.check(offset, len, crc()?)?;
-                    word.fetch_or(bit, Ordering::Relaxed);
-                }
+        let Some((word, bit)) = self.bit(offset, len) else {
+            let crc = crc()?;
+            if self.were_read(offset, len) {
+                self.compare(offset, mapped, crc)?;
+                return Ok(Block::Mapped(mapped));
             }
-            None => return self.checked(offset, len, crc()?).map(Block::Copied),
+            let copied = self.checked(offset, len, crc)?;
+            self.mark_read(offset, len);
+            return Ok(Block::Copied(copied));
+        };
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            if self.is_small && len <= Self::COPIED {
+                // It will be copied anyhow: to have the system map it now would take longer than that.
+                let copied = self.checked(offset, len, crc()?)?;
+                word.fetch_or(bit, Ordering::Relaxed);
+                return Ok(Block::Copied(copied));
+            }
+            self.check(offset, len, crc()?)?;
+            word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(Block::Mapped(mapped))
+    }
+
+    /// The words and bits of the pages that a block touches, where content is small.
+    fn page_bits(&self, offset: u64, len: usize) -> impl Iterator<Item = Option<(&AtomicU64, u64)>> {
+        let words = || (0..=self.len / PAGE / 64).map(|_| AtomicU64::new(0)).collect();
+        let pages = offset / PAGE..(offset + len as u64).div_ceil(PAGE);
+        let pages = if self.is_small { pages } else { 0..0 };
+        pages.map(move |page| {
+            let word = self.pages.get_or_init(words).get(index(page / 64))?;
+            Some((word, 1 << (page % 64)))
+        })
+    }
+
+    /// Whether all pages of a short block were read by position before, so that a read error was an error.
+    fn were_read(&self, offset: u64, len: usize) -> bool {
+        let is_read =
+            |bit: Option<(&AtomicU64, u64)>| bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0);
+        self.is_small && self.page_bits(offset, len).all(is_read)
+    }
+
+    fn mark_read(&self, offset: u64, len: usize) {
+        self.page_bits(offset, len).flatten().for_each(|(word, bit)| {
+            word.fetch_or(bit, Ordering::Relaxed);
+        });
     }
 
     /// [`block`](Self::block), as bytes that do not borrow from the file.
@@ -280,13 +326,20 @@ impl SealedFile {
 
     /// The word and the bit that remember a block as verified.
     fn bit(&self, offset: u64, len: usize) -> Option<(&AtomicU64, u64)> {
-        if (len as u64) < self.grain {
+        let grain = offset >> self.grain_log2;
+        if (len as u64) >> self.grain_log2 == 0 {
             return None;
         }
-        let grain = offset / self.grain;
-        let words = || (0..=self.len / self.grain / 64).map(|_| AtomicU64::new(0)).collect();
+        let words = || (0..=(self.len >> self.grain_log2) / 64).map(|_| AtomicU64::new(0)).collect();
         let word = self.verified.get_or_init(words).get(usize::try_from(grain / 64).ok()?)?;
         Some((word, 1 << (grain % 64)))
+    }
+
+    /// Has the processor fetch what lies at an offset, where that is mapped.
+    pub(crate) fn prefetch(&self, offset: u64) {
+        if let Some(bytes) = self.map.as_ref().and_then(|map| map.get(index(offset)..)) {
+            prefetch(bytes);
+        }
     }
 
     /// Reads by position and compares the checksum.

@@ -64,6 +64,11 @@ impl Blob {
         Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
     }
 
+    /// A handle on a blob that is not encrypted, where such are read.
+    pub(crate) fn plain(digest: Digest, fact: BlobFact, file: Arc<SealedFile>) -> Self {
+        Self { digest, fact, file, opening: None, kept: OnceLock::new() }
+    }
+
     /// The file that holds the content.
     #[cfg(feature = "tokio")]
     pub(crate) fn file(&self) -> &Arc<SealedFile> {

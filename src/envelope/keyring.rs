@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::{Cipher, Identity, KeyNumber, Purpose, Suite, subkey};
@@ -447,18 +448,33 @@ pub(crate) struct Sealing {
 
 /// The keyring as it is now, for all who need it.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys(Arc<RwLock<Arc<Keyring>>>);
+pub(crate) struct Keys(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    keyring: RwLock<Arc<Keyring>>,
+    /// What the keyring says of it: each look at plain content asks.
+    accepts_plain: AtomicBool,
+}
 
 impl Keys {
     pub(crate) fn new(keyring: Keyring) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(keyring))))
+        let accepts_plain = AtomicBool::new(keyring.accepts_plain);
+        Self(Arc::new(Shared { keyring: RwLock::new(Arc::new(keyring)), accepts_plain }))
     }
 
     pub(crate) fn get(&self) -> Arc<Keyring> {
-        Arc::clone(&read(&self.0))
+        Arc::clone(&read(&self.0.keyring))
+    }
+
+    /// Whether what is not encrypted is read.
+    pub(crate) fn accepts_plain(&self) -> bool {
+        self.0.accepts_plain.load(Ordering::Acquire)
     }
 
     pub(crate) fn set(&self, keyring: Keyring) {
-        *write(&self.0) = Arc::new(keyring);
+        let mut shared = write(&self.0.keyring);
+        self.0.accepts_plain.store(keyring.accepts_plain, Ordering::Release);
+        *shared = Arc::new(keyring);
     }
 }

@@ -43,6 +43,11 @@ pub(crate) trait Contents: Debug + Send + Sync {
     /// The keys that content is encrypted with now.
     fn keys(&self) -> Arc<Keyring>;
 
+    /// Whether content that is not encrypted is read.
+    fn accepts_plain(&self) -> bool {
+        self.keys().accepts_plain
+    }
+
     /// How errors name a file.
     fn path(&self, id: FileId) -> PathBuf;
 
@@ -85,6 +90,10 @@ impl Contents for Files {
 
     fn keys(&self) -> Arc<Keyring> {
         self.keys()
+    }
+
+    fn accepts_plain(&self) -> bool {
+        self.keys.accepts_plain()
     }
 
     fn path(&self, id: FileId) -> PathBuf {
