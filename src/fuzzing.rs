@@ -19,7 +19,7 @@ use crate::oci::document::{Document, annotations};
 use crate::oci::{Reference, RepositoryName, TagFilter};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
-use crate::tables::{Footer, PageCache, Run, RunList, RunMeta};
+use crate::tables::{Footer, PageCache, Probe, Run, RunList, RunMeta};
 use crate::transaction::Op;
 use crate::vfs::{OpenMode, RealVfs, Vfs as _};
 
@@ -119,7 +119,7 @@ pub fn run(bytes: &[u8]) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {
                 let Ok((key, _)) = fact else { break };
-                let _ = run.get(&key, crate::facts::Value::new);
+                let _ = run.get(&Probe::new(&key), crate::facts::Value::new);
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadI
 use crate::log::{ActiveLog, Body, LogHeader, Position};
 use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
-use crate::tables::{LogEntry, RunList, RunMeta, RunWriter, Unread};
+use crate::tables::{Expected, LogEntry, RunList, RunMeta, RunWriter, Unread};
 use crate::transaction::{Gone, Op};
 use crate::vfs::{File, OpenMode, SimVfs, Vfs};
 
@@ -254,11 +254,11 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
     let blocks = log.encode(keys, &body, at, Some(&blocks), 4288).unwrap().frame.into_owned();
     let run = file(|vfs, path| {
         let facts = facts();
-        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
+        let facts = facts.iter().map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
         let lsns = (Lsn(1), Lsn(20));
-        let most = Family::ALL.map(count);
-        let mut writer = RunWriter::create(vfs, path, FileId(8), keys, DOMAIN, lsns, most).unwrap();
-        facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
+        let expected = Expected::of_facts(facts.clone());
+        let mut writer = RunWriter::create(vfs, path, FileId(8), keys, DOMAIN, lsns, expected).unwrap();
+        facts.for_each(|(key, value)| writer.push(key, value).unwrap());
         writer.finish(0).unwrap();
     });
     let segment = file(|vfs, path| {

@@ -135,8 +135,8 @@ impl BlobStore {
 
     /// What the store knew of blobs as of a moment; `None` for those that it did not have.
     pub(crate) fn stat_as_of(&self, moment: &Snapshot, digests: &[Digest]) -> Result<Vec<Option<Stat>>> {
-        let stat = |digest| Ok(moment.blob(digest)?.map(|fact| Stat::new(*digest, &fact, &self.clock)));
-        digests.iter().map(stat).collect()
+        let facts = moment.blobs(digests)?.into_iter().zip(digests);
+        Ok(facts.map(|(fact, digest)| fact.map(|fact| Stat::new(*digest, &fact, &self.clock))).collect())
     }
 
     /// Stores content in memory.
@@ -249,7 +249,7 @@ impl BlobStore {
 
     /// Opens the blob that `look` finds, as of a moment or, where its file is gone since, as of a later one, with what
     /// else it finds.
-    pub(super) fn open_found<T>(
+    pub(crate) fn open_found<T>(
         &self,
         mut moment: Snapshot,
         look: impl Fn(&Snapshot) -> Result<(T, Digest, BlobFact)>,
@@ -258,6 +258,9 @@ impl BlobStore {
         loop {
             let (found, digest, fact) = look(&moment)?;
             match self.open_at(&fact.place) {
+                Ok(file) if fact.place.key == 0 && self.contents.accepts_plain() => {
+                    return Ok((found, Blob::plain(digest, fact, file)));
+                }
                 Ok(file) => return Ok((found, Blob::new(digest, fact, file, &self.contents.keys(), domain)?)),
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(error) if is_gone(&error) && before != Some(fact.place) => {

@@ -17,6 +17,7 @@ use crate::log::Durability;
 use crate::oci::RepositoryName;
 use crate::page::Page;
 use crate::registry::Repository;
+use crate::tables::Snapshot;
 use crate::transaction::registry::{Exists, Link, Touch, Unlink};
 use crate::transaction::{Outcome, Then};
 
@@ -163,8 +164,17 @@ impl Repository {
     /// # Errors
     /// [`Error::BlobNotFound`] where the repository does not have it, even if other repositories do.
     pub fn get(&self, digest: &Digest) -> Result<Blob> {
-        self.stat(digest)?;
-        self.registry.blobs.get(self.domain, digest)
+        if self.moment().is_some() {
+            // A handle as of one moment keeps no content: that is where it is now.
+            self.stat(digest)?;
+            return self.registry.blobs.get(self.domain, digest);
+        }
+        let look = |snapshot: &Snapshot| {
+            let found = find::link(snapshot, self.id, digest)?;
+            let (_, blob) = found.ok_or(Error::BlobNotFound { digest: *digest })?;
+            Ok(((), *digest, blob))
+        };
+        Ok(self.registry.blobs.open_found(self.facts()?, look)?.1)
     }
 
     /// Opens blobs for reading, all looked up as of one moment.
@@ -188,11 +198,11 @@ impl Repository {
     /// [`Error::RepositoryNotFound`] where the repository was deleted; [`Error::Corrupt`] where facts are damaged.
     pub fn stat_many(&self, digests: &[Digest]) -> Result<Vec<Option<BlobInfo>>> {
         let snapshot = self.facts()?;
-        let stat = |digest: &Digest| {
-            let found = find::link(&snapshot, self.id, digest)?;
-            Ok(found.map(|(link, blob)| BlobInfo::new(*digest, &link, &blob, &self.registry.clock)))
+        let found = snapshot.links(self.id, digests)?.into_iter().zip(digests);
+        let info = |(link, blob): (LinkFact, BlobFact), digest: &Digest| {
+            BlobInfo::new(*digest, &link, &blob, &self.registry.clock)
         };
-        digests.iter().map(stat).collect()
+        Ok(found.map(|(found, digest)| found.map(|found| info(found, digest))).collect())
     }
 
     /// Returns what is known of a blob, and promises nothing about the next moment: that is what [`claim`](Self::claim)

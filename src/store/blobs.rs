@@ -118,8 +118,7 @@ impl Store {
     /// # Errors
     /// As [`exists`](Self::exists).
     pub fn exists_many(&self, digests: &[Digest]) -> Result<Vec<bool>> {
-        let snapshot = self.inner()?.tables.snapshot();
-        digests.iter().map(|digest| snapshot.has_blob(digest)).collect()
+        self.inner()?.tables.snapshot().has_blobs(digests)
     }
 
     /// Returns what the store knows of a blob, and keeps the blob: no collection removes it for at least

@@ -14,7 +14,7 @@ use crate::id::{DomainId, FileId, Lsn};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
 use crate::tables::{
-    FOLD_AT_CLOSE, FamilyCounts, LogEntry, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
+    Expected, FOLD_AT_CLOSE, LogEntry, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
 };
 
 /// What folding asks of the log, which lies above the tables.
@@ -158,6 +158,7 @@ impl Tables {
         change_view: impl FnOnce(&mut View, Vec<Arc<Run>>),
     ) -> Result<()> {
         let open = runs.iter().map(|(_, meta)| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        open.iter().for_each(|run| run.verify_ahead());
         // Where this fails they go, except after a failed sync: then the list on disk may name them.
         self.update_list(space, change_list)?;
         runs.into_iter().for_each(|(file, _)| file.publish());
@@ -190,10 +191,11 @@ impl Tables {
         keep_tombstones: bool,
     ) -> Result<Option<(NewFile, RunMeta)>> {
         let Some(domain) = facts.first().map(|(key, _)| key.domain) else { return Ok(None) };
-        let count = |family| facts.iter().filter(|(key, _)| key.family == family).count();
-        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), Family::ALL.map(count), keys)?;
-        let mut written = facts.iter().filter(|(_, value)| keep_tombstones || value.is_some());
-        written.try_for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)))?;
+        let kept = facts.iter().filter(|(_, value)| keep_tombstones || value.is_some());
+        let mut kept = kept.map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
+        let expected = Expected::of_facts(kept.clone());
+        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), expected, keys)?;
+        kept.try_for_each(|(key, value)| writer.push(key, value))?;
         let meta = self.finish_run(writer, 0)?;
         Ok(Some((file, meta)))
     }
@@ -202,12 +204,12 @@ impl Tables {
         &self,
         domain: DomainId,
         lsns: (Lsn, Lsn),
-        entries: FamilyCounts,
+        expected: Expected,
         keys: &Keyring,
     ) -> Result<(NewFile, RunWriter)> {
         let (file, vfs) = (self.files.begin(), self.files.vfs());
         let path = self.files.layout().run(file.id());
-        let writer = RunWriter::create(vfs, &path, file.id(), keys, domain, lsns, entries)?;
+        let writer = RunWriter::create(vfs, &path, file.id(), keys, domain, lsns, expected)?;
         Ok((file, writer))
     }
 

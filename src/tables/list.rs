@@ -45,7 +45,7 @@ pub(crate) const MAX_SEARCHED: u64 = 1 << 28;
 const MAX_HISTORY: usize = 64;
 
 /// So many runs of a tier become one of the next.
-const FANOUT: usize = 8;
+const FANOUT: usize = 4;
 
 /// A log file whose facts are not all in runs, or that is kept for readers of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -547,21 +547,21 @@ mod tests {
         }
         assert_eq!(runs.iter().map(|run| run.entries).sum::<u64>(), 10_000_000);
         assert!(written <= 5 * 10_000_000, "{written} facts written");
-        assert!(most_runs <= 24, "{most_runs} runs");
+        assert!(most_runs <= 12, "{most_runs} runs");
     }
 
     #[test]
     fn a_tier_is_full_where_one_domain_has_enough_runs_whatever_lies_between_them() {
         let of = |id, domain, level| RunMeta { domain: DomainId(domain), ..run(id, level, 1) };
         // Newest first, by turns of two domains, and those of the second on two levels.
-        let mut runs: Vec<RunMeta> = (0..14).map(|n| of(20 - n, (n % 2) as u32, (n % 2 * (n / 8)) as u8)).collect();
-        assert_eq!(pick_merge(&runs, |_| false), None, "fourteen runs, but no domain has eight");
+        let mut runs: Vec<RunMeta> = (0..6).map(|n| of(12 - n, (n % 2) as u32, (n % 2 * (n / 4)) as u8)).collect();
+        assert_eq!(pick_merge(&runs, |_| false), None, "six runs, but no domain has four");
         runs.push(of(6, 0, 0));
-        assert_eq!(pick_merge(&runs, |_| false), Some((6..=20).rev().step_by(2).map(FileId).collect()));
-        assert_eq!(pick_merge(&runs, |id| id == FileId(12)), None, "a damaged run divides its domain's");
-        assert_eq!(pick_merge(&runs, |id| id == FileId(13)).map(|ids| ids.len()), Some(8), "and no other's");
-        runs.retain(|run| run.id != FileId(20));
-        runs.extend((1..=5).rev().map(|id| of(id, 1, 1)));
-        assert_eq!(pick_merge(&runs, |_| false), Some([11, 9, 7, 5, 4, 3, 2, 1].map(FileId).to_vec()));
+        assert_eq!(pick_merge(&runs, |_| false), Some([12, 10, 8, 6].map(FileId).to_vec()));
+        assert_eq!(pick_merge(&runs, |id| id == FileId(10)), None, "a damaged run divides its domain's");
+        assert_eq!(pick_merge(&runs, |id| id == FileId(11)).map(|ids| ids.len()), Some(4), "and no other's");
+        runs.retain(|run| run.id != FileId(12));
+        runs.extend((1..=3).rev().map(|id| of(id, 1, 1)));
+        assert_eq!(pick_merge(&runs, |_| false), Some([7, 3, 2, 1].map(FileId).to_vec()));
     }
 }

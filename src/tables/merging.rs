@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::facts::Family;
 use crate::files::Space;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
-use crate::tables::{Log, MergeJob, Run, RunList, RunMeta, Tables, pick_merge};
-use crate::wire::index;
+use crate::tables::{Expected, Log, MergeJob, Run, RunList, RunMeta, Tables, pick_merge};
 
 /// How many facts a merge moves between two looks at whether it should stop.
 const MERGE_STEP: usize = 64 << 10;
@@ -44,12 +42,8 @@ impl Tables {
         let fold =
             |(level, min, max), meta: &&RunMeta| (meta.level.max(level), meta.lsn_min.min(min), meta.lsn_max.max(max));
         let (level, lsn_min, lsn_max) = merged.iter().fold((first.level, first.lsn_min, first.lsn_max), fold);
-        let count = |family| {
-            let entries: u64 = sources.iter().map(|run| run.entries(family)).sum();
-            index(entries)
-        };
-        let (file, mut writer) =
-            self.begin_run(first.domain, (lsn_min, lsn_max), Family::ALL.map(count), &self.files.keys())?;
+        let expected = Expected::of_runs(&sources);
+        let (file, mut writer) = self.begin_run(first.domain, (lsn_min, lsn_max), expected, &self.files.keys())?;
         let oldest = metas.iter().rfind(|meta| meta.domain == first.domain);
         let drop_tombstones = oldest.is_some_and(|oldest| old.contains(&oldest.id));
         let mut job = MergeJob::new(&sources, drop_tombstones);

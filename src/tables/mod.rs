@@ -44,7 +44,7 @@ pub(crate) use follow::News;
 pub(crate) use list::{LogEntry, MAX_SEARCHED, RunList, RunMeta, Unread, pick_merge};
 #[cfg(feature = "fuzzing")]
 pub(crate) use runs::Footer;
-pub(crate) use runs::{FamilyCounts, Merge, MergeJob, PageCache, Run, RunWriter, Source};
+pub(crate) use runs::{Expected, Lead, Merge, MergeJob, PageCache, Probe, Run, RunWriter, Source};
 pub(crate) use upkeep::{Signal, Upkeep};
 pub(crate) use view::{Snapshot, View};
 use watch::Watch;

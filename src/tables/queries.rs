@@ -1,10 +1,11 @@
 //! Queries of snapshots that several modules need.
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::facts::find::check_locked;
 use crate::facts::{
-    BlobFact, Decoded, Family, Key, Lookup as _, NamedFact, Prefix, RepositoryFact, SegmentFact, UploadFact, Value,
+    BlobFact, Decoded, Family, Key, LinkFact, Lookup as _, NamedFact, Prefix, RepositoryFact, SegmentFact, UploadFact,
+    Value,
 };
 use crate::id::{FileId, RepositoryId, UploadId};
 use crate::tables::Snapshot;
@@ -17,6 +18,46 @@ impl Snapshot {
     pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let found = self.look(&Key::blob(self.domain, digest), BlobFact::algorithm_of)?;
         Ok(found == Some(Some(digest.algorithm())))
+    }
+
+    /// Whether there is each of several blobs.
+    pub(crate) fn has_blobs(&self, digests: &[Digest]) -> Result<Vec<bool>> {
+        let keys: Vec<Key> = digests.iter().map(|digest| Key::blob(self.domain, digest)).collect();
+        let found = self.look_many(&keys, BlobFact::algorithm_of)?;
+        let same = |(found, digest): (Option<Option<Algorithm>>, &Digest)| found == Some(Some(digest.algorithm()));
+        Ok(found.into_iter().zip(digests).map(same).collect())
+    }
+
+    /// What is known of each of several blobs.
+    pub(crate) fn blobs(&self, digests: &[Digest]) -> Result<Vec<Option<BlobFact>>> {
+        let keys: Vec<Key> = digests.iter().map(|digest| Key::blob(self.domain, digest)).collect();
+        let found = self.look_many(&keys, BlobFact::decode)?;
+        let mut blobs = Vec::with_capacity(keys.len());
+        for ((fact, key), digest) in found.into_iter().zip(&keys).zip(digests) {
+            let fact = fact.map(|fact| self.decoded(key, fact)).transpose()?;
+            blobs.push(fact.filter(|fact| fact.algorithm == digest.algorithm()));
+        }
+        Ok(blobs)
+    }
+
+    /// A repository's links to several blobs, and the blobs.
+    pub(crate) fn links(
+        &self,
+        repository: RepositoryId,
+        digests: &[Digest],
+    ) -> Result<Vec<Option<(LinkFact, BlobFact)>>> {
+        let keys: Vec<Key> =
+            digests.iter().map(|digest| Key::of_digest(self.domain, Family::Link, repository, digest)).collect();
+        let mut links = Vec::with_capacity(digests.len());
+        for ((link, key), digest) in self.look_many(&keys, LinkFact::decode)?.into_iter().zip(&keys).zip(digests) {
+            let link = link.map(|link| self.decoded(key, link)).transpose()?;
+            links.push(link.filter(|link| link.blob(key) == Key::blob(self.domain, digest)));
+        }
+        // Others are not asked for: not even their damage may be told.
+        let own: Vec<Digest> =
+            digests.iter().zip(&links).filter(|(_, link)| link.is_some()).map(|(own, _)| *own).collect();
+        let mut blobs = self.blobs(&own)?.into_iter();
+        Ok(links.into_iter().map(|link| Some((link?, blobs.next()??))).collect())
     }
 
     /// The domain's facts of a family, in the order of their keys.

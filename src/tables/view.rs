@@ -12,7 +12,10 @@ use crate::id::{DomainId, FileId, Lsn};
 use crate::names::{NameKind, Names};
 use crate::tables::locked::Locked;
 use crate::tables::memtable::Memtable;
-use crate::tables::{Merge, Run, Source};
+use crate::tables::{Lead, Merge, Probe, Run, Source};
+
+/// So many keys are looked up side by side: while memory is fetched for one, others go on.
+const AT_ONCE: usize = 16;
 
 /// The tables and runs that hold all facts, newest first. Replaced as a whole when one of them is.
 ///
@@ -94,20 +97,78 @@ impl Snapshot {
 
     /// What `look` makes of the value under a key.
     pub(crate) fn look<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Result<Option<T>> {
-        for table in self.tables() {
-            if let Some(found) = table.get(key, self.lsn, &look) {
-                return Ok(found);
-            }
+        if let Some(found) = self.look_in_tables(key, &look) {
+            return Ok(found);
         }
-        let (file, lsn) = self.view.fresh;
-        let is_fresh = key.family == Family::Segment && FileId(key.prefix()) >= file;
-        let may_know = |run: &&Arc<Run>| run.domain() == key.domain && !(is_fresh && run.last_lsn() < lsn);
-        for run in self.view.runs.iter().filter(may_know) {
-            if let Some(found) = run.get(key, &look)? {
+        let probe = Probe::new(key);
+        // Each run has a line of its guide to look at: waiting for all of them takes hardly longer than for one.
+        if self.view.runs.len() > 1 {
+            self.runs(key).for_each(|run| run.prefetch_line(&probe));
+        }
+        for run in self.runs(key) {
+            if let Some(found) = run.get(&probe, &look)? {
                 return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    /// What `look` makes of the values under keys, in their order.
+    pub(crate) fn look_many<T>(&self, keys: &[Key], look: impl Fn(&[u8]) -> T) -> Result<Vec<Option<T>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(AT_ONCE) {
+            let probes: Vec<(&Key, Probe<'_>)> = keys.iter().map(|key| (key, Probe::new(key))).collect();
+            for (key, probe) in &probes {
+                self.runs(key).for_each(|run| run.prefetch_line(probe));
+            }
+            // The newest run that may have the key: those before it do not.
+            let newest = |(key, probe): &(&Key, Probe<'_>)| {
+                self.runs(key).enumerate().find_map(|(number, run)| Some((number, run.lead(probe)?)))
+            };
+            let leads: Vec<_> = probes.iter().map(newest).collect();
+            for ((key, probe), lead) in probes.iter().zip(leads) {
+                found.push(match self.look_in_tables(key, &look) {
+                    Some(found) => found,
+                    None => self.look_in_runs(key, probe, lead, &look)?,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn look_in_tables<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Option<Option<T>> {
+        self.tables().find_map(|table| table.get(key, self.lsn, &look))
+    }
+
+    /// Looks into the run that a key was led to, and those behind it.
+    fn look_in_runs<T>(
+        &self,
+        key: &Key,
+        probe: &Probe<'_>,
+        lead: Option<(usize, Lead)>,
+        look: impl Fn(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let Some((number, lead)) = lead else { return Ok(None) };
+        let mut lead = Some(lead);
+        for run in self.runs(key).skip(number) {
+            let found = match lead.take() {
+                Some(lead) => run.get_led(probe, lead, &look)?,
+                None => run.get(probe, &look)?,
+            };
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The runs that may know of a key, newest first.
+    fn runs(&self, key: &Key) -> impl Iterator<Item = &Arc<Run>> {
+        let (file, lsn) = self.view.fresh;
+        let is_fresh = key.family == Family::Segment && FileId(key.prefix()) >= file;
+        let domain = key.domain;
+        let may_know = move |run: &&Arc<Run>| run.domain() == domain && !(is_fresh && run.last_lsn() < lsn);
+        self.view.runs.iter().filter(may_know)
     }
 
     /// The facts of the domain's family in the order of their keys, from one on.
@@ -222,6 +283,10 @@ impl Reader for Recalled<'_> {
 impl Reader for Snapshot {
     fn get(&self, key: &Key) -> Result<Option<Value>> {
         self.look(key, Value::new)
+    }
+
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Value>>> {
+        self.look_many(keys, Value::new)
     }
 
     fn scan(&self, prefix: Prefix, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Value)>> {

@@ -3,10 +3,12 @@
 use crate::envelope::{KeyNumber, TAG_LEN};
 use crate::facts::Family;
 use crate::id::Lsn;
+use crate::tables::runs::columns::Shape;
 use crate::tables::runs::guide;
 use crate::wire::{Fields, PutFields, crc32c, index};
 
-pub(crate) const HEADER_LEN: u64 = 512;
+/// Where pages begin: behind the header, where pages of the system do.
+pub(crate) const PAGES_AT: u64 = 4096;
 pub(crate) const TRAILER_LEN: u64 = 24;
 pub(crate) const PAGE_LOG2: u32 = 12;
 pub(crate) const PAGE: usize = 1 << PAGE_LOG2;
@@ -17,7 +19,7 @@ pub(crate) const HEAP: u8 = 2;
 
 pub(super) const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The length of a page's entry in the table: its CRC-32C, or the tag that it was encrypted with.
 pub(crate) fn entry_len(key: KeyNumber) -> u64 {
@@ -30,10 +32,11 @@ pub(crate) fn entries_per_page(key: KeyNumber) -> u64 {
 }
 
 /// Where the facts of one family lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) family: Family,
-    pub(crate) slot_len: usize,
+    /// How its entries are written.
+    pub(crate) shape: Shape,
     pub(crate) entries: u64,
     pub(crate) entries_page: u64,
     pub(crate) heap_page: u64,
@@ -44,20 +47,10 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    /// The length of an entry in bytes.
-    pub(crate) fn width(&self) -> usize {
-        KEY_LEN + self.slot_len
-    }
-
-    /// How many entries a page holds.
-    pub(crate) fn per_page(&self) -> u64 {
-        (PAGE / self.width()) as u64
-    }
-
     /// The page of an entry, and where in it the entry begins.
     pub(crate) fn place(&self, number: u64) -> (u64, usize) {
-        let at = index(number % self.per_page()) * self.width();
-        (self.entries_page + number / self.per_page(), at)
+        let (page, within) = self.shape.place(number);
+        (self.entries_page + page, index(within) * self.shape.width())
     }
 }
 
@@ -66,9 +59,36 @@ pub(crate) fn slot_len(family: Family) -> usize {
     1 + family.value_len().unwrap_or(10)
 }
 
-/// Whether a family's keys are spread evenly, so that a guide makes sense.
-pub(crate) fn is_spread(family: Family) -> bool {
-    matches!(family, Family::Blob | Family::Named | Family::Upload)
+/// What leads to the entries of a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuideKind {
+    /// Nothing: keys are few, or are gone through in order.
+    None,
+    /// [Lines in the order of keys](crate::tables::runs::guide), which are spread evenly.
+    Ordered,
+    /// [Lines by the hash of keys](crate::tables::runs::hashed), which begin with a repository.
+    Hashed,
+}
+
+/// What leads to the entries of a family.
+pub(crate) fn guide_of(family: Family) -> GuideKind {
+    match family {
+        Family::Blob | Family::Named | Family::Upload | Family::Repository | Family::Owner => GuideKind::Ordered,
+        Family::Link
+        | Family::Manifest
+        | Family::Tag
+        | Family::Pull
+        | Family::AwaitedBlob
+        | Family::AwaitedManifest
+        | Family::Document => GuideKind::Hashed,
+        Family::Segment
+        | Family::UploadPart
+        | Family::Referrer
+        | Family::Deleted
+        | Family::TagOf
+        | Family::Idle
+        | Family::Progress => GuideKind::None,
+    }
 }
 
 /// How many pages hold this many bytes.
@@ -98,8 +118,7 @@ impl Footer {
         out.put_len32(self.sections.len());
         for section in &self.sections {
             out.put_u8(section.family as u8);
-            out.put_u8(0);
-            out.put_len16(section.slot_len);
+            section.shape.encode(&mut out);
             for number in [
                 section.entries,
                 section.entries_page,
@@ -128,10 +147,9 @@ impl Footer {
         let mut sections: Vec<Section> = Vec::new();
         for _ in 0..count {
             let family = Family::from_code(fields.u8()?)?;
-            let _reserved = fields.u8()?;
             let section = Section {
                 family,
-                slot_len: usize::from(fields.u16()?),
+                shape: Shape::parse(family, &mut fields)?,
                 entries: fields.u64().filter(|entries| *entries <= u64::from(u32::MAX))?,
                 entries_page: fields.u64()?,
                 heap_page: fields.u64()?,
@@ -140,9 +158,8 @@ impl Footer {
                 guide_lines: fields.u64()?,
             };
             let fits = |first: u64, count: u64| first.checked_add(count).is_some_and(|end| end <= pages);
-            let is_sane = section.slot_len == slot_len(section.family)
-                && sections.last().is_none_or(|before| before.family < section.family)
-                && fits(section.entries_page, section.entries.div_ceil(section.per_page()))
+            let is_sane = sections.last().is_none_or(|before| before.family < section.family)
+                && fits(section.entries_page, section.entries.div_ceil(section.shape.per_page()))
                 && fits(section.heap_page, pages_of(section.heap_len))
                 && section.guide_lines <= u64::from(u32::MAX)
                 && fits(section.guide_page, pages_of(section.guide_lines * guide::LINE as u64));

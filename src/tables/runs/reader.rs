@@ -11,15 +11,51 @@ use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
 use crate::id::{DomainId, FileId, Lsn};
 use crate::sealed::{Block, Grain, MappingBudget, ReadMode, SealedFile};
 use crate::tables::runs::format::{
-    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
-    entry_len, parse_trailer,
+    Footer, GuideKind, HEAP, INLINE, MAGIC, PAGE, PAGES_AT, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
+    entry_len, guide_of, parse_trailer,
 };
 use crate::tables::runs::guide::{LINE, Line, place};
+use crate::tables::runs::hashed;
 use crate::tables::runs::writer::FOOTER_NONCE;
 use crate::tables::{PageCache, RunMeta};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c, index};
 use crate::zeroing::Zeroizing;
+
+/// A key that is looked up in runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe<'a> {
+    key: &'a Key,
+    kind: GuideKind,
+    /// Where lines are chosen by it.
+    hash: u64,
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn new(key: &'a Key) -> Self {
+        let kind = guide_of(key.family);
+        Self { key, kind, hash: if kind == GuideKind::Hashed { hashed::hash(&key.bytes) } else { 0 } }
+    }
+
+    /// The number of its line among so many.
+    fn line(&self, lines: u64) -> u64 {
+        match self.kind {
+            GuideKind::Hashed => hashed::place(self.hash, lines).0,
+            GuideKind::Ordered | GuideKind::None => place(&self.key.bytes, lines).0,
+        }
+    }
+}
+
+/// What a guide says of a key.
+#[derive(Debug)]
+pub(crate) enum Lead {
+    /// It is not in the section.
+    Absent,
+    /// If it is there, then among these entries.
+    Among(Range<u64>),
+    /// If it is there, then it is one of these entries, as many as are counted.
+    OneOf([u32; hashed::SLOTS], usize),
+}
 
 /// An open run.
 #[derive(Debug)]
@@ -29,8 +65,16 @@ pub(crate) struct Run {
     /// How it is encrypted, if it is, and where its pages are kept then.
     sealing: Option<(Sealing, Arc<PageCache>)>,
     footer: Footer,
+    /// Where in the footer the section of a family stands, by the family's number.
+    by_family: [u8; 32],
     table_offset: u64,
 }
+
+/// No section.
+const NONE: u8 = u8::MAX;
+
+/// So many pages of a new run are read and verified at a time.
+const AT_ONCE: u64 = 256;
 
 /// Among so few entries a search goes by halves at once.
 const FEW: u64 = 16;
@@ -84,11 +128,37 @@ impl Run {
             bytes = opened.map_err(|_| corrupt(offset, Damage::Seal))?;
         }
         let footer = Footer::parse(&bytes, key).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
-        let table_offset = HEADER_LEN + footer.pages * PAGE as u64;
+        let table_offset = PAGES_AT + footer.pages * PAGE as u64;
         if table_offset + entry_len(key) * footer.pages != offset {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
-        Ok(Self { header, file, sealing, footer, table_offset })
+        let mut by_family = [NONE; 32];
+        for (section, number) in footer.sections.iter().zip(0..) {
+            let place = by_family.get_mut(usize::from(section.family as u8));
+            *place.ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))? = number;
+        }
+        Ok(Self { header, file, sealing, footer, by_family, table_offset })
+    }
+
+    /// Reads and verifies all pages of a run that was just written, so that no look-up has to. What can't be read, or
+    /// is damaged, is left to those look-ups that need it.
+    pub(crate) fn verify_ahead(&self) {
+        if self.sealing.is_some() || !self.file.is_mapped() {
+            return; // nothing is remembered of its pages
+        }
+        let mut first = 0;
+        while first < self.footer.pages {
+            let count = AT_ONCE.min(self.footer.pages - first);
+            let at = PAGES_AT + first * PAGE as u64;
+            let Ok(bytes) = self.file.read(at, index(count) * PAGE) else { return };
+            for (page, number) in bytes.chunks(PAGE).zip(first..) {
+                let expected = self.table_entry(number).ok().and_then(|entry| Fields(&entry).u32());
+                if expected == Some(crc32c(page)) {
+                    self.file.mark(PAGES_AT + number * PAGE as u64, PAGE);
+                }
+            }
+            first += count;
+        }
     }
 
     /// The last commit of which it has facts.
@@ -125,16 +195,67 @@ impl Run {
 
     /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the
     /// value.
-    pub(crate) fn get<T>(&self, key: &Key, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
-        let Some(section) = self.section(key.family) else { return Ok(None) };
-        let Some(range) = self.range(section, &key.bytes, |line| line.may_contain(&key.bytes)) else { return Ok(None) };
-        let (index, found) = self.search(section, &key.bytes, range)?;
-        if !found {
-            return Ok(None);
+    pub(crate) fn get<T>(&self, probe: &Probe<'_>, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
+        let Some(section) = self.section(probe.key.family) else { return Ok(None) };
+        self.get_led(probe, self.guided(section, probe), read)
+    }
+
+    /// [`get`](Self::get), after the guide was asked.
+    pub(crate) fn get_led<T>(
+        &self,
+        probe: &Probe<'_>,
+        lead: Lead,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<Option<T>>> {
+        let Some(section) = self.section(probe.key.family) else { return Ok(None) };
+        let Some(number) = self.find(section, probe, lead)? else { return Ok(None) };
+        let (page, at) = self.locate(section, number)?;
+        self.value(section, page.get(at..at + section.shape.width()), read).map(Some)
+    }
+
+    /// Has the processor fetch the line of the guide that a look-up of a key begins with.
+    pub(crate) fn prefetch_line(&self, probe: &Probe<'_>) {
+        if let Some(section) = self.section(probe.key.family).filter(|section| section.guide_lines > 0)
+            && self.sealing.is_none()
+        {
+            let line = probe.line(section.guide_lines) * LINE as u64;
+            self.file.prefetch(PAGES_AT + section.guide_page * PAGE as u64 + line);
         }
-        let (page, at) = self.locate(section, index)?;
-        let slot = page.get(at + KEY_LEN..at + section.width()).ok_or_else(|| self.invalid(section, index))?;
-        self.value(section, slot, read).map(Some)
+    }
+
+    /// Asks the guide for a key, and has the processor fetch what it leads to; `None` where the key is not there.
+    pub(crate) fn lead(&self, probe: &Probe<'_>) -> Option<Lead> {
+        let section = self.section(probe.key.family)?;
+        let lead = self.guided(section, probe);
+        let number = match &lead {
+            Lead::Absent => return None,
+            Lead::Among(range) => range.start,
+            Lead::OneOf(numbers, _) => numbers.first().copied().unwrap_or(0).into(),
+        };
+        if self.sealing.is_none() {
+            let (page, at) = section.place(number);
+            self.file.prefetch(PAGES_AT + page * PAGE as u64 + at as u64);
+        }
+        Some(lead)
+    }
+
+    /// The number of a key's entry.
+    fn find(&self, section: &Section, probe: &Probe<'_>, lead: Lead) -> Result<Option<u64>> {
+        let key = &probe.key.bytes;
+        let range = match lead {
+            Lead::Absent => return Ok(None),
+            Lead::Among(range) => range,
+            Lead::OneOf(numbers, count) => {
+                for number in numbers.into_iter().take(count).map(u64::from) {
+                    if number < section.entries && self.key(section, number)? == *key {
+                        return Ok(Some(number));
+                    }
+                }
+                return Ok(None);
+            }
+        };
+        let (number, is_there) = self.search(section, key, range)?;
+        Ok(is_there.then_some(number))
     }
 
     /// The facts of a family, tombstones among them, in the order of their keys, from one on.
@@ -143,30 +264,49 @@ impl Run {
     }
 
     fn section(&self, family: Family) -> Option<&Section> {
-        self.footer.sections.iter().find(|section| section.family == family)
+        let number = *self.by_family.get(usize::from(family as u8))?;
+        self.footer.sections.get(usize::from(number))
     }
 
-    /// How many facts of a family there are.
-    pub(crate) fn entries(&self, family: Family) -> u64 {
-        self.section(family).map_or(0, |section| section.entries)
+    /// Its sections.
+    pub(crate) fn sections(&self) -> &[Section] {
+        &self.footer.sections
     }
 
-    /// The entries among which a key is, if anywhere; `None` where `wanted` says no to the key's line of the guide.
-    /// All, where there is no guide or it is damaged.
-    fn range(&self, section: &Section, key: &[u8; 32], wanted: impl FnOnce(Line<'_>) -> bool) -> Option<Range<u64>> {
+    /// What the guide says of a key: nothing, where there is none or it is damaged.
+    fn guided(&self, section: &Section, probe: &Probe<'_>) -> Lead {
         let all = 0..section.entries;
-        let (number, part) = place(key, section.guide_lines);
-        let Some(at) = (section.guide_lines > 0).then_some(number * LINE as u64) else { return Some(all) };
-        let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Some(all) };
-        let at = index(at % PAGE as u64);
-        let Some(line) = page.get(at..).and_then(|rest| rest.first_chunk()).map(Line) else { return Some(all) };
-        if !wanted(line) {
-            return None;
+        if section.guide_lines == 0 {
+            return Lead::Among(all);
         }
-        match line.part(part) {
-            Some(range) if range.start <= range.end && range.end <= section.entries => Some(range),
-            _ => Some(line.first().min(section.entries)..section.entries),
+        let at = probe.line(section.guide_lines) * LINE as u64;
+        let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Lead::Among(all) };
+        let Some(line) = page.get(index(at % PAGE as u64)..).and_then(|rest| rest.first_chunk()) else {
+            return Lead::Among(all);
+        };
+        let key = &probe.key.bytes;
+        if probe.kind == GuideKind::Hashed {
+            let (_, bits) = hashed::place(probe.hash, section.guide_lines);
+            return match hashed::Line(line).entries(bits) {
+                None => Lead::Among(all),
+                Some((_, 0)) => Lead::Absent,
+                Some((numbers, count)) => Lead::OneOf(numbers, count),
+            };
         }
+        let line = Line(line);
+        if line.may_contain(key) { Lead::Among(part(section, line, key)) } else { Lead::Absent }
+    }
+
+    /// The entries among which a key is, if anywhere, or would be.
+    fn range(&self, section: &Section, key: &Key) -> Range<u64> {
+        let probe = Probe::new(key);
+        if probe.kind == GuideKind::Ordered && section.guide_lines > 0 {
+            let at = probe.line(section.guide_lines) * LINE as u64;
+            let page = self.page(section.guide_page + at / PAGE as u64).ok();
+            let line = page.as_ref().and_then(|page| page.get(index(at % PAGE as u64)..)?.first_chunk());
+            return line.map_or(0..section.entries, |line| part(section, Line(line), &key.bytes));
+        }
+        0..section.entries
     }
 
     /// The first entry of a range whose key is not below `key`, and whether it is that key.
@@ -187,14 +327,11 @@ impl Run {
                 low + (high - low) / 2
             };
             guesses += 1;
-            let (page, at) = self.locate(section, middle)?;
-            let found: &[u8; 32] =
-                page.get(at..).and_then(|rest| rest.first_chunk()).ok_or_else(|| self.invalid(section, middle))?;
-            // The prefix first: the rest of the key may be in another cache line.
-            match prefix(found).cmp(&target).then_with(|| found.cmp(key)) {
+            let found = self.key(section, middle)?;
+            match prefix(&found).cmp(&target).then_with(|| found.cmp(key)) {
                 Ordering::Equal => return Ok((middle, true)),
-                Ordering::Less => (low, low_prefix) = (middle + 1, prefix(found)),
-                Ordering::Greater => (high, high_prefix) = (middle, prefix(found)),
+                Ordering::Less => (low, low_prefix) = (middle + 1, prefix(&found)),
+                Ordering::Greater => (high, high_prefix) = (middle, prefix(&found)),
             }
         }
         Ok((low, false))
@@ -206,8 +343,20 @@ impl Run {
         Ok((self.page(page)?, at))
     }
 
-    /// What `read` makes of the value that a slot holds or leads to.
-    fn value<T>(&self, section: &Section, slot: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+    /// The key of an entry.
+    fn key(&self, section: &Section, number: u64) -> Result<[u8; 32]> {
+        let (page, at) = self.locate(section, number)?;
+        let key = page.get(at..).and_then(|entry| section.shape.key(entry));
+        key.ok_or_else(|| self.invalid(section, number))
+    }
+
+    /// What `read` makes of the value that an entry holds or leads to.
+    fn value<T>(&self, section: &Section, entry: Option<&[u8]>, read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        let slot = entry.and_then(|entry| section.shape.slot(entry, |slot| self.value_of(section, slot, read)));
+        slot.unwrap_or_else(|| Err(self.invalid(section, 0)))
+    }
+
+    fn value_of<T>(&self, section: &Section, slot: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         let invalid = || self.invalid(section, 0);
         let (tag, rest) = slot.split_first().ok_or_else(invalid)?;
         match (*tag, section.family.value_len()) {
@@ -235,7 +384,7 @@ impl Run {
 
     /// The verified bytes of a page.
     fn page(&self, number: u64) -> Result<Block<'_>> {
-        let offset = HEADER_LEN + number * PAGE as u64;
+        let offset = PAGES_AT + number * PAGE as u64;
         let Some((sealing, cache)) = &self.sealing else {
             return self.file.block_with(offset, PAGE, || {
                 let entry = self.table_entry(number)?;
@@ -279,14 +428,22 @@ impl Run {
     /// not say anything of the key.
     pub(crate) fn invalid_value(&self, key: &Key) -> Option<Error> {
         let section = self.section(key.family)?;
-        let range = self.range(section, &key.bytes, |_| true)?;
-        let (at, is_there) = self.search(section, &key.bytes, range).ok()?;
-        is_there.then(|| self.invalid(section, at))
+        let probe = Probe::new(key);
+        let number = self.find(section, &probe, self.guided(section, &probe)).ok()??;
+        Some(self.invalid(section, number))
     }
 
     fn invalid(&self, section: &Section, index: u64) -> Error {
-        let page = section.entries_page + index / section.per_page();
-        Error::corrupt(self.file.path(), HEADER_LEN + page * PAGE as u64, Damage::Invalid("run entry"))
+        let page = section.entries_page + section.shape.place(index).0;
+        Error::corrupt(self.file.path(), PAGES_AT + page * PAGE as u64, Damage::Invalid("run entry"))
+    }
+}
+
+/// The entries of a key's part of a line.
+fn part(section: &Section, line: Line<'_>, key: &[u8; 32]) -> Range<u64> {
+    match line.part(place(key, section.guide_lines).1) {
+        Some(range) if range.start <= range.end && range.end <= section.entries => range,
+        _ => line.first().min(section.entries)..section.entries,
     }
 }
 
@@ -311,15 +468,15 @@ impl RunIter<'_> {
         if self.page.as_ref().is_none_or(|(held, _)| *held != number) {
             self.page = Some((number, run.page(number)?));
         }
-        let entry = self.page.as_ref().and_then(|(_, page)| page.get(at..at + section.width()));
-        let (key, slot) = entry.and_then(|entry| entry.split_first_chunk()).ok_or_else(invalid)?;
-        if self.last.is_some_and(|last| last >= *key) {
+        let entry = self.page.as_ref().and_then(|(_, page)| page.get(at..at + section.shape.width()));
+        let key = entry.and_then(|entry| section.shape.key(entry)).ok_or_else(invalid)?;
+        if self.last.is_some_and(|last| last >= key) {
             return Err(invalid());
         }
-        let value = run.value(section, slot, Value::new)?;
-        self.last = Some(*key);
+        let value = run.value(section, entry, Value::new)?;
+        self.last = Some(key);
         self.index += 1;
-        Ok((Key { domain: run.domain(), family: section.family, bytes: *key }, value))
+        Ok((Key { domain: run.domain(), family: section.family, bytes: key }, value))
     }
 }
 
@@ -331,7 +488,8 @@ impl Iterator for RunIter<'_> {
         if let Some(from) = self.from.take()
             && from != [0; 32]
         {
-            let range = self.run.range(section, &from, |_| true).unwrap_or(0..section.entries);
+            let range =
+                self.run.range(section, &Key { domain: self.run.domain(), family: section.family, bytes: from });
             match self.run.search(section, &from, range) {
                 Ok((index, _)) => self.index = index,
                 Err(error) => {

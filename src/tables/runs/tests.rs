@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{MergeJob, PageCache, Run, RunWriter};
+use super::{Expected, MergeJob, PageCache, Probe, Run, RunWriter};
 use crate::envelope::Keyring;
 use crate::error::Error;
 use crate::facts::{Family, Key, Value};
@@ -51,15 +51,15 @@ fn keys(encrypted: bool) -> Keyring {
     plain
 }
 
-fn create(vfs: &SimVfs, id: u64, keys: &Keyring, facts: usize) -> RunWriter {
+fn create(vfs: &SimVfs, id: u64, keys: &Keyring, expected: Expected) -> RunWriter {
     let path = format!("/{id}");
-    let most = [facts; Family::ALL.len()];
-    RunWriter::create(vfs, Path::new(&path), FileId(id), keys, DOMAIN, (Lsn(1), Lsn(2)), most).unwrap()
+    RunWriter::create(vfs, Path::new(&path), FileId(id), keys, DOMAIN, (Lsn(1), Lsn(2)), expected).unwrap()
 }
 
 fn write(vfs: &SimVfs, id: u64, keys: &Keyring, facts: &Facts) -> RunMeta {
-    let mut writer = create(vfs, id, keys, facts.len());
-    facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
+    let facts = facts.iter().map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
+    let mut writer = create(vfs, id, keys, Expected::of_facts(facts.clone()));
+    facts.for_each(|(key, value)| writer.push(key, value).unwrap());
     writer.finish(0).unwrap()
 }
 
@@ -87,11 +87,11 @@ proptest! {
         let meta = write(&vfs, 1, &keys, &facts);
         let run = open(&vfs, &meta, &keys, if mapped { ReadMode::Mapped } else { ReadMode::Positioned }).unwrap();
         for (key, value) in &facts {
-            prop_assert_eq!(run.get(key, Value::new).unwrap(), Some(value.clone()));
+            prop_assert_eq!(run.get(&Probe::new(key), Value::new).unwrap(), Some(value.clone()));
         }
         for family in Family::ALL {
             let key = Key { domain: DOMAIN, family, bytes: absent };
-            prop_assert_eq!(run.get(&key, Value::new).unwrap(), facts.get(&key).cloned());
+            prop_assert_eq!(run.get(&Probe::new(&key), Value::new).unwrap(), facts.get(&key).cloned());
             let from: Facts = run.iter(family, absent).map(Result::unwrap).collect();
             let expected = facts.range(key..).take_while(|(key, _)| key.family == family);
             prop_assert!(from.iter().eq(expected));
@@ -114,7 +114,7 @@ proptest! {
         layers.iter().rev().for_each(|older_first| expected.extend(older_first.clone()));
         for drop_tombstones in [false, true] {
             let id = 10 + u64::from(drop_tombstones);
-            let mut writer = create(&vfs, id, &keys, expected.len());
+            let mut writer = create(&vfs, id, &keys, Expected::of_runs(&runs));
             let mut job = MergeJob::new(&runs, drop_tombstones);
             while !job.step(&mut writer, 7).unwrap() {}
             let merged = open(&vfs, &writer.finish(1).unwrap(), &keys, ReadMode::Mapped).unwrap();
@@ -136,7 +136,7 @@ proptest! {
         match open(&vfs, &meta, &keys, ReadMode::Mapped) {
             Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
             Ok(run) => for (key, value) in &facts {
-                match run.get(key, Value::new) {
+                match run.get(&Probe::new(key), Value::new) {
                     Ok(found) => prop_assert_eq!(found.as_ref(), Some(value)),
                     Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
                 }

@@ -1,5 +1,6 @@
 //! Writing a run, front to back, from facts in the order of their keys.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,31 +8,68 @@ use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing
 use crate::error::{Error, Result};
 use crate::facts::{Family, Key};
 use crate::id::{DomainId, FileId, Lsn};
-use crate::tables::RunMeta;
+use crate::tables::runs::columns::{Columns, Shape};
 use crate::tables::runs::format::{
-    Footer, HEADER_LEN, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, Section, TOMBSTONE, encode_trailer, is_spread, slot_len,
+    Footer, GuideKind, HEAP, INLINE, KEY_LEN, MAGIC, PAGE, PAGES_AT, Section, TOMBSTONE, encode_trailer, guide_of,
+    slot_len,
 };
 use crate::tables::runs::guide::GuideBuilder;
+use crate::tables::runs::hashed;
+use crate::tables::{Run, RunMeta};
 use crate::vfs::{File, OpenMode, Vfs};
-use crate::wire::{PutFields, crc32c, len64};
+use crate::wire::{PutFields, crc32c, index, len64};
 
-/// How much is gathered before it is written.
-const BUFFER: usize = 256 << 10;
+/// How much is gathered before it is written: so much at such an offset is one piece of the page cache, which a
+/// processor's address cache holds in one entry.
+const BUFFER: usize = 2 << 20;
 
-/// The most entries that each family can get, in the order of [`Family::ALL`].
-pub(crate) type FamilyCounts = [usize; Family::ALL.len()];
+/// What is known of a run before it is written: how many entries each family gets at most, and which of their bytes
+/// differ.
+#[derive(Debug, Default)]
+pub(crate) struct Expected(BTreeMap<Family, (usize, Columns)>);
+
+impl Expected {
+    /// What a run of these facts is like.
+    pub(crate) fn of_facts<'a>(facts: impl IntoIterator<Item = (&'a Key, Option<&'a [u8]>)>) -> Self {
+        let mut expected = Self::default();
+        for (key, value) in facts {
+            let (count, columns) = expected.family(key.family);
+            *count += 1;
+            columns.add(&key.bytes, value);
+        }
+        expected
+    }
+
+    /// What a run is like into which these are merged.
+    pub(crate) fn of_runs(runs: &[Arc<Run>]) -> Self {
+        let mut expected = Self::default();
+        for section in runs.iter().flat_map(|run| run.sections()) {
+            let (count, columns) = expected.family(section.family);
+            *count = count.saturating_add(index(section.entries));
+            columns.join(&section.shape);
+        }
+        expected
+    }
+
+    fn family(&mut self, family: Family) -> &mut (usize, Columns) {
+        self.0.entry(family).or_insert_with(|| (0, Columns::new(family)))
+    }
+}
+
+/// A fact is none of those that were announced.
+const UNEXPECTED: Error = Error::Internal { invariant: "a run is written of the facts that it was begun for" };
 
 /// Writes a run.
 ///
-/// In memory it holds the guide of the section that it is at (1.8 bytes a key) and, for families whose values differ in
-/// length, that section's entries (43 bytes each).
+/// In memory it holds the guide of the section that it is at (1.8 bytes a key; 8 where lines are chosen by hash) and, for
+/// families whose values differ in length, that section's entries (43 bytes each at most).
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     header: FileHeader,
     path: PathBuf,
     pages: PageWriter,
     lsns: (Lsn, Lsn),
-    most_entries: FamilyCounts,
+    expected: Expected,
     section: Option<Building>,
     sections: Vec<Section>,
     entries: u64,
@@ -45,11 +83,45 @@ struct Building {
     /// The entries' page that is being filled, or all of their pages where the heap is written first.
     entries: Vec<u8>,
     last: Option<[u8; KEY_LEN]>,
-    guide: Option<GuideBuilder>,
+    guide: Guide,
+}
+
+#[derive(Debug)]
+enum Guide {
+    None,
+    Ordered(GuideBuilder),
+    Hashed(hashed::Builder),
+}
+
+impl Guide {
+    fn new(family: Family, most_keys: usize) -> Self {
+        match guide_of(family) {
+            GuideKind::None => Self::None,
+            GuideKind::Ordered => Self::Ordered(GuideBuilder::new(most_keys)),
+            GuideKind::Hashed => Self::Hashed(hashed::Builder::new(most_keys)),
+        }
+    }
+
+    fn push(&mut self, key: &[u8; KEY_LEN]) -> Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Ordered(guide) => guide.push(key),
+            Self::Hashed(guide) => guide.push(key),
+        }
+    }
+
+    /// How many lines there are, and the lines.
+    fn finish(self) -> (usize, Vec<u8>) {
+        match self {
+            Self::None => (0, Vec::new()),
+            Self::Ordered(guide) => (guide.lines(), guide.finish()),
+            Self::Hashed(guide) => (guide.lines(), guide.finish()),
+        }
+    }
 }
 
 impl RunWriter {
-    /// Creates the file for at most so many facts of a domain. The caller syncs the directory.
+    /// Creates the file for such facts of a domain. The caller syncs the directory.
     pub(crate) fn create(
         vfs: &dyn Vfs,
         path: &Path,
@@ -57,7 +129,7 @@ impl RunWriter {
         keys: &Keyring,
         domain: DomainId,
         lsns: (Lsn, Lsn),
-        most_entries: FamilyCounts,
+        expected: Expected,
     ) -> Result<Self> {
         let header = FileHeader::new(id, keys, domain)?;
         let encoded = header.encode(&MAGIC);
@@ -65,13 +137,14 @@ impl RunWriter {
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
         let (buffer, path_buf) = (encoded, path.to_path_buf());
         let mut pages = PageWriter { file, path: path_buf, buffer, written: 0, count: 0, table: Vec::new(), sealing };
+        pages.pad_header();
         pages.flush_raw()?;
         Ok(Self {
             header,
             path: path.to_path_buf(),
             pages,
             lsns,
-            most_entries,
+            expected,
             section: None,
             sections: Vec::new(),
             entries: 0,
@@ -83,16 +156,15 @@ impl RunWriter {
     pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
         if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
             self.end_section()?;
-            let counts = Family::ALL.iter().zip(self.most_entries);
-            let most = counts.filter(|(family, _)| **family == key.family).map(|(_, count)| count).sum();
-            self.section = Some(Building::new(key.family, self.pages.page(), most));
+            let (most, columns) = self.expected.0.get(&key.family).ok_or(UNEXPECTED)?;
+            self.section = Some(Building::new(key.family, columns.shape(), self.pages.page(), *most));
         }
         let building = self.section.as_mut().filter(|building| building.last.is_none_or(|last| last < key.bytes));
         debug_assert!(building.is_some(), "keys in order");
         let building = building.ok_or(Error::Internal { invariant: "facts come to a run in the order of keys" })?;
         building.last = Some(key.bytes);
         let section = &mut building.section;
-        let mut slot = Vec::with_capacity(section.slot_len);
+        let mut slot = Vec::with_capacity(slot_len(key.family));
         match (value, key.family.value_len()) {
             (None, _) => slot.put_u8(TOMBSTONE),
             (Some(value), Some(_)) => {
@@ -107,23 +179,22 @@ impl RunWriter {
                 self.pages.write(value)?;
             }
         }
-        slot.resize(section.slot_len, 0);
-        if PAGE - building.entries.len() % PAGE < section.width() {
+        slot.resize(slot_len(key.family), 0);
+        if PAGE - building.entries.len() % PAGE < section.shape.width() {
             building.entries.resize(building.entries.len().next_multiple_of(PAGE), 0);
             if key.family.value_len().is_some() {
                 self.pages.write(&building.entries)?;
                 building.entries.clear();
             }
         }
-        building.entries.put(&key.bytes);
-        building.entries.put(&slot);
+        if !section.shape.pack(&key.bytes, &slot, &mut building.entries) {
+            return Err(UNEXPECTED);
+        }
         if section.entries >= u64::from(u32::MAX) {
             let limit = u32::MAX.into();
             return Err(Error::TooLarge { what: "the number of facts in a run", limit, found: section.entries + 1 });
         }
-        if let Some(guide) = &mut building.guide {
-            guide.push(&key.bytes)?;
-        }
+        building.guide.push(&key.bytes)?;
         section.entries += 1;
         self.entries += 1;
         self.tombstones += u64::from(value.is_none());
@@ -139,11 +210,10 @@ impl RunWriter {
         self.pages.write(&entries)?;
         self.pages.pad()?;
         section.guide_page = self.pages.page();
-        if let Some(guide) = guide {
-            section.guide_lines = guide.lines() as u64;
-            self.pages.write(&guide.finish())?;
-            self.pages.pad()?;
-        }
+        let (lines, guide) = guide.finish();
+        section.guide_lines = lines as u64;
+        self.pages.write(&guide)?;
+        self.pages.pad()?;
         self.sections.push(section);
         Ok(())
     }
@@ -186,10 +256,10 @@ impl RunWriter {
 }
 
 impl Building {
-    fn new(family: Family, page: u64, most_entries: usize) -> Self {
+    fn new(family: Family, shape: Shape, page: u64, most_entries: usize) -> Self {
         let section = Section {
             family,
-            slot_len: slot_len(family),
+            shape,
             entries: 0,
             entries_page: page,
             heap_page: page,
@@ -197,7 +267,7 @@ impl Building {
             guide_page: page,
             guide_lines: 0,
         };
-        let guide = is_spread(family).then(|| GuideBuilder::new(most_entries));
+        let guide = Guide::new(family, most_entries);
         Self { section, entries: Vec::new(), last: None, guide }
     }
 }
@@ -222,23 +292,46 @@ pub(super) const FOOTER_NONCE: Nonce = Nonce { prefix: 0, number: 1 };
 impl PageWriter {
     /// The number of the page that begins here. Only where the last one is full.
     fn page(&self) -> u64 {
-        (self.written - HEADER_LEN + len64(&self.buffer)) / PAGE as u64
+        (self.written - PAGES_AT + len64(&self.buffer)) / PAGE as u64
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buffer.put(bytes);
-        if self.buffer.len() >= BUFFER { self.flush_pages() } else { Ok(()) }
+        for part in bytes.chunks(BUFFER) {
+            self.buffer.put(part);
+            self.flush_full()?;
+        }
+        Ok(())
+    }
+
+    /// Writes out what makes a whole piece with what is written.
+    fn flush_full(&mut self) -> Result<()> {
+        loop {
+            let room = BUFFER - index(self.written) % BUFFER;
+            if self.buffer.len() < room {
+                return Ok(());
+            }
+            self.flush(room)?;
+        }
+    }
+
+    fn pad_header(&mut self) {
+        self.buffer.resize(index(PAGES_AT), 0);
     }
 
     /// Fills the last page with zeros.
     fn pad(&mut self) -> Result<()> {
         self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
-        self.write(&[])
+        self.flush_full()
     }
 
-    /// Writes out all whole pages.
+    /// Writes out all pages. The last one is full.
     fn flush_pages(&mut self) -> Result<()> {
-        let rest = self.buffer.split_off(self.buffer.len() / PAGE * PAGE);
+        self.flush(self.buffer.len())
+    }
+
+    /// Writes out so many bytes of whole pages.
+    fn flush(&mut self, len: usize) -> Result<()> {
+        let rest = self.buffer.split_off(len);
         for page in self.buffer.chunks_mut(PAGE) {
             match &self.sealing {
                 None => self.table.put_u32(crc32c(page)),
