@@ -1,7 +1,7 @@
-//! Look-ups in a store that was just loaded, and in the same when all its runs are merged: `cargo bench --bench lookups
-//! [BLOBS [LENGTH]]`, with a million blobs of 32 bytes if not told otherwise. Beside them what they cost at the least: a
-//! hash table in memory that takes a key's first bytes for the hash, and a page of a mapped file. Ratios are of one
-//! run; `LOOKUPS_MEMTABLE` sets how many bytes of facts become a run.
+//! Look-ups in a store that was just loaded, and in the same when all its runs are merged: `cargo bench --bench
+//! lookups [BLOBS [LENGTH]]`, with a million blobs of 32 bytes if not told otherwise. Beside them what they cost at the
+//! least: a hash table in memory that takes a key's first bytes for the hash. Times are those of the processor, ratios
+//! those of one run; `LOOKUPS_MEMTABLE` sets how many bytes of facts become a run.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,8 +1,8 @@
 //! A registry at 1,000 and at 100,000 manifests and tags in one repository, with 1,000 repositories beside it: `cargo
 //! bench --bench registry [MANIFESTS]`. Prints what a page, a push, a pull, a delete, a lifecycle policy and an opening
 //! take, and memory and space, as `docs/performance.md` reports them. Writes are durable ones; what is loaded before is
-//! not measured. With `REGISTRY_LINKS` set, and perhaps `REGISTRY_MANIFESTS` (a tenth of that), what look-ups take in 1,000
-//! repositories with so many in all, and with a hundredth of it.
+//! not measured. With `REGISTRY_LINKS` set, and perhaps `REGISTRY_MANIFESTS` (a tenth of that), what look-ups take in
+//! 1,000 repositories with so many in all, and with a hundredth of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark")]
 

@@ -4,8 +4,8 @@
 //! bit is set, and further touches go to the mapping as it is. There is one bit for every [`Grain`] of the file; a
 //! block has the bit of the grain in which it begins. Two blocks that are at least as long as a grain can't begin in
 //! the same one, so the bit is exact for them. Shorter ones have none. Of small content there is a bit for each page
-//! instead, that it was read by position before: from then on it is taken from the mapping, and compared each time. What
-//! else is shorter than a grain is read by position each time.
+//! instead, that it was read by position before: from then on it is taken from the mapping, and compared each time.
+//! What else is shorter than a grain is read by position each time.
 
 use std::cell::RefCell;
 use std::ops::Deref;

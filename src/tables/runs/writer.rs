@@ -61,8 +61,8 @@ const UNEXPECTED: Error = Error::Internal { invariant: "a run is written of the 
 
 /// Writes a run.
 ///
-/// In memory it holds the guide of the section that it is at (1.8 bytes a key; 8 where lines are chosen by hash) and, for
-/// families whose values differ in length, that section's entries (43 bytes each at most).
+/// In memory it holds the guide of the section that it is at (1.8 bytes a key; 8 where lines are chosen by hash) and,
+/// for families whose values differ in length, that section's entries (43 bytes each at most).
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     header: FileHeader,

@@ -39,11 +39,14 @@ pub fn records(log: &[u8]) -> Vec<Record> {
     records
 }
 
+/// Where the pages of a run begin.
+pub const RUN_PAGES: usize = 4096;
+
 /// How many pages a run has, where its table of tags begins and where its footer does.
 pub fn run_parts(run: &[u8]) -> (usize, usize, usize) {
     let footer = number(run, run.len() - 24, 8);
-    let pages = (footer - 512) / (4096 + 16);
-    (pages, 512 + pages * 4096, footer)
+    let pages = (footer - RUN_PAGES) / (4096 + 16);
+    (pages, RUN_PAGES + pages * 4096, footer)
 }
 
 /// What stands at a place of a file, in words.
@@ -54,6 +57,7 @@ pub fn region(path: &Path, bytes: &[u8], at: usize) -> &'static str {
             let (_, table, footer) = run_parts(bytes);
             match at {
                 0..512 => "run: header",
+                512..RUN_PAGES => "run: zeros behind the header",
                 _ if at < table => "run: page",
                 _ if at < footer => "run: tag of a page",
                 _ => "run: footer, trailer",

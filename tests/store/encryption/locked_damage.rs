@@ -15,9 +15,9 @@ fn with_a_damaged_page(disk: &SimVfs) -> impl Iterator<Item = (SimVfs, String)> 
     let runs = disk.files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "run"));
     runs.flat_map(move |path| {
         let len = disk.read_file(&path).unwrap().len() as u64;
-        (0..(len - 512) / 4096).map(move |page| {
+        (1..len / 4096).map(move |page| {
             let damaged = disk.restarted();
-            damaged.flip_bit(&path, (512 + page * 4096 + 77) * 8).unwrap();
+            damaged.flip_bit(&path, (page * 4096 + 77) * 8).unwrap();
             (damaged, format!("page {page} of {}", path.display()))
         })
     })

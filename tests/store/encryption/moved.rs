@@ -11,7 +11,9 @@ use strongroom::keys::KeyError;
 use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Damage, Error, Store};
 
-use super::disk::{exchange, exchange_between, exchange_files, files, fix_crc, put_back, records, run_parts};
+use super::disk::{
+    RUN_PAGES, exchange, exchange_between, exchange_files, files, fix_crc, put_back, records, run_parts,
+};
 use super::flips::Subject;
 use super::lab::{DOMAINS, Keeper, build, domain, open, options, see};
 use crate::common::{Random, seed, tell};
@@ -90,8 +92,8 @@ fn no_page_of_a_run_is_taken_for_another() {
     let mut pages: Vec<(PathBuf, Range<usize>, Range<usize>)> = Vec::new();
     for path in files(&subject.disk, "run") {
         let (count, table, _) = run_parts(&subject.disk.read_file(&path).unwrap());
-        let place =
-            |n: usize| (path.clone(), 512 + n * 4096..512 + (n + 1) * 4096, table + n * 16..table + (n + 1) * 16);
+        let page = |n: usize| RUN_PAGES + n * 4096..RUN_PAGES + (n + 1) * 4096;
+        let place = |n: usize| (path.clone(), page(n), table + n * 16..table + (n + 1) * 16);
         pages.extend((0..count).map(place));
     }
     for is_with_tags in [false, true] {
