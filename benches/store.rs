@@ -12,6 +12,7 @@
 mod content;
 
 use std::hint::black_box;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use content::random;
@@ -91,6 +92,45 @@ fn read(criterion: &mut Criterion) {
     group.bench_function("unverified", |bencher| bencher.iter(|| store.get(&big).unwrap().bytes_unverified().unwrap()));
 }
 
+/// 1 GiB, read for the first time since the store was opened, and a plain file, by turns: what counts is the ratio.
+fn first_read(_: &mut Criterion) {
+    const NAME: &str = "first read of 1 GiB";
+    if std::env::args().skip(1).any(|filter| !filter.starts_with('-') && !NAME.contains(&filter)) {
+        return;
+    }
+    let dir = dir();
+    let content = random(&mut 5, 1 << 30);
+    let plain = dir.path().join("plain");
+    std::fs::write(&plain, &content).unwrap();
+    let path = dir.path().join("store");
+    let store = Options::new().create(true).open(&path).unwrap();
+    let digest = store.put(&content, Algorithm::Blake3).unwrap().digest;
+    store.close().unwrap();
+    let rate = |read: &mut dyn FnMut()| {
+        let begun = Instant::now();
+        read();
+        content.len() as f64 / begun.elapsed().as_secs_f64() / 1e9
+    };
+    let mut block = vec![0; 64 << 10];
+    let mut through = |from: &mut dyn Read| while from.read(&mut block).unwrap() > 0 {};
+    let mut rates: [Vec<f64>; 3] = Default::default();
+    for _ in 0..7 {
+        rates[0].push(rate(&mut || through(&mut std::fs::File::open(&plain).unwrap())));
+        let store = Store::open(&path).unwrap();
+        rates[1].push(rate(&mut || assert_eq!(store.get(&digest).unwrap().bytes().unwrap().len(), content.len())));
+        store.close().unwrap();
+        let store = Store::open(&path).unwrap();
+        rates[2].push(rate(&mut || through(&mut store.get(&digest).unwrap().reader())));
+        store.close().unwrap();
+    }
+    let [plain, whole, through] = rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    println!("{NAME}, GB/s: plain file {plain:.2}; in one piece {whole:.2}, {:.2} of it", whole / plain);
+    println!("{NAME}, GB/s: through a buffer, as the plain file is read, {through:.2}, {:.2} of it", through / plain);
+}
+
 fn exists(criterion: &mut Criterion) {
     let dir = dir();
     let (store, digests) = filled(&dir, 1_000_000, 8);
@@ -143,5 +183,5 @@ fn exists_shared(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, put, staged, read, exists, exists_shared);
+criterion_group!(benches, put, staged, read, first_read, exists, exists_shared);
 criterion_main!(benches);

@@ -1,8 +1,8 @@
 //! The only module that starts threads, and lends what they keep.
 //!
 //! That may fail at any time, because of a limit of the user, the control group or the machine, and each caller handles
-//! it: content is hashed on the caller's own thread; opening a store, or a call of an async program, fails with what
-//! was short; the view of names is opened later, and until then the facts are read.
+//! it: content is hashed, verified and decrypted on the caller's own thread; opening a store, or a call of an async
+//! program, fails with what was short; the view of names is opened later, and until then the facts are read.
 
 use std::cell::RefCell;
 use std::io;
@@ -34,6 +34,20 @@ pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
 ) -> io::Result<ScopedJoinHandle<'scope, T>> {
     allowed()?;
     Builder::new().name(name.to_owned()).spawn_scoped(scope, run)
+}
+
+/// Does work here and, where a thread can be had, there too. Each takes a part of it as long as there is one.
+///
+/// # Errors
+/// One of those that the work ends with.
+pub(crate) fn side_by_side<E: Send>(name: &str, work: impl Fn() -> Result<(), E> + Sync) -> Result<(), E> {
+    std::thread::scope(|scope| {
+        let other = spawn_scoped(scope, name, &work).ok();
+        let own = work();
+        let others =
+            other.map_or(Ok(()), |other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        own.and(others)
+    })
 }
 
 /// Finds out whether so many threads can be started at the same time, by starting them: for code of others that does

@@ -212,26 +212,22 @@ impl Blob {
         let table_at = place.offset + table_offset(place.stored_len, 0);
         let table = self.table(table_at, to_usize(4 * count)?)?;
         let (first, last) = (start / block_len, (end - 1) / block_len);
-        let crcs = table.as_chunks().0;
-        let mut copied = Vec::new();
-        if !self.file.is_mapped() {
-            copied = room(self.file.path(), to_usize(end - start)?)?;
+        let crcs = table.as_chunks().0.get(to_usize(first)?..to_usize(last + 1)?);
+        let crcs = crcs.ok_or_else(|| Error::corrupt(self.file.path(), table_at, Damage::Truncated))?;
+        if self.file.is_mapped() {
+            let (from, until) = (first * block_len, place.stored_len.min((last + 1) * block_len));
+            self.file.verify(place.offset + from, to_usize(until - from)?, to_usize(block_len)?, crcs)?;
+            return self.file.bytes_verified(place.offset + start, to_usize(end - start)?);
         }
-        for number in first..=last {
-            let crc = crcs.get(to_usize(number)?).copied().map(u32::from_le_bytes);
-            let crc = crc.ok_or_else(|| Error::corrupt(self.file.path(), table_at, Damage::Truncated))?;
+        let mut copied = room(self.file.path(), to_usize(end - start)?)?;
+        for (number, crc) in (first..).zip(crcs) {
             let at = number * block_len;
             let len = block_len.min(place.stored_len - at);
-            let block = self.file.block(place.offset + at, to_usize(len)?, crc)?;
-            if !self.file.is_mapped() {
-                let from = to_usize(start.saturating_sub(at))?;
-                let to = to_usize((end - at).min(len))?;
-                let part = block.get(from..to).ok_or_else(|| self.cut_off(place.offset + at))?;
-                copied.extend_from_slice(part);
-            }
-        }
-        if self.file.is_mapped() {
-            return self.file.bytes_verified(place.offset + start, to_usize(end - start)?);
+            let block = self.file.block(place.offset + at, to_usize(len)?, u32::from_le_bytes(*crc))?;
+            let from = to_usize(start.saturating_sub(at))?;
+            let to = to_usize((end - at).min(len))?;
+            let part = block.get(from..to).ok_or_else(|| self.cut_off(place.offset + at))?;
+            copied.extend_from_slice(part);
         }
         Ok(copied.into())
     }

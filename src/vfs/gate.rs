@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -197,5 +198,9 @@ impl File for GatedFile {
 
     fn map(&self) -> io::Result<Bytes> {
         self.file.map()
+    }
+
+    fn populate(&self, map: &[u8], range: Range<usize>) -> bool {
+        self.file.populate(map, range)
     }
 }

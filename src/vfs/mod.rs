@@ -16,6 +16,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -174,6 +175,12 @@ pub trait File: Debug + Send + Sync {
 
     /// Maps the whole file as it is now. For sealed files only: nothing may cut the file while the mapping lives.
     fn map(&self) -> io::Result<Bytes>;
+
+    /// Brings a part of a [mapping](Self::map) of the file into memory, so that to touch it right after does not read
+    /// from the disk. `false` where that can't be done, or fails: a read by position then tells why.
+    fn populate(&self, _map: &[u8], _range: Range<usize>) -> bool {
+        false
+    }
 }
 
 impl dyn File + '_ {

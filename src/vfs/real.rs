@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -224,6 +225,27 @@ impl File for RealFile {
         let map = unsafe { memmap2::Mmap::map(&self.0)? };
         Ok(Bytes::from_owner(map))
     }
+
+    fn populate(&self, map: &[u8], range: Range<usize>) -> bool {
+        populate(map, range)
+    }
+}
+
+/// From Linux 5.14 on. An error of the disk is an error here, and not a signal.
+#[cfg(target_os = "linux")]
+fn populate(map: &[u8], range: Range<usize>) -> bool {
+    // A mapping begins at a page, so that this does too, whatever the length of a page: it is 64 KiB at most.
+    let start = range.start & !0xffff;
+    let Some(part) = map.get(start..range.end) else { return false };
+    #[expect(unsafe_code, reason = "bytes do not know that they are a mapping, which memmap2 could advise on")]
+    // SAFETY: the call reads the pages of a slice that is borrowed for as long, and changes none of its bytes.
+    let result = unsafe { libc::madvise(part.as_ptr().cast_mut().cast(), part.len(), libc::MADV_POPULATE_READ) };
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn populate(_: &[u8], _: Range<usize>) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]

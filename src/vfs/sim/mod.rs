@@ -354,6 +354,13 @@ impl File for SimFile {
         disk.powered()?;
         Ok(Bytes::copy_from_slice(&disk.node(self.inode)?.live))
     }
+
+    /// Not what was changed since it was mapped: the mapping is a copy, and does not show that.
+    fn populate(&self, map: &[u8], range: Range<usize>) -> bool {
+        let mut now = vec![0; range.len()];
+        let read = self.read_at(&mut now, range.start as u64);
+        matches!(read, Ok(len) if len == now.len()) && map.get(range) == Some(&now[..])
+    }
 }
 
 #[cfg(test)]
