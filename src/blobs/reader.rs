@@ -4,22 +4,22 @@ use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
 
 use crate::blobs::unpack;
 use crate::digest::{Digest, Hasher};
-use crate::envelope::{Keyring, Purpose, Sealing};
+use crate::envelope::{CheckKey, Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result, room};
-use crate::facts::{BlobFact, Codec};
+use crate::facts::{BlobFact, Codec, SEALED_ENTRY};
 use crate::id::DomainId;
 use crate::sealed::SealedFile;
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
-use crate::thread::lend;
+use crate::sync::lock;
+use crate::thread::{lend, side_by_side};
 use crate::wire::index;
-use crate::zeroing::Zeroizing;
 
 /// A handle on a blob.
 ///
@@ -34,7 +34,7 @@ pub struct Blob {
     digest: Digest,
     fact: BlobFact,
     file: Arc<SealedFile>,
-    opening: Option<Arc<Opening>>,
+    opening: Option<Opening>,
     /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of
     /// another.
     kept: OnceLock<Bytes>,
@@ -59,7 +59,7 @@ impl Blob {
         let opening = match fact.place.key {
             0 if keys.accepts_plain => None,
             0 => return Err(Error::corrupt(file.path(), fact.place.offset, Damage::NotSealed)),
-            _ => Some(Arc::new(Opening::new(&fact, &file, keys, domain)?)),
+            _ => Some(Opening::new(&fact, &file, keys, domain)?),
         };
         Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
     }
@@ -243,36 +243,97 @@ impl Blob {
             let content = self.decrypt_small(opening)?;
             return Ok(content.slice(to_usize(start)?..to_usize(end)?));
         }
-        let table = self.sealed_table(opening, first, last)?;
         let mut out = Buffer::new(self.file.path(), to_usize(until - from)?)?;
-        for (index, number) in (first..=last).enumerate() {
-            let at = place.offset + number * block_len;
-            let len = block_len.min(place.stored_len - number * block_len);
-            let block = out.append(&self.file, at, to_usize(len)?)?;
-            let opened = open_block(&opening.sealing, entry(&table, index), number, opening.prefix, block);
-            opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
-            self.file.mark(at, to_usize(len)?);
+        match &mut out {
+            Buffer::Large(map) => self.decrypt_into(opening, first, map)?,
+            Buffer::Small(bytes) => {
+                let table = self.sealed_table(opening, first, last)?;
+                for (index, number) in (first..=last).enumerate() {
+                    let (filled, len) = (bytes.len(), block_len.min(place.stored_len - number * block_len));
+                    self.file.append_to(place.offset + number * block_len, to_usize(len)?, bytes)?;
+                    self.open_block(opening, entry(&table, index), number, bytes.split_at_mut(filled).1)?;
+                }
+            }
         }
-        Ok(out.into_bytes()?.slice(to_usize(start - from)?..to_usize(end - from)?))
+        Ok(out.into_bytes().slice(to_usize(start - from)?..to_usize(end - from)?))
     }
 
-    /// Decrypts content of one block, which is read together with what stands behind it.
+    /// Decrypts the blocks from one on into memory for so many whole ones, of which the last may be the shorter one at
+    /// the end. Many are decrypted on two threads.
+    fn decrypt_into(&self, opening: &Opening, first: u64, out: &mut [u8]) -> Result<()> {
+        let place = &self.fact.place;
+        let block_len = 1 << place.block_log2;
+        let last = first + blocks((out.len() as u64).max(1), place.block_log2) - 1;
+        let table = self.sealed_table(opening, first, last)?;
+        let is_long = out.len() >= Buffer::LARGE;
+        let parts = (first..)
+            .step_by(PART / block_len)
+            .zip(out.chunks_mut(PART))
+            .zip(table.chunks(PART / block_len * SEALED_ENTRY));
+        let parts = Mutex::new(parts);
+        let work = || {
+            loop {
+                let Some(((first, part), table)) = lock(&parts).next() else { return Ok(()) };
+                for ((number, block), index) in (first..).zip(part.chunks_mut(block_len)).zip(0..) {
+                    self.file.copy_to(place.offset + number * block_len as u64, block)?;
+                    self.open_block(opening, entry(table, index), number, block)?;
+                }
+            }
+        };
+        if is_long { side_by_side("strongroom-decrypt", work) } else { work() }
+    }
+
+    /// Decrypts a block that was just read, where it is.
+    fn open_block(&self, opening: &Opening, entry: &[u8], number: u64, block: &mut [u8]) -> Result<()> {
+        let at = self.fact.place.offset + (number << self.fact.place.block_log2);
+        let opened = open_block(&opening.sealing, entry, number, opening.prefix, block);
+        opened.ok_or_else(|| Error::corrupt(self.file.path(), at, Damage::Seal))?;
+        self.file.mark(at, block.len());
+        Ok(())
+    }
+
+    /// Decrypts whole blocks from a position on into memory of the caller's, and says how many bytes that were: none
+    /// where the content is not encrypted in several blocks, the position is not the beginning of one, or there is no
+    /// room for one.
+    fn decrypt_whole(&self, position: u64, out: &mut [u8]) -> Result<usize> {
+        let place = &self.fact.place;
+        let block_len = 1u64 << place.block_log2;
+        let Some(opening) = self.opening.as_ref().filter(|_| self.fact.codec == Codec::Plain) else { return Ok(0) };
+        if blocks(place.stored_len, place.block_log2) == 1 || !position.is_multiple_of(block_len) {
+            return Ok(0);
+        }
+        let (left, room) = (place.stored_len.saturating_sub(position), out.len() as u64);
+        let len = to_usize(if left <= room { left } else { room - room % block_len })?;
+        if let Some(out) = out.get_mut(..len).filter(|out| !out.is_empty()) {
+            self.decrypt_into(opening, position / block_len, out)?;
+        }
+        Ok(len)
+    }
+
+    /// Decrypts content of one block, with what stands behind it: out of the mapping, or from where both are read to.
     fn decrypt_small(&self, opening: &Opening) -> Result<Bytes> {
         let place = &self.fact.place;
         let table_at = to_usize(table_offset(place.stored_len, place.key))?;
-        lend(&SCRATCH, |scratch| {
-            scratch.resize(table_at + to_usize(entry_len(place.key))?, 0);
-            self.file.copy_to(place.offset, scratch)?;
-            let (content, table) = scratch.split_at(table_at);
+        let len = table_at + to_usize(entry_len(place.key))?;
+        let open = |found: &[u8]| {
+            let (content, table) = found.split_at(table_at);
             let is_expected = opening.check.as_ref().is_none_or(|check| table_check(check, table) == place.crc);
             let stored = content.get(..to_usize(place.stored_len)?).filter(|_| is_expected);
             let opened = stored.and_then(|stored| {
                 let mut out = stored.to_vec();
                 open_block(&opening.sealing, table, 0, opening.prefix, &mut out).map(|()| out)
             });
-            let out = opened.ok_or_else(|| self.corrupt(Damage::Seal))?;
-            self.file.mark(place.offset, scratch.len());
-            Ok(out.into())
+            Ok(Bytes::from(opened.ok_or_else(|| self.corrupt(Damage::Seal))?))
+        };
+        if let Some(seen) = self.file.seen(place.offset, len)? {
+            return open(seen);
+        }
+        lend(&SCRATCH, |scratch| {
+            scratch.resize(len, 0);
+            self.file.copy_to(place.offset, scratch)?;
+            let out = open(scratch)?;
+            self.file.mark(place.offset, len);
+            Ok(out)
         })
     }
 
@@ -324,11 +385,13 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// So much is decrypted at a time by one of two threads: a huge page, so that each fills its own.
+const PART: usize = 2 << 20;
+
 /// Memory that content is decrypted into.
 enum Buffer {
     Small(Vec<u8>),
-    /// And how much of it is filled.
-    Large(MmapMut, usize),
+    Large(MmapMut),
 }
 
 impl Buffer {
@@ -336,50 +399,32 @@ impl Buffer {
     /// to decrypt.
     const LARGE: usize = 4 << 20;
 
-    const FILLED: Error = Error::Internal { invariant: "blocks fill the memory that they are decrypted into" };
-
+    /// Room for so many bytes: nothing yet, or zeros.
     fn new(path: &Path, len: usize) -> Result<Self> {
         if len >= Self::LARGE
             && let Ok(map) = MmapMut::map_anon(len)
         {
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage); // only slower without
-            return Ok(Self::Large(map, 0));
+            return Ok(Self::Large(map));
         }
         room(path, len).map(Self::Small)
     }
 
-    /// Copies bytes of a file behind what is there.
-    fn append(&mut self, file: &SealedFile, offset: u64, len: usize) -> Result<&mut [u8]> {
+    fn into_bytes(self) -> Bytes {
         match self {
-            Self::Small(bytes) => {
-                let filled = bytes.len();
-                file.append_to(offset, len, bytes)?;
-                Ok(bytes.split_at_mut(filled).1)
-            }
-            Self::Large(map, filled) => {
-                let block = map.get_mut(*filled..*filled + len).ok_or(Self::FILLED)?;
-                *filled += len;
-                file.copy_to(offset, block)?;
-                Ok(block)
-            }
-        }
-    }
-
-    fn into_bytes(self) -> Result<Bytes> {
-        match self {
-            Self::Small(bytes) => Ok(bytes.into()),
-            Self::Large(map, filled) if filled == map.len() => Ok(Bytes::from_owner(map)),
-            Self::Large(..) => Err(Self::FILLED),
+            Self::Small(bytes) => bytes.into(),
+            Self::Large(map) => Bytes::from_owner(map),
         }
     }
 }
 
 /// How a blob's content is decrypted.
+#[derive(Clone)]
 struct Opening {
     sealing: Sealing,
     /// The key for the check of the table, where there is one: in a segment.
-    check: Option<Zeroizing<[u8; 32]>>,
+    check: Option<CheckKey>,
     /// The prefix of its nonces, where that is known: in a log file.
     prefix: Option<u64>,
 }
@@ -397,7 +442,7 @@ impl Opening {
         let envelope = file.envelope().ok_or_else(unknown)?;
         let sealing = envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?;
         let has_check = fact.place.crc != 0;
-        let check_key = || envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown);
+        let check_key = || envelope.check_key(keys, domain, key).ok_or_else(unknown);
         let check = has_check.then(check_key).transpose()?;
         let prefix = (!has_check).then_some(fact.place.offset);
         Ok(Self { sealing, check, prefix })
@@ -437,6 +482,11 @@ impl std::fmt::Debug for BlobReader {
 impl BlobReader {
     /// How much is read at a time: the largest block.
     const STEP: u64 = 64 << 10;
+
+    /// Whether the next byte is in the block that was read last.
+    fn holds_position(&self) -> bool {
+        (self.held_at..self.held_at + self.held.len() as u64).contains(&self.position)
+    }
 }
 
 impl BufRead for BlobReader {
@@ -444,7 +494,7 @@ impl BufRead for BlobReader {
         if self.position >= self.blob.len() {
             return Ok(&[]);
         }
-        if self.position < self.held_at || self.position >= self.held_at + self.held.len() as u64 {
+        if !self.holds_position() {
             let held_at = self.position - self.position % Self::STEP;
             let end = self.blob.len().min(held_at + Self::STEP);
             self.held = self.blob.slice(held_at..end).map_err(io::Error::other)?;
@@ -465,6 +515,13 @@ impl Read for BlobReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
+        }
+        if !self.holds_position() {
+            let n = self.blob.decrypt_whole(self.position, buf).map_err(io::Error::other)?;
+            if n > 0 {
+                self.consume(n);
+                return Ok(n);
+            }
         }
         let rest = self.fill_buf()?;
         let n = rest.len().min(buf.len());

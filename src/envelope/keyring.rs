@@ -375,18 +375,27 @@ fn check_wrapped(
 const MAX_KEY_ID: usize = 2048;
 const MAX_WRAPPED: usize = 8 << 10;
 
-/// What the keys make of a file: its salt, and the ciphers that were derived with it.
-#[derive(Debug)]
+/// What the keys make of a file: its salt, and what was derived with it.
 pub(crate) struct FileEnvelope {
     file: FileId,
     salt: [u8; 32],
     sealings: RwLock<Vec<(Purpose, Sealing)>>,
+    checks: RwLock<Vec<(DomainId, KeyNumber, CheckKey)>>,
+}
+
+/// A key for [checks](Purpose::Check).
+pub(crate) type CheckKey = Arc<Zeroizing<[u8; 32]>>;
+
+impl fmt::Debug for FileEnvelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileEnvelope({:?})", self.file)
+    }
 }
 
 impl FileEnvelope {
     /// The envelope of a file with this header, in which something random stands.
     pub(crate) fn new(file: FileId, header: &[u8]) -> Self {
-        Self { file, salt: *blake3::hash(header).as_bytes(), sealings: RwLock::default() }
+        Self { file, salt: *blake3::hash(header).as_bytes(), sealings: RwLock::default(), checks: RwLock::default() }
     }
 
     /// How what is in the file was encrypted with a key, for one of its purposes; `None` where there is no such key
@@ -407,8 +416,19 @@ impl FileEnvelope {
         Some(sealing)
     }
 
-    /// Forgets the ciphers of a domain.
+    /// The key for checks of the tables of frames; `None` where there is no such key (any more).
+    pub(crate) fn check_key(&self, keys: &Keyring, domain: DomainId, key: KeyNumber) -> Option<CheckKey> {
+        if let Some((.., known)) = read(&self.checks).iter().find(|(of, number, _)| (*of, *number) == (domain, key)) {
+            return Some(Arc::clone(known));
+        }
+        let check_key = Arc::new(self.subkey(keys, domain, key, Purpose::Check)?);
+        write(&self.checks).push((domain, key, Arc::clone(&check_key)));
+        Some(check_key)
+    }
+
+    /// Forgets what was derived from the keys of a domain.
     pub(crate) fn forget(&self, domain: DomainId) {
+        write(&self.checks).retain(|(of, ..)| *of != domain);
         write(&self.sealings).retain(|(_, sealing)| sealing.domain != domain);
     }
 

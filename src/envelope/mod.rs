@@ -62,7 +62,7 @@ mod table;
 use self::cipher::subkey;
 pub(crate) use self::cipher::{Cipher, IS_THERE};
 pub(crate) use self::header::FileHeader;
-pub(crate) use self::keyring::{Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
+pub(crate) use self::keyring::{CheckKey, Domain, DomainState, FileEnvelope, Keyring, Keys, Sealing};
 pub use self::locked::LockedDomain;
 pub(crate) use self::table::Table;
 use crate::id::{DomainId, FileId, StoreId};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::envelope::{FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpose, Sealing};
+use crate::envelope::{CheckKey, FileEnvelope, FileHeader, KeyNumber, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{BLOCK_LOG2, Codec, DESCRIPTOR_LEN, SEALED_ENTRY, entry_len, frame_len, put_digest, take_digest};
 use crate::id::{DomainId, FileId};
@@ -57,7 +57,7 @@ enum Blocks {
 
 struct SealedBlocks {
     sealing: Sealing,
-    check_key: Zeroizing<[u8; 32]>,
+    check_key: CheckKey,
     /// In the nonces of all that this opening of the segment encrypts: see [`crate::envelope`].
     prefix: u64,
     rest: Zeroizing<Vec<u8>>,
@@ -315,7 +315,7 @@ impl Blocks {
         let unknown = || Error::corrupt(path, 0, Damage::Invalid("key number"));
         Ok(Self::Sealed(SealedBlocks {
             sealing: envelope.opening(keys, domain, key, Purpose::Content).ok_or_else(unknown)?,
-            check_key: envelope.subkey(keys, domain, key, Purpose::Check).ok_or_else(unknown)?,
+            check_key: envelope.check_key(keys, domain, key).ok_or_else(unknown)?,
             prefix: u64::from_le_bytes(random()?),
             rest: Zeroizing::default(),
             buffer: Vec::new(),

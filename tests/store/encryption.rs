@@ -16,6 +16,7 @@ mod locked_crashes;
 mod locked_damage;
 mod moved;
 mod online;
+mod reading;
 mod secrets;
 #[cfg(feature = "sled")]
 mod view;
