@@ -490,7 +490,7 @@ mod tests {
             let disk = SimVfs::new();
             let handle = disk.open(path, OpenMode::CreateNew).unwrap();
             handle.write_all_at(&content, 0).unwrap();
-            let budget = MappingBudget::new(ReadMode::Mapped, 2);
+            let budget = MappingBudget::new(ReadMode::Mapped, 3);
             let open =
                 || SealedFile::new(path.into(), Arc::clone(&handle), content.len() as u64, Grain::Block, &budget);
             let all = |file: &SealedFile| file.verify(0, content.len(), BLOCK, &crcs);
