@@ -142,7 +142,7 @@ impl AsyncBlob {
         self.store.read(move |_| read(&blob, range)).await
     }
 
-    /// A part of the content as a [`Stream`](futures_core::Stream) of pieces of at most 256 KiB. Nothing is read before
+    /// A part of the content as a [`Stream`](futures_core::Stream) of [pieces](BlobStream). Nothing is read before
     /// it is polled.
     ///
     /// # Errors

@@ -14,7 +14,8 @@ use crate::aio::BlobStream;
 /// A part of a blob as an [`AsyncRead`], [`AsyncBufRead`] and [`AsyncSeek`], whose positions count from the part's
 /// beginning: a [`BlobStream`] that is read by bytes. Made by [`AsyncBlob::reader`](crate::aio::AsyncBlob::reader).
 ///
-/// It keeps the piece of up to 256 KiB that it has read last: a seek within that reads nothing anew.
+/// It keeps the piece of up to 256 KiB, or 1 MiB of what is mapped, that it has read last: a seek within that reads
+/// nothing anew.
 ///
 /// # Errors
 /// Reading fails with an [`io::Error`] that holds the store's [`Error`](crate::Error).
