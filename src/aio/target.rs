@@ -254,6 +254,21 @@ macro_rules! content {
             self.call(move |blocking| blocking.commit_upload(id, expect)).await
         }
 
+        /// Appends the last piece of an upload, and commits the upload.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", stringify!($blocking), "::commit_upload_with`] and [`call`](Self::call).")]
+        pub async fn commit_upload_with(
+            &self,
+            id: $crate::id::UploadId,
+            offset: impl Into<Option<u64>>,
+            last: impl Into<bytes::Bytes>,
+            expect: impl Into<$crate::blobs::Expect>,
+        ) -> $crate::error::Result<$crate::blobs::Stored> {
+            let (offset, last, expect) = (offset.into(), last.into(), expect.into());
+            self.call(move |blocking| blocking.commit_upload_with(id, offset, last, expect)).await
+        }
+
         $crate::aio::target::uploads!($blocking);
 
         $crate::aio::arguments::calls! { $blocking:

@@ -1,9 +1,10 @@
 //! Resumable uploads.
 //!
-//! An upload is a fact and, from its first byte on, a segment that no blob refers to yet. Each appended piece is synced
-//! in the segment; then a commit updates the fact: the new offset, the hash's state, the checksums of the blocks that
-//! are complete. So an upload survives a restart, a crash included, and continues without reading again what it has.
-//! Committing it publishes the segment as a blob, or moves short content into the log.
+//! An upload is a fact. While its content is short the fact has it too, so appending a piece is a commit and no more.
+//! Once it is longer than [`SHORT`], or than what rides in the log, it lies in a segment that no blob refers to yet:
+//! each appended piece is synced there; then a commit updates the fact: the new offset, the hash's state, the checksums
+//! of the blocks that are complete. So an upload survives a restart, a crash included, and continues without reading
+//! again what it has. Committing it publishes the segment as a blob, or moves content that rides in the log there.
 //!
 //! # Invariant kept here
 //! One call at a time writes to an upload's segment: it takes the upload's [`Slot`], and its [`Lease`] gives the slot
@@ -13,6 +14,7 @@
 
 mod appending;
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::io::Read;
 use std::ops::Deref;
@@ -33,6 +35,11 @@ use crate::segment::{Descriptor, Progress, SegmentWriter};
 use crate::sync::lock;
 use crate::transaction::{Outcome, Request};
 use crate::wire::{index, len64};
+
+/// Up to what length, in bytes, an upload's content lies in its fact, which each piece rewrites: a block of a segment,
+/// as much as the fact of an encrypted upload may hold in any case. Sessions in memory hold as much, and there are no
+/// more of those than files that may be open.
+const SHORT: u64 = 64 << 10;
 
 /// How much of a reader's content is written at a time.
 const PIECE: usize = 1 << 20;
@@ -62,18 +69,35 @@ pub(crate) enum Slot {
     Idle(Box<Session>),
 }
 
-/// An upload with its segment open, as its facts say it stands.
+/// An upload with its content, as its facts say it stands, and behind that what is not saved yet.
 #[derive(Debug)]
 pub(crate) struct Session {
     domain: DomainId,
     /// The state on disk.
     fact: UploadFact,
-    /// None before the first byte.
-    writer: Option<SegmentWriter>,
+    content: Written,
     /// None where the state was lost in a restart and can't be saved: the content is read again in the end.
     hasher: Option<Hasher>,
     /// The segment, until a fact names it.
     unpublished: Option<NewFile>,
+}
+
+/// Where the content of an upload lies.
+#[derive(Debug)]
+enum Written {
+    /// In memory: what of it is durable, the fact has.
+    Short(Vec<u8>),
+    /// In the upload's segment.
+    Segment(SegmentWriter),
+}
+
+impl Written {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Short(content) => len64(content),
+            Self::Segment(writer) => writer.len(),
+        }
+    }
 }
 
 /// The right to work on an upload. Gives the slot back, also if the caller's reader panics.
@@ -142,7 +166,7 @@ impl BlobStore {
             touched: now.open,
             algorithm,
             repository: into.repository()?,
-            hash_state: Hasher::new(algorithm).save().unwrap_or_default(),
+            hash_state: Vec::new(),
             key: 0,
             rest: Vec::new(),
         };
@@ -179,7 +203,35 @@ impl BlobStore {
 
     /// The same, with what became of the commit.
     pub(super) fn end_upload(&self, id: UploadId, expect: Expect, into: &dyn Destination) -> Result<(Stored, Outcome)> {
-        self.with_upload(id, into, |session| self.finish_upload(id, session, expect, into))
+        self.with_upload(id, into, |session| self.finish_upload(id, session, &[], expect, into))
+    }
+
+    /// Appends the last piece of an upload, and commits it: in one commit where all of it rides in the log and no
+    /// segment was begun.
+    pub(crate) fn commit_upload_with(
+        &self,
+        id: UploadId,
+        offset: Option<u64>,
+        last: &[u8],
+        expect: Expect,
+        into: &dyn Destination,
+    ) -> Result<Stored> {
+        let owner = into.repository()?;
+        let committed = self.with_session(id, into.domain(), |session| {
+            session.expect(id, owner, offset).map_err(Refused)?;
+            if !session.may_ride_with(len64(last), self) {
+                return Ok((None, Next::GoesOn));
+            }
+            let finished = self.finish_upload(id, session, last, expect, into);
+            finished.map(|((stored, _), next)| (Some(stored), next)).map_err(Failed)
+        })?;
+        match committed {
+            Some(stored) => Ok(stored),
+            None => {
+                self.append_upload(id, offset, &mut &*last, into)?;
+                self.commit_upload(id, expect, into)
+            }
+        }
     }
 
     pub(crate) fn upload_status(&self, id: UploadId, of: &dyn Destination) -> Result<UploadStatus> {
@@ -322,7 +374,7 @@ impl BlobStore {
     }
 
     fn move_upload(&self, id: UploadId, session: &mut Session) -> Result<((), Next)> {
-        let Some(old) = session.writer.take() else { return Ok(((), Next::GoesOn)) };
+        let Written::Segment(old) = &session.content else { return Ok(((), Next::GoesOn)) };
         self.log.admit()?;
         let file = session.unpublished.insert(self.begin_file());
         let id_of_file = file.id();
@@ -339,20 +391,20 @@ impl BlobStore {
         let parts = changed_parts(new.table(), to.entry_len(), 0);
         let moved = self.log.commit(session.domain, Request::MoveUpload { id, from, to: to.clone(), parts })?;
         session.unpublished.take().map_or(Ok(()), |file| self.log.publish(file, moved.lsn))?;
-        (session.fact, session.writer) = (to, Some(new));
+        (session.fact, session.content) = (to, Written::Segment(new));
         Ok(((), Next::GoesOn))
     }
 
     fn load_session(&self, domain: DomainId, id: UploadId) -> Result<Session> {
         let (snapshot, key) = (self.tables.snapshot(), Key::upload(domain, id));
         let fact = snapshot.decode(&key, UploadFact::decode)?.ok_or(Error::UploadNotFound { id })?;
-        let hasher = match fact.offset {
-            0 => Some(Hasher::new(fact.algorithm)),
-            _ => Hasher::resume(fact.algorithm, &fact.hash_state),
-        };
-        let writer = match fact.file {
-            None if fact.offset > 0 => return Err(snapshot.invalid(&key)),
-            None => None,
+        let (hasher, content) = match fact.file {
+            None if fact.offset != len64(&fact.rest) => return Err(snapshot.invalid(&key)),
+            None => {
+                let mut hasher = Hasher::new(fact.algorithm);
+                hasher.update(&fact.rest);
+                (Some(hasher), Written::Short(fact.rest.clone()))
+            }
             Some(file) => {
                 let mut table = Vec::new();
                 for part in 0..fact.parts() {
@@ -363,63 +415,77 @@ impl BlobStore {
                 snapshot.decoded(&key, is_whole.then_some(()))?;
                 let (key, len, block_crc, rest) = (fact.key, fact.offset, fact.block_crc, fact.rest.clone());
                 let progress = Progress { key, len, table, block_crc, rest };
-                Some(SegmentWriter::resume(self.contents.resume(file)?, file, &keys, domain, progress)?)
+                let writer = SegmentWriter::resume(self.contents.resume(file)?, file, &keys, domain, progress)?;
+                (Hasher::resume(fact.algorithm, &fact.hash_state), Written::Segment(writer))
             }
         };
-        Ok(Session { domain, fact, writer, hasher, unpublished: None })
+        Ok(Session { domain, fact, content, hasher, unpublished: None })
     }
 
+    /// Commits an upload with a last piece, which is none where the content lies in a segment.
     fn finish_upload(
         &self,
         id: UploadId,
         session: &mut Session,
+        last: &[u8],
         expect: Expect,
         into: &dyn Destination,
     ) -> Result<((Stored, Outcome), Next)> {
         let from = session.fact.clone();
-        let len = from.offset;
         let found = match &session.hasher {
-            Some(hasher) if hasher.algorithm() == expect.algorithm() => hasher.clone().finish(),
-            _ => self.hash_upload(session, expect.algorithm())?,
+            Some(hasher) if hasher.algorithm() == expect.algorithm() => {
+                let mut hasher = hasher.clone();
+                hasher.update(last);
+                hasher.finish()
+            }
+            _ => self.hash_upload(session, last, expect.algorithm())?,
         };
         let digest = expect.check(found)?;
-        let then = into.then(&digest);
-        let in_segment = session.writer.as_mut().filter(|writer| writer.len() > self.options.inline_max);
-        let request = if let Some(writer) = in_segment {
-            let descriptor: Descriptor = writer.seal(digest)?;
-            writer.sync().map_err(|error| self.contents.poison(error))?;
-            Request::CommitUpload { id, from, descriptor, frame: None, then }
-        } else {
-            let mut content = vec![0; index(from.offset)];
-            session.writer.iter().try_for_each(|writer| writer.read(0, &mut content))?;
-            // What the disk returns need not be what was hashed.
-            if Digest::of(digest.algorithm(), &content) != digest {
-                let damaged = |writer: &SegmentWriter| Error::corrupt(writer.path(), 0, Damage::Digest);
-                let invariant = "an upload with content has a segment";
-                let without = || self.contents.poison(Error::Internal { invariant });
-                return Err(session.writer.as_ref().map_or_else(without, damaged));
+        let (descriptor, frame) = match &mut session.content {
+            Written::Segment(writer) if writer.len() > self.options.inline_max => {
+                let descriptor: Descriptor = writer.seal(digest)?;
+                writer.sync().map_err(|error| self.contents.poison(error))?;
+                (descriptor, None)
             }
-            let frame = frame_for(digest, &content, self.options.compression);
-            Request::CommitUpload { id, from, descriptor: frame.descriptor, frame: Some(frame), then }
+            Written::Segment(writer) => {
+                let mut content = vec![0; index(writer.len())];
+                writer.read(0, &mut content)?;
+                // What the disk returns need not be what was hashed.
+                if Digest::of(digest.algorithm(), &content) != digest {
+                    return Err(Error::corrupt(writer.path(), 0, Damage::Digest));
+                }
+                let frame = frame_for(digest, &content, self.options.compression);
+                (frame.descriptor, Some(frame))
+            }
+            Written::Short(content) => {
+                let whole = if content.is_empty() { Cow::Borrowed(last) } else { [content, last].concat().into() };
+                let frame = frame_for(digest, &whole, self.options.compression);
+                (frame.descriptor, Some(frame))
+            }
         };
+        let (len, then) = (descriptor.len, into.then(&digest));
+        let request = Request::CommitUpload { id, from, descriptor, frame, then };
         let outcome = self.log.commit_as(into.durability(), session.domain, request)?;
         let stored = Stored { digest, len, existed: into.existed(&outcome), lsn: outcome.lsn };
         Ok(((stored, outcome), Next::Ends))
     }
 
     /// The digest of an upload's content by another algorithm than was declared, or after its hash state was lost.
-    fn hash_upload(&self, session: &Session, algorithm: Algorithm) -> Result<Digest> {
+    fn hash_upload(&self, session: &Session, last: &[u8], algorithm: Algorithm) -> Result<Digest> {
         let mut hasher = Hasher::new(algorithm);
-        let mut at = 0;
-        let mut piece = vec![0; PIECE];
-        while let Some(writer) = &session.writer
-            && at < writer.len()
-        {
-            piece.truncate(index(writer.len() - at));
-            writer.read(at, &mut piece)?;
-            hasher.update(&piece);
-            at += len64(&piece);
+        match &session.content {
+            Written::Short(content) => hasher.update(content),
+            Written::Segment(writer) => {
+                let (mut at, mut piece) = (0, vec![0; PIECE]);
+                while at < writer.len() {
+                    piece.truncate(index(writer.len() - at));
+                    writer.read(at, &mut piece)?;
+                    hasher.update(&piece);
+                    at += len64(&piece);
+                }
+            }
         }
+        hasher.update(last);
         Ok(hasher.finish())
     }
 }
@@ -453,7 +519,21 @@ impl Session {
 
     /// How many bytes were written that the fact does not count yet.
     fn unsaved(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.len().saturating_sub(self.fact.offset))
+        self.content.len().saturating_sub(self.fact.offset)
+    }
+
+    /// Fails where the upload is another's, or does not stand at `offset`, if one is given.
+    fn expect(&self, id: UploadId, owner: Option<RepositoryId>, offset: Option<u64>) -> Result<()> {
+        expect_owner(id, &self.fact, owner)?;
+        match (self.fact.offset, offset) {
+            (expected, Some(found)) if found != expected => Err(Error::WrongOffset { expected, found }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the content, with so much more, can be committed in a record, without a segment.
+    fn may_ride_with(&self, more: u64, store: &BlobStore) -> bool {
+        matches!(&self.content, Written::Short(content) if len64(content) + more <= store.options.inline_max)
     }
 }
 

@@ -265,16 +265,17 @@ impl ProgressFact {
 ///
 /// ```text
 /// file u48 (0: none yet) | offset u48 | block_crc u32 | created u64 (ms since 1970) | touched u64 (ms of open time) |
-/// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state | where it is encrypted: key u16, rest
+/// algorithm u8 | repository u48 (0: none) | hash state length u16, hash state | where there is a rest: key u16, rest
 /// ```
 ///
-/// Of an encrypted segment only whole blocks are written: what the last one has until it is whole is in the fact. The
+/// The rest is what of the content no file has: all of it, while it is short and so has no file; later, where the
+/// segment is encrypted, what the last block has until it is whole, since only whole ones are written. The
 /// checksums of its whole blocks of 64 KiB (their entries in the frame's table) stand in
 /// [`UploadPart`](super::Family::UploadPart) facts, [`PART_BLOCKS`] in each: however small the pieces are in which it
 /// came, ending it changes few facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UploadFact {
-    /// The segment that the content goes to; none before the first piece.
+    /// The segment that the content goes to; none while the content is short.
     pub(crate) file: Option<FileId>,
     /// How many bytes are durable.
     pub(crate) offset: u64,
@@ -288,11 +289,12 @@ pub(crate) struct UploadFact {
     pub(crate) algorithm: Algorithm,
     /// The repository that it was begun in.
     pub(crate) repository: Option<RepositoryId>,
-    /// The saved state of the hash over the bytes so far; empty where the algorithm has none to save.
+    /// The saved state of the hash over the bytes so far; empty where the algorithm has none to save, and where all of
+    /// them are here.
     pub(crate) hash_state: Vec<u8>,
     /// The number of the data key that the segment is encrypted with; 0 for none.
     pub(crate) key: KeyNumber,
-    /// The content of the last, incomplete block, where the segment is encrypted.
+    /// What of the content no file has.
     pub(crate) rest: Vec<u8>,
 }
 
@@ -300,9 +302,9 @@ pub(crate) struct UploadFact {
 pub(crate) const PART_BLOCKS: u64 = 1024;
 
 impl UploadFact {
-    /// How many whole blocks of content are durable.
+    /// How many whole blocks of content the segment has, durably.
     pub(crate) fn whole_blocks(&self) -> u64 {
-        self.offset >> crate::facts::BLOCK_LOG2.end()
+        self.file.map_or(0, |_| self.offset >> crate::facts::BLOCK_LOG2.end())
     }
 
     /// How long a block's entry in the table is, in bytes.
@@ -331,7 +333,7 @@ impl UploadFact {
         out.put_u48(self.repository.map_or(0, |repository| repository.0));
         out.put_len16(self.hash_state.len());
         out.put(&self.hash_state);
-        if self.key != 0 {
+        if self.key != 0 || !self.rest.is_empty() {
             out.put_u16(self.key);
             out.put(&self.rest);
         }

@@ -49,8 +49,8 @@ pub enum Durability {
     /// [`Store::sync`](crate::Store::sync), or a suffix of them, each as a whole.
     ///
     /// Only the commits themselves are not synced. Content with a segment of its own (longer than
-    /// [`Options::inline_max`](crate::Options::inline_max), or appended to an upload) is synced all the same before it
-    /// is committed: such writes are as slow as with `Synced`.
+    /// [`Options::inline_max`](crate::Options::inline_max), or appended to an upload of more than 64 KiB) is synced all
+    /// the same before it is committed: such writes are as slow as with `Synced`.
     Relaxed,
 }
 

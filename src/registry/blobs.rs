@@ -374,6 +374,22 @@ impl Repository {
         self.registry.blobs.commit_upload(id, expect.into(), self)
     }
 
+    /// Appends the last piece of an upload of this repository, and commits the upload, as
+    /// [`Store::commit_upload_with`](crate::Store::commit_upload_with).
+    ///
+    /// # Errors
+    /// As [`Store::commit_upload_with`](crate::Store::commit_upload_with), and [`Error::RepositoryNotFound`] where the
+    /// repository no longer exists.
+    pub fn commit_upload_with(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        last: impl AsRef<[u8]>,
+        expect: impl Into<Expect>,
+    ) -> Result<Stored> {
+        self.registry.blobs.commit_upload_with(id, offset.into(), last.as_ref(), expect.into(), self)
+    }
+
     /// Cancels an upload of this repository.
     ///
     /// # Errors

@@ -89,6 +89,35 @@ impl Store {
         inner.blobs.commit_upload(id, expect.into(), &inner.blobs.outside(self.durability))
     }
 
+    /// Appends the last piece of an upload at `offset`, or where it ends for `None`, and commits the upload: in one
+    /// commit, and with one sync, where the content is no longer than
+    /// [`Options::inline_max`](crate::Options::inline_max) and no more than 64 KiB of it came before.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Digest, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// let id = store.begin_upload(Algorithm::Sha256)?;
+    /// let stored = store.commit_upload_with(id, 0, "all of it", Algorithm::Sha256)?;
+    /// assert_eq!(store.get(&stored.digest)?.bytes()?, "all of it");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`append_upload`](Self::append_upload) and [`commit_upload`](Self::commit_upload). In each case the
+    /// upload is as it was, or stands behind the last piece: [`upload_status`](Self::upload_status) says which.
+    pub fn commit_upload_with(
+        &self,
+        id: UploadId,
+        offset: impl Into<Option<u64>>,
+        last: impl AsRef<[u8]>,
+        expect: impl Into<Expect>,
+    ) -> Result<Stored> {
+        let inner = self.inner()?;
+        let (offset, into) = (offset.into(), inner.blobs.outside(self.durability));
+        inner.blobs.commit_upload_with(id, offset, last.as_ref(), expect.into(), &into)
+    }
+
     /// Cancels an upload: its content is removed.
     ///
     /// # Errors

@@ -96,8 +96,10 @@ pub enum Step {
         upload: u64,
         content: Vec<u8>,
     },
+    /// Commits an upload, with a last piece where all of it then rides in the log.
     Commit {
         upload: u64,
+        last: Vec<u8>,
         algorithm: Algorithm,
     },
     Cancel(u64),
@@ -143,7 +145,7 @@ pub fn step(random: &mut Random) -> Step {
         8..=12 => Step::File(files::step(random, algorithm)),
         13..=14 => Step::Begin { algorithm, repository: (random.below(3) > 0).then(|| random.below(2)) },
         15..=18 => Step::Append { upload: random.next(), content: content(random) },
-        19..=20 => Step::Commit { upload: random.next(), algorithm },
+        19..=20 => Step::Commit { upload: random.next(), last: content(random), algorithm },
         21 => Step::Cancel(random.next()),
         22 => Step::Expire,
         23..=24 => Step::Checkpoint,
@@ -213,6 +215,9 @@ pub fn known_key(_: [u8; 32]) -> Arc<dyn KeyProvider> {
     unreachable!("no disk has a key")
 }
 
+/// Longer content has a segment of its own.
+pub const INLINE_MAX: usize = 2048;
+
 /// Options under which a short history makes many log files, folds and merges.
 pub fn options(disk: &SimVfs, clock: &Clock) -> Options {
     let options = Options::new();
@@ -229,7 +234,7 @@ pub fn small(options: Options, clock: &Clock) -> Options {
         .create(true)
         .clock(clock.clone())
         .maintenance(Maintenance::Inline)
-        .inline_max(2048)
+        .inline_max(INLINE_MAX as u64)
         .log_file_size(16 << 10)
         .memtable_size(2 << 10)
         .history(24 << 10)

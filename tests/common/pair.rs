@@ -14,7 +14,7 @@ use super::calls::{Call, NAMES, pulls};
 use super::events::{Follower, Stock, record};
 use super::registry::name;
 use super::repositories::{Action, Outcome, RETENTION};
-use super::{Model, Random, Step, files, nth, options, staged, uploads_of};
+use super::{INLINE_MAX, Model, Random, Step, files, nth, options, staged, uploads_of};
 
 /// How a store is opened, with a clock.
 type MakeOptions = Box<dyn Fn(&Clock) -> Options + Send>;
@@ -295,22 +295,33 @@ impl Pair {
                 let offset = expected.is_multiple_of(2).then_some(offset); // else where it ends
                 assert_eq!(append(offset)?, expected);
             }
-            Step::Commit { upload, algorithm } => {
+            Step::Commit { upload, last, algorithm } => {
                 let Some(id) = of(*upload) else { return Ok(()) };
                 let repository = repository(&id)?;
-                let content = self.next.uploads.remove(&id).expect("known");
+                let mut content = self.next.uploads.remove(&id).expect("known");
+                let at = content.len() as u64;
+                let rides = !last.is_empty() && content.len() + last.len() <= INLINE_MAX;
+                if rides {
+                    content.extend(last);
+                }
                 let digest = strongroom::Digest::of(*algorithm, &content);
                 match (self.next.owners.remove(&id), repository) {
                     (Some(owner), Some(repository)) => {
                         let put = Action::Put { content, algorithm: *algorithm };
                         let call = Call { repository: owner, action: put };
                         assert_eq!(self.next.call(&call, self.now), Outcome::Done);
-                        repository.commit_upload(id, digest)?;
+                        match rides {
+                            true => repository.commit_upload_with(id, at, last, digest)?,
+                            false => repository.commit_upload(id, digest)?,
+                        };
                     }
                     _ => {
                         let digest = self.next.put(*algorithm, &content);
                         self.next.touch(digest, self.now);
-                        store.commit_upload(id, digest)?;
+                        match rides {
+                            true => store.commit_upload_with(id, None, last, digest)?,
+                            false => store.commit_upload(id, digest)?,
+                        };
                     }
                 }
             }

@@ -50,6 +50,12 @@ impl Tour {
         });
     }
 
+    /// Commits the upload that there is, with so much more.
+    fn commit(&mut self, more: usize) {
+        let last = Random(more as u64).bytes(more);
+        self.step(Step::Commit { upload: 0, last, algorithm: Algorithm::Sha256 });
+    }
+
     fn upload(&mut self, repository: u64, len: usize) {
         self.step(Step::Begin { algorithm: Algorithm::Sha256, repository: Some(repository) });
         self.step(Step::Append { upload: 0, content: Random(len as u64).bytes(len) });
@@ -75,7 +81,7 @@ pub fn tour() -> Vec<Step> {
         });
     }
     t.upload(0, 3000);
-    t.step(Step::Commit { upload: 0, algorithm: Algorithm::Sha256 });
+    t.commit(0);
     t.push(Image, |push, _| push.tags.len() == 2 && push.blobs.len() > 2);
     t.push(Image, |push, model| {
         push.subject.is_some()
@@ -184,5 +190,16 @@ pub fn tour() -> Vec<Step> {
     t.step(Step::Wait(60_000));
     t.step(Step::Claim(vec![0, 1, 2, 3]));
     t.step(Step::Collect(0));
+    // Short uploads: in one piece, in several, and one that becomes long.
+    t.step(Step::Begin { algorithm: Algorithm::Sha256, repository: Some(0) });
+    t.commit(700);
+    t.upload(0, 800);
+    t.step(Step::Append { upload: 0, content: Random(5).bytes(900) });
+    t.step(Step::Reopen);
+    t.commit(300);
+    t.upload(0, 1500);
+    t.step(Step::Append { upload: 0, content: Random(6).bytes(1500) });
+    t.step(Step::Append { upload: 0, content: Random(7).bytes(100) });
+    t.commit(0);
     tour.steps
 }

@@ -36,7 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (algorithm(), prop::option::of(0..3u64))
             .prop_map(|(algorithm, repository)| Step::Begin { algorithm, repository }),
         3 => (which(), content()).prop_map(|(upload, content)| Step::Append { upload, content }),
-        1 => (which(), algorithm()).prop_map(|(upload, algorithm)| Step::Commit { upload, algorithm }),
+        1 => (which(), content(), algorithm())
+            .prop_map(|(upload, last, algorithm)| Step::Commit { upload, last, algorithm }),
         1 => which().prop_map(Step::Cancel),
         1 => Just(Step::Expire),
         1 => Just(Step::Checkpoint),

@@ -126,3 +126,76 @@ fn an_upload_that_is_given_up_while_content_comes_is_gone_and_so_is_its_file() {
     store.close().unwrap();
     assert!(disk.files().iter().all(|path| path.extension().is_none_or(|extension| extension != "seg")));
 }
+
+/// How many segments a disk has.
+fn segments(disk: &SimVfs) -> usize {
+    disk.files().iter().filter(|path| path.extension().is_some_and(|extension| extension == "seg")).count()
+}
+
+#[test]
+fn a_short_upload_lies_in_the_log_over_restarts_and_in_a_segment_once_it_is_long() {
+    // Plain and encrypted; with content that stays short, ends at the limit, and becomes long.
+    for disk in [SimVfs::new(), crate::common::encrypted_disk()] {
+        let open = || crate::common::options(&disk, &Clock::manual()).inline_max(100_000).open("/store").unwrap();
+        for (len, are_long) in [(1, 0), (65_535, 0), (65_536, 0), (65_537, 1), (140_000, 1)] {
+            let content = Random(len).bytes(len as usize);
+            let mut store = open();
+            let upload = store.begin_upload(Algorithm::Sha512).unwrap();
+            let mut at = 0;
+            for (n, piece) in content.chunks(30_000).enumerate() {
+                at = store.append_upload(upload, at, piece).unwrap();
+                if n % 2 == 1 {
+                    store.checkpoint().unwrap();
+                }
+                store.close().unwrap();
+                store = open();
+                assert_eq!(store.upload_status(upload).unwrap().offset, at);
+            }
+            assert_eq!(segments(&disk), are_long, "{len}");
+            // By another algorithm than was declared, it is read again.
+            let algorithm = if len % 2 == 0 { Algorithm::Sha512 } else { Algorithm::Blake3 };
+            let digest = Digest::of(algorithm, &content);
+            let wrong = Digest::of(algorithm, b"other");
+            assert!(matches!(store.commit_upload(upload, wrong), Err(Error::DigestMismatch { .. })));
+            store.commit_upload(upload, digest).unwrap();
+            assert_eq!(segments(&disk), usize::from(len > 100_000), "{len}");
+            assert!(store.get(&digest).unwrap().bytes().unwrap() == content);
+            assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+            store.remove(&digest).unwrap();
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_last_piece_comes_with_the_commit_in_one_sync_and_where_that_fails_nothing_has_changed() {
+    let disk = SimVfs::new();
+    let store = Options::new().create(true).vfs(Arc::new(disk.clone())).inline_max(100_000).open("/store").unwrap();
+    store.put("the log has begun", Algorithm::Sha256).unwrap();
+    for (first, last) in
+        [(0, 0), (0, 4096), (5000, 3000), (65_536, 30_000), (0, 100_001), (70_000, 10), (70_000, 70_000)]
+    {
+        let content = Random(first as u64).bytes(first + last);
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        let upload = store.begin_upload(Algorithm::Sha256).unwrap();
+        store.append_upload(upload, 0, &content[..first]).unwrap();
+        let (at, last) = (first as u64, &content[first..]);
+        let wrong_offset = store.commit_upload_with(upload, at + 1, last, digest);
+        assert!(matches!(wrong_offset, Err(Error::WrongOffset { .. })), "{wrong_offset:?}");
+        if content.len() <= 100_000 && first <= 65_536 {
+            let other = store.commit_upload_with(upload, at, [last, b"x"].concat(), digest);
+            assert!(matches!(other, Err(Error::DigestMismatch { .. })), "{other:?}");
+        }
+        assert_eq!(store.upload_status(upload).unwrap().offset, at);
+        let before = disk.operations();
+        let stored = store.commit_upload_with(upload, (first % 2 == 0).then_some(at), last, digest).unwrap();
+        if content.len() <= 10_000 {
+            assert_eq!(disk.operations() - before, 2, "a record is written and synced");
+        }
+        assert_eq!((stored.digest, stored.len, stored.existed), (digest, content.len() as u64, false));
+        assert!(store.get(&digest).unwrap().bytes().unwrap() == content);
+        let again = store.commit_upload_with(upload, at, last, digest);
+        assert!(matches!(again, Err(Error::UploadNotFound { .. })), "{again:?}");
+    }
+    assert!(store.verify(|_| {}).unwrap().findings.is_empty());
+}

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use crate::blobs::BlobStore;
 use crate::blobs::Destination;
-use crate::blobs::uploads::{Lease, Session, advanced, changed_parts, expect_owner};
+use crate::blobs::uploads::{Lease, SHORT, Session, Written, advanced, changed_parts};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::facts::UploadFact;
@@ -14,6 +14,7 @@ use crate::log::Durability;
 #[cfg(feature = "tokio")]
 use crate::sync::lock;
 use crate::transaction::Request;
+use crate::wire::len64;
 
 /// After so many bytes what came is made durable while the rest comes: a crash takes no more of it back, and no record
 /// holds more of its checksums.
@@ -33,12 +34,7 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
     pub(crate) fn begin(store: I, id: UploadId, offset: Option<u64>, into: &dyn Destination) -> Result<Self> {
         let owner = into.repository()?;
         let (mut lease, session) = Lease::take(store, into.domain(), id)?;
-        let expected = session.fact.offset;
-        let may_begin = expect_owner(id, &session.fact, owner).and_then(|()| match offset {
-            Some(found) if found != expected => Err(Error::WrongOffset { expected, found }),
-            _ => lease.store.log.admit(),
-        });
-        match may_begin {
+        match session.expect(id, owner, offset).and_then(|()| lease.store.log.admit()) {
             Ok(()) => Ok(Self { lease, session, durability: into.durability() }),
             Err(error) => {
                 lease.session = Some(session);
@@ -90,19 +86,26 @@ impl<I: Deref<Target = BlobStore>> Appending<I> {
 }
 
 impl Session {
-    /// Writes pieces into the upload's segment, which is created with the first.
+    /// Writes pieces: into memory while the content is short, then into the upload's segment, which is created with all
+    /// that there is.
     fn write(&mut self, store: &BlobStore, pieces: &[&[u8]]) -> Result<()> {
-        if pieces.iter().all(|piece| piece.is_empty()) {
+        let more: u64 = pieces.iter().map(|piece| len64(piece)).sum();
+        if more == 0 {
             return Ok(());
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => {
-                let file = self.unpublished.insert(store.begin_file());
-                none.insert(store.create_segment(file, self.domain)?)
+        match &mut self.content {
+            Written::Short(content) if len64(content) + more <= SHORT.min(store.options.inline_max) => {
+                pieces.iter().for_each(|piece| content.extend_from_slice(piece));
             }
-        };
-        writer.append_all(pieces)?;
+            Written::Short(content) => {
+                let file = self.unpublished.insert(store.begin_file());
+                let mut writer = store.create_segment(file, self.domain)?;
+                let all: Vec<&[u8]> = std::iter::once(&content[..]).chain(pieces.iter().copied()).collect();
+                writer.append_all(&all)?;
+                self.content = Written::Segment(writer);
+            }
+            Written::Segment(writer) => writer.append_all(pieces)?,
+        }
         if let Some(hasher) = &mut self.hasher {
             pieces.iter().for_each(|piece| hasher.update(piece));
         }
@@ -115,14 +118,19 @@ impl Session {
             // No commit finds out whether the upload is still there.
             return store.upload_fact(self.domain, id).map(drop);
         }
-        let Some(writer) = &self.writer else { return Ok(()) };
-        writer.sync().map_err(|error| store.contents.poison(error))?;
         let from = self.fact.clone();
-        let file = from.file.or(self.unpublished.as_ref().map(NewFile::id));
-        let hash_state = self.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
-        let to = UploadFact { file, touched: store.clock.open_time(), hash_state, ..from.clone() };
-        let to = advanced(to, writer);
-        let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
+        let to = UploadFact { touched: store.clock.open_time(), ..from.clone() };
+        let (to, parts) = match &self.content {
+            Written::Short(content) => (UploadFact { offset: len64(content), rest: content.clone(), ..to }, Vec::new()),
+            Written::Segment(writer) => {
+                writer.sync().map_err(|error| store.contents.poison(error))?;
+                let file = from.file.or(self.unpublished.as_ref().map(NewFile::id));
+                let hash_state = self.hasher.as_ref().and_then(Hasher::save).unwrap_or_default();
+                let to = advanced(UploadFact { file, hash_state, ..to }, writer);
+                let parts = changed_parts(writer.table(), to.entry_len(), from.whole_blocks());
+                (to, parts)
+            }
+        };
         let request = Request::AppendUpload { id, from, to: to.clone(), parts };
         let outcome = store.log.commit_as(durability, self.domain, request)?;
         self.fact = to;

@@ -47,9 +47,11 @@ fn after_the_end_every_call_says_so() {
             is_closed(app.put_reader(&b"x"[..], Algorithm::Sha256).await.map(drop));
             is_closed(app.append_upload(id, None, "x").await.map(drop));
             is_closed(app.append_upload_from(id, None, &b"x"[..]).await.map(drop));
-            is_closed(writer.write(["x".into()]).await);
+            // Short content is in memory until it is to be durable.
+            is_closed(writer.write([content.clone().into()]).await);
             is_closed(writer.finish().await.map(drop));
             is_closed(app.commit_upload(id, &digest).await.map(drop));
+            is_closed(app.commit_upload_with(id, None, "x", &digest).await.map(drop));
             is_closed(app.get(&digest).await.map(drop));
             is_closed(app.stat(&digest).await.map(drop));
             is_closed(app.tags(None, 10).await.map(drop));

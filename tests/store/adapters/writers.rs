@@ -71,7 +71,7 @@ fn an_upload_writer_whose_store_fails_leaves_the_upload_where_it_stood() {
         let store = AsyncStore::new(options(&disk).open("/store").unwrap());
         let id = store.begin_upload(Algorithm::Sha256).await.unwrap();
         let mut writer = store.upload_writer(id, 0);
-        writer.write([vec![1; 1000].into()]).await.unwrap();
+        writer.write([vec![1; 2000].into()]).await.unwrap();
         let files = disk.files().len();
         disk.set_capacity(Some(disk.used() + 50_000));
         let full = loop {
