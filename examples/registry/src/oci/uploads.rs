@@ -7,8 +7,8 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::header::{CONTENT_RANGE, LOCATION, RANGE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
-use strongroom::registry::RepositoryName;
-use strongroom::{Algorithm, Digest, Error, Store, UploadId};
+use strongroom::registry::{Repository, RepositoryName};
+use strongroom::{Algorithm, Digest, Durability, Error, Store, UploadId};
 
 use super::DOCKER_CONTENT_DIGEST;
 use super::blobs::is_known_damage;
@@ -26,6 +26,9 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// A thread that writes waits for so long for more: who sends fast is written without a pause.
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// A body that is no longer is written in one step, once all of it has come.
+const SHORT: usize = UNCOUNTED / 2;
 
 /// After so many bytes it lets others write.
 const MAX_STEP: usize = 8 << 20;
@@ -62,7 +65,10 @@ async fn begin_upload(
     let begin = move |store: &Store| {
         let client = by.client;
         own.unfinished.check_upload(client, &own.limits)?;
-        let id = own.push(store, &to, &by, |repository| repository.begin_upload(algorithm))?;
+        // Nothing to rely on yet: where a power cut takes it back, the client is told that there is none, and begins
+        // again. What comes is synced with it.
+        let begin = |repository: &Repository| repository.with_durability(Durability::Relaxed).begin_upload(algorithm);
+        let id = own.push(store, &to, &by, begin)?;
         own.unfinished.upload_begun(client, to, id);
         Ok(id)
     };
@@ -96,7 +102,7 @@ async fn take_whole(
     let id = begin_upload(registry, caller, name, digest.algorithm()).await?;
     let received = async {
         write(registry, caller, (name, id, Some(0)), (first, held), incoming).await?;
-        commit(registry, caller, name, id, digest).await
+        commit(registry, caller, (name, id, None), Bytes::new(), digest).await
     };
     if let Err(failure) = received.await {
         // Where this fails the upload expires.
@@ -162,7 +168,10 @@ pub async fn append(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let offset = receive(registry, caller, &name, id, headers, body).await?;
+    let offset = match receive(registry, caller, &name, id, headers, body).await? {
+        Received::Whole(offset, piece) => append_short(registry, caller, (&name, id, offset), piece).await?,
+        Received::Appended(offset) => offset,
+    };
     Ok(stands(StatusCode::ACCEPTED, &name, id, offset))
 }
 
@@ -178,14 +187,16 @@ pub async fn finish(
 ) -> Result<Response, Failure> {
     let digest = query.parsed("digest", Code::DigestInvalid)?;
     let digest = digest.ok_or_else(|| Failure::bad_request(Code::DigestInvalid, "the parameter digest is missing"))?;
+    let (mut offset, mut last) = (None, Bytes::new());
     if !body.is_end_stream() || headers.contains_key(CONTENT_RANGE) {
         match receive(registry, caller, &name, id, headers, body).await {
+            Ok(Received::Whole(at, piece)) => (offset, last) = (at, piece),
             // Perhaps this was done before, and the answer did not arrive.
             Err(failure) if failure.is(Code::BlobUploadUnknown) => {}
             other => drop(other?),
         }
     }
-    commit(registry, caller, &name, id, digest).await?;
+    commit(registry, caller, (&name, id, offset), last, digest).await?;
     Ok(created(&name, &digest))
 }
 
@@ -210,7 +221,15 @@ async fn cancel_upload(
     Ok(registry.writing(caller).await?.repository(name).await?.cancel_upload(id).await?)
 }
 
-/// Appends a body to an upload, and returns where it then stands.
+/// What was received of a body.
+enum Received {
+    /// All of it, which is short, and where it is to be appended.
+    Whole(Option<u64>, Bytes),
+    /// It was appended as it came, and the upload stands there.
+    Appended(u64),
+}
+
+/// Takes a short body whole, and appends a longer one to an upload as it comes.
 async fn receive(
     registry: &Registry,
     caller: &Caller,
@@ -218,10 +237,10 @@ async fn receive(
     id: UploadId,
     headers: &HeaderMap,
     body: Body,
-) -> Result<u64, Failure> {
+) -> Result<Received, Failure> {
     let _receiving = registry.metrics.receiving();
     let incoming = registry.incoming(body, Kind::Blob, caller);
-    let (offset, incoming) = match headers.get(CONTENT_RANGE) {
+    let (offset, mut incoming) = match headers.get(CONTENT_RANGE) {
         Some(range) => {
             let chunk = range.to_str().ok().and_then(chunk).ok_or_else(|| {
                 Failure::bad_request(Code::BlobUploadInvalid, "Content-Range is not <first byte>-<last byte>")
@@ -234,7 +253,53 @@ async fn receive(
         }
         None => (None, incoming),
     };
-    write(registry, caller, (name, id, offset), (Gathered::default(), None), incoming).await
+    let first = Gathered::default();
+    while first.len() < SHORT {
+        match incoming.some(&first, SHORT).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Received::Whole(offset, joint(first.take()))),
+            Err(failure) => {
+                if !incoming.is_misfit() && !first.is_empty() {
+                    // What came counts. If the store fails here, the client is told when it asks how far it came.
+                    let _ = append_short(registry, caller, (name, id, offset), joint(first.take())).await;
+                }
+                return Err(failure);
+            }
+        }
+    }
+    write(registry, caller, (name, id, offset), (first, None), incoming).await.map(Received::Appended)
+}
+
+/// Appends what is short, in one step, and returns where the upload then stands.
+async fn append_short(
+    registry: &Registry,
+    caller: &Caller,
+    (name, id, offset): (&RepositoryName, UploadId, Option<u64>),
+    piece: Bytes,
+) -> Result<u64, Failure> {
+    let (to, has_content) = (name.clone(), !piece.is_empty());
+    let append = move |store: &Store| store.repository(&to)?.append_upload(id, offset, piece);
+    let appended = registry.writing(caller).await?.call(append).await;
+    let offset = appended.map_err(|error| append_failed(error, name, id))?;
+    if has_content {
+        registry.unfinished.upload_continued(id);
+    }
+    Ok(offset)
+}
+
+/// Pieces as one.
+fn joint(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() > 1 { pieces.concat().into() } else { pieces.pop().unwrap_or_default() }
+}
+
+/// The answer to an append that failed: where the offset is wrong, it says which is right.
+fn append_failed(error: Error, name: &RepositoryName, id: UploadId) -> Failure {
+    match error {
+        Error::WrongOffset { expected, .. } => {
+            Failure::from(error).header(LOCATION, location(name, id)).header(RANGE, received(expected))
+        }
+        other => other.into(),
+    }
 }
 
 /// Appends to an upload, at its end if it is not said where, first what has come already, with the memory that it
@@ -247,12 +312,7 @@ async fn write(
     (gathered, mut held): (Gathered, Option<Held>),
     mut incoming: Incoming,
 ) -> Result<u64, Failure> {
-    let failed = |error| match error {
-        Error::WrongOffset { expected, .. } => {
-            Failure::from(error).header(LOCATION, location(name, id)).header(RANGE, received(expected))
-        }
-        other => other.into(),
-    };
+    let failed = |error| append_failed(error, name, id);
     let mut writer = registry.reading(caller).await?.repository(name).await?.upload_writer(id, offset);
     let (mut work, mut has_content) = (None, false);
     loop {
@@ -290,31 +350,42 @@ async fn write(
     writer.finish().await.map_err(failed)
 }
 
-/// Ends an upload as a blob.
+/// Appends the last piece of an upload, and ends it as a blob, in one step.
 async fn commit(
     registry: &Registry,
     caller: &Caller,
-    name: &RepositoryName,
-    id: UploadId,
+    (name, id, offset): (&RepositoryName, UploadId, Option<u64>),
+    last: Bytes,
     digest: Digest,
 ) -> Result<(), Failure> {
-    let mut repository = registry.writing(caller).await?.repository(name).await?;
-    let mut _work = None;
-    if let Ok(upload) = repository.upload_status(id).await
-        && let Some(bytes) = memory_to_commit(upload.offset)
-    {
-        drop(repository); // with the turn: memory may have to be waited for
-        _work = Some(registry.memory.work(bytes).await?);
-        repository = registry.writing(caller).await?.repository(name).await?;
-    }
-    let committed = match repository.commit_upload(id, &digest).await {
-        // The content will not become another.
-        Err(error @ Error::DigestMismatch { .. }) => repository.cancel_upload(id).await.and(Err(error)),
-        // Perhaps this was done before, and the answer did not arrive.
-        Err(error @ Error::UploadNotFound { .. }) => repository.claim(&digest).await.map(drop).map_err(|_| error),
-        other => other.map(drop),
+    let (mut _work, mut counted) = (None, 0);
+    let committed = loop {
+        let (name, last) = (name.clone(), last.clone());
+        let end = move |store: &Store| {
+            let repository = store.repository(&name)?;
+            if let Ok(upload) = repository.upload_status(id)
+                && let Some(bytes) = memory_to_commit(upload.offset + last.len() as u64)
+                && bytes > counted
+            {
+                return Ok(Some(bytes));
+            }
+            let committed = match repository.commit_upload_with(id, offset, last, digest) {
+                // The content will not become another.
+                Err(error @ Error::DigestMismatch { .. }) => repository.cancel_upload(id).and(Err(error)),
+                // Perhaps this was done before, and the answer did not arrive.
+                Err(error @ Error::UploadNotFound { .. }) => repository.claim(&digest).map(drop).map_err(|_| error),
+                other => other.map(drop),
+            };
+            committed.map(|()| None)
+        };
+        match registry.writing(caller).await?.call(end).await {
+            // Without the turn: memory may have to be waited for.
+            Ok(Some(bytes)) => (_work, counted) = (Some(registry.memory.work(bytes).await?), bytes),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
     };
-    let committed = committed.map_err(Failure::from);
+    let committed = committed.map_err(|error| append_failed(error, name, id));
     if committed.as_ref().err().is_none_or(Failure::is_final) {
         registry.unfinished.upload_ended(id);
     }
