@@ -28,7 +28,8 @@ impl Server {
             "zot" => {
                 let document = format!(
                     r#"{{"distSpecVersion": "1.1.1", "storage": {{"rootDirectory": {data:?}, "dedupe": false,
-                    "commit": true, "gc": false}}, "http": {{"address": "127.0.0.1", "port": "{port}"}}, "log": {{"level": "error"}}}}"#
+                    "commit": true, "gc": false}}, "http": {{"address": "127.0.0.1", "port": "{port}"}},
+                    "log": {{"level": "error"}}}}"#
                 );
                 std::fs::write(&config, document)?;
                 command.arg("serve").arg(&config);
