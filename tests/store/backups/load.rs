@@ -75,13 +75,15 @@ impl Load {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Makes changes until it is over.
+    /// Makes changes until it is over: not as fast as it can, or on a slow disk files were replaced faster than a snapshot
+    /// can copy them.
     fn change(&self, n: usize, mut client: Client) {
         while !self.is_over() {
             let planned = client.plan();
             let lsn = client.carry_out(&planned);
             self.done[n].lock().unwrap().push((lsn, planned.change));
             self.changes.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
