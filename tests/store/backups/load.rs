@@ -75,8 +75,8 @@ impl Load {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Makes changes until it is over: not as fast as it can, or on a slow disk files were replaced faster than a snapshot
-    /// can copy them.
+    /// Makes changes until it is over: not as fast as it can, or on a slow disk files were replaced faster than a
+    /// snapshot can copy them.
     fn change(&self, n: usize, mut client: Client) {
         while !self.is_over() {
             let planned = client.plan();
