@@ -256,7 +256,8 @@ async fn receive(
     let first = Gathered::default();
     while first.len() < SHORT {
         match incoming.some(&first, SHORT).await {
-            Ok(true) => {}
+            // However slowly the rest comes, this is no upload without content.
+            Ok(true) => registry.unfinished.upload_continued(id),
             Ok(false) => return Ok(Received::Whole(offset, joint(first.take()))),
             Err(failure) => {
                 if !incoming.is_misfit() && !first.is_empty() {
