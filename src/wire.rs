@@ -3,10 +3,6 @@
 //! A [`Fields`] hands out fields from the front of a byte slice and answers `None` where the slice is too short, so
 //! that a parser is a chain of `?` and no length from disk is believed before it is compared with what is there.
 
-mod crc;
-
-pub(crate) use crc::crc32c;
-
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("strongroom maps files and counts bytes in 64 bits: it is for 64-bit machines");
 
@@ -38,6 +34,11 @@ pub(crate) fn last<const N: usize, const ALL: usize>(bytes: &[u8; ALL]) -> [u8; 
     last
 }
 
+/// CRC-32C (Castagnoli) of `bytes`, in hardware where there is any.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 /// CRC-32C of content that comes in pieces. The state is the checksum of what was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunningCrc {
@@ -52,7 +53,7 @@ impl RunningCrc {
 
     /// Takes in the next piece.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.crc = crc::extended(self.crc, bytes);
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
     }
 
     /// The checksum of all that was seen.
@@ -192,6 +193,25 @@ pub(crate) fn len64(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crc32c_has_the_published_check_value() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn crc32c_is_the_remainder_by_its_polynomial_whatever_the_length() {
+        let content: Vec<u8> =
+            (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
+        let bit = |crc: u32| if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0x82f6_3b78 };
+        let mut state = u32::MAX;
+        for (len, byte) in (1..).zip(&content) {
+            state = (0..8).fold(state ^ u32::from(*byte), |crc, _| bit(crc));
+            if len < 300 || len % 9_973 == 0 {
+                assert_eq!(crc32c(&content[..len]), !state, "{len}");
+            }
+        }
+    }
 
     #[test]
     fn a_running_checksum_equals_that_of_the_whole() {
