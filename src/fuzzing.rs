@@ -119,7 +119,7 @@ pub fn run(bytes: &[u8]) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {
                 let Ok((key, _)) = fact else { break };
-                let _ = run.get(&Probe::new(&key), crate::facts::Value::new);
+                let _ = run.get(&Probe::new(&key), None, crate::facts::Value::new);
             }
         }
     }

@@ -105,31 +105,27 @@ impl Snapshot {
         if self.view.runs.len() > 1 {
             self.runs(key).for_each(|run| run.prefetch_line(&probe));
         }
-        for run in self.runs(key) {
-            if let Some(found) = run.get(&probe, &look)? {
-                return Ok(found);
-            }
-        }
-        Ok(None)
+        self.look_in_runs(&probe, 0, None, look)
     }
 
     /// What `look` makes of the values under keys, in their order.
     pub(crate) fn look_many<T>(&self, keys: &[Key], look: impl Fn(&[u8]) -> T) -> Result<Vec<Option<T>>> {
         let mut found = Vec::with_capacity(keys.len());
         for keys in keys.chunks(AT_ONCE) {
-            let probes: Vec<(&Key, Probe<'_>)> = keys.iter().map(|key| (key, Probe::new(key))).collect();
-            for (key, probe) in &probes {
-                self.runs(key).for_each(|run| run.prefetch_line(probe));
+            let probes: Vec<Probe<'_>> = keys.iter().map(Probe::new).collect();
+            for probe in &probes {
+                self.runs(probe.key).for_each(|run| run.prefetch_line(probe));
             }
             // The newest run that may have the key: those before it do not.
-            let newest = |(key, probe): &(&Key, Probe<'_>)| {
-                self.runs(key).enumerate().find_map(|(number, run)| Some((number, run.lead(probe)?)))
+            let newest = |probe: &Probe<'_>| {
+                self.runs(probe.key).enumerate().find_map(|(number, run)| Some((number, run.lead(probe)?)))
             };
             let leads: Vec<_> = probes.iter().map(newest).collect();
-            for ((key, probe), lead) in probes.iter().zip(leads) {
-                found.push(match self.look_in_tables(key, &look) {
-                    Some(found) => found,
-                    None => self.look_in_runs(key, probe, lead, &look)?,
+            for (probe, newest) in probes.iter().zip(leads) {
+                found.push(match (self.look_in_tables(probe.key, &look), newest) {
+                    (Some(found), _) => found,
+                    (None, Some((number, lead))) => self.look_in_runs(probe, number, Some(lead), &look)?,
+                    (None, None) => None,
                 });
             }
         }
@@ -140,22 +136,16 @@ impl Snapshot {
         self.tables().find_map(|table| table.get(key, self.lsn, &look))
     }
 
-    /// Looks into the run that a key was led to, and those behind it.
+    /// Looks into the runs from one on, of which the first's guide may have been asked before.
     fn look_in_runs<T>(
         &self,
-        key: &Key,
         probe: &Probe<'_>,
-        lead: Option<(usize, Lead)>,
+        first: usize,
+        mut lead: Option<Lead>,
         look: impl Fn(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let Some((number, lead)) = lead else { return Ok(None) };
-        let mut lead = Some(lead);
-        for run in self.runs(key).skip(number) {
-            let found = match lead.take() {
-                Some(lead) => run.get_led(probe, lead, &look)?,
-                None => run.get(probe, &look)?,
-            };
-            if let Some(found) = found {
+        for run in self.runs(probe.key).skip(first) {
+            if let Some(found) = run.get(probe, lead.take(), &look)? {
                 return Ok(found);
             }
         }

@@ -24,6 +24,9 @@ const BITS: u64 = 8 * 44;
 const PROBES: u32 = 6;
 const KEYS_PER_LINE: usize = 35;
 
+/// A key has no place.
+pub(super) const IN_GUIDE: Error = Error::Internal { invariant: "each key of a run has its place in the guide" };
+
 /// How many lines a guide for this many keys has.
 pub(crate) fn lines(keys: usize) -> usize {
     keys.div_ceil(KEYS_PER_LINE).max(1)
@@ -90,7 +93,6 @@ impl GuideBuilder {
     }
 
     pub(crate) fn push(&mut self, key: &[u8; 32]) -> Result<()> {
-        const IN_GUIDE: Error = Error::Internal { invariant: "each key of a run has its place in the guide" };
         let (line, part) = place(key, self.lines() as u64);
         let line = index(line);
         self.begin_lines(line.saturating_add(1));

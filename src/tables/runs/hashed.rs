@@ -9,8 +9,8 @@
 //! Eight keys belong to a line on average. Of seventeen lines one has more than twelve; keys of those are searched for
 //! among all entries, as are all where whoever chose the keys had them share a line.
 
-use crate::error::{Error, Result};
-use crate::tables::runs::guide::LINE;
+use crate::error::Result;
+use crate::tables::runs::guide::{IN_GUIDE, LINE};
 use crate::wire::{first, halves, index};
 
 pub(crate) const SLOTS: usize = 12;
@@ -79,7 +79,6 @@ impl Builder {
     }
 
     pub(crate) fn push(&mut self, key: &[u8; 32]) -> Result<()> {
-        const IN_GUIDE: Error = Error::Internal { invariant: "each key of a run has its place in the guide" };
         let (line, bits) = place(hash(key), self.lines() as u64);
         let line = self.bytes.as_chunks_mut::<LINE>().0.get_mut(index(line)).ok_or(IN_GUIDE)?;
         let number = self.entries;

@@ -25,7 +25,7 @@ use crate::zeroing::Zeroizing;
 /// A key that is looked up in runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'a> {
-    key: &'a Key,
+    pub(crate) key: &'a Key,
     kind: GuideKind,
     /// Where lines are chosen by it.
     hash: u64,
@@ -194,20 +194,15 @@ impl Run {
     }
 
     /// What the run says of a key: `None` if nothing, `Some(None)` that it is gone, else what `read` makes of the
-    /// value.
-    pub(crate) fn get<T>(&self, probe: &Probe<'_>, read: impl FnOnce(&[u8]) -> T) -> Result<Option<Option<T>>> {
-        let Some(section) = self.section(probe.key.family) else { return Ok(None) };
-        self.get_led(probe, self.guided(section, probe), read)
-    }
-
-    /// [`get`](Self::get), after the guide was asked.
-    pub(crate) fn get_led<T>(
+    /// value. Its [`lead`](Self::lead) is looked for where it is not given.
+    pub(crate) fn get<T>(
         &self,
         probe: &Probe<'_>,
-        lead: Lead,
+        lead: Option<Lead>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<Option<T>>> {
         let Some(section) = self.section(probe.key.family) else { return Ok(None) };
+        let lead = lead.unwrap_or_else(|| self.guided(section, probe));
         let Some(number) = self.find(section, probe, lead)? else { return Ok(None) };
         let (page, at) = self.locate(section, number)?;
         self.value(section, page.get(at..at + section.shape.width()), read).map(Some)
@@ -275,38 +270,33 @@ impl Run {
 
     /// What the guide says of a key: nothing, where there is none or it is damaged.
     fn guided(&self, section: &Section, probe: &Probe<'_>) -> Lead {
-        let all = 0..section.entries;
-        if section.guide_lines == 0 {
-            return Lead::Among(all);
-        }
-        let at = probe.line(section.guide_lines) * LINE as u64;
-        let Ok(page) = self.page(section.guide_page + at / PAGE as u64) else { return Lead::Among(all) };
-        let Some(line) = page.get(index(at % PAGE as u64)..).and_then(|rest| rest.first_chunk()) else {
-            return Lead::Among(all);
-        };
-        let key = &probe.key.bytes;
-        if probe.kind == GuideKind::Hashed {
-            let (_, bits) = hashed::place(probe.hash, section.guide_lines);
-            return match hashed::Line(line).entries(bits) {
-                None => Lead::Among(all),
+        let all = || Lead::Among(0..section.entries);
+        let lead = self.line(section, probe, |line| match probe.kind {
+            GuideKind::Hashed => match hashed::Line(line).entries(hashed::place(probe.hash, section.guide_lines).1) {
+                None => all(),
                 Some((_, 0)) => Lead::Absent,
                 Some((numbers, count)) => Lead::OneOf(numbers, count),
-            };
-        }
-        let line = Line(line);
-        if line.may_contain(key) { Lead::Among(part(section, line, key)) } else { Lead::Absent }
+            },
+            GuideKind::Ordered | GuideKind::None => match Line(line) {
+                line if line.may_contain(&probe.key.bytes) => Lead::Among(part(section, line, &probe.key.bytes)),
+                _ => Lead::Absent,
+            },
+        });
+        lead.unwrap_or_else(all)
     }
 
     /// The entries among which a key is, if anywhere, or would be.
     fn range(&self, section: &Section, key: &Key) -> Range<u64> {
         let probe = Probe::new(key);
-        if probe.kind == GuideKind::Ordered && section.guide_lines > 0 {
-            let at = probe.line(section.guide_lines) * LINE as u64;
-            let page = self.page(section.guide_page + at / PAGE as u64).ok();
-            let line = page.as_ref().and_then(|page| page.get(index(at % PAGE as u64)..)?.first_chunk());
-            return line.map_or(0..section.entries, |line| part(section, Line(line), &key.bytes));
-        }
-        0..section.entries
+        let in_order = || self.line(section, &probe, |line| part(section, Line(line), &key.bytes));
+        (probe.kind == GuideKind::Ordered).then(in_order).flatten().unwrap_or(0..section.entries)
+    }
+
+    /// What `read` makes of a key's line of the guide; `None` where there is no guide, or the line can't be read.
+    fn line<T>(&self, section: &Section, probe: &Probe<'_>, read: impl FnOnce(&[u8; LINE]) -> T) -> Option<T> {
+        let at = (section.guide_lines > 0).then(|| probe.line(section.guide_lines) * LINE as u64)?;
+        let page = self.page(section.guide_page + at / PAGE as u64).ok()?;
+        page.get(index(at % PAGE as u64)..)?.first_chunk().map(read)
     }
 
     /// The first entry of a range whose key is not below `key`, and whether it is that key.

@@ -87,11 +87,11 @@ proptest! {
         let meta = write(&vfs, 1, &keys, &facts);
         let run = open(&vfs, &meta, &keys, if mapped { ReadMode::Mapped } else { ReadMode::Positioned }).unwrap();
         for (key, value) in &facts {
-            prop_assert_eq!(run.get(&Probe::new(key), Value::new).unwrap(), Some(value.clone()));
+            prop_assert_eq!(run.get(&Probe::new(key), None, Value::new).unwrap(), Some(value.clone()));
         }
         for family in Family::ALL {
             let key = Key { domain: DOMAIN, family, bytes: absent };
-            prop_assert_eq!(run.get(&Probe::new(&key), Value::new).unwrap(), facts.get(&key).cloned());
+            prop_assert_eq!(run.get(&Probe::new(&key), None, Value::new).unwrap(), facts.get(&key).cloned());
             let from: Facts = run.iter(family, absent).map(Result::unwrap).collect();
             let expected = facts.range(key..).take_while(|(key, _)| key.family == family);
             prop_assert!(from.iter().eq(expected));
@@ -136,7 +136,7 @@ proptest! {
         match open(&vfs, &meta, &keys, ReadMode::Mapped) {
             Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
             Ok(run) => for (key, value) in &facts {
-                match run.get(&Probe::new(key), Value::new) {
+                match run.get(&Probe::new(key), None, Value::new) {
                     Ok(found) => prop_assert_eq!(found.as_ref(), Some(value)),
                     Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
                 }

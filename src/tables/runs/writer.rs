@@ -135,9 +135,9 @@ impl RunWriter {
         let encoded = header.encode(&MAGIC);
         let sealing = FileEnvelope::new(id, &encoded).sealing(keys, domain, Purpose::Page)?;
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
-        let (buffer, path_buf) = (encoded, path.to_path_buf());
+        let (mut buffer, path_buf) = (encoded, path.to_path_buf());
+        buffer.resize(index(PAGES_AT), 0);
         let mut pages = PageWriter { file, path: path_buf, buffer, written: 0, count: 0, table: Vec::new(), sealing };
-        pages.pad_header();
         pages.flush_raw()?;
         Ok(Self {
             header,
@@ -312,10 +312,6 @@ impl PageWriter {
             }
             self.flush(room)?;
         }
-    }
-
-    fn pad_header(&mut self) {
-        self.buffer.resize(index(PAGES_AT), 0);
     }
 
     /// Fills the last page with zeros.
