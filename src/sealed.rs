@@ -90,6 +90,41 @@ pub(crate) enum Grain {
 /// The length of the pages of which it is remembered that they were read, in bytes.
 const PAGE: u64 = 4096;
 
+/// A bit for each part of a file.
+#[derive(Debug)]
+struct Bits {
+    /// How long a part is, as a power of two: to shift takes less time than to divide.
+    log2: u32,
+    words: OnceLock<Vec<AtomicU64>>,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+struct Bit<'a>(&'a AtomicU64, u64);
+
+impl Bits {
+    fn new(part: u64) -> Self {
+        Self { log2: part.trailing_zeros(), words: OnceLock::new() }
+    }
+
+    /// The bit of the part with this number, of a file of this length.
+    fn get(&self, number: u64, file_len: u64) -> Option<Bit<'_>> {
+        let words = || (0..=(file_len >> self.log2) / 64).map(|_| AtomicU64::new(0)).collect();
+        let word = self.words.get_or_init(words).get(index(number / 64))?;
+        Some(Bit(word, 1 << (number % 64)))
+    }
+}
+
+impl Bit<'_> {
+    fn is_set(self) -> bool {
+        self.0.load(Ordering::Relaxed) & self.1 != 0
+    }
+
+    fn set(self) {
+        self.0.fetch_or(self.1, Ordering::Relaxed);
+    }
+}
+
 thread_local! {
     /// Where blocks are read to that are only compared.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -101,13 +136,11 @@ pub(crate) struct SealedFile {
     path: PathBuf,
     file: Arc<dyn File>,
     len: u64,
-    /// As a power of two: to shift takes less time than to divide.
-    grain_log2: u32,
-    is_small: bool,
     map: Option<Bytes>,
-    verified: OnceLock<Vec<AtomicU64>>,
+    /// The grains in which blocks begin that were verified.
+    verified: Bits,
     /// The pages that were read by position, where content is small.
-    pages: OnceLock<Vec<AtomicU64>>,
+    pages: Option<Bits>,
     /// What derives the keys of what is encrypted in it.
     envelope: Option<FileEnvelope>,
     /// Shared with all that was handed out of the mapping.
@@ -166,9 +199,9 @@ impl SealedFile {
                 }
             }
         });
-        let (grain_log2, is_small, map) = ((grain as u64).trailing_zeros(), grain == Grain::Small, map.flatten());
-        let (verified, pages) = (OnceLock::new(), OnceLock::new());
-        Self { path, file, len, grain_log2, is_small, map, verified, pages, envelope: None, held }
+        let pages = (grain == Grain::Small).then(|| Bits::new(PAGE));
+        let (verified, map) = (Bits::new(grain as u64), map.flatten());
+        Self { path, file, len, map, verified, pages, envelope: None, held }
     }
 
     /// Sets what derives the keys of what is encrypted in it.
@@ -208,60 +241,42 @@ impl SealedFile {
         let Some(mapped) = self.mapped(offset, len)? else {
             return self.checked(offset, len, crc()?).map(Block::Copied);
         };
-        let Some((word, bit)) = self.bit(offset, len) else {
+        let Some(bit) = self.bit(offset, len) else {
             let crc = crc()?;
-            if self.were_read(offset, len) {
+            if self.pages.is_some() && self.page_bits(offset, len).all(|bit| bit.is_some_and(Bit::is_set)) {
                 self.compare(offset, mapped, crc)?;
                 return Ok(Block::Mapped(mapped));
             }
             let copied = self.checked(offset, len, crc)?;
-            self.mark_read(offset, len);
+            self.page_bits(offset, len).flatten().for_each(Bit::set);
             return Ok(Block::Copied(copied));
         };
-        if word.load(Ordering::Relaxed) & bit == 0 {
-            if self.is_small && len <= Self::COPIED {
+        if !bit.is_set() {
+            if self.pages.is_some() && len <= Self::COPIED {
                 // It will be copied anyhow: to have the system map it now would take longer than that.
                 let copied = self.checked(offset, len, crc()?)?;
-                word.fetch_or(bit, Ordering::Relaxed);
+                bit.set();
                 return Ok(Block::Copied(copied));
             }
             self.check(offset, len, crc()?)?;
-            word.fetch_or(bit, Ordering::Relaxed);
+            bit.set();
         }
         Ok(Block::Mapped(mapped))
     }
 
-    /// The words and bits of the pages that a block touches, where content is small.
-    fn page_bits(&self, offset: u64, len: usize) -> impl Iterator<Item = Option<(&AtomicU64, u64)>> {
-        let words = || (0..=self.len / PAGE / 64).map(|_| AtomicU64::new(0)).collect();
+    /// The bits of the pages that a block touches, which remember that a read error there would have been an error:
+    /// where content is small.
+    fn page_bits(&self, offset: u64, len: usize) -> impl Iterator<Item = Option<Bit<'_>>> {
         let pages = offset / PAGE..(offset + len as u64).div_ceil(PAGE);
-        let pages = if self.is_small { pages } else { 0..0 };
-        pages.map(move |page| {
-            let word = self.pages.get_or_init(words).get(index(page / 64))?;
-            Some((word, 1 << (page % 64)))
-        })
-    }
-
-    /// Whether all pages of a short block were read by position before, so that a read error was an error.
-    fn were_read(&self, offset: u64, len: usize) -> bool {
-        let is_read =
-            |bit: Option<(&AtomicU64, u64)>| bit.is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0);
-        self.is_small && self.page_bits(offset, len).all(is_read)
-    }
-
-    fn mark_read(&self, offset: u64, len: usize) {
-        self.page_bits(offset, len).flatten().for_each(|(word, bit)| {
-            word.fetch_or(bit, Ordering::Relaxed);
-        });
+        self.pages.iter().flat_map(move |bits| pages.clone().map(|page| bits.get(page, self.len)))
     }
 
     /// Verifies blocks of a mapped file that lie one behind the other, with these checksums: of `block_len` bytes each,
     /// but for the last one. Many are verified on two threads.
     pub(crate) fn verify(&self, offset: u64, len: usize, block_len: usize, crcs: &[[u8; 4]]) -> Result<()> {
         let Some(mapped) = self.mapped(offset, len)? else { return Ok(()) };
-        let ats = || (offset..).step_by(block_len);
-        let is_unread = |(block, at): &(&[u8], u64)| self.bit(*at, block.len()).is_some_and(is_unset);
-        let unread = mapped.chunks(block_len).zip(ats()).filter(is_unread).count();
+        let is_unread = |(block, at): &(&[u8], u64)| self.bit(*at, block.len()).is_some_and(|bit| !bit.is_set());
+        let unread = mapped.chunks(block_len).zip((offset..).step_by(block_len)).filter(is_unread).count();
         let steps =
             (offset..).step_by(Self::STEP).zip(mapped.chunks(Self::STEP)).zip(crcs.chunks(Self::STEP / block_len));
         let steps = Mutex::new(steps);
@@ -278,7 +293,7 @@ impl SealedFile {
         let mut is_there = None;
         for ((block, at), crc) in mapped.chunks(block_len).zip((offset..).step_by(block_len)).zip(crcs) {
             let bit = self.bit(at, block.len());
-            if bit.is_some_and(|bit| !is_unset(bit)) {
+            if bit.is_some_and(Bit::is_set) {
                 continue;
             }
             let left = mapped.len() - index(at - offset);
@@ -288,9 +303,7 @@ impl SealedFile {
             } else {
                 self.check(at, block.len(), crc)?;
             }
-            if let Some((word, bit)) = bit {
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
+            bit.into_iter().for_each(Bit::set);
         }
         Ok(())
     }
@@ -334,15 +347,13 @@ impl SealedFile {
 
     /// A part of the mapping that was [read](Self::mark) before.
     pub(crate) fn seen(&self, offset: u64, len: usize) -> Result<Option<&[u8]>> {
-        Ok(self.mapped(offset, len)?.filter(|_| self.bit(offset, len).is_some_and(|bit| !is_unset(bit))))
+        Ok(self.mapped(offset, len)?.filter(|_| self.bit(offset, len).is_some_and(Bit::is_set)))
     }
 
     /// Remembers that bytes were read, and were what they should be.
     pub(crate) fn mark(&self, offset: u64, len: usize) {
-        if self.map.is_some()
-            && let Some((word, bit)) = self.bit(offset, len)
-        {
-            word.fetch_or(bit, Ordering::Relaxed);
+        if self.map.is_some() {
+            self.bit(offset, len).into_iter().for_each(Bit::set);
         }
     }
 
@@ -377,15 +388,10 @@ impl SealedFile {
         map.get(range).map(Some).ok_or_else(|| Error::corrupt(&self.path, map.len() as u64, Damage::Truncated))
     }
 
-    /// The word and the bit that remember a block as verified.
-    fn bit(&self, offset: u64, len: usize) -> Option<(&AtomicU64, u64)> {
-        let grain = offset >> self.grain_log2;
-        if (len as u64) >> self.grain_log2 == 0 {
-            return None;
-        }
-        let words = || (0..=(self.len >> self.grain_log2) / 64).map(|_| AtomicU64::new(0)).collect();
-        let word = self.verified.get_or_init(words).get(usize::try_from(grain / 64).ok()?)?;
-        Some((word, 1 << (grain % 64)))
+    /// The bit that remembers a block as verified; none where it is shorter than a grain.
+    fn bit(&self, offset: u64, len: usize) -> Option<Bit<'_>> {
+        let log2 = self.verified.log2;
+        if len as u64 >> log2 == 0 { None } else { self.verified.get(offset >> log2, self.len) }
     }
 
     /// Has the processor fetch what lies at an offset, where that is mapped.
@@ -438,10 +444,6 @@ impl SealedFile {
             _ => Error::io("read", &self.path)(error),
         })
     }
-}
-
-fn is_unset((word, bit): (&AtomicU64, u64)) -> bool {
-    word.load(Ordering::Relaxed) & bit == 0
 }
 
 #[cfg(test)]
