@@ -74,6 +74,11 @@ impl Seconds {
 }
 
 impl Times {
+    /// The open time, as when somebody relied on something: never 0, which says that nobody does.
+    pub(crate) fn touched(self) -> u64 {
+        self.open.max(1)
+    }
+
     /// The wall clock.
     pub(crate) fn seconds(self) -> Seconds {
         Seconds(u32::try_from(self.wall / 1000).unwrap_or(u32::MAX))

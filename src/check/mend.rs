@@ -82,7 +82,7 @@ fn set(facts: &mut Changes<'_>, key: Key, value: Option<Value>) -> Result<bool> 
 
 /// Sets a count. What turns out to be held by nothing stays for as long as if somebody had asked for it now.
 fn mend_count(facts: &mut Changes<'_>, key: Key, stored: u32, count: u32) -> Result<bool> {
-    let now = facts.now().open.max(1);
+    let now = facts.now().touched();
     match key.family {
         Family::Blob => {
             let Some(old) = facts.blob_by_key(&key)?.filter(|blob| blob.count == stored) else { return Ok(false) };

@@ -213,7 +213,7 @@ impl<'a> Changes<'a> {
     ) -> Result<bool> {
         let old = self.blob(&descriptor.digest)?;
         // As `follow` would leave it.
-        let touched = if then.is_none() { self.now().open.max(1) } else { 0 };
+        let touched = if then.is_none() { self.now().touched() } else { 0 };
         let mut new = BlobFact { touched, stored: self.now().seconds(), ..descriptor.fact(file, frame_offset) };
         match &old {
             Some(old) if old.damaged => (new.count, new.touched) = (old.count, old.touched),
@@ -227,8 +227,7 @@ impl<'a> Changes<'a> {
     /// Notes that somebody outside of any repository relies on a blob, unless that was noted a moment ago.
     pub(super) fn touch(&mut self, digest: &Digest) -> Result<()> {
         let blob = self.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
-        // Never 0: that says that nobody does.
-        let touched = self.now().open.max(1);
+        let touched = self.now().touched();
         if blob.is_stale(self.retention(), touched) {
             self.change(Key::blob(self.domain(), digest), Some(&blob), Some(&BlobFact { touched, ..blob }))?;
         }
@@ -273,7 +272,7 @@ impl<'a> Changes<'a> {
     /// its grace period begins, unless it began a moment ago.
     pub(super) fn release_named(&mut self, digest: &Digest, holder: &Key, released: Released) -> Result<()> {
         let mut blob = self.blob(digest)?.ok_or_else(|| self.holds_nothing(holder))?;
-        let (old, now) = (blob, self.now().open.max(1));
+        let (old, now) = (blob, self.now().touched());
         if released == Released::Kept && blob.is_stale(self.retention(), now) {
             blob.touched = now;
         }

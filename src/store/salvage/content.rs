@@ -253,7 +253,7 @@ impl Apply for Lay {
             // As if somebody had just stored it.
             (None, Some(to)) => {
                 let now = facts.now();
-                BlobFact { touched: now.open.max(1), stored: now.seconds(), ..*to }
+                BlobFact { touched: now.touched(), stored: now.seconds(), ..*to }
             }
             _ => return Ok(Vec::new()),
         };
