@@ -14,6 +14,7 @@ use crate::digest::{Digest, Hasher};
 use crate::envelope::{CheckKey, Keyring, Purpose, Sealing};
 use crate::error::{Damage, Error, Result, room};
 use crate::facts::{BlobFact, Codec, SEALED_ENTRY};
+use crate::files::Contents;
 use crate::id::DomainId;
 use crate::sealed::SealedFile;
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
@@ -53,20 +54,15 @@ impl Blob {
         digest: Digest,
         fact: BlobFact,
         file: Arc<SealedFile>,
-        keys: &Keyring,
+        contents: &dyn Contents,
         domain: DomainId,
     ) -> Result<Self> {
         let opening = match fact.place.key {
-            0 if keys.accepts_plain => None,
+            0 if contents.accepts_plain() => None,
             0 => return Err(Error::corrupt(file.path(), fact.place.offset, Damage::NotSealed)),
-            _ => Some(Opening::new(&fact, &file, keys, domain)?),
+            _ => Some(Opening::new(&fact, &file, &contents.keys(), domain)?),
         };
         Ok(Self { digest, fact, file, opening, kept: OnceLock::new() })
-    }
-
-    /// A handle on a blob that is not encrypted, where such are read.
-    pub(crate) fn plain(digest: Digest, fact: BlobFact, file: Arc<SealedFile>) -> Self {
-        Self { digest, fact, file, opening: None, kept: OnceLock::new() }
     }
 
     /// The file that holds the content.

@@ -89,7 +89,7 @@ impl Checks {
                 (None, Err(error)) => return Err(Halt::Failed(error.clone())),
             };
             known = Some(digest);
-            Blob::new(digest, *fact, Arc::clone(&file), &self.files.keys(), key.domain)?.verify_by(&mut *step)?;
+            Blob::new(digest, *fact, Arc::clone(&file), &*self.files, key.domain)?.verify_by(&mut *step)?;
             match descriptor.and_then(|_| check_whole(&file, fact)) {
                 Ok(()) => Ok(None),
                 Err(error) => Ok(Some(not_for_now(error)?)),

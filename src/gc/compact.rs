@@ -152,7 +152,7 @@ impl Collector<'_> {
         let read = || {
             self.inner.blobs.check_undamaged(&live.fact)?;
             let file = self.inner.files.open(&live.fact.place)?;
-            let blob = Blob::new(live.digest, live.fact, file, &self.inner.files.keys(), live.key.domain)?;
+            let blob = Blob::new(live.digest, live.fact, file, &*self.inner.files, live.key.domain)?;
             blob.verify()?;
             Ok(Frame::new(live.digest, live.fact.len, live.fact.codec, &blob.stored_content()?))
         };

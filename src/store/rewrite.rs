@@ -137,7 +137,7 @@ impl Inner {
         let (domain, from) = (key.domain, fact.place);
         let digest = self.blobs.digest_of(key, fact)?;
         let file = self.files.open(&from)?;
-        let blob = Blob::new(digest, *fact, file, &self.files.keys(), domain)?;
+        let blob = Blob::new(digest, *fact, file, &*self.files, domain)?;
         if from.stored_len <= self.options.inline_max {
             blob.verify()?;
             let frame = Frame::new(digest, fact.len, fact.codec, &blob.stored_content()?);

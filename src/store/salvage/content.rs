@@ -40,7 +40,7 @@ impl Copies {
         for (digest, fact) in self.0.get(key).into_iter().flatten() {
             let verify = || {
                 let file = inner.files.get_anew(&fact.place)?;
-                Blob::new(*digest, *fact, file, &inner.files.keys(), key.domain)?.verify()
+                Blob::new(*digest, *fact, file, &*inner.files, key.domain)?.verify()
             };
             match verify() {
                 Ok(()) => return Ok(Some((*digest, *fact))),
