@@ -4,6 +4,9 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+/// How many are stored in one transaction when loading.
+const BATCH: usize = 10_000;
+
 /// The name that a contender gives content.
 pub type Key = Vec<u8>;
 
@@ -18,7 +21,9 @@ pub trait Contender: Send + Sync {
     }
 
     /// Stores many, however is fastest.
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>);
+    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
+        in_batches(contents, |batch| self.put_many(batch));
+    }
 
     /// Reads content and returns its length, having looked at each page of it.
     fn get(&self, key: &[u8]) -> usize;
@@ -44,4 +49,15 @@ pub fn touch(bytes: &[u8]) -> usize {
     let sum: u64 = bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum();
     std::hint::black_box(sum);
     bytes.len()
+}
+
+/// Hands on what comes, so many at a time.
+pub fn in_batches(contents: &mut dyn Iterator<Item = Vec<u8>>, mut write: impl FnMut(&[Vec<u8>])) {
+    loop {
+        let batch: Vec<_> = contents.take(BATCH).collect();
+        if batch.is_empty() {
+            return;
+        }
+        write(&batch);
+    }
 }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::contender::{Contender, Key, Open, sha256, touch};
+use crate::contender::{Contender, Key, Open, in_batches, sha256, touch};
 
 /// All of them, by name.
 pub const ALL: [(&str, Open); 9] = [
@@ -27,9 +27,6 @@ pub const NOT_DURABLE: [&str; 2] = ["sled", "cacache"];
 
 /// What makes so many calls for a blob that it gets fewer of them where they are only read.
 pub const SLOW: [&str; 3] = ["cacache", "iroh-blobs", "files"];
-
-/// How many are stored in one transaction when loading.
-const BATCH: usize = 10_000;
 
 /// Default options: synced writes, mapped reads.
 pub struct Strongroom {
@@ -107,10 +104,6 @@ impl Contender for Redb {
         self.write(contents.iter().map(|content| &content[..]));
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
-        in_batches(contents, |batch| self.put_many(batch));
-    }
-
     fn get(&self, key: &[u8]) -> usize {
         use redb::ReadableDatabase as _;
         let table = self.0.begin_read().unwrap().open_table(TABLE).unwrap();
@@ -161,10 +154,6 @@ impl Contender for Lmdb {
         self.write(contents.iter().map(|content| &content[..]));
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
-        in_batches(contents, |batch| self.put_many(batch));
-    }
-
     fn get(&self, key: &[u8]) -> usize {
         let transaction = self.env.read_txn().unwrap();
         touch(self.table.get(&transaction, key).unwrap().unwrap())
@@ -207,10 +196,6 @@ impl Contender for Fjall {
         self.write(contents.iter().map(|content| &content[..]));
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
-        in_batches(contents, |batch| self.put_many(batch));
-    }
-
     fn get(&self, key: &[u8]) -> usize {
         touch(&self.blobs.get(key).unwrap().unwrap())
     }
@@ -244,10 +229,6 @@ impl Contender for Sled {
         self.0.flush().unwrap();
     }
 
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
-        in_batches(contents, |batch| self.put_many(batch));
-    }
-
     fn get(&self, key: &[u8]) -> usize {
         touch(&self.0.get(key).unwrap().unwrap())
     }
@@ -263,10 +244,6 @@ pub struct Cacache(PathBuf);
 impl Contender for Cacache {
     fn put(&self, content: &[u8]) {
         cacache::write_hash_sync(&self.0, content).unwrap();
-    }
-
-    fn load(&self, contents: &mut dyn Iterator<Item = Vec<u8>>) {
-        contents.for_each(|content| self.put(&content));
     }
 
     fn get(&self, key: &[u8]) -> usize {
@@ -403,15 +380,5 @@ impl Contender for Files {
 
     fn exists(&self, key: &[u8]) -> bool {
         self.path(key).exists()
-    }
-}
-
-fn in_batches(contents: &mut dyn Iterator<Item = Vec<u8>>, mut write: impl FnMut(&[Vec<u8>])) {
-    loop {
-        let batch: Vec<_> = contents.take(BATCH).collect();
-        if batch.is_empty() {
-            return;
-        }
-        write(&batch);
     }
 }
