@@ -27,7 +27,8 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// A thread that writes waits for so long for more: who sends fast is written without a pause.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// A body that is no longer is written in one step, once all of it has come.
+/// A body that is no longer is written in one step, once all of it has come; and so much of a longer one is gathered
+/// without being counted.
 const SHORT: usize = UNCOUNTED / 2;
 
 /// After so many bytes it lets others write.
@@ -278,14 +279,10 @@ async fn append_short(
     (name, id, offset): (&RepositoryName, UploadId, Option<u64>),
     piece: Bytes,
 ) -> Result<u64, Failure> {
-    let (to, has_content) = (name.clone(), !piece.is_empty());
+    let to = name.clone();
     let append = move |store: &Store| store.repository(&to)?.append_upload(id, offset, piece);
     let appended = registry.writing(caller).await?.call(append).await;
-    let offset = appended.map_err(|error| append_failed(error, name, id))?;
-    if has_content {
-        registry.unfinished.upload_continued(id);
-    }
-    Ok(offset)
+    appended.map_err(|error| append_failed(error, name, id))
 }
 
 /// Pieces as one.
@@ -319,11 +316,11 @@ async fn write(
     loop {
         // While there is something, the next is gathered as it is written. To wait for the client takes no memory.
         while !gathered.is_empty() {
-            if work.is_none() && gathered.len() >= UNCOUNTED / 2 {
+            if work.is_none() && gathered.len() >= SHORT {
                 work = Some(registry.memory.work(3 * GATHERED).await?);
                 drop(held.take());
             }
-            let most = if work.is_some() { GATHERED } else { UNCOUNTED / 2 };
+            let most = if work.is_some() { GATHERED } else { SHORT };
             // What is more than a little is counted first.
             let (from, mut left) = (gathered.clone(), if work.is_some() { MAX_STEP } else { 1 });
             let written = writer.write_from(move || {
@@ -338,7 +335,7 @@ async fn write(
             }
         }
         work = None;
-        match incoming.some(&gathered, UNCOUNTED / 2).await {
+        match incoming.some(&gathered, SHORT).await {
             Ok(false) => break,
             Ok(true) => {}
             Err(failure) => {
