@@ -197,8 +197,10 @@ class Driver:
         return {m: self.valid(shape.members[m], m) for m in shape.required_members}
 
     def best(self, shape):
-        """An input of what is there: all that is required, and all that is known."""
-        wanted = [m for m in shape.members if m in shape.required_members or shape.name == "ImageIdentifier"]
+        """An input of what is there: all that is required, and all that is known. What nothing is required of is whole,
+        since without any member it says that there is nothing."""
+        whole = shape.name == "ImageIdentifier" or shape.name.endswith("Input") and not shape.required_members
+        wanted = [m for m in shape.members if whole or m in shape.required_members]
         known = {m: self.world[m][0] for m in wanted if m in self.world}
         inner = {m: self.best(shape.members[m]) for m in wanted if shape.members[m].type_name == "structure"}
         return {m: self.valid(shape.members[m], m) for m in wanted} | known | inner
@@ -214,8 +216,9 @@ class Driver:
                 self.failed(name, f"took a bad {member}: {params!r:.200}")
             elif code not in REFUSED or member.lower() not in message.lower():
                 self.failed(name, f"{code} for a bad {member}: {message:.200}")
-        for _ in range(rounds):
-            self.call(name, self.valid(shape))
+        # What a later operation looks at is what the last of these left, not one drawn by chance.
+        for params in [*(self.valid(shape) for _ in range(rounds)), self.best(shape)]:
+            self.call(name, params)
 
     def push(self, repository, tag):
         """An image of one layer, by the operations that ECR's own front end uses."""
