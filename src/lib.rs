@@ -149,7 +149,7 @@ struct Readme;
 struct Embedding;
 
 pub use blobs::{
-    Blob, BlobReader, Blobs, Compression, Expect, Expires, LimitedReader, NamedBlob, NamedFile, NamedRemoval,
+    Blob, BlobReader, BlobView, Blobs, Compression, Expect, Expires, LimitedReader, NamedBlob, NamedFile, NamedRemoval,
     NamedWrite, PutNamed, Stat, Stored, UploadStatus,
 };
 pub use check::{Affected, DamagedBlob, Finding, Repair, Scrub, ScrubOptions, Verification};

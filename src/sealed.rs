@@ -113,6 +113,14 @@ impl Bits {
         let word = self.words.get_or_init(words).get(index(number / 64))?;
         Some(Bit(word, 1 << (number % 64)))
     }
+
+    /// Has the processor fetch the bit of an offset.
+    fn prefetch(&self, offset: u64) {
+        let word = index((offset >> self.log2) / 64);
+        if let Some(words) = self.words.get().and_then(|words| words.get(word..)) {
+            prefetch(words);
+        }
+    }
 }
 
 impl Bit<'_> {
@@ -394,10 +402,11 @@ impl SealedFile {
         if len as u64 >> log2 == 0 { None } else { self.verified.get(offset >> log2, self.len) }
     }
 
-    /// Has the processor fetch what lies at an offset, where that is mapped.
+    /// Has the processor fetch what lies at an offset, where that is mapped, and what is remembered of it.
     pub(crate) fn prefetch(&self, offset: u64) {
         if let Some(bytes) = self.map.as_ref().and_then(|map| map.get(index(offset)..)) {
             prefetch(bytes);
+            self.verified.prefetch(offset);
         }
     }
 

@@ -258,7 +258,10 @@ impl BlobStore {
         loop {
             let (found, digest, fact) = look(&moment)?;
             match self.open_at(&fact.place) {
-                Ok(file) => return Ok((found, Blob::new(digest, fact, file, &*self.contents, domain)?)),
+                Ok(file) => {
+                    file.prefetch(fact.place.offset);
+                    return Ok((found, Blob::new(digest, fact, file, &*self.contents, domain)?));
+                }
                 // The blob may have been removed, or moved, between the two look-ups. If it was not, the file is lost.
                 Err(error) if is_gone(&error) && before != Some(fact.place) => {
                     before = Some(fact.place);

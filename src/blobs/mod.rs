@@ -27,7 +27,7 @@ pub(crate) use named::NamedIn;
 pub use named::{Expires, NamedBlob, NamedFile, NamedRemoval, NamedWrite, PutNamed};
 #[cfg(feature = "tokio")]
 pub(crate) use reader::part_of;
-pub use reader::{Blob, BlobReader};
+pub use reader::{Blob, BlobReader, BlobView};
 pub use source::LimitedReader;
 pub(crate) use source::SourceFile;
 #[cfg(feature = "tokio")]

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -16,7 +16,7 @@ use crate::error::{Damage, Error, Result, room};
 use crate::facts::{BlobFact, Codec, SEALED_ENTRY};
 use crate::files::Contents;
 use crate::id::DomainId;
-use crate::sealed::SealedFile;
+use crate::sealed::{Block, SealedFile};
 use crate::segment::{blocks, entry, entry_len, open_block, table_check, table_offset};
 use crate::sync::lock;
 use crate::thread::{lend, side_by_side};
@@ -39,6 +39,38 @@ pub struct Blob {
     /// What was read once and is needed again: the content of a compressed blob, the table of block checksums of
     /// another.
     kept: OnceLock<Bytes>,
+}
+
+/// The content of a [`Blob`], which it borrows: see [`Blob::view`].
+pub struct BlobView<'a>(Viewed<'a>);
+
+enum Viewed<'a> {
+    Block(Block<'a>),
+    Bytes(Bytes),
+}
+
+impl Deref for BlobView<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Viewed::Block(block) => block,
+            Viewed::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for BlobView<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// How long it is: content is not for logs.
+impl std::fmt::Debug for BlobView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobView").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 /// Which it is: its content is not for logs.
@@ -96,6 +128,32 @@ impl Blob {
     /// [`Error::Corrupt`] where the content is damaged, [`Error::Io`] where it can't be read.
     pub fn bytes(&self) -> Result<Bytes> {
         self.slice(0..self.len())
+    }
+
+    /// The whole content, verified, for as long as the handle is there. However short it is, it is not copied where it
+    /// is mapped and neither compressed nor encrypted, and was read before.
+    ///
+    /// ```
+    /// # use strongroom::{Algorithm, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Options::new().create(true).open(dir.path())?;
+    /// # let digest = store.put("content", Algorithm::Blake3)?.digest;
+    /// let blob = store.get(&digest)?;
+    /// assert_eq!(blob.view()?[..4], *b"cont");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub fn view(&self) -> Result<BlobView<'_>> {
+        let place = &self.fact.place;
+        let is_plain = self.opening.is_none() && self.fact.codec == Codec::Plain;
+        if is_plain && blocks(place.stored_len, place.block_log2) == 1 {
+            let block = self.file.block(place.offset, to_usize(place.stored_len)?, place.crc)?;
+            return Ok(BlobView(Viewed::Block(block)));
+        }
+        // What is longer than a block is not copied either.
+        self.bytes().map(|bytes| BlobView(Viewed::Bytes(bytes)))
     }
 
     /// The whole content without verification, in constant time where it is mapped and neither compressed nor

@@ -32,14 +32,16 @@ pub(crate) const HEADER_LEN: u64 = 512;
 const MAGIC: [u8; 8] = *b"SRlog\0\0\0";
 const VERSION: u32 = 1;
 
-/// How far ahead of the records the file is filled with zeros. An fdatasync of bytes over zeros changes no metadata: on
-/// ext4 it takes 90 µs where one over space that was only reserved takes 137.
+/// How far ahead of the records the file is filled with zeros: at least so far, and for so many groups like the one
+/// that is written, up to the length of these. An fdatasync of bytes over zeros changes no metadata: on ext4 it takes
+/// 90 µs where one over space that was only reserved takes 137, and 280 instead of 400 for 70 KiB.
 const ZEROS_AHEAD: u64 = 256 << 10;
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+const GROUPS_AHEAD: u64 = 16;
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
-/// Zeros are written for small groups only: larger ones take as long without, and then zeros just double what is
+/// Zeros are written for such groups only: larger ones take as long without, and then zeros just double what is
 /// written.
-const ZEROS_FOR: u64 = 16 << 10;
+const ZEROS_FOR: u64 = 128 << 10;
 
 /// What a log file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +210,8 @@ impl ActiveLog {
     pub(crate) fn append<'a>(&mut self, pieces: &mut Vec<IoSlice<'a>>, len: u64) -> Result<()> {
         let end = self.position + len;
         if end > self.written {
-            let ahead = if len <= ZEROS_FOR { ZEROS_AHEAD.min(self.header.capacity.saturating_sub(end)) } else { 0 };
+            let ahead = if len <= ZEROS_FOR { (GROUPS_AHEAD * len).max(ZEROS_AHEAD) } else { 0 };
+            let ahead = ahead.min(self.header.capacity.saturating_sub(end));
             let (zeros, _) = ZEROS.split_at(ZEROS.len().min(index(ahead)));
             pieces.push(IoSlice::new(zeros));
             self.written = end + len64(zeros);

@@ -24,6 +24,9 @@ use crate::transaction::{Context, MAX_BODY, Op, Outcome, Over, Placing, Request,
 /// A group that has changed so many facts takes no more requests: who comes later does not wait for what they cost.
 const GROUP_FACTS: usize = 16 << 10;
 
+/// The length of what most commits do, in bytes.
+const OPS: usize = 128;
+
 /// Requests that become durable together.
 struct Group<'r> {
     snapshot: Snapshot,
@@ -185,7 +188,7 @@ impl Committer {
                 continue;
             }
             let frame = request.frame().filter(|_| resolved.uses_frame);
-            let mut body = Body { domain: *domain, ops: Vec::new(), facts: resolved.facts };
+            let mut body = Body { domain: *domain, ops: Vec::with_capacity(OPS), facts: resolved.facts };
             resolved.ops.iter().for_each(|op| op.encode(&mut body.ops));
             let frame_len = frame.map_or(0, |frame| frame.len(key));
             let len = record_len(frame_len, body.encoded_len() + tag_len(key));

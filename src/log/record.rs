@@ -193,7 +193,8 @@ impl Body {
         salt: &Salt,
         sealing: Option<&Sealing>,
     ) -> Result<(Vec<u8>, Vec<u8>)> {
-        let mut body = self.ops.clone();
+        let mut body = Vec::with_capacity(index(self.encoded_len()) + 2 * index(ALIGNMENT));
+        body.put(&self.ops);
         self.facts.iter().for_each(|fact| put_fact(&mut body, fact));
         let too_long = Error::Internal { invariant: "the parts of a record have lengths of 32 bits" };
         let size = |len: u64| u32::try_from(len).map_err(|_| too_long.clone());

@@ -11,6 +11,7 @@
 //! have checksums.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::IoSlice;
 use std::path::Path;
 
 use crate::clock::Times;
@@ -24,14 +25,14 @@ use crate::log::file::HEADER_LEN;
 use crate::log::group::{InLog, name_changes};
 use crate::log::record::{self, record_len, tag_len};
 use crate::log::replay::{Extent, Record, Replay};
-use crate::log::{Body, Position, open_log};
+use crate::log::{ActiveLog, Body, Position, open_log};
 use crate::names::NameChange;
 use crate::segment::{DESCRIPTOR_LEN, Frame};
 use crate::tables::memtable::Memtable;
 use crate::tables::{LogEntry, RunList, Unread};
 use crate::transaction::{Changes, Context, Op, Over};
 use crate::vfs::OpenMode;
-use crate::wire::index;
+use crate::wire::{index, len64};
 
 /// What the log holds.
 pub(crate) struct Replayed {
@@ -229,12 +230,19 @@ impl Committer {
         let mut changed: BTreeMap<Key, _> = BTreeMap::new();
         let mut moved = HashMap::new();
         let mut facts = Vec::new();
+        let mut encoded = Vec::new();
+        let write = |log: &mut ActiveLog, encoded: &mut Vec<u8>| {
+            log.append(&mut vec![IoSlice::new(encoded)], len64(encoded))?;
+            encoded.clear();
+            Ok::<_, Error>(())
+        };
         for Tail { record, file: old_log, frame } in tail {
             let header = record.header;
+            let begins = log.position + len64(&encoded);
             let placing = InLog {
                 lsn: header.lsn,
                 file: log.header.file,
-                offset: log.position + record::HEADER_LEN as u64,
+                offset: begins + record::HEADER_LEN as u64,
                 key: keys.in_use(record.domain())?,
                 needed: self.tables.needed_logs(old_log),
             };
@@ -253,13 +261,17 @@ impl Committer {
             let rebased = rebase(&record, (old_log, &path), &moved, &context)?;
             changed.extend(rebased.iter().cloned());
             let body = Body { domain: record.domain(), ops: record.ops, facts: rebased };
-            let at = Position { lsn: header.lsn, durable: self.tables.durable(), times, offset: log.position };
+            let at = Position { lsn: header.lsn, durable: self.tables.durable(), times, offset: begins };
             let content_at = frame_offset + DESCRIPTOR_LEN;
-            let encoded = log.encode(&keys, &body, at, frame.as_ref(), content_at)?;
-            log.append(&mut encoded.pieces().map(std::io::IoSlice::new).to_vec(), encoded.len())?;
+            let record = log.encode(&keys, &body, at, frame.as_ref(), content_at)?;
+            record.pieces().iter().for_each(|piece| encoded.extend_from_slice(piece));
+            if encoded.len() >= WRITTEN_AT_ONCE {
+                write(&mut log, &mut encoded)?;
+            }
             facts.extend(body.facts.into_iter().map(|fact| (header.lsn, fact)));
             tip.last = header.lsn;
         }
+        write(&mut log, &mut encoded)?;
         log.sync()?;
         self.tables.set_durable(tip.last);
         self.list_log(file, &log, tip.unsealed.take(), Space::Reserve)?;
@@ -276,6 +288,9 @@ impl Committer {
         }
     }
 }
+
+/// So many bytes of a tail, or a record more, are written at a time.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// How many bytes a record may grow when its facts are rebased: the facts of two segments.
 const REBASE_ROOM: u64 = 512;

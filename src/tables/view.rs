@@ -97,15 +97,14 @@ impl Snapshot {
 
     /// What `look` makes of the value under a key.
     pub(crate) fn look<T>(&self, key: &Key, look: impl Fn(&[u8]) -> T) -> Result<Option<T>> {
-        if let Some(found) = self.look_in_tables(key, &look) {
-            return Ok(found);
-        }
         let probe = Probe::new(key);
-        // Each run has a line of its guide to look at: waiting for all of them takes hardly longer than for one.
-        if self.view.runs.len() > 1 {
-            self.runs(key).for_each(|run| run.prefetch_line(&probe));
+        // Each run has a line of its guide to look at: waiting for all of them, and for the tables, takes hardly longer
+        // than for one.
+        self.runs(key).for_each(|run| run.prefetch_line(&probe));
+        match self.look_in_tables(key, &look) {
+            Some(found) => Ok(found),
+            None => self.look_in_runs(&probe, 0, None, look),
         }
-        self.look_in_runs(&probe, 0, None, look)
     }
 
     /// What `look` makes of the values under keys, in their order.

@@ -196,6 +196,10 @@ impl File for GatedFile {
         self.file.wait_for_writeback(offset, len)
     }
 
+    fn share(&self, from: &std::fs::File, offset: u64, len: u64) -> io::Result<bool> {
+        self.gate.change(|| self.file.share(from, offset, len))
+    }
+
     fn map(&self) -> io::Result<Bytes> {
         self.file.map()
     }

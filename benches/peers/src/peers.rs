@@ -66,7 +66,7 @@ impl Contender for Strongroom {
     }
 
     fn get(&self, key: &[u8]) -> usize {
-        touch(&self.store.get(&digest(key)).unwrap().bytes().unwrap())
+        touch(&self.store.get(&digest(key)).unwrap().view().unwrap())
     }
 
     fn exists(&self, key: &[u8]) -> bool {

@@ -202,7 +202,7 @@ impl Run {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<Option<T>>> {
         let Some(section) = self.section(probe.key.family) else { return Ok(None) };
-        let lead = lead.unwrap_or_else(|| self.guided(section, probe));
+        let Some(lead) = lead.or_else(|| self.lead(probe)) else { return Ok(None) };
         let Some(number) = self.find(section, probe, lead)? else { return Ok(None) };
         let (page, at) = self.locate(section, number)?;
         self.value(section, page.get(at..at + section.shape.width()), read).map(Some)

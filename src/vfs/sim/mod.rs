@@ -305,7 +305,7 @@ impl File for SimFile {
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.writable()?;
-        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let bytes = bufs.iter().map(|buf| &buf[..]).collect::<Vec<_>>().concat();
         let mut disk = lock(&self.disk);
         disk.admit(Call::Works)?;
         disk.write(self.inode, &bytes, offset)
@@ -340,12 +340,12 @@ impl File for SimFile {
 
     fn start_writeback(&self, _: u64, _: u64) {}
 
-    /// Sharing is a write: it is as durable as one.
+    /// Sharing is a write, but never of a part: it is as durable as one.
     fn share(&self, from: &std::fs::File, offset: u64, len: u64) -> io::Result<bool> {
         use std::os::unix::fs::FileExt as _;
         let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         from.read_exact_at(&mut bytes, 0)?;
-        self.write_at(&[IoSlice::new(&bytes)], offset).map(|_| true)
+        (self as &dyn File).write_all_vectored_at(&mut [IoSlice::new(&bytes)], offset).map(|()| true)
     }
 
     fn map(&self) -> io::Result<Bytes> {

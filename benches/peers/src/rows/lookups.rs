@@ -107,6 +107,8 @@ impl Probes<'_> {
 #[derive(Clone, Copy, PartialEq)]
 enum Question {
     Get,
+    /// Get as bytes that do not borrow from the store: a copy.
+    Bytes,
     Exists,
     ExistsMany,
 }
@@ -131,7 +133,7 @@ fn ask_raw<'a>(raw: &'a RawTable, name: String, question: Question, probes: Prob
 }
 
 fn get(store: &Store, digest: &Digest) -> usize {
-    touch(&store.get(digest).unwrap().bytes().unwrap())
+    touch(&store.get(digest).unwrap().view().unwrap())
 }
 
 fn ask_store<'a>(store: &'a Store, name: String, question: Question, probes: Probes<'a>) -> Turn<'a> {
@@ -140,6 +142,9 @@ fn ask_store<'a>(store: &'a Store, name: String, question: Question, probes: Pro
         let order = probes.order(round);
         match question {
             Question::Get => rate(&order, at_most, |digest| assert_eq!(get(store, digest), len)),
+            Question::Bytes => rate(&order, at_most, |digest| {
+                assert_eq!(touch(&store.get(digest).unwrap().bytes().unwrap()), len);
+            }),
             Question::Exists => rate(&order, at_most, |digest| assert_eq!(store.exists(digest).unwrap(), are_there)),
             Question::ExistsMany => {
                 let together: Vec<&[Digest]> = order.chunks_exact(TOGETHER).collect();
@@ -217,6 +222,7 @@ pub fn get_small(setting: &Setting, blobs: u64) -> Vec<Goal> {
         vec![
             ask_raw(&raw, limit, Question::Get, probes),
             ask_store(&ours.store, format!("strongroom, {state}"), Question::Get, probes),
+            ask_store(&ours.store, format!("strongroom, copied ({state})"), Question::Bytes, probes),
         ]
     };
     wait_for_maintenance(&Strongroom::path(dir.path()), &ours.store);
