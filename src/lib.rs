@@ -8,8 +8,8 @@
 //! # Overview
 //! - [`Options`] opens or creates a [`Store`], which any number of threads share.
 //! - [`Store::put`] and [`Store::put_reader`] store content under its [`Digest`], given or computed. [`Store::get`]
-//!   returns a [`Blob`]: [`bytes`](Blob::bytes), [`slice`](Blob::slice), [`reader`](Blob::reader), all verified. A blob
-//!   stays readable while it is removed.
+//!   returns a [`Blob`]: [`view`](Blob::view), [`bytes`](Blob::bytes), [`slice`](Blob::slice),
+//!   [`reader`](Blob::reader), all verified. A blob stays readable while it is removed.
 //! - [`Store::begin_upload`], [`append_upload`](Store::append_upload), [`commit_upload`](Store::commit_upload): content
 //!   that arrives in pieces, perhaps over days.
 //! - [`registry`]: [`Store::create_repository`] gives a [`Repository`](registry::Repository), which sees the blobs that
