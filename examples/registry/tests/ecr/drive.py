@@ -196,13 +196,13 @@ class Driver:
     def complete(self, shape):
         return {m: self.valid(shape.members[m], m) for m in shape.required_members}
 
-    def best(self, shape):
-        """An input of what is there: all that is required, and all that is known. What nothing is required of is whole,
-        since without any member it says that there is nothing."""
-        whole = shape.name == "ImageIdentifier" or shape.name.endswith("Input") and not shape.required_members
+    def best(self, shape, whole=False):
+        """An input of what is there: all that is required, and all that is known. A part that nothing is required of is
+        whole: without any member it says that there is nothing."""
         wanted = [m for m in shape.members if whole or m in shape.required_members]
         known = {m: self.world[m][0] for m in wanted if m in self.world}
-        inner = {m: self.best(shape.members[m]) for m in wanted if shape.members[m].type_name == "structure"}
+        parts = {m: shape.members[m] for m in wanted if shape.members[m].type_name == "structure"}
+        inner = {m: self.best(part, whole=not part.required_members) for m, part in parts.items()}
         return {m: self.valid(shape.members[m], m) for m in wanted} | known | inner
 
     def drive(self, name, rounds):
