@@ -64,13 +64,14 @@ fn handles_are_kept_in_maps_and_moved_into_tasks() {
             let created = store.create_repository(&name(&format!("team/app{n}")), RepositorySettings::new()).await;
             map.insert(n, created.unwrap());
         }
-        let task = |repository: AsyncRepository| async move { repository.put("content", Algorithm::Sha256).await };
+        let digest = Digest::of(Algorithm::Sha256, b"content");
+        let task = |repository: AsyncRepository| async move { repository.put("content", digest).await };
         let tasks: Vec<_> = map.values().cloned().map(|repository| tokio::spawn(task(repository))).collect();
         for task in tasks {
-            let stored = task.await.unwrap().unwrap();
-            for repository in map.values() {
-                assert_eq!(repository.get(&stored.digest).await.unwrap().bytes().await.unwrap(), "content");
-            }
+            task.await.unwrap().unwrap();
+        }
+        for repository in map.values() {
+            assert_eq!(repository.get(&digest).await.unwrap().bytes().await.unwrap(), "content");
         }
     });
 }
