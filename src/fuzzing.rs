@@ -19,7 +19,7 @@ use crate::oci::document::{Document, annotations};
 use crate::oci::{Reference, RepositoryName, TagFilter};
 use crate::sealed::{MappingBudget, ReadMode};
 use crate::segment::{Frame, parse_footer, parse_header};
-use crate::tables::{Footer, PageCache, Probe, Run, RunList, RunMeta};
+use crate::tables::{Footer, PageCache, Probe, Run, RunId, RunList, RunMeta, open_file};
 use crate::transaction::Op;
 use crate::vfs::{OpenMode, RealVfs, Vfs as _};
 
@@ -113,9 +113,11 @@ pub fn run(bytes: &[u8]) {
     let Some(path) = scratch(bytes) else { return };
     let len = bytes.len() as u64;
     let budget = MappingBudget::new(ReadMode::Positioned, 0);
-    let (id, domain, lsn) = (FileId(1), DomainId::DEFAULT, crate::Lsn(1));
+    let id = RunId { file: FileId(1), at: 0 };
+    let (domain, lsn) = (DomainId::DEFAULT, crate::Lsn(1));
     let meta = RunMeta { id, level: 0, domain, key: 0, entries: 0, tombstones: 0, lsn_min: lsn, lsn_max: lsn, len };
-    if let Ok(run) = Run::open(&RealVfs, &path, &meta, &plain(), &budget, &PageCache::new(0)) {
+    let open = |file| Run::open(&file, &meta, &plain(), &PageCache::new(0));
+    if let Ok(run) = open_file(&RealVfs, &path, &budget).and_then(open) {
         for family in Family::ALL {
             for fact in run.iter(family, [0; 32]) {
                 let Ok((key, _)) = fact else { break };

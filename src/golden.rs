@@ -21,7 +21,7 @@ use crate::id::{DomainId, FileId, Lsn, RepositoryId, SessionId, StoreId, UploadI
 use crate::log::{ActiveLog, Body, LogHeader, Position};
 use crate::random::NOT_RANDOM;
 use crate::segment::{Frame, Pack, SegmentWriter};
-use crate::tables::{Expected, LogEntry, RunList, RunMeta, RunWriter, Unread};
+use crate::tables::{Expected, LogEntry, RunFile, RunId, RunList, RunMeta, Unread};
 use crate::transaction::{Gone, Op};
 use crate::vfs::{File, OpenMode, SimVfs, Vfs};
 
@@ -208,7 +208,8 @@ fn list(key: KeyNumber) -> RunList {
     ];
     let (domain, lsn_min, lsn_max) = (DOMAIN, Lsn(1), Lsn(20));
     let (entries, tombstones, len) = (7, 2, 20_000);
-    let run = |id, level| RunMeta { id: FileId(id), domain, key, level, entries, tombstones, lsn_min, lsn_max, len };
+    let id = |file| RunId { file: FileId(file), at: 8192 };
+    let run = |file, level| RunMeta { id: id(file), domain, key, level, entries, tombstones, lsn_min, lsn_max, len };
     list.runs = vec![run(8, 0), run(6, 1)];
     let (from, files, logs) = (Lsn(14), FileId(9), list.logs[..1].to_vec());
     list.unread = vec![Unread { domain: DomainId(3), from, files, logs }];
@@ -257,7 +258,8 @@ fn structures(keys: &Keyring) -> Vec<(&'static str, Vec<u8>)> {
         let facts = facts.iter().map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
         let lsns = (Lsn(1), Lsn(20));
         let expected = Expected::of_facts(facts.clone());
-        let mut writer = RunWriter::create(vfs, path, FileId(8), keys, DOMAIN, lsns, expected).unwrap();
+        let mut runs = RunFile::create(vfs, path, FileId(8)).unwrap();
+        let mut writer = runs.begin(keys, DOMAIN, lsns, expected).unwrap();
         facts.for_each(|(key, value)| writer.push(key, value).unwrap());
         writer.finish(0).unwrap();
     });

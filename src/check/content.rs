@@ -13,7 +13,7 @@ use crate::log::open_log;
 use crate::log::replay::{Extent, Replay};
 use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::segment::{DESCRIPTOR_LEN, Frame};
-use crate::tables::{PageCache, Run, RunMeta, Snapshot};
+use crate::tables::{PageCache, Run, RunMeta, Snapshot, open_file};
 use crate::wire::index;
 
 /// A blob that was read again.
@@ -190,9 +190,9 @@ impl Checks {
 
     /// Opens a run anew: nothing is taken to be verified since it was once.
     fn open_anew(&self, run: &RunMeta) -> Result<Run> {
-        let (vfs, path) = (self.files.vfs(), self.files.layout().run(run.id));
-        let (mappings, cache) = (MappingBudget::new(ReadMode::Positioned, 0), PageCache::new(0));
-        Run::open(vfs, &path, run, &self.files.keys(), &mappings, &cache)
+        let mappings = MappingBudget::new(ReadMode::Positioned, 0);
+        let file = open_file(self.files.vfs(), &self.files.layout().run(run.id.file), &mappings)?;
+        Run::open(&file, run, &self.files.keys(), &PageCache::new(0))
     }
 }
 

@@ -319,13 +319,11 @@ impl Collector<'_> {
         }
         let run_bytes = |inner: &Collections| inner.tables.run_bytes();
         let before = run_bytes(self.inner);
-        for domain in self.domains() {
-            match self.inner.tables.merge_if_dead(&*self.inner.log, domain, self.options.max_dead) {
-                Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
-                merged => self.unless_damaged(merged.map_err(Halt::from))?,
-            }
-            self.go_on()?;
+        match self.inner.tables.merge_if_dead(&*self.inner.log, self.options.max_dead) {
+            Err(Error::Full { .. }) => return Err(Halt::Stopped(Stopped::Space)),
+            merged => merged?.damage.into_iter().for_each(|damage| self.note_damage(damage)),
         }
+        self.go_on()?;
         self.report.run_bytes = before.saturating_sub(run_bytes(self.inner));
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, PutFields, crc32c, index};
 
 const MAGIC: [u8; 16] = *b"strongroom store";
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 const FIXED: usize = 128;
 const ENCRYPTION: u64 = 1;
 

@@ -56,10 +56,7 @@ impl Store {
     pub fn merge_runs(&self) -> Result<()> {
         self.checkpoint()?;
         let inner = self.inner()?;
-        for domain in inner.tables.domains().iter() {
-            inner.tables.merge_all(&*inner.log, *domain, |runs| runs.len() > 1)?;
-        }
-        Ok(())
+        inner.tables.merge_all(&*inner.log, |_, runs| runs.len() > 1)?.all().map(drop)
     }
 
     /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself

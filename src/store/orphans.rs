@@ -30,7 +30,7 @@ pub(super) fn unlisted_files(files: &Files, list: &RunList) -> Result<Unlisted> 
     others.extend(files.orphans(floor, next)?);
     for ids in [&mut runs, &mut others] {
         ids.iter().for_each(|id| files.skip_past(*id));
-        ids.retain(|id| !list.names_log(*id) && !list.runs.iter().any(|run| run.id == *id));
+        ids.retain(|id| !list.names_log(*id) && !list.runs.iter().any(|run| run.id.file == *id));
         ids.iter().for_each(|id| files.unlisted(*id));
     }
     Ok(Unlisted { runs, others })

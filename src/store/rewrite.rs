@@ -15,6 +15,7 @@ use crate::files::{Contents as _, Space};
 use crate::id::{DomainId, FileId};
 use crate::segment::Frame;
 use crate::store::{Inner, Store};
+use crate::tables::RunMeta;
 use crate::transaction::Request;
 
 /// The progress of re-encryption. See [`Store::rewrite`].
@@ -162,7 +163,8 @@ impl Inner {
     /// Brings a domain's facts into runs that are encrypted with the current key, and unlists log files with others.
     fn rewrite_facts(&self, domain: DomainId, current: KeyNumber) -> Result<()> {
         self.log.checkpoint()?;
-        self.tables.merge_all(&*self.log, domain, |runs| runs.iter().any(|run| run.key != current))?;
+        let is_due = |own, runs: &[RunMeta]| own == domain && runs.iter().any(|run| run.key != current);
+        self.tables.merge_all(&*self.log, is_due)?.all()?;
         self.log.unlist_folded_logs(0, Space::Free)
     }
 }

@@ -91,21 +91,24 @@ fn assert_sound(store: &Store) {
     assert!(findings.is_empty(), "{findings:?}");
 }
 
-/// The domains of the runs, as the list and the view have them.
-fn run_domains(store: &Store) -> Vec<u32> {
-    let listed: Vec<_> = store.open.inner.tables.list().runs.iter().map(|run| (run.id, run.domain)).collect();
-    assert_eq!(store.open.inner.tables.open_run_domains(), listed);
-    listed.into_iter().map(|(_, domain)| domain.0).collect()
+/// The domains of the runs, as the list and the view have them, by the files in which they lie.
+fn run_domains(store: &Store) -> Vec<Vec<u32>> {
+    let runs = store.open.inner.tables.list().runs;
+    let mut listed: Vec<_> = runs.iter().map(|run| (run.id, run.domain)).collect();
+    listed.sort_by_key(|(_, domain)| *domain);
+    assert_eq!(store.open.inner.tables.open_run_domains(), listed, "those of a domain in the list's order");
+    let by_file = runs.chunk_by(|one, next| one.id.file == next.id.file);
+    by_file.map(|runs| runs.iter().map(|run| run.domain.0).collect()).collect()
 }
 
 #[test]
-fn a_table_with_facts_of_two_domains_becomes_two_runs() {
+fn a_table_with_facts_of_two_domains_becomes_two_runs_in_a_file() {
     let store = open(&SimVfs::new());
     let (one, other) = (put(&store, ONE, "one's"), put(&store, OTHER, "the other's"));
     let shared = put(&store, ONE, "both have it");
     assert_eq!(put(&store, OTHER, "both have it"), shared);
     store.checkpoint().unwrap();
-    assert_eq!(run_domains(&store), [0, 1]);
+    assert_eq!(run_domains(&store), [[0, 1]]);
     assert_eq!(store.open.inner.tables.list().folded, store.last_lsn());
     let has = |domain, digest| store.open.inner.blobs.get(domain, digest).is_ok_and(|blob| blob.verify().is_ok());
     let check = || {
@@ -123,11 +126,13 @@ fn a_table_with_facts_of_two_domains_becomes_two_runs() {
             remove(&store, ONE, put(&store, ONE, "goes again"));
         }
     }
-    assert_eq!(run_domains(&store), [1, 1, 1, 0, 1, 0], "ten of the other's, of which twice four were merged");
+    assert_eq!(
+        run_domains(&store),
+        [vec![1], vec![1], vec![1, 0], vec![1, 0]],
+        "ten files, of which twice four were merged"
+    );
     store.merge_runs().unwrap();
-    let mut domains = run_domains(&store);
-    domains.sort_unstable();
-    assert_eq!(domains, [0, 1]);
+    assert_eq!(run_domains(&store), [[1, 0]]);
     remove(&store, OTHER, put(&store, OTHER, "9"));
     (0..9).for_each(|n| drop(remove(&store, OTHER, Digest::of(Algorithm::Sha256, n.to_string().as_bytes()))));
     store.checkpoint().unwrap();
@@ -146,10 +151,10 @@ fn a_fold_that_fails_leaves_no_run_of_any_domain_and_is_done_again() {
         let folded = store.checkpoint();
         let done = disk.operations() < before + step;
         let runs = disk.files().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "run"));
-        assert_eq!(runs.count(), run_domains(&store).len(), "step {step}: {folded:?}");
+        assert_eq!(runs.count(), run_domains(&store).len(), "files, step {step}: {folded:?}");
         disk.free_space();
         store.checkpoint().unwrap();
-        assert_eq!(run_domains(&store), [0, 1], "step {step}");
+        assert_eq!(run_domains(&store), [[0, 1]], "step {step}");
         [ONE, OTHER]
             .into_iter()
             .zip(digests)
@@ -310,7 +315,7 @@ fn a_value_that_can_not_be_decoded_is_told_with_its_place_in_a_run() {
     store.checkpoint().unwrap();
     let runs: Vec<_> = store.open.inner.tables.list().runs.iter().map(|run| run.id).collect();
     let [run] = runs[..] else { panic!("one run: {runs:?}") };
-    let path = store.open.inner.files.layout().run(run);
+    let path = store.open.inner.files.layout().run(run.file);
     let is_placed = |error: Error| matches!(error, Error::Corrupt { file, offset, .. } if file == path && offset > 0);
     let (snapshot, files) = (store.open.inner.tables.snapshot(), store.named());
     assert!(is_placed(snapshot.blob_by_key(&key).unwrap_err()));

@@ -1,8 +1,10 @@
 //! Folding: a memory table becomes runs.
 //!
-//! A run has facts of one key domain: a table becomes one run for each domain that it has facts of. One step runs at a
-//! time, beside commits and reads.
+//! A run has facts of one key domain: a table becomes one run for each domain that it has facts of. All of them lie in
+//! one file, which is synced once. One step runs at a time, beside commits and reads.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,11 +13,17 @@ use crate::error::{Error, Result};
 use crate::facts::{Fact, Family, Value};
 use crate::files::{NewFile, Space};
 use crate::id::{DomainId, FileId, Lsn};
+use crate::sealed::{MappingBudget, ReadMode, SealedFile};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
+use crate::tables::view::Runs;
 use crate::tables::{
-    Expected, FOLD_AT_CLOSE, LogEntry, MAX_UNFOLDED_LOGS, Run, RunList, RunMeta, RunWriter, Snapshot, Tables, View,
+    Expected, FOLD_AT_CLOSE, LogEntry, MAX_UNFOLDED_LOGS, Run, RunFile, RunList, RunMeta, Snapshot, Tables, View,
+    open_file,
 };
+
+/// Runs that are durable, and that the list does not name yet: the file, and what lies in it.
+pub(super) type NewRuns = (NewFile, Vec<RunMeta>);
 
 /// What folding asks of the log, which lies above the tables.
 pub(crate) trait Log {
@@ -96,21 +104,19 @@ impl Tables {
         // As of the table's end: what came later is not durable for certain.
         let removed = given_up(&facts, &Snapshot { view, lsn: folded, domain: DomainId::DEFAULT, is_kept: false })?;
         let removed = self.not_withheld(removed)?;
-        let runs = self.files.within(space, || self.write_runs(&table, &facts))?;
+        let runs = self.files.within(space, || self.write_table(&table, &facts))?;
         log.wait_for_views(folded);
         // A file that was given up must be gone before the record that says so is.
         self.files.remove_durably(&removed).map_err(|error| self.files.fail_stop(error))?;
-        let metas: Vec<RunMeta> = runs.iter().map(|(_, meta)| meta.clone()).collect();
         let mut dropped = Vec::new();
-        let list = |list: &mut RunList| {
+        let list = |list: &mut RunList, new: &[RunMeta]| {
             list.folded = folded;
-            list.runs.splice(0..0, metas.iter().cloned());
+            list.runs.splice(0..0, new.iter().cloned());
             dropped = self.unlist(list, self.history());
         };
-        self.publish_runs(runs, space, list, |view, runs| {
+        self.publish_runs(runs, space, list, |view| {
             view.frozen.pop();
             view.folded = folded;
-            view.runs.splice(0..0, runs);
         })?;
         self.add_dead_logs(&mut dropped);
         self.upkeep.progressed();
@@ -122,17 +128,12 @@ impl Tables {
     pub(crate) fn fold_into(&self, log: &dyn Log, mut change: impl FnMut(&mut RunList)) -> Result<()> {
         self.freeze(log);
         let table = self.view().frozen.first().cloned();
-        let runs = table.map(|table| self.write_runs(&table, &table.sorted(Lsn(u64::MAX)))).transpose()?;
-        let runs = runs.unwrap_or_default();
-        let metas: Vec<RunMeta> = runs.iter().map(|(_, meta)| meta.clone()).collect();
-        let list = |list: &mut RunList| {
-            list.runs.splice(0..0, metas.iter().cloned());
+        let runs = table.map(|table| self.write_table(&table, &table.sorted(Lsn(u64::MAX)))).transpose()?;
+        let list = |list: &mut RunList, new: &[RunMeta]| {
+            list.runs.splice(0..0, new.iter().cloned());
             change(list);
         };
-        self.publish_runs(runs, Space::Free, list, |view, runs| {
-            view.frozen.clear();
-            view.runs.splice(0..0, runs);
-        })
+        self.publish_runs(runs.flatten(), Space::Free, list, |view| view.frozen.clear())
     }
 
     /// A fold may use the reserve if it lets log files go in which nothing lives.
@@ -149,86 +150,102 @@ impl Tables {
         if gives_space { Space::Reserve } else { Space::Free }
     }
 
-    /// Makes runs, all or none, part of the list and of the view.
+    /// Makes runs, all or none, part of the list and of the view, as `change_list` says.
     pub(super) fn publish_runs(
         &self,
-        runs: Vec<(NewFile, RunMeta)>,
+        new: Option<NewRuns>,
         space: Space,
-        change_list: impl FnMut(&mut RunList),
-        change_view: impl FnOnce(&mut View, Vec<Arc<Run>>),
+        mut change_list: impl FnMut(&mut RunList, &[RunMeta]),
+        change_view: impl FnOnce(&mut View),
     ) -> Result<()> {
-        let open = runs.iter().map(|(_, meta)| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let (file, metas) = new.unzip();
+        let metas = metas.unwrap_or_default();
+        let open = self.open_all(&metas, &self.files.keys(), &Runs::default())?;
         open.iter().for_each(|run| run.verify_ahead());
         // Where this fails they go, except after a failed sync: then the list on disk may name them.
-        self.update_list(space, change_list)?;
-        runs.into_iter().for_each(|(file, _)| file.publish());
+        self.update_list(space, |list| change_list(list, &metas))?;
+        file.into_iter().for_each(NewFile::publish);
+        let list = self.hold_list();
         let mut view = self.view.write();
-        let mut new = View::clone(&view);
-        change_view(&mut new, open);
+        let mut new = View { runs: Arc::new(view.runs.listed(&list, &open)), ..View::clone(&view) };
+        change_view(&mut new);
         *view = Arc::new(new);
         Ok(())
     }
 
-    /// Writes a table's facts, in the order of their keys: a run for each domain, all or none.
-    fn write_runs(&self, table: &Memtable, facts: &[Fact]) -> Result<Vec<(NewFile, RunMeta)>> {
-        let by_domain = facts.chunk_by(|(one, _), (next, _)| one.domain == next.domain);
+    /// Writes a table's facts, in the order of their keys.
+    fn write_table(&self, table: &Memtable, facts: &[Fact]) -> Result<Option<NewRuns>> {
         let (view, keys) = (self.view(), self.files.keys());
-        let write = |own: &[Fact]| {
-            // Below the domain's only run there is nothing that a tombstone could hide.
-            let domain = own.first().map(|(key, _)| key.domain);
-            let keep_tombstones = view.runs.iter().any(|run| Some(run.domain()) == domain);
-            self.write_run(table, own, &keys, keep_tombstones)
-        };
-        by_domain.map(write).filter_map(Result::transpose).collect()
+        // Below a domain's only run there is nothing that a tombstone could hide.
+        self.write_runs(table, facts, &keys, |domain| !view.runs.of(domain).is_empty())
     }
 
-    /// Writes facts of one domain, if there are any.
-    pub(super) fn write_run(
+    /// Writes facts of a table, in the order of their keys, if there are any: a run for each domain.
+    pub(super) fn write_runs(
         &self,
         table: &Memtable,
         facts: &[Fact],
         keys: &Keyring,
-        keep_tombstones: bool,
-    ) -> Result<Option<(NewFile, RunMeta)>> {
-        let Some(domain) = facts.first().map(|(key, _)| key.domain) else { return Ok(None) };
-        let kept = facts.iter().filter(|(_, value)| keep_tombstones || value.is_some());
-        let mut kept = kept.map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
-        let expected = Expected::of_facts(kept.clone());
-        let (file, mut writer) = self.begin_run(domain, table.lsn_range(), expected, keys)?;
-        kept.try_for_each(|(key, value)| writer.push(key, value))?;
-        let meta = self.finish_run(writer, 0)?;
-        Ok(Some((file, meta)))
+        keeps_tombstones: impl Fn(DomainId) -> bool,
+    ) -> Result<Option<NewRuns>> {
+        if facts.is_empty() {
+            return Ok(None);
+        }
+        let (file, mut runs) = self.begin_runs()?;
+        let mut metas = Vec::new();
+        for own in facts.chunk_by(|(one, _), (next, _)| one.domain == next.domain) {
+            let Some(domain) = own.first().map(|(key, _)| key.domain) else { continue };
+            let keep_tombstones = keeps_tombstones(domain);
+            let kept = own.iter().filter(|(_, value)| keep_tombstones || value.is_some());
+            let mut kept = kept.map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
+            let expected = Expected::of_facts(kept.clone());
+            let mut writer = runs.begin(keys, domain, table.lsn_range(), expected)?;
+            kept.try_for_each(|(key, value)| writer.push(key, value))?;
+            metas.push(writer.finish(0).map_err(|error| self.files.fail_stop(error))?);
+        }
+        self.finish_runs(&runs)?;
+        Ok(Some((file, metas)))
     }
 
-    pub(super) fn begin_run(
-        &self,
-        domain: DomainId,
-        lsns: (Lsn, Lsn),
-        expected: Expected,
-        keys: &Keyring,
-    ) -> Result<(NewFile, RunWriter)> {
-        let (file, vfs) = (self.files.begin(), self.files.vfs());
-        let path = self.files.layout().run(file.id());
-        let writer = RunWriter::create(vfs, &path, file.id(), keys, domain, lsns, expected)?;
-        Ok((file, writer))
+    /// Begins a file of runs.
+    pub(super) fn begin_runs(&self) -> Result<(NewFile, RunFile)> {
+        let file = self.files.begin();
+        let runs = RunFile::create(self.files.vfs(), &self.files.layout().run(file.id()), file.id())?;
+        Ok((file, runs))
     }
 
-    /// Makes a run and its name durable.
-    pub(super) fn finish_run(&self, writer: RunWriter, level: u8) -> Result<RunMeta> {
+    /// Makes a file of runs and its name durable.
+    pub(super) fn finish_runs(&self, file: &RunFile) -> Result<()> {
         let runs = self.files.layout().runs();
         let dir = crate::files::open_dir(self.files.vfs(), &runs)?;
-        let meta = writer.finish(level).map_err(|error| self.files.fail_stop(error))?;
-        dir.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.files.poison(error))?;
-        Ok(meta)
+        file.sync().map_err(|error| self.files.fail_stop(error))?;
+        dir.sync().map_err(Error::io("sync", &runs)).map_err(|error| self.files.poison(error))
     }
 
-    pub(super) fn open_run(&self, meta: &RunMeta) -> Result<Run> {
-        self.open_run_with(meta, &self.files.keys())
-    }
-
-    pub(super) fn open_run_with(&self, meta: &RunMeta, keys: &Keyring) -> Result<Run> {
-        let (files, path) = (&self.files, self.files.layout().run(meta.id));
-        Run::open(files.vfs(), &path, meta, keys, &self.mappings, &self.pages)
+    /// Opens runs. Those in a file that is open already share it.
+    pub(super) fn open_all<'m>(
+        &self,
+        metas: impl IntoIterator<Item = &'m RunMeta>,
+        keys: &Keyring,
+        open: &Runs,
+    ) -> Result<Vec<Arc<Run>>> {
+        let mut files: HashMap<FileId, Arc<SealedFile>> =
+            open.files().into_iter().map(|(id, file)| (id, Arc::clone(file))).collect();
+        // What is encrypted is read by position: its pages are kept as they are decrypted.
+        let none = MappingBudget::new(ReadMode::Positioned, 0);
+        let mut runs = Vec::new();
+        for meta in metas {
+            let file = match files.entry(meta.id.file) {
+                Entry::Occupied(file) => file.into_mut(),
+                Entry::Vacant(place) => {
+                    let mappings = if meta.key == 0 { &self.mappings } else { &none };
+                    let path = self.files.layout().run(meta.id.file);
+                    place.insert(open_file(self.files.vfs(), &path, mappings)?)
+                }
+            };
+            runs.push(Arc::new(Run::open(file, meta, keys, &self.pages)?));
+        }
+        Ok(runs)
     }
 
     /// Opens the runs that the list names.
@@ -237,7 +254,7 @@ impl Tables {
         // wait.
         let (metas, keys) = (self.list().runs, self.files.keys());
         let metas = metas.iter().filter(|meta| keys.is_open(meta.domain));
-        let runs = metas.map(|meta| self.open_run(meta).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let runs = Arc::new(self.open_all(metas, &keys, &Runs::default())?.into_iter().collect());
         let mut view = self.view.write();
         *view = Arc::new(View { runs, ..View::clone(&view) });
         Ok(())

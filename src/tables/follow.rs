@@ -9,6 +9,7 @@
 //! and the LSN of before, a reader sees what was visible then or, where the new runs reach further, what those have:
 //! all facts of the table are behind them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::envelope::Keyring;
@@ -18,7 +19,8 @@ use crate::id::Lsn;
 use crate::sync::{lock, write};
 use crate::tables::locked::Locked;
 use crate::tables::memtable::Memtable;
-use crate::tables::{Run, RunList, Tables, View};
+use crate::tables::view::Runs;
+use crate::tables::{RunId, RunList, Tables, View};
 
 /// What a step brings.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Tables {
             facts.iter().for_each(|(lsn, fact)| before.active.insert(*lsn, fact.clone()));
         }
         let (Some(list), Some(runs)) = (list, runs) else { return Ok(()) };
-        let mut view = View { runs, folded: list.folded, ..View::clone(&before) };
+        let mut view = View { runs: Arc::new(runs), folded: list.folded, ..View::clone(&before) };
         match anew {
             Some((table, keys)) => {
                 facts.into_iter().for_each(|(lsn, fact)| table.insert(lsn, fact));
@@ -75,14 +77,12 @@ impl Tables {
     }
 
     /// The runs that a list names and that can be read: those that are open, unless all are to be opened anew.
-    fn runs_of(&self, list: &RunList, is_anew: bool) -> Result<Vec<Arc<Run>>> {
+    fn runs_of(&self, list: &RunList, is_anew: bool) -> Result<Runs> {
         let (keys, before) = (self.files.keys(), self.view());
-        let metas = list.runs.iter().filter(|meta| keys.is_open(meta.domain));
-        let known = |id| before.runs.iter().find(|run| run.id() == id && !is_anew);
-        let runs = metas.map(|meta| match known(meta.id) {
-            Some(run) => Ok(Arc::clone(run)),
-            None => self.open_run(meta).map(Arc::new),
-        });
-        runs.collect()
+        let nothing = Runs::default();
+        let known = if is_anew { &nothing } else { &*before.runs };
+        let ids: HashSet<RunId> = known.all().map(|run| run.id()).collect();
+        let new = list.runs.iter().filter(|meta| keys.is_open(meta.domain) && !ids.contains(&meta.id));
+        Ok(known.listed(list, &self.open_all(new, &keys, known)?))
     }
 }

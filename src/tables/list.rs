@@ -7,8 +7,8 @@
 //! magic 8 | version u32 | reserved (0) u32 | store 16 | generation u64 | folded u64 | durable u64 | next_file u64 |
 //! orphan_floor u64 | session 16 | open_time u64 (ms) |
 //! logs u32 | for each: file u64 | first_lsn u64 | sealed u8 | length u64 | last u64 |
-//! runs u32 | for each, newest first: file u64 | level u8 | key domain u32 | entries u64 | tombstones u64 |
-//!            lsn_min u64 | lsn_max u64 | length u64 |
+//! runs u32 | for each, those of a domain newest first: file u64 | where in it u64 | level u8 | key domain u32 |
+//!            entries u64 | tombstones u64 | lsn_min u64 | lsn_max u64 | length u64 |
 //! unread u32 | for each: key domain u32 | from u64 | files u64 | logs u32 | for each, as above: log file |
 //! crc u32
 //! ```
@@ -20,7 +20,6 @@
 //! [ generation of the keys u64 | all from `store` on, and for each run its key u16 ] | tag 16
 //! ```
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,9 +42,6 @@ pub(crate) const MAX_SEARCHED: u64 = 1 << 28;
 
 /// So many log files are kept at most for who reads events: each process that writes begins one.
 const MAX_HISTORY: usize = 64;
-
-/// So many runs of a tier become one of the next.
-const FANOUT: usize = 4;
 
 /// A log file whose facts are not all in runs, or that is kept for readers of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +75,18 @@ impl LogEntry {
     }
 }
 
+/// Which run it is: where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RunId {
+    pub(crate) file: FileId,
+    /// Where in the file it begins.
+    pub(crate) at: u64,
+}
+
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunMeta {
-    pub(crate) id: FileId,
+    pub(crate) id: RunId,
     pub(crate) level: u8,
     /// The key domain of its facts.
     pub(crate) domain: DomainId,
@@ -135,7 +139,7 @@ pub(crate) struct RunList {
     pub(crate) open_time_ms: u64,
     /// Oldest first.
     pub(crate) logs: Vec<LogEntry>,
-    /// Newest first.
+    /// Those of each domain newest first.
     pub(crate) runs: Vec<RunMeta>,
     /// What of locked domains is to be read when they are unlocked.
     pub(crate) unread: Vec<Unread>,
@@ -270,7 +274,8 @@ impl RunList {
         self.logs.iter().for_each(|log| log.put(out));
         out.put_len32(self.runs.len());
         for run in &self.runs {
-            out.put_u64(run.id.0);
+            out.put_u64(run.id.file.0);
+            out.put_u64(run.id.at);
             out.put_u8(run.level);
             out.put_u32(run.domain.0);
             if with_keys {
@@ -371,7 +376,8 @@ impl RunList {
         }
         let mut runs = Vec::new();
         for _ in 0..fields.u32()? {
-            let (id, level, domain) = (FileId(fields.u64()?), fields.u8()?, DomainId(fields.u32()?));
+            let id = RunId { file: FileId(fields.u64()?), at: fields.u64()? };
+            let (level, domain) = (fields.u8()?, DomainId(fields.u32()?));
             let key = if with_keys { fields.u16()? } else { 0 };
             let mut number = || fields.u64();
             let (entries, tombstones) = (number()?, number()?);
@@ -394,7 +400,8 @@ impl RunList {
         let is_sane = [generation, folded.0, durable.0].iter().all(|number| *number < 1 << 60)
             && next_file.0 <= FileId::MAX
             && next_file.0.checked_sub(orphan_floor.0)? <= MAX_SEARCHED
-            && unread.iter().all(Unread::is_sane);
+            && unread.iter().all(Unread::is_sane)
+            && runs.iter().all(|run: &RunMeta| run.id.at.checked_add(run.len).is_some_and(|end| end < 1 << 60));
         (is_open_last && is_sane).then_some(())?;
         let head = Self { store, generation, folded, durable, next_file, orphan_floor, session, ..Self::empty(store) };
         Some(Self { open_time_ms, logs, runs, unread, ..head })
@@ -457,26 +464,13 @@ fn read(vfs: &dyn Vfs, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The runs of a domain that should become one, newest first: a full tier, or as much of it as lies between damaged
-/// runs. Those of other domains may lie between them in the list.
-pub(crate) fn pick_merge(runs: &[RunMeta], is_damaged: impl Fn(FileId) -> bool) -> Option<Vec<FileId>> {
-    let domains: BTreeSet<DomainId> = runs.iter().map(|run| run.domain).collect();
-    let is_border = |newer: &RunMeta, older: &RunMeta| is_damaged(newer.id) || is_damaged(older.id);
-    domains.into_iter().find_map(|domain| {
-        let own: Vec<&RunMeta> = runs.iter().filter(|run| run.domain == domain).collect();
-        let mut tiers = own.chunk_by(|newer, older| newer.level == older.level && !is_border(newer, older));
-        let full = tiers.find(|tier| tier.len() >= FANOUT)?;
-        Some(full.iter().map(|run| run.id).collect())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn run(id: u64, level: u8, entries: u64) -> RunMeta {
         RunMeta {
-            id: FileId(id),
+            id: RunId { file: FileId(id), at: 4096 },
             level,
             domain: DomainId(0),
             key: 0,
@@ -526,42 +520,5 @@ mod tests {
         list.drop_folded_logs(0);
         assert_eq!(ids(&list), [101]);
         assert_eq!(list.orphan_floor, FileId(1));
-    }
-
-    #[test]
-    fn ten_million_facts_are_written_less_than_five_times_and_lie_in_few_runs() {
-        let mut runs: Vec<RunMeta> = Vec::new();
-        let (mut written, mut most_runs) = (0, 0);
-        for id in 0..100 {
-            runs.insert(0, run(id, 0, 100_000));
-            written += 100_000;
-            most_runs = most_runs.max(runs.len());
-            while let Some(picked) = pick_merge(&runs, |_| false) {
-                let at = runs.iter().position(|run| run.id == picked[0]).unwrap();
-                let merged: Vec<RunMeta> = runs.splice(at..at + picked.len(), []).collect();
-                assert!(merged.iter().map(|run| run.id).eq(picked));
-                let entries = merged.iter().map(|run| run.entries).sum();
-                written += entries;
-                runs.insert(at, run(id, merged[0].level + 1, entries));
-            }
-        }
-        assert_eq!(runs.iter().map(|run| run.entries).sum::<u64>(), 10_000_000);
-        assert!(written <= 5 * 10_000_000, "{written} facts written");
-        assert!(most_runs <= 12, "{most_runs} runs");
-    }
-
-    #[test]
-    fn a_tier_is_full_where_one_domain_has_enough_runs_whatever_lies_between_them() {
-        let of = |id, domain, level| RunMeta { domain: DomainId(domain), ..run(id, level, 1) };
-        // Newest first, by turns of two domains, and those of the second on two levels.
-        let mut runs: Vec<RunMeta> = (0..6).map(|n| of(12 - n, (n % 2) as u32, (n % 2 * (n / 4)) as u8)).collect();
-        assert_eq!(pick_merge(&runs, |_| false), None, "six runs, but no domain has four");
-        runs.push(of(6, 0, 0));
-        assert_eq!(pick_merge(&runs, |_| false), Some([12, 10, 8, 6].map(FileId).to_vec()));
-        assert_eq!(pick_merge(&runs, |id| id == FileId(10)), None, "a damaged run divides its domain's");
-        assert_eq!(pick_merge(&runs, |id| id == FileId(11)).map(|ids| ids.len()), Some(4), "and no other's");
-        runs.retain(|run| run.id != FileId(12));
-        runs.extend((1..=3).rev().map(|id| of(id, 1, 1)));
-        assert_eq!(pick_merge(&runs, |_| false), Some([7, 3, 2, 1].map(FileId).to_vec()));
     }
 }

@@ -28,7 +28,7 @@ use crate::segment::parse_header;
 use crate::sync::lock;
 use crate::tables::fold::given_up;
 use crate::tables::memtable::Memtable;
-use crate::tables::{LogEntry, Run, RunList, RunMeta, Snapshot, Tables, Unread, View};
+use crate::tables::{LogEntry, Run, RunList, Snapshot, Tables, Unread, View};
 use crate::vfs::OpenMode;
 
 /// What readers and commits know of locked domains.
@@ -159,18 +159,16 @@ impl Tables {
         let facts = table.sorted(Lsn(u64::MAX));
         self.files.skip_named(&facts); // as in recovery
         let metas = self.list().runs;
-        let own = metas.iter().filter(|meta| meta.domain == id);
-        let mut runs = own.map(|meta| self.open_run_with(meta, keys).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-        let new = self.files.within(Space::Reserve, || self.write_run(table, &facts, keys, true))?;
-        if let Some((_, meta)) = &new {
-            runs.insert(0, Arc::new(self.open_run_with(meta, keys)?));
-        }
+        let new = self.files.within(Space::Reserve, || self.write_runs(table, &facts, keys, |_| true))?;
+        let of_new = new.iter().flat_map(|(_, metas)| metas);
+        let own = of_new.chain(metas.iter().filter(|meta| meta.domain == id));
+        let runs = self.open_all(own, keys, &self.view().runs)?;
         self.leave_dead(&self.given_up_by(id, unread, &facts, &runs)?);
         self.leave_empty_logs()?;
         // Where this fails the run goes, except after a failed sync: then the list on disk may name it.
         self.update_list(Space::Reserve, |list| {
             list.unread.retain(|unread| unread.domain != id);
-            list.runs.splice(0..0, new.iter().map(|(_, meta)| meta.clone()));
+            list.runs.splice(0..0, new.iter().flat_map(|(_, metas)| metas.iter().cloned()));
         })?;
         new.into_iter().for_each(|(file, _)| file.publish());
         Ok(runs)
@@ -180,7 +178,7 @@ impl Tables {
     fn given_up_by(&self, id: DomainId, unread: &[Unread], facts: &[Fact], runs: &[Arc<Run>]) -> Result<Vec<FileId>> {
         let view = self.view();
         let domains = view.domains.iter().copied().chain([id]).collect();
-        let runs = view.runs.iter().chain(runs).cloned().collect();
+        let runs = Arc::new(view.runs.all().chain(runs).cloned().collect());
         let known = Arc::new(View { runs, domains, ..View::clone(&view) });
         let mut gone = given_up(facts, &Snapshot { view: known, lsn: self.visible(), domain: id, is_kept: false })?;
         let files = unread.iter().map(|unread| unread.files).max().unwrap_or_default();
@@ -196,8 +194,7 @@ impl Tables {
     pub(crate) fn open_domain(&self, keys: Keyring, opened: &[Arc<Run>]) {
         let list = lock(&self.list);
         let mut view = self.view.write();
-        let find = |meta: &RunMeta| view.runs.iter().chain(opened).find(|run| run.id() == meta.id).cloned();
-        let runs = list.runs.iter().filter_map(find).collect();
+        let runs = Arc::new(view.runs.listed(&list, opened));
         let (domains, locked) = (keys.active().collect(), Locked::new(&keys, &list));
         self.files.set_keys(keys);
         *view = Arc::new(View { runs, domains, locked, ..View::clone(&view) });

@@ -1,111 +1,157 @@
-//! Merging: runs of a domain become one.
+//! Merging: of files of runs one becomes, in which each domain has one run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::files::Space;
 use crate::id::{DomainId, FileId};
 use crate::sync::lock;
-use crate::tables::{Expected, Log, MergeJob, Run, RunList, RunMeta, Tables, pick_merge};
+use crate::tables::tiers::{groups, pick_merge};
+use crate::tables::{Expected, Log, MergeJob, Run, RunId, RunList, RunMeta, RunWriter, Tables};
 
 /// How many facts a merge moves between two looks at whether it should stop.
 const MERGE_STEP: usize = 64 << 10;
 
+/// What a merge has done.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    /// How many runs were merged.
+    pub(crate) runs: usize,
+    /// What was found damaged: those runs that should have been merged with it are as they were.
+    pub(crate) damage: Vec<Error>,
+}
+
+impl Merged {
+    /// How many runs were merged, if that is all that should have been.
+    pub(crate) fn all(self) -> Result<usize> {
+        self.damage.into_iter().next().map_or(Ok(self.runs), Err)
+    }
+}
+
 impl Tables {
-    /// Merges runs if a tier is full; `false` where none is.
+    /// Merges files of runs if that is due; `false` where nothing has changed by it.
     pub(super) fn merge_once(&self, log: &dyn Log) -> Result<bool> {
         let damaged = lock(&self.damaged_runs).clone();
-        let keys = self.files.keys();
-        let mut runs = self.list().runs;
-        runs.retain(|run| keys.is_open(run.domain));
-        let picked = pick_merge(&runs, |id| damaged.contains(&id));
-        match picked.map_or(Ok(false), |picked| self.merge(log, &picked)) {
-            // That is remembered: the others are merged without it.
-            Err(Error::Corrupt { .. }) if lock(&self.damaged_runs).len() > damaged.len() => Ok(true),
-            other => other,
-        }
+        let (runs, keys, view) = (self.list().runs, self.files.keys(), self.view());
+        let is_movable = |run: &RunMeta| keys.is_open(run.domain) && !damaged.contains(&run.id);
+        let files = view.runs.files();
+        let len = |id: FileId| files.get(&id).map_or(0, |file| file.len());
+        let Some(due) = pick_merge(&runs, is_movable, len) else { return Ok(false) };
+        let merged =
+            self.merge(log, &groups(&runs, |run| due.files.contains(&run.id.file) && is_movable(run)), due.level)?;
+        // Damage is remembered: the next time the others are merged without it.
+        Ok(merged.runs > 0 || !merged.damage.is_empty())
     }
 
-    /// Merges runs of one domain between which it has no other; `false` where it was told to stop. While it goes on,
-    /// tables are folded as they fill.
-    fn merge(&self, log: &dyn Log, old: &[FileId]) -> Result<bool> {
-        let metas = self.list().runs;
-        let merged: Vec<&RunMeta> = metas.iter().filter(|meta| old.contains(&meta.id)).collect();
-        let sources: Vec<Arc<Run>> = self.view().runs.iter().filter(|run| old.contains(&run.id())).cloned().collect();
-        let Some(first) = merged.first() else { return Ok(false) };
-        if merged.len() != old.len() || sources.len() != old.len() {
-            // They are added and removed only by the thread that folds or merges.
-            return Err(self
-                .files
-                .fail_stop(Error::Internal { invariant: "runs that are merged are listed and open" }));
+    /// Merges groups of runs, each of one domain that has no other between them, into a run each, all in one file;
+    /// none where it is told to stop.
+    fn merge(&self, log: &dyn Log, groups: &[Vec<RunMeta>], level: u8) -> Result<Merged> {
+        let mut merged = Merged::default();
+        if groups.is_empty() {
+            return Ok(merged);
         }
-        let fold =
-            |(level, min, max), meta: &&RunMeta| (meta.level.max(level), meta.lsn_min.min(min), meta.lsn_max.max(max));
-        let (level, lsn_min, lsn_max) = merged.iter().fold((first.level, first.lsn_min, first.lsn_max), fold);
-        let expected = Expected::of_runs(&sources);
-        let (file, mut writer) = self.begin_run(first.domain, (lsn_min, lsn_max), expected, &self.files.keys())?;
-        let oldest = metas.iter().rfind(|meta| meta.domain == first.domain);
-        let drop_tombstones = oldest.is_some_and(|oldest| old.contains(&oldest.id));
-        let mut job = MergeJob::new(&sources, drop_tombstones);
-        while !job.step(&mut writer, MERGE_STEP).inspect_err(|error| self.note_damage(old, error))? {
-            if self.upkeep.stops() {
-                return Ok(false);
+        let (before, keys, view) = (self.list().runs, self.files.keys(), self.view());
+        let open: HashMap<RunId, &Arc<Run>> = view.runs.all().map(|run| (run.id(), run)).collect();
+        let oldest: HashMap<DomainId, RunId> = before.iter().map(|meta| (meta.domain, meta.id)).collect();
+        let (file, mut runs) = self.begin_runs()?;
+        let (mut done, mut metas) = (Vec::new(), Vec::new());
+        for group in groups {
+            let sources: Vec<Arc<Run>> = group.iter().filter_map(|meta| open.get(&meta.id).copied().cloned()).collect();
+            if sources.len() != group.len() {
+                // They are added and removed only by the thread that folds or merges.
+                let error = Error::Internal { invariant: "runs that are merged are listed and open" };
+                return Err(self.files.fail_stop(error));
             }
-            self.fold_if_due(log)?;
+            let (Some(newest), Some(last)) = (group.first(), group.last()) else { continue };
+            let job = MergeJob::new(&sources, oldest.get(&newest.domain) == Some(&last.id));
+            let lsns = (last.lsn_min.min(newest.lsn_min), last.lsn_max.max(newest.lsn_max));
+            let writer = runs.begin(&keys, newest.domain, lsns, Expected::of_runs(&sources))?;
+            match self.merge_group(log, job, writer, level) {
+                Ok(None) => return Ok(merged),
+                Ok(Some(meta)) => {
+                    done.push(group);
+                    metas.push(meta);
+                }
+                Err(error) if self.is_damage_to(group, &error) => merged.damage.push(error),
+                Err(error) => return Err(error),
+            }
         }
-        drop(job);
-        let meta =
-            self.finish_run(writer, level.saturating_add(1)).inspect_err(|error| self.note_damage(old, error))?;
-        let list = |list: &mut RunList| {
-            let at = list.runs.iter().position(|run| old.contains(&run.id));
-            list.runs.retain(|run| !old.contains(&run.id));
-            at.into_iter().for_each(|at| list.runs.insert(at, meta.clone()));
+        if metas.is_empty() {
+            return Ok(merged);
+        }
+        self.finish_runs(&runs)?;
+        let list = |list: &mut RunList, metas: &[RunMeta]| {
+            // The run of a group takes the place of its first.
+            let mut places: HashMap<RunId, Option<&RunMeta>> = HashMap::new();
+            for (group, new) in done.iter().zip(metas) {
+                places.extend(group.iter().map(|old| (old.id, None)));
+                places.extend(group.first().map(|first| (first.id, Some(new))));
+            }
+            let old = std::mem::take(&mut list.runs).into_iter();
+            list.runs = old.filter_map(|run| places.get(&run.id).map_or(Some(run), |new| new.cloned())).collect();
         };
-        self.publish_runs(vec![(file, meta.clone())], Space::Free, list, |view, runs| {
-            let at = view.runs.iter().position(|run| old.contains(&run.id()));
-            view.runs.retain(|run| !old.contains(&run.id()));
-            at.into_iter().for_each(|at| drop(view.runs.splice(at..at, runs.iter().cloned())));
-        })?;
-        old.iter().for_each(|id| self.files.discard(*id));
-        Ok(true)
+        self.publish_runs(Some((file, metas)), Space::Free, list, |_| {})?;
+        self.discard_unlisted(&before);
+        Ok(Merged { runs: done.iter().map(|group| group.len()).sum(), ..merged })
     }
 
-    /// Merges all runs of a domain into one, if that is due, and says how many those were.
-    pub(crate) fn merge_all(
+    /// Writes the run that a group becomes; `None` where it is told to stop. While it goes on, tables are folded as
+    /// they fill.
+    fn merge_group(
         &self,
         log: &dyn Log,
-        domain: DomainId,
-        is_due: impl FnOnce(&[RunMeta]) -> bool,
-    ) -> Result<usize> {
-        let _one = lock(&self.folding);
-        let mut runs = self.list().runs;
-        runs.retain(|run| run.domain == domain);
-        if !is_due(&runs) {
-            return Ok(0);
+        mut job: MergeJob<'_>,
+        mut writer: RunWriter<'_>,
+        level: u8,
+    ) -> Result<Option<RunMeta>> {
+        loop {
+            if self.upkeep.stops() {
+                return Ok(None);
+            }
+            self.fold_if_due(log)?;
+            if job.step(&mut writer, MERGE_STEP)? {
+                return writer.finish(level).map(Some).map_err(|error| self.files.fail_stop(error));
+            }
         }
-        let own: Vec<FileId> = runs.iter().map(|run| run.id).collect();
-        Ok(if self.merge(log, &own)? { own.len() } else { 0 })
     }
 
-    /// Merges all runs of a domain if so many of their facts, in percent, are dead: tombstones, and as many facts that
-    /// they hide.
-    pub(crate) fn merge_if_dead(&self, log: &dyn Log, domain: DomainId, percent: u8) -> Result<()> {
-        let is_due = |runs: &[RunMeta]| {
+    /// Merges all runs of each domain for which that is due.
+    pub(crate) fn merge_all(&self, log: &dyn Log, is_due: impl Fn(DomainId, &[RunMeta]) -> bool) -> Result<Merged> {
+        let _one = lock(&self.folding);
+        let keys = self.files.keys();
+        let mut due = groups(&self.list().runs, |run| keys.is_open(run.domain));
+        due.retain(|own| own.first().is_some_and(|run| is_due(run.domain, own)));
+        let level = due.iter().flatten().map(|run| run.level).max().unwrap_or_default();
+        let merged = self.merge(log, &due, level.saturating_add(1))?;
+        // Little may be left of the files that they were in.
+        while self.merge_once(log)? {}
+        Ok(merged)
+    }
+
+    /// Merges all runs of those domains of which so many facts, in percent, are dead: tombstones, and as many facts
+    /// that they hide.
+    pub(crate) fn merge_if_dead(&self, log: &dyn Log, percent: u8) -> Result<Merged> {
+        let damaged = lock(&self.damaged_runs).clone();
+        let is_due = |_, runs: &[RunMeta]| {
             let entries: u64 = runs.iter().map(|run| run.entries).sum();
             let tombstones: u64 = runs.iter().map(|run| run.tombstones).sum();
-            let damaged = lock(&self.damaged_runs);
             runs.len() > 1
                 && 200 * tombstones > u64::from(percent) * entries
                 && !runs.iter().any(|run| damaged.contains(&run.id))
         };
-        self.merge_all(log, domain, is_due).map(drop)
+        self.merge_all(log, is_due)
     }
 
-    /// Remembers the run that a merge found damaged, so that the others are merged without it.
-    fn note_damage(&self, runs: &[FileId], error: &Error) {
-        if let Error::Corrupt { file, .. } = error {
-            let damaged = runs.iter().filter(|id| self.files.layout().run(**id) == *file);
-            lock(&self.damaged_runs).extend(damaged);
-        }
+    /// Whether an error says that one of these runs is damaged. That is remembered, so that others are merged without
+    /// it.
+    fn is_damage_to(&self, runs: &[RunMeta], error: &Error) -> bool {
+        let Error::Corrupt { file, offset, .. } = error else { return false };
+        let is_at = |run: &&RunMeta| (run.id.at..run.id.at.saturating_add(run.len)).contains(offset);
+        let damaged = runs.iter().filter(is_at).find(|run| self.files.layout().run(run.id.file) == *file);
+        damaged.is_some_and(|run| {
+            lock(&self.damaged_runs).insert(run.id);
+            true
+        })
     }
 }

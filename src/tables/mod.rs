@@ -7,16 +7,16 @@
 //! ```
 //!
 //! Commits [insert](Tables::insert) their facts into the memory table, and a [`Snapshot`] reads all of it as of one
-//! moment. A full table is frozen and [folded](fold): it becomes runs, one for each domain. Runs of a domain are
-//! [merged](merging) as they become many. Each step ends with a new [list](RunList), which replaces the old one
-//! atomically; a crash before that leaves files that the next opening removes.
+//! moment. A full table is frozen and [folded](fold): it becomes runs, one for each domain, in one
+//! file. Files are [merged](merging) as [they become many](tiers). Each step ends with a new [list](RunList), which
+//! replaces the old one atomically; a crash before that leaves files that the next opening removes.
 //!
 //! # Invariants kept here
 //! - A table takes in a group of commits before the group's LSN becomes the visible one, and is frozen between groups:
 //!   the caller of [`freeze`](Tables::freeze) keeps commits out. So a view together with an LSN that was read after it
 //!   shows whole commits only.
-//! - The view's runs are those of the list, in its order, but for those of [locked] domains: both change in
-//!   [`Tables::publish_runs`] and in [`Tables::retain_domains`], and nothing can fail between.
+//! - The view's runs are those of the list, each domain's in its order, but for those of [locked] domains: both change
+//!   in [`Tables::publish_runs`] and in [`Tables::retain_domains`], and nothing can fail between.
 //! - The list on disk is the same as the list in memory, or, after a sync of it failed, nothing is written any more.
 //!
 //! # Locks
@@ -31,20 +31,21 @@ pub(crate) mod memtable;
 mod merging;
 mod queries;
 mod runs;
+mod tiers;
 mod upkeep;
 pub(crate) mod view;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 pub(crate) use fold::Log;
 pub(crate) use follow::News;
-pub(crate) use list::{LogEntry, MAX_SEARCHED, RunList, RunMeta, Unread, pick_merge};
+pub(crate) use list::{LogEntry, MAX_SEARCHED, RunId, RunList, RunMeta, Unread};
 #[cfg(feature = "fuzzing")]
 pub(crate) use runs::Footer;
-pub(crate) use runs::{Expected, Lead, Merge, MergeJob, PageCache, Probe, Run, RunWriter, Source};
+pub(crate) use runs::{Expected, Lead, Merge, MergeJob, PageCache, Probe, Run, RunFile, RunWriter, Source, open_file};
 pub(crate) use upkeep::{Signal, Upkeep};
 pub(crate) use view::{Snapshot, View};
 use watch::Watch;
@@ -125,10 +126,10 @@ pub(crate) struct Tables {
     /// Log files that no list names any more, to be removed where nothing lives in them.
     dead_logs: Mutex<Vec<FileId>>,
     /// Runs that a merge has found damaged: it is not tried again.
-    damaged_runs: Mutex<HashSet<FileId>>,
+    damaged_runs: Mutex<HashSet<RunId>>,
     /// Decrypted pages of runs.
     pages: Arc<PageCache>,
-    /// Runs are few, and all of them are needed all the time: their budget is their own.
+    /// Files of runs are few, and all of them are needed all the time: their budget is their own.
     mappings: Arc<MappingBudget>,
     /// Where another process writes the store: reads on where that is by now.
     catching_up: OnceLock<CatchUp>,
@@ -155,7 +156,7 @@ impl Tables {
             view: OftenRead::new(Arc::new(View {
                 active: Arc::new(table),
                 frozen: Vec::new(),
-                runs: Vec::new(),
+                runs: Arc::default(),
                 fresh: (FileId(FileId::MAX), Lsn::ZERO), // until a log file begins nothing is written
                 folded: list.folded,
                 domains,
@@ -232,8 +233,8 @@ impl Tables {
     /// The runs of the view, and their domains.
     #[cfg(test)]
     #[cfg(feature = "encryption")]
-    pub(crate) fn open_run_domains(&self) -> Vec<(FileId, DomainId)> {
-        self.view().runs.iter().map(|run| (run.id(), run.domain())).collect()
+    pub(crate) fn open_run_domains(&self) -> Vec<(RunId, DomainId)> {
+        self.view().runs.all().map(|run| (run.id(), run.domain())).collect()
     }
 
     /// The facts of a family that no run has, in the order of their keys.
@@ -260,9 +261,9 @@ impl Tables {
         self.watch.wake();
     }
 
-    /// How many bytes all runs have.
+    /// How many bytes the files of all runs have.
     pub(crate) fn run_bytes(&self) -> u64 {
-        self.view().runs.iter().map(|run| run.len()).sum()
+        self.view().runs.files().values().map(|file| file.len()).sum()
     }
 
     /// What the list says.
@@ -336,24 +337,29 @@ impl Tables {
     pub(crate) fn retain_domains(&self, keys: &Keyring, list: &RunList) {
         let domains: Arc<[DomainId]> = keys.active().collect();
         let mut view = self.view.write();
-        let runs = view.runs.iter().filter(|run| domains.contains(&run.domain())).cloned().collect();
+        let runs = view.runs.all().filter(|run| domains.contains(&run.domain())).cloned().collect();
         for table in view.frozen.iter().chain([&view.active]) {
             table.retain(|key| domains.contains(&key.domain));
         }
         let locked = Locked::new(keys, list);
-        *view = Arc::new(View { domains, runs, locked, ..View::clone(&view) });
+        *view = Arc::new(View { domains, runs: Arc::new(runs), locked, ..View::clone(&view) });
     }
 
     /// Takes the runs of a domain out of the list, with what is unread of it, and removes them.
     pub(crate) fn drop_runs(&self, domain: DomainId) -> Result<()> {
-        let mut runs = Vec::new();
+        let before = self.list().runs;
         self.update_list(Space::Reserve, |list| {
-            runs = list.runs.iter().filter(|run| run.domain == domain).map(|run| run.id).collect();
             list.runs.retain(|run| run.domain != domain);
             list.unread.retain(|unread| unread.domain != domain);
         })?;
-        runs.into_iter().for_each(|run| self.files.discard(run));
+        self.discard_unlisted(&before);
         Ok(())
+    }
+
+    /// Removes the files of runs that the list named before and does not any more.
+    fn discard_unlisted(&self, before: &[RunMeta]) {
+        let files = |runs: &[RunMeta]| runs.iter().map(|run| run.id.file).collect::<BTreeSet<_>>();
+        files(before).difference(&files(&self.list().runs)).for_each(|file| self.files.discard(*file));
     }
 
     /// Forgets decrypted pages.

@@ -1,6 +1,6 @@
 //! Views and snapshots: the facts as of one LSN.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use crate::facts::{
 };
 use crate::id::{DomainId, FileId, Lsn};
 use crate::names::{NameKind, Names};
+use crate::sealed::SealedFile;
 use crate::tables::locked::Locked;
 use crate::tables::memtable::Memtable;
-use crate::tables::{Lead, Merge, Probe, Run, Source};
+use crate::tables::{Lead, Merge, Probe, Run, RunId, RunList, Source};
 
 /// So many keys are looked up side by side: while memory is fetched for one, others go on.
 const AT_ONCE: usize = 16;
@@ -27,8 +28,7 @@ pub(crate) struct View {
     pub(super) active: Arc<Memtable>,
     /// Tables that wait to become a run, newest first.
     pub(super) frozen: Vec<Arc<Memtable>>,
-    /// Newest first.
-    pub(super) runs: Vec<Arc<Run>>,
+    pub(super) runs: Arc<Runs>,
     /// What is known of files with ids from this one on, commits from this LSN on said. So older runs need not be
     /// asked: damage to one would else keep everything from being written that counts what lives in a new file.
     pub(super) fresh: (FileId, Lsn),
@@ -41,6 +41,41 @@ pub(crate) struct View {
     pub(super) locked: Arc<Locked>,
     /// Names in order.
     pub(super) names: Arc<Names>,
+}
+
+/// Open runs, those of each domain newest first.
+#[derive(Debug, Default)]
+pub(crate) struct Runs(BTreeMap<DomainId, Vec<Arc<Run>>>);
+
+impl FromIterator<Arc<Run>> for Runs {
+    fn from_iter<I: IntoIterator<Item = Arc<Run>>>(runs: I) -> Self {
+        let mut by_domain: BTreeMap<DomainId, Vec<Arc<Run>>> = BTreeMap::new();
+        runs.into_iter().for_each(|run| by_domain.entry(run.domain()).or_default().push(run));
+        Self(by_domain)
+    }
+}
+
+impl Runs {
+    /// Those of a domain, newest first.
+    pub(super) fn of(&self, domain: DomainId) -> &[Arc<Run>] {
+        self.0.get(&domain).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of all domains, one after the other.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.0.values().flatten()
+    }
+
+    /// The files that they lie in.
+    pub(super) fn files(&self) -> HashMap<FileId, &Arc<SealedFile>> {
+        self.all().map(|run| (run.id().file, run.file())).collect()
+    }
+
+    /// Those that a list names, of these and more.
+    pub(super) fn listed(&self, list: &RunList, more: &[Arc<Run>]) -> Self {
+        let known: HashMap<RunId, &Arc<Run>> = self.all().chain(more).map(|run| (run.id(), run)).collect();
+        list.runs.iter().filter_map(|meta| known.get(&meta.id).copied().cloned()).collect()
+    }
 }
 
 /// A view at an LSN, as one domain sees it. A key that is asked for is looked up in its own domain all the same.
@@ -155,9 +190,7 @@ impl Snapshot {
     fn runs(&self, key: &Key) -> impl Iterator<Item = &Arc<Run>> {
         let (file, lsn) = self.view.fresh;
         let is_fresh = key.family == Family::Segment && FileId(key.prefix()) >= file;
-        let domain = key.domain;
-        let may_know = move |run: &&Arc<Run>| run.domain() == domain && !(is_fresh && run.last_lsn() < lsn);
-        self.view.runs.iter().filter(may_know)
+        self.view.runs.of(key.domain).iter().filter(move |run| !(is_fresh && run.last_lsn() < lsn))
     }
 
     /// The facts of the domain's family in the order of their keys, from one on.
@@ -179,7 +212,7 @@ impl Snapshot {
         for table in self.tables() {
             sources.push(Box::new(table.range(domain, family, from, self.lsn).map(Ok)));
         }
-        for run in self.view.runs.iter().filter(|run| run.domain() == domain) {
+        for run in self.view.runs.of(domain) {
             sources.push(Box::new(run.iter(family, from)));
         }
         let merged = Merge::new(sources);
@@ -305,8 +338,7 @@ impl Reader for Snapshot {
     }
 
     fn invalid(&self, key: &Key) -> Error {
-        let runs = self.view.runs.iter().filter(|run| run.domain() == key.domain);
-        let in_run = || runs.filter_map(|run| run.invalid_value(key)).next();
+        let in_run = || self.view.runs.of(key.domain).iter().find_map(|run| run.invalid_value(key));
         let is_in_table = self.tables().any(|table| table.get(key, self.lsn, |_| ()).is_some());
         let place = if is_in_table { None } else { in_run() };
         place.unwrap_or_else(|| Error::corrupt(Path::new("log"), 0, Damage::Invalid("fact")))

@@ -14,6 +14,7 @@ mod leaks;
 mod locked;
 mod locked_crashes;
 mod locked_damage;
+mod many_domains;
 mod moved;
 mod online;
 mod reading;

@@ -92,7 +92,7 @@ impl Parts<'_> {
     /// The files that the list names. Of these one is perhaps being written.
     fn add_listed(&mut self, list: &RunList, being_written: Option<FileId>) {
         let layout = self.inner.files.layout();
-        list.runs.iter().for_each(|run| self.add(layout.run(run.id), Extent::Whole));
+        list.runs.iter().for_each(|run| self.add(layout.run(run.id.file), Extent::Whole));
         let unread = list.unread.iter().flat_map(|unread| &unread.logs);
         for log in list.logs.iter().chain(unread) {
             let Some((len, _)) = log.sealed else { continue };

@@ -19,7 +19,7 @@ pub(crate) const HEAP: u8 = 2;
 
 pub(super) const MAGIC: [u8; 8] = *b"SRrun\0\0\0";
 const TRAILER_MAGIC: [u8; 4] = *b"SRrt";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The length of a page's entry in the table: its CRC-32C, or the tag that it was encrypted with.
 pub(crate) fn entry_len(key: KeyNumber) -> u64 {
@@ -99,6 +99,8 @@ pub(crate) fn pages_of(bytes: u64) -> u64 {
 /// What stands at the end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
+    /// Where in its file the run begins: one of the same domain can't be taken for it.
+    pub(crate) at: u64,
     pub(crate) pages: u64,
     pub(crate) lsn_min: Lsn,
     pub(crate) lsn_max: Lsn,
@@ -112,6 +114,7 @@ impl Footer {
         let mut out = Vec::new();
         out.put_u32(VERSION);
         out.put_u32(PAGE_LOG2);
+        out.put_u64(self.at);
         out.put_u64(self.pages);
         out.put_u64(self.lsn_min.0);
         out.put_u64(self.lsn_max.0);
@@ -141,6 +144,7 @@ impl Footer {
         if fields.u32()? != VERSION || fields.u32()? != PAGE_LOG2 {
             return None;
         }
+        let at = fields.u64()?;
         let pages = fields.u64().filter(|pages| *pages < 1 << 36)?;
         let (lsn_min, lsn_max) = (Lsn(fields.u64()?), Lsn(fields.u64()?));
         let count = fields.u32()?;
@@ -169,7 +173,7 @@ impl Footer {
         let table_crcs: Vec<u32> =
             fields.bytes(crcs.checked_mul(4)?)?.chunks_exact(4).filter_map(|crc| Fields(crc).u32()).collect();
         fields.end()?;
-        Some(Self { pages, lsn_min, lsn_max, sections, table_crcs })
+        Some(Self { at, pages, lsn_min, lsn_max, sections, table_crcs })
     }
 }
 
@@ -185,7 +189,7 @@ pub(crate) fn encode_trailer(footer_offset: u64, footer: &[u8]) -> Vec<u8> {
 }
 
 /// Parses a trailer: the footer's offset, length and checksum.
-pub(crate) fn parse_trailer(bytes: &[u8], file_len: u64) -> Option<(u64, usize, u32)> {
+pub(crate) fn parse_trailer(bytes: &[u8], run_len: u64) -> Option<(u64, usize, u32)> {
     let (body, check) = bytes.split_at_checked(20)?;
     let mut fields = Fields(body);
     let offset = fields.u64()?;
@@ -193,6 +197,6 @@ pub(crate) fn parse_trailer(bytes: &[u8], file_len: u64) -> Option<(u64, usize, 
     let crc = fields.u32()?;
     let whole = fields.array()? == TRAILER_MAGIC
         && Fields(check).u32()? == crc32c(body)
-        && offset.checked_add(u64::from(len) + TRAILER_LEN)? == file_len;
+        && offset.checked_add(u64::from(len) + TRAILER_LEN)? == run_len;
     whole.then_some((offset, usize::try_from(len).ok()?, crc))
 }

@@ -69,7 +69,7 @@ impl<'a> MergeJob<'a> {
     }
 
     /// Moves up to `most` facts to the writer; `true` when there are no more.
-    pub(crate) fn step(&mut self, writer: &mut RunWriter, most: usize) -> Result<bool> {
+    pub(crate) fn step(&mut self, writer: &mut RunWriter<'_>, most: usize) -> Result<bool> {
         let mut moved = 0;
         while let Some(family) = self.families.last_mut() {
             let Some(fact) = family.next() else {

@@ -46,5 +46,5 @@ pub(crate) use cache::PageCache;
 #[cfg(feature = "fuzzing")]
 pub(crate) use format::Footer;
 pub(crate) use merge::{Merge, MergeJob, Source};
-pub(crate) use reader::{Lead, Probe, Run};
-pub(crate) use writer::{Expected, RunWriter};
+pub(crate) use reader::{Lead, Probe, Run, open_file};
+pub(crate) use writer::{Expected, RunFile, RunWriter};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::envelope::{FileEnvelope, FileHeader, Keyring, Nonce, Purpose, Sealing};
 use crate::error::{Damage, Error, Result};
 use crate::facts::{Fact, Family, Key, MAX_VALUE, Value, prefix};
-use crate::id::{DomainId, FileId, Lsn};
-use crate::sealed::{Block, Grain, MappingBudget, ReadMode, SealedFile};
+use crate::id::{DomainId, Lsn};
+use crate::sealed::{Block, Grain, MappingBudget, SealedFile};
 use crate::tables::runs::format::{
     Footer, GuideKind, HEAP, INLINE, MAGIC, PAGE, PAGES_AT, Section, TOMBSTONE, TRAILER_LEN, entries_per_page,
     entry_len, guide_of, parse_trailer,
@@ -17,7 +17,7 @@ use crate::tables::runs::format::{
 use crate::tables::runs::guide::{LINE, Line, place};
 use crate::tables::runs::hashed;
 use crate::tables::runs::writer::FOOTER_NONCE;
-use crate::tables::{PageCache, RunMeta};
+use crate::tables::{PageCache, RunId, RunMeta};
 use crate::vfs::{OpenMode, Vfs};
 use crate::wire::{Fields, crc32c, index};
 use crate::zeroing::Zeroizing;
@@ -61,13 +61,18 @@ pub(crate) enum Lead {
 #[derive(Debug)]
 pub(crate) struct Run {
     header: FileHeader,
-    file: SealedFile,
+    id: RunId,
+    /// Where in the file its pages begin.
+    pages_at: u64,
+    /// Where in the file their table does.
+    table_at: u64,
+    /// There are others in it.
+    file: Arc<SealedFile>,
     /// How it is encrypted, if it is, and where its pages are kept then.
     sealing: Option<(Sealing, Arc<PageCache>)>,
     footer: Footer,
     /// Where in the footer the section of a family stands, by the family's number.
     by_family: [u8; 32],
-    table_offset: u64,
 }
 
 /// No section.
@@ -82,44 +87,39 @@ const FEW: u64 = 16;
 /// After so many guesses by interpolation a search goes on by halves, whatever the keys are.
 const GUESSES: u32 = 6;
 
+/// Opens a file of runs.
+pub(crate) fn open_file(vfs: &dyn Vfs, path: &Path, mappings: &Arc<MappingBudget>) -> Result<Arc<SealedFile>> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
+    let len = file.len().map_err(Error::io("read the length of", path))?;
+    Ok(Arc::new(SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings)))
+}
+
 impl Run {
-    /// Opens a run: reads its header and footer, and nothing that grows with it.
-    pub(crate) fn open(
-        vfs: &dyn Vfs,
-        path: &Path,
-        meta: &RunMeta,
-        keys: &Keyring,
-        mappings: &Arc<MappingBudget>,
-        cache: &Arc<PageCache>,
-    ) -> Result<Self> {
+    /// Opens a run in a file: reads its header and footer, and nothing that grows with it.
+    pub(crate) fn open(file: &Arc<SealedFile>, meta: &RunMeta, keys: &Keyring, cache: &Arc<PageCache>) -> Result<Self> {
         let RunMeta { id, domain, key, len, .. } = *meta;
-        let corrupt = |offset, damage| Error::corrupt(path, offset, damage);
-        let file = vfs.open(path, OpenMode::Read).map_err(Error::opening(path))?;
-        let found = file.len().map_err(Error::io("read the length of", path))?;
-        if found != len {
-            return Err(corrupt(found.min(len), Damage::Truncated));
+        let (file, begins) = (Arc::clone(file), id.at);
+        let corrupt = |offset, damage| Error::corrupt(file.path(), begins + offset, damage);
+        if file.len() < begins.saturating_add(len) {
+            return Err(Error::corrupt(file.path(), file.len(), Damage::Truncated));
         }
-        // What is encrypted is read by position: its pages are kept as they are decrypted.
-        let none = MappingBudget::new(ReadMode::Positioned, 0);
-        let mappings = if key == 0 { mappings } else { &none };
-        let file = SealedFile::new(path.to_path_buf(), file, len, Grain::Page, mappings);
-        let encoded = file.read(0, 512)?;
+        let encoded = file.read(begins, 512)?;
         let header = FileHeader::parse(&encoded, &MAGIC);
-        let belongs = |header: &FileHeader| header.is_of(id, keys.store, domain, key);
+        let belongs = |header: &FileHeader| header.is_of(id.file, keys.store, domain, key);
         let header = header.filter(belongs).ok_or_else(|| corrupt(0, Damage::Invalid("run header")))?;
         let sealing = match key {
             0 if keys.accepts_plain => None,
             0 => return Err(corrupt(0, Damage::NotSealed)),
             _ => {
-                let sealing = FileEnvelope::new(id, &encoded).opening(keys, domain, key, Purpose::Page);
+                let sealing = FileEnvelope::new(id.file, &encoded).opening(keys, domain, key, Purpose::Page);
                 let sealing = sealing.ok_or_else(|| corrupt(0, Damage::Invalid("key number")))?;
                 Some((sealing, Arc::clone(cache)))
             }
         };
         let at = len.saturating_sub(TRAILER_LEN);
-        let trailer = parse_trailer(&file.read(at, 24)?, len);
+        let trailer = parse_trailer(&file.read(begins + at, 24)?, len);
         let (offset, footer_len, expected) = trailer.ok_or_else(|| corrupt(at, Damage::Invalid("run trailer")))?;
-        let mut bytes = file.read(offset, footer_len)?;
+        let mut bytes = file.read(begins + offset, footer_len)?;
         if crc32c(&bytes) != expected {
             return Err(corrupt(offset, Damage::Checksum { expected, found: crc32c(&bytes) }));
         }
@@ -127,9 +127,10 @@ impl Run {
             let opened = sealing.cipher.open_vec(FOOTER_NONCE, &encoded, &bytes);
             bytes = opened.map_err(|_| corrupt(offset, Damage::Seal))?;
         }
-        let footer = Footer::parse(&bytes, key).ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
-        let table_offset = PAGES_AT + footer.pages * PAGE as u64;
-        if table_offset + entry_len(key) * footer.pages != offset {
+        let footer = Footer::parse(&bytes, key).filter(|footer| footer.at == begins);
+        let footer = footer.ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))?;
+        let pages_len = footer.pages * PAGE as u64;
+        if PAGES_AT + pages_len + entry_len(key) * footer.pages != offset {
             return Err(corrupt(offset, Damage::Invalid("run footer")));
         }
         let mut by_family = [NONE; 32];
@@ -137,7 +138,8 @@ impl Run {
             let place = by_family.get_mut(usize::from(section.family as u8));
             *place.ok_or_else(|| corrupt(offset, Damage::Invalid("run footer")))? = number;
         }
-        Ok(Self { header, file, sealing, footer, by_family, table_offset })
+        let pages_at = begins + PAGES_AT;
+        Ok(Self { header, id, pages_at, table_at: pages_at + pages_len, file, sealing, footer, by_family })
     }
 
     /// Reads and verifies all pages of a run that was just written, so that no look-up has to. What can't be read, or
@@ -149,12 +151,12 @@ impl Run {
         let mut first = 0;
         while first < self.footer.pages {
             let count = AT_ONCE.min(self.footer.pages - first);
-            let at = PAGES_AT + first * PAGE as u64;
+            let at = self.pages_at + first * PAGE as u64;
             let Ok(bytes) = self.file.read(at, index(count) * PAGE) else { return };
             for (page, number) in bytes.chunks(PAGE).zip(first..) {
                 let expected = self.table_entry(number).ok().and_then(|entry| Fields(&entry).u32());
                 if expected == Some(crc32c(page)) {
-                    self.file.mark(PAGES_AT + number * PAGE as u64, PAGE);
+                    self.file.mark(self.pages_at + number * PAGE as u64, PAGE);
                 }
             }
             first += count;
@@ -171,13 +173,13 @@ impl Run {
         self.header.domain
     }
 
-    pub(crate) fn id(&self) -> FileId {
-        self.header.id
+    pub(crate) fn id(&self) -> RunId {
+        self.id
     }
 
-    /// The file's length in bytes.
-    pub(crate) fn len(&self) -> u64 {
-        self.file.len()
+    /// The file that it lies in.
+    pub(crate) fn file(&self) -> &Arc<SealedFile> {
+        &self.file
     }
 
     /// Reads all pages: those of the guide too, without which look-ups do.
@@ -214,7 +216,7 @@ impl Run {
             && self.sealing.is_none()
         {
             let line = probe.line(section.guide_lines) * LINE as u64;
-            self.file.prefetch(PAGES_AT + section.guide_page * PAGE as u64 + line);
+            self.file.prefetch(self.pages_at + section.guide_page * PAGE as u64 + line);
         }
     }
 
@@ -229,7 +231,7 @@ impl Run {
         };
         if self.sealing.is_none() {
             let (page, at) = section.place(number);
-            self.file.prefetch(PAGES_AT + page * PAGE as u64 + at as u64);
+            self.file.prefetch(self.pages_at + page * PAGE as u64 + at as u64);
         }
         Some(lead)
     }
@@ -374,7 +376,7 @@ impl Run {
 
     /// The verified bytes of a page.
     fn page(&self, number: u64) -> Result<Block<'_>> {
-        let offset = PAGES_AT + number * PAGE as u64;
+        let offset = self.pages_at + number * PAGE as u64;
         let Some((sealing, cache)) = &self.sealing else {
             return self.file.block_with(offset, PAGE, || {
                 let entry = self.table_entry(number)?;
@@ -400,11 +402,11 @@ impl Run {
         let key = self.header.key;
         let (len, per_page) = (entry_len(key), entries_per_page(key));
         let part = number / per_page;
-        let start = self.table_offset + part * PAGE as u64;
+        let start = self.table_at + part * PAGE as u64;
         let truncated = || Error::corrupt(self.file.path(), start, Damage::Truncated);
         if self.sealing.is_some() {
             // A wrong tag opens nothing, so its own checksum need not be compared.
-            return self.file.read(self.table_offset + number * len, usize::try_from(len).map_err(|_| truncated())?);
+            return self.file.read(self.table_at + number * len, usize::try_from(len).map_err(|_| truncated())?);
         }
         let part_len = len * (self.footer.pages - part * per_page).min(per_page);
         let expected = usize::try_from(part).ok().and_then(|part| self.footer.table_crcs.get(part));
@@ -425,7 +427,7 @@ impl Run {
 
     fn invalid(&self, section: &Section, index: u64) -> Error {
         let page = section.entries_page + section.shape.place(index).0;
-        Error::corrupt(self.file.path(), PAGES_AT + page * PAGE as u64, Damage::Invalid("run entry"))
+        Error::corrupt(self.file.path(), self.pages_at + page * PAGE as u64, Damage::Invalid("run entry"))
     }
 }
 

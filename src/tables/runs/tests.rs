@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Expected, MergeJob, PageCache, Probe, Run, RunWriter};
+use super::{Expected, MergeJob, PageCache, Probe, Run, RunFile, RunWriter, open_file};
 use crate::envelope::Keyring;
 use crate::error::Error;
 use crate::facts::{Family, Key, Value};
@@ -51,21 +51,34 @@ fn keys(encrypted: bool) -> Keyring {
     plain
 }
 
-fn create(vfs: &SimVfs, id: u64, keys: &Keyring, expected: Expected) -> RunWriter {
-    let path = format!("/{id}");
-    RunWriter::create(vfs, Path::new(&path), FileId(id), keys, DOMAIN, (Lsn(1), Lsn(2)), expected).unwrap()
+fn create(vfs: &SimVfs, id: u64) -> RunFile {
+    RunFile::create(vfs, Path::new(&format!("/{id}")), FileId(id)).unwrap()
+}
+
+fn begin<'f>(file: &'f mut RunFile, keys: &Keyring, expected: Expected) -> RunWriter<'f> {
+    file.begin(keys, DOMAIN, (Lsn(1), Lsn(2)), expected).unwrap()
+}
+
+fn push_all(writer: &mut RunWriter<'_>, facts: &Facts) {
+    facts.iter().for_each(|(key, value)| writer.push(key, value.as_ref().map(Value::as_bytes)).unwrap());
+}
+
+fn expected(facts: &Facts) -> Expected {
+    Expected::of_facts(facts.iter().map(|(key, value)| (key, value.as_ref().map(Value::as_bytes))))
 }
 
 fn write(vfs: &SimVfs, id: u64, keys: &Keyring, facts: &Facts) -> RunMeta {
-    let facts = facts.iter().map(|(key, value)| (key, value.as_ref().map(Value::as_bytes)));
-    let mut writer = create(vfs, id, keys, Expected::of_facts(facts.clone()));
-    facts.for_each(|(key, value)| writer.push(key, value).unwrap());
+    let mut file = create(vfs, id);
+    let mut writer = begin(&mut file, keys, expected(facts));
+    push_all(&mut writer, facts);
     writer.finish(0).unwrap()
 }
 
 fn open(vfs: &SimVfs, meta: &RunMeta, keys: &Keyring, mode: ReadMode) -> Result<Run, Error> {
-    let path = format!("/{}", meta.id.0);
-    Run::open(vfs, Path::new(&path), meta, keys, &MappingBudget::new(mode, 8), &PageCache::new(1 << 16))
+    let path = format!("/{}", meta.id.file.0);
+    let mode = if meta.key == 0 { mode } else { ReadMode::Positioned };
+    let file = open_file(vfs, Path::new(&path), &MappingBudget::new(mode, 8))?;
+    Run::open(&file, meta, keys, &PageCache::new(1 << 16))
 }
 
 fn all(run: &Run) -> Facts {
@@ -114,7 +127,8 @@ proptest! {
         layers.iter().rev().for_each(|older_first| expected.extend(older_first.clone()));
         for drop_tombstones in [false, true] {
             let id = 10 + u64::from(drop_tombstones);
-            let mut writer = create(&vfs, id, &keys, Expected::of_runs(&runs));
+            let mut file = create(&vfs, id);
+            let mut writer = begin(&mut file, &keys, Expected::of_runs(&runs));
             let mut job = MergeJob::new(&runs, drop_tombstones);
             while !job.step(&mut writer, 7).unwrap() {}
             let merged = open(&vfs, &writer.finish(1).unwrap(), &keys, ReadMode::Mapped).unwrap();
@@ -141,6 +155,65 @@ proptest! {
                     Err(error) => prop_assert!(is_corrupt(&error), "{error}"),
                 }
             },
+        }
+    }
+}
+
+fn facts_of(seed: u8) -> Facts {
+    let key = |n: u64| Key { domain: DOMAIN, family: Family::Blob, bytes: *blake3::hash(&[n as u8, seed]).as_bytes() };
+    let value = |n: u64| Some(Value::new(&vec![n as u8; Family::Blob.value_len().unwrap_or(9)]));
+    (0..100).map(|n| (key(n), value(n))).collect()
+}
+
+#[test]
+fn runs_behind_each_other_answer_each_for_itself_and_one_that_was_given_up_leaves_nothing() {
+    for encrypted in [false, true] {
+        let (vfs, keys) = (SimVfs::new(), keys(encrypted));
+        let written: Vec<Facts> = (0..4).map(facts_of).collect();
+        let mut file = create(&vfs, 1);
+        let mut metas = Vec::new();
+        for (n, facts) in written.iter().enumerate() {
+            let given_up: Facts = (100..120).flat_map(facts_of).collect();
+            push_all(&mut begin(&mut file, &keys, expected(&given_up)), &given_up);
+            let domain = if n % 2 == 0 { DOMAIN } else { DomainId::DEFAULT };
+            let mut writer = file.begin(&keys, domain, (Lsn(1), Lsn(2)), expected(facts)).unwrap();
+            push_all(&mut writer, facts);
+            metas.push(writer.finish(0).unwrap());
+        }
+        for (meta, facts) in metas.iter().zip(&written) {
+            assert_eq!(meta.id.at % 4096, 0);
+            for mode in [ReadMode::Mapped, ReadMode::Positioned] {
+                let run = open(&vfs, meta, &keys, mode).unwrap();
+                let known: Vec<Option<Value>> =
+                    facts.keys().filter_map(|key| run.get(&Probe::new(key), None, Value::new).unwrap()).collect();
+                assert!(known.iter().eq(facts.values()));
+                run.verify().unwrap();
+            }
+        }
+        assert!(metas.is_sorted_by(|one, next| one.id.at + one.len <= next.id.at), "{metas:?}");
+    }
+}
+
+#[test]
+fn a_run_is_not_taken_for_another_of_its_domain_in_the_same_file() {
+    for encrypted in [false, true] {
+        let (vfs, keys) = (SimVfs::new(), keys(encrypted));
+        let mut file = create(&vfs, 1);
+        let metas = [0, 1].map(|seed| {
+            let facts = facts_of(seed);
+            let mut writer = begin(&mut file, &keys, expected(&facts));
+            push_all(&mut writer, &facts);
+            writer.finish(0).unwrap()
+        });
+        assert_eq!(metas[0].len, metas[1].len);
+        let (at, len) = (metas[1].id.at as usize, metas[0].len as usize);
+        vfs.tamper("/1", |bytes| {
+            let (one, other) = bytes.split_at_mut(at);
+            one[..len].swap_with_slice(&mut other[..len]);
+        })
+        .unwrap();
+        for meta in &metas {
+            assert!(is_corrupt(&open(&vfs, meta, &keys, ReadMode::Mapped).unwrap_err()), "encrypted: {encrypted}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writing a run, front to back, from facts in the order of their keys.
+//! Writing runs, front to back, each from facts in the order of their keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::tables::runs::format::{
 };
 use crate::tables::runs::guide::GuideBuilder;
 use crate::tables::runs::hashed;
-use crate::tables::{Run, RunMeta};
+use crate::tables::{Run, RunId, RunMeta};
 use crate::vfs::{File, OpenMode, Vfs};
 use crate::wire::{PutFields, crc32c, index, len64};
 
@@ -59,15 +59,57 @@ impl Expected {
 /// A fact is none of those that were announced.
 const UNEXPECTED: Error = Error::Internal { invariant: "a run is written of the facts that it was begun for" };
 
+/// Writes a file of runs, one behind the other.
+#[derive(Debug)]
+pub(crate) struct RunFile {
+    id: FileId,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// Where the next run begins.
+    end: u64,
+}
+
+impl RunFile {
+    /// Creates the file. The caller syncs the directory.
+    pub(crate) fn create(vfs: &dyn Vfs, path: &Path, id: FileId) -> Result<Self> {
+        let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
+        Ok(Self { id, path: path.to_path_buf(), file, end: 0 })
+    }
+
+    /// Begins a run of such facts of a domain. What one before has written that was not [completed](RunWriter::finish)
+    /// is overwritten.
+    pub(crate) fn begin(
+        &mut self,
+        keys: &Keyring,
+        domain: DomainId,
+        lsns: (Lsn, Lsn),
+        expected: Expected,
+    ) -> Result<RunWriter<'_>> {
+        let header = FileHeader::new(self.id, keys, domain)?;
+        let mut buffer = header.encode(&MAGIC);
+        let sealing = FileEnvelope::new(self.id, &buffer).sealing(keys, domain, Purpose::Page)?;
+        buffer.resize(index(PAGES_AT), 0);
+        let (begins, table) = (self.end, Vec::new());
+        let mut pages = PageWriter { begins, written: begins, file: self, buffer, count: 0, table, sealing };
+        pages.flush_raw()?;
+        let (section, sections) = (None, Vec::new());
+        Ok(RunWriter { header, pages, lsns, expected, section, sections, entries: 0, tombstones: 0 })
+    }
+
+    /// Makes its content durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(Error::io("sync", &self.path))
+    }
+}
+
 /// Writes a run.
 ///
 /// In memory it holds the guide of the section that it is at (1.8 bytes a key; 8 where lines are chosen by hash) and,
 /// for families whose values differ in length, that section's entries (43 bytes each at most).
 #[derive(Debug)]
-pub(crate) struct RunWriter {
+pub(crate) struct RunWriter<'f> {
     header: FileHeader,
-    path: PathBuf,
-    pages: PageWriter,
+    pages: PageWriter<'f>,
     lsns: (Lsn, Lsn),
     expected: Expected,
     section: Option<Building>,
@@ -120,38 +162,7 @@ impl Guide {
     }
 }
 
-impl RunWriter {
-    /// Creates the file for such facts of a domain. The caller syncs the directory.
-    pub(crate) fn create(
-        vfs: &dyn Vfs,
-        path: &Path,
-        id: FileId,
-        keys: &Keyring,
-        domain: DomainId,
-        lsns: (Lsn, Lsn),
-        expected: Expected,
-    ) -> Result<Self> {
-        let header = FileHeader::new(id, keys, domain)?;
-        let encoded = header.encode(&MAGIC);
-        let sealing = FileEnvelope::new(id, &encoded).sealing(keys, domain, Purpose::Page)?;
-        let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
-        let (mut buffer, path_buf) = (encoded, path.to_path_buf());
-        buffer.resize(index(PAGES_AT), 0);
-        let mut pages = PageWriter { file, path: path_buf, buffer, written: 0, count: 0, table: Vec::new(), sealing };
-        pages.flush_raw()?;
-        Ok(Self {
-            header,
-            path: path.to_path_buf(),
-            pages,
-            lsns,
-            expected,
-            section: None,
-            sections: Vec::new(),
-            entries: 0,
-            tombstones: 0,
-        })
-    }
-
+impl RunWriter<'_> {
     /// Adds a fact, whose key is behind that of the fact before.
     pub(crate) fn push(&mut self, key: &Key, value: Option<&[u8]>) -> Result<()> {
         if self.section.as_ref().is_none_or(|building| building.section.family != key.family) {
@@ -218,13 +229,14 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Completes the file and makes its content durable.
+    /// Completes the run. It is durable when its file is.
     pub(crate) fn finish(mut self, level: u8) -> Result<RunMeta> {
         self.end_section()?;
         self.pages.pad()?;
         self.pages.flush_pages()?;
         let table = std::mem::take(&mut self.pages.table);
         let mut footer = Footer {
+            at: self.pages.begins,
             pages: self.pages.count,
             lsn_min: self.lsns.0,
             lsn_max: self.lsns.1,
@@ -236,13 +248,14 @@ impl RunWriter {
             sealing.cipher.seal_vec(FOOTER_NONCE, &self.header.encode(&MAGIC), &mut footer)?;
         }
         self.pages.buffer.put(&table);
-        let footer_offset = self.pages.written + len64(&self.pages.buffer);
+        let footer_offset = self.pages.written - self.pages.begins + len64(&self.pages.buffer);
         self.pages.buffer.put(&footer);
         self.pages.buffer.put(&encode_trailer(footer_offset, &footer));
         self.pages.flush_raw()?;
-        self.pages.file.sync().map_err(Error::io("sync", &self.path))?;
+        let (at, end) = (self.pages.begins, self.pages.written);
+        self.pages.file.end = end.next_multiple_of(PAGE as u64);
         Ok(RunMeta {
-            id: self.header.id,
+            id: RunId { file: self.header.id, at },
             level,
             domain: self.header.domain,
             key: self.header.key,
@@ -250,7 +263,7 @@ impl RunWriter {
             tombstones: self.tombstones,
             lsn_min: self.lsns.0,
             lsn_max: self.lsns.1,
-            len: self.pages.written,
+            len: end - at,
         })
     }
 }
@@ -274,10 +287,12 @@ impl Building {
 
 /// Writes whole pages behind each other, encrypted or with checksums.
 #[derive(Debug)]
-struct PageWriter {
-    file: Arc<dyn File>,
-    path: PathBuf,
+struct PageWriter<'f> {
+    file: &'f mut RunFile,
+    /// Where in the file the run begins.
+    begins: u64,
     buffer: Vec<u8>,
+    /// How far the file is written.
     written: u64,
     /// How many pages were written.
     count: u64,
@@ -289,10 +304,10 @@ struct PageWriter {
 /// Where the footer stands among the pages.
 pub(super) const FOOTER_NONCE: Nonce = Nonce { prefix: 0, number: 1 };
 
-impl PageWriter {
+impl PageWriter<'_> {
     /// The number of the page that begins here. Only where the last one is full.
     fn page(&self) -> u64 {
-        (self.written - PAGES_AT + len64(&self.buffer)) / PAGE as u64
+        (self.written - self.begins - PAGES_AT + len64(&self.buffer)) / PAGE as u64
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -341,7 +356,8 @@ impl PageWriter {
     }
 
     fn flush_raw(&mut self) -> Result<()> {
-        self.file.write_all_at(&self.buffer, self.written).map_err(Error::io("write", &self.path))?;
+        let RunFile { file, path, .. } = &*self.file;
+        file.write_all_at(&self.buffer, self.written).map_err(Error::io("write", path))?;
         self.written += len64(&self.buffer);
         self.buffer.clear();
         Ok(())

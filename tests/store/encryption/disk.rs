@@ -42,6 +42,18 @@ pub fn records(log: &[u8]) -> Vec<Record> {
 /// Where the pages of a run begin.
 pub const RUN_PAGES: usize = 4096;
 
+/// The runs in a file of runs.
+pub fn runs_in(file: &[u8]) -> Vec<Range<usize>> {
+    let begins = (0..file.len()).step_by(4096).filter(|at| file[*at..].starts_with(b"SRrun\0\0\0"));
+    let starts: Vec<usize> = begins.chain([file.len()]).collect();
+    let run = |pair: &[usize]| {
+        let part = &file[pair[0]..pair[1]];
+        let trailer = part.windows(4).rposition(|bytes| bytes == b"SRrt").expect("a trailer");
+        pair[0]..pair[0] + trailer + 8
+    };
+    starts.windows(2).map(run).collect()
+}
+
 /// How many pages a run has, where its table of tags begins and where its footer does.
 pub fn run_parts(run: &[u8]) -> (usize, usize, usize) {
     let footer = number(run, run.len() - 24, 8);
@@ -54,12 +66,14 @@ pub fn region(path: &Path, bytes: &[u8], at: usize) -> &'static str {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("log") => log_region(bytes, at),
         Some("run") => {
-            let (_, table, footer) = run_parts(bytes);
-            match at {
+            let run = runs_in(bytes).into_iter().find(|run| run.contains(&at));
+            let Some(run) = run else { return "run: zeros between runs" };
+            let (_, table, footer) = run_parts(&bytes[run.clone()]);
+            match at - run.start {
                 0..512 => "run: header",
                 512..RUN_PAGES => "run: zeros behind the header",
-                _ if at < table => "run: page",
-                _ if at < footer => "run: tag of a page",
+                at if at < table => "run: page",
+                at if at < footer => "run: tag of a page",
                 _ => "run: footer, trailer",
             }
         }

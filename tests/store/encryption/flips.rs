@@ -17,8 +17,13 @@ use crate::common::{Random, seed, tell};
 type Counts = BTreeMap<(PathBuf, &'static str), (usize, usize)>;
 
 /// Regions in which there is nothing but zeros.
-const ZEROS: [&str; 4] =
-    ["log: padding of a frame", "log: padding of a record", "run: zeros behind the header", "segment: zeros"];
+const ZEROS: [&str; 5] = [
+    "log: padding of a frame",
+    "log: padding of a record",
+    "run: zeros behind the header",
+    "run: zeros between runs",
+    "segment: zeros",
+];
 
 /// A store that is asked for everything after its files were changed.
 pub struct Subject {

@@ -12,7 +12,7 @@ use strongroom::vfs::SimVfs;
 use strongroom::{Algorithm, Damage, Error, Store};
 
 use super::disk::{
-    RUN_PAGES, exchange, exchange_between, exchange_files, files, fix_crc, put_back, records, run_parts,
+    RUN_PAGES, exchange, exchange_between, exchange_files, files, fix_crc, put_back, records, run_parts, runs_in,
 };
 use super::flips::Subject;
 use super::lab::{DOMAINS, Keeper, build, domain, open, options, see};
@@ -91,10 +91,14 @@ fn no_page_of_a_run_is_taken_for_another() {
     let subject = Subject::new(0);
     let mut pages: Vec<(PathBuf, Range<usize>, Range<usize>)> = Vec::new();
     for path in files(&subject.disk, "run") {
-        let (count, table, _) = run_parts(&subject.disk.read_file(&path).unwrap());
-        let page = |n: usize| RUN_PAGES + n * 4096..RUN_PAGES + (n + 1) * 4096;
-        let place = |n: usize| (path.clone(), page(n), table + n * 16..table + (n + 1) * 16);
-        pages.extend((0..count).map(place));
+        let bytes = subject.disk.read_file(&path).unwrap();
+        for run in runs_in(&bytes) {
+            let (count, table, _) = run_parts(&bytes[run.clone()]);
+            let (first, table) = (run.start + RUN_PAGES, run.start + table);
+            let page = |n: usize| first + n * 4096..first + (n + 1) * 4096;
+            let place = |n: usize| (path.clone(), page(n), table + n * 16..table + (n + 1) * 16);
+            pages.extend((0..count).map(place));
+        }
     }
     for is_with_tags in [false, true] {
         for n in 0..24 {
