@@ -126,8 +126,10 @@ pub use sink::{ContentReader, ContentSink, StreamError};
 pub use stream::BlobStream;
 pub use upload::UploadWriter;
 
+use crate::aio::blob::Opened;
 use crate::aio::blocking::Threads;
 use crate::aio::call::{Call, joined};
+use crate::blobs::Blob;
 use crate::error::{Error, Result};
 use crate::log::Durability;
 use crate::store::Store;
@@ -339,6 +341,36 @@ impl AsyncStore {
     ) -> Result<T, E> {
         let store = self.store.clone();
         self.run(&self.shared.reads, move || work(&store)).await
+    }
+
+    /// Opens the blob that a blocking [`read`](Self::read) finds. One of up to 64 KiB is read in the same switch of
+    /// threads.
+    ///
+    /// ```
+    /// # use strongroom::registry::{RepositoryName, RepositorySettings};
+    /// # use strongroom::{Algorithm, Error, Options, aio::AsyncStore};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # let store = AsyncStore::new(Options::new().create(true).open(dir.path())?);
+    /// # runtime.block_on(async {
+    /// let name: RepositoryName = "team/app".parse()?;
+    /// # let app = store.create_repository(&name, RepositorySettings::new()).await?;
+    /// # let digest = app.put("a layer", Algorithm::Sha256).await?.digest;
+    /// let blob = store.open_blob(move |store| store.repository(&name)?.get(&digest)).await?;
+    /// assert_eq!(blob.bytes().await?, "a layer");
+    /// # Ok(()) })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn open_blob<E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<Blob, E> + Send + 'static,
+    ) -> Result<AsyncBlob, E> {
+        let opened = self.read(|store| work(store).map(Opened::from)).await?;
+        Ok(AsyncBlob::opened(self, opened))
     }
 
     /// Waits for the operations that are running, and closes the store for all its handles: [`Store::close`]. From when

@@ -5,7 +5,7 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use strongroom::registry::RepositoryName;
-use strongroom::{Damage, Digest, Error};
+use strongroom::{Damage, Digest, Error, Store};
 
 use super::DOCKER_CONTENT_DIGEST;
 use super::range::Wanted;
@@ -23,7 +23,8 @@ pub async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let wanted = Wanted::of(headers, &digest);
-    let blob = registry.reading(caller).await?.repository(&name).await?.get(&digest).await?;
+    let open = move |store: &Store| store.repository(&name)?.get(&digest);
+    let blob = registry.reading(caller).await?.open_blob(open).await?;
     let range = wanted.within(blob.len())?;
     // What takes memory is read when there is some.
     let held = match usize::try_from(blob.blocking().memory(&range)).unwrap_or(usize::MAX) {
@@ -51,7 +52,8 @@ pub async fn head(
     name: RepositoryName,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    let claimed = registry.writing(caller).await?.repository(&name).await?.claim(&digest).await;
+    let claim = move |store: &Store| store.repository(&name)?.claim(&digest);
+    let claimed = registry.writing(caller).await?.call(claim).await;
     let blob = claimed.map_err(|error| if is_known_damage(&error) { Error::BlobNotFound { digest } } else { error })?;
     Ok(empty(StatusCode::OK, described(&digest, blob.len)))
 }
@@ -78,6 +80,7 @@ pub async fn delete(
     name: RepositoryName,
     digest: Digest,
 ) -> Result<Response, Failure> {
-    registry.writing(caller).await?.repository(&name).await?.remove_blob(&digest).await?;
+    let remove = move |store: &Store| store.repository(&name)?.remove_blob(&digest);
+    registry.writing(caller).await?.call(remove).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }

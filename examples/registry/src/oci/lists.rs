@@ -134,8 +134,9 @@ pub async fn tags(
     query: &Query,
 ) -> Result<Response, Failure> {
     let page = Page::of(query)?;
-    let repository = registry.reading(caller).await?.repository(&name).await?;
-    let tags = repository.tags(page.after.as_deref(), page.len + 1).await?.items;
+    let (after, most, own) = (page.after.clone(), page.len + 1, name.clone());
+    let list = move |store: &Store| store.repository(&own)?.tags(after.as_deref(), most);
+    let tags = registry.reading(caller).await?.read(list).await?.items;
     let (tags, link) = page.cut(&format!("/v2/{name}/tags/list"), tags.iter().map(ToString::to_string).collect());
     let document = json!({ "name": name.as_str(), "tags": tags });
     Ok((AppendHeaders(link), json(document.to_string())).into_response())

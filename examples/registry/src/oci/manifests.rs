@@ -69,9 +69,11 @@ pub async fn head(
     name: RepositoryName,
     reference: Reference,
 ) -> Result<Response, Failure> {
-    let manifest = registry.reading(caller).await?.repository(&name).await?.manifest_info(&reference).await?;
+    let asked = reference.to_string();
+    let find = move |store: &Store| store.repository(&name)?.manifest_info(&reference);
+    let manifest = registry.reading(caller).await?.read(find).await?;
     if manifest.damaged || manifest.storage_class == StorageClass::Archive {
-        return Err(Error::ManifestNotFound { reference: reference.to_string() }.into());
+        return Err(Error::ManifestNotFound { reference: asked }.into());
     }
     let headers = [
         (CONTENT_TYPE, manifest.media_type),
@@ -143,11 +145,11 @@ pub async fn delete(
     name: RepositoryName,
     reference: Reference,
 ) -> Result<Response, Failure> {
-    let repository = registry.writing(caller).await?.repository(&name).await?;
-    match reference {
-        Reference::Tag(tag) => repository.untag(&tag).await,
-        Reference::Digest(digest) => repository.delete_manifest(&digest).await,
-    }?;
+    let delete = move |store: &Store| match reference {
+        Reference::Tag(tag) => store.repository(&name)?.untag(&tag),
+        Reference::Digest(digest) => store.repository(&name)?.delete_manifest(&digest),
+    };
+    registry.writing(caller).await?.call(delete).await?;
     Ok(empty(StatusCode::ACCEPTED, []))
 }
 

@@ -156,7 +156,9 @@ pub async fn status(
     name: RepositoryName,
     id: UploadId,
 ) -> Result<Response, Failure> {
-    let upload = registry.reading(caller).await?.repository(&name).await?.upload_status(id).await?;
+    let of = name.clone();
+    let find = move |store: &Store| store.repository(&of)?.upload_status(id);
+    let upload = registry.reading(caller).await?.read(find).await?;
     Ok(stands(StatusCode::NO_CONTENT, &name, id, upload.offset))
 }
 
@@ -219,7 +221,9 @@ async fn cancel_upload(
     name: &RepositoryName,
     id: UploadId,
 ) -> Result<(), Failure> {
-    Ok(registry.writing(caller).await?.repository(name).await?.cancel_upload(id).await?)
+    let name = name.clone();
+    let cancel = move |store: &Store| store.repository(&name)?.cancel_upload(id);
+    Ok(registry.writing(caller).await?.call(cancel).await?)
 }
 
 /// What was received of a body.
