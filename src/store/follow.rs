@@ -21,7 +21,7 @@
 //!   goes on behind that in the next file of the same session. Everything else is read anew, with nothing kept of what
 //!   was open; and where the directory has another store, that is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use crate::clock::StoreClock;
@@ -39,7 +39,7 @@ use crate::store::options::Options;
 use crate::store::{Inner, Store};
 use crate::sync::lock;
 use crate::tables::memtable::Memtable;
-use crate::tables::{News, RunList, RunMeta, Snapshot};
+use crate::tables::{News, RunId, RunList, RunMeta, Snapshot};
 
 /// How far a reader has followed the store.
 #[derive(Debug)]
@@ -139,7 +139,8 @@ fn facts_of<'a>(read: &'a ReadOn, list: &RunList) -> impl Iterator<Item = (Lsn, 
 /// Whether another list may be a later one of what was followed. Without a log file that was read there is no telling.
 fn may_follow(list: &RunList, followed: &Followed) -> bool {
     let before = &followed.list;
-    let is_same = |meta: &RunMeta| before.runs.iter().all(|known| known.id != meta.id || known == meta);
+    let known: HashMap<RunId, &RunMeta> = before.runs.iter().map(|run| (run.id, run)).collect();
+    let is_same = |run: &RunMeta| known.get(&run.id).is_none_or(|known| *known == run);
     followed.reached.end.is_some()
         && list.generation > before.generation
         && list.folded >= before.folded

@@ -1,5 +1,7 @@
 //! A store with two key domains keeps their facts and content apart, also in a log file with frames of both.
 
+mod merges;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +22,12 @@ use crate::vfs::{Fault, OpenMode, SimVfs, Vfs as _};
 const ONE: DomainId = DomainId::DEFAULT;
 const OTHER: DomainId = DomainId(1);
 
-/// The other domain as a place for blobs, without a repository.
-struct Other<'a>(&'a Store);
+/// A domain as a place for blobs, without a repository.
+struct In<'a>(&'a Store, DomainId);
 
-impl Destination for Other<'_> {
+impl Destination for In<'_> {
     fn domain(&self) -> DomainId {
-        OTHER
+        self.1
     }
 
     fn durability(&self) -> Durability {
@@ -33,7 +35,7 @@ impl Destination for Other<'_> {
     }
 
     fn claim_many(&self, digests: &[Digest]) -> Result<Vec<Result<Claimed>>> {
-        let snapshot = self.0.open.inner.tables.snapshot_of(OTHER);
+        let snapshot = self.0.open.inner.tables.snapshot_of(self.1);
         let claim = |digest: &Digest| {
             let blob = snapshot.blob(digest)?.ok_or(Error::BlobNotFound { digest: *digest })?;
             Ok(Claimed { blob, link: None, lsn: snapshot.lsn })
@@ -61,7 +63,7 @@ fn within(domain: DomainId) -> RepositorySettings {
 fn put(store: &Store, domain: DomainId, content: &str) -> Digest {
     match domain {
         OTHER => {
-            store.open.inner.blobs.put(content.as_bytes(), Algorithm::Sha256.into(), &Other(store)).unwrap().digest
+            store.open.inner.blobs.put(content.as_bytes(), Algorithm::Sha256.into(), &In(store, OTHER)).unwrap().digest
         }
         _ => store.put(content, Algorithm::Sha256).unwrap().digest,
     }

@@ -44,8 +44,8 @@ impl Tables {
         Ok(merged.runs > 0 || !merged.damage.is_empty())
     }
 
-    /// Merges groups of runs, each of one domain that has no other between them, into a run each, all in one file;
-    /// none where it is told to stop.
+    /// Merges groups of runs, each of one domain that has no other between them, into a run each, all in one file.
+    /// Where it is told to stop, those that were merged by then count.
     fn merge(&self, log: &dyn Log, groups: &[Vec<RunMeta>], level: u8) -> Result<Merged> {
         let mut merged = Merged::default();
         if groups.is_empty() {
@@ -63,16 +63,18 @@ impl Tables {
                 let error = Error::Internal { invariant: "runs that are merged are listed and open" };
                 return Err(self.files.fail_stop(error));
             }
-            let (Some(newest), Some(last)) = (group.first(), group.last()) else { continue };
-            let job = MergeJob::new(&sources, oldest.get(&newest.domain) == Some(&last.id));
-            let lsns = (last.lsn_min.min(newest.lsn_min), last.lsn_max.max(newest.lsn_max));
-            let writer = runs.begin(&keys, newest.domain, lsns, Expected::of_runs(&sources))?;
+            let Some(last) = group.last() else { continue };
+            let job = MergeJob::new(&sources, oldest.get(&last.domain) == Some(&last.id));
+            let lsns = group
+                .iter()
+                .fold((last.lsn_min, last.lsn_max), |(min, max), run| (min.min(run.lsn_min), max.max(run.lsn_max)));
+            let writer = runs.begin(&keys, last.domain, lsns, Expected::of_runs(&sources))?;
             match self.merge_group(log, job, writer, level) {
-                Ok(None) => return Ok(merged),
                 Ok(Some(meta)) => {
                     done.push(group);
                     metas.push(meta);
                 }
+                Ok(None) => break,
                 Err(error) if self.is_damage_to(group, &error) => merged.damage.push(error),
                 Err(error) => return Err(error),
             }
@@ -124,8 +126,8 @@ impl Tables {
         due.retain(|own| own.first().is_some_and(|run| is_due(run.domain, own)));
         let level = due.iter().flatten().map(|run| run.level).max().unwrap_or_default();
         let merged = self.merge(log, &due, level.saturating_add(1))?;
-        // Little may be left of the files that they were in.
-        while self.merge_once(log)? {}
+        // Little may be left of the files that they were in. What fails of that, maintenance tries again.
+        while self.merge_once(log).unwrap_or_default() {}
         Ok(merged)
     }
 
@@ -143,15 +145,20 @@ impl Tables {
         self.merge_all(log, is_due)
     }
 
-    /// Whether an error says that one of these runs is damaged. That is remembered, so that others are merged without
-    /// it.
+    /// Whether an error says that one of these runs is damaged, or can't be read. That is remembered, so that others
+    /// are merged without it.
     fn is_damage_to(&self, runs: &[RunMeta], error: &Error) -> bool {
-        let Error::Corrupt { file, offset, .. } = error else { return false };
-        let is_at = |run: &&RunMeta| (run.id.at..run.id.at.saturating_add(run.len)).contains(offset);
-        let damaged = runs.iter().filter(is_at).find(|run| self.files.layout().run(run.id.file) == *file);
-        damaged.is_some_and(|run| {
-            lock(&self.damaged_runs).insert(run.id);
-            true
-        })
+        let (file, offset) = match error {
+            Error::Corrupt { file, offset, .. } => (file, Some(offset)),
+            Error::Io { path, .. } if error.is_of_disk() => (path, None),
+            _ => return false,
+        };
+        let is_at = |run: &RunMeta, at| (run.id.at..run.id.at.saturating_add(run.len)).contains(at);
+        let is_hit = |run: &&RunMeta| {
+            self.files.layout().run(run.id.file) == *file && offset.is_none_or(|offset| is_at(run, offset))
+        };
+        let hit: Vec<RunId> = runs.iter().filter(is_hit).map(|run| run.id).collect();
+        lock(&self.damaged_runs).extend(&hit);
+        !hit.is_empty()
     }
 }

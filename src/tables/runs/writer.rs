@@ -65,15 +65,17 @@ pub(crate) struct RunFile {
     id: FileId,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// Where the next run begins.
+    /// Where the last complete run ends. The next one begins with the page behind it.
     end: u64,
+    /// How far anything was written.
+    reached: u64,
 }
 
 impl RunFile {
     /// Creates the file. The caller syncs the directory.
     pub(crate) fn create(vfs: &dyn Vfs, path: &Path, id: FileId) -> Result<Self> {
         let file = vfs.open(path, OpenMode::CreateNew).map_err(Error::io("create", path))?;
-        Ok(Self { id, path: path.to_path_buf(), file, end: 0 })
+        Ok(Self { id, path: path.to_path_buf(), file, end: 0, reached: 0 })
     }
 
     /// Begins a run of such facts of a domain. What one before has written that was not [completed](RunWriter::finish)
@@ -89,15 +91,18 @@ impl RunFile {
         let mut buffer = header.encode(&MAGIC);
         let sealing = FileEnvelope::new(self.id, &buffer).sealing(keys, domain, Purpose::Page)?;
         buffer.resize(index(PAGES_AT), 0);
-        let (begins, table) = (self.end, Vec::new());
+        let (begins, table) = (self.end.next_multiple_of(PAGE as u64), Vec::new());
         let mut pages = PageWriter { begins, written: begins, file: self, buffer, count: 0, table, sealing };
         pages.flush_raw()?;
         let (section, sections) = (None, Vec::new());
         Ok(RunWriter { header, pages, lsns, expected, section, sections, entries: 0, tombstones: 0 })
     }
 
-    /// Makes its content durable.
+    /// Makes its content durable, without what a last run has written that was not completed.
     pub(crate) fn sync(&self) -> Result<()> {
+        if self.reached > self.end {
+            self.file.set_len(self.end).map_err(Error::io("cut", &self.path))?;
+        }
         self.file.sync().map_err(Error::io("sync", &self.path))
     }
 }
@@ -253,7 +258,7 @@ impl RunWriter<'_> {
         self.pages.buffer.put(&encode_trailer(footer_offset, &footer));
         self.pages.flush_raw()?;
         let (at, end) = (self.pages.begins, self.pages.written);
-        self.pages.file.end = end.next_multiple_of(PAGE as u64);
+        self.pages.file.end = end;
         Ok(RunMeta {
             id: RunId { file: self.header.id, at },
             level,
@@ -359,6 +364,7 @@ impl PageWriter<'_> {
         let RunFile { file, path, .. } = &*self.file;
         file.write_all_at(&self.buffer, self.written).map_err(Error::io("write", path))?;
         self.written += len64(&self.buffer);
+        self.file.reached = self.file.reached.max(self.written);
         self.buffer.clear();
         Ok(())
     }
