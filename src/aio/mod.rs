@@ -73,7 +73,7 @@
 //! [`AsyncRepository::blocking`] are the blocking handles, for calls that are shorter than that. On the runtime are
 //! fine:
 //! - what reads memory only: `name`, `last_lsn`, `damage`, `is_encrypted`, `domains`, `locked_domains`,
-//!   `last_collection`, `with_durability`, `clone`, and [`Blob`](crate::Blob)'s `len`, `digest` and `memory`: less than
+//!   `last_collection`, `with_durability`, `clone`, and [`Blob`]'s `len`, `digest` and `memory`: less than
 //!   1 µs each;
 //! - with care, look-ups of one fact: `repository`, `exists`, `stat`, `resolve`, `upload_status`: 1 to 5 µs where the
 //!   facts are in memory. Facts that were folded into runs are read through the page cache, and from the disk where
