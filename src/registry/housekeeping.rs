@@ -60,12 +60,7 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// When a manifest was pulled last, if that is not durable yet.
-    pub(crate) fn last(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
-        lock(&self.pulls).get(&(repository.domain, repository.id, *digest)).map(|(_, time)| *time)
-    }
-
-    /// The same of several manifests, in their order.
+    /// When manifests were pulled last, in their order, if that is not durable yet.
     pub(crate) fn last_of(&self, repository: &Repository, digests: impl Iterator<Item = Digest>) -> Vec<Option<u64>> {
         let pulls = lock(&self.pulls);
         let last = |digest| pulls.get(&(repository.domain, repository.id, digest)).map(|(_, time)| *time);

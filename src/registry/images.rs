@@ -301,18 +301,27 @@ impl Repository {
 
     /// Adds when images were pulled last.
     fn add_pulls(&self, images: &mut [&mut Found]) -> Result<()> {
-        // In this order, and as of now: what does not wait any more is stored.
-        let noted = self.registry.pending.last_of(self, images.iter().map(|found| found.manifest.digest));
-        let now = || self.registry.tables.snapshot_of(self.domain);
-        let snapshot = self.moment().cloned().unwrap_or_else(now);
-        let key = |found: &&mut Found| Key::of_digest(self.domain, Family::Pull, self.id, &found.manifest.digest);
-        let keys: Vec<Key> = images.iter().map(key).collect();
-        let stored = snapshot.get_many(&keys)?;
-        for (((image, key), stored), noted) in images.iter_mut().zip(&keys).zip(stored).zip(noted) {
-            let stored = stored.map(|value| snapshot.decoded(key, PullFact::decode(value.as_bytes()))).transpose()?;
-            image.pulled = noted.max(stored.map(|stored| stored.pulled));
-        }
+        let digests: Vec<Digest> = images.iter().map(|found| found.manifest.digest).collect();
+        images.iter_mut().zip(self.last_pulls(&digests)?).for_each(|(image, pulled)| image.pulled = pulled);
         Ok(())
+    }
+
+    /// When manifests were pulled last, as of now: also where the repository is looked at as of another moment.
+    pub(super) fn last_pulls(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>> {
+        // In this order: what does not wait any more is stored by now. It need not have been at that moment; and of a
+        // manifest that is gone since, only that moment tells.
+        let mut pulled = self.registry.pending.last_of(self, digests.iter().copied());
+        let now = self.registry.tables.snapshot_of(self.domain);
+        let key = |digest| Key::of_digest(self.domain, Family::Pull, self.id, digest);
+        let keys: Vec<Key> = digests.iter().map(key).collect();
+        for snapshot in self.moment().into_iter().chain([&now]) {
+            for ((pulled, key), stored) in pulled.iter_mut().zip(&keys).zip(snapshot.get_many(&keys)?) {
+                let stored =
+                    stored.map(|value| snapshot.decoded(key, PullFact::decode(value.as_bytes()))).transpose()?;
+                *pulled = (*pulled).max(stored.map(|stored| stored.pulled));
+            }
+        }
+        Ok(pulled)
     }
 
     fn infos(&self, snapshot: &Snapshot, mut read: Vec<(Found, u64)>) -> Result<Vec<ImageInfo>> {

@@ -11,7 +11,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::ManifestProblem;
 use crate::error::{Error, Result};
 use crate::facts::find;
-use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, PullFact, Reader, StorageClass, Value};
+use crate::facts::{Family, Key, Lookup, ManifestFact, Prefix, Reader, StorageClass, Value};
 use crate::id::Lsn;
 use crate::oci::document::{Document, check_media_type};
 use crate::oci::json::MAX_REFERENCES;
@@ -501,12 +501,9 @@ impl Repository {
     }
 
     fn info_of(&self, fact: ManifestFact) -> Result<ManifestInfo> {
-        // In this order, and as of now: what does not wait any more is stored.
-        let noted = self.registry.pending.last(self, &fact.digest);
-        let pulled = Key::of_digest(self.domain, Family::Pull, self.id, &fact.digest);
+        let pulled_ms = self.last_pulls(&[fact.digest])?.into_iter().next().flatten();
         let now = || self.registry.tables.snapshot_of(self.domain);
         let snapshot = self.moment().cloned().unwrap_or_else(now);
-        let stored = snapshot.decode(&pulled, PullFact::decode)?;
         let damaged = snapshot.blob(&fact.digest)?.is_some_and(|blob| blob.damaged);
         Ok(ManifestInfo {
             digest: fact.digest,
@@ -515,7 +512,7 @@ impl Repository {
             subject: fact.subject,
             len: fact.len,
             pushed_ms: fact.pushed,
-            pulled_ms: noted.max(stored.map(|stored| stored.pulled)),
+            pulled_ms,
             references: fact.count,
             storage_class: fact.storage.class,
             archived_ms: fact.storage.archived(),

@@ -356,3 +356,24 @@ fn what_is_stored_and_held_in_one_commit_is_not_listed_and_taken_off_the_list() 
     let listed: Vec<bool> = facts.iter().map(|(_, value)| value.is_some()).collect();
     assert_eq!(listed, [true, true], "the link, and the blob that nothing holds");
 }
+
+#[test]
+fn a_snapshot_knows_of_a_pull_that_was_noted_before_it_and_is_stored_since() {
+    let store = open(&SimVfs::new());
+    let repository = store.create_repository(&"team/app".parse().unwrap(), RepositorySettings::new()).unwrap();
+    let digest = repository.put_manifest("document", PutManifest::new("text/plain").references([], [])).unwrap().digest;
+    let reference = Reference::Digest(digest);
+    let before = repository.snapshot().unwrap();
+    repository.pull_manifest(&reference).unwrap();
+    let moment = repository.snapshot().unwrap();
+    let pulled = |moment: &crate::registry::RepositorySnapshot| {
+        let [Some(image)] = &moment.image_many(std::slice::from_ref(&reference)).unwrap()[..] else { panic!("there") };
+        assert_eq!(moment.manifest_info(&reference).unwrap().pulled_ms, image.pulled_ms);
+        image.pulled_ms
+    };
+    assert_eq!(pulled(&moment), Some(0));
+    store.open.inner.registry.write_pulls().unwrap();
+    assert_eq!((pulled(&moment), pulled(&before)), (Some(0), Some(0)));
+    repository.delete_manifest(&digest).unwrap();
+    assert_eq!(pulled(&moment), None, "it was stored after that moment, and is gone with the manifest");
+}

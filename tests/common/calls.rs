@@ -524,7 +524,7 @@ pub fn observe_repository(store: &Store, repository: &str) -> Repository {
     let images = all(|after| repository.images(after, 2)).expect("undamaged facts");
     let references: Vec<Reference> = images.iter().map(|image| image.digest.into()).collect();
     let again = repository.snapshot().and_then(|moment| moment.image_many(&references)).expect("undamaged facts");
-    assert!(again.into_iter().eq(images.iter().cloned().map(Some)));
+    assert_eq!(again, images.iter().cloned().map(Some).collect::<Vec<_>>());
     assert!(images.iter().map(|image| &image.digest).eq(seen.manifests.keys()) || images.len() == seen.manifests.len());
     for image in images {
         let (one, info) = (&seen.manifests[&image.digest], repository.manifest_info(&image.digest.into()));
