@@ -56,7 +56,7 @@ impl Store {
     pub fn merge_runs(&self) -> Result<()> {
         self.checkpoint()?;
         let inner = self.inner()?;
-        inner.tables.merge_all(&*inner.log, |_, runs| runs.len() > 1)?.all().map(drop)
+        inner.tables.merge_all(&*inner.log, |_, runs| runs.len() > 1)?.all()
     }
 
     /// Folds all facts into runs now, so that the next opening has nothing to replay. Maintenance does so by itself

@@ -23,9 +23,9 @@ pub(crate) struct Merged {
 }
 
 impl Merged {
-    /// How many runs were merged, if that is all that should have been.
-    pub(crate) fn all(self) -> Result<usize> {
-        self.damage.into_iter().next().map_or(Ok(self.runs), Err)
+    /// Fails unless all were merged that should have been.
+    pub(crate) fn all(self) -> Result<()> {
+        self.damage.into_iter().next().map_or(Ok(()), Err)
     }
 }
 

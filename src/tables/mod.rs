@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Commits [insert](Tables::insert) their facts into the memory table, and a [`Snapshot`] reads all of it as of one
-//! moment. A full table is frozen and [folded](fold): it becomes runs, one for each domain, in one
-//! file. Files are [merged](merging) as [they become many](tiers). Each step ends with a new [list](RunList), which
-//! replaces the old one atomically; a crash before that leaves files that the next opening removes.
+//! moment. A full table is frozen and [folded](fold): it becomes runs, one for each domain, in one file.
+//! Files are [merged](merging) as [they become many](tiers). Each step ends with a new [list](RunList), which replaces
+//! the old one atomically; a crash before that leaves files that the next opening removes.
 //!
 //! # Invariants kept here
 //! - A table takes in a group of commits before the group's LSN becomes the visible one, and is frozen between groups:

@@ -17,7 +17,7 @@ use crate::tables::RunMeta;
 const FANOUT: usize = 4;
 
 /// So many files there are at most, beside those that can't be merged.
-pub(crate) const MOST_FILES: usize = 32;
+const MOST_FILES: usize = 32;
 
 /// What is to be merged.
 #[derive(Debug, PartialEq, Eq)]
