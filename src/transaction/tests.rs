@@ -18,6 +18,7 @@ use crate::id::{DomainId, FileId, Lsn, UploadId};
 use crate::oci::attached::NewDocument;
 use crate::oci::document::Document;
 use crate::oci::{ExpectDocument, ExpectTag, Reference, RepositorySettings, Tag, TagMutability};
+use crate::random::Random;
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::collection::{Condemn, Forget, Move, MoveFrames};
 use crate::transaction::named::{Lifetime, Released, RemoveNamed, RemoveSeveral, SetNamed};
@@ -97,19 +98,6 @@ impl Map {
         }
         assert_eq!(over, names_in(self), "{request:?}");
         Ok(resolved.outcome)
-    }
-}
-
-/// Random numbers from a seed (SplitMix64).
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ mixed >> 31) % bound as u64) as usize
     }
 }
 

@@ -64,6 +64,13 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}"); // not captured, other than what `println` prints
 }
 
+/// How many files in a folder this process holds open.
+#[cfg(target_os = "linux")]
+pub fn open_files(dir: &Path) -> usize {
+    let is_ours = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(dir));
+    fs::read_dir("/proc/self/fd").expect("the process's files").flatten().filter(is_ours).count()
+}
+
 /// Copies a folder and what is in it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a new folder");

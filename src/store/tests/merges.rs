@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::id::DomainId;
-use crate::keys::{KeyContext, KeyError, KeyProvider, SecretKey};
+use crate::keys::{InPlain, KeyContext, KeyError, KeyProvider, SecretKey};
+use crate::random::Random;
 use crate::store::{Maintenance, Options, Store};
 use crate::transaction::Request;
 use crate::vfs::{Fault, SimVfs};
@@ -22,34 +23,18 @@ struct Refuses(Mutex<BTreeSet<u32>>);
 
 impl KeyProvider for Refuses {
     fn key_id(&self) -> Result<String, KeyError> {
-        Ok("known".into())
+        InPlain.key_id()
     }
 
-    fn wrap(&self, _: &str, key: &SecretKey, _: &KeyContext) -> Result<Vec<u8>, KeyError> {
-        Ok(key.expose().to_vec())
+    fn wrap(&self, key_id: &str, key: &SecretKey, context: &KeyContext) -> Result<Vec<u8>, KeyError> {
+        InPlain.wrap(key_id, key, context)
     }
 
-    fn unwrap(&self, _: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError> {
+    fn unwrap(&self, key_id: &str, wrapped: &[u8], context: &KeyContext) -> Result<SecretKey, KeyError> {
         if self.0.lock().unwrap().contains(&context.domain) {
             return Err(KeyError::Unreachable { reason: "asked too often".into() });
         }
-        wrapped.try_into().map(SecretKey::from_bytes).map_err(|_| KeyError::Damaged)
-    }
-}
-
-/// Random numbers from a seed (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, most: u64) -> u64 {
-        self.next() % most
+        InPlain.unwrap(key_id, wrapped, context)
     }
 }
 
@@ -60,30 +45,30 @@ fn open(disk: &SimVfs, keeper: &Arc<Refuses>) -> Result<Store> {
 }
 
 /// So many contents there are, each in none, some or all of the domains.
-const CONTENTS: u64 = 24;
+const CONTENTS: usize = 24;
 
 /// Why a history ends early: what recovery has to read is damaged.
 const NEEDS_DAMAGED: &str = "opening needs what is damaged";
 
-fn content(number: u64) -> String {
+fn content(number: usize) -> String {
     format!("content {number}")
 }
 
-fn digest(number: u64) -> Digest {
+fn digest(number: usize) -> Digest {
     Digest::of(Algorithm::Sha256, content(number).as_bytes())
 }
 
 /// A store, and what it should hold.
 struct World {
     seed: u64,
-    draw: Draw,
+    random: Random,
     disk: SimVfs,
     keeper: Arc<Refuses>,
     store: Option<Store>,
     /// What is in which domain.
-    model: BTreeMap<u32, BTreeSet<u64>>,
+    model: BTreeMap<u32, BTreeSet<usize>>,
     /// Changes that failed for a reason that leaves it open whether they took place.
-    unsure: BTreeSet<(u32, u64)>,
+    unsure: BTreeSet<(u32, usize)>,
     damaged: BTreeSet<u32>,
     made: u32,
     trace: Vec<String>,
@@ -94,7 +79,7 @@ impl World {
         let (disk, keeper) = (SimVfs::new(), Arc::new(Refuses::default()));
         let mut world = Self {
             seed,
-            draw: Draw(seed),
+            random: Random(seed),
             disk,
             keeper,
             store: None,
@@ -109,6 +94,11 @@ impl World {
         world
     }
 
+    /// What has happened so far.
+    fn context(&self) -> String {
+        format!("seed {}\n{}", self.seed, self.trace.join("\n"))
+    }
+
     fn note(&mut self, what: String) {
         self.trace.push(what);
     }
@@ -118,8 +108,7 @@ impl World {
         if matches!(store, Err(Error::Corrupt { .. })) && !self.damaged.is_empty() {
             panic_any(NEEDS_DAMAGED);
         }
-        self.store =
-            Some(store.unwrap_or_else(|error| panic!("seed {}: {error}\n{}", self.seed, self.trace.join("\n"))));
+        self.store = Some(store.unwrap_or_else(|error| panic!("{error}: {}", self.context())));
     }
 
     fn store(&self) -> &Store {
@@ -147,8 +136,7 @@ impl World {
 
     fn some_domain(&mut self, least: usize) -> u32 {
         let all: Vec<u32> = self.model.keys().copied().collect();
-        let number = least + self.draw.below((all.len() - least) as u64) as usize;
-        all[number]
+        all[least + self.random.below(all.len() - least)]
     }
 
     /// Whether an error may be: of a domain that is damaged.
@@ -157,7 +145,7 @@ impl World {
             && (self.damaged.contains(&domain) || domain == 0 && !self.damaged.is_empty());
         let runs = self.store().open.inner.tables.list().runs;
         let runs: Vec<_> = runs.iter().map(|run| (run.domain.0, run.id.file.0, run.id.at, run.len)).collect();
-        assert!(is_damage, "seed {}: domain {domain}: {error} {runs:?}\n{}", self.seed, self.trace.join("\n"));
+        assert!(is_damage, "domain {domain}: {error} {runs:?} {}", self.context());
     }
 
     fn change(&mut self) {
@@ -165,7 +153,7 @@ impl World {
         if self.is_locked(domain) {
             return;
         }
-        let number = self.draw.below(CONTENTS);
+        let number = self.random.below(CONTENTS);
         if self.unsure.contains(&(domain, number)) {
             return;
         }
@@ -199,7 +187,6 @@ impl World {
 
     fn check(&self) {
         let store = self.store();
-        let context = || format!("seed {}\n{}", self.seed, self.trace.join("\n"));
         for (domain, own) in &self.model {
             if self.is_locked(*domain) {
                 continue;
@@ -210,9 +197,9 @@ impl World {
                 }
                 let got = store.open.inner.blobs.get(DomainId(*domain), &digest(number));
                 match got.and_then(|blob| blob.verify()) {
-                    Ok(_) => assert!(own.contains(&number), "{number} is back in {domain}: {}", context()),
+                    Ok(_) => assert!(own.contains(&number), "{number} is back in {domain}: {}", self.context()),
                     Err(Error::BlobNotFound { .. }) => {
-                        assert!(!own.contains(&number), "{number} is gone in {domain}: {}", context());
+                        assert!(!own.contains(&number), "{number} is gone in {domain}: {}", self.context());
                     }
                     Err(error) => self.allow(*domain, &error),
                 }
@@ -223,41 +210,39 @@ impl World {
 
     fn check_lists(&self) {
         let inner = &self.store().open.inner;
-        let context = || format!("seed {}\n{}", self.seed, self.trace.join("\n"));
         let (runs, keys) = (inner.tables.list().runs, inner.files.keys());
         let mut open: Vec<_> =
             runs.iter().filter(|run| keys.is_open(run.domain)).map(|run| (run.id, run.domain)).collect();
         open.sort_by_key(|(_, domain)| *domain);
-        assert_eq!(inner.tables.open_run_domains(), open, "{}", context());
+        assert_eq!(inner.tables.open_run_domains(), open, "{}", self.context());
         let mut last: BTreeMap<DomainId, u64> = BTreeMap::new();
         for run in &runs {
             let newer = last.insert(run.domain, run.lsn_max.0).unwrap_or(u64::MAX);
-            assert!(newer >= run.lsn_max.0, "{runs:?} {}", context());
+            assert!(newer >= run.lsn_max.0, "{runs:?} {}", self.context());
         }
-        let listed: BTreeSet<_> = runs.iter().map(|run| inner.files.layout().run(run.id.file)).collect();
-        let is_run = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "run");
-        let there: BTreeSet<_> = self.disk.files().into_iter().filter(is_run).collect();
         if inner.files.check_writable().is_err() {
             return; // files stay until the next opening
         }
         inner.files.remove_discarded();
-        let there = if listed == there { there } else { self.disk.files().into_iter().filter(is_run).collect() };
-        assert_eq!(listed, there, "{}", context());
+        let listed: BTreeSet<_> = runs.iter().map(|run| inner.files.layout().run(run.id.file)).collect();
+        let is_run = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "run");
+        let there: BTreeSet<_> = self.disk.files().into_iter().filter(is_run).collect();
+        assert_eq!(listed, there, "{}", self.context());
         // Each file of runs is read as a whole: they do not overlap.
         for path in &there {
             let len = self.disk.read_file(path).unwrap().len() as u64;
             let mut own: Vec<_> = runs.iter().filter(|run| inner.files.layout().run(run.id.file) == *path).collect();
             own.sort_by_key(|run| run.id.at);
             let ends: Vec<u64> = own.iter().map(|run| run.id.at + run.len).collect();
-            assert!(own.iter().skip(1).zip(&ends).all(|(next, end)| next.id.at >= *end), "{own:?} {}", context());
-            assert!(ends.last().is_some_and(|end| *end <= len), "{own:?} {}", context());
+            assert!(own.iter().skip(1).zip(&ends).all(|(next, end)| next.id.at >= *end), "{own:?} {}", self.context());
+            assert!(ends.last().is_some_and(|end| *end <= len), "{own:?} {}", self.context());
         }
-        assert!(there.len() <= 48, "{} files {}", there.len(), context());
+        assert!(there.len() <= 48, "{} files {}", there.len(), self.context());
     }
 
     fn lock_some(&mut self) {
         let all: Vec<u32> = self.model.keys().copied().filter(|domain| *domain > 0).collect();
-        let locked: BTreeSet<u32> = all.into_iter().filter(|_| self.draw.below(3) == 0).collect();
+        let locked: BTreeSet<u32> = all.into_iter().filter(|_| self.random.below(3) == 0).collect();
         self.note(format!("locked: {locked:?}"));
         *self.keeper.0.lock().unwrap() = locked;
     }
@@ -265,7 +250,7 @@ impl World {
     fn reopen(&mut self) {
         self.lock_some();
         let store = self.store.take().unwrap();
-        let disk = match self.draw.below(3) {
+        let disk = match self.random.below(3) {
             0 => {
                 self.note("close".into());
                 let _ = store.clone().close();
@@ -277,10 +262,10 @@ impl World {
             }
             _ => {
                 self.note("power cut".into());
-                self.disk.power_cut(self.draw.next())
+                self.disk.power_cut(self.random.next())
             }
         };
-        if self.draw.below(8) == 0 && self.damaged.len() < 2 {
+        if self.random.below(8) == 0 && self.damaged.len() < 2 {
             self.damage(&store, &disk);
         }
         drop(store);
@@ -309,12 +294,12 @@ impl World {
         if hit.is_empty() {
             return;
         }
-        let run = hit[self.draw.below(hit.len() as u64) as usize];
+        let run = hit[self.random.below(hit.len())];
         let pages = run.len.saturating_sub(4096 + 1000) / (4096 + 16);
         if pages == 0 {
             return;
         }
-        let at = run.id.at + 4096 + self.draw.below(pages * 4096);
+        let at = run.id.at + 4096 + self.random.below(pages as usize * 4096) as u64;
         let path = store.open.inner.files.layout().run(run.id.file);
         if disk.flip_bit(&path, at * 8).is_ok() {
             self.note(format!("damage in {} at {:?} len {}: byte {at}", run.domain.0, run.id, run.len));
@@ -323,13 +308,13 @@ impl World {
     }
 
     fn upkeep(&mut self) {
-        if self.draw.below(6) == 0 {
-            let at = self.disk.operations() + 1 + self.draw.below(40);
-            let fault = if self.draw.below(8) == 0 { Fault::FailedSync } else { Fault::Full };
+        if self.random.below(6) == 0 {
+            let at = self.disk.operations() + 1 + self.random.below(40) as u64;
+            let fault = if self.random.below(8) == 0 { Fault::FailedSync } else { Fault::Full };
             self.note(format!("{fault:?} is to come"));
             self.disk.fault_at(at, fault);
         }
-        let (kind, chosen) = (self.draw.below(12), DomainId(self.some_domain(0)));
+        let (kind, chosen) = (self.random.below(12), DomainId(self.some_domain(0)));
         let store = self.store();
         let (what, done) = match kind {
             0 => ("merge_runs", store.merge_runs()),
@@ -349,7 +334,7 @@ impl World {
             Ok(()) => {}
             Err(Error::Corrupt { .. }) if !self.damaged.is_empty() => {}
             Err(Error::Full { .. } | Error::Poisoned { .. }) => {}
-            Err(error) => panic!("seed {}: {what}: {error}\n{}", self.seed, self.trace.join("\n")),
+            Err(error) => panic!("{what}: {error}: {}", self.context()),
         }
         self.note(told);
         self.disk.free_space();
@@ -359,12 +344,12 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.draw.below(100) {
+        match self.random.below(100) {
             0..=54 => self.change(),
             55..=79 => self.upkeep(),
             80..=84 => self.reopen(),
             85..=89 => {
-                let open = self.draw.below(2) == 0;
+                let open = self.random.below(2) == 0;
                 if open {
                     self.keeper.0.lock().unwrap().clear();
                 }
@@ -402,7 +387,6 @@ impl World {
         if self.store().open.inner.files.check_writable().is_err() {
             self.reopen();
         } else {
-            self.store().open.inner.files.remove_discarded();
             self.check_lists();
         }
     }

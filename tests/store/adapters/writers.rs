@@ -153,9 +153,7 @@ fn a_write_that_is_done_when_its_future_is_dropped_is_made_durable_off_the_runti
 #[test]
 fn very_many_writers_hold_no_more_files_than_the_store_may_open() {
     let dir = tempfile::tempdir().unwrap();
-    let is_ours =
-        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(dir.path()));
-    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter(is_ours).count();
+    let open_files = || crate::common::open_files(dir.path());
     one_thread().block_on(async {
         let options = Options::new().create(true).max_open_files(64).durability(strongroom::Durability::Relaxed);
         let store = AsyncStore::new(options.open(dir.path()).unwrap());

@@ -61,9 +61,7 @@ fn a_thousand_domains_take_no_more_open_files_than_a_few() {
         .durability(Durability::Relaxed)
         .max_open_files(16)
         .maintenance(strongroom::Maintenance::Inline);
-    let is_ours =
-        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(dir.path()));
-    let held = || std::fs::read_dir("/proc/self/fd").unwrap().flatten().filter(is_ours).count();
+    let held = || crate::common::open_files(dir.path());
     let store = options.clone().open(dir.path()).unwrap();
     create(&store, DOMAINS);
     let mut most = held();
